@@ -1,0 +1,1 @@
+"""Pixels to batches: sources, alignment, the build, sampling, decoding, degradation, generated faces."""

@@ -1,0 +1,294 @@
+"""build-shards: plan (pure) -> run_shard (idempotent, commits itself) -> finished set."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.align import TEMPLATES, eye_distances, fit_similarity, template_points, warp
+from pipeline.executors import Executor, unordered_map
+from pipeline.landmarks import LandmarkError, read_landmarks
+from pipeline.plan import Plan, make_plan
+from pipeline.progress import Progress
+from pipeline.sources import SOURCES, find_image
+from shards.files import ShardError, digest, locked, read_record, remove_temporaries, write_record
+from shards.finish import describe, finish_set
+from shards.schema import FORMAT_VERSION, INDEX, MANIFEST, PLAN, STATUS_OK, Manifest, Preprocessing, shard_file
+from shards.writer import DONE_SUFFIX, Row, ShardWriter, done_record, member_stem
+
+_RETRIED = ("missing-file", "unreadable-image")  # what another attempt may mend
+_JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What to build and how; everything but ``workers`` and ``executor`` shapes the result."""
+
+    source: str = "vggface2"
+    root: Path
+    landmarks: tuple[Path, ...]
+    out: Path
+    preprocessing: Preprocessing = Preprocessing()
+    exclude: Path | None = None
+    min_images: int = 1
+    images_per_shard: int | None = None
+    executor: Executor = "process"
+    workers: int = 1
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preprocessing.template not in TEMPLATES:
+            raise ShardError(f"template {self.preprocessing.template!r} is unknown; choose from {', '.join(TEMPLATES)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """All that a worker needs for one shard. ``rejected``: position in the shard -> (status, reason)."""
+
+    shard: int
+    options: BuildOptions
+    fingerprint: str
+    keys: list[str]
+    identities: list[str]
+    labels: list[int]
+    points: np.ndarray
+    rejected: dict[int, tuple[str, str]]
+
+
+class ImageError(Exception):
+    """An image file that does not hold a whole image; the message is the row's reason."""
+
+
+def build(options: BuildOptions) -> Manifest:
+    """Builds a shard set, or resumes one; progress and counts go to stderr.
+
+    Raises:
+        LandmarkError: a landmark file or exclusion list cannot be read.
+        ShardError: the folder holds a build of something else, or no image could be stored.
+        WorkerError: a worker died; what was committed is kept.
+    """
+    exclude = _read_exclusions(options.exclude)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with locked(options.out):
+        parts = _fingerprint_parts(options)
+        fingerprint = digest(parts)
+        _check_plan(options, parts)
+        plan = make_plan(
+            read_landmarks(options.landmarks), exclude=exclude, min_images=options.min_images, images_per_shard=options.images_per_shard
+        )
+        _say_plan(plan, options)
+        records = {shard: record for shard in range(len(plan.shards)) if (record := done_record(options.out, shard, fingerprint))}
+        if options.retry_failed:
+            records = {shard: record for shard, record in records.items() if not any(map(record["statuses"].get, _RETRIED))}
+        finished = len(records) == len(plan.shards) and (options.out / MANIFEST).exists()
+        if not finished:
+            _unpublish(options.out, len(plan.shards), records)
+            write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
+            _run(options, plan, fingerprint, records)
+        manifest = Manifest.read(options.out) if finished else _finish(options, plan, fingerprint, records)
+    _say_result(manifest, options, finished)
+    return manifest
+
+
+def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> Manifest:
+    return finish_set(
+        options.out,
+        [records[shard] for shard in range(len(plan.shards))],
+        fingerprint=fingerprint,
+        source=options.source,
+        identities=plan.identity_count,
+        preprocessing=options.preprocessing,
+        versions={"opencv": cv2.__version__},
+    )
+
+
+def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> None:
+    """Runs the shards that ``records`` lacks and adds their records to it."""
+    todo = [shard for shard in range(len(plan.shards)) if shard not in records]
+    with Progress("build-shards", len(plan.keys)) as progress:
+        progress.skip(sum(record["rows"] for record in records.values()))
+        tasks = _tasks(options, plan, fingerprint, todo)
+        for record in unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers):
+            records[record["shard"]] = record
+            progress.update(record["rows"])
+
+
+def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int]) -> Iterator[ShardTask]:
+    for shard in shards:
+        rows = plan.shards[shard]
+        yield ShardTask(
+            shard=shard,
+            options=options,
+            fingerprint=fingerprint,
+            keys=plan.keys.take(rows).to_pylist(),
+            identities=plan.identities.take(rows).to_pylist(),
+            labels=plan.labels[rows].tolist(),
+            points=plan.points[rows],
+            rejected={place: plan.rejected[row] for place, row in enumerate(rows.tolist()) if row in plan.rejected},
+        )
+
+
+def run_shard(task: ShardTask) -> dict[str, Any]:
+    """Aligns and stores the images of one shard and commits it; returns its done record.
+
+    Every row of the task becomes a row of the shard: a bad image is a row with a reason.
+    """
+    cv2.setNumThreads(1)  # the pool is the parallelism
+    spec = task.options.preprocessing
+    landmarks = task.points.reshape(-1, 5, 2)
+    matrices, fitted = fit_similarity(landmarks, template_points(spec.template, spec.size))
+    distances = eye_distances(landmarks)
+    with ShardWriter(task.options.out, task.shard, task.fingerprint) as writer:
+        for place, key in enumerate(task.keys):
+            row = Row(
+                key=key,
+                identity=task.identities[place],
+                label=task.labels[place],
+                landmarks=task.points[place],
+                eye_distance=float(distances[place]),
+            )
+            status, reason = task.rejected.get(place, (STATUS_OK, None))
+            if status == STATUS_OK and not fitted[place]:
+                status, reason = "degenerate-landmarks", "the five points coincide or lie on one line"
+            if status == STATUS_OK:
+                row, jpeg = _store(row, matrices[place], task.options)
+            else:
+                row, jpeg = dataclasses.replace(row, status=status, error_message=reason), None
+            writer.add(row, jpeg)
+        return writer.commit()
+
+
+def _store(row: Row, matrix: np.ndarray, options: BuildOptions) -> tuple[Row, bytes | None]:
+    spec = options.preprocessing
+    try:
+        member_stem(row.key)
+    except ShardError as error:
+        return dataclasses.replace(row, status="bad-key", error_message=str(error)), None
+    path = find_image(options.root, SOURCES[options.source].splits, row.key)
+    if path is None:
+        return dataclasses.replace(row, status="missing-file", error_message=f"no image {row.key} under {_folders(options)}"), None
+    try:
+        image = decode(path)
+    except ImageError as error:
+        return dataclasses.replace(row, status="unreadable-image", error_message=str(error)), None
+    height, width = image.shape[:2]
+    row = dataclasses.replace(row, width=width, height=height)
+    x, y = np.reshape(np.asarray(row.landmarks), (5, 2)).T
+    if not ((x >= 0) & (y >= 0) & (x < width) & (y < height)).any():
+        reason = f"all five points lie outside the {width}x{height} image"
+        return dataclasses.replace(row, status="degenerate-landmarks", error_message=reason), None
+    crop = warp(image, matrix, spec.size)
+    jpeg = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality])[1].tobytes()
+    return dataclasses.replace(row, matrix=matrix.astype(np.float32).ravel()), jpeg
+
+
+def decode(path: Path) -> np.ndarray:
+    """The (H, W, 3) uint8 BGR image in a file, turned upright by its EXIF tag.
+
+    OpenCV fills what a truncated JPEG lacks with grey and says nothing to its caller, so the end is looked
+    for: no end-of-image marker after the last start of scan means that data is missing.
+
+    Raises:
+        ImageError: empty, truncated, not an image, or not readable.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from None
+    if not data:
+        raise ImageError("empty file")
+    if data[:2] == b"\xff\xd8" and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):
+        raise ImageError(f"truncated JPEG ({len(data)} bytes)")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ImageError(f"cannot be decoded: {error.err}") from None
+    if image is None:
+        raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
+    return image
+
+
+def _folders(options: BuildOptions) -> str:
+    splits = [split for split in SOURCES[options.source].splits if split]
+    return f"{options.root} ({', '.join(splits)})"
+
+
+def _read_exclusions(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LandmarkError(f"{path}: {error}; expected one identity or identity/image a line") from None
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
+    """All that shapes the stored bytes, by name, so that a refusal can say what differs."""
+    files: Sequence[Path] = (*options.landmarks, *([options.exclude] if options.exclude else []))
+    try:
+        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    except OSError as error:
+        raise LandmarkError(f"{error.filename}: {error.strerror}") from None
+    return {
+        "format version": FORMAT_VERSION,
+        "--source": options.source,
+        "--landmarks": hashes[: len(options.landmarks)],
+        "--exclude": hashes[len(options.landmarks) :],
+        "--min-images": options.min_images,
+        "--images-per-shard": options.images_per_shard,
+        "preprocessing": options.preprocessing.to_dict(),
+        "opencv version": cv2.__version__,
+    }
+
+
+def _check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
+    path = options.out / PLAN
+    if not path.exists():
+        strangers = sorted(entry.name for entry in options.out.iterdir())
+        if strangers:
+            raise ShardError(f"{options.out}: not empty and not a shard set (it holds {strangers[0]}); choose a new or empty --out")
+        return
+    record = read_record(path)
+    different = [name for name, value in parts.items() if record["parts"].get(name) != value]
+    if record["root"] != str(options.root.resolve()):
+        different.insert(0, f"--root (it was {record['root']})")
+    if different:
+        raise ShardError(f"{options.out}: holds a build with other {', '.join(different)}; choose another --out, or delete this one first")
+
+
+def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
+    """Before shards change, the set stops being one: manifest first, then index and records."""
+    remove_temporaries(out)
+    for name in (MANIFEST, INDEX):
+        (out / name).unlink(missing_ok=True)
+    for shard in range(shards):
+        if shard not in keep:
+            (out / shard_file(shard, DONE_SUFFIX)).unlink(missing_ok=True)
+
+
+def _say_plan(plan: Plan, options: BuildOptions) -> None:
+    names = ", ".join(path.name for path in options.landmarks)
+    _say(f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of {plan.identity_count:,} identities to store")
+    if options.exclude:
+        removed = sum(status == "excluded" for status, _ in plan.rejected.values())
+        unmatched = plan.unmatched_exclusions
+        tail = f"; {len(unmatched)} entries match nothing ({', '.join(unmatched[:3])}...)" if unmatched else ""
+        _say(f"{options.exclude.name}: removed {removed:,} images{tail}")
+
+
+def _say_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:
+    state = "complete already, nothing to do" if finished else "done"
+    _say(f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards at {options.out}")
+    _say(f"rejected: {describe(manifest.statuses)}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

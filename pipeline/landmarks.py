@@ -1,0 +1,148 @@
+"""Landmark tables: five points a face from the CSV files of the field."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+POINT_NAMES = [f"P{point}{axis}" for point in range(1, 6) for axis in "XY"]
+HEADER = ["NAME_ID", *POINT_NAMES]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class LandmarkError(Exception):
+    """A landmark table that cannot be read. One line: file, line, what was found and expected."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LandmarkTable:
+    """Rows of one or several landmark files, in file order.
+
+    Attributes:
+        keys: (N,) ``identity/image``, without extension and without a ``train/`` or ``test/`` prefix.
+        points: (N, 10) float32, x and y of left eye, right eye, nose, left and right mouth corner (as the
+            viewer sees them), px; not a number where the file has none.
+        problems: row -> what is wrong with its numbers.
+        files: name and number of rows of each file.
+    """
+
+    keys: pa.StringArray
+    points: np.ndarray
+    problems: dict[int, str]
+    files: list[tuple[str, int]]
+
+    def place(self, row: int) -> str:
+        """``loose_landmark_test.csv row 12``: where a row came from."""
+        for name, rows in self.files:
+            if row < rows:
+                return f"{name} row {row + 1}"
+            row -= rows
+        raise IndexError(row)
+
+
+def read_landmarks(paths: Sequence[Path]) -> LandmarkTable:
+    """Reads landmark CSV files, one after another.
+
+    Accepts VGGFace2's form (header ``NAME_ID,P1X,...,P5Y``, names with or without quotes, extension and split
+    prefix) and the header-less form (path and ten numbers). Numbers that are missing or not finite are noted in
+    ``problems``; they do not stop the reading.
+
+    Raises:
+        LandmarkError: a file is absent, empty or not UTF-8, has another header, or a line with another number of fields.
+    """
+    keys: list[pa.Array] = []
+    points: list[np.ndarray] = []
+    problems: dict[int, str] = {}
+    files: list[tuple[str, int]] = []
+    total = 0
+    for path in paths:
+        start = total
+        for block in _blocks(path):
+            keys.append(_clean_keys(block.column(0)))
+            points.append(_numbers(block, total, problems))
+            total += block.num_rows
+        files.append((path.name, total - start))
+    if total == 0:
+        raise LandmarkError(f"{', '.join(map(str, paths))}: no landmark rows")
+    return LandmarkTable(keys=pa.concat_arrays(keys), points=np.concatenate(points), problems=problems, files=files)
+
+
+def _blocks(path: Path) -> Iterator[pa.RecordBatch]:
+    skip = 1 if _has_header(path) else 0
+    try:
+        yield from pa.csv.open_csv(
+            path,
+            read_options=pa.csv.ReadOptions(column_names=HEADER, skip_rows=skip, use_threads=False, block_size=4 << 20),
+            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(HEADER, pa.string()), strings_can_be_null=False),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise LandmarkError(_malformed_line(path) or f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _has_header(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            first = next(csv.reader(stream), [])
+    except (UnicodeDecodeError, csv.Error):
+        raise LandmarkError(f"{path}: line 1: not UTF-8 text; expected the header {','.join(HEADER)}") from None
+    except OSError as error:
+        raise LandmarkError(f"{path}: {error.strerror}; expected a landmark CSV ({','.join(HEADER)})") from None
+    fields = [field.strip().strip('"').upper() for field in first]
+    if fields == HEADER:
+        return True
+    if len(fields) == len(HEADER) and all(_is_number(field) or not field for field in fields[1:]) and any(fields[1:]):
+        return False
+    found = ",".join(first)[:80] or "an empty line"
+    raise LandmarkError(f"{path}: line 1: found {found!r}, expected the header {','.join(HEADER)} (or, without a header, a path and 10 numbers)")
+
+
+def _malformed_line(path: Path) -> str | None:
+    """Finds the first bad line; only walked when the fast reader has refused the file."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        reader = csv.reader(stream)
+        try:
+            for fields in reader:
+                if fields and len(fields) != len(HEADER):
+                    return f"{path}: line {reader.line_num}: {len(fields)} fields, expected {len(HEADER)} ({','.join(HEADER)})"
+                if any(not field.isprintable() for field in fields):
+                    return f"{path}: line {reader.line_num}: not UTF-8 text"
+        except csv.Error as error:
+            return f"{path}: line {reader.line_num}: {error}"
+    return None
+
+
+def _clean_keys(column: pa.Array) -> pa.Array:
+    suffixes = "|".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+    keys = pc.utf8_trim_whitespace(column)
+    keys = pc.replace_substring_regex(keys, rf"(?i)\.({suffixes})$", "")
+    return pc.replace_substring_regex(keys, r"^(?:train|test)/([^/]+/)", r"\1")
+
+
+def _numbers(block: pa.RecordBatch, start: int, problems: dict[int, str]) -> np.ndarray:
+    out = np.empty((block.num_rows, len(POINT_NAMES)), np.float32)
+    for index in range(len(POINT_NAMES)):
+        texts = block.column(index + 1)
+        try:
+            out[:, index] = pc.cast(texts, pa.float64())
+        except pa.ArrowInvalid:
+            out[:, index] = [float(text) if _is_number(text) else np.nan for text in texts.to_pylist()]
+    for row in np.flatnonzero(~np.isfinite(out).all(1)).tolist():
+        index = int(np.flatnonzero(~np.isfinite(out[row]))[0])
+        text = block.column(index + 1)[row].as_py()
+        problems[start + row] = f"{POINT_NAMES[index]} is {text!r}, not a finite number" if text.strip() else f"{POINT_NAMES[index]} is missing"
+    return out
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

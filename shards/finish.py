@@ -1,0 +1,80 @@
+"""Turns committed shards into a finished set: one sorted index and, last of all, the manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shards.files import ShardError, file_facts, whole_file, write_record
+from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, Preprocessing, shard_file
+from shards.writer import DONE_SUFFIX
+
+_SORTED_AT_ONCE = 200_000  # rows; keeps memory flat however many images there are
+
+
+def finish_set(
+    root: Path,
+    records: list[dict[str, Any]],
+    *,
+    fingerprint: str,
+    source: str,
+    identities: int,
+    preprocessing: Preprocessing,
+    versions: dict[str, str],
+) -> Manifest:
+    """Writes ``index.parquet`` and ``manifest.json`` from the done records of all shards, in shard order.
+
+    Raises:
+        ShardError: no shard holds an image, so there is nothing to index.
+    """
+    statuses: Counter[str] = Counter()
+    for record in records:
+        statuses.update(record["statuses"])
+    images = statuses[STATUS_OK]
+    if images == 0:
+        raise ShardError(f"{root}: no image could be stored ({describe(statuses)}); is --root the folder that the landmarks describe?")
+    _write_index(root, len(records), identities, images)
+    names = [INDEX, *(shard_file(record["shard"], DONE_SUFFIX) for record in records)]
+    manifest = Manifest(
+        fingerprint=fingerprint,
+        source=source,
+        identities=identities,
+        images=images,
+        rows=sum(statuses.values()),
+        shards=len(records),
+        statuses=dict(sorted(statuses.items())),
+        preprocessing=preprocessing,
+        files={name: file_facts(root / name) for name in names},
+        versions=versions,
+    )
+    write_record(root / MANIFEST, manifest.to_record())
+    return manifest
+
+
+def describe(statuses: dict[str, int]) -> str:
+    """``3 missing-file, 1 unreadable-image``: the rejected rows by reason."""
+    return ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK and count) or "none"
+
+
+def _write_index(root: Path, shards: int, identities: int, images: int) -> None:
+    parts = -(-images // _SORTED_AT_ONCE)
+    bounds = [identities * part // parts for part in range(parts + 1)]
+    paths = [root / shard_file(shard, "parquet") for shard in range(shards)]
+    with whole_file(root / INDEX) as temporary, pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
+        for low, high in zip(bounds, bounds[1:], strict=False):
+            rows = pa.concat_tables(_stored(path, low, high) for path in paths)
+            if rows.num_rows:
+                writer.write_table(rows.sort_by([("label", "ascending"), ("key", "ascending")]).combine_chunks())
+
+
+def _stored(path: Path, low: int, high: int) -> pa.Table:
+    """The stored rows of one shard whose labels are in [low, high)."""
+    rows = pq.read_table(path, columns=[*INDEX_SCHEMA.names, "status"])
+    label = rows["label"]
+    wanted = pc.and_(pc.equal(rows["status"], STATUS_OK), pc.and_(pc.greater_equal(label, low), pc.less(label, high)))
+    return rows.filter(wanted).select(INDEX_SCHEMA.names)

@@ -1,0 +1,115 @@
+"""ShardIndex: where every stored image lies, by identity; and the bytes themselves."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import xxhash
+
+from shards.files import ShardError
+from shards.schema import INDEX, Manifest, shard_file
+
+
+class ShardIndex:
+    """The index of a finished shard set in memory: 28 bytes an image, images of an identity side by side.
+
+    Attributes:
+        root: the folder.  manifest: its manifest.
+        labels: (I,) int32, the labels that have at least one image, ascending.
+        first, count: (I,) int64, first row and number of rows of each of those labels.
+        label, shard, offset, size, xxh3: (N,) columns of ``index.parquet``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Raises: ShardError: not a finished shard set, or its index does not fit its manifest."""
+        self.root, self.manifest = root, Manifest.read(root)
+        path = root / INDEX
+        try:
+            table = pq.read_table(path, columns=["label", "shard", "offset", "size", "xxh3"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ShardError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run: python cli.py verify {root}") from None
+        if table.num_rows != self.manifest.images:
+            raise ShardError(f"{path}: {table.num_rows} rows, the manifest says {self.manifest.images}; run: python cli.py verify {root}")
+        self.label, self.shard, self.offset, self.size, self.xxh3 = (column.to_numpy() for column in table.columns)
+        self.labels, self.first, self.count = np.unique(self.label, return_index=True, return_counts=True)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def key(self, row: int) -> str:
+        """The key of one row, read from disk when asked for: keys are only needed in messages and reports."""
+        reader = pq.ParquetFile(self.root / INDEX)
+        for group in range(reader.num_row_groups):
+            rows = reader.metadata.row_group(group).num_rows
+            if row < rows:
+                return str(reader.read_row_group(group, columns=["key"])["key"][row].as_py())
+            row -= rows
+        raise IndexError(row)
+
+
+class ShardReader:
+    """Reads images by index row with ``pread``; keeps one open file a shard. A context manager."""
+
+    def __init__(self, index: ShardIndex) -> None:
+        self._index = index
+        self._handles: dict[int, int] = {}
+        _allow_open_files(index.manifest.shards)
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every shard; reading reopens them."""
+        while self._handles:
+            os.close(self._handles.popitem()[1])
+
+    def padded(self, rows: np.ndarray) -> np.ndarray:
+        """The JPEGs of ``rows`` (N,) as one zero-padded uint8 array (N, longest), checked.
+
+        Raises:
+            ShardError: a shard is missing or too short, or an image does not match its xxh3.
+        """
+        sizes = self._index.size[rows]
+        out = np.zeros((len(rows), int(sizes.max())), np.uint8)
+        for slot, (row, size) in enumerate(zip(rows.tolist(), sizes.tolist(), strict=True)):
+            self._read_into(row, memoryview(out[slot])[:size])
+        return out
+
+    def image(self, row: int) -> bytes:
+        """The JPEG of one row, checked. Raises: ShardError: as ``padded``."""
+        return self.padded(np.array([row]))[0].tobytes()
+
+    def _read_into(self, row: int, view: memoryview) -> None:
+        index = self._index
+        shard = int(index.shard[row])
+        got = os.preadv(self._handle(shard), [view], int(index.offset[row]))
+        if got != len(view) or xxhash.xxh3_64_intdigest(view) != int(index.xxh3[row]):
+            raise ShardError(
+                f"{index.root / shard_file(shard, 'tar')}: image {index.key(row)} at byte {int(index.offset[row])} is damaged"
+                f" (its xxh3 does not match); run: python cli.py verify --full {index.root}"
+            )
+
+    def _handle(self, shard: int) -> int:
+        if shard not in self._handles:
+            path = self._index.root / shard_file(shard, "tar")
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise ShardError(f"{path}: {error.strerror}; run: python cli.py verify {self._index.root}") from None
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)  # read-ahead fetched many times the bytes wanted
+            self._handles[shard] = handle
+        return self._handles[shard]
+
+
+def _allow_open_files(shards: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shards + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

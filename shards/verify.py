@@ -1,0 +1,160 @@
+"""verify: does a shard set still say of itself what was written? Names every disagreement."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from shards.files import ShardError, file_facts, read_record
+from shards.schema import INDEX, INDEX_SCHEMA, ROW_SCHEMA, STATUS_OK, Manifest, shard_file
+from shards.writer import DATA_SUFFIXES, DONE_SUFFIX, member_stem
+
+_PLACE = ["key", "label", "shard", "offset", "size", "xxh3"]
+_WORST = 5  # disagreements named a file
+
+
+def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """Yields one line for each thing that is wrong in the shard set ``root``; nothing where all is well.
+
+    Always: every file there with its size, records whole, rows, DALI index and ``index.parquet`` in agreement.
+    With ``full`` every byte too: SHA-256 of every file, every tar member against its row.
+
+    Args:
+        on_shard: called after each shard.
+
+    Raises:
+        ShardError: there is no readable manifest, so there is nothing to compare with.
+    """
+    manifest = Manifest.read(root)
+    yield from _check_file(root / INDEX, manifest.files[INDEX], full)
+    try:
+        index = _by_shard(pq.read_table(root / INDEX, columns=_PLACE))
+    except (OSError, ValueError, KeyError) as error:
+        yield f"{root / INDEX}: cannot be read ({_first_line(error)})"
+        index = None
+    if index is not None and index.num_rows != manifest.images:
+        yield f"{root / INDEX}: {index.num_rows} rows, the manifest says {manifest.images} images"
+    starts = np.searchsorted(index["shard"].to_numpy(), np.arange(manifest.shards + 1)) if index is not None else None
+    for shard in range(manifest.shards):
+        expected = index.slice(starts[shard], starts[shard + 1] - starts[shard]) if index is not None else None
+        yield from _check_shard(root, shard, manifest, expected, full)
+        on_shard()
+    known = {shard_file(shard, suffix) for shard in range(manifest.shards) for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
+    for path in sorted(root.glob("shard-*")):
+        if path.name not in known:
+            yield f"{path}: not part of this set (the manifest counts {manifest.shards} shards)"
+
+
+def _check_shard(root: Path, shard: int, manifest: Manifest, expected: pa.Table | None, full: bool) -> Iterator[str]:
+    done_path = root / shard_file(shard, DONE_SUFFIX)
+    problems = list(_check_file(done_path, manifest.files[done_path.name], full=True))
+    if problems:
+        yield from problems
+        return
+    record = read_record(done_path)
+    damaged = [list(_check_file(root / name, facts, full)) for name, facts in sorted(record["files"].items())]
+    yield from (line for lines in damaged for line in lines)
+    rows = _read_rows(root / shard_file(shard, "parquet"))
+    if isinstance(rows, str):
+        if not any(damaged):
+            yield rows
+        return
+    yield from _check_rows(root, shard, rows, record, expected)
+    stored = rows.filter(pc.equal(rows["status"], STATUS_OK))
+    if (root / shard_file(shard, "idx")).exists():
+        yield from _check_idx(root / shard_file(shard, "idx"), stored)
+    if full and (root / shard_file(shard, "tar")).exists():
+        yield from _check_tar(root / shard_file(shard, "tar"), stored)
+
+
+def _check_file(path: Path, facts: dict[str, Any], full: bool) -> Iterator[str]:
+    if not path.exists():
+        yield f"{path}: missing"
+    elif (size := path.stat().st_size) != facts["size"]:
+        yield f"{path}: {size} bytes, {facts['size']} were written ({'truncated' if size < facts['size'] else 'too long'})"
+    elif full and file_facts(path)["sha256"] != facts["sha256"]:
+        yield f"{path}: its bytes changed (SHA-256 does not match)"
+
+
+def _check_rows(root: Path, shard: int, rows: pa.Table, record: dict[str, Any], expected: pa.Table | None) -> Iterator[str]:
+    path = root / shard_file(shard, "parquet")
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()}
+    if counts != record["statuses"]:
+        yield f"{path}: statuses {counts}, the done record says {record['statuses']}"
+    if expected is None:
+        return
+    stored = _by_shard(rows.filter(pc.equal(rows["status"], STATUS_OK)).select(_PLACE))
+    if stored.num_rows != expected.num_rows:
+        yield f"{root / INDEX}: {expected.num_rows} images in shard {shard}, {path.name} has {stored.num_rows}"
+        return
+    for name in _PLACE:
+        wrong = np.flatnonzero(pc.not_equal(stored[name], expected[name]).to_numpy(zero_copy_only=False))
+        for row in wrong[:_WORST].tolist():
+            yield f"{root / INDEX}: {name} of {expected['key'][row]} is {expected[name][row]}, {path.name} says {stored[name][row]}"
+
+
+def _check_idx(path: Path, stored: pa.Table) -> Iterator[str]:
+    lines = path.read_text(errors="replace").splitlines()
+    if lines[:1] != [f"v1.2 {stored.num_rows}"] or len(lines) != stored.num_rows + 1:
+        yield f"{path}: {len(lines) - 1} entries, the rows say {stored.num_rows} images"
+        return
+    wrong = 0
+    for line, key, offset, size in zip(lines[1:], *(stored[name].to_pylist() for name in ("key", "offset", "size")), strict=True):
+        if wrong < _WORST and not line.startswith(f"jpg {offset} {size} {member_stem(key)}.jpg cls "):
+            wrong += 1
+            yield f"{path}: the entry of {key} disagrees with its row (offset {offset}, size {size}): {line[:80]}"
+
+
+def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
+    wrong = 0
+    rows = zip(*(stored[name].to_pylist() for name in ("key", "label", "offset", "xxh3")), strict=True)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for key, label, offset, xxh3 in rows:
+                image, cls = tar.next(), tar.next()
+                problem = _member_problem(tar, image, cls, (member_stem(key), label, offset, xxh3))
+                if problem and wrong < _WORST:
+                    wrong += 1
+                    yield f"{path}: {key}: {problem}"
+                tar.members = []  # tarfile keeps every member it has read
+            if tar.next() is not None:
+                yield f"{path}: more members than rows"
+    except (tarfile.TarError, OSError, EOFError) as error:
+        yield f"{path}: not a readable tar ({_first_line(error)})"
+
+
+def _member_problem(tar: tarfile.TarFile, image: Any, cls: Any, row: tuple[str, int, int, int]) -> str | None:
+    stem, label, offset, xxh3 = row
+    if image is None or cls is None:
+        return "missing from the tar"
+    if (image.name, cls.name, image.offset_data) != (f"{stem}.jpg", f"{stem}.cls", offset):
+        return f"found {image.name} at byte {image.offset_data}, expected {stem}.jpg at {offset}"
+    if xxhash.xxh3_64_intdigest(tar.extractfile(image).read()) != xxh3:  # type: ignore[union-attr]
+        return "the image's bytes changed (xxh3 does not match)"
+    if tar.extractfile(cls).read() != str(label).encode():  # type: ignore[union-attr]
+        return f"its .cls is not {label}"
+    return None
+
+
+def _read_rows(path: Path) -> pa.Table | str:
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        return f"{path}: cannot be read ({_first_line(error)})"
+    return table if table.schema.equals(ROW_SCHEMA) else f"{path}: its columns are not those of this format version"
+
+
+def _by_shard(table: pa.Table) -> pa.Table:
+    return table.sort_by([("shard", "ascending"), ("offset", "ascending")]).cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,143 @@
+"""ShardWriter: one tar with its DALI index and its Parquet rows, committed as one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from shards.files import ShardError, file_facts, read_record, whole_file, write_bytes, write_record
+from shards.schema import ROW_SCHEMA, STATUS_OK, shard_file
+
+_BLOCK = tarfile.BLOCKSIZE
+DATA_SUFFIXES = ("tar", "idx", "parquet")
+DONE_SUFFIX = "done.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One input, stored or rejected; the columns of ``ROW_SCHEMA`` that do not depend on the tar."""
+
+    key: str
+    identity: str
+    label: int
+    landmarks: Sequence[float] | None = None  # 10, source px
+    matrix: Sequence[float] | None = None  # 6
+    eye_distance: float | None = None  # source px
+    width: int | None = None
+    height: int | None = None
+    status: str = STATUS_OK
+    error_message: str | None = None
+
+
+def member_stem(key: str) -> str:
+    """The name of a key inside the tar.
+
+    WebDataset cuts a name at the first dot of its last part and DALI's index at white space, so both
+    are percent-encoded. Ordinary keys stay as they are.
+
+    Raises:
+        ShardError: longer than a tar header holds.
+    """
+    folder, _, name = key.rpartition("/")
+    stem = "/".join(filter(None, (quote(folder), quote(name, safe="").replace(".", "%2E"))))
+    if len(name := stem.rpartition("/")[2]) > 90 or len(stem) - len(name) > 150:
+        raise ShardError(f"{key[:80]}...: name too long for a tar header (90 bytes, folder 150); shorten the file name")
+    return stem
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644  # mtime 0, owner 0: the same input gives the same bytes
+    return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+
+
+class ShardWriter:
+    """Writes shard ``shard`` of ``root``; use as a context manager and end with ``commit``.
+
+    Nothing appears under a final name before ``commit``; an exception leaves nothing behind.
+    """
+
+    def __init__(self, root: Path, shard: int, fingerprint: str) -> None:
+        self._root, self._shard, self._fingerprint = root, shard, fingerprint
+        self._stack = contextlib.ExitStack()
+        self._columns: dict[str, list[Any]] = {name: [] for name in ROW_SCHEMA.names}
+        self._index: list[str] = []
+        self._position = 0
+
+    def __enter__(self) -> ShardWriter:
+        self._tar_path = self._stack.enter_context(whole_file(self._root / shard_file(self._shard, "tar")))
+        self._tar = open(self._tar_path, "wb")  # noqa: SIM115 - closed by commit or __exit__
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._tar.close()
+        self._stack.__exit__(*error)
+
+    def add(self, row: Row, jpeg: bytes | None = None) -> None:
+        """Adds an input: with ``jpeg`` where it is stored, without where it was rejected.
+
+        Raises:
+            ShardError: the key is too long for a tar.
+        """
+        place: dict[str, Any] = {"shard": self._shard, "offset": None, "size": None, "xxh3": None}
+        if jpeg is not None:
+            stem = member_stem(row.key)
+            offset = self._member(f"{stem}.jpg", jpeg)
+            label = str(row.label).encode()
+            label_offset = self._member(f"{stem}.cls", label)
+            self._index.append(f"jpg {offset} {len(jpeg)} {stem}.jpg cls {label_offset} {len(label)} {stem}.cls\n")
+            place |= {"offset": offset, "size": len(jpeg), "xxh3": xxhash.xxh3_64_intdigest(jpeg)}
+        for name, values in self._columns.items():
+            values.append(place[name] if name in place else getattr(row, name))
+
+    def _member(self, name: str, data: bytes) -> int:
+        offset = self._position + _BLOCK
+        padding = -len(data) % _BLOCK
+        self._tar.write(_header(name, len(data)) + data + bytes(padding))
+        self._position = offset + len(data) + padding
+        return offset
+
+    def commit(self) -> dict[str, Any]:
+        """Makes the shard appear: tar, index, rows, then the done record, which it returns."""
+        self._tar.write(bytes(2 * _BLOCK))
+        self._tar.close()
+        self._stack.close()  # the tar takes its name
+        write_bytes(self._path("idx"), f"v1.2 {len(self._index)}\n".encode() + "".join(self._index).encode())
+        table = pa.table(self._columns, schema=ROW_SCHEMA)
+        with whole_file(self._path("parquet")) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        statuses, counts = np.unique(np.array(self._columns["status"], dtype=object).astype(str), return_counts=True)
+        record = {
+            "shard": self._shard,
+            "fingerprint": self._fingerprint,
+            "rows": table.num_rows,
+            "images": len(self._index),
+            "statuses": dict(zip(statuses.tolist(), counts.tolist(), strict=True)),
+            "files": {self._path(suffix).name: file_facts(self._path(suffix)) for suffix in DATA_SUFFIXES},
+        }
+        write_record(self._path(DONE_SUFFIX), record)
+        return record
+
+    def _path(self, suffix: str) -> Path:
+        return self._root / shard_file(self._shard, suffix)
+
+
+def done_record(root: Path, shard: int, fingerprint: str) -> dict[str, Any] | None:
+    """The done record of a committed shard of this very plan whose files have their sizes; otherwise None."""
+    try:
+        record = read_record(root / shard_file(shard, DONE_SUFFIX))
+        sizes = {name: facts["size"] for name, facts in record["files"].items()}
+        whole = all((root / name).stat().st_size == size for name, size in sizes.items())
+    except (ShardError, OSError):
+        return None
+    return record if whole and record["fingerprint"] == fingerprint else None
