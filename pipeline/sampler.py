@@ -118,7 +118,7 @@ class IdentitySampler:
             raise SamplerError(f"a batch of {state.global_batch} distinct identities needs as many; there are {len(first)}: lower --batch-size")
         if state.global_batch % world_size:
             raise SamplerError(f"a batch of {state.global_batch} identities cannot be shared by {world_size} processes; choose a multiple")
-        self._first, self._count, self._state = first, count, state
+        self._first, self._count, self._state, self.world_size = first, count, state, world_size
         share = state.global_batch // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
         self._order: tuple[int, np.ndarray] | None = None

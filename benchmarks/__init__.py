@@ -1,0 +1,1 @@
+"""Data set -> protocol -> score. Gets an ``embed`` callable; never imports the model."""

@@ -1,0 +1,1 @@
+"""Networks and how they learn. Imports nothing else of this project."""

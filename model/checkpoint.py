@@ -1,0 +1,137 @@
+"""Checkpoints: ours with everything a run needs, the reference's bare state dicts; written atomically, read without running code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.backbones import BACKBONES, build_backbone
+from model.backbones.spherenet import recognise, spherenet
+
+FORMAT, VERSION = "lrfr-checkpoint", 1
+FOLDER = "checkpoints"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be written, read or used. One line."""
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """``run/checkpoints/0001000.pt``: the state after ``step`` updates."""
+    return run / FOLDER / f"{step:07d}.pt"
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Writes ``content`` to ``path``, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as stream:
+        torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run / FOLDER).glob("[0-9]*.pt"))
+
+
+def newest_checkpoint(runs: Path) -> Path:
+    """The newest checkpoint of the runs in ``runs``. Raises: CheckpointError: there is none."""
+    found = [path for run in (runs.iterdir() if runs.is_dir() else []) for path in checkpoints(run)]
+    if not found:
+        raise CheckpointError(f"{runs}: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint")
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote, on the CPU; no code of the file is run.
+
+    Raises:
+        CheckpointError: absent, damaged, of a newer version, or holding more than tensors and plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}; name a checkpoint file with --checkpoint") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged or not a checkpoint ({(str(error).splitlines() or ['empty'])[0][:100]})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint or a state dict")
+    if content.get("format") == FORMAT and content.get("version") != VERSION:
+        raise CheckpointError(f"{path}: checkpoint version {content.get('version')}, this tool reads {VERSION}")
+    return content
+
+
+def is_ours(content: dict[str, Any]) -> bool:
+    """True for a checkpoint of this tool, False for a bare state dict."""
+    return content.get("format") == FORMAT
+
+
+def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[str, Any]]:
+    """The backbone in a checkpoint, in evaluation mode.
+
+    Returns:
+        the network; the preprocessing spec it was trained with, None for a bare state dict, which states none;
+        facts about it: path, step (None if not stated), backbone.
+
+    Raises:
+        CheckpointError: as ``read_checkpoint``, or its weights fit no backbone that we know.
+    """
+    content = read_checkpoint(path)
+    if not is_ours(content):
+        backbone, name = _from_bare(path, content)
+        return backbone.eval(), None, {"path": str(path), "step": None, "backbone": name}
+    name = content["backbone"]
+    if name not in BACKBONES:
+        raise CheckpointError(f"{path}: backbone {name!r} is unknown; this tool has {', '.join(BACKBONES)}")
+    backbone = build_backbone(name, image_size=content["preprocessing"]["size"])
+    try:
+        backbone.load_state_dict(content["backbone_state"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit {name} ({str(error).splitlines()[-1].strip()})") from None
+    return backbone.eval(), content["preprocessing"], {"path": str(path), "step": content["step"], "backbone": name}
+
+
+def _from_bare(path: Path, state: dict[str, Any]) -> tuple[nn.Module, str]:
+    """A SphereNet from a bare state dict, by the shapes of its layers in order.
+
+    Layer indices in the keys differ with pooling, dropout and empty stages, and a ``module.`` prefix comes from
+    DataParallel; the order of the layers does not change.
+    """
+    names = sorted(state, key=_layer_order)
+    values = [state[name] for name in names]
+    if not values or not all(isinstance(value, torch.Tensor) for value in values):
+        raise CheckpointError(f"{path}: neither a checkpoint of this tool nor a bare state dict of tensors")
+    known = recognise([tuple(value.shape) for value in values])
+    if known is None:
+        raise CheckpointError(f"{path}: {len(values)} tensors that fit no SphereNet (4, 10, 20, 36 or 64 layers)")
+    depth, image_size, pooling = known
+    backbone = spherenet(depth, image_size=image_size, pooling=pooling)
+    target = backbone.state_dict()
+    if len(target) != len(values):
+        raise CheckpointError(f"{path}: {len(values)} tensors, spherenet{depth} has {len(target)}")
+    for name, value, (ours, expected) in zip(names, values, target.items(), strict=True):
+        if value.shape != expected.shape:
+            raise CheckpointError(f"{path}: {name} is {tuple(value.shape)}, spherenet{depth} has {tuple(expected.shape)} at {ours}")
+    backbone.load_state_dict(dict(zip(target, values, strict=True)))
+    return backbone, f"spherenet{depth}"
+
+
+def _layer_order(name: str) -> list[tuple[int, str]]:
+    order = {"weight": 0, "bias": 1}
+    parts = str(name).removeprefix("module.").split(".")
+    return [(int(part), "") if part.isdigit() else (order.get(part, 0), part) for part in parts]

@@ -1,0 +1,22 @@
+"""Embeds images in batches: the one thing that benchmarks need of a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.inputs import normalise
+
+
+class Embedder:
+    """A callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised."""
+
+    def __init__(self, backbone: nn.Module, *, device: str = "cpu", mean: float = 0.5, std: float = 0.5) -> None:
+        self._backbone = backbone.eval().to(device, memory_format=torch.channels_last)
+        self._device, self._mean, self._std = device, mean, std
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)
+            return self._backbone(inputs).float().cpu().numpy()

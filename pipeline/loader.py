@@ -1,0 +1,138 @@
+"""DALI decodes and flips, the degradation follows: an endless, resumable stream of training batches.
+
+The only file that imports DALI.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, pipeline_def, types
+
+from pipeline.degrade import Mode, degrade
+from pipeline.sampler import Draw, IdentitySampler, LoaderState
+from shards.index import ShardIndex, ShardReader
+
+_PREFETCH = 2  # batches that DALI decodes ahead
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One rank's share of a batch, on the loader's device.
+
+    Attributes:
+        images: (V, b, S, S, 3) uint8 RGB, 0..255, NHWC; view v was degraded to ``views[v]`` px and back.
+        labels: (b,) int64, distinct over all ranks; the identity of ``images[:, i]``.
+        views: V sizes, px; S itself for an image that is left as it is.
+        state: where the stream stands once this batch is consumed; saved in a checkpoint.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    views: tuple[int, ...]
+    state: LoaderState
+
+
+class Loader:
+    """Iterates over batches for ever; a context manager, which starts DALI on entry and stops it on exit."""
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        *,
+        batch_size: int,
+        views: Sequence[int] = (128, 8, 12, 16),
+        seed: int = 0,
+        mode: Mode = "fast",
+        device: str = "cpu",
+        threads: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+        resume: dict[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            batch_size: identities in a batch over all ranks.
+            views: sizes the images of an identity are degraded to, px; each view draws an image of its own.
+            mode: how to degrade, see ``pipeline.degrade``.
+            device: ``cpu``, ``cuda`` or ``cuda:N``; on a GPU nvJPEG decodes and the batch stays there.
+            threads: DALI's CPU threads.
+            resume: the ``state.to_dict()`` of the last batch that was consumed, from any number of ranks.
+
+        Raises:
+            SamplerError: the batch does not fit the data or the ranks, or ``resume`` belongs to another stream.
+        """
+        self._index, self._views, self._mode = index, tuple(views), mode
+        self._device, self._threads = torch.device(device), threads
+        start = LoaderState(
+            seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
+        )
+        self._sampler = IdentitySampler(index.first, index.count, start, rank=rank, world_size=world_size)
+        self._drawn = self._consumed = start.resumed(resume) if resume else start
+        self._pending: deque[Draw] = deque()
+        self._reader = ShardReader(index)
+
+    @property
+    def state(self) -> LoaderState:
+        """Where the stream stands: after the last batch that ``next`` returned."""
+        return self._consumed
+
+    def __enter__(self) -> Loader:
+        share = self._consumed.global_batch // self._sampler.world_size
+        self._pipe = _decoder(
+            source=self._feed,
+            decode_on="mixed" if self._device.type == "cuda" else "cpu",
+            batch_size=share * len(self._views),
+            num_threads=self._threads,
+            device_id=(self._device.index or 0) if self._device.type == "cuda" else None,
+            prefetch_queue_depth=_PREFETCH,
+        )
+        self._pipe.build()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        del self._pipe  # stops its threads
+        self._reader.close()
+
+    def __iter__(self) -> Loader:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch. Raises: ShardError: an image is damaged; the line names shard and key."""
+        (decoded,) = self._pipe.run()
+        draw = self._pending.popleft()
+        size = self._index.manifest.preprocessing.size
+        images = _to_torch(decoded).reshape(len(self._views), -1, size, size, 3)
+        for view, target in enumerate(self._views):
+            if target != size:
+                images[view] = degrade(images[view], target, self._mode)
+        self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
+        labels = torch.from_numpy(self._index.labels[draw.classes].astype(np.int64)).to(self._device)
+        return Batch(images=images, labels=labels, views=self._views, state=self._consumed)
+
+    def _feed(self) -> tuple[np.ndarray, np.ndarray]:
+        """DALI asks for the JPEGs and flips of one batch, ahead of ``__next__``."""
+        draw = self._sampler.draw(self._drawn.epoch, self._drawn.step)
+        encoded = self._reader.padded(draw.rows.ravel())
+        self._pending.append(draw)
+        self._drawn = self._drawn.next(self._sampler.steps_per_epoch)
+        return encoded, draw.flips.ravel().astype(np.int32)
+
+
+@pipeline_def
+def _decoder(source: Any, decode_on: str) -> Any:
+    encoded, flips = fn.external_source(source=source, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT32], ndim=[1, 0])
+    hints = {} if decode_on == "cpu" else {"preallocate_width_hint": 128, "preallocate_height_hint": 128}
+    images = fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
+    return fn.flip(images, horizontal=flips, vertical=0)
+
+
+def _to_torch(decoded: Any) -> torch.Tensor:
+    """A tensor of its own from a DALI output, whose buffer is used again for a later batch."""
+    tensor = decoded.as_tensor()
+    return torch.from_dlpack(tensor).clone()
