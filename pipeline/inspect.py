@@ -1,0 +1,73 @@
+"""inspect: what is in a shard set, in figures and as a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from pipeline.degrade import degrade
+from shards.finish import describe
+from shards.index import ShardIndex, ShardReader
+from shards.schema import INDEX
+
+_SIZES = (128, 8, 12, 16)  # columns: as stored, and degraded as in training
+_ROWS = 10
+_BAR = 40  # characters
+_BINS_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128)
+
+
+def figures(root: Path) -> str:
+    """Images, identities, images per identity, eye distances and rejections of a shard set, as text."""
+    index = ShardIndex(root)
+    manifest, counts = index.manifest, index.count
+    low, middle, high = np.percentile(counts, (0, 50, 100)).astype(int)
+    empty = manifest.identities - len(index.labels)
+    spec = manifest.preprocessing
+    lines = [
+        f"{root}: {manifest.images:,} images of {len(index.labels):,} identities in {manifest.shards} shards, from {manifest.source}",
+        f"crops: {spec.size} px, template {spec.template}, {index.size.sum() / 1e6:,.1f} MB, {index.size.mean() / 1e3:.1f} kB each",
+        f"images per identity: {low} least, {middle} median, {counts.mean():.1f} mean, {high} most"
+        + (f"; {empty} identities lost all their images" if empty else ""),
+        f"rejected: {manifest.rows - manifest.images:,} of {manifest.rows:,} rows ({describe(manifest.statuses)})",
+        "",
+        "eye distance in the source, px:",
+        *_histogram(pq.read_table(root / INDEX, columns=["eye_distance"])["eye_distance"].to_numpy()),
+    ]
+    return "\n".join(lines)
+
+
+def _histogram(values: np.ndarray) -> list[str]:
+    edges = np.array([*_BINS_PX, np.inf])
+    counts = np.histogram(values, edges)[0]
+    names = [f"{low:g}-{high:g}" for low, high in zip(_BINS_PX, _BINS_PX[1:], strict=False)] + [f"{_BINS_PX[-1]:g}+"]
+    return [f"{name:>8} {count:>10,} {'#' * round(_BAR * count / max(counts.max(), 1))}" for name, count in zip(names, counts, strict=True)]
+
+
+def contact_sheet(root: Path, out: Path) -> Path:
+    """Draws a PNG, an identity a row, columns as the network sees them: undegraded, 8, 12 and 16 px. Returns its path."""
+    index = ShardIndex(root)
+    chosen = np.linspace(0, len(index.labels) - 1, min(_ROWS, len(index.labels))).astype(int)
+    size = index.manifest.preprocessing.size
+    rows = []
+    with ShardReader(index) as reader:
+        for identity in chosen.tolist():
+            draws = index.first[identity] + np.arange(len(_SIZES)) % index.count[identity]
+            crops = [cv2.imdecode(np.frombuffer(reader.image(int(row)), np.uint8), cv2.IMREAD_COLOR) for row in draws]
+            views = [degrade(torch.from_numpy(crop), min(px, size)).numpy() for crop, px in zip(crops, _SIZES, strict=True)]
+            name = index.key(int(draws[0])).rpartition("/")[0]
+            rows.append(np.hstack([_label(name, size), *views]))
+    titles = ["identity", "HR", *(f"{px} px" for px in _SIZES[1:])]
+    header = np.hstack([_label(title, 24, size) for title in titles])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(out), np.vstack([header, *rows]))
+    return out
+
+
+def _label(text: str, height: int, width: int | None = None) -> np.ndarray:
+    tile = np.full((height, width or height, 3), 255, np.uint8)
+    cv2.putText(tile, text[:18], (6, height // 2 + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
+    return tile

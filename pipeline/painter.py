@@ -1,0 +1,446 @@
+"""Paints a face: who it is (``Identity``), how it was photographed (``Shot``), and where its five points are.
+
+A head is an ellipsoid; every feature is a curve on it in face units (x to the viewer's right, y down, z to the
+viewer; the head is about 1.5 wide and 2 high), turned by the pose and projected. Shading follows the ellipsoid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+_OVERSAMPLING = 2
+_SUBPIXEL_BITS = 4
+_DEPTH = 0.6  # of the head, face units
+_SKINS = np.array([(255, 222, 196), (242, 202, 170), (224, 178, 140), (198, 148, 108), (158, 108, 74), (112, 72, 48), (84, 54, 38)], float)
+_HAIRS = np.array([(28, 22, 20), (58, 38, 26), (98, 64, 38), (150, 104, 58), (206, 168, 104), (142, 62, 34), (150, 148, 146)], float)
+_IRISES = np.array([(74, 46, 26), (98, 66, 36), (70, 96, 62), (78, 112, 142), (58, 70, 84)], float)
+
+Points = np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What stays the same between photographs of a person; lengths in face units, colours RGB 0..255."""
+
+    width: float
+    jaw: float  # exponent of the lower contour: 2 round, 3 square
+    chin: float
+    skin: np.ndarray
+    hair: np.ndarray
+    hair_style: int  # 0 bald, 1 short, 2 side parting, 3 fringe, 4 long
+    hairline: float
+    iris: np.ndarray
+    eye_gap: float
+    eye_y: float
+    eye_width: float
+    eye_height: float
+    eye_tilt: float
+    brow_height: float
+    brow_thickness: float
+    brow_arch: float
+    nose_length: float
+    nose_width: float
+    mouth_y: float
+    mouth_width: float
+    lip: float
+    lip_color: np.ndarray
+    beard: float  # 0 none .. 1 full
+    moustache: float
+    glasses: int  # 0 none, 1 round, 2 angular
+    moles: np.ndarray  # (k, 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shot:
+    """What differs between photographs: pose (radians), light, expression, lens, background."""
+
+    yaw: float
+    pitch: float
+    roll: float
+    light: np.ndarray  # (3,) unit vector to the light
+    ambient: float
+    exposure: float
+    tint: np.ndarray  # (3,)
+    smile: float  # -1..1
+    mouth_open: float  # 0..1
+    eye_open: float  # 0..1
+    gaze: np.ndarray  # (2,)
+    blur: float  # px
+    noise: float  # levels
+    clothes: np.ndarray
+    background: np.ndarray  # (6, 6, 3)
+    offset: np.ndarray  # (2,) of the face from the image's centre, share of the width
+
+
+def sample_identity(rng: np.random.Generator) -> Identity:
+    """A random person."""
+    tone = int(rng.integers(len(_SKINS)))
+    skin = _mixed(rng, _SKINS[max(tone - 1, 0) : tone + 1])
+    male = rng.random() < 0.5
+    return Identity(
+        width=rng.uniform(0.64, 0.82),
+        jaw=rng.uniform(1.9, 3.0),
+        chin=rng.uniform(0.88, 1.08),
+        skin=skin,
+        hair=_mixed(rng, _HAIRS if tone < 4 else _HAIRS[[0, 1, 6]], spread=0.4),
+        hair_style=int(rng.choice([0, 1, 1, 2, 3] if male else [2, 3, 4, 4, 4])),
+        hairline=rng.uniform(-0.74, -0.52),
+        iris=_mixed(rng, _IRISES, spread=0.3),
+        eye_gap=rng.uniform(0.27, 0.36),
+        eye_y=rng.uniform(-0.24, -0.12),
+        eye_width=rng.uniform(0.125, 0.175),
+        eye_height=rng.uniform(0.05, 0.085),
+        eye_tilt=rng.uniform(-0.03, 0.03),
+        brow_height=rng.uniform(0.13, 0.21),
+        brow_thickness=rng.uniform(0.025, 0.065),
+        brow_arch=rng.uniform(0.0, 0.07),
+        nose_length=rng.uniform(0.36, 0.5),
+        nose_width=rng.uniform(0.11, 0.18),
+        mouth_y=rng.uniform(0.46, 0.56),
+        mouth_width=rng.uniform(0.21, 0.31),
+        lip=rng.uniform(0.04, 0.085),
+        lip_color=0.55 * skin + 0.45 * np.array([rng.uniform(140, 205), rng.uniform(50, 95), rng.uniform(60, 100)]),
+        beard=float(male and rng.random() < 0.4) * rng.uniform(0.4, 0.95),
+        moustache=float(male and rng.random() < 0.35) * rng.uniform(0.5, 1.0),
+        glasses=int(rng.choice([0, 0, 0, 1, 2])),
+        moles=rng.uniform((-0.5, -0.3), (0.5, 0.7), (int(rng.integers(0, 3)), 2)),
+    )
+
+
+def sample_shot(rng: np.random.Generator) -> Shot:
+    """A random photograph."""
+    light = np.array([rng.normal(0, 0.6), rng.normal(-0.4, 0.35), 1.0])
+    return Shot(
+        yaw=float(np.clip(rng.normal(0, 0.25), -0.6, 0.6)),
+        pitch=float(np.clip(rng.normal(0, 0.13), -0.35, 0.35)),
+        roll=rng.normal(0, 0.09),
+        light=light / np.linalg.norm(light),
+        ambient=rng.uniform(0.45, 0.75),
+        exposure=rng.uniform(0.78, 1.15),
+        tint=1 + rng.normal(0, 0.035, 3),
+        smile=rng.uniform(-0.35, 1.0),
+        mouth_open=max(rng.uniform(-0.8, 0.8), 0.0),
+        eye_open=rng.uniform(0.6, 1.05),
+        gaze=rng.normal(0, 0.16, 2),
+        blur=max(rng.normal(0.3, 0.5), 0.0),
+        noise=rng.uniform(0.5, 5.0),
+        clothes=rng.uniform(25, 225, 3),
+        background=np.clip(rng.uniform(40, 215) + rng.normal(0, 16, 3) + rng.normal(0, 24, (6, 6, 1)) + rng.normal(0, 6, (6, 6, 3)), 0, 255),
+        offset=rng.normal(0, 0.02, 2),
+    )
+
+
+def paint(who: Identity, shot: Shot, *, width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarray, Points]:
+    """Paints one photograph.
+
+    Args:
+        width, height: of the image, px.
+        rng: for skin texture and sensor noise.
+
+    Returns:
+        (height, width, 3) uint8 RGB; (5, 2) float64 landmarks, px: left eye, right eye, nose tip, left and right
+        mouth corner, as the viewer sees them.
+    """
+    canvas = _Canvas(shot, width, height)
+    canvas.backdrop(who)
+    _hair_behind(canvas, who)
+    _head(canvas, who, rng)
+    for side in (-1, 1):
+        _eye(canvas, who, shot, side)
+    _nose(canvas, who)
+    corners = _mouth(canvas, who, shot)
+    _hair_in_front(canvas, who)
+    if who.glasses:
+        _glasses(canvas, who)
+    eyes = [canvas.project(canvas.lift(_eye_center(who, side)[None], who))[0] for side in (-1, 1)]
+    landmarks = np.stack([*eyes, canvas.project(_nose_tip(who)[None])[0], *corners])
+    return _develop(canvas.pixels, shot, width, height, rng), landmarks / _OVERSAMPLING
+
+
+class _Canvas:
+    """An oversampled picture and the camera that looks at the head."""
+
+    def __init__(self, shot: Shot, width: int, height: int) -> None:
+        self.shot = shot
+        size = np.array([width, height]) * _OVERSAMPLING
+        self.scale = 0.41 * size.min()
+        self.center = size * (0.5, 0.5) + shot.offset * size[0]
+        self.rotation = _rotation(shot.yaw, shot.pitch, shot.roll)
+        # seen from the side a head is as deep as it is wide: outlines are widened by what turning takes from them
+        self.widening = float(np.hypot(np.cos(shot.yaw), 1.1 * np.sin(shot.yaw)) / np.cos(shot.yaw))
+        self.pixels = cv2.resize(shot.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+
+    def project(self, points: Points) -> Points:
+        """(N, 3) face units -> (N, 2) px of the oversampled picture."""
+        return (points @ self.rotation.T)[:, :2] * self.scale + self.center
+
+    def lift(self, points: Points, who: Identity, above: float = 0.0) -> Points:
+        """(N, 2) on the face -> (N, 3) on the ellipsoid, or ``above`` it."""
+        radius = 1 - (points[:, 0] / (who.width * 1.04)) ** 2 - (points[:, 1] / 1.12) ** 2
+        return np.column_stack([points, _DEPTH * np.sqrt(np.maximum(radius, 0.0)) + above])
+
+    def outline(self, points: Points, depth: float = 0.0) -> Points:
+        """(N, 2) face units around the head, at one depth -> (N, 2) px."""
+        return self.project(np.column_stack([points * (self.widening, 1.0), np.full(len(points), depth)]))
+
+    def fill(self, points: Points, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
+        """Fills a polygon of (N, 2) px; ``soft`` blurs its edge, in face units."""
+        fixed = _fixed(points)
+        if opacity == 1.0 and not soft:
+            cv2.fillPoly(self.pixels, [fixed], np.round(color).tolist(), cv2.LINE_AA, _SUBPIXEL_BITS)
+            return
+        margin = int(3 * soft * self.scale) + 2
+        limit = np.array(self.pixels.shape[1::-1])
+        low = np.clip(np.floor(points.min(0)).astype(int) - margin, 0, limit)
+        high = np.clip(np.ceil(points.max(0)).astype(int) + margin, 0, limit)
+        if (high - low).min() <= 0:
+            return
+        mask = np.zeros((high - low)[::-1], np.uint8)
+        cv2.fillPoly(mask, [_fixed(points - low)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+        if soft:
+            mask = cv2.GaussianBlur(mask, (0, 0), max(soft * self.scale, 0.3))
+        alpha = (mask * (opacity / 255)).astype(np.float32)[..., None]
+        part = self.pixels[low[1] : high[1], low[0] : high[0]]
+        part[:] = part + alpha * (np.asarray(color, np.float32) - part)
+
+    def on_face(self, points: Points, who: Identity, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
+        """Fills a polygon of (N, 2) face units on the head."""
+        self.fill(self.project(self.lift(points, who)), color, opacity=opacity, soft=soft)
+
+    def line(self, points: Points, color: np.ndarray, thickness: float) -> None:
+        """Draws a polyline of (N, 2) px, ``thickness`` in face units."""
+        cv2.polylines(self.pixels, [_fixed(points)], False, np.round(color).tolist(), max(round(thickness * self.scale), 1), cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def backdrop(self, who: Identity) -> None:
+        """Shoulders and neck, which do not turn with the head."""
+        x, y = self.center
+        s = self.scale
+        self.fill(_ellipse(x, y + 2.3 * s, 1.75 * s, 1.1 * s), self.shot.clothes)
+        neck = np.array([(-0.42, 0.5), (0.42, 0.5), (0.5, 1.5), (-0.5, 1.5)]) * s + (x, y)
+        self.fill(neck, who.skin * 0.72)
+
+
+def _head(canvas: _Canvas, who: Identity, rng: np.random.Generator) -> None:
+    for side in (-1, 1):
+        canvas.fill(canvas.outline(_ellipse(side * who.width * 1.02, who.eye_y + 0.14, 0.09, 0.19), -0.05), who.skin * 0.82)
+    outline = _contour(who)
+    silhouette = canvas.outline(outline)
+    mask = np.zeros(canvas.pixels.shape[:2], np.uint8)
+    cv2.fillPoly(mask, [_fixed(silhouette)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+    texture = cv2.resize(rng.normal(0, 0.012, (24, 20)).astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    shade = _shading(canvas, who) + texture
+    skin = (who.skin * shade[..., None]).clip(0, 255)
+    canvas.pixels[:] = canvas.pixels + (mask / 255.0)[..., None] * (skin - canvas.pixels)
+    for side in (-1, 1):
+        canvas.on_face(_ellipse(side * 0.4, 0.25, 0.17, 0.14), who, who.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06)
+    for x, y in who.moles:
+        canvas.on_face(_ellipse(x, y, 0.018, 0.018), who, who.skin * 0.45, opacity=0.8, soft=0.005)
+    if who.beard:
+        jaw = outline[outline[:, 1] > 0.2]
+        inner = np.column_stack([jaw[::-1, 0] * 0.74, np.minimum(jaw[::-1, 1] * 0.9, who.mouth_y + 0.18)])
+        canvas.fill(canvas.outline(np.concatenate([jaw, inner]), 0.12), who.hair, opacity=who.beard * 0.85, soft=0.035)
+
+
+def _shading(canvas: _Canvas, who: Identity) -> np.ndarray:
+    """Lambert shading of the head's ellipsoid at every pixel."""
+    height, width = canvas.pixels.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x, y = (x - canvas.center[0]) / canvas.scale, (y - canvas.center[1]) / canvas.scale
+    nx, ny = x / (who.width * 1.12), y / 1.2
+    nz = np.sqrt(np.maximum(1 - nx**2 - ny**2, 0.04))
+    lx, ly, lz = canvas.shot.light
+    lambert = np.maximum((nx * lx + ny * ly + nz * lz) / np.sqrt(nx**2 + ny**2 + nz**2), 0.0)
+    return canvas.shot.ambient + (1.08 - canvas.shot.ambient) * lambert
+
+
+def _eye_center(who: Identity, side: int) -> Points:
+    return np.array([side * who.eye_gap, who.eye_y])
+
+
+def _eye(canvas: _Canvas, who: Identity, shot: Shot, side: int) -> None:
+    x, y = _eye_center(who, side)
+    across, up = who.eye_width, who.eye_height * shot.eye_open
+    canvas.on_face(_ellipse(x, y - 0.03, across * 1.35, who.eye_height + 0.09), who, who.skin * 0.6, opacity=0.4, soft=0.045)
+    t = np.linspace(-1, 1, 13)
+    tilt = -side * who.eye_tilt * t * side
+    upper = np.column_stack([x + across * t, y + tilt - up * (1 - t**2) ** 0.8])
+    lower = np.column_stack([x + across * t, y + tilt + 0.75 * up * (1 - t**2)])
+    almond = np.concatenate([upper, lower[::-1]])
+    canvas.on_face(almond, who, np.array([236, 232, 226]) * min(shot.exposure, 1.0))
+    iris = np.array([x, y]) + shot.gaze * (across * 0.35, up * 0.3)
+    radius = min(who.eye_height * 0.95, across * 0.55)
+    for size, color in ((1.0, who.iris), (0.48, np.array([14, 12, 12]))):
+        disc = _ellipse(iris[0], iris[1], radius * size, radius * size)
+        disc[:, 1] = np.clip(disc[:, 1], np.interp(disc[:, 0], upper[:, 0], upper[:, 1]), np.interp(disc[:, 0], lower[:, 0], lower[:, 1]))
+        canvas.on_face(disc, who, color)
+    canvas.on_face(_ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2), who, np.array([250, 250, 250]))
+    canvas.line(canvas.project(canvas.lift(upper, who)), who.skin * 0.22, 0.022)
+    canvas.line(canvas.project(canvas.lift(lower, who)), who.skin * 0.6, 0.008)
+    brow = np.column_stack([x + side * 0.01 + across * 1.35 * t, y - who.brow_height - who.brow_arch * (1 - t**2) - 0.02 * shot.smile * 0.3])
+    thickness = who.brow_thickness * (0.65 - 0.35 * side * t)
+    outline = np.concatenate([brow - np.column_stack([0 * t, thickness]), (brow + np.column_stack([0 * t, thickness]))[::-1]])
+    canvas.on_face(outline, who, who.hair * 0.75, opacity=0.9, soft=0.008)
+
+
+def _nose_tip(who: Identity) -> Points:
+    return np.array([0.0, who.eye_y + who.nose_length, _DEPTH + 0.2])
+
+
+def _nose(canvas: _Canvas, who: Identity) -> None:
+    tip = _nose_tip(who)
+    top = who.eye_y + 0.05
+    w = who.nose_width
+    bridge = np.array([(0.0, top, _DEPTH * 0.98), (0.0, tip[1] * 0.6 + top * 0.4, _DEPTH + 0.1), tip])
+    shadow_side = -1 if canvas.shot.light[0] > 0 else 1
+    flank = np.array([(shadow_side * 0.07, top, _DEPTH * 0.93), (shadow_side * w, tip[1] + 0.02, _DEPTH * 0.98), tip, bridge[0]])
+    canvas.fill(canvas.project(flank), who.skin * 0.6, opacity=0.4, soft=0.025)
+    base = np.array([(-w, tip[1] + 0.0, _DEPTH), (0, tip[1] + 0.12, _DEPTH + 0.06), (w, tip[1], _DEPTH), (0, tip[1] + 0.02, tip[2])])
+    canvas.fill(canvas.project(base), who.skin * 0.55, opacity=0.5, soft=0.018)
+    for side in (-1, 1):
+        nostril = _ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023)
+        canvas.fill(canvas.project(np.column_stack([nostril, np.full(len(nostril), _DEPTH + 0.06)])), who.skin * 0.25, opacity=0.85, soft=0.008)
+        wing = _arc(side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6))
+        canvas.line(canvas.project(np.column_stack([wing, np.full(len(wing), _DEPTH + 0.02)])), who.skin * 0.55, 0.012)
+    canvas.line(canvas.project(bridge[1:] + (0.0, -0.02, 0.02)), np.minimum(who.skin * 1.14, 255), 0.03)
+    ball = _ellipse(0, tip[1] - 0.005, w * 0.5, 0.06)
+    canvas.fill(canvas.project(np.column_stack([ball, np.full(len(ball), tip[2])])), np.minimum(who.skin * 1.12, 255), opacity=0.45, soft=0.025)
+
+
+def _mouth(canvas: _Canvas, who: Identity, shot: Shot) -> Points:
+    """Paints the mouth; returns its two corners, px."""
+    t = np.linspace(-1, 1, 17)
+    half = who.mouth_width * (1 + 0.16 * max(shot.smile, 0))
+    curve = who.mouth_y - 0.085 * shot.smile * t**2
+    gape = 0.13 * shot.mouth_open * (1 - t**2)
+    bow = who.lip * (1 - t**2) ** 0.6 * (1 - 0.22 * np.exp(-((t / 0.18) ** 2)))
+    x = half * t
+    upper, lower = curve - gape * 0.35, curve + gape * 0.65
+    shadow = _ellipse(0, who.mouth_y + 0.09 + who.lip, half * 0.6, 0.035)
+    canvas.on_face(shadow, who, who.skin * 0.6, opacity=0.4, soft=0.03)
+    canvas.on_face(_band(x, upper - bow, upper + 0.006), who, who.lip_color * 0.86, soft=0.006)
+    canvas.on_face(_band(x, lower - 0.006, lower + 1.25 * who.lip * (1 - t**2) ** 0.7), who, who.lip_color, soft=0.006)
+    if shot.mouth_open > 0.05:
+        canvas.on_face(_band(x * 0.96, upper, lower), who, np.array([62, 22, 24]))
+        canvas.on_face(_band(x * 0.86, upper, upper + gape * 0.45), who, np.array([232, 228, 218]) * min(shot.exposure, 1))
+    else:
+        canvas.line(canvas.project(canvas.lift(np.column_stack([x, curve]), who)), who.lip_color * 0.45, 0.014)
+    if who.moustache:
+        canvas.on_face(_band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75), who, who.hair, opacity=who.moustache * 0.9, soft=0.014)
+    corners = np.array([(-half, curve[0]), (half, curve[-1])])
+    return canvas.project(canvas.lift(corners, who))
+
+
+def _hair_behind(canvas: _Canvas, who: Identity) -> None:
+    if who.hair_style == 4:
+        fall = np.array([(-1.18, -0.3), (-1.0, -0.95), (0, -1.28), (1.0, -0.95), (1.18, -0.3), (1.28, 1.25), (-1.28, 1.25)]) * (who.width * 1.05, 1.0)
+        canvas.fill(canvas.outline(_smooth(fall), -0.25), who.hair * 0.8, soft=0.03)
+    elif who.hair_style:
+        canvas.fill(canvas.outline(_ellipse(0, -0.34, who.width * 1.08, 0.86), -0.12), who.hair * 0.88, soft=0.02)
+
+
+def _hair_in_front(canvas: _Canvas, who: Identity) -> None:
+    if who.hair_style == 0:
+        return
+    outline = _contour(who)
+    top = outline[outline[:, 1] < -0.3]
+    top = top[np.argsort(top[:, 0])] * (1.06, 1.12)
+    u = np.linspace(1, -1, 21)
+    line = {
+        1: who.hairline + 0.3 * np.abs(u) ** 3,
+        2: who.hairline + 0.12 * u + 0.32 * np.abs(u) ** 4,
+        3: np.minimum(who.hairline + 0.24 + 0.03 * np.cos(u * 23), who.eye_y - who.brow_height + 0.02) + 0.16 * np.abs(u) ** 4,
+        4: who.hairline + 0.45 * np.abs(u - 0.15) ** 1.7,
+    }[who.hair_style]
+    edge = np.column_stack([u * who.width * 1.03, line])
+    front = canvas.project(canvas.lift(edge, who))
+    canvas.fill(np.concatenate([canvas.outline(top), front]), who.hair, soft=0.012)
+    sheen = np.column_stack([np.linspace(-0.4, 0.4, 9), -0.86 + 0.3 * np.linspace(-0.6, 0.6, 9) ** 2])
+    glow = np.concatenate([sheen, sheen[::-1] + (0, 0.1)])
+    canvas.fill(canvas.project(np.column_stack([glow, np.full(len(glow), 0.4)])), np.minimum(who.hair * 1.6 + 22, 255), opacity=0.3, soft=0.05)
+
+
+def _glasses(canvas: _Canvas, who: Identity) -> None:
+    color = np.array([30, 28, 30]) if who.glasses == 1 else who.hair * 0.4 + 10
+    for side in (-1, 1):
+        x, y = _eye_center(who, side)
+        rim = _ellipse(x, y + 0.02, 0.225, 0.175) if who.glasses == 1 else _rounded(x, y + 0.03, 0.23, 0.14)
+        rim3 = np.column_stack([rim, np.full(len(rim), _DEPTH * 0.95)])
+        canvas.line(canvas.project(np.concatenate([rim3, rim3[:1]])), color, 0.028)
+        temple = np.array([(x + side * 0.22, y, _DEPTH * 0.95), (side * who.width * 1.04, y + 0.03, 0.0)])
+        canvas.line(canvas.project(temple), color, 0.024)
+    inner = who.eye_gap - 0.22
+    bridge = np.array([(-inner, who.eye_y - 0.01, _DEPTH), (0, who.eye_y - 0.04, _DEPTH + 0.06), (inner, who.eye_y - 0.01, _DEPTH)])
+    canvas.line(canvas.project(bridge), color, 0.026)
+
+
+def _develop(pixels: np.ndarray, shot: Shot, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """Exposure, lens blur and sensor noise, at the final size."""
+    image = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+    if shot.blur > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), shot.blur)
+    image = image * (shot.exposure * shot.tint).astype(np.float32)
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(shot.noise)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def _contour(who: Identity) -> Points:
+    """The head's outline: an ellipse above, a superellipse below."""
+    t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    c, s = np.cos(t), np.sin(t)
+    power = 2 / who.jaw
+    x_low = np.sign(c) * np.abs(c) ** power * (1 - 0.12 * np.maximum(s, 0) ** 2)
+    x = np.where(s > 0, x_low, c)
+    y = np.where(s > 0, np.abs(s) ** (0.5 + 0.5 * power) * who.chin, s * 1.02)
+    return np.column_stack([x * who.width, y])
+
+
+def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    turn = np.array([(cy, 0, sy), (0, 1, 0), (-sy, 0, cy)])
+    nod = np.array([(1, 0, 0), (0, cp, sp), (0, -sp, cp)])
+    lean = np.array([(cr, -sr, 0), (sr, cr, 0), (0, 0, 1)])
+    return lean @ nod @ turn
+
+
+def _mixed(rng: np.random.Generator, palette: np.ndarray, spread: float = 0.5) -> np.ndarray:
+    """A colour near one of the palette, mixed with a neighbour."""
+    first, second = palette[rng.integers(len(palette))], palette[rng.integers(len(palette))]
+    return first + spread * rng.random() ** 2 * (second - first)
+
+
+def _ellipse(x: float, y: float, rx: float, ry: float) -> Points:
+    return _arc(x, y, rx, ry, (0.0, 2 * np.pi))
+
+
+def _arc(x: float, y: float, rx: float, ry: float, span: tuple[float, float]) -> Points:
+    t = np.linspace(*span, 28)
+    return np.column_stack([x + rx * np.cos(t), y + ry * np.sin(t)])
+
+
+def _rounded(x: float, y: float, rx: float, ry: float) -> Points:
+    t = np.linspace(0, 2 * np.pi, 28)
+    return np.column_stack([x + rx * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.4, y + ry * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** 0.4])
+
+
+def _band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> Points:
+    return np.concatenate([np.column_stack([x, upper]), np.column_stack([x, lower])[::-1]])
+
+
+_SMOOTH = 64
+
+
+def _smooth(corners: Points) -> Points:
+    """A closed curve of ``_SMOOTH`` points through rounded corners."""
+    steps = np.linspace(0, len(corners), _SMOOTH, endpoint=False)
+    closed = np.concatenate([corners, corners[:1]])
+    dense = np.column_stack([np.interp(steps, np.arange(len(closed)), closed[:, axis]) for axis in (0, 1)])
+    kernel = np.hanning(9)[1:-1] / np.hanning(9).sum()
+    padded = np.concatenate([dense[-3:], dense, dense[:3]])
+    return np.column_stack([np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)])
+
+
+def _fixed(points: Points) -> np.ndarray:
+    return np.round(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
