@@ -20,7 +20,13 @@ def data(*parts: str) -> Any:
 
 def folder(name: str, *parts: str, help: str) -> Any:
     """An option that takes a folder, by default one under ``$LRFR_DATA``."""
-    return click.option(name, type=click.Path(path_type=Path), default=data(*parts), show_default="/".join(("$LRFR_DATA", *parts)), help=help)
+    return click.option(
+        name,
+        type=click.Path(path_type=Path),
+        default=data(*parts),
+        show_default="/".join(("$LRFR_DATA", *parts)),
+        help=help,
+    )
 
 
 class Commands(click.Group):
@@ -63,7 +69,13 @@ def main() -> None:
 
 @main.command("demo-data")
 @folder("--out", help="Where the data sets go.")
-@click.option("--identities", type=click.IntRange(min=2), default=64, show_default=True, help="People to train on; half as many more to test on.")
+@click.option(
+    "--identities",
+    type=click.IntRange(min=2),
+    default=64,
+    show_default=True,
+    help="People to train on; half as many more to test on.",
+)
 @click.option("--images", type=click.IntRange(min=2), default=12, show_default=True, help="Images of each.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same faces.")
 def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
@@ -74,16 +86,55 @@ def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
 
 
 @main.command("build-shards")
-@click.option("--source", type=click.Choice(["vggface2", "folder"]), default="vggface2", show_default=True, help="Layout of --root.")
+@click.option(
+    "--source",
+    type=click.Choice(["vggface2", "folder"]),
+    default="vggface2",
+    show_default=True,
+    help="Layout of --root.",
+)
 @folder("--root", "VGGFace2", help="Folder with the images.")
-@click.option("--landmarks", type=click.Path(path_type=Path), multiple=True, help="Landmark CSV; may be given several times. [default: found under --root]")
+@click.option(
+    "--landmarks",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Landmark CSV; may be given several times. [default: found under --root]",
+)
 @folder("--out", "shards", help="Folder for the shards.")
-@click.option("--template", type=click.Choice(["seed", "arcface"]), default="seed", show_default=True, help="Where the five points go: seed as the reference, arcface centred.")
-@click.option("--min-images", type=click.IntRange(min=1), default=1, show_default=True, help="Leave out identities with fewer images.")
-@click.option("--exclude", type=click.Path(path_type=Path), help="File of identities or identity/image to leave out, one a line.")
-@click.option("--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: a 32nd of the set, 250 to 5000]")
-@click.option("--workers", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)), show_default="all cores", help="Processes.")
-@click.option("--executor", type=click.Choice(["process", "serial"]), default="process", show_default=True, help="Where shards are built.")
+@click.option(
+    "--template",
+    type=click.Choice(["seed", "arcface"]),
+    default="seed",
+    show_default=True,
+    help="Where the five points go: seed as the reference, arcface centred.",
+)
+@click.option(
+    "--min-images",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Leave out identities with fewer images.",
+)
+@click.option(
+    "--exclude", type=click.Path(path_type=Path), help="File of identities or identity/image to leave out, one a line."
+)
+@click.option(
+    "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: a 32nd of the set, 250 to 5000]"
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all cores",
+    help="Processes.",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["process", "serial"]),
+    default="process",
+    show_default=True,
+    help="Where shards are built.",
+)
 @click.option("--retry-failed", is_flag=True, help="Build again the shards with missing or unreadable images.")
 def build_shards(source: str, root: Path, landmarks: tuple[Path, ...], template: str, **options: Any) -> None:
     """Align faces and store them as WebDataset tars with Parquet metadata.
@@ -95,7 +146,11 @@ def build_shards(source: str, root: Path, landmarks: tuple[Path, ...], template:
     from shards.schema import Preprocessing
 
     files = landmarks or tuple(landmark_files(SOURCES[source], root))
-    build(BuildOptions(source=source, root=root, landmarks=files, preprocessing=Preprocessing(template=template), **options))
+    build(
+        BuildOptions(
+            source=source, root=root, landmarks=files, preprocessing=Preprocessing(template=template), **options
+        )
+    )
 
 
 @main.command()
@@ -113,8 +168,12 @@ def verify(shards: Path, full: bool) -> None:
     for problem in problems:
         click.echo(problem)
     if problems:
-        _fail(f"{shards}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; restore the files, or delete the folder and build again")
-    click.echo(f"{shards}: sound; {manifest.images:,} images, {manifest.shards} shards{'' if full else ' (sizes and indexes; --full reads every byte)'}")
+        _fail(
+            f"{shards}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; restore the files, or delete the folder and build again"
+        )
+    click.echo(
+        f"{shards}: sound; {manifest.images:,} images, {manifest.shards} shards{'' if full else ' (sizes and indexes; --full reads every byte)'}"
+    )
 
 
 @main.command()
@@ -132,18 +191,40 @@ def inspect(shards: Path, out: Path | None) -> None:
 @folder("--shards", "shards", help="Shard set to train on.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: $LRFR_DATA/runs/BACKBONE]")
 @click.option("--backbone", default="spherenet20", show_default=True, help="spherenet4, 10, 20, 36 or 64.")
-@click.option("--batch-size", type=int, default=128, show_default=True, help="Identities in a batch, each with four images.")
+@click.option(
+    "--batch-size", type=int, default=128, show_default=True, help="Identities in a batch, each with four images."
+)
 @click.option("--steps", type=int, default=100_000, show_default=True, help="Updates in all.")
-@click.option("--lr", type=float, default=0.1, show_default=True, help="Learning rate; x0.1 after 40, 60 and 80 % of the steps.")
-@click.option("--seed", type=click.IntRange(0, (1 << 32) - 1), default=0, show_default=True, help="Of the weights and of the batches.")
-@click.option("--degrade", type=click.Choice(["fast", "exact"]), default="fast", show_default=True, help="exact: Pillow bit for bit, slower on a CPU.")
+@click.option(
+    "--lr", type=float, default=0.1, show_default=True, help="Learning rate; x0.1 after 40, 60 and 80 % of the steps."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, (1 << 32) - 1),
+    default=0,
+    show_default=True,
+    help="Of the weights and of the batches.",
+)
+@click.option(
+    "--degrade",
+    type=click.Choice(["fast", "exact"]),
+    default="fast",
+    show_default=True,
+    help="exact: Pillow bit for bit, slower on a CPU.",
+)
 @click.option("--log-every", type=int, help="Steps between log lines. [default: 1 up to 100 steps, else 20]")
 @click.option("--save-every", type=int, default=1000, show_default=True, help="Steps between checkpoints.")
 @click.option("--keep", type=int, default=3, show_default=True, help="Checkpoints to keep.")
-@click.option("--resume", default="auto", show_default=True, metavar="auto|never|PATH", help="auto: go on with what --out holds.")
+@click.option(
+    "--resume", default="auto", show_default=True, metavar="auto|never|PATH", help="auto: go on with what --out holds."
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
-@click.option("--loader-threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads of the DALI loader.")
-def train(shards: Path, out: Path | None, degrade: str, resume: str, device: str | None, loader_threads: int, **options: Any) -> None:
+@click.option(
+    "--loader-threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads of the DALI loader."
+)
+def train(
+    shards: Path, out: Path | None, degrade: str, resume: str, device: str | None, loader_threads: int, **options: Any
+) -> None:
     """Train a deep Siamese network; Ctrl-C saves, and the same command goes on."""
     from model.checkpoint import read_checkpoint
     from model.config import TrainConfig
@@ -193,12 +274,23 @@ def bench() -> None:
 
 @bench.command()
 @folder("--root", "QMUL-SurvFace", help="The data set's folder.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Ours, or a bare .pth state dict. [default: the newest run's]")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Ours, or a bare .pth state dict. [default: the newest run's]"
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for a report with the ROC picture.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images embedded at a time.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images embedded at a time."
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
-def qmul(root: Path, checkpoint: Path | None, json_file: Path | None, report: Path | None, batch_size: int, device: str | None) -> None:
+def qmul(
+    root: Path,
+    checkpoint: Path | None,
+    json_file: Path | None,
+    report: Path | None,
+    batch_size: int,
+    device: str | None,
+) -> None:
     """QMUL-SurvFace verification: TAR at FAR 30, 10, 1, 0.1 %, AUC, accuracy."""
     from benchmarks.qmul import bench_qmul
     from benchmarks.report import print_table, write_json, write_report

@@ -67,7 +67,12 @@ def _correct(scores: np.ndarray, genuine: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_intervals(
-    statistic: Callable[[np.ndarray], dict[str, float]], identities: np.ndarray, *, rounds: int = 500, seed: int = 0, level: float = 0.95
+    statistic: Callable[[np.ndarray], dict[str, float]],
+    identities: np.ndarray,
+    *,
+    rounds: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of a statistic of weighted pairs, resampling identities with replacement.
 

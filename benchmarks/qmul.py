@@ -65,7 +65,9 @@ def read_pairs(root: Path) -> Pairs:
     missing = [name for name in distinct if name.lower() not in on_disk]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ProtocolError(f"{images / missing[0]}: not found{more}, but the pair lists name it; restore it from the data set's archive")
+        raise ProtocolError(
+            f"{images / missing[0]}: not found{more}, but the pair lists name it; restore it from the data set's archive"
+        )
     people = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
     return Pairs(
         paths=[on_disk[name.lower()] for name in distinct],
@@ -75,7 +77,9 @@ def read_pairs(root: Path) -> Pairs:
     )
 
 
-def bench_qmul(root: Path, embed: Embed, *, stated: dict[str, Any] | None, checkpoint: dict[str, Any], batch_size: int = 64) -> Result:
+def bench_qmul(
+    root: Path, embed: Embed, *, stated: dict[str, Any] | None, checkpoint: dict[str, Any], batch_size: int = 64
+) -> Result:
     """Scores an embedder: TAR at FAR 30, 10, 1 and 0.1 %, AUC, accuracy over ten folds, with 95 % intervals.
 
     Args:
@@ -90,7 +94,11 @@ def bench_qmul(root: Path, embed: Embed, *, stated: dict[str, Any] | None, check
     spec = check_preprocessing(stated, _DEPENDS_ON, "qmul")
     pairs = read_pairs(root)
     unit = embed_files(
-        pairs.paths, lambda image: image.resize((spec.size, spec.size), Image.Resampling.BICUBIC), embed, batch_size=batch_size, label="bench qmul"
+        pairs.paths,
+        lambda image: image.resize((spec.size, spec.size), Image.Resampling.BICUBIC),
+        embed,
+        batch_size=batch_size,
+        label="bench qmul",
     )
     scores = np.einsum("nd,nd->n", unit[pairs.members[:, 0]], unit[pairs.members[:, 1]])
     roc = roc_curve(scores, pairs.genuine)
@@ -113,7 +121,12 @@ def bench_qmul(root: Path, embed: Embed, *, stated: dict[str, Any] | None, check
             "std": float(accuracies.std()),
         },
         intervals=intervals,
-        counts={"pairs": len(scores), "genuine": int(pairs.genuine.sum()), "images": len(pairs.paths), "embedded": len(unit)},
+        counts={
+            "pairs": len(scores),
+            "genuine": int(pairs.genuine.sum()),
+            "images": len(pairs.paths),
+            "embedded": len(unit),
+        },
         checkpoint=checkpoint,
         preprocessing=spec.to_dict(),
         curve={
@@ -132,7 +145,9 @@ def _test_set(root: Path) -> Path:
             return found
     if find_entry(root, IMAGES):
         return root
-    raise ProtocolError(f"{root}: no {TEST_SET} in it; give the QMUL-SurvFace folder with --root (or run: python cli.py demo-data)")
+    raise ProtocolError(
+        f"{root}: no {TEST_SET} in it; give the QMUL-SurvFace folder with --root (or run: python cli.py demo-data)"
+    )
 
 
 def _pair_names(folder: Path, kind: str) -> np.ndarray:
@@ -144,7 +159,9 @@ def _pair_names(folder: Path, kind: str) -> np.ndarray:
     try:
         content = scipy.io.loadmat(path)
     except (OSError, ValueError, NotImplementedError, TypeError) as error:
-        raise ProtocolError(f"{path}: not a readable MATLAB 5 file ({str(error).splitlines()[0][:80]}); restore it from the archive") from None
+        raise ProtocolError(
+            f"{path}: not a readable MATLAB 5 file ({str(error).splitlines()[0][:80]}); restore it from the archive"
+        ) from None
     if variable not in content:
         found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
         raise ProtocolError(f"{path}: holds {found}, expected the variable {variable}")

@@ -19,7 +19,11 @@ def table(result: Result) -> list[list[str]]:
     ours = [f"{100 * result.metrics[name]:.2f}" for name in _COLUMNS]
     spread = ["{:.1f}-{:.1f}".format(*(100 * bound for bound in result.intervals[name])) for name in _COLUMNS]
     step = "" if result.checkpoint["step"] is None else f", step {result.checkpoint['step']:,}"
-    rows = [["QMUL-SurvFace, %", *_COLUMNS.values()], [f"{result.checkpoint['backbone']}{step}", *ours], ["  95 % interval", *spread]]
+    rows = [
+        ["QMUL-SurvFace, %", *_COLUMNS.values()],
+        [f"{result.checkpoint['backbone']}{step}", *ours],
+        ["  95 % interval", *spread],
+    ]
     return rows + [[name, *(f"{100 * figures[column]:.2f}" for column in _COLUMNS)] for name, figures in QMUL.items()]
 
 
@@ -27,7 +31,12 @@ def print_table(result: Result) -> str:
     """The table as aligned text, with what was scored below it."""
     rows = table(result)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", _scored(result), _NOTE])
 
 
@@ -74,11 +83,25 @@ def plot_roc(result: Result, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     curve: dict[str, Any] = result.curve
     axes.fill_between(curve["far"], curve["low"], curve["high"], alpha=0.2, label="95 % interval")
-    axes.plot(curve["far"], curve["tar"], label=f"{result.checkpoint['backbone']}, AUC {100 * result.metrics['auc']:.2f} %")
+    axes.plot(
+        curve["far"], curve["tar"], label=f"{result.checkpoint['backbone']}, AUC {100 * result.metrics['auc']:.2f} %"
+    )
     for (name, figures), marker in zip(QMUL.items(), "sD^", strict=True):
-        axes.plot(FALSE_ACCEPT_RATES, [figures[f"tar@far={far:g}"] for far in FALSE_ACCEPT_RATES], marker, mfc="none", label=f"published: {name}")
+        axes.plot(
+            FALSE_ACCEPT_RATES,
+            [figures[f"tar@far={far:g}"] for far in FALSE_ACCEPT_RATES],
+            marker,
+            mfc="none",
+            label=f"published: {name}",
+        )
     axes.plot(curve["far"], curve["far"], ":", color="grey", label="chance")
-    axes.set(xscale="log", xlim=(curve["far"][0], 1), ylim=(0, 1), xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)")
+    axes.set(
+        xscale="log",
+        xlim=(curve["far"][0], 1),
+        ylim=(0, 1),
+        xlabel="false accept rate (FAR)",
+        ylabel="true accept rate (TAR)",
+    )
     axes.set_title("QMUL-SurvFace verification")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(alpha=0.3, which="both")

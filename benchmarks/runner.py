@@ -74,12 +74,18 @@ def check_preprocessing(stated: dict[str, Any] | None, fields: Sequence[str], be
         raise ProtocolError(f"bench {benchmark}: the checkpoint's {error}") from None
     differing = [name for name in fields if getattr(spec, name) != getattr(SPEC, name)]
     if differing:
-        says = "; ".join(f"{name}: checkpoint {getattr(spec, name)!r}, benchmark {getattr(SPEC, name)!r}" for name in differing)
-        raise ProtocolError(f"bench {benchmark}: preprocessing disagrees ({says}); its score would mean nothing: use a checkpoint trained alike")
+        says = "; ".join(
+            f"{name}: checkpoint {getattr(spec, name)!r}, benchmark {getattr(SPEC, name)!r}" for name in differing
+        )
+        raise ProtocolError(
+            f"bench {benchmark}: preprocessing disagrees ({says}); its score would mean nothing: use a checkpoint trained alike"
+        )
     return spec
 
 
-def embed_files(paths: Sequence[Path], prepare: Callable[[Image.Image], Image.Image], embed: Embed, *, batch_size: int, label: str) -> np.ndarray:
+def embed_files(
+    paths: Sequence[Path], prepare: Callable[[Image.Image], Image.Image], embed: Embed, *, batch_size: int, label: str
+) -> np.ndarray:
     """Embeds each file once: (N, D) float32 of unit length.
 
     Args:
@@ -96,7 +102,9 @@ def embed_files(paths: Sequence[Path], prepare: Callable[[Image.Image], Image.Im
             progress.update(len(part))
     embeddings = np.concatenate(out)
     if not np.isfinite(embeddings).all():
-        raise ProtocolError("the network's embeddings are not finite; the checkpoint is damaged or its training diverged")
+        raise ProtocolError(
+            "the network's embeddings are not finite; the checkpoint is damaged or its training diverged"
+        )
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
 
 
@@ -106,5 +114,9 @@ def read_rgb(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not found" if isinstance(error, FileNotFoundError) else f"cannot be decoded ({str(error).splitlines()[0][:80]})"
+        reason = (
+            "not found"
+            if isinstance(error, FileNotFoundError)
+            else f"cannot be decoded ({str(error).splitlines()[0][:80]})"
+        )
         raise ProtocolError(f"{path}: {reason}; restore it from the data set's archive") from None

@@ -51,7 +51,9 @@ def newest_checkpoint(runs: Path) -> Path:
     """The newest checkpoint of the runs in ``runs``. Raises: CheckpointError: there is none."""
     found = [path for run in (runs.iterdir() if runs.is_dir() else []) for path in checkpoints(run)]
     if not found:
-        raise CheckpointError(f"{runs}: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint")
+        raise CheckpointError(
+            f"{runs}: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint"
+        )
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
@@ -66,9 +68,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}; name a checkpoint file with --checkpoint") from None
     except pickle.UnpicklingError:
-        raise CheckpointError(f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values") from None
+        raise CheckpointError(
+            f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values"
+        ) from None
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({(str(error).splitlines() or ['empty'])[0][:100]})") from None
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint ({(str(error).splitlines() or ['empty'])[0][:100]})"
+        ) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint or a state dict")
     if content.get("format") == FORMAT and content.get("version") != VERSION:
@@ -102,7 +108,9 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
     try:
         backbone.load_state_dict(content["backbone_state"])
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit {name} ({str(error).splitlines()[-1].strip()})") from None
+        raise CheckpointError(
+            f"{path}: its weights do not fit {name} ({str(error).splitlines()[-1].strip()})"
+        ) from None
     return backbone.eval(), content["preprocessing"], {"path": str(path), "step": content["step"], "backbone": name}
 
 
@@ -126,7 +134,9 @@ def _from_bare(path: Path, state: dict[str, Any]) -> tuple[nn.Module, str]:
         raise CheckpointError(f"{path}: {len(values)} tensors, spherenet{depth} has {len(target)}")
     for name, value, (ours, expected) in zip(names, values, target.items(), strict=True):
         if value.shape != expected.shape:
-            raise CheckpointError(f"{path}: {name} is {tuple(value.shape)}, spherenet{depth} has {tuple(expected.shape)} at {ours}")
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(value.shape)}, spherenet{depth} has {tuple(expected.shape)} at {ours}"
+            )
     backbone.load_state_dict(dict(zip(target, values, strict=True)))
     return backbone, f"spherenet{depth}"
 

@@ -66,10 +66,14 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-able fields."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
 
     def check_resumes(self, saved: dict[str, Any]) -> None:
         """Raises: TrainingError: ``saved`` differs in more than how long to run and what to log."""
         for name, value in self.to_dict().items():
             if name not in ("steps", "log_every", "save_every", "keep") and saved.get(name) != value:
-                raise TrainingError(f"{name} was {saved.get(name)} when this run started, now it is {value}; choose another --out for a new run")
+                raise TrainingError(
+                    f"{name} was {saved.get(name)} when this run started, now it is {value}; choose another --out for a new run"
+                )

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.inputs import normalise
+from model.inputs import normalise, on_device
 
 
 class Embedder:
     """A callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised."""
 
     def __init__(self, backbone: nn.Module, *, device: str = "cpu", mean: float = 0.5, std: float = 0.5) -> None:
-        self._backbone = backbone.eval().to(device, memory_format=torch.channels_last)
+        self._backbone = on_device(backbone.eval(), device)
         self._device, self._mean, self._std = device, mean, std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ class RunLog:
         path = self._run / METRICS
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= self._start]
         path.write_text("".join(line + "\n" for line in kept))
-        self._json = open(path, "a")  # noqa: SIM115 - closed by __exit__
+        self._json = open(path, "a")
         self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
         self._since = self._began = time.monotonic()
         self._images, self._waited = 0, 0.0

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.checkpoint import checkpoint_path, checkpoints, save_checkpoint
 from model.config import TrainConfig, TrainingError
 from model.heads import AMSoftmax
-from model.inputs import normalise
+from model.inputs import normalise, on_device
 from model.losses import hardest_triplet, view_cross_entropies
 from model.runlog import RunLog
 
@@ -27,9 +27,12 @@ CONFIG = "config.json"
 class TrainBatch(Protocol):
     """What ``train`` needs of a batch: (V, b, S, S, 3) uint8 images, (b,) int64 labels, the stream's state behind it."""
 
-    images: torch.Tensor
-    labels: torch.Tensor
-    state: Any
+    @property
+    def images(self) -> torch.Tensor: ...
+    @property
+    def labels(self) -> torch.Tensor: ...
+    @property
+    def state(self) -> Any: ...
 
 
 class Learner(nn.Module):
@@ -67,11 +70,15 @@ def find_resume(run: Path, resume: str) -> Path | None:
     return Path(resume)
 
 
-def new_run(config: TrainConfig, *, classes: int, preprocessing: dict[str, Any], device: str) -> tuple[Learner, torch.optim.SGD]:
+def new_run(
+    config: TrainConfig, *, classes: int, preprocessing: dict[str, Any], device: str
+) -> tuple[Learner, torch.optim.SGD]:
     """A freshly initialised learner, seeded, and its optimiser."""
     torch.manual_seed(config.seed)
-    learner = Learner(config, classes=classes, preprocessing=preprocessing).to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(learner.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    learner = on_device(Learner(config, classes=classes, preprocessing=preprocessing), device)
+    optimiser = torch.optim.SGD(
+        learner.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
     return learner, optimiser
 
 
@@ -83,10 +90,16 @@ def restore(content: dict[str, Any], path: Path, learner: Learner, optimiser: to
     """
     learner.config.check_resumes(content["config"])
     if content["preprocessing"] != learner.preprocessing:
-        differing = [name for name, value in learner.preprocessing.items() if content["preprocessing"].get(name) != value]
-        raise TrainingError(f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; train on the shards it started with")
+        differing = [
+            name for name, value in learner.preprocessing.items() if content["preprocessing"].get(name) != value
+        ]
+        raise TrainingError(
+            f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; train on the shards it started with"
+        )
     if len(content["head_state"]["weight"]) != len(learner.head.weight):
-        raise TrainingError(f"{path}: has {len(content['head_state']['weight'])} identities, the shards have {len(learner.head.weight)}")
+        raise TrainingError(
+            f"{path}: has {len(content['head_state']['weight'])} identities, the shards have {len(learner.head.weight)}"
+        )
     learner.backbone.load_state_dict(content["backbone_state"])
     learner.head.load_state_dict(content["head_state"])
     optimiser.load_state_dict(content["optimiser_state"])
@@ -94,7 +107,9 @@ def restore(content: dict[str, Any], path: Path, learner: Learner, optimiser: to
     return int(content["step"])
 
 
-def train(batches: Iterator[TrainBatch], learner: Learner, optimiser: torch.optim.SGD, run: Path, *, start: int = 0) -> int:
+def train(
+    batches: Iterable[TrainBatch], learner: Learner, optimiser: torch.optim.SGD, run: Path, *, start: int = 0
+) -> int:
     """Updates ``learner`` until ``config.steps``, saving checkpoints into ``run``.
 
     SIGINT and SIGTERM end it after the current step, with a checkpoint.
@@ -109,10 +124,10 @@ def train(batches: Iterator[TrainBatch], learner: Learner, optimiser: torch.opti
     _write_config(run, learner)
     learner.train()
     with RunLog(run, steps=config.steps, start=start) as log, StopSignals() as stop:
-        state = None
+        state, stream = None, iter(batches)
         while step < config.steps and not stop.asked:
             asked = time.monotonic()
-            batch = next(batches)
+            batch = next(stream)
             log.count(images=batch.images.shape[0] * batch.images.shape[1], waited=time.monotonic() - asked)
 
             lr = config.learning_rate(step)
@@ -122,7 +137,9 @@ def train(batches: Iterator[TrainBatch], learner: Learner, optimiser: torch.opti
             if not torch.isfinite(loss):  # waits for the device: an update from such a loss would ruin the weights
                 if state is not None:
                     _save(run, step, learner, optimiser, state)
-                raise TrainingError(f"the loss of step {step + 1} is {loss.item()}, no update was made; start over with a lower --lr (it is {lr:g})")
+                raise TrainingError(
+                    f"the loss of step {step + 1} is {loss.item()}, no update was made; start over with a lower --lr (it is {lr:g})"
+                )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -72,4 +72,6 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
     OpenCV's bicubic (a = -0.75), black outside the image; the channel order is kept.
     """
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return cv2.warpAffine(
+        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+    )

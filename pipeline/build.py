@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.align import TEMPLATES, eye_distances, fit_similarity, template_points, warp
 from pipeline.executors import Executor, unordered_map
+from pipeline.images import ImageError, decode
 from pipeline.landmarks import LandmarkError, read_landmarks
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
@@ -24,7 +25,6 @@ from shards.schema import FORMAT_VERSION, INDEX, MANIFEST, PLAN, STATUS_OK, Mani
 from shards.writer import DONE_SUFFIX, Row, ShardWriter, done_record, member_stem
 
 _RETRIED = ("missing-file", "unreadable-image")  # what another attempt may mend
-_JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class BuildOptions:
     root: Path
     landmarks: tuple[Path, ...]
     out: Path
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing
     exclude: Path | None = None
     min_images: int = 1
     images_per_shard: int | None = None
@@ -62,10 +62,6 @@ class ShardTask:
     rejected: dict[int, tuple[str, str]]
 
 
-class ImageError(Exception):
-    """An image file that does not hold a whole image; the message is the row's reason."""
-
-
 def build(options: BuildOptions) -> Manifest:
     """Builds a shard set, or resumes one; progress and counts go to stderr.
 
@@ -81,12 +77,21 @@ def build(options: BuildOptions) -> Manifest:
         fingerprint = digest(parts)
         _check_plan(options, parts)
         plan = make_plan(
-            read_landmarks(options.landmarks), exclude=exclude, min_images=options.min_images, images_per_shard=options.images_per_shard
+            read_landmarks(options.landmarks),
+            exclude=exclude,
+            min_images=options.min_images,
+            images_per_shard=options.images_per_shard,
         )
         _say_plan(plan, options)
-        records = {shard: record for shard in range(len(plan.shards)) if (record := done_record(options.out, shard, fingerprint))}
+        records = {
+            shard: record
+            for shard in range(len(plan.shards))
+            if (record := done_record(options.out, shard, fingerprint))
+        }
         if options.retry_failed:
-            records = {shard: record for shard, record in records.items() if not any(map(record["statuses"].get, _RETRIED))}
+            records = {
+                shard: record for shard, record in records.items() if not any(map(record["statuses"].get, _RETRIED))
+            }
         finished = len(records) == len(plan.shards) and (options.out / MANIFEST).exists()
         if not finished:
             _unpublish(options.out, len(plan.shards), records)
@@ -173,7 +178,9 @@ def _store(row: Row, matrix: np.ndarray, options: BuildOptions) -> tuple[Row, by
         return dataclasses.replace(row, status="bad-key", error_message=str(error)), None
     path = find_image(options.root, SOURCES[options.source].splits, row.key)
     if path is None:
-        return dataclasses.replace(row, status="missing-file", error_message=f"no image {row.key} under {_folders(options)}"), None
+        return dataclasses.replace(
+            row, status="missing-file", error_message=f"no image {row.key} under {_folders(options)}"
+        ), None
     try:
         image = decode(path)
     except ImageError as error:
@@ -186,33 +193,7 @@ def _store(row: Row, matrix: np.ndarray, options: BuildOptions) -> tuple[Row, by
         return dataclasses.replace(row, status="degenerate-landmarks", error_message=reason), None
     crop = warp(image, matrix, spec.size)
     jpeg = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality])[1].tobytes()
-    return dataclasses.replace(row, matrix=matrix.astype(np.float32).ravel()), jpeg
-
-
-def decode(path: Path) -> np.ndarray:
-    """The (H, W, 3) uint8 BGR image in a file, turned upright by its EXIF tag.
-
-    OpenCV fills what a truncated JPEG lacks with grey and says nothing to its caller, so the end is looked
-    for: no end-of-image marker after the last start of scan means that data is missing.
-
-    Raises:
-        ImageError: empty, truncated, not an image, or not readable.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from None
-    if not data:
-        raise ImageError("empty file")
-    if data[:2] == b"\xff\xd8" and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):
-        raise ImageError(f"truncated JPEG ({len(data)} bytes)")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ImageError(f"cannot be decoded: {error.err}") from None
-    if image is None:
-        raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
-    return image
+    return dataclasses.replace(row, matrix=matrix.ravel().tolist()), jpeg
 
 
 def _folders(options: BuildOptions) -> str:
@@ -254,14 +235,18 @@ def _check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
     if not path.exists():
         strangers = sorted(entry.name for entry in options.out.iterdir())
         if strangers:
-            raise ShardError(f"{options.out}: not empty and not a shard set (it holds {strangers[0]}); choose a new or empty --out")
+            raise ShardError(
+                f"{options.out}: not empty and not a shard set (it holds {strangers[0]}); choose a new or empty --out"
+            )
         return
     record = read_record(path)
     different = [name for name, value in parts.items() if record["parts"].get(name) != value]
     if record["root"] != str(options.root.resolve()):
         different.insert(0, f"--root (it was {record['root']})")
     if different:
-        raise ShardError(f"{options.out}: holds a build with other {', '.join(different)}; choose another --out, or delete this one first")
+        raise ShardError(
+            f"{options.out}: holds a build with other {', '.join(different)}; choose another --out, or delete this one first"
+        )
 
 
 def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
@@ -276,7 +261,9 @@ def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
 
 def _say_plan(plan: Plan, options: BuildOptions) -> None:
     names = ", ".join(path.name for path in options.landmarks)
-    _say(f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of {plan.identity_count:,} identities to store")
+    _say(
+        f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of {plan.identity_count:,} identities to store"
+    )
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions
@@ -286,7 +273,9 @@ def _say_plan(plan: Plan, options: BuildOptions) -> None:
 
 def _say_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:
     state = "complete already, nothing to do" if finished else "done"
-    _say(f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards at {options.out}")
+    _say(
+        f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards at {options.out}"
+    )
     _say(f"rejected: {describe(manifest.statuses)}")
 
 

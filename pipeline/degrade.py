@@ -55,7 +55,7 @@ def _apply(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     columns = images.permute(2, 0, 1, 3).reshape(width, -1).float()
     with _full_fp32(images.device):
         sums = weights.flatten(0, 1) @ columns
-    high, low = sums.to(torch.int32).unflatten(0, (2, -1)).unbind(0)
+    high, low = sums.to(torch.int32).chunk(2)
     total = (high << _SPLIT) + low + (1 << _PRECISION - 1)
     out = (total >> _PRECISION).clamp_(0, 255).to(torch.uint8)
     return out.reshape(-1, count, height, channels).permute(1, 2, 0, 3)

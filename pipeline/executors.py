@@ -48,7 +48,9 @@ def unordered_map(
             for future in done:
                 yield future.result()
     except futures.process.BrokenProcessPool:
-        raise WorkerError("a worker process was killed (out of memory?); what was committed is kept: run the same command to resume") from None
+        raise WorkerError(
+            "a worker process was killed (out of memory?); what was committed is kept: run the same command to resume"
+        ) from None
     finally:
         _stop(pool)
 

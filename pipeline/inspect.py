@@ -44,7 +44,10 @@ def _histogram(values: np.ndarray) -> list[str]:
     edges = np.array([*_BINS_PX, np.inf])
     counts = np.histogram(values, edges)[0]
     names = [f"{low:g}-{high:g}" for low, high in zip(_BINS_PX, _BINS_PX[1:], strict=False)] + [f"{_BINS_PX[-1]:g}+"]
-    return [f"{name:>8} {count:>10,} {'#' * round(_BAR * count / max(counts.max(), 1))}" for name, count in zip(names, counts, strict=True)]
+    return [
+        f"{name:>8} {count:>10,} {'#' * round(_BAR * count / max(counts.max(), 1))}"
+        for name, count in zip(names, counts, strict=True)
+    ]
 
 
 def contact_sheet(root: Path, out: Path) -> Path:
@@ -57,7 +60,9 @@ def contact_sheet(root: Path, out: Path) -> Path:
         for identity in chosen.tolist():
             draws = index.first[identity] + np.arange(len(_SIZES)) % index.count[identity]
             crops = [cv2.imdecode(np.frombuffer(reader.image(int(row)), np.uint8), cv2.IMREAD_COLOR) for row in draws]
-            views = [degrade(torch.from_numpy(crop), min(px, size)).numpy() for crop, px in zip(crops, _SIZES, strict=True)]
+            views = [
+                degrade(torch.from_numpy(crop), min(px, size)).numpy() for crop, px in zip(crops, _SIZES, strict=True)
+            ]
             name = index.key(int(draws[0])).rpartition("/")[0]
             rows.append(np.hstack([_label(name, size), *views]))
     titles = ["identity", "HR", *(f"{px} px" for px in _SIZES[1:])]

@@ -80,7 +80,9 @@ def _blocks(path: Path) -> Iterator[pa.RecordBatch]:
         yield from pa.csv.open_csv(
             path,
             read_options=pa.csv.ReadOptions(column_names=HEADER, skip_rows=skip, use_threads=False, block_size=4 << 20),
-            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(HEADER, pa.string()), strings_can_be_null=False),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(HEADER, pa.string()), strings_can_be_null=False
+            ),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise LandmarkError(_malformed_line(path) or f"{path}: {str(error).splitlines()[0]}") from None
@@ -100,7 +102,9 @@ def _has_header(path: Path) -> bool:
     if len(fields) == len(HEADER) and all(_is_number(field) or not field for field in fields[1:]) and any(fields[1:]):
         return False
     found = ",".join(first)[:80] or "an empty line"
-    raise LandmarkError(f"{path}: line 1: found {found!r}, expected the header {','.join(HEADER)} (or, without a header, a path and 10 numbers)")
+    raise LandmarkError(
+        f"{path}: line 1: found {found!r}, expected the header {','.join(HEADER)} (or, without a header, a path and 10 numbers)"
+    )
 
 
 def _malformed_line(path: Path) -> str | None:
@@ -136,7 +140,11 @@ def _numbers(block: pa.RecordBatch, start: int, problems: dict[int, str]) -> np.
     for row in np.flatnonzero(~np.isfinite(out).all(1)).tolist():
         index = int(np.flatnonzero(~np.isfinite(out[row]))[0])
         text = block.column(index + 1)[row].as_py()
-        problems[start + row] = f"{POINT_NAMES[index]} is {text!r}, not a finite number" if text.strip() else f"{POINT_NAMES[index]} is missing"
+        problems[start + row] = (
+            f"{POINT_NAMES[index]} is {text!r}, not a finite number"
+            if text.strip()
+            else f"{POINT_NAMES[index]} is missing"
+        )
     return out
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
 from pipeline.degrade import Mode, degrade
@@ -126,8 +127,12 @@ class Loader:
 
 @pipeline_def
 def _decoder(source: Any, decode_on: str) -> Any:
-    encoded, flips = fn.external_source(source=source, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT32], ndim=[1, 0])
-    hints = {} if decode_on == "cpu" else {"preallocate_width_hint": 128, "preallocate_height_hint": 128}
+    encoded, flips = fn.external_source(
+        source=source, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT32], ndim=[1, 0]
+    )
+    hints: dict[str, Any] = (
+        {} if decode_on == "cpu" else {"preallocate_width_hint": 128, "preallocate_height_hint": 128}
+    )
     images = fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
     return fn.flip(images, horizontal=flips, vertical=0)
 
@@ -135,4 +140,4 @@ def _decoder(source: Any, decode_on: str) -> Any:
 def _to_torch(decoded: Any) -> torch.Tensor:
     """A tensor of its own from a DALI output, whose buffer is used again for a later batch."""
     tensor = decoded.as_tensor()
-    return torch.from_dlpack(tensor).clone()
+    return torch.utils.dlpack.from_dlpack(tensor).clone()

@@ -1,4 +1,4 @@
-"""Paints a face: who it is (``Identity``), how it was photographed (``Shot``), and where its five points are.
+"""Paints an ``Identity`` as a ``Shot`` shows it, and tells where its five points are.
 
 A head is an ellipsoid; every feature is a curve on it in face units (x to the viewer's right, y down, z to the
 viewer; the head is about 1.5 wide and 2 high), turned by the pose and projected. Shading follows the ellipsoid.
@@ -6,131 +6,15 @@ viewer; the head is about 1.5 wide and 2 high), turned by the pose and projected
 
 from __future__ import annotations
 
-import dataclasses
-
 import cv2
 import numpy as np
+
+from pipeline.faces import Identity, Shot
 
 _OVERSAMPLING = 2
 _SUBPIXEL_BITS = 4
 _DEPTH = 0.6  # of the head, face units
-_SKINS = np.array([(255, 222, 196), (242, 202, 170), (224, 178, 140), (198, 148, 108), (158, 108, 74), (112, 72, 48), (84, 54, 38)], float)
-_HAIRS = np.array([(28, 22, 20), (58, 38, 26), (98, 64, 38), (150, 104, 58), (206, 168, 104), (142, 62, 34), (150, 148, 146)], float)
-_IRISES = np.array([(74, 46, 26), (98, 66, 36), (70, 96, 62), (78, 112, 142), (58, 70, 84)], float)
-
 Points = np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What stays the same between photographs of a person; lengths in face units, colours RGB 0..255."""
-
-    width: float
-    jaw: float  # exponent of the lower contour: 2 round, 3 square
-    chin: float
-    skin: np.ndarray
-    hair: np.ndarray
-    hair_style: int  # 0 bald, 1 short, 2 side parting, 3 fringe, 4 long
-    hairline: float
-    iris: np.ndarray
-    eye_gap: float
-    eye_y: float
-    eye_width: float
-    eye_height: float
-    eye_tilt: float
-    brow_height: float
-    brow_thickness: float
-    brow_arch: float
-    nose_length: float
-    nose_width: float
-    mouth_y: float
-    mouth_width: float
-    lip: float
-    lip_color: np.ndarray
-    beard: float  # 0 none .. 1 full
-    moustache: float
-    glasses: int  # 0 none, 1 round, 2 angular
-    moles: np.ndarray  # (k, 2)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shot:
-    """What differs between photographs: pose (radians), light, expression, lens, background."""
-
-    yaw: float
-    pitch: float
-    roll: float
-    light: np.ndarray  # (3,) unit vector to the light
-    ambient: float
-    exposure: float
-    tint: np.ndarray  # (3,)
-    smile: float  # -1..1
-    mouth_open: float  # 0..1
-    eye_open: float  # 0..1
-    gaze: np.ndarray  # (2,)
-    blur: float  # px
-    noise: float  # levels
-    clothes: np.ndarray
-    background: np.ndarray  # (6, 6, 3)
-    offset: np.ndarray  # (2,) of the face from the image's centre, share of the width
-
-
-def sample_identity(rng: np.random.Generator) -> Identity:
-    """A random person."""
-    tone = int(rng.integers(len(_SKINS)))
-    skin = _mixed(rng, _SKINS[max(tone - 1, 0) : tone + 1])
-    male = rng.random() < 0.5
-    return Identity(
-        width=rng.uniform(0.64, 0.82),
-        jaw=rng.uniform(1.9, 3.0),
-        chin=rng.uniform(0.88, 1.08),
-        skin=skin,
-        hair=_mixed(rng, _HAIRS if tone < 4 else _HAIRS[[0, 1, 6]], spread=0.4),
-        hair_style=int(rng.choice([0, 1, 1, 2, 3] if male else [2, 3, 4, 4, 4])),
-        hairline=rng.uniform(-0.74, -0.52),
-        iris=_mixed(rng, _IRISES, spread=0.3),
-        eye_gap=rng.uniform(0.27, 0.36),
-        eye_y=rng.uniform(-0.24, -0.12),
-        eye_width=rng.uniform(0.125, 0.175),
-        eye_height=rng.uniform(0.05, 0.085),
-        eye_tilt=rng.uniform(-0.03, 0.03),
-        brow_height=rng.uniform(0.13, 0.21),
-        brow_thickness=rng.uniform(0.025, 0.065),
-        brow_arch=rng.uniform(0.0, 0.07),
-        nose_length=rng.uniform(0.36, 0.5),
-        nose_width=rng.uniform(0.11, 0.18),
-        mouth_y=rng.uniform(0.46, 0.56),
-        mouth_width=rng.uniform(0.21, 0.31),
-        lip=rng.uniform(0.04, 0.085),
-        lip_color=0.55 * skin + 0.45 * np.array([rng.uniform(140, 205), rng.uniform(50, 95), rng.uniform(60, 100)]),
-        beard=float(male and rng.random() < 0.4) * rng.uniform(0.4, 0.95),
-        moustache=float(male and rng.random() < 0.35) * rng.uniform(0.5, 1.0),
-        glasses=int(rng.choice([0, 0, 0, 1, 2])),
-        moles=rng.uniform((-0.5, -0.3), (0.5, 0.7), (int(rng.integers(0, 3)), 2)),
-    )
-
-
-def sample_shot(rng: np.random.Generator) -> Shot:
-    """A random photograph."""
-    light = np.array([rng.normal(0, 0.6), rng.normal(-0.4, 0.35), 1.0])
-    return Shot(
-        yaw=float(np.clip(rng.normal(0, 0.25), -0.6, 0.6)),
-        pitch=float(np.clip(rng.normal(0, 0.13), -0.35, 0.35)),
-        roll=rng.normal(0, 0.09),
-        light=light / np.linalg.norm(light),
-        ambient=rng.uniform(0.45, 0.75),
-        exposure=rng.uniform(0.78, 1.15),
-        tint=1 + rng.normal(0, 0.035, 3),
-        smile=rng.uniform(-0.35, 1.0),
-        mouth_open=max(rng.uniform(-0.8, 0.8), 0.0),
-        eye_open=rng.uniform(0.6, 1.05),
-        gaze=rng.normal(0, 0.16, 2),
-        blur=max(rng.normal(0.3, 0.5), 0.0),
-        noise=rng.uniform(0.5, 5.0),
-        clothes=rng.uniform(25, 225, 3),
-        background=np.clip(rng.uniform(40, 215) + rng.normal(0, 16, 3) + rng.normal(0, 24, (6, 6, 1)) + rng.normal(0, 6, (6, 6, 3)), 0, 255),
-        offset=rng.normal(0, 0.02, 2),
-    )
 
 
 def paint(who: Identity, shot: Shot, *, width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarray, Points]:
@@ -171,7 +55,11 @@ class _Canvas:
         self.rotation = _rotation(shot.yaw, shot.pitch, shot.roll)
         # seen from the side a head is as deep as it is wide: outlines are widened by what turning takes from them
         self.widening = float(np.hypot(np.cos(shot.yaw), 1.1 * np.sin(shot.yaw)) / np.cos(shot.yaw))
-        self.pixels = cv2.resize(shot.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+        self.pixels = (
+            cv2.resize(shot.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC)
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
 
     def project(self, points: Points) -> Points:
         """(N, 3) face units -> (N, 2) px of the oversampled picture."""
@@ -206,13 +94,23 @@ class _Canvas:
         part = self.pixels[low[1] : high[1], low[0] : high[0]]
         part[:] = part + alpha * (np.asarray(color, np.float32) - part)
 
-    def on_face(self, points: Points, who: Identity, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
+    def on_face(
+        self, points: Points, who: Identity, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0
+    ) -> None:
         """Fills a polygon of (N, 2) face units on the head."""
         self.fill(self.project(self.lift(points, who)), color, opacity=opacity, soft=soft)
 
     def line(self, points: Points, color: np.ndarray, thickness: float) -> None:
         """Draws a polyline of (N, 2) px, ``thickness`` in face units."""
-        cv2.polylines(self.pixels, [_fixed(points)], False, np.round(color).tolist(), max(round(thickness * self.scale), 1), cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.polylines(
+            self.pixels,
+            [_fixed(points)],
+            False,
+            np.round(color).tolist(),
+            max(round(thickness * self.scale), 1),
+            cv2.LINE_AA,
+            _SUBPIXEL_BITS,
+        )
 
     def backdrop(self, who: Identity) -> None:
         """Shoulders and neck, which do not turn with the head."""
@@ -225,17 +123,23 @@ class _Canvas:
 
 def _head(canvas: _Canvas, who: Identity, rng: np.random.Generator) -> None:
     for side in (-1, 1):
-        canvas.fill(canvas.outline(_ellipse(side * who.width * 1.02, who.eye_y + 0.14, 0.09, 0.19), -0.05), who.skin * 0.82)
+        canvas.fill(
+            canvas.outline(_ellipse(side * who.width * 1.02, who.eye_y + 0.14, 0.09, 0.19), -0.05), who.skin * 0.82
+        )
     outline = _contour(who)
     silhouette = canvas.outline(outline)
     mask = np.zeros(canvas.pixels.shape[:2], np.uint8)
     cv2.fillPoly(mask, [_fixed(silhouette)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-    texture = cv2.resize(rng.normal(0, 0.012, (24, 20)).astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    texture = cv2.resize(
+        rng.normal(0, 0.012, (24, 20)).astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_CUBIC
+    )
     shade = _shading(canvas, who) + texture
     skin = (who.skin * shade[..., None]).clip(0, 255)
     canvas.pixels[:] = canvas.pixels + (mask / 255.0)[..., None] * (skin - canvas.pixels)
     for side in (-1, 1):
-        canvas.on_face(_ellipse(side * 0.4, 0.25, 0.17, 0.14), who, who.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06)
+        canvas.on_face(
+            _ellipse(side * 0.4, 0.25, 0.17, 0.14), who, who.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06
+        )
     for x, y in who.moles:
         canvas.on_face(_ellipse(x, y, 0.018, 0.018), who, who.skin * 0.45, opacity=0.8, soft=0.005)
     if who.beard:
@@ -263,7 +167,9 @@ def _eye_center(who: Identity, side: int) -> Points:
 def _eye(canvas: _Canvas, who: Identity, shot: Shot, side: int) -> None:
     x, y = _eye_center(who, side)
     across, up = who.eye_width, who.eye_height * shot.eye_open
-    canvas.on_face(_ellipse(x, y - 0.03, across * 1.35, who.eye_height + 0.09), who, who.skin * 0.6, opacity=0.4, soft=0.045)
+    canvas.on_face(
+        _ellipse(x, y - 0.03, across * 1.35, who.eye_height + 0.09), who, who.skin * 0.6, opacity=0.4, soft=0.045
+    )
     t = np.linspace(-1, 1, 13)
     tilt = -side * who.eye_tilt * t * side
     upper = np.column_stack([x + across * t, y + tilt - up * (1 - t**2) ** 0.8])
@@ -274,14 +180,27 @@ def _eye(canvas: _Canvas, who: Identity, shot: Shot, side: int) -> None:
     radius = min(who.eye_height * 0.95, across * 0.55)
     for size, color in ((1.0, who.iris), (0.48, np.array([14, 12, 12]))):
         disc = _ellipse(iris[0], iris[1], radius * size, radius * size)
-        disc[:, 1] = np.clip(disc[:, 1], np.interp(disc[:, 0], upper[:, 0], upper[:, 1]), np.interp(disc[:, 0], lower[:, 0], lower[:, 1]))
+        disc[:, 1] = np.clip(
+            disc[:, 1], np.interp(disc[:, 0], upper[:, 0], upper[:, 1]), np.interp(disc[:, 0], lower[:, 0], lower[:, 1])
+        )
         canvas.on_face(disc, who, color)
-    canvas.on_face(_ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2), who, np.array([250, 250, 250]))
+    canvas.on_face(
+        _ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2),
+        who,
+        np.array([250, 250, 250]),
+    )
     canvas.line(canvas.project(canvas.lift(upper, who)), who.skin * 0.22, 0.022)
     canvas.line(canvas.project(canvas.lift(lower, who)), who.skin * 0.6, 0.008)
-    brow = np.column_stack([x + side * 0.01 + across * 1.35 * t, y - who.brow_height - who.brow_arch * (1 - t**2) - 0.02 * shot.smile * 0.3])
+    brow = np.column_stack(
+        [
+            x + side * 0.01 + across * 1.35 * t,
+            y - who.brow_height - who.brow_arch * (1 - t**2) - 0.02 * shot.smile * 0.3,
+        ]
+    )
     thickness = who.brow_thickness * (0.65 - 0.35 * side * t)
-    outline = np.concatenate([brow - np.column_stack([0 * t, thickness]), (brow + np.column_stack([0 * t, thickness]))[::-1]])
+    outline = np.concatenate(
+        [brow - np.column_stack([0 * t, thickness]), (brow + np.column_stack([0 * t, thickness]))[::-1]]
+    )
     canvas.on_face(outline, who, who.hair * 0.75, opacity=0.9, soft=0.008)
 
 
@@ -295,18 +214,34 @@ def _nose(canvas: _Canvas, who: Identity) -> None:
     w = who.nose_width
     bridge = np.array([(0.0, top, _DEPTH * 0.98), (0.0, tip[1] * 0.6 + top * 0.4, _DEPTH + 0.1), tip])
     shadow_side = -1 if canvas.shot.light[0] > 0 else 1
-    flank = np.array([(shadow_side * 0.07, top, _DEPTH * 0.93), (shadow_side * w, tip[1] + 0.02, _DEPTH * 0.98), tip, bridge[0]])
+    flank = np.array(
+        [(shadow_side * 0.07, top, _DEPTH * 0.93), (shadow_side * w, tip[1] + 0.02, _DEPTH * 0.98), tip, bridge[0]]
+    )
     canvas.fill(canvas.project(flank), who.skin * 0.6, opacity=0.4, soft=0.025)
-    base = np.array([(-w, tip[1] + 0.0, _DEPTH), (0, tip[1] + 0.12, _DEPTH + 0.06), (w, tip[1], _DEPTH), (0, tip[1] + 0.02, tip[2])])
+    base = np.array(
+        [(-w, tip[1] + 0.0, _DEPTH), (0, tip[1] + 0.12, _DEPTH + 0.06), (w, tip[1], _DEPTH), (0, tip[1] + 0.02, tip[2])]
+    )
     canvas.fill(canvas.project(base), who.skin * 0.55, opacity=0.5, soft=0.018)
     for side in (-1, 1):
         nostril = _ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023)
-        canvas.fill(canvas.project(np.column_stack([nostril, np.full(len(nostril), _DEPTH + 0.06)])), who.skin * 0.25, opacity=0.85, soft=0.008)
-        wing = _arc(side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6))
+        canvas.fill(
+            canvas.project(np.column_stack([nostril, np.full(len(nostril), _DEPTH + 0.06)])),
+            who.skin * 0.25,
+            opacity=0.85,
+            soft=0.008,
+        )
+        wing = _arc(
+            side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6)
+        )
         canvas.line(canvas.project(np.column_stack([wing, np.full(len(wing), _DEPTH + 0.02)])), who.skin * 0.55, 0.012)
     canvas.line(canvas.project(bridge[1:] + (0.0, -0.02, 0.02)), np.minimum(who.skin * 1.14, 255), 0.03)
     ball = _ellipse(0, tip[1] - 0.005, w * 0.5, 0.06)
-    canvas.fill(canvas.project(np.column_stack([ball, np.full(len(ball), tip[2])])), np.minimum(who.skin * 1.12, 255), opacity=0.45, soft=0.025)
+    canvas.fill(
+        canvas.project(np.column_stack([ball, np.full(len(ball), tip[2])])),
+        np.minimum(who.skin * 1.12, 255),
+        opacity=0.45,
+        soft=0.025,
+    )
 
 
 def _mouth(canvas: _Canvas, who: Identity, shot: Shot) -> Points:
@@ -324,18 +259,28 @@ def _mouth(canvas: _Canvas, who: Identity, shot: Shot) -> Points:
     canvas.on_face(_band(x, lower - 0.006, lower + 1.25 * who.lip * (1 - t**2) ** 0.7), who, who.lip_color, soft=0.006)
     if shot.mouth_open > 0.05:
         canvas.on_face(_band(x * 0.96, upper, lower), who, np.array([62, 22, 24]))
-        canvas.on_face(_band(x * 0.86, upper, upper + gape * 0.45), who, np.array([232, 228, 218]) * min(shot.exposure, 1))
+        canvas.on_face(
+            _band(x * 0.86, upper, upper + gape * 0.45), who, np.array([232, 228, 218]) * min(shot.exposure, 1)
+        )
     else:
         canvas.line(canvas.project(canvas.lift(np.column_stack([x, curve]), who)), who.lip_color * 0.45, 0.014)
     if who.moustache:
-        canvas.on_face(_band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75), who, who.hair, opacity=who.moustache * 0.9, soft=0.014)
+        canvas.on_face(
+            _band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75),
+            who,
+            who.hair,
+            opacity=who.moustache * 0.9,
+            soft=0.014,
+        )
     corners = np.array([(-half, curve[0]), (half, curve[-1])])
     return canvas.project(canvas.lift(corners, who))
 
 
 def _hair_behind(canvas: _Canvas, who: Identity) -> None:
     if who.hair_style == 4:
-        fall = np.array([(-1.18, -0.3), (-1.0, -0.95), (0, -1.28), (1.0, -0.95), (1.18, -0.3), (1.28, 1.25), (-1.28, 1.25)]) * (who.width * 1.05, 1.0)
+        fall = np.array(
+            [(-1.18, -0.3), (-1.0, -0.95), (0, -1.28), (1.0, -0.95), (1.18, -0.3), (1.28, 1.25), (-1.28, 1.25)]
+        ) * (who.width * 1.05, 1.0)
         canvas.fill(canvas.outline(_smooth(fall), -0.25), who.hair * 0.8, soft=0.03)
     elif who.hair_style:
         canvas.fill(canvas.outline(_ellipse(0, -0.34, who.width * 1.08, 0.86), -0.12), who.hair * 0.88, soft=0.02)
@@ -351,7 +296,8 @@ def _hair_in_front(canvas: _Canvas, who: Identity) -> None:
     line = {
         1: who.hairline + 0.3 * np.abs(u) ** 3,
         2: who.hairline + 0.12 * u + 0.32 * np.abs(u) ** 4,
-        3: np.minimum(who.hairline + 0.24 + 0.03 * np.cos(u * 23), who.eye_y - who.brow_height + 0.02) + 0.16 * np.abs(u) ** 4,
+        3: np.minimum(who.hairline + 0.24 + 0.03 * np.cos(u * 23), who.eye_y - who.brow_height + 0.02)
+        + 0.16 * np.abs(u) ** 4,
         4: who.hairline + 0.45 * np.abs(u - 0.15) ** 1.7,
     }[who.hair_style]
     edge = np.column_stack([u * who.width * 1.03, line])
@@ -359,7 +305,12 @@ def _hair_in_front(canvas: _Canvas, who: Identity) -> None:
     canvas.fill(np.concatenate([canvas.outline(top), front]), who.hair, soft=0.012)
     sheen = np.column_stack([np.linspace(-0.4, 0.4, 9), -0.86 + 0.3 * np.linspace(-0.6, 0.6, 9) ** 2])
     glow = np.concatenate([sheen, sheen[::-1] + (0, 0.1)])
-    canvas.fill(canvas.project(np.column_stack([glow, np.full(len(glow), 0.4)])), np.minimum(who.hair * 1.6 + 22, 255), opacity=0.3, soft=0.05)
+    canvas.fill(
+        canvas.project(np.column_stack([glow, np.full(len(glow), 0.4)])),
+        np.minimum(who.hair * 1.6 + 22, 255),
+        opacity=0.3,
+        soft=0.05,
+    )
 
 
 def _glasses(canvas: _Canvas, who: Identity) -> None:
@@ -372,7 +323,9 @@ def _glasses(canvas: _Canvas, who: Identity) -> None:
         temple = np.array([(x + side * 0.22, y, _DEPTH * 0.95), (side * who.width * 1.04, y + 0.03, 0.0)])
         canvas.line(canvas.project(temple), color, 0.024)
     inner = who.eye_gap - 0.22
-    bridge = np.array([(-inner, who.eye_y - 0.01, _DEPTH), (0, who.eye_y - 0.04, _DEPTH + 0.06), (inner, who.eye_y - 0.01, _DEPTH)])
+    bridge = np.array(
+        [(-inner, who.eye_y - 0.01, _DEPTH), (0, who.eye_y - 0.04, _DEPTH + 0.06), (inner, who.eye_y - 0.01, _DEPTH)]
+    )
     canvas.line(canvas.project(bridge), color, 0.026)
 
 
@@ -405,12 +358,6 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return lean @ nod @ turn
 
 
-def _mixed(rng: np.random.Generator, palette: np.ndarray, spread: float = 0.5) -> np.ndarray:
-    """A colour near one of the palette, mixed with a neighbour."""
-    first, second = palette[rng.integers(len(palette))], palette[rng.integers(len(palette))]
-    return first + spread * rng.random() ** 2 * (second - first)
-
-
 def _ellipse(x: float, y: float, rx: float, ry: float) -> Points:
     return _arc(x, y, rx, ry, (0.0, 2 * np.pi))
 
@@ -422,7 +369,9 @@ def _arc(x: float, y: float, rx: float, ry: float, span: tuple[float, float]) ->
 
 def _rounded(x: float, y: float, rx: float, ry: float) -> Points:
     t = np.linspace(0, 2 * np.pi, 28)
-    return np.column_stack([x + rx * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.4, y + ry * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** 0.4])
+    return np.column_stack(
+        [x + rx * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.4, y + ry * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** 0.4]
+    )
 
 
 def _band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> Points:

@@ -49,7 +49,9 @@ def default_images_per_shard(images: int) -> int:
     return min(max(-(-images // 32), 250), 5000)
 
 
-def make_plan(table: LandmarkTable, *, exclude: Iterable[str] = (), min_images: int = 1, images_per_shard: int | None = None) -> Plan:
+def make_plan(
+    table: LandmarkTable, *, exclude: Iterable[str] = (), min_images: int = 1, images_per_shard: int | None = None
+) -> Plan:
     """Decides labels, rejections and shards.
 
     Labels are the ranks of the identities in sorted order, of those that have a usable row. Rows to be stored
@@ -70,7 +72,10 @@ def make_plan(table: LandmarkTable, *, exclude: Iterable[str] = (), min_images: 
     counts = np.bincount(codes[usable], minlength=len(encoded.dictionary))
     for row in np.flatnonzero(usable & (counts[codes] < min_images)).tolist():
         found = int(counts[codes[row]])
-        rejected[row] = ("too-few-images", f"its identity has {found} usable image{'s' if found > 1 else ''}, --min-images is {min_images}")
+        rejected[row] = (
+            "too-few-images",
+            f"its identity has {found} usable image{'s' if found > 1 else ''}, --min-images is {min_images}",
+        )
     taking_part = (counts >= max(min_images, 1)) & (counts > 0)
     labels = _ranks(encoded.dictionary, taking_part)[codes].astype(np.int32)
     stored = np.ones(len(codes), bool)
@@ -88,7 +93,9 @@ def make_plan(table: LandmarkTable, *, exclude: Iterable[str] = (), min_images: 
 
 def _bad_rows(table: LandmarkTable) -> dict[int, tuple[str, str]]:
     rejected = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
-    well_formed = pc.and_(pc.match_substring_regex(table.keys, _ONE_SLASH), pc.invert(pc.match_substring_regex(table.keys, _BAD_KEY)))
+    well_formed = pc.and_(
+        pc.match_substring_regex(table.keys, _ONE_SLASH), pc.invert(pc.match_substring_regex(table.keys, _BAD_KEY))
+    )
     for row in np.flatnonzero(~well_formed.to_numpy(zero_copy_only=False)).tolist():
         rejected[row] = ("bad-key", "the name is not identity/image")
     codes = table.keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -100,7 +107,9 @@ def _bad_rows(table: LandmarkTable) -> dict[int, tuple[str, str]]:
     return rejected
 
 
-def _exclude(keys: pa.StringArray, identities: pa.StringArray, exclude: list[str], rejected: dict[int, tuple[str, str]]) -> list[str]:
+def _exclude(
+    keys: pa.StringArray, identities: pa.StringArray, exclude: list[str], rejected: dict[int, tuple[str, str]]
+) -> list[str]:
     if not exclude:
         return []
     wanted = pa.array(exclude, pa.string())

@@ -65,7 +65,9 @@ class LoaderState:
         mine = self.to_dict()
         for name, value in mine.items():
             if name not in ("epoch", "step") and saved.get(name) != value:
-                raise SamplerError(f"loader state: {name} was {saved.get(name)}, now it is {value}; resume with what the run started with")
+                raise SamplerError(
+                    f"loader state: {name} was {saved.get(name)}, now it is {value}; resume with what the run started with"
+                )
         return dataclasses.replace(self, epoch=int(saved["epoch"]), step=int(saved["step"]))
 
 
@@ -104,7 +106,9 @@ class Draw:
 class IdentitySampler:
     """Draws batches of distinct identities, an epoch being one pass over all of them, the last partial batch dropped."""
 
-    def __init__(self, first: np.ndarray, count: np.ndarray, state: LoaderState, *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, first: np.ndarray, count: np.ndarray, state: LoaderState, *, rank: int = 0, world_size: int = 1
+    ) -> None:
         """
         Args:
             first, count: (I,) first index row and number of rows of each identity.
@@ -115,9 +119,13 @@ class IdentitySampler:
             SamplerError: more identities in a batch than there are, or a batch that the ranks cannot share evenly.
         """
         if state.global_batch > len(first):
-            raise SamplerError(f"a batch of {state.global_batch} distinct identities needs as many; there are {len(first)}: lower --batch-size")
+            raise SamplerError(
+                f"a batch of {state.global_batch} distinct identities needs as many; there are {len(first)}: lower --batch-size"
+            )
         if state.global_batch % world_size:
-            raise SamplerError(f"a batch of {state.global_batch} identities cannot be shared by {world_size} processes; choose a multiple")
+            raise SamplerError(
+                f"a batch of {state.global_batch} identities cannot be shared by {world_size} processes; choose a multiple"
+            )
         self._first, self._count, self._state, self.world_size = first, count, state, world_size
         share = state.global_batch // world_size
         self._mine = slice(rank * share, (rank + 1) * share)

@@ -47,7 +47,9 @@ def landmark_files(source: Source, root: Path) -> list[Path]:
         LandmarkError: the folder or its landmark files are not there.
     """
     if not root.is_dir():
-        raise LandmarkError(f"{root}: not a folder; give the {source.name} folder with --root (or run: python cli.py demo-data)")
+        raise LandmarkError(
+            f"{root}: not a folder; give the {source.name} folder with --root (or run: python cli.py demo-data)"
+        )
     for names in source.landmarks:
         if found := [root / name for name in names if (root / name).is_file()]:
             return found

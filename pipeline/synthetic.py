@@ -14,8 +14,9 @@ import numpy as np
 import scipy.io
 
 from pipeline.executors import unordered_map
+from pipeline.faces import sample_identity, sample_shot
 from pipeline.landmarks import HEADER
-from pipeline.painter import paint, sample_identity, sample_shot
+from pipeline.painter import paint
 from pipeline.progress import Progress
 
 _MARKER = "generated.json"  # tells generated data from a user's own
@@ -84,7 +85,12 @@ def _write_vggface2(folder: Path, options: DemoOptions) -> None:
     landmarks = _paint_all(people, "demo-data VGGFace2")
     (folder / "bb_landmark").mkdir()
     for split in ("train", "test"):
-        rows = [row for person in people if person.folder.name == split for row in _csv_rows(person.names, landmarks[person.person])]
+        rows = [
+            row
+            for person in people
+            if person.folder.name == split
+            for row in _csv_rows(person.names, landmarks[person.person])
+        ]
         (folder / "bb_landmark" / f"loose_landmark_{split}.csv").write_text("\n".join([",".join(HEADER), *rows]) + "\n")
 
 
@@ -99,7 +105,9 @@ def _write_qmul(folder: Path, options: DemoOptions) -> None:
     for index in range(max(options.identities // 2, 2)):
         names = [f"{index + 1}_cam{image % 3 + 1}_{image + 1}" for image in range(options.images)]
         images = test_set / "verification_images"
-        people.append(_Person(folder=images, person=_FIRST_TEST_PERSON + index, names=names, seed=options.seed, surveillance=True))
+        people.append(
+            _Person(folder=images, person=_FIRST_TEST_PERSON + index, names=names, seed=options.seed, surveillance=True)
+        )
     _paint_all(people, "demo-data QMUL-SurvFace")
     rng = np.random.default_rng([options.seed, 1])
     genuine = [rng.choice(person.names, 2, replace=False) for person in people for _ in range(options.images)]
@@ -107,10 +115,9 @@ def _write_qmul(folder: Path, options: DemoOptions) -> None:
     for _ in genuine:
         first, second = rng.choice(len(people), 2, replace=False)
         impostors.append((rng.choice(people[first].names), rng.choice(people[second].names)))
-    for kind, pairs in (("positive", genuine), ("negative", impostors)):
-        cells = np.empty((len(pairs), 2), object)
-        for row, pair in enumerate(pairs):
-            cells[row] = [f"{name}.jpg" for name in pair]
+    for kind, pairs in (("positive", np.array(genuine)), ("negative", np.array(impostors))):
+        cells = np.empty(pairs.shape, object)
+        cells[:] = np.char.add(pairs, ".jpg")
         _savemat(test_set / f"{kind}_pairs_names.mat", f"{kind}_pairs_names", cells)
 
 
@@ -124,7 +131,9 @@ def _paint_all(people: list[_Person], label: str) -> dict[int, np.ndarray]:
     """Paints everybody; returns (images, 5, 2) landmarks by person."""
     with Progress(label, sum(len(person.names) for person in people)) as progress:
         landmarks = {}
-        for person, points in unordered_map(_paint_person, people, executor="process", workers=len(os.sched_getaffinity(0))):
+        for person, points in unordered_map(
+            _paint_person, people, executor="process", workers=len(os.sched_getaffinity(0))
+        ):
             landmarks[person] = points
             progress.update(len(points))
     return landmarks
@@ -149,7 +158,7 @@ def _paint_person(task: _Person) -> tuple[int, np.ndarray]:
 
 def _surveillance_crop(pixels: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The face as a detector on a distant camera returns it: a tight crop, a few pixels between the eyes."""
-    middle, unit = points.mean(0), max(np.linalg.norm(points[1] - points[0]), 8.0)
+    middle, unit = points.mean(0), max(float(np.linalg.norm(points[1] - points[0])), 8.0)
     low = np.maximum(middle - np.multiply(unit, (1.15, 1.5)), 0).astype(int)
     high = (middle + np.multiply(unit, (1.15, 1.35))).astype(int)
     crop = pixels[low[1] : high[1], low[0] : high[0]]

@@ -37,7 +37,9 @@ def finish_set(
         statuses.update(record["statuses"])
     images = statuses[STATUS_OK]
     if images == 0:
-        raise ShardError(f"{root}: no image could be stored ({describe(statuses)}); is --root the folder that the landmarks describe?")
+        raise ShardError(
+            f"{root}: no image could be stored ({describe(statuses)}); is --root the folder that the landmarks describe?"
+        )
     _write_index(root, len(records), identities, images)
     names = [INDEX, *(shard_file(record["shard"], DONE_SUFFIX) for record in records)]
     manifest = Manifest(
@@ -58,7 +60,10 @@ def finish_set(
 
 def describe(statuses: dict[str, int]) -> str:
     """``3 missing-file, 1 unreadable-image``: the rejected rows by reason."""
-    return ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK and count) or "none"
+    return (
+        ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK and count)
+        or "none"
+    )
 
 
 def _write_index(root: Path, shards: int, identities: int, images: int) -> None:

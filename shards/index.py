@@ -31,9 +31,13 @@ class ShardIndex:
         try:
             table = pq.read_table(path, columns=["label", "shard", "offset", "size", "xxh3"])
         except (OSError, ValueError, KeyError) as error:
-            raise ShardError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run: python cli.py verify {root}") from None
+            raise ShardError(
+                f"{path}: cannot be read ({str(error).splitlines()[0]}); run: python cli.py verify {root}"
+            ) from None
         if table.num_rows != self.manifest.images:
-            raise ShardError(f"{path}: {table.num_rows} rows, the manifest says {self.manifest.images}; run: python cli.py verify {root}")
+            raise ShardError(
+                f"{path}: {table.num_rows} rows, the manifest says {self.manifest.images}; run: python cli.py verify {root}"
+            )
         self.label, self.shard, self.offset, self.size, self.xxh3 = (column.to_numpy() for column in table.columns)
         self.labels, self.first, self.count = np.unique(self.label, return_index=True, return_counts=True)
 
@@ -112,4 +116,6 @@ def _allow_open_files(shards: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = shards + 512
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )

@@ -31,7 +31,9 @@ _IMAGE_FIELDS = [
     pa.field("eye_distance", pa.float32()),  # source px
 ]
 INDEX_SCHEMA = pa.schema(_IMAGE_FIELDS)
-ROW_SCHEMA = pa.schema([*_IMAGE_FIELDS, pa.field("status", pa.string(), nullable=False), pa.field("error_message", pa.string())])
+ROW_SCHEMA = pa.schema(
+    [*_IMAGE_FIELDS, pa.field("status", pa.string(), nullable=False), pa.field("error_message", pa.string())]
+)
 
 
 def shard_file(shard: int, suffix: str) -> str:
@@ -117,12 +119,18 @@ class Manifest:
         """
         path = root / MANIFEST
         if not path.exists():
-            state = "an unfinished build: run build-shards again to resume it" if (root / PLAN).exists() else "not a shard set"
+            state = (
+                "an unfinished build: run build-shards again to resume it"
+                if (root / PLAN).exists()
+                else "not a shard set"
+            )
             raise ShardError(f"{path}: not found; {root} is {state}")
         record = read_record(path)
         version = record.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise ShardError(f"{path}: format version {version}, this tool reads {FORMAT_VERSION}; build the shards again")
+            raise ShardError(
+                f"{path}: format version {version}, this tool reads {FORMAT_VERSION}; build the shards again"
+            )
         try:
             return cls(**{**record, "preprocessing": Preprocessing.from_dict(record["preprocessing"])})
         except (KeyError, TypeError) as error:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.files import ShardError, file_facts, read_record
+from shards.files import file_facts, read_record
 from shards.schema import INDEX, INDEX_SCHEMA, ROW_SCHEMA, STATUS_OK, Manifest, shard_file
 from shards.writer import DATA_SUFFIXES, DONE_SUFFIX, member_stem
 
@@ -42,10 +42,8 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
         index = None
     if index is not None and index.num_rows != manifest.images:
         yield f"{root / INDEX}: {index.num_rows} rows, the manifest says {manifest.images} images"
-    starts = np.searchsorted(index["shard"].to_numpy(), np.arange(manifest.shards + 1)) if index is not None else None
     for shard in range(manifest.shards):
-        expected = index.slice(starts[shard], starts[shard + 1] - starts[shard]) if index is not None else None
-        yield from _check_shard(root, shard, manifest, expected, full)
+        yield from _check_shard(root, shard, manifest, _of_shard(index, shard) if index is not None else None, full)
         on_shard()
     known = {shard_file(shard, suffix) for shard in range(manifest.shards) for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
     for path in sorted(root.glob("shard-*")):
@@ -84,7 +82,9 @@ def _check_file(path: Path, facts: dict[str, Any], full: bool) -> Iterator[str]:
         yield f"{path}: its bytes changed (SHA-256 does not match)"
 
 
-def _check_rows(root: Path, shard: int, rows: pa.Table, record: dict[str, Any], expected: pa.Table | None) -> Iterator[str]:
+def _check_rows(
+    root: Path, shard: int, rows: pa.Table, record: dict[str, Any], expected: pa.Table | None
+) -> Iterator[str]:
     path = root / shard_file(shard, "parquet")
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()}
     if counts != record["statuses"]:
@@ -107,7 +107,9 @@ def _check_idx(path: Path, stored: pa.Table) -> Iterator[str]:
         yield f"{path}: {len(lines) - 1} entries, the rows say {stored.num_rows} images"
         return
     wrong = 0
-    for line, key, offset, size in zip(lines[1:], *(stored[name].to_pylist() for name in ("key", "offset", "size")), strict=True):
+    for line, key, offset, size in zip(
+        lines[1:], *(stored[name].to_pylist() for name in ("key", "offset", "size")), strict=True
+    ):
         if wrong < _WORST and not line.startswith(f"jpg {offset} {size} {member_stem(key)}.jpg cls "):
             wrong += 1
             yield f"{path}: the entry of {key} disagrees with its row (offset {offset}, size {size}): {line[:80]}"
@@ -124,7 +126,7 @@ def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
                 if problem and wrong < _WORST:
                     wrong += 1
                     yield f"{path}: {key}: {problem}"
-                tar.members = []  # tarfile keeps every member it has read
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every member it has read
             if tar.next() is not None:
                 yield f"{path}: more members than rows"
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -153,7 +155,14 @@ def _read_rows(path: Path) -> pa.Table | str:
 
 
 def _by_shard(table: pa.Table) -> pa.Table:
-    return table.sort_by([("shard", "ascending"), ("offset", "ascending")]).cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
+    return table.sort_by([("shard", "ascending"), ("offset", "ascending")]).cast(
+        pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names])
+    )
+
+
+def _of_shard(index: pa.Table, shard: int) -> pa.Table:
+    low, high = np.searchsorted(index["shard"].to_numpy(), (shard, shard + 1))
+    return index.slice(low, high - low)
 
 
 def _first_line(error: BaseException) -> str:

@@ -76,7 +76,7 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         self._tar_path = self._stack.enter_context(whole_file(self._root / shard_file(self._shard, "tar")))
-        self._tar = open(self._tar_path, "wb")  # noqa: SIM115 - closed by commit or __exit__
+        self._tar = open(self._tar_path, "wb")
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -11,7 +11,9 @@ from model.backbones.spherenet import BLOCKS, EMBEDDING_SIZE, spherenet
 
 __all__ = ["BACKBONES", "EMBEDDING_SIZE", "build_backbone"]
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {f"spherenet{depth}": functools.partial(spherenet, depth) for depth in BLOCKS}
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    f"spherenet{depth}": functools.partial(spherenet, depth) for depth in BLOCKS
+}
 
 
 def build_backbone(name: str, *, image_size: int = 128) -> nn.Module:

@@ -20,7 +20,10 @@ class ResBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.resblock = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width), nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width)
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.PReLU(width),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.PReLU(width),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
