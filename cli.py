@@ -192,6 +192,13 @@ def inspect(shards: Path, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: $LRFR_DATA/runs/BACKBONE]")
 @click.option("--backbone", default="spherenet20", show_default=True, help="spherenet4, 10, 20, 36 or 64.")
 @click.option(
+    "--init",
+    type=click.Choice(["pytorch", "data"]),
+    default="pytorch",
+    show_default=True,
+    help="First weights: PyTorch's as the reference, or fitted to the first batch, which learns sooner.",
+)
+@click.option(
     "--batch-size", type=int, default=128, show_default=True, help="Identities in a batch, each with four images."
 )
 @click.option("--steps", type=int, default=100_000, show_default=True, help="Updates in all.")

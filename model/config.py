@@ -17,6 +17,7 @@ class TrainConfig:
     """The defaults are the reference's settings (Lai & Lam, ICIP 2021).
 
     Attributes:
+        init: ``pytorch`` as the reference, or ``data`` (see ``model.init``), which starts to learn much sooner.
         steps: updates in all.  batch_size: identities in a batch, each with one image a view.
         views: sizes the images are degraded to, px.
         milestones: fractions of ``steps`` at which the learning rate is multiplied by ``decay``.
@@ -26,6 +27,7 @@ class TrainConfig:
     """
 
     backbone: str = "spherenet20"
+    init: str = "pytorch"
     views: tuple[int, ...] = (128, 8, 12, 16)
     batch_size: int = 128
     steps: int = 100_000
@@ -46,6 +48,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise TrainingError(f"backbone {self.backbone!r} is unknown; choose from {', '.join(BACKBONES)}")
+        if self.init not in ("pytorch", "data"):
+            raise TrainingError(f"init {self.init!r} is unknown; choose pytorch or data")
         for name in ("batch_size", "steps", "lr", "save_every", "keep", "scale"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}; expected more than 0")

@@ -17,6 +17,7 @@ from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.checkpoint import checkpoint_path, checkpoints, save_checkpoint
 from model.config import TrainConfig, TrainingError
 from model.heads import AMSoftmax
+from model.init import initialise_from_data
 from model.inputs import normalise, on_device
 from model.losses import hardest_triplet, view_cross_entropies
 from model.runlog import RunLog
@@ -44,10 +45,14 @@ class Learner(nn.Module):
         self.backbone = build_backbone(config.backbone, image_size=preprocessing["size"])
         self.head = AMSoftmax(EMBEDDING_SIZE, classes, scale=config.scale, margin=config.margin)
 
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """(V, b, S, S, 3) uint8 -> (V*b, 3, S, S) float32, view after view."""
+        return normalise(images.flatten(0, 1), self.preprocessing["mean"], self.preprocessing["std"])
+
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(V, b, S, S, 3) uint8 and (b,) int64 -> the scalar loss; its parts by name."""
         views = len(images)
-        features = self.backbone(normalise(images.flatten(0, 1), self.preprocessing["mean"], self.preprocessing["std"]))
+        features = self.backbone(self.inputs(images))
         labels = labels.repeat(views)
         cross_entropies = view_cross_entropies(self.head(features, labels), labels, views)
         triplet = hardest_triplet(features, labels, self.config.triplet_margin)
@@ -130,6 +135,8 @@ def train(
             batch = next(stream)
             log.count(images=batch.images.shape[0] * batch.images.shape[1], waited=time.monotonic() - asked)
 
+            if step == 0 and config.init == "data":
+                initialise_from_data(learner.backbone, learner.inputs(batch.images))
             lr = config.learning_rate(step)
             for group in optimiser.param_groups:
                 group["lr"] = lr

@@ -233,6 +233,7 @@ def _fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
 def _check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
     path = options.out / PLAN
     if not path.exists():
+        remove_temporaries(options.out, [PLAN])  # a build may have been killed while it wrote its plan
         strangers = sorted(entry.name for entry in options.out.iterdir())
         if strangers:
             raise ShardError(
@@ -251,7 +252,7 @@ def _check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
 
 def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
     """Before shards change, the set stops being one: manifest first, then index and records."""
-    remove_temporaries(out)
+    remove_temporaries(out, [MANIFEST, INDEX, "shard-*"])
     for name in (MANIFEST, INDEX):
         (out / name).unlink(missing_ok=True)
     for shard in range(shards):

@@ -90,12 +90,14 @@ def _blocks(path: Path) -> Iterator[pa.RecordBatch]:
 
 def _has_header(path: Path) -> bool:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             first = next(csv.reader(stream), [])
-    except (UnicodeDecodeError, csv.Error):
-        raise LandmarkError(f"{path}: line 1: not UTF-8 text; expected the header {','.join(HEADER)}") from None
     except OSError as error:
         raise LandmarkError(f"{path}: {error.strerror}; expected a landmark CSV ({','.join(HEADER)})") from None
+    except csv.Error as error:
+        raise LandmarkError(f"{path}: line 1: {error}; expected the header {','.join(HEADER)}") from None
+    if not all(field.isprintable() for field in first):
+        raise LandmarkError(f"{path}: line 1: not UTF-8 text; expected the header {','.join(HEADER)}")
     fields = [field.strip().strip('"').upper() for field in first]
     if fields == HEADER:
         return True

@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Deletes what interrupted writers left behind."""
-    for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-        path.unlink()
+def remove_temporaries(folder: Path, names: Sequence[str]) -> None:
+    """Deletes what interrupted writers left behind of files with these names (patterns)."""
+    for name in names:
+        for path in folder.glob(name + TEMPORARY_SUFFIX):
+            path.unlink()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,93 @@
+"""Generated faces for everybody; checks on real data are collected only where it is named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.build import BuildOptions, build
+from pipeline.faces import sample_identity, sample_shot
+from pipeline.landmarks import HEADER
+from pipeline.painter import paint
+from shards.schema import Preprocessing
+
+REPOSITORY = Path(__file__).parent.parent
+IDENTITIES, IMAGES = 9, 5
+
+collect_ignore_glob = []
+if "LRFR_REAL_DATA" not in os.environ:
+    collect_ignore_glob.append("real/test_real_data.py")
+if "LRFR_GOLDEN" not in os.environ:
+    collect_ignore_glob.append("real/test_golden.py")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Loads a file of tests/golden."""
+    return lambda name: np.load(Path(__file__).parent / "golden" / f"{name}.npz", allow_pickle=False)
+
+
+@pytest.fixture(scope="session")
+def painted():
+    """(image RGB, landmarks) of generated faces, by identity."""
+    faces = {}
+    for person in range(IDENTITIES):
+        who = sample_identity(np.random.default_rng([7, person]))
+        shots = []
+        for image in range(IMAGES):
+            rng = np.random.default_rng([7, person, image])
+            shots.append(paint(who, sample_shot(rng), width=120, height=150, rng=rng))
+        faces[f"n{person + 1:06d}"] = shots
+    return faces
+
+
+@pytest.fixture(scope="session")
+def _vggface2(tmp_path_factory, painted):
+    root = tmp_path_factory.mktemp("faces") / "VGGFace2"
+    rows = [",".join(HEADER)]
+    for identity, shots in painted.items():
+        for image, (pixels, landmarks) in enumerate(shots):
+            path = root / "train" / identity / f"{image + 1:04d}_01.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), pixels[..., ::-1])
+            rows.append(f'"{identity}/{image + 1:04d}_01",' + ",".join(f"{value:.3f}" for value in landmarks.ravel()))
+    (root / "bb_landmark").mkdir()
+    (root / "bb_landmark" / "loose_landmark_train.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture
+def vggface2(_vggface2, tmp_path):
+    """A VGGFace2 folder of generated faces, a copy that a test may damage."""
+    return Path(shutil.copytree(_vggface2, tmp_path / "VGGFace2"))
+
+
+def build_options(root: Path, out: Path, **changes) -> BuildOptions:
+    """Options for a small build in this process."""
+    defaults = {
+        "root": root,
+        "landmarks": (root / "bb_landmark" / "loose_landmark_train.csv",),
+        "out": out,
+        "preprocessing": Preprocessing(),
+        "images_per_shard": 12,
+        "executor": "serial",
+    }
+    return BuildOptions(**{**defaults, **changes})
+
+
+@pytest.fixture(scope="session")
+def _shard_set(_vggface2, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards") / "set"
+    build(build_options(_vggface2, out))
+    return out
+
+
+@pytest.fixture
+def shard_set(_shard_set, tmp_path):
+    """A finished shard set of 45 images in 4 shards, a copy that a test may damage."""
+    return Path(shutil.copytree(_shard_set, tmp_path / "shards"))
