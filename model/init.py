@@ -30,4 +30,4 @@ def initialise_from_data(backbone: nn.Module, inputs: torch.Tensor) -> None:
         features = backbone(inputs)
         spread = features.std(0).clamp_min(_LEAST_SPREAD)
         last.weight.div_(spread[:, None])
-        last.bias.copy_(-features.mean(0) / spread)
+        nn.init.zeros_(last.bias).sub_(features.mean(0) / spread)  # type: ignore[arg-type]
