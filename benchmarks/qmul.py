@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 from PIL import Image
 
 from benchmarks.metrics import bootstrap_intervals, fold_accuracies, roc_curve
@@ -158,7 +159,7 @@ def _pair_names(folder: Path, kind: str) -> np.ndarray:
         raise ProtocolError(f"{folder / variable}.mat: not found; expected the pair list of the verification protocol")
     try:
         content = scipy.io.loadmat(path)
-    except (OSError, ValueError, NotImplementedError, TypeError) as error:
+    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
         raise ProtocolError(
             f"{path}: not a readable MATLAB 5 file ({str(error).splitlines()[0][:80]}); restore it from the archive"
         ) from None

@@ -63,18 +63,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: absent, damaged, of a newer version, or holding more than tensors and plain values.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not found; name a checkpoint file with --checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}; name a checkpoint file with --checkpoint") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or not a checkpoint ({(str(error).splitlines() or ['empty'])[0][:100]})"
-        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
+        raise CheckpointError(f"{path}: damaged or not a checkpoint; restore it, or use the one before it") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint or a state dict")
     if content.get("format") == FORMAT and content.get("version") != VERSION:

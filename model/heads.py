@@ -1,9 +1,11 @@
-"""Classification heads: embeddings and labels to logits. Cosines are computed in fp32."""
+"""Classification heads: embeddings and labels to logits."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from model.cosine import cosines
 
 
 class AMSoftmax(nn.Module):
@@ -19,6 +21,5 @@ class AMSoftmax(nn.Module):
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(N, features) and (N,) int64 -> (N, classes) float32 logits."""
-        cosine = nn.functional.normalize(features.float()) @ nn.functional.normalize(self.weight.float()).T
         target = nn.functional.one_hot(labels, len(self.weight))
-        return self.scale * (cosine - self.margin * target)
+        return self.scale * (cosines(features, self.weight) - self.margin * target)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from model.cosine import cosines
+
 
 def view_cross_entropies(logits: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
     """(V,) mean cross-entropy of each view; logits (V*b, classes) and labels (V*b,) lie view after view."""
@@ -22,8 +24,7 @@ def hardest_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float 
 
     Source: Hermans et al., In defense of the triplet loss, 2017; over four resolutions: Lai & Lam, ICIP 2021.
     """
-    unit = functional.normalize(features.float())
-    distance = 1.0 - unit @ unit.T
+    distance = 1.0 - cosines(features, features)
     same = labels[:, None] == labels[None, :]
     others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     hardest_positive = distance.masked_fill(~(same & others), -torch.inf).amax(1)

@@ -136,7 +136,7 @@ def train(
             log.count(images=batch.images.shape[0] * batch.images.shape[1], waited=time.monotonic() - asked)
 
             if step == 0 and config.init == "data":
-                initialise_from_data(learner.backbone, learner.inputs(batch.images))
+                initialise_from_data(learner.backbone, learner.head, learner.inputs(batch.images))
             lr = config.learning_rate(step)
             for group in optimiser.param_groups:
                 group["lr"] = lr

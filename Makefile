@@ -1,0 +1,38 @@
+# Everything runs in a virtual environment of its own; `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := data/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: $(VENV)/.installed  ## make .venv with the tested versions of all dependencies
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: export LRFR_DATA := $(DEMO)
+demo: install  ## paint faces, build shards, train, score, report: under 5 minutes on 2 cores
+	$(BIN)/python cli.py demo-data
+	$(BIN)/python cli.py build-shards
+	$(BIN)/python cli.py verify --full
+	$(BIN)/python cli.py inspect --out $(DEMO)/report/contact-sheet.png
+	$(BIN)/python cli.py train --backbone spherenet4 --init data --lr 0.02 --batch-size 16 --steps 150 --log-every 10
+	$(BIN)/python cli.py bench qmul --report $(DEMO)/report
+
+test: install lint  ## linter, formatter, types and all tests: under 5 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove the virtual environment, caches and the demo's data
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,143 @@
+"""Checkpoints: written whole, read without running code, the reference's own files recognised."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from model.backbones import build_backbone
+from model.backbones.spherenet import BLOCKS, spherenet
+from model.checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    load_backbone,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+SPEC = {"template": "seed", "size": 128, "mean": 0.5, "std": 0.5}
+
+
+def outputs(backbone):
+    with torch.inference_mode():
+        return backbone(torch.linspace(-1, 1, 2 * 3 * 128 * 128).reshape(2, 3, 128, 128))
+
+
+@pytest.mark.parametrize("depth", BLOCKS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_bare_state_dicts_load_whatever_their_depth_and_prefix(tmp_path, depth, prefix):
+    backbone = build_backbone(f"spherenet{depth}").eval()
+    path = tmp_path / "0100000_net_backbone.pth"
+    torch.save({prefix + name: value for name, value in backbone.state_dict().items()}, path)
+    loaded, spec, facts = load_backbone(path)
+    assert spec is None
+    assert facts == {"path": str(path), "step": None, "backbone": f"spherenet{depth}"}
+    assert torch.equal(outputs(loaded), outputs(backbone))
+
+
+@pytest.mark.parametrize("change", ["empty stages counted", "dropout", "pooling", "sorted by name"])
+def test_bare_state_dicts_load_whatever_their_indices(tmp_path, change):
+    backbone = spherenet(10, pooling=change == "pooling").eval()
+    state = backbone.state_dict()
+    if change == "empty stages counted":  # an empty Sequential takes an index of its own
+        moved = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9, 9: 10, 11: 13}
+        state = {".".join([str(moved[int(name.split(".")[0])]), *name.split(".")[1:]]): value for name, value in state.items()}
+    if change == "dropout":
+        state = spherenet(10, dropout=0.5).state_dict()
+        backbone.load_state_dict(dict(zip(backbone.state_dict(), state.values(), strict=True)))
+    if change == "sorted by name":
+        state = dict(sorted(state.items()))
+    torch.save(state, tmp_path / "x.pth")
+    assert torch.equal(outputs(load_backbone(tmp_path / "x.pth")[0]), outputs(backbone))
+
+
+def ours(path, **changes):
+    backbone = build_backbone("spherenet4")
+    content = {"step": 7, "backbone": "spherenet4", "backbone_state": backbone.state_dict(), "preprocessing": SPEC}
+    save_checkpoint(path, {**content, **changes})
+    return backbone.eval()
+
+
+def test_our_checkpoints_load(tmp_path):
+    backbone = ours(tmp_path / "x.pt")
+    loaded, spec, facts = load_backbone(tmp_path / "x.pt")
+    assert spec == SPEC
+    assert facts == {"path": str(tmp_path / "x.pt"), "step": 7, "backbone": "spherenet4"}
+    assert torch.equal(outputs(loaded), outputs(backbone))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+class Hostile:
+    def __reduce__(self):
+        return (os.system, ("touch hacked",))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "not found; name a checkpoint file with --checkpoint"),
+        (truncate, "damaged or not a checkpoint"),
+        (lambda path: path.write_bytes(b""), "damaged or not a checkpoint"),
+        (lambda path: path.write_bytes(b"hello"), "damaged or not a checkpoint"),
+        (lambda path: torch.save([1, 2], path), "holds a list, expected a checkpoint or a state dict"),
+        (lambda path: torch.save({"a": 1}, path), "neither a checkpoint of this tool nor a bare state dict"),
+        (lambda path: torch.save({}, path), "neither a checkpoint of this tool nor a bare state dict"),
+        (lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path), "2 tensors that fit no SphereNet"),
+        (lambda path: ours(path, version=99), "checkpoint version 99, this tool reads 1"),
+        (lambda path: ours(path, backbone="vit"), "backbone 'vit' is unknown"),
+        (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, damage, message):
+    path = tmp_path / "x.pt"
+    ours(path)
+    damage(path)
+    with pytest.raises(CheckpointError) as error:
+        load_backbone(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"payload": Hostile()}, tmp_path / "torch.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile()))
+    for name in ("torch.pt", "plain.pt"):
+        with pytest.raises(CheckpointError, match="refused: not a checkpoint, or it holds objects"):
+            read_checkpoint(tmp_path / name)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_wrong_shape_is_named(tmp_path):
+    state = build_backbone("spherenet20").state_dict()
+    state["1.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"1\.weight is \(3,\), spherenet20 has \(64,\) at 1\.weight"):
+        load_backbone(tmp_path / "x.pth")
+
+
+def test_an_interrupted_save_keeps_the_file_before_it(tmp_path, monkeypatch):
+    path = tmp_path / "x.pt"
+    save_checkpoint(path, {"step": 1})
+    monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(OSError("power cut")))
+    with pytest.raises(OSError, match="power cut"):
+        save_checkpoint(path, {"step": 2})
+    assert read_checkpoint(path)["step"] == 1
+
+
+def test_the_newest_checkpoint_of_all_runs(tmp_path):
+    with pytest.raises(CheckpointError, match="no run with a checkpoint; run: python cli.py train"):
+        newest_checkpoint(tmp_path)
+    for age, (run, step) in enumerate([("b", 5), ("a", 3), ("a", 4)]):
+        path = checkpoint_path(tmp_path / run, step)
+        save_checkpoint(path, {"step": step})
+        os.utime(path, ns=(age, age))
+    assert newest_checkpoint(tmp_path) == checkpoint_path(tmp_path / "a", 4)

@@ -1,0 +1,223 @@
+"""Training: exact resume, stopping, refusing; what a run folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from model.checkpoint import checkpoint_path, checkpoints, read_checkpoint, save_checkpoint
+from model.config import TrainConfig, TrainingError
+from model.train import find_resume, new_run, restore, train
+
+CLASSES = 6
+SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
+
+
+class Stream:
+    """Batches as a function of their number, like the loader's."""
+
+    def __init__(self, start=0, poison=None, at_batch=None):
+        self.number, self.poison, self.at_batch = start, poison, at_batch or {}
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.at_batch.get(self.number, lambda: None)()
+        generator = torch.Generator().manual_seed(self.number)
+        images = torch.randint(0, 256, (4, 3, 32, 32, 3), dtype=torch.uint8, generator=generator)
+        labels = torch.randperm(CLASSES, generator=generator)[:3]
+        if self.number == self.poison:
+            images = images.float() * float("nan")
+        self.number += 1
+        return SimpleNamespace(images=images, labels=labels, state=SimpleNamespace(to_dict=lambda at=self.number: {"step": at}))
+
+
+def config(**changes):
+    return TrainConfig(**{"backbone": "spherenet4", "batch_size": 3, "steps": 8, "lr": 0.05, "save_every": 3, **changes})
+
+
+def run_training(run, settings, *, resume=None, **stream):
+    learner, optimiser = new_run(settings, classes=CLASSES, preprocessing=SPEC, device="cpu")
+    start = restore(read_checkpoint(resume), resume, learner, optimiser) if resume else 0
+    done = train(Stream(start, **stream), learner, optimiser, run, start=start)
+    return done, learner
+
+
+def losses(run):
+    return {row["step"]: row["loss"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
+
+
+@pytest.mark.parametrize("init", ["pytorch", "data"])
+def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(tmp_path, init):
+    _, whole = run_training(tmp_path / "whole", config(init=init))
+    run_training(tmp_path / "cut", config(init=init, steps=8), at_batch={4: lambda: os.kill(os.getpid(), signal.SIGTERM)})
+    newest = checkpoints(tmp_path / "cut")[-1]
+    assert newest == checkpoint_path(tmp_path / "cut", 5)
+    done, resumed = run_training(tmp_path / "cut", config(init=init), resume=newest)
+    assert done == 8
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "cut")) == 8
+    for ours, theirs in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, capsys):
+    done, _ = run_training(tmp_path, config(), at_batch={1: lambda: os.kill(os.getpid(), number)})
+    assert done == 2
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
+    assert read_checkpoint(checkpoints(tmp_path)[0])["loader_state"] == {"step": 2}
+    assert "stopping after this step" in capsys.readouterr().err
+    assert signal.getsignal(number) is not None
+    assert threading.current_thread() is threading.main_thread()
+
+
+def test_a_second_signal_is_obeyed_at_once(tmp_path):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path, config(), at_batch={1: twice})
+
+
+def test_a_non_finite_loss_stops_before_the_update(tmp_path):
+    with pytest.raises(TrainingError) as error:
+        run_training(tmp_path, config(), poison=4)
+    assert str(error.value) == "the loss of step 5 is nan, no update was made; start over with a lower --lr (it is 0.005)"
+    newest = checkpoints(tmp_path)[-1]
+    assert newest.name == "0000004.pt"
+    assert all(torch.isfinite(value).all() for value in read_checkpoint(newest)["backbone_state"].values())
+
+
+def test_a_non_finite_loss_in_the_first_step_saves_nothing(tmp_path):
+    with pytest.raises(TrainingError, match="the loss of step 1 is nan, no update was made"):
+        run_training(tmp_path, config(), poison=0)
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_run_folder_holds_what_it_says(tmp_path):
+    run_training(tmp_path, config(keep=2))
+    assert json.loads((tmp_path / "config.json").read_text()) == {**config(keep=2).to_dict(), "classes": CLASSES, "preprocessing": SPEC}
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert set(rows[0]) == {"step", "loss", "triplet", "ce@128", "ce@8", "ce@12", "ce@16", "lr", "images_per_s", "loader_wait"}
+    for row in rows:
+        assert row["loss"] == pytest.approx(sum(row[f"ce@{size}"] for size in (128, 8, 12, 16)) / 4 + row["triplet"], rel=1e-5)
+        assert row["images_per_s"] > 0
+        assert 0 <= row["loader_wait"] <= 1
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000006.pt", "0000008.pt"]
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_has_the_same_figures(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_training(tmp_path, config())
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("loss")}
+    assert logged == {step: pytest.approx(loss, rel=1e-6) for step, loss in losses(tmp_path).items()}
+
+
+def test_the_learning_rate_follows_the_milestones(tmp_path):
+    run_training(tmp_path, config(steps=10, milestones=(0.4, 0.6, 0.8)))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows] == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2 + [0.00005] * 2)
+    reference = TrainConfig()
+    assert [reference.learning_rate(step) for step in (0, 39_999, 40_000, 60_000, 80_000)] == pytest.approx([0.1, 0.1, 0.01, 1e-3, 1e-4])
+
+
+def test_momentum_and_weight_decay_reach_every_parameter():
+    learner, optimiser = new_run(config(momentum=0.8, weight_decay=0.01), classes=CLASSES, preprocessing=SPEC, device="cpu")
+    (group,) = optimiser.param_groups
+    assert (group["momentum"], group["weight_decay"]) == (0.8, 0.01)
+    assert len(group["params"]) == len(list(learner.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.2}, "lr was 0.05 when this run started, now it is 0.2; choose another --out for a new run"),
+        ({"batch_size": 2}, "batch_size was 3"),
+        ({"backbone": "spherenet10"}, "backbone was spherenet4"),
+    ],
+)
+def test_resuming_with_another_configuration_is_refused(tmp_path, changes, message):
+    run_training(tmp_path, config(steps=3))
+    with pytest.raises(TrainingError, match=message):
+        run_training(tmp_path, config(**changes), resume=checkpoints(tmp_path)[-1])
+
+
+def test_more_steps_and_other_logging_may_be_asked_for_on_resume(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    done, _ = run_training(tmp_path, config(steps=5, log_every=2, save_every=1, keep=9), resume=checkpoints(tmp_path)[-1])
+    assert done == 5
+
+
+def test_resuming_on_other_shards_is_refused(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    path = checkpoints(tmp_path)[-1]
+    content = read_checkpoint(path)
+    other, optimiser = new_run(config(), classes=CLASSES, preprocessing={**SPEC, "template": "arcface"}, device="cpu")
+    with pytest.raises(TrainingError, match="its preprocessing differs from the shards' in template"):
+        restore(content, path, other, optimiser)
+    other, optimiser = new_run(config(), classes=CLASSES + 1, preprocessing=SPEC, device="cpu")
+    with pytest.raises(TrainingError, match="has 6 identities, the shards have 7"):
+        restore(content, path, other, optimiser)
+
+
+def test_find_resume(tmp_path):
+    assert find_resume(tmp_path, "auto") is None
+    assert find_resume(tmp_path, "never") is None
+    for step in (5, 20):
+        save_checkpoint(checkpoint_path(tmp_path, step), {"step": step})
+    (tmp_path / "checkpoints" / "0000030.pt.partial").write_bytes(b"half")
+    assert find_resume(tmp_path, "auto") == checkpoint_path(tmp_path, 20)
+    assert find_resume(tmp_path, "elsewhere.pt").name == "elsewhere.pt"
+    with pytest.raises(TrainingError, match="holds a run up to step 20; choose another --out, or delete it"):
+        find_resume(tmp_path, "never")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "resnet"}, "backbone 'resnet' is unknown; choose from spherenet4, spherenet10"),
+        ({"steps": 0}, "steps is 0; expected more than 0"),
+        ({"lr": -1.0}, r"lr is -1.0; expected more than 0"),
+        ({"views": ()}, "views are \\(\\); expected sizes of at least 2 px"),
+        ({"log_every": 0}, "log_every is 0"),
+        ({"init": "magic"}, "init 'magic' is unknown"),
+    ],
+)
+def test_a_bad_configuration_is_refused(changes, message):
+    with pytest.raises(TrainingError, match=message):
+        config(**changes)
+
+
+def test_a_metrics_line_that_a_killed_run_left_unfinished_is_dropped(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    with open(tmp_path / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
+    run_training(tmp_path, config(steps=5), resume=checkpoints(tmp_path)[-1])
+    assert sorted(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+def test_training_learns(tmp_path):
+    class Same(Stream):
+        def __next__(self):
+            self.number = 0
+            return super().__next__()
+
+    settings = config(steps=30, lr=0.01, init="data", milestones=())
+    learner, optimiser = new_run(settings, classes=CLASSES, preprocessing=SPEC, device="cpu")
+    train(Same(), learner, optimiser, tmp_path)
+    curve = losses(tmp_path)
+    assert curve[30] < 0.5 * curve[1]

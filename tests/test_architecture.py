@@ -1,0 +1,131 @@
+"""Who imports whom, what documents promise, what options there are."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import cli
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("shards", "pipeline", "model", "benchmarks")
+MAY_IMPORT = {"shards": set(), "pipeline": {"shards"}, "model": set(), "benchmarks": {"shards", "pipeline"}}
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path, top_level_only=False):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_data_flows_one_way(path):
+    package = path.relative_to(ROOT).parts[0]
+    ours = {name.split(".")[0] for name in imports(path)} & {*PACKAGES, "cli", "tests"}
+    assert ours <= {package} | MAY_IMPORT[package]
+
+
+def test_only_the_loader_imports_dali():
+    assert [str(path.relative_to(ROOT)) for path in FILES if any(name.startswith("nvidia") for name in imports(path))] == ["pipeline/loader.py"]
+
+
+def test_shards_and_the_build_know_nothing_of_torch():
+    heavy = {"torch", "nvidia", "scipy", "matplotlib"}
+    for path in [*(ROOT / "shards").rglob("*.py"), ROOT / "pipeline" / "build.py", ROOT / "pipeline" / "plan.py"]:
+        assert not {name.split(".")[0] for name in imports(path)} & heavy, path
+
+
+def test_the_command_line_imports_nothing_heavy_at_its_top():
+    allowed = {*sys.stdlib_module_names, "click"}
+    assert {name.split(".")[0] for name in imports(ROOT / "cli.py", top_level_only=True)} <= allowed
+
+
+def test_help_loads_neither_torch_nor_dali_nor_opencv():
+    code = "import sys, cli\ntry:\n    cli.main(['train', '--help'])\nexcept SystemExit:\n    pass\nprint([m for m in ('torch', 'nvidia', 'cv2', 'numpy') if m in sys.modules], file=sys.stderr)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stderr == "[]\n"
+
+
+def commands(group=cli.main, prefix=()):
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+        else:
+            yield " ".join((*prefix, name)), command
+
+
+FROZEN = {
+    "bench qmul": "--batch-size --checkpoint --device --json --report --root",
+    "build-shards": "--exclude --executor --images-per-shard --landmarks --min-images --out --retry-failed --root --source --template --workers",
+    "demo-data": "--identities --images --out --seed",
+    "inspect": "--out",
+    "train": "--backbone --batch-size --degrade --device --init --keep --loader-threads --log-every --lr --out --resume --save-every --seed --shards --steps",
+    "verify": "--full",
+}
+
+
+def test_commands_and_options_are_frozen():
+    """People's scripts depend on them: a change here is a change for the CHANGELOG."""
+    found = {name: " ".join(sorted(p.opts[0] for p in command.params if isinstance(p, click.Option))) for name, command in commands()}
+    assert found == FROZEN
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_option_is_explained(name, command):
+    assert command.help
+    assert all(option.help for option in command.params if isinstance(option, click.Option)), name
+
+
+def readme_lines():
+    for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        yield from (line.removeprefix("$ ").strip() for line in block.splitlines() if line.strip())
+
+
+def test_readme_commands_exist():
+    known = dict(commands())
+    makefile = (ROOT / "Makefile").read_text()
+    checked = 0
+    for line in readme_lines():
+        words = line.split("#")[0].split()
+        if words[:1] == ["make"]:
+            assert re.search(rf"^{words[1]}:", makefile, re.M), line
+            checked += 1
+        if "cli.py" in words or words[:1] == ["lrfr"]:
+            rest = words[words.index("cli.py") + 1 :] if "cli.py" in words else words[1:]
+            name = max((name for name in known if rest[: len(name.split())] == name.split()), key=len, default=None)
+            assert name, line
+            options = {option for parameter in known[name].params for option in parameter.opts}
+            assert {word for word in rest if word.startswith("--")} <= options, line
+            checked += 1
+    assert checked >= 6
+
+
+def test_readme_has_the_two_commands():
+    assert {"make demo", "make test"} <= {line.split("#")[0].strip() for line in readme_lines()}
+
+
+def test_ci_runs_the_same_tests():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_folders_named_in_the_readme_exist():
+    names = re.findall(r"^\| `([\w./]+)` \|", (ROOT / "README.md").read_text(), re.M)
+    assert len(names) >= 6
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_text_is_ascii():
+    tracked = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout
+    texts = [ROOT / name for name in tracked.split("\0") if name.endswith((".py", ".md", ".cfg", ".toml", ".txt"))]
+    assert len(texts) > 30
+    assert [str(path) for path in texts if path.exists() and not path.read_text().isascii()] == []

@@ -1,0 +1,173 @@
+"""The command line as a user meets it: exit codes, exact texts, the whole chain."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from model.backbones import build_backbone
+from model.checkpoint import checkpoints
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs cli.py with ``$LRFR_DATA`` in the test's folder; returns the finished process."""
+
+    def runner(*words):
+        environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
+        command = [sys.executable, str(REPOSITORY / "cli.py"), *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+
+    return runner
+
+
+def error_of(process, code=1):
+    """The one line that a failed command ends with; nothing on stdout."""
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+    return process.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_whole_chain_with_bare_commands(run, tmp_path):
+    """demo-data, build-shards, verify, inspect, train, bench: every path by default."""
+    assert run("demo-data", "--identities", 12, "--images", 4).returncode == 0
+    built = run("build-shards", "--workers", 2)
+    assert built.returncode == 0
+    assert "48 images of 12 identities" in built.stderr
+    assert re.search(r"build-shards: 48/48 images, [\d,]+ images/s in 0:00:\d\d", built.stderr)
+    sound = run("verify", "--full")
+    assert (sound.returncode, sound.stdout) == (0, f"{tmp_path}/shards: sound; 48 images, 1 shards\n")
+    inspected = run("inspect")
+    assert "48 images of 12 identities in 1 shards, from vggface2" in inspected.stdout
+    assert "rejected: 0 of 48 rows (none)" in inspected.stdout
+    with Image.open(tmp_path / "shards" / "contact-sheet.png") as sheet:
+        assert sheet.size == (128 * 5, 24 + 128 * 10)
+    trained = run("train", "--backbone", "spherenet4", "--batch-size", 4, "--steps", 3, "--init", "data", "--lr", 0.01)
+    assert trained.returncode == 0
+    lines = trained.stderr.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("step ")] == ["1/3", "2/3", "3/3"]
+    assert re.search(r"lr 0\.01  \d+ images/s  loader wait [\d.]+%  ETA 0:\d\d:\d\d", lines[0])
+    assert lines[-1] == f"trained 3 steps: {tmp_path}/runs/spherenet4"
+    scored = run("bench", "qmul", "--json", tmp_path / "q.json", "--report", tmp_path / "report")
+    assert scored.returncode == 0
+    assert "spherenet4, step 3" in scored.stdout
+    assert scored.stdout.splitlines()[-1] == f"report: {tmp_path}/report/report.md"
+    result = json.loads((tmp_path / "q.json").read_text())
+    assert 0 <= result["metrics"]["auc"] <= 1
+    assert result["checkpoint"]["path"] == f"{tmp_path}/runs/spherenet4/checkpoints/0000003.pt"
+    # a second time there is nothing to do, and nothing is done
+    assert "complete already, nothing to do" in run("build-shards").stderr
+    again = run("train", "--backbone", "spherenet4", "--batch-size", 4, "--steps", 3, "--init", "data", "--lr", 0.01)
+    assert (again.returncode, again.stderr) == (0, f"trained 3 steps: {tmp_path}/runs/spherenet4\n")
+
+
+@pytest.mark.slow
+def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp_path):
+    run("demo-data", "--identities", 4, "--images", 3)
+    torch.save({f"module.{k}": v for k, v in build_backbone("spherenet4").state_dict().items()}, tmp_path / "net.pth")
+    scored = run("bench", "qmul", "--checkpoint", tmp_path / "net.pth")
+    assert scored.returncode == 0
+    assert "bare state dict: it states no preprocessing, the reference's is assumed" in scored.stderr
+    assert scored.stdout.splitlines()[2].startswith("spherenet4  ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_training_interrupted_by_a_signal_saves_exits_130_and_goes_on(shard_set, tmp_path, run, number):
+    words = ["train", "--shards", str(shard_set), "--backbone", "spherenet4", "--batch-size", "4", "--steps", "400", "--log-every", "1"]
+    environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("step 1/400")
+    process.send_signal(number)
+    rest = process.stderr.read().splitlines()
+    assert process.wait(60) == 130
+    (saved,) = checkpoints(tmp_path / "runs" / "spherenet4")
+    step = int(saved.stem)
+    assert rest[-1] == f"interrupted after step {step}; saved in {tmp_path}/runs/spherenet4: run the same command to go on"
+    words[words.index("400")] = str(step + 1)
+    assert f"trained {step + 1} steps" in run(*words).stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_build_exits_130_and_goes_on(run, tmp_path):
+    run("demo-data", "--identities", 8, "--images", 4)
+    words = ["build-shards", "--images-per-shard", "1", "--workers", "1"]
+    environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("shards/*.done.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert process.stderr.read().splitlines()[-1] == "interrupted; what was finished is kept: run the same command to go on"
+    assert process.wait(60) == 130
+    assert run(*words).returncode == 0
+    assert run("verify", "--full").returncode == 0
+
+
+def test_expected_failures_are_one_line(run, tmp_path, shard_set):
+    assert error_of(run("build-shards")) == (
+        f"Error: {tmp_path}/VGGFace2: not a folder; give the vggface2 folder with --root (or run: python cli.py demo-data)"
+    )
+    assert error_of(run("train", "--shards", tmp_path / "none")) == (
+        f"Error: {tmp_path}/none/manifest.json: not found; {tmp_path}/none is not a shard set"
+    )
+    assert error_of(run("train", "--shards", shard_set)) == (
+        "Error: a batch of 128 distinct identities needs as many; there are 9: lower --batch-size"
+    )
+    assert error_of(run("train", "--shards", shard_set, "--backbone", "vgg")) == (
+        "Error: backbone 'vgg' is unknown; choose from spherenet4, spherenet10, spherenet20, spherenet36, spherenet64"
+    )
+    assert error_of(run("bench", "qmul")) == (
+        f"Error: {tmp_path}/runs: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint"
+    )
+    assert error_of(run("bench", "qmul", "--checkpoint", "none.pt")) == (
+        "Error: none.pt: not found; name a checkpoint file with --checkpoint"
+    )
+
+
+def test_verify_names_what_is_wrong_and_exits_1(run, shard_set):
+    (shard_set / "shard-000001.tar").unlink()
+    process = run("verify", shard_set)
+    assert error_of(process) == f"Error: {shard_set}: 1 problem; restore the files, or delete the folder and build again"
+    assert process.stdout == f"{shard_set}/shard-000001.tar: missing\n"
+
+
+def test_usage_errors_exit_2(run):
+    assert run("train", "--steps", "many").returncode == 2
+    assert run("nonsense").returncode == 2
+    assert run("build-shards", "--template", "mine").returncode == 2
+
+
+def test_demo_data_never_overwrites_a_user_s_files(run, tmp_path):
+    (tmp_path / "VGGFace2").mkdir()
+    (tmp_path / "VGGFace2" / "mine.jpg").write_text("precious")
+    assert error_of(run("demo-data", "--identities", 2, "--images", 2)) == (
+        f"Error: {tmp_path}/VGGFace2: exists and is not generated data; choose another --out, or delete it"
+    )
+    assert (tmp_path / "VGGFace2" / "mine.jpg").read_text() == "precious"
+
+
+def test_a_full_disk_is_one_line(shard_set, run):
+    process = run("inspect", shard_set, "--out", "/proc/none/sheet.png")
+    assert error_of(process).startswith("Error: /proc/none")
+
+
+def test_a_missing_landmark_file_names_the_alternatives(run, tmp_path):
+    (tmp_path / "VGGFace2" / "train").mkdir(parents=True)
+    assert error_of(run("build-shards")) == (
+        f"Error: {tmp_path}/VGGFace2: no landmark file; expected bb_landmark/loose_landmark_train_test_remove_lfw_megaface.csv"
+        " or bb_landmark/loose_landmark_train.csv + bb_landmark/loose_landmark_test.csv, or name one with --landmarks"
+    )
