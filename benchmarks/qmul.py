@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import scipy.io
-from scipy.io.matlab import MatReadError
 from PIL import Image
+from scipy.io.matlab import MatReadError
 
 from benchmarks.metrics import bootstrap_intervals, fold_accuracies, roc_curve
 from benchmarks.runner import Embed, ProtocolError, Result, check_preprocessing, embed_files, find_entry

@@ -24,6 +24,8 @@ if "LRFR_REAL_DATA" not in os.environ:
     collect_ignore_glob.append("real/test_real_data.py")
 if "LRFR_GOLDEN" not in os.environ:
     collect_ignore_glob.append("real/test_golden.py")
+if not {"LRFR_REAL_DATA", "LRFR_GOLDEN"} <= set(os.environ):
+    collect_ignore_glob.append("real/test_end_to_end.py")
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,9 @@ def test_data_flows_one_way(path):
 
 
 def test_only_the_loader_imports_dali():
-    assert [str(path.relative_to(ROOT)) for path in FILES if any(name.startswith("nvidia") for name in imports(path))] == ["pipeline/loader.py"]
+    assert [
+        str(path.relative_to(ROOT)) for path in FILES if any(name.startswith("nvidia") for name in imports(path))
+    ] == ["pipeline/loader.py"]
 
 
 def test_shards_and_the_build_know_nothing_of_torch():
@@ -52,8 +54,15 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
 
 
 def test_help_loads_neither_torch_nor_dali_nor_opencv():
-    code = "import sys, cli\ntry:\n    cli.main(['train', '--help'])\nexcept SystemExit:\n    pass\nprint([m for m in ('torch', 'nvidia', 'cv2', 'numpy') if m in sys.modules], file=sys.stderr)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stderr == "[]\n"
+    code = """
+import sys, cli
+try:
+    cli.main(["train", "--help"])
+except SystemExit:
+    print([name for name in ("torch", "nvidia", "cv2", "numpy") if name in sys.modules], file=sys.stderr)
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.stderr == "[]\n"
 
 
 def commands(group=cli.main, prefix=()):
@@ -69,18 +78,22 @@ FROZEN = {
     "build-shards": "--exclude --executor --images-per-shard --landmarks --min-images --out --retry-failed --root --source --template --workers",
     "demo-data": "--identities --images --out --seed",
     "inspect": "--out",
-    "train": "--backbone --batch-size --degrade --device --init --keep --loader-threads --log-every --lr --out --resume --save-every --seed --shards --steps",
+    "train": "--backbone --batch-size --degrade --device --init --keep --loader-threads --log-every --lr --out --resume"
+    " --save-every --seed --shards --steps",
     "verify": "--full",
 }
 
 
 def test_commands_and_options_are_frozen():
     """People's scripts depend on them: a change here is a change for the CHANGELOG."""
-    found = {name: " ".join(sorted(p.opts[0] for p in command.params if isinstance(p, click.Option))) for name, command in commands()}
+    found = {
+        name: " ".join(sorted(p.opts[0] for p in command.params if isinstance(p, click.Option)))
+        for name, command in commands()
+    }
     assert found == FROZEN
 
 
-@pytest.mark.parametrize(("name", "command"), commands())
+@pytest.mark.parametrize(("name", "command"), list(commands()))
 def test_every_option_is_explained(name, command):
     assert command.help
     assert all(option.help for option in command.params if isinstance(option, click.Option)), name
@@ -125,7 +138,12 @@ def test_folders_named_in_the_readme_exist():
 
 
 def test_text_is_ascii():
-    tracked = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout
     texts = [ROOT / name for name in tracked.split("\0") if name.endswith((".py", ".md", ".cfg", ".toml", ".txt"))]
     assert len(texts) > 30
     assert [str(path) for path in texts if path.exists() and not path.read_text().isascii()] == []

@@ -85,9 +85,23 @@ def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_training_interrupted_by_a_signal_saves_exits_130_and_goes_on(shard_set, tmp_path, run, number):
-    words = ["train", "--shards", str(shard_set), "--backbone", "spherenet4", "--batch-size", "4", "--steps", "400", "--log-every", "1"]
+    words = [
+        "train",
+        "--shards",
+        str(shard_set),
+        "--backbone",
+        "spherenet4",
+        "--batch-size",
+        "4",
+        "--steps",
+        "400",
+        "--log-every",
+        "1",
+    ]
     environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("step 1/400")
     process.send_signal(number)
@@ -95,7 +109,9 @@ def test_training_interrupted_by_a_signal_saves_exits_130_and_goes_on(shard_set,
     assert process.wait(60) == 130
     (saved,) = checkpoints(tmp_path / "runs" / "spherenet4")
     step = int(saved.stem)
-    assert rest[-1] == f"interrupted after step {step}; saved in {tmp_path}/runs/spherenet4: run the same command to go on"
+    assert (
+        rest[-1] == f"interrupted after step {step}; saved in {tmp_path}/runs/spherenet4: run the same command to go on"
+    )
     words[words.index("400")] = str(step + 1)
     assert f"trained {step + 1} steps" in run(*words).stderr
 
@@ -105,13 +121,18 @@ def test_an_interrupted_build_exits_130_and_goes_on(run, tmp_path):
     run("demo-data", "--identities", 8, "--images", 4)
     words = ["build-shards", "--images-per-shard", "1", "--workers", "1"]
     environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("shards/*.done.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    assert process.stderr.read().splitlines()[-1] == "interrupted; what was finished is kept: run the same command to go on"
+    assert (
+        process.stderr.read().splitlines()[-1]
+        == "interrupted; what was finished is kept: run the same command to go on"
+    )
     assert process.wait(60) == 130
     assert run(*words).returncode == 0
     assert run("verify", "--full").returncode == 0
@@ -141,7 +162,9 @@ def test_expected_failures_are_one_line(run, tmp_path, shard_set):
 def test_verify_names_what_is_wrong_and_exits_1(run, shard_set):
     (shard_set / "shard-000001.tar").unlink()
     process = run("verify", shard_set)
-    assert error_of(process) == f"Error: {shard_set}: 1 problem; restore the files, or delete the folder and build again"
+    assert (
+        error_of(process) == f"Error: {shard_set}: 1 problem; restore the files, or delete the folder and build again"
+    )
     assert process.stdout == f"{shard_set}/shard-000001.tar: missing\n"
 
 

@@ -52,7 +52,9 @@ def test_tar_at_far_equals_a_walk_along_the_curve(seed, ties, wanted):
     scores, genuine = case(seed, ties)
     roc = roc_curve(scores, genuine)
     expected = None
-    for (x0, y0), (x1, y1) in zip(zip(roc.far, roc.tar, strict=True), zip(roc.far[1:], roc.tar[1:], strict=True), strict=False):
+    for (x0, y0), (x1, y1) in zip(
+        zip(roc.far, roc.tar, strict=True), zip(roc.far[1:], roc.tar[1:], strict=True), strict=False
+    ):
         if x0 <= wanted < x1:
             expected = y0 + (wanted - x0) / (x1 - x0) * (y1 - y0)
     if expected is not None:

@@ -82,12 +82,23 @@ def test_scores_are_cosines_and_figures_follow(root):
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC))
         embedded.append(embed(pixels[None])[0])
-    scores = np.array([
-        embedded[a] @ embedded[b] / (np.linalg.norm(embedded[a]) * np.linalg.norm(embedded[b])) for a, b in pairs.members
-    ])
+    scores = np.array(
+        [
+            embedded[a] @ embedded[b] / (np.linalg.norm(embedded[a]) * np.linalg.norm(embedded[b]))
+            for a, b in pairs.members
+        ]
+    )
     better = (scores[pairs.genuine][:, None] > scores[~pairs.genuine]).mean()
     assert result.metrics["auc"] == pytest.approx(better, abs=1e-4)
-    assert set(result.metrics) == {"tar@far=0.3", "tar@far=0.1", "tar@far=0.01", "tar@far=0.001", "auc", "accuracy", "std"}
+    assert set(result.metrics) == {
+        "tar@far=0.3",
+        "tar@far=0.1",
+        "tar@far=0.01",
+        "tar@far=0.001",
+        "auc",
+        "accuracy",
+        "std",
+    }
     for name, (low, high) in result.intervals.items():
         assert low <= high
         assert 0 <= result.metrics[name] <= 1
@@ -137,7 +148,10 @@ def test_file_names_may_differ_in_case_and_the_folder_may_be_nested(root, tmp_pa
     [
         ({"size": 112}, "size: checkpoint 112, benchmark 128"),
         ({"degradation": "pillow-nearest"}, "degradation: checkpoint 'pillow-nearest', benchmark 'pillow-bicubic'"),
-        ({"color": "BGR", "mean": 0.0}, "color: checkpoint 'BGR', benchmark 'RGB'; mean: checkpoint 0.0, benchmark 0.5"),
+        (
+            {"color": "BGR", "mean": 0.0},
+            "color: checkpoint 'BGR', benchmark 'RGB'; mean: checkpoint 0.0, benchmark 0.5",
+        ),
     ],
 )
 def test_other_preprocessing_is_refused_and_it_says_how(root, changes, says):
@@ -152,7 +166,9 @@ def test_the_alignment_template_plays_no_part(root):
 
 
 def test_an_unknown_spec_is_refused(root):
-    with pytest.raises(ProtocolError, match=r"the checkpoint's preprocessing spec: fields \['flip'\] are missing or unknown"):
+    with pytest.raises(
+        ProtocolError, match=r"the checkpoint's preprocessing spec: fields \['flip'\] are missing or unknown"
+    ):
         score(root, stated={**Preprocessing().to_dict(), "flip": True})
 
 
@@ -167,10 +183,16 @@ def first_image(root):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: shutil.rmtree(root), "no Face_Verification_Test_Set in it; give the QMUL-SurvFace folder with --root"),
+        (
+            lambda root: shutil.rmtree(root),
+            "no Face_Verification_Test_Set in it; give the QMUL-SurvFace folder with --root",
+        ),
         (lambda root: mat(root).unlink(), "positive_pairs_names.mat: not found; expected the pair list"),
         (lambda root: mat(root).write_bytes(b"nonsense"), "positive_pairs_names.mat: not a readable MATLAB 5 file"),
-        (lambda root: mat(root).write_bytes(mat(root).read_bytes()[:300]), "positive_pairs_names.mat: not a readable MATLAB 5 file"),
+        (
+            lambda root: mat(root).write_bytes(mat(root).read_bytes()[:300]),
+            "positive_pairs_names.mat: not a readable MATLAB 5 file",
+        ),
         (
             lambda root: scipy.io.savemat(mat(root), {"pairs": np.zeros((2, 2))}),
             "positive_pairs_names.mat: holds pairs, expected the variable positive_pairs_names",
@@ -186,7 +208,10 @@ def first_image(root):
         (lambda root: shutil.rmtree(root / TEST_SET / "verification_images"), "verification_images: not found"),
         (lambda root: first_image(root).unlink(), "1_cam1_1.jpg: not found, but the pair lists name it"),
         (lambda root: first_image(root).write_bytes(b"nonsense"), "1_cam1_1.jpg: cannot be decoded"),
-        (lambda root: first_image(root).write_bytes(first_image(root).read_bytes()[:200]), "1_cam1_1.jpg: cannot be decoded"),
+        (
+            lambda root: first_image(root).write_bytes(first_image(root).read_bytes()[:200]),
+            "1_cam1_1.jpg: cannot be decoded",
+        ),
     ],
 )
 def test_bad_data_gives_one_line(root, damage, message):

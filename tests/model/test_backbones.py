@@ -25,7 +25,9 @@ def test_keys_and_shapes_are_the_reference_s():
 
 
 def test_spherenet20_has_28_4_million_parameters():
-    assert sum(parameter.numel() for parameter in build_backbone("spherenet20").parameters()) == pytest.approx(28.4e6, rel=0.005)
+    assert sum(parameter.numel() for parameter in build_backbone("spherenet20").parameters()) == pytest.approx(
+        28.4e6, rel=0.005
+    )
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -45,7 +45,10 @@ def test_bare_state_dicts_load_whatever_their_indices(tmp_path, change):
     state = backbone.state_dict()
     if change == "empty stages counted":  # an empty Sequential takes an index of its own
         moved = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9, 9: 10, 11: 13}
-        state = {".".join([str(moved[int(name.split(".")[0])]), *name.split(".")[1:]]): value for name, value in state.items()}
+        state = {
+            ".".join([str(moved[int(name.split(".")[0])]), *name.split(".")[1:]]): value
+            for name, value in state.items()
+        }
     if change == "dropout":
         state = spherenet(10, dropout=0.5).state_dict()
         backbone.load_state_dict(dict(zip(backbone.state_dict(), state.values(), strict=True)))
@@ -134,7 +137,7 @@ def test_an_interrupted_save_keeps_the_file_before_it(tmp_path, monkeypatch):
 
 
 def test_the_newest_checkpoint_of_all_runs(tmp_path):
-    with pytest.raises(CheckpointError, match="no run with a checkpoint; run: python cli.py train"):
+    with pytest.raises(CheckpointError, match=r"no run with a checkpoint; run: python cli\.py train"):
         newest_checkpoint(tmp_path)
     for age, (run, step) in enumerate([("b", 5), ("a", 3), ("a", 4)]):
         path = checkpoint_path(tmp_path / run, step)

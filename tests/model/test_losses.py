@@ -74,7 +74,9 @@ def test_am_softmax_formula():
         for column in range(5):
             w = head.weight[column].detach()
             cosine = float(features[row] @ w / (features[row].norm() * w.norm()))
-            assert float(logits[row, column]) == pytest.approx(20 * (cosine - 0.2 * (int(labels[row]) == column)), abs=1e-4)
+            assert float(logits[row, column]) == pytest.approx(
+                20 * (cosine - 0.2 * (int(labels[row]) == column)), abs=1e-4
+            )
 
 
 def test_am_softmax_weights_start_uniform():
@@ -120,6 +122,8 @@ def test_one_pass_is_the_four_pass_loss_and_gradient():
     naive = sum(ce) / 4 + 0.7 * hardest_triplet(torch.cat(passes), labels.repeat(4))
     naive.backward()
     assert loss.item() == pytest.approx(naive.item(), rel=1e-6)
-    assert [float(parts[f"ce@{size}"]) for size in (128, 8, 12, 16)] == pytest.approx([float(value) for value in ce], rel=1e-6)
+    assert [parts[f"ce@{size}"].item() for size in (128, 8, 12, 16)] == pytest.approx(
+        [value.item() for value in ce], rel=1e-6
+    )
     for parameter, gradient in zip(learner.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)

@@ -36,11 +36,15 @@ class Stream:
         if self.number == self.poison:
             images = images.float() * float("nan")
         self.number += 1
-        return SimpleNamespace(images=images, labels=labels, state=SimpleNamespace(to_dict=lambda at=self.number: {"step": at}))
+        return SimpleNamespace(
+            images=images, labels=labels, state=SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
+        )
 
 
 def config(**changes):
-    return TrainConfig(**{"backbone": "spherenet4", "batch_size": 3, "steps": 8, "lr": 0.05, "save_every": 3, **changes})
+    return TrainConfig(
+        **{"backbone": "spherenet4", "batch_size": 3, "steps": 8, "lr": 0.05, "save_every": 3, **changes}
+    )
 
 
 def run_training(run, settings, *, resume=None, **stream):
@@ -57,7 +61,9 @@ def losses(run):
 @pytest.mark.parametrize("init", ["pytorch", "data"])
 def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(tmp_path, init):
     _, whole = run_training(tmp_path / "whole", config(init=init))
-    run_training(tmp_path / "cut", config(init=init, steps=8), at_batch={4: lambda: os.kill(os.getpid(), signal.SIGTERM)})
+    run_training(
+        tmp_path / "cut", config(init=init, steps=8), at_batch={4: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    )
     newest = checkpoints(tmp_path / "cut")[-1]
     assert newest == checkpoint_path(tmp_path / "cut", 5)
     done, resumed = run_training(tmp_path / "cut", config(init=init), resume=newest)
@@ -91,7 +97,9 @@ def test_a_second_signal_is_obeyed_at_once(tmp_path):
 def test_a_non_finite_loss_stops_before_the_update(tmp_path):
     with pytest.raises(TrainingError) as error:
         run_training(tmp_path, config(), poison=4)
-    assert str(error.value) == "the loss of step 5 is nan, no update was made; start over with a lower --lr (it is 0.005)"
+    assert (
+        str(error.value) == "the loss of step 5 is nan, no update was made; start over with a lower --lr (it is 0.005)"
+    )
     newest = checkpoints(tmp_path)[-1]
     assert newest.name == "0000004.pt"
     assert all(torch.isfinite(value).all() for value in read_checkpoint(newest)["backbone_state"].values())
@@ -105,12 +113,29 @@ def test_a_non_finite_loss_in_the_first_step_saves_nothing(tmp_path):
 
 def test_a_run_folder_holds_what_it_says(tmp_path):
     run_training(tmp_path, config(keep=2))
-    assert json.loads((tmp_path / "config.json").read_text()) == {**config(keep=2).to_dict(), "classes": CLASSES, "preprocessing": SPEC}
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        **config(keep=2).to_dict(),
+        "classes": CLASSES,
+        "preprocessing": SPEC,
+    }
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 9))
-    assert set(rows[0]) == {"step", "loss", "triplet", "ce@128", "ce@8", "ce@12", "ce@16", "lr", "images_per_s", "loader_wait"}
+    assert set(rows[0]) == {
+        "step",
+        "loss",
+        "triplet",
+        "ce@128",
+        "ce@8",
+        "ce@12",
+        "ce@16",
+        "lr",
+        "images_per_s",
+        "loader_wait",
+    }
     for row in rows:
-        assert row["loss"] == pytest.approx(sum(row[f"ce@{size}"] for size in (128, 8, 12, 16)) / 4 + row["triplet"], rel=1e-5)
+        assert row["loss"] == pytest.approx(
+            sum(row[f"ce@{size}"] for size in (128, 8, 12, 16)) / 4 + row["triplet"], rel=1e-5
+        )
         assert row["images_per_s"] > 0
         assert 0 <= row["loader_wait"] <= 1
     assert [path.name for path in checkpoints(tmp_path)] == ["0000006.pt", "0000008.pt"]
@@ -132,11 +157,15 @@ def test_the_learning_rate_follows_the_milestones(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["lr"] for row in rows] == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2 + [0.00005] * 2)
     reference = TrainConfig()
-    assert [reference.learning_rate(step) for step in (0, 39_999, 40_000, 60_000, 80_000)] == pytest.approx([0.1, 0.1, 0.01, 1e-3, 1e-4])
+    assert [reference.learning_rate(step) for step in (0, 39_999, 40_000, 60_000, 80_000)] == pytest.approx(
+        [0.1, 0.1, 0.01, 1e-3, 1e-4]
+    )
 
 
 def test_momentum_and_weight_decay_reach_every_parameter():
-    learner, optimiser = new_run(config(momentum=0.8, weight_decay=0.01), classes=CLASSES, preprocessing=SPEC, device="cpu")
+    learner, optimiser = new_run(
+        config(momentum=0.8, weight_decay=0.01), classes=CLASSES, preprocessing=SPEC, device="cpu"
+    )
     (group,) = optimiser.param_groups
     assert (group["momentum"], group["weight_decay"]) == (0.8, 0.01)
     assert len(group["params"]) == len(list(learner.parameters()))
@@ -158,7 +187,9 @@ def test_resuming_with_another_configuration_is_refused(tmp_path, changes, messa
 
 def test_more_steps_and_other_logging_may_be_asked_for_on_resume(tmp_path):
     run_training(tmp_path, config(steps=3))
-    done, _ = run_training(tmp_path, config(steps=5, log_every=2, save_every=1, keep=9), resume=checkpoints(tmp_path)[-1])
+    done, _ = run_training(
+        tmp_path, config(steps=5, log_every=2, save_every=1, keep=9), resume=checkpoints(tmp_path)[-1]
+    )
     assert done == 5
 
 

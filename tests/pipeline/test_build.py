@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -57,7 +59,11 @@ def test_every_bad_input_is_a_row_with_a_reason(vggface2, tmp_path, capsys):
     lines[place["n000002/0002_01"]] = '"n000002/0002_01",1,2,nan,4,5,6,7,8,9,10'
     lines[place["n000003/0001_01"]] = '"n000003/0001_01",' + ",".join(["50.0"] * 10)
     lines[place["n000003/0002_01"]] = '"n000003/0002_01",500,500,540,500,520,530,505,560,535,560'
-    lines += [lines[place["n000004/0001_01"]], '"../../etc/passwd",1,2,3,4,5,6,7,8,9,10', '"nofolder",1,2,3,4,5,6,7,8,9,10']
+    lines += [
+        lines[place["n000004/0001_01"]],
+        '"../../etc/passwd",1,2,3,4,5,6,7,8,9,10',
+        '"nofolder",1,2,3,4,5,6,7,8,9,10',
+    ]
     write_csv(vggface2, lines)
     build(build_options(vggface2, tmp_path / "out"))
     rows = rows_of(tmp_path / "out")
@@ -307,7 +313,7 @@ def test_a_killed_worker_is_told():
 
 
 ORPHANS = """
-import os, sys, time
+import sys
 from pipeline.executors import unordered_map
 from tests.pipeline.test_build import tell_and_wait
 list(unordered_map(tell_and_wait, [sys.argv[1]] * 2, executor="process", workers=2)) if __name__ == "__main__" else None
@@ -315,16 +321,17 @@ list(unordered_map(tell_and_wait, [sys.argv[1]] * 2, executor="process", workers
 
 
 def tell_and_wait(folder):
-    import time
-
-    open(os.path.join(folder, str(os.getpid())), "w").close()
+    Path(folder, str(os.getpid())).touch()
     time.sleep(60)
+
+
+def alive(pid):
+    command = Path(f"/proc/{pid}/cmdline")  # empty for a process that has ended and waits to be noticed
+    return command.exists() and bool(command.read_text())
 
 
 @pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_build(tmp_path):
-    import time
-
     script = tmp_path / "orphans.py"
     script.write_text(ORPHANS)
     told = tmp_path / "pids"
@@ -338,7 +345,7 @@ def test_workers_do_not_outlive_a_killed_build(tmp_path):
     assert len(workers) == 2
     parent.kill()
     parent.wait()
-    while any(os.path.exists(f"/proc/{pid}/cmdline") and open(f"/proc/{pid}/cmdline").read() for pid in workers):
+    while any(alive(pid) for pid in workers):
         assert time.monotonic() < deadline + 20, "workers are still alive"
         time.sleep(0.05)
 

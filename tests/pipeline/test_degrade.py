@@ -41,7 +41,8 @@ def test_exact_equals_pillow(images, size):
 def test_fast_is_close_on_faces(images, size):
     faces = images[:9]
     difference = np.abs(
-        degrade(torch.from_numpy(faces), size, "fast").numpy().astype(int) - np.stack([pillow_degraded(face, size) for face in faces])
+        degrade(torch.from_numpy(faces), size, "fast").numpy().astype(int)
+        - np.stack([pillow_degraded(face, size) for face in faces])
     )
     assert difference.max() <= 3
     assert (difference > 0).mean() < 0.01

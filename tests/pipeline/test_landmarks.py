@@ -30,7 +30,16 @@ def read(tmp_path, text, name="landmarks.csv"):
         f"n000001/0001_01.jpg,{NUMBERS}\n",
         f"{HEAD}\n n000001/0001_01 , 1.5 ,2,3,4,5,6,7,8,9,10.25\n",
     ],
-    ids=["quoted", "plain", "extension", "lower-case header", "split and CRLF", "BOM and blank line", "no header", "spaces"],
+    ids=[
+        "quoted",
+        "plain",
+        "extension",
+        "lower-case header",
+        "split and CRLF",
+        "BOM and blank line",
+        "no header",
+        "spaces",
+    ],
 )
 def test_variants_are_read_alike(tmp_path, text):
     table = read(tmp_path, text)
@@ -47,7 +56,12 @@ def test_several_files_follow_each_other(tmp_path):
         paths[-1].write_text(f"{HEAD}\n{name}1/a,{NUMBERS}\n{name}2/b,{NUMBERS}\n")
     table = read_landmarks(paths)
     assert table.keys.to_pylist() == ["train1/a", "train2/b", "test1/a", "test2/b"]
-    assert [table.place(row) for row in range(4)] == ["train.csv row 1", "train.csv row 2", "test.csv row 1", "test.csv row 2"]
+    assert [table.place(row) for row in range(4)] == [
+        "train.csv row 1",
+        "train.csv row 2",
+        "test.csv row 1",
+        "test.csv row 2",
+    ]
 
 
 def test_an_identity_may_be_called_test(tmp_path):

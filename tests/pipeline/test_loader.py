@@ -64,13 +64,17 @@ def test_pixels_are_the_stored_ones_flipped_and_degraded_as_pillow_does(index):
             assert np.array_equal(index.labels[draw.classes], batch.labels.numpy())
             for view, size in enumerate(batch.views):
                 for place in range(BATCH):
-                    pixels = cv2.imdecode(np.frombuffer(reader.image(int(draw.rows[view, place])), np.uint8), cv2.IMREAD_COLOR)
+                    pixels = cv2.imdecode(
+                        np.frombuffer(reader.image(int(draw.rows[view, place])), np.uint8), cv2.IMREAD_COLOR
+                    )
                     image = Image.fromarray(pixels[..., ::-1])
                     if draw.flips[view, place]:
                         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                         flipped += 1
                     if size != 128:
-                        image = image.resize((size, size), Image.Resampling.BICUBIC).resize((128, 128), Image.Resampling.BICUBIC)
+                        image = image.resize((size, size), Image.Resampling.BICUBIC).resize(
+                            (128, 128), Image.Resampling.BICUBIC
+                        )
                     assert np.array_equal(batch.images[view, place].numpy(), np.asarray(image))
                     compared += 1
     assert compared == 32
@@ -137,12 +141,15 @@ def test_a_damaged_image_stops_the_loader_by_name(index):
             byte = tar.read(1)
             tar.seek(-1, 1)
             tar.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(ShardError, match=r"shard-\d+\.tar: image n\d+/\d+_01 at byte \d+ is damaged"), Loader(
-        index, batch_size=BATCH, threads=1
-    ) as loader:
+    with (
+        pytest.raises(ShardError, match=r"shard-\d+\.tar: image n\d+/\d+_01 at byte \d+ is damaged"),
+        Loader(index, batch_size=BATCH, threads=1) as loader,
+    ):
         next(loader)
 
 
 def test_index_memory_is_small(shard_set):
     index = ShardIndex(shard_set)
-    assert sum(column.nbytes for column in (index.label, index.shard, index.offset, index.size, index.xxh3)) == 28 * len(index)
+    assert sum(
+        column.nbytes for column in (index.label, index.shard, index.offset, index.size, index.xxh3)
+    ) == 28 * len(index)

@@ -42,10 +42,15 @@ def test_rows_belong_to_their_identity():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 1000), st.integers(0, 1), st.sampled_from([1, 2, 4, 8]), st.integers(1, 9))
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 1000), st.integers(0, 1), st.sampled_from([1, 2, 4, 8]), st.integers(1, 9)
+)
 def test_ranks_share_the_global_batch(seed, epoch, step, world_size, views):
     whole = sampler(seed=seed, views=views)[0].draw(epoch, step)
-    parts = [sampler(seed=seed, views=views, rank=rank, world_size=world_size)[0].draw(epoch, step) for rank in range(world_size)]
+    parts = [
+        sampler(seed=seed, views=views, rank=rank, world_size=world_size)[0].draw(epoch, step)
+        for rank in range(world_size)
+    ]
     assert np.array_equal(np.concatenate([part.classes for part in parts]), whole.classes)
     assert np.array_equal(np.concatenate([part.rows for part in parts], axis=1), whole.rows)
     assert np.array_equal(np.concatenate([part.flips for part in parts], axis=1), whole.flips)
@@ -76,7 +81,9 @@ def test_a_permutation_is_one_and_moves_things():
 
 
 def test_impossible_batches_are_refused():
-    with pytest.raises(SamplerError, match="a batch of 30 distinct identities needs as many; there are 21: lower --batch-size"):
+    with pytest.raises(
+        SamplerError, match="a batch of 30 distinct identities needs as many; there are 21: lower --batch-size"
+    ):
         sampler(global_batch=30)
     with pytest.raises(SamplerError, match="a batch of 8 identities cannot be shared by 3 processes"):
         sampler(world_size=3)

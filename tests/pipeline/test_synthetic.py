@@ -27,14 +27,19 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(demo, tmp_p
     write_demo_data(tmp_path / "again", identities=9, images=2, seed=1)
     assert tree(tmp_path / "again") == tree(demo)
     write_demo_data(tmp_path / "other", identities=9, images=2, seed=2)
-    assert tree(tmp_path / "other")["VGGFace2/train/n000001/0001_01.jpg"] != tree(demo)["VGGFace2/train/n000001/0001_01.jpg"]
+    assert (
+        tree(tmp_path / "other")["VGGFace2/train/n000001/0001_01.jpg"]
+        != tree(demo)["VGGFace2/train/n000001/0001_01.jpg"]
+    )
 
 
 def test_vggface2_layout(demo):
     csvs = [demo / "VGGFace2" / "bb_landmark" / f"loose_landmark_{split}.csv" for split in ("train", "test")]
     assert all('"n0' in path.read_text().splitlines()[1] for path in csvs)
     keys = read_landmarks(csvs).keys.to_pylist()
-    on_disk = sorted(str(path.relative_to(path.parent.parent).with_suffix("")) for path in demo.glob("VGGFace2/t*/n*/*.jpg"))
+    on_disk = sorted(
+        str(path.relative_to(path.parent.parent).with_suffix("")) for path in demo.glob("VGGFace2/t*/n*/*.jpg")
+    )
     assert sorted(keys) == on_disk
     assert len(keys) == 18
     assert [path.name for path in (demo / "VGGFace2" / "test").iterdir()] == ["n000008"]

@@ -80,7 +80,9 @@ def test_an_index_that_disagrees_is_named(shard_set):
     table = pq.read_table(path)
     offsets = table["offset"].to_pylist()
     offsets[3] += 512
-    pq.write_table(table.set_column(table.column_names.index("offset"), table.schema.field("offset"), pa.array(offsets)), path)
+    pq.write_table(
+        table.set_column(table.column_names.index("offset"), table.schema.field("offset"), pa.array(offsets)), path
+    )
     problems = list(verify(shard_set))
     key = table["key"][3].as_py()
     assert any(f"{path}: offset of {key} is {offsets[3]}" in problem for problem in problems)
@@ -88,7 +90,9 @@ def test_an_index_that_disagrees_is_named(shard_set):
 
 def test_a_stray_shard_is_named(shard_set):
     (shard_set / "shard-000009.tar").write_bytes(b"")
-    assert list(verify(shard_set)) == [f"{shard_set}/shard-000009.tar: not part of this set (the manifest counts 4 shards)"]
+    assert list(verify(shard_set)) == [
+        f"{shard_set}/shard-000009.tar: not part of this set (the manifest counts 4 shards)"
+    ]
 
 
 def test_the_reader_refuses_damage_by_key(shard_set):
@@ -107,7 +111,10 @@ def test_the_reader_refuses_damage_by_key(shard_set):
 def test_the_reader_names_a_missing_shard(shard_set):
     index = ShardIndex(shard_set)
     (shard_set / f"shard-{index.shard[0]:06d}.tar").unlink()
-    with ShardReader(index) as reader, pytest.raises(ShardError, match="No such file or directory; run: python cli.py verify"):
+    with (
+        ShardReader(index) as reader,
+        pytest.raises(ShardError, match=r"No such file or directory; run: python cli\.py verify"),
+    ):
         reader.image(0)
 
 
