@@ -104,9 +104,15 @@ def test_pandas_reads_the_rows(shard_set):
 
 
 def test_an_exception_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ShardError, match="name too long"), ShardWriter(tmp_path, 0, "f") as writer:
-        for name in ("b", "x" * 200):
-            writer.add(Row(key=f"a/{name}", identity="a", label=0), b"jpeg")
+    good, bad = (Row(key=f"a/{name}", identity="a", label=0) for name in ("b", "x" * 200))
+
+    def write():
+        with ShardWriter(tmp_path, 0, "f") as writer:
+            writer.add(good, b"jpeg")
+            writer.add(bad, b"jpeg")
+
+    with pytest.raises(ShardError, match="name too long"):
+        write()
     assert list(tmp_path.iterdir()) == []
 
 
