@@ -229,9 +229,7 @@ def inspect(shards: Path, out: Path | None) -> None:
 @click.option(
     "--loader-threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads of the DALI loader."
 )
-def train(
-    shards: Path, out: Path | None, degrade: str, resume: str, device: str | None, loader_threads: int, **options: Any
-) -> None:
+def train(shards: Path, out: Path | None, resume: str, device: str | None, loader_threads: int, **options: Any) -> None:
     """Train a deep Siamese network; Ctrl-C saves, and the same command goes on."""
     from model.checkpoint import read_checkpoint
     from model.config import TrainConfig
@@ -241,7 +239,7 @@ def train(
     from shards.index import ShardIndex
 
     config = TrainConfig(**options)
-    device = device or default_device()
+    device = pick_device(device)
     run = out or data("runs", config.backbone)()
     index = ShardIndex(shards)
     start_from = find_resume(run, resume)
@@ -254,7 +252,7 @@ def train(
         batch_size=config.batch_size,
         views=config.views,
         seed=config.seed,
-        mode=degrade,  # type: ignore[arg-type]
+        mode=config.degrade,
         device=device,
         threads=loader_threads,
         resume=content["loader_state"] if content else None,
@@ -267,11 +265,13 @@ def train(
     click.echo(f"trained {done} steps: {run}", err=True)
 
 
-def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
+def pick_device(device: str | None) -> str:
+    """The asked-for device, by default ``cuda`` where there is one."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        _fail("--device cuda: this PyTorch sees no GPU; use --device cpu, or install a CUDA build of PyTorch")
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @main.group()
@@ -307,7 +307,7 @@ def qmul(
     backbone, spec, facts = load_backbone(checkpoint or newest_checkpoint(data("runs")()))
     if spec is None:
         click.echo("bare state dict: it states no preprocessing, the reference's is assumed", err=True)
-    embed = Embedder(backbone, device=device or default_device())
+    embed = Embedder(backbone, device=pick_device(device))
     result = bench_qmul(root, embed, stated=spec, checkpoint=facts, batch_size=batch_size)
     click.echo(print_table(result))
     if json_file:

@@ -6,6 +6,7 @@ Source: Cheng, Zhu & Gong, Surveillance face recognition challenge, 2018.
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ IMAGES = "verification_images"
 _DEPENDS_ON = ("size", "degradation", "color", "mean", "std")
 _FOLDS = 10
 _CURVE_POINTS = 100
+# what SciPy raises on damaged files, as found by damaging them
+_UNREADABLE = (OSError, ValueError, NotImplementedError, TypeError, LookupError, EOFError, MatReadError, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,15 +162,17 @@ def _pair_names(folder: Path, kind: str) -> np.ndarray:
         raise ProtocolError(f"{folder / variable}.mat: not found; expected the pair list of the verification protocol")
     try:
         content = scipy.io.loadmat(path)
-    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
+    except _UNREADABLE as error:
         raise ProtocolError(
-            f"{path}: not a readable MATLAB 5 file ({str(error).splitlines()[0][:80]}); restore it from the archive"
+            f"{path}: not a readable MATLAB 5 file ({(str(error).splitlines() or [''])[0][:80]}); restore it from the archive"
         ) from None
     if variable not in content:
         found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
         raise ProtocolError(f"{path}: holds {found}, expected the variable {variable}")
     cells = content[variable]
-    if cells.ndim != 2 or cells.shape[1] != 2 or not len(cells):
+    if cells.ndim == 2 and cells.shape[1] == 2 and len(cells) < _FOLDS:
+        raise ProtocolError(f"{path}: {len(cells)} pairs, the protocol's {_FOLDS} folds need at least as many")
+    if cells.ndim != 2 or cells.shape[1] != 2:
         raise ProtocolError(f"{path}: {variable} has shape {cells.shape}, expected (pairs, 2) cells of file names")
     return np.array([[_text(cell, path) for cell in row] for row in cells])
 

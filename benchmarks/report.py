@@ -43,7 +43,7 @@ def print_table(result: Result) -> str:
 def write_json(result: Result, path: Path) -> None:
     """Writes the result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+    path.write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 def write_report(result: Result, folder: Path) -> Path:

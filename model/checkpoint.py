@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from model.backbones.spherenet import recognise, spherenet
 
 FORMAT, VERSION = "lrfr-checkpoint", 1
 FOLDER = "checkpoints"
+_TEMPORARY_SUFFIX = ".partial"
+_REFERENCE_SIZE = 128  # px that the reference trains at
 
 
 class CheckpointError(Exception):
@@ -29,17 +33,32 @@ def checkpoint_path(run: Path, step: int) -> Path:
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as stream:
-        torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    for abandoned in path.parent.glob(f"*{_TEMPORARY_SUFFIX}"):  # of a killed run
+        abandoned.unlink()
+    with whole_file(path) as temporary:
+        torch.save({"format": FORMAT, "version": VERSION, **content}, temporary)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path that becomes ``path`` when the block ends well, durably, and disappears when it does not."""
+    temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
     try:
-        os.fsync(folder)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -64,7 +83,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: absent, damaged, of a newer version, or holding more than tensors and plain values.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: not found; name a checkpoint file with --checkpoint")
+        raise CheckpointError(f"{path}: not found; expected a checkpoint file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -126,6 +145,10 @@ def _from_bare(path: Path, state: dict[str, Any]) -> tuple[nn.Module, str]:
     if known is None:
         raise CheckpointError(f"{path}: {len(values)} tensors that fit no SphereNet (4, 10, 20, 36 or 64 layers)")
     depth, image_size, pooling = known
+    if image_size != _REFERENCE_SIZE:
+        raise CheckpointError(
+            f"{path}: spherenet{depth} for {image_size} px images; bare state dicts are read for {_REFERENCE_SIZE} px only"
+        )
     backbone = spherenet(depth, image_size=image_size, pooling=pooling)
     target = backbone.state_dict()
     if len(target) != len(values):

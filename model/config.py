@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from model.backbones import BACKBONES
 
@@ -17,6 +17,7 @@ class TrainConfig:
     """The defaults are the reference's settings (Lai & Lam, ICIP 2021).
 
     Attributes:
+        degrade: how views are made, ``fast`` or ``exact``; part of what a resumed run must repeat.
         init: ``pytorch`` as the reference, or ``data`` (see ``model.init``), which starts to learn much sooner.
         steps: updates in all.  batch_size: identities in a batch, each with one image a view.
         views: sizes the images are degraded to, px.
@@ -27,7 +28,8 @@ class TrainConfig:
     """
 
     backbone: str = "spherenet20"
-    init: str = "pytorch"
+    degrade: Literal["fast", "exact"] = "fast"
+    init: Literal["pytorch", "data"] = "pytorch"
     views: tuple[int, ...] = (128, 8, 12, 16)
     batch_size: int = 128
     steps: int = 100_000

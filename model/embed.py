@@ -12,11 +12,11 @@ from model.inputs import normalise, on_device
 class Embedder:
     """A callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised."""
 
-    def __init__(self, backbone: nn.Module, *, device: str = "cpu", mean: float = 0.5, std: float = 0.5) -> None:
+    def __init__(self, backbone: nn.Module, *, device: str = "cpu") -> None:
         self._backbone = on_device(backbone.eval(), device)
-        self._device, self._mean, self._std = device, mean, std
+        self._device = device
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)
+            inputs = normalise(torch.from_numpy(images).to(self._device))
             return self._backbone(inputs).float().cpu().numpy()

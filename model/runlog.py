@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from model.checkpoint import whole_file
+
 METRICS = "metrics.jsonl"
 
 
@@ -23,8 +25,9 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # imports slowly
 
         path = self._run / METRICS
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= self._start]
-        path.write_text("".join(line + "\n" for line in kept))
+        kept = "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= self._start)
+        with whole_file(path) as temporary:
+            temporary.write_text(kept)
         self._json = open(path, "a")
         self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
         self._since = self._began = time.monotonic()
@@ -61,7 +64,12 @@ class RunLog:
         )
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a JSON-lines file; a last line that a killed run left unfinished is not one."""
-    text = path.read_text() if path.exists() else ""
-    return text[: text.rfind("\n") + 1].splitlines()
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics file up to the first that a killed run left unfinished."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            rows.append({"step": 0, **json.loads(line)})
+        except (ValueError, TypeError):
+            break
+    return rows

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +17,7 @@ import torch
 from torch import nn
 
 from model.backbones import EMBEDDING_SIZE, build_backbone
-from model.checkpoint import checkpoint_path, checkpoints, save_checkpoint
+from model.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint, whole_file
 from model.config import TrainConfig, TrainingError
 from model.heads import AMSoftmax
 from model.init import initialise_from_data
@@ -65,13 +68,17 @@ def find_resume(run: Path, resume: str) -> Path | None:
     """The checkpoint to go on from: ``auto`` the run's newest if it has one, ``never`` none, else the named file.
 
     Raises:
-        TrainingError: ``never``, and the run folder holds checkpoints that a new run would mix with its own.
+        TrainingError: the run folder holds checkpoints that the run would mix with its own.
     """
     held = checkpoints(run)
     if resume == "never" and held:
         raise TrainingError(f"{run}: holds a run up to step {int(held[-1].stem)}; choose another --out, or delete it")
     if resume in ("auto", "never"):
         return held[-1] if held else None
+    if held and held[-1].resolve() != Path(resume).resolve():
+        raise TrainingError(
+            f"{run}: holds a run up to step {int(held[-1].stem)}; choose another --out to branch off {resume}"
+        )
     return Path(resume)
 
 
@@ -93,7 +100,14 @@ def restore(content: dict[str, Any], path: Path, learner: Learner, optimiser: to
     Raises:
         TrainingError: it belongs to another configuration, preprocessing or set of identities.
     """
+    if not is_ours(content):
+        raise TrainingError(
+            f"{path}: a bare state dict, without optimiser and loader state; --resume needs a checkpoint of this tool"
+        )
     learner.config.check_resumes(content["config"])
+    if content["config"]["steps"] != learner.config.steps:
+        was, now = content["config"]["steps"], learner.config.steps
+        print(f"--steps was {was}, now {now}: the learning rate's milestones move with it", file=sys.stderr)
     if content["preprocessing"] != learner.preprocessing:
         differing = [
             name for name, value in learner.preprocessing.items() if content["preprocessing"].get(name) != value
@@ -123,12 +137,14 @@ def train(
         the number of updates done in all; fewer than ``config.steps`` if it was stopped.
 
     Raises:
-        TrainingError: the loss is not finite; the weights of the step before are saved.
+        TrainingError: the loss is not finite, the weights of the step before are saved if they are;
+            or another process trains into ``run``.
     """
-    config, step = learner.config, start
-    _write_config(run, learner)
+    config, step, saved = learner.config, start, start
+    run.mkdir(parents=True, exist_ok=True)
     learner.train()
-    with RunLog(run, steps=config.steps, start=start) as log, StopSignals() as stop:
+    with locked(run), RunLog(run, steps=config.steps, start=start) as log, StopSignals() as stop:
+        _write_config(run, learner)
         state, stream = None, iter(batches)
         while step < config.steps and not stop.asked:
             asked = time.monotonic()
@@ -142,7 +158,7 @@ def train(
                 group["lr"] = lr
             loss, parts = learner(batch.images, batch.labels)
             if not torch.isfinite(loss):  # waits for the device: an update from such a loss would ruin the weights
-                if state is not None:
+                if step > saved and all(torch.isfinite(weight).all() for weight in learner.parameters()):
                     _save(run, step, learner, optimiser, state)
                 raise TrainingError(
                     f"the loss of step {step + 1} is {loss.item()}, no update was made; start over with a lower --lr (it is {lr:g})"
@@ -154,15 +170,18 @@ def train(
 
             if step % config.logged_every == 0 or step == config.steps:
                 log.write(step, {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": lr})
-            if step % config.save_every == 0 or step == config.steps or stop.asked:
+            if step % config.save_every == 0:
                 _save(run, step, learner, optimiser, state)
+                saved = step
+        if step > saved:
+            _save(run, step, learner, optimiser, state)
     return step
 
 
 def _write_config(run: Path, learner: Learner) -> None:
-    run.mkdir(parents=True, exist_ok=True)
     settings = {**learner.config.to_dict(), "classes": len(learner.head.weight), "preprocessing": learner.preprocessing}
-    (run / CONFIG).write_text(json.dumps(settings, indent=1) + "\n")
+    with whole_file(run / CONFIG) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def _save(run: Path, step: int, learner: Learner, optimiser: torch.optim.SGD, state: Any) -> None:
@@ -180,6 +199,19 @@ def _save(run: Path, step: int, learner: Learner, optimiser: torch.optim.SGD, st
     save_checkpoint(checkpoint_path(run, step), content)
     for old in checkpoints(run)[: -learner.config.keep]:
         old.unlink()
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Holds ``run`` for one process. Raises: TrainingError: another one trains into it."""
+    handle = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise TrainingError(f"{run}: another process is training here; wait for it, or choose another --out") from None
+    finally:
+        os.close(handle)
 
 
 class StopSignals:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,16 @@ from pipeline.landmarks import LandmarkError, read_landmarks
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.sources import SOURCES, find_image
-from shards.files import ShardError, digest, locked, read_record, remove_temporaries, write_record
+from shards.files import (
+    ShardError,
+    digest,
+    file_facts,
+    locked,
+    quick_digest,
+    read_record,
+    remove_temporaries,
+    write_record,
+)
 from shards.finish import describe, finish_set
 from shards.schema import FORMAT_VERSION, INDEX, MANIFEST, PLAN, STATUS_OK, Manifest, Preprocessing, shard_file
 from shards.writer import DONE_SUFFIX, Row, ShardWriter, done_record, member_stem
@@ -92,7 +100,7 @@ def build(options: BuildOptions) -> Manifest:
             records = {
                 shard: record for shard, record in records.items() if not any(map(record["statuses"].get, _RETRIED))
             }
-        finished = len(records) == len(plan.shards) and (options.out / MANIFEST).exists()
+        finished = len(records) == len(plan.shards) and _is_published(options.out)
         if not finished:
             _unpublish(options.out, len(plan.shards), records)
             write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
@@ -205,7 +213,7 @@ def _read_exclusions(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LandmarkError(f"{path}: {error}; expected one identity or identity/image a line") from None
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
@@ -215,7 +223,7 @@ def _fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
     """All that shapes the stored bytes, by name, so that a refusal can say what differs."""
     files: Sequence[Path] = (*options.landmarks, *([options.exclude] if options.exclude else []))
     try:
-        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+        hashes = [file_facts(path)["sha256"] for path in files]
     except OSError as error:
         raise LandmarkError(f"{error.filename}: {error.strerror}") from None
     return {
@@ -248,6 +256,14 @@ def _check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
         raise ShardError(
             f"{options.out}: holds a build with other {', '.join(different)}; choose another --out, or delete this one first"
         )
+
+
+def _is_published(out: Path) -> bool:
+    """True where index and manifest are there and belong together."""
+    try:
+        return quick_digest(out / INDEX) == Manifest.read(out).index_digest
+    except (ShardError, OSError):
+        return False
 
 
 def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:

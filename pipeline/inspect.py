@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.degrade import degrade
+from shards.files import write_bytes
 from shards.finish import describe
 from shards.index import ShardIndex, ShardReader
 from shards.schema import INDEX
@@ -68,7 +69,7 @@ def contact_sheet(root: Path, out: Path) -> Path:
     titles = ["identity", "HR", *(f"{px} px" for px in _SIZES[1:])]
     header = np.hstack([_label(title, 24, size) for title in titles])
     out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(out), np.vstack([header, *rows]))
+    write_bytes(out, cv2.imencode(".png", np.vstack([header, *rows]))[1].tobytes())
     return out
 
 

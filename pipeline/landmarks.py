@@ -65,7 +65,7 @@ def read_landmarks(paths: Sequence[Path]) -> LandmarkTable:
     for path in paths:
         start = total
         for block in _blocks(path):
-            keys.append(_clean_keys(block.column(0)))
+            keys.append(clean_keys(block.column(0)))
             points.append(_numbers(block, total, problems))
             total += block.num_rows
         files.append((path.name, total - start))
@@ -124,7 +124,8 @@ def _malformed_line(path: Path) -> str | None:
     return None
 
 
-def _clean_keys(column: pa.Array) -> pa.Array:
+def clean_keys(column: pa.Array) -> pa.Array:
+    """Names as keys: without white space around them, image extension and ``train/`` or ``test/`` prefix."""
     suffixes = "|".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
     keys = pc.utf8_trim_whitespace(column)
     keys = pc.replace_substring_regex(keys, rf"(?i)\.({suffixes})$", "")

@@ -69,7 +69,7 @@ class Loader:
             SamplerError: the batch does not fit the data or the ranks, or ``resume`` belongs to another stream.
         """
         self._index, self._views, self._mode = index, tuple(views), mode
-        self._device, self._threads = torch.device(device), threads
+        self._device, self._threads = _one_device(device), threads
         start = LoaderState(
             seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
         )
@@ -84,19 +84,23 @@ class Loader:
         return self._consumed
 
     def __enter__(self) -> Loader:
+        self._drawn = self._consumed  # what an earlier use had decoded ahead is decoded again
+        self._pending.clear()
+        self._held: tuple[Any, torch.cuda.Event] | None = None
         share = self._consumed.global_batch // self._sampler.world_size
         self._pipe = _decoder(
             source=self._feed,
             decode_on="mixed" if self._device.type == "cuda" else "cpu",
             batch_size=share * len(self._views),
             num_threads=self._threads,
-            device_id=(self._device.index or 0) if self._device.type == "cuda" else None,
+            device_id=self._device.index,
             prefetch_queue_depth=_PREFETCH,
         )
         self._pipe.build()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._release()
         del self._pipe  # stops its threads
         self._reader.close()
 
@@ -105,16 +109,32 @@ class Loader:
 
     def __next__(self) -> Batch:
         """The next batch. Raises: ShardError: an image is damaged; the line names shard and key."""
+        self._release()
         (decoded,) = self._pipe.run()
         draw = self._pending.popleft()
         size = self._index.manifest.preprocessing.size
-        images = _to_torch(decoded).reshape(len(self._views), -1, size, size, 3)
+        images = self._copy(decoded).reshape(len(self._views), -1, size, size, 3)
         for view, target in enumerate(self._views):
             if target != size:
                 images[view] = degrade(images[view], target, self._mode)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
         labels = torch.from_numpy(self._index.labels[draw.classes].astype(np.int64)).to(self._device)
         return Batch(images=images, labels=labels, views=self._views, state=self._consumed)
+
+    def _copy(self, decoded: Any) -> torch.Tensor:
+        """A tensor of its own from a DALI output, whose buffer DALI uses again for a later batch."""
+        images = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).clone()
+        if images.is_cuda:
+            # The copy is only queued, behind the step before: DALI must not have its buffer back until it is done.
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream(images.device))
+            self._held = (decoded, copied)
+        return images
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held[1].synchronize()
+            self._held = None
 
     def _feed(self) -> tuple[np.ndarray, np.ndarray]:
         """DALI asks for the JPEGs and flips of one batch, ahead of ``__next__``."""
@@ -137,7 +157,9 @@ def _decoder(source: Any, decode_on: str) -> Any:
     return fn.flip(images, horizontal=flips, vertical=0)
 
 
-def _to_torch(decoded: Any) -> torch.Tensor:
-    """A tensor of its own from a DALI output, whose buffer is used again for a later batch."""
-    tensor = decoded.as_tensor()
-    return torch.utils.dlpack.from_dlpack(tensor).clone()
+def _one_device(name: str) -> torch.device:
+    """``cuda`` means torch's current GPU, for DALI and for the labels alike."""
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device

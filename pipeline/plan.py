@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.landmarks import LandmarkTable
+from pipeline.landmarks import LandmarkTable, clean_keys
 from pipeline.sampler import permutation
 
 _SPREAD_SEED = 0
@@ -99,11 +99,14 @@ def _bad_rows(table: LandmarkTable) -> dict[int, tuple[str, str]]:
     for row in np.flatnonzero(~well_formed.to_numpy(zero_copy_only=False)).tolist():
         rejected[row] = ("bad-key", "the name is not identity/image")
     codes = table.keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    _, first = np.unique(codes, return_index=True)
-    repeated = np.ones(len(codes), bool)
-    repeated[first] = False
+    usable = np.ones(len(codes), bool)
+    usable[list(rejected)] = False
+    order = np.argsort(~usable, kind="stable")  # of several rows with one key, the first usable one counts
+    chosen = order[np.unique(codes[order], return_index=True)[1]]
+    repeated = usable.copy()
+    repeated[chosen] = False
     for row in np.flatnonzero(repeated).tolist():
-        rejected[row] = ("duplicate-key", f"NAME_ID given before, in {table.place(int(first[codes[row]]))}")
+        rejected[row] = ("duplicate-key", f"NAME_ID given before, in {table.place(int(chosen[codes[row]]))}")
     return rejected
 
 
@@ -112,7 +115,7 @@ def _exclude(
 ) -> list[str]:
     if not exclude:
         return []
-    wanted = pa.array(exclude, pa.string())
+    wanted = clean_keys(pa.array(exclude, pa.string()))
     hit = pc.or_(pc.is_in(keys, wanted), pc.is_in(identities, wanted)).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(hit).tolist():
         rejected.setdefault(row, ("excluded", "named by the exclusion list"))

@@ -38,7 +38,7 @@ def finish_set(
     images = statuses[STATUS_OK]
     if images == 0:
         raise ShardError(
-            f"{root}: no image could be stored ({describe(statuses)}); is --root the folder that the landmarks describe?"
+            f"{root}: no image could be stored ({describe(statuses)}); give the --root that they lie in and another --out"
         )
     _write_index(root, len(records), identities, images)
     names = [INDEX, *(shard_file(record["shard"], DONE_SUFFIX) for record in records)]

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.files import ShardError
+from shards.files import ShardError, quick_digest
 from shards.schema import INDEX, Manifest, shard_file
+
+_OTHER_FILES = 512  # descriptors left to everybody else
 
 
 class ShardIndex:
@@ -29,15 +31,13 @@ class ShardIndex:
         self.root, self.manifest = root, Manifest.read(root)
         path = root / INDEX
         try:
+            if quick_digest(path) != self.manifest.index_digest:
+                raise ShardError(
+                    f"{path}: is not the index that the manifest names; run: python cli.py verify --full {root}"
+                )
             table = pq.read_table(path, columns=["label", "shard", "offset", "size", "xxh3"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ShardError(
-                f"{path}: cannot be read ({str(error).splitlines()[0]}); run: python cli.py verify {root}"
-            ) from None
-        if table.num_rows != self.manifest.images:
-            raise ShardError(
-                f"{path}: {table.num_rows} rows, the manifest says {self.manifest.images}; run: python cli.py verify {root}"
-            )
+        except OSError as error:
+            raise ShardError(f"{path}: {error.strerror or error}; run: python cli.py verify {root}") from None
         self.label, self.shard, self.offset, self.size, self.xxh3 = (column.to_numpy() for column in table.columns)
         self.labels, self.first, self.count = np.unique(self.label, return_index=True, return_counts=True)
 
@@ -61,7 +61,7 @@ class ShardReader:
     def __init__(self, index: ShardIndex) -> None:
         self._index = index
         self._handles: dict[int, int] = {}
-        _allow_open_files(index.manifest.shards)
+        self._limit = _allow_open_files(index.manifest.shards)
 
     def __enter__(self) -> ShardReader:
         return self
@@ -102,6 +102,8 @@ class ShardReader:
 
     def _handle(self, shard: int) -> int:
         if shard not in self._handles:
+            if len(self._handles) >= self._limit:
+                os.close(self._handles.pop(next(iter(self._handles))))
             path = self._index.root / shard_file(shard, "tar")
             try:
                 handle = os.open(path, os.O_RDONLY)
@@ -112,10 +114,11 @@ class ShardReader:
         return self._handles[shard]
 
 
-def _allow_open_files(shards: int) -> None:
+def _allow_open_files(wanted: int) -> int:
+    """Raises this process's limit so that ``wanted`` shards can be open; returns how many really can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = shards + 512
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-        )
+    need = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < need:
+        soft = need if hard == resource.RLIM_INFINITY else min(need, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - _OTHER_FILES), 1)

@@ -42,8 +42,9 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
         index = None
     if index is not None and index.num_rows != manifest.images:
         yield f"{root / INDEX}: {index.num_rows} rows, the manifest says {manifest.images} images"
+    parts = [None] * manifest.shards if index is None else _by_shards(index, manifest.shards)
     for shard in range(manifest.shards):
-        yield from _check_shard(root, shard, manifest, _of_shard(index, shard) if index is not None else None, full)
+        yield from _check_shard(root, shard, manifest, parts[shard], full)
         on_shard()
     known = {shard_file(shard, suffix) for shard in range(manifest.shards) for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
     for path in sorted(root.glob("shard-*")):
@@ -160,9 +161,9 @@ def _by_shard(table: pa.Table) -> pa.Table:
     )
 
 
-def _of_shard(index: pa.Table, shard: int) -> pa.Table:
-    low, high = np.searchsorted(index["shard"].to_numpy(), (shard, shard + 1))
-    return index.slice(low, high - low)
+def _by_shards(index: pa.Table, shards: int) -> list[pa.Table]:
+    bounds = np.searchsorted(index["shard"].to_numpy(), np.arange(shards + 1))
+    return [index.slice(low, high - low) for low, high in zip(bounds, bounds[1:], strict=False)]
 
 
 def _first_line(error: BaseException) -> str:

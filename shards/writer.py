@@ -76,11 +76,10 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         self._tar_path = self._stack.enter_context(whole_file(self._root / shard_file(self._shard, "tar")))
-        self._tar = open(self._tar_path, "wb")
+        self._tar = self._stack.enter_context(open(self._tar_path, "wb"))
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._tar.close()
         self._stack.__exit__(*error)
 
     def add(self, row: Row, jpeg: bytes | None = None) -> None:
@@ -110,8 +109,7 @@ class ShardWriter:
     def commit(self) -> dict[str, Any]:
         """Makes the shard appear: tar, index, rows, then the done record, which it returns."""
         self._tar.write(bytes(2 * _BLOCK))
-        self._tar.close()
-        self._stack.close()  # the tar takes its name
+        self._stack.close()  # the tar is closed and takes its name
         write_bytes(self._path("idx"), f"v1.2 {len(self._index)}\n".encode() + "".join(self._index).encode())
         table = pa.table(self._columns, schema=ROW_SCHEMA)
         with whole_file(self._path("parquet")) as temporary:

@@ -155,7 +155,7 @@ def test_expected_failures_are_one_line(run, tmp_path, shard_set):
         f"Error: {tmp_path}/runs: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint"
     )
     assert error_of(run("bench", "qmul", "--checkpoint", "none.pt")) == (
-        "Error: none.pt: not found; name a checkpoint file with --checkpoint"
+        "Error: none.pt: not found; expected a checkpoint file"
     )
 
 
@@ -183,9 +183,16 @@ def test_demo_data_never_overwrites_a_user_s_files(run, tmp_path):
     assert (tmp_path / "VGGFace2" / "mine.jpg").read_text() == "precious"
 
 
-def test_a_full_disk_is_one_line(shard_set, run):
+def test_a_folder_that_cannot_be_written_is_one_line(shard_set, run):
     process = run("inspect", shard_set, "--out", "/proc/none/sheet.png")
     assert error_of(process).startswith("Error: /proc/none")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(shard_set, run):
+    assert error_of(run("train", "--shards", shard_set, "--backbone", "spherenet4", "--device", "cuda")) == (
+        "Error: --device cuda: this PyTorch sees no GPU; use --device cpu, or install a CUDA build of PyTorch"
+    )
 
 
 def test_a_missing_landmark_file_names_the_alternatives(run, tmp_path):

@@ -202,7 +202,11 @@ def first_image(root):
             "positive_pairs_names has shape (2, 3), expected (pairs, 2) cells of file names",
         ),
         (
-            lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((2, 2))}),
+            lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((9, 2))}),
+            "9 pairs, the protocol's 10 folds need at least as many",
+        ),
+        (
+            lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((20, 2))}),
             "a cell holds float64 of size 1, expected one file name",
         ),
         (lambda root: shutil.rmtree(root / TEST_SET / "verification_images"), "verification_images: not found"),
@@ -220,6 +224,23 @@ def test_bad_data_gives_one_line(root, damage, message):
         score(root)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_compressed_mat_file_gives_one_line_wherever_it_is_damaged(root):
+    content = scipy.io.loadmat(mat(root))["positive_pairs_names"]
+    scipy.io.savemat(mat(root), {"positive_pairs_names": content}, do_compression=True)
+    good = mat(root).read_bytes()
+    damaged = [good[:cut] for cut in range(130, len(good), 7)]
+    damaged += [good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :] for at in range(128, len(good), 7)]
+    assert len(damaged) > 50
+    refused = 0
+    for data in damaged:
+        mat(root).write_bytes(data)
+        try:
+            read_pairs(root)
+        except ProtocolError:
+            refused += 1
+    assert refused > 0.9 * len(damaged)
 
 
 def test_embeddings_that_are_not_finite_are_refused(root):

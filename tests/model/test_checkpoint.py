@@ -85,7 +85,7 @@ class Hostile:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "not found; name a checkpoint file with --checkpoint"),
+        (lambda path: path.unlink(), "not found; expected a checkpoint file"),
         (truncate, "damaged or not a checkpoint"),
         (lambda path: path.write_bytes(b""), "damaged or not a checkpoint"),
         (lambda path: path.write_bytes(b"hello"), "damaged or not a checkpoint"),
@@ -93,6 +93,10 @@ class Hostile:
         (lambda path: torch.save({"a": 1}, path), "neither a checkpoint of this tool nor a bare state dict"),
         (lambda path: torch.save({}, path), "neither a checkpoint of this tool nor a bare state dict"),
         (lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path), "2 tensors that fit no SphereNet"),
+        (
+            lambda path: torch.save(spherenet(4, image_size=112).state_dict(), path),
+            "spherenet4 for 112 px images; bare state dicts are read for 128 px only",
+        ),
         (lambda path: ours(path, version=99), "checkpoint version 99, this tool reads 1"),
         (lambda path: ours(path, backbone="vit"), "backbone 'vit' is unknown"),
         (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
@@ -134,6 +138,7 @@ def test_an_interrupted_save_keeps_the_file_before_it(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="power cut"):
         save_checkpoint(path, {"step": 2})
     assert read_checkpoint(path)["step"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
 
 
 def test_the_newest_checkpoint_of_all_runs(tmp_path):

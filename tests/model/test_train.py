@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 
 from model.checkpoint import checkpoint_path, checkpoints, read_checkpoint, save_checkpoint
 from model.config import TrainConfig, TrainingError
-from model.train import find_resume, new_run, restore, train
+from model.train import find_resume, locked, new_run, restore, train
 
 CLASSES = 6
 SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
@@ -76,13 +75,13 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, capsys):
+    before = signal.getsignal(number)
     done, _ = run_training(tmp_path, config(), at_batch={1: lambda: os.kill(os.getpid(), number)})
     assert done == 2
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
     assert read_checkpoint(checkpoints(tmp_path)[0])["loader_state"] == {"step": 2}
     assert "stopping after this step" in capsys.readouterr().err
-    assert signal.getsignal(number) is not None
-    assert threading.current_thread() is threading.main_thread()
+    assert signal.getsignal(number) is before
 
 
 def test_a_second_signal_is_obeyed_at_once(tmp_path):
@@ -176,6 +175,7 @@ def test_momentum_and_weight_decay_reach_every_parameter():
     [
         ({"lr": 0.2}, "lr was 0.05 when this run started, now it is 0.2; choose another --out for a new run"),
         ({"batch_size": 2}, "batch_size was 3"),
+        ({"degrade": "exact"}, "degrade was fast"),
         ({"backbone": "spherenet10"}, "backbone was spherenet4"),
     ],
 )
@@ -211,8 +211,12 @@ def test_find_resume(tmp_path):
     for step in (5, 20):
         save_checkpoint(checkpoint_path(tmp_path, step), {"step": step})
     (tmp_path / "checkpoints" / "0000030.pt.partial").write_bytes(b"half")
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000005.pt", "0000020.pt"]
     assert find_resume(tmp_path, "auto") == checkpoint_path(tmp_path, 20)
-    assert find_resume(tmp_path, "elsewhere.pt").name == "elsewhere.pt"
+    assert find_resume(tmp_path, str(checkpoint_path(tmp_path, 20))) == checkpoint_path(tmp_path, 20)
+    assert find_resume(tmp_path / "new", "elsewhere.pt").name == "elsewhere.pt"
+    with pytest.raises(TrainingError, match="holds a run up to step 20; choose another --out to branch off"):
+        find_resume(tmp_path, str(checkpoint_path(tmp_path, 5)))
     with pytest.raises(TrainingError, match="holds a run up to step 20; choose another --out, or delete it"):
         find_resume(tmp_path, "never")
 
@@ -239,6 +243,30 @@ def test_a_metrics_line_that_a_killed_run_left_unfinished_is_dropped(tmp_path):
         stream.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
     run_training(tmp_path, config(steps=5), resume=checkpoints(tmp_path)[-1])
     assert sorted(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+def test_a_bare_state_dict_is_not_resumed_from(tmp_path):
+    learner, optimiser = new_run(config(), classes=CLASSES, preprocessing=SPEC, device="cpu")
+    with pytest.raises(TrainingError, match="a bare state dict, without optimiser and loader state"):
+        restore(learner.backbone.state_dict(), tmp_path / "net.pth", learner, optimiser)
+
+
+def test_two_processes_do_not_train_into_one_run(tmp_path):
+    with locked(tmp_path), pytest.raises(TrainingError, match="another process is training here"):
+        run_training(tmp_path, config())
+
+
+def test_ruined_weights_are_not_saved(tmp_path):
+    settings = config(save_every=2)
+    learner, optimiser = new_run(settings, classes=CLASSES, preprocessing=SPEC, device="cpu")
+
+    def ruin():
+        with torch.no_grad():
+            learner.backbone[0].weight.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match="the loss of step 4 is nan"):
+        train(Stream(at_batch={3: ruin}), learner, optimiser, tmp_path)
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
 
 
 def test_training_learns(tmp_path):

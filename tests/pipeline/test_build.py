@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
 from pipeline.executors import WorkerError, unordered_map
 from pipeline.landmarks import LandmarkError
@@ -94,10 +95,12 @@ def test_every_bad_input_is_a_row_with_a_reason(vggface2, tmp_path, capsys):
 
 def test_crops_are_aligned_to_the_template(vggface2, tmp_path):
     build(build_options(vggface2, tmp_path / "out"))
-    for row in rows_of(tmp_path / "out"):
-        matrix, landmarks = np.reshape(row["matrix"], (2, 3)), np.reshape(row["landmarks"], (5, 2))
-        eyes = (landmarks[:2] @ matrix[:, :2].T + matrix[:, 2]).mean(0)
-        np.testing.assert_allclose(eyes, (54.8, 59.0), atol=9)
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 45
+    for row in rows:
+        landmarks = np.reshape(row["landmarks"], (5, 2))
+        expected = fit_similarity(landmarks[None], template_points("seed", 128))[0][0]
+        np.testing.assert_allclose(np.reshape(row["matrix"], (2, 3)), expected, rtol=1e-5, atol=1e-4)
         assert row["eye_distance"] == pytest.approx(np.linalg.norm(landmarks[1] - landmarks[0]), rel=1e-5)
         assert (row["width"], row["height"]) == (120, 150)
 
@@ -127,7 +130,7 @@ def test_train_and_test_are_merged_and_labels_follow_sorted_identities(vggface2,
 
 def test_exclusion_and_min_images(vggface2, tmp_path, capsys):
     exclude = tmp_path / "exclude.txt"
-    exclude.write_text("# people of the test sets\nn000001\nn000002/0001_01\nn999999\n")
+    exclude.write_text("\ufeff# people of the test sets\nn000001\ntrain/n000002/0001_01.jpg\nn999999\n")
     for number in (2, 3, 4, 5):
         lines = [line for line in csv_lines(vggface2) if f"n000009/{number:04d}" not in line]
         write_csv(vggface2, lines)
@@ -159,6 +162,22 @@ def test_any_folder_of_identities_whatever_extension_and_case(painted, tmp_path)
     assert list(verify(tmp_path / "out", full=True)) == []
 
 
+def test_of_several_rows_of_one_key_the_first_usable_one_counts(vggface2, tmp_path):
+    lines = csv_lines(vggface2)
+    key, _, numbers = lines[1].partition(",")
+    lines[1] = f"{key},,2,3,4,5,6,7,8,9,10"
+    write_csv(vggface2, [*lines, f"{key},{numbers}", f"{key},{numbers}"])
+    build(build_options(vggface2, tmp_path / "out"))
+    mine = sorted(
+        (row["status"], row["error_message"]) for row in rows_of(tmp_path / "out") if f'"{row["key"]}"' == key
+    )
+    assert mine == [
+        ("bad-landmarks", "P1X is missing"),
+        ("duplicate-key", "NAME_ID given before, in loose_landmark_train.csv row 46"),
+        ("ok", None),
+    ]
+
+
 def test_grey_and_transparent_images_are_stored_as_rgb(vggface2, tmp_path):
     picture = Image.open(image(vggface2, "n000001/0001_01"))
     picture.convert("L").save(image(vggface2, "n000001/0001_01"))
@@ -186,6 +205,7 @@ def counted(*names):
     left[0] -= 1
     replace(*names)
 os.replace = counted
+from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
 from tests.conftest import build_options
 build(build_options(Path(sys.argv[1]), Path(sys.argv[2])))
@@ -223,6 +243,16 @@ def test_resuming_keeps_committed_shards(vggface2, tmp_path):
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*.tar")}
     assert sorted(name for name in before if before[name] != after[name]) == ["shard-000001.tar", "shard-000002.tar"]
     assert list(verify(out, full=True)) == []
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "manifest.json"])
+def test_a_lost_index_or_manifest_is_written_again(vggface2, tmp_path, name):
+    out = tmp_path / "out"
+    build(build_options(vggface2, out))
+    before = contents(out)
+    (out / name).unlink()
+    build(build_options(vggface2, out))
+    assert contents(out) == before
 
 
 def test_a_complete_set_is_left_alone(vggface2, tmp_path, capsys):
@@ -287,7 +317,9 @@ def test_a_folder_of_something_else_is_refused(vggface2, tmp_path):
 
 def test_a_wrong_root_says_so_at_the_end(vggface2, tmp_path):
     (tmp_path / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(ShardError, match=r"no image could be stored \(45 missing-file\); is --root the folder"):
+    with pytest.raises(
+        ShardError, match=r"no image could be stored \(45 missing-file\); give the --root that they lie in"
+    ):
         build(build_options(tmp_path / "empty", tmp_path / "out", landmarks=(vggface2 / CSV,)))
 
 

@@ -123,6 +123,34 @@ def test_a_saved_state_goes_on_with_the_same_batches_on_any_number_of_ranks(inde
     assert_same(globally(rest), alone[consumed:])
 
 
+def test_a_loader_used_twice_goes_on_where_it_stopped(index):
+    """What DALI had decoded ahead in the first use must not meet the labels of the second."""
+    alone = globally([take(index, STEPS)])
+    loader = Loader(index, batch_size=BATCH, threads=1)
+    batches = []
+    for count in (2, STEPS - 2):
+        with loader:
+            batches += [next(loader) for _ in range(count)]
+    assert_same(globally([batches]), alone)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_batches(index):
+    """nvJPEG and libjpeg may differ by a level or two; behind a queue of work no buffer is used again too early."""
+    expected = globally([take(index, STEPS, mode="exact")])
+    busy = torch.randn(4096, 4096, device="cuda")
+    batches = []
+    with Loader(index, batch_size=BATCH, device="cuda", mode="exact") as loader:
+        for _ in range(STEPS):
+            for _ in range(20):
+                busy = busy @ busy / 64
+            batches.append(next(loader))
+    for (images, labels), batch in zip(expected, batches, strict=True):
+        assert batch.images.device == batch.labels.device
+        assert torch.equal(labels, batch.labels.cpu())
+        assert (images.int() - batch.images.cpu().int()).abs().float().mean() < 1.0
+
+
 def test_a_state_of_other_shards_is_refused(index):
     saved = take(index, 1)[0].state.to_dict()
     with pytest.raises(SamplerError, match="loader state: index_digest was"):

@@ -118,6 +118,21 @@ def test_the_reader_names_a_missing_shard(shard_set):
         reader.image(0)
 
 
+def test_an_index_that_is_not_the_manifest_s_is_not_read(shard_set):
+    flip(shard_set / "index.parquet", 900)
+    with pytest.raises(ShardError, match=r"index\.parquet: is not the index that the manifest names"):
+        ShardIndex(shard_set)
+
+
+def test_more_shards_than_open_files_are_read(shard_set, monkeypatch):
+    monkeypatch.setattr("shards.index._allow_open_files", lambda wanted: 2)
+    index = ShardIndex(shard_set)
+    with ShardReader(index) as reader:
+        for _ in range(2):
+            assert all(reader.image(row)[:2] == b"\xff\xd8" for row in range(len(index)))
+        assert len(reader._handles) <= 2
+
+
 def test_an_unfinished_build_is_not_a_set(shard_set):
     (shard_set / "manifest.json").unlink()
     with pytest.raises(ShardError, match="an unfinished build: run build-shards again to resume it"):
