@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io.matlab import MatReadError
 
 from benchmarks.metrics import bootstrap_intervals, fold_accuracies, roc_curve
-from benchmarks.runner import Embed, ProtocolError, Result, check_preprocessing, embed_files, find_entry
+from benchmarks.runner import Embed, ProtocolError, Result, check_preprocessing, data_label, embed_files, find_entry
 
 FALSE_ACCEPT_RATES = (0.3, 0.1, 0.01, 0.001)
 TEST_SET = "Face_Verification_Test_Set"
@@ -118,6 +118,7 @@ def bench_qmul(
     band = [intervals.pop(f"curve {point}") for point in range(len(grid))]
     return Result(
         benchmark="qmul",
+        data=data_label(root),
         metrics={
             **{f"tar@far={far:g}": roc.tar_at(far) for far in FALSE_ACCEPT_RATES},
             "auc": roc.auc,

@@ -102,7 +102,7 @@ def plot_roc(result: Result, path: Path) -> None:
         xlabel="false accept rate (FAR)",
         ylabel="true accept rate (TAR)",
     )
-    axes.set_title("QMUL-SurvFace verification")
+    axes.set_title(f"QMUL-SurvFace verification\n{result.data}", fontsize=10)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="upper left", fontsize=8)
@@ -114,5 +114,5 @@ def _scored(result: Result) -> str:
     counts, metrics = result.counts, result.metrics
     return (
         f"{counts['pairs']:,} pairs ({counts['genuine']:,} genuine) of {counts['images']:,} images, each embedded once; "
-        f"accuracy {100 * metrics['accuracy']:.2f} +- {100 * metrics['std']:.2f} % over 10 folds"
+        f"accuracy {100 * metrics['accuracy']:.2f} +- {100 * metrics['std']:.2f} % over 10 folds; data: {result.data}"
     )

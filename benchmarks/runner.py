@@ -13,6 +13,7 @@ import PIL
 from PIL import Image
 
 from pipeline.progress import Progress
+from pipeline.synthetic import GENERATED_MARKER
 from shards.files import ShardError
 from shards.schema import Preprocessing
 
@@ -29,12 +30,14 @@ class Result:
     """What a benchmark found; figures are fractions.
 
     Attributes:
+        data: the folder that was scored, and what is known of it.
         metrics: figures by name.  intervals: their 95 % intervals.  counts: sizes of what was scored.
         checkpoint: what was judged.  preprocessing: how its images were prepared.
         curve: FAR, TAR and the interval of TAR, for pictures.
     """
 
     benchmark: str
+    data: str
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     counts: dict[str, int]
@@ -46,6 +49,11 @@ class Result:
         """The result as JSON-able fields, with the versions that it depends on."""
         versions = {"python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__}
         return {**dataclasses.asdict(self), "versions": versions}
+
+
+def data_label(root: Path) -> str:
+    """``data/QMUL-SurvFace (generated faces)``: so that nobody takes scores on painted faces for others."""
+    return f"{root} (generated faces)" if (root / GENERATED_MARKER).exists() else str(root)
 
 
 def find_entry(folder: Path, name: str) -> Path | None:

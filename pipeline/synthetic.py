@@ -19,7 +19,7 @@ from pipeline.landmarks import HEADER
 from pipeline.painter import paint
 from pipeline.progress import Progress
 
-_MARKER = "generated.json"  # tells generated data from a user's own
+GENERATED_MARKER = "generated.json"  # tells generated data from a user's own
 _TEST_SPLIT = 8  # every eighth training identity lies in VGGFace2's test folder
 _FIRST_TEST_PERSON = 1_000_000  # people of the benchmarks are never people of the training set
 _SURVEILLANCE_EYES = (5.0, 12.0)  # px between the eyes
@@ -63,7 +63,7 @@ def write_demo_data(out: Path, *, identities: int, images: int, seed: int) -> No
 def _write_whole(folder: Path, options: DemoOptions, write: Callable[[Path, DemoOptions], None]) -> None:
     marker = json.dumps(dataclasses.asdict(options), sort_keys=True) + "\n"
     if folder.exists():
-        found = (folder / _MARKER).read_text() if (folder / _MARKER).exists() else None
+        found = (folder / GENERATED_MARKER).read_text() if (folder / GENERATED_MARKER).exists() else None
         if found == marker:
             return
         what = "generated with other options" if found else "not generated data"
@@ -72,7 +72,7 @@ def _write_whole(folder: Path, options: DemoOptions, write: Callable[[Path, Demo
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial, options)
-    (partial / _MARKER).write_text(marker)
+    (partial / GENERATED_MARKER).write_text(marker)
     os.replace(partial, folder)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from pipeline.build import BuildOptions, build
 from pipeline.faces import sample_identity, sample_shot
@@ -26,6 +27,13 @@ if "LRFR_GOLDEN" not in os.environ:
     collect_ignore_glob.append("real/test_golden.py")
 if not {"LRFR_REAL_DATA", "LRFR_GOLDEN"} <= set(os.environ):
     collect_ignore_glob.append("real/test_end_to_end.py")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of a GPU, or of there being none, are left out where they do not apply."""
+    wrong = "no_gpu" if torch.cuda.is_available() else "gpu"
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(wrong)])
+    items[:] = [item for item in items if not item.get_closest_marker(wrong)]
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(shard_set, run):
     assert error_of(process).startswith("Error: /proc/none")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.no_gpu
 def test_a_gpu_that_is_not_there_is_one_line(shard_set, run):
     assert error_of(run("train", "--shards", shard_set, "--backbone", "spherenet4", "--device", "cuda")) == (
         "Error: --device cuda: this PyTorch sees no GPU; use --device cpu, or install a CUDA build of PyTorch"

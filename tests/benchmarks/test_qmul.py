@@ -113,11 +113,17 @@ def test_the_result_as_json_and_report(root, tmp_path):
     assert content["metrics"] == result.metrics
     assert content["preprocessing"] == Preprocessing().to_dict()
     assert content["checkpoint"] == FACTS
+    assert content["data"] == str(root)
     text = path.read_text()
     assert f"{100 * result.metrics['auc']:.2f}" in text
     assert "![ROC](qmul-roc.png)" in text
     with Image.open(tmp_path / "report" / "qmul-roc.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_generated_faces_are_called_so(root):
+    (root / "generated.json").write_text("{}")
+    assert f"data: {root} (generated faces)" in print_table(score(root))
 
 
 def test_the_printed_table(root):

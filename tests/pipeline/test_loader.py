@@ -134,7 +134,7 @@ def test_a_loader_used_twice_goes_on_where_it_stopped(index):
     assert_same(globally([batches]), alone)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_same_batches(index):
     """nvJPEG and libjpeg may differ by a level or two; behind a queue of work no buffer is used again too early."""
     expected = globally([take(index, STEPS, mode="exact")])
