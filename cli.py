@@ -33,7 +33,8 @@ class Commands(click.Group):
     """Shows expected failures as one line, exit 1; interruption exits 130; anything else is a bug and keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, _interrupt)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -42,7 +43,12 @@ class Commands(click.Group):
         except BrokenPipeError:
             raise
         except OSError as error:
-            _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+            what = error.strerror or str(error)
+            _fail(
+                f"{error.filename}: {what}"
+                if error.filename
+                else f"{what}; free it, then run the same command to go on"
+            )
         except Exception as error:
             if type(error).__module__.split(".")[0] not in _OURS:
                 raise
@@ -55,6 +61,12 @@ def _fail(line: str) -> None:
 
 
 def _interrupt(number: int, frame: Any) -> None:
+    """Raises KeyboardInterrupt, but never amid an import: half-loaded extension modules swallow or mangle it."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)  # SIGALRM comes back here
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 
@@ -199,11 +211,19 @@ def inspect(shards: Path, out: Path | None) -> None:
     help="First weights: PyTorch's as the reference, or fitted to the first batch, which learns sooner.",
 )
 @click.option(
-    "--batch-size", type=int, default=128, show_default=True, help="Identities in a batch, each with four images."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Identities in a batch, each with four images.",
 )
-@click.option("--steps", type=int, default=100_000, show_default=True, help="Updates in all.")
+@click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Updates in all.")
 @click.option(
-    "--lr", type=float, default=0.1, show_default=True, help="Learning rate; x0.1 after 40, 60 and 80 % of the steps."
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Learning rate; x0.1 after 40, 60 and 80 % of the steps.",
 )
 @click.option(
     "--seed",
@@ -219,9 +239,13 @@ def inspect(shards: Path, out: Path | None) -> None:
     show_default=True,
     help="exact: Pillow bit for bit, slower on a CPU.",
 )
-@click.option("--log-every", type=int, help="Steps between log lines. [default: 1 up to 100 steps, else 20]")
-@click.option("--save-every", type=int, default=1000, show_default=True, help="Steps between checkpoints.")
-@click.option("--keep", type=int, default=3, show_default=True, help="Checkpoints to keep.")
+@click.option(
+    "--log-every", type=click.IntRange(min=1), help="Steps between log lines. [default: 1 up to 100 steps, else 20]"
+)
+@click.option(
+    "--save-every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps between checkpoints."
+)
+@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Checkpoints to keep.")
 @click.option(
     "--resume", default="auto", show_default=True, metavar="auto|never|PATH", help="auto: go on with what --out holds."
 )

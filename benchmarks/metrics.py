@@ -80,7 +80,7 @@ def bootstrap_intervals(
     drawn, the product of both where they differ.
 
     Args:
-        statistic: (N,) pair weights -> figures by name.
+        statistic: (N,) pair weights -> figures by name; none of a draw that it cannot judge, which is left out.
         identities: (N, 2) int codes of the two identities of each pair.
         level: coverage, a fraction.
     """
@@ -93,4 +93,4 @@ def bootstrap_intervals(
         for name, value in statistic(np.where(first == second, times[first], times[first] * times[second])).items():
             figures.setdefault(name, []).append(value)
     tails: Sequence[float] = ((1 - level) / 2, (1 + level) / 2)
-    return {name: tuple(np.nanquantile(values, tails).tolist()) for name, values in figures.items()}
+    return {name: tuple(np.quantile(values, tails).tolist()) for name, values in figures.items()}

@@ -95,7 +95,7 @@ def bench_qmul(
     Raises:
         ProtocolError: the data is not as expected, or the preprocessing disagrees.
     """
-    spec = check_preprocessing(stated, _DEPENDS_ON, "qmul")
+    spec = check_preprocessing(stated, _DEPENDS_ON, "qmul", checkpoint)
     pairs = read_pairs(root)
     unit = embed_files(
         pairs.paths,
@@ -110,6 +110,8 @@ def bench_qmul(
     grid = np.geomspace(1 / (~pairs.genuine).sum(), 1.0, _CURVE_POINTS)
 
     def figures(weights: np.ndarray) -> dict[str, float]:
+        if not weights[pairs.genuine].any() or not weights[~pairs.genuine].any():
+            return {}
         drawn = roc_curve(scores, pairs.genuine, weights)
         named = {f"tar@far={far:g}": drawn.tar_at(far) for far in FALSE_ACCEPT_RATES}
         return {**named, "auc": drawn.auc, **{f"curve {point}": drawn.tar_at(far) for point, far in enumerate(grid)}}

@@ -64,11 +64,14 @@ def find_entry(folder: Path, name: str) -> Path | None:
     return next((entry for entry in entries if entry.name.lower() == name.lower()), None)
 
 
-def check_preprocessing(stated: dict[str, Any] | None, fields: Sequence[str], benchmark: str) -> Preprocessing:
+def check_preprocessing(
+    stated: dict[str, Any] | None, fields: Sequence[str], benchmark: str, checkpoint: dict[str, Any]
+) -> Preprocessing:
     """The spec that images are prepared by.
 
     Args:
         stated: the checkpoint's spec; None where it states none, and the reference's is assumed.
+        checkpoint: its facts, for the message.
         fields: the part of the spec that this benchmark's pixels depend on.
 
     Raises:
@@ -79,14 +82,14 @@ def check_preprocessing(stated: dict[str, Any] | None, fields: Sequence[str], be
     try:
         spec = Preprocessing.from_dict(stated)
     except ShardError as error:
-        raise ProtocolError(f"bench {benchmark}: the checkpoint's {error}") from None
+        raise ProtocolError(f"bench {benchmark}: {checkpoint.get('path')}: {error}") from None
     differing = [name for name in fields if getattr(spec, name) != getattr(SPEC, name)]
     if differing:
         says = "; ".join(
             f"{name}: checkpoint {getattr(spec, name)!r}, benchmark {getattr(SPEC, name)!r}" for name in differing
         )
         raise ProtocolError(
-            f"bench {benchmark}: preprocessing disagrees ({says}); its score would mean nothing: use a checkpoint trained alike"
+            f"bench {benchmark}: {checkpoint.get('path')}: preprocessing disagrees ({says}); use a checkpoint that was trained alike"
         )
     return spec
 

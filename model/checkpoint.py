@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,29 @@ from model.backbones.spherenet import recognise, spherenet
 FORMAT, VERSION = "lrfr-checkpoint", 1
 FOLDER = "checkpoints"
 _TEMPORARY_SUFFIX = ".partial"
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_FIELDS: dict[str, type] = {
+    "step": int,
+    "backbone": str,
+    "backbone_state": dict,
+    "head_state": dict,
+    "optimiser_state": dict,
+    "rng_state": torch.Tensor,
+    "loader_state": dict,
+    "config": dict,
+    "preprocessing": dict,
+}
 _REFERENCE_SIZE = 128  # px that the reference trains at
 
 
@@ -83,19 +109,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: absent, damaged, of a newer version, or holding more than tensors and plain values.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: not found; expected a checkpoint file")
+        raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; expected a checkpoint file")
+    damaged = CheckpointError(f"{path}: damaged or not a checkpoint; restore it, or delete it to use the one before it")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # PyTorch itself does not look at the checksums
+                    raise damaged
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the files that are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
-        raise CheckpointError(f"{path}: damaged or not a checkpoint; restore it, or use the one before it") from None
+    except _UNREADABLE:
+        raise damaged from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint or a state dict")
     if content.get("format") == FORMAT and content.get("version") != VERSION:
         raise CheckpointError(f"{path}: checkpoint version {content.get('version')}, this tool reads {VERSION}")
+    if is_ours(content):
+        wrong = [name for name, kind in _FIELDS.items() if not isinstance(content.get(name), kind)]
+        if wrong:
+            raise CheckpointError(
+                f"{path}: fields missing or of another type: {', '.join(wrong)}; it is not a whole checkpoint"
+            )
     return content
 
 
@@ -121,7 +160,10 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
     name = content["backbone"]
     if name not in BACKBONES:
         raise CheckpointError(f"{path}: backbone {name!r} is unknown; this tool has {', '.join(BACKBONES)}")
-    backbone = build_backbone(name, image_size=content["preprocessing"]["size"])
+    size = content["preprocessing"].get("size")
+    if not isinstance(size, int) or size < 1:
+        raise CheckpointError(f"{path}: its preprocessing states size {size!r}, expected pixels")
+    backbone = build_backbone(name, image_size=size)
     try:
         backbone.load_state_dict(content["backbone_state"])
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from model.backbones import BACKBONES
@@ -53,8 +54,8 @@ class TrainConfig:
         if self.init not in ("pytorch", "data"):
             raise TrainingError(f"init {self.init!r} is unknown; choose pytorch or data")
         for name in ("batch_size", "steps", "lr", "save_every", "keep", "scale"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} is {getattr(self, name)}; expected more than 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is {getattr(self, name)}; expected a finite number above 0")
         if self.log_every is not None and self.log_every <= 0:
             raise TrainingError(f"log_every is {self.log_every}; expected more than 0")
         if not self.views or min(self.views) < 2:

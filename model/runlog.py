@@ -65,11 +65,14 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file up to the first that a killed run left unfinished."""
+    """The rows of a metrics file up to the first that is damaged, as the last one of a killed run may be."""
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append({"step": 0, **json.loads(line)})
-        except (ValueError, TypeError):
+            row = json.loads(line)
+        except ValueError:
             break
+        if not isinstance(row, dict) or "step" not in row:
+            break
+        rows.append(row)
     return rows

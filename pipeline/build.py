@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,8 @@ def build(options: BuildOptions) -> Manifest:
         WorkerError: a worker died; what was committed is kept.
     """
     exclude = _read_exclusions(options.exclude)
+    if options.out.exists() and not options.out.is_dir():
+        raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out):
         parts = _fingerprint_parts(options)
@@ -91,6 +95,9 @@ def build(options: BuildOptions) -> Manifest:
             images_per_shard=options.images_per_shard,
         )
         _say_plan(plan, options)
+        if len(plan.rejected) == len(plan.keys):
+            reasons = Counter(status for status, _ in plan.rejected.values())
+            raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
         records = {
             shard: record
             for shard in range(len(plan.shards))
@@ -128,9 +135,11 @@ def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int,
     with Progress("build-shards", len(plan.keys)) as progress:
         progress.skip(sum(record["rows"] for record in records.values()))
         tasks = _tasks(options, plan, fingerprint, todo)
-        for record in unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers):
-            records[record["shard"]] = record
-            progress.update(record["rows"])
+        done = unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers)
+        with contextlib.closing(done):  # an interruption ends the workers now, not when the interpreter does
+            for record in done:
+                records[record["shard"]] = record
+                progress.update(record["rows"])
 
 
 def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int]) -> Iterator[ShardTask]:
@@ -154,6 +163,9 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
     Every row of the task becomes a row of the shard: a bad image is a row with a reason.
     """
     cv2.setNumThreads(1)  # the pool is the parallelism
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # what it would print about a damaged file is in that file's row
     spec = task.options.preprocessing
     landmarks = task.points.reshape(-1, 5, 2)
     matrices, fitted = fit_similarity(landmarks, template_points(spec.template, spec.size))
@@ -215,8 +227,13 @@ def _read_exclusions(path: Path | None) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise LandmarkError(f"{path}: {error}; expected one identity or identity/image a line") from None
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        raise LandmarkError(f"{path}: {_reason(error)}; expected one identity or identity/image a line") from None
+    entries = [line.strip().strip('"') for line in lines if not line.startswith("#")]
+    return [entry for entry in entries if entry]
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
 
 
 def _fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
@@ -225,7 +242,7 @@ def _fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
     try:
         hashes = [file_facts(path)["sha256"] for path in files]
     except OSError as error:
-        raise LandmarkError(f"{error.filename}: {error.strerror}") from None
+        raise LandmarkError(f"{error.filename}: {error.strerror}; expected a landmark CSV") from None
     return {
         "format version": FORMAT_VERSION,
         "--source": options.source,
@@ -284,7 +301,8 @@ def _say_plan(plan: Plan, options: BuildOptions) -> None:
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions
-        tail = f"; {len(unmatched)} entries match nothing ({', '.join(unmatched[:3])}...)" if unmatched else ""
+        named = ", ".join(unmatched[:3]) + (", ..." if len(unmatched) > 3 else "")
+        tail = f"; {len(unmatched)} of its entries match nothing ({named})" if unmatched else ""
         _say(f"{options.exclude.name}: removed {removed:,} images{tail}")
 
 
@@ -293,6 +311,8 @@ def _say_result(manifest: Manifest, options: BuildOptions, finished: bool) -> No
     _say(
         f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards at {options.out}"
     )
+    if manifest.empty_identities:
+        _say(f"{manifest.empty_identities:,} identities lost all their images; they keep their labels")
     _say(f"rejected: {describe(manifest.statuses)}")
 
 

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import wait
 from typing import Literal, TypeVar
 
@@ -24,7 +24,7 @@ class WorkerError(Exception):
 
 def unordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], *, executor: Executor, workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yields ``function(task)`` for every task, in any order; a failing task raises here and stops the rest.
 
     Args:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 
-_JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+_JPEG_START = b"\xff\xd8"
+_HEAD = 1 << 16  # bytes in which an EXIF segment starts
+_HARMLESS = "extraneous bytes before marker"  # libjpeg loses no pixel over these
 
 
 class ImageError(Exception):
@@ -17,11 +20,8 @@ class ImageError(Exception):
 def decode(path: Path) -> np.ndarray:
     """The (H, W, 3) uint8 BGR image in a file, turned upright by its EXIF tag.
 
-    OpenCV fills what a truncated JPEG lacks with grey and says nothing to its caller, so the end is looked
-    for: no end-of-image marker after the last start of scan means that data is missing.
-
     Raises:
-        ImageError: empty, truncated, not an image, or not readable.
+        ImageError: empty, truncated, damaged, not an image, or not readable.
     """
     try:
         data = path.read_bytes()
@@ -29,8 +29,23 @@ def decode(path: Path) -> np.ndarray:
         raise ImageError(f"cannot be read: {error.strerror}") from None
     if not data:
         raise ImageError("empty file")
-    if data[:2] == _JPEG_START and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):
-        raise ImageError(f"truncated JPEG ({len(data)} bytes)")
+    return _decode_jpeg(data) if data.startswith(_JPEG_START) else _decode_any(data)
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray:
+    """OpenCV fills what a damaged JPEG lacks with grey and says nothing; simplejpeg gives the same pixels and does."""
+    try:
+        if simplejpeg.decode_jpeg_header(data)[2] == "CMYK" or b"Exif" in data[:_HEAD]:
+            simplejpeg.decode_jpeg(data, "GRAY")
+            return _decode_any(data)  # converts and turns as users of OpenCV expect
+        return simplejpeg.decode_jpeg(data, "BGR")
+    except ValueError as error:
+        if _HARMLESS in str(error):
+            return _decode_any(data)
+        raise ImageError(f"damaged JPEG ({len(data)} bytes): {error}") from None
+
+
+def _decode_any(data: bytes) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:

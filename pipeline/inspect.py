@@ -26,7 +26,7 @@ def figures(root: Path) -> str:
     index = ShardIndex(root)
     manifest, counts = index.manifest, index.count
     low, middle, high = np.percentile(counts, (0, 50, 100)).astype(int)
-    empty = manifest.identities - len(index.labels)
+    empty = manifest.empty_identities
     spec = manifest.preprocessing
     lines = [
         f"{root}: {manifest.images:,} images of {len(index.labels):,} identities in {manifest.shards} shards, from {manifest.source}",

@@ -85,7 +85,17 @@ def _blocks(path: Path) -> Iterator[pa.RecordBatch]:
             ),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise LandmarkError(_malformed_line(path) or f"{path}: {str(error).splitlines()[0]}") from None
+        problem = _malformed_line(path) or (
+            None if skip and _is_one_line(path) else f"{path}: {str(error).splitlines()[0]}"
+        )
+        if problem:
+            raise LandmarkError(problem) from None
+
+
+def _is_one_line(path: Path) -> bool:
+    """True for a header and nothing else, which Arrow refuses where its line is not ended."""
+    with open(path, "rb") as stream:
+        return len(stream.readlines(1 << 16)) <= 1
 
 
 def _has_header(path: Path) -> bool:
@@ -96,7 +106,7 @@ def _has_header(path: Path) -> bool:
         raise LandmarkError(f"{path}: {error.strerror}; expected a landmark CSV ({','.join(HEADER)})") from None
     except csv.Error as error:
         raise LandmarkError(f"{path}: line 1: {error}; expected the header {','.join(HEADER)}") from None
-    if not all(field.isprintable() for field in first):
+    if not _is_text(first):
         raise LandmarkError(f"{path}: line 1: not UTF-8 text; expected the header {','.join(HEADER)}")
     fields = [field.strip().strip('"').upper() for field in first]
     if fields == HEADER:
@@ -113,14 +123,16 @@ def _malformed_line(path: Path) -> str | None:
     """Finds the first bad line; only walked when the fast reader has refused the file."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         reader = csv.reader(stream)
+        line = 1  # where the record starts: a quote left open swallows the lines behind it
         try:
             for fields in reader:
                 if fields and len(fields) != len(HEADER):
-                    return f"{path}: line {reader.line_num}: {len(fields)} fields, expected {len(HEADER)} ({','.join(HEADER)})"
-                if any(not field.isprintable() for field in fields):
-                    return f"{path}: line {reader.line_num}: not UTF-8 text"
+                    return f"{path}: line {line}: {len(fields)} fields, expected {len(HEADER)} ({','.join(HEADER)})"
+                if not _is_text(fields):
+                    return f"{path}: line {line}: not UTF-8 text"
+                line = reader.line_num + 1
         except csv.Error as error:
-            return f"{path}: line {reader.line_num}: {error}"
+            return f"{path}: line {line}: {error}"
     return None
 
 
@@ -137,7 +149,8 @@ def _numbers(block: pa.RecordBatch, start: int, problems: dict[int, str]) -> np.
     for index in range(len(POINT_NAMES)):
         texts = block.column(index + 1)
         try:
-            out[:, index] = pc.cast(texts, pa.float64())
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and told below
+                out[:, index] = pc.cast(texts, pa.float64())
         except pa.ArrowInvalid:
             out[:, index] = [float(text) if _is_number(text) else np.nan for text in texts.to_pylist()]
     for row in np.flatnonzero(~np.isfinite(out).all(1)).tolist():
@@ -149,6 +162,11 @@ def _numbers(block: pa.RecordBatch, start: int, problems: dict[int, str]) -> np.
             else f"{POINT_NAMES[index]} is missing"
         )
     return out
+
+
+def _is_text(fields: list[str]) -> bool:
+    """False for bytes that are not UTF-8 (read as lone surrogates) and for NUL."""
+    return not any(character == "\0" or "\udc80" <= character <= "\udcff" for field in fields for character in field)
 
 
 def _is_number(text: str) -> bool:

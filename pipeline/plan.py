@@ -116,6 +116,8 @@ def _exclude(
     if not exclude:
         return []
     wanted = clean_keys(pa.array(exclude, pa.string()))
+    bare = pc.replace_substring_regex(wanted, r"^(?:train|test)/([^/]+)$", r"\1")  # train/n000004 is an identity
+    wanted = pc.if_else(pc.is_in(wanted, pc.unique(keys)), wanted, bare)
     hit = pc.or_(pc.is_in(keys, wanted), pc.is_in(identities, wanted)).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(hit).tolist():
         rejected.setdefault(row, ("excluded", "named by the exclusion list"))

@@ -64,6 +64,10 @@ class LoaderState:
         """
         mine = self.to_dict()
         for name, value in mine.items():
+            if name == "index_digest" and saved.get(name) != value:
+                raise SamplerError(
+                    "loader state: it belongs to other shards; resume on those that the run started with"
+                )
             if name not in ("epoch", "step") and saved.get(name) != value:
                 raise SamplerError(
                     f"loader state: {name} was {saved.get(name)}, now it is {value}; resume with what the run started with"

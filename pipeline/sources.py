@@ -75,4 +75,8 @@ def _images(folder: Path) -> dict[str, str]:
     """Lower-case stem -> file name of the images in a folder."""
     if not folder.is_dir():
         return {}
-    return {path.stem.lower(): path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+    return {
+        path.stem.lower(): path.name
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +23,7 @@ from pipeline.progress import Progress
 GENERATED_MARKER = "generated.json"  # tells generated data from a user's own
 _TEST_SPLIT = 8  # every eighth training identity lies in VGGFace2's test folder
 _FIRST_TEST_PERSON = 1_000_000  # people of the benchmarks are never people of the training set
+_LEAST_PAIRS = 20  # of a kind: the protocol has ten folds
 _SURVEILLANCE_EYES = (5.0, 12.0)  # px between the eyes
 
 
@@ -110,7 +112,8 @@ def _write_qmul(folder: Path, options: DemoOptions) -> None:
         )
     _paint_all(people, "demo-data QMUL-SurvFace")
     rng = np.random.default_rng([options.seed, 1])
-    genuine = [rng.choice(person.names, 2, replace=False) for person in people for _ in range(options.images)]
+    each = max(options.images, -(-_LEAST_PAIRS // len(people)))
+    genuine = [rng.choice(person.names, 2, replace=False) for person in people for _ in range(each)]
     impostors = []
     for _ in genuine:
         first, second = rng.choice(len(people), 2, replace=False)
@@ -131,11 +134,11 @@ def _paint_all(people: list[_Person], label: str) -> dict[int, np.ndarray]:
     """Paints everybody; returns (images, 5, 2) landmarks by person."""
     with Progress(label, sum(len(person.names) for person in people)) as progress:
         landmarks = {}
-        for person, points in unordered_map(
-            _paint_person, people, executor="process", workers=len(os.sched_getaffinity(0))
-        ):
-            landmarks[person] = points
-            progress.update(len(points))
+        done = unordered_map(_paint_person, people, executor="process", workers=len(os.sched_getaffinity(0)))
+        with contextlib.closing(done):
+            for person, points in done:
+                landmarks[person] = points
+                progress.update(len(points))
     return landmarks
 
 

@@ -40,12 +40,13 @@ def finish_set(
         raise ShardError(
             f"{root}: no image could be stored ({describe(statuses)}); give the --root that they lie in and another --out"
         )
-    _write_index(root, len(records), identities, images)
+    occupied = _write_index(root, len(records), identities, images)
     names = [INDEX, *(shard_file(record["shard"], DONE_SUFFIX) for record in records)]
     manifest = Manifest(
         fingerprint=fingerprint,
         source=source,
         identities=identities,
+        empty_identities=identities - occupied,
         images=images,
         rows=sum(statuses.values()),
         shards=len(records),
@@ -66,15 +67,19 @@ def describe(statuses: dict[str, int]) -> str:
     )
 
 
-def _write_index(root: Path, shards: int, identities: int, images: int) -> None:
+def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
+    """Writes the index; returns how many labels occur in it."""
     parts = -(-images // _SORTED_AT_ONCE)
     bounds = [identities * part // parts for part in range(parts + 1)]
     paths = [root / shard_file(shard, "parquet") for shard in range(shards)]
+    occupied = 0
     with whole_file(root / INDEX) as temporary, pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
         for low, high in zip(bounds, bounds[1:], strict=False):
             rows = pa.concat_tables(_stored(path, low, high) for path in paths)
+            occupied += pc.count_distinct(rows["label"]).as_py()
             if rows.num_rows:
                 writer.write_table(rows.sort_by([("label", "ascending"), ("key", "ascending")]).combine_chunks())
+    return occupied
 
 
 def _stored(path: Path, low: int, high: int) -> pa.Table:

@@ -85,6 +85,7 @@ class Manifest:
 
     Attributes:
         identities: number of labels; an identity whose images were all rejected keeps its label.
+        empty_identities: labels without a single stored image.
         images: stored crops.  rows: input rows, good and bad.  shards: number of tars.
         statuses: rows by status.
         files: name -> size, xxh3, sha256 of ``index.parquet`` and of every ``.done.json``.
@@ -93,6 +94,7 @@ class Manifest:
     fingerprint: str
     source: str
     identities: int
+    empty_identities: int
     images: int
     rows: int
     shards: int

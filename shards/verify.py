@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.files import file_facts, read_record
-from shards.schema import INDEX, INDEX_SCHEMA, ROW_SCHEMA, STATUS_OK, Manifest, shard_file
+from shards.files import ShardError, file_facts, read_record
+from shards.schema import INDEX, INDEX_SCHEMA, PLAN, ROW_SCHEMA, STATUS_OK, Manifest, shard_file
 from shards.writer import DATA_SUFFIXES, DONE_SUFFIX, member_stem
 
 _PLACE = ["key", "label", "shard", "offset", "size", "xxh3"]
@@ -34,6 +34,10 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
         ShardError: there is no readable manifest, so there is nothing to compare with.
     """
     manifest = Manifest.read(root)
+    try:
+        read_record(root / PLAN)
+    except ShardError as error:
+        yield str(error)
     yield from _check_file(root / INDEX, manifest.files[INDEX], full)
     try:
         index = _by_shard(pq.read_table(root / INDEX, columns=_PLACE))
@@ -75,7 +79,7 @@ def _check_shard(root: Path, shard: int, manifest: Manifest, expected: pa.Table 
 
 
 def _check_file(path: Path, facts: dict[str, Any], full: bool) -> Iterator[str]:
-    if not path.exists():
+    if not path.is_file():
         yield f"{path}: missing"
     elif (size := path.stat().st_size) != facts["size"]:
         yield f"{path}: {size} bytes, {facts['size']} were written ({'truncated' if size < facts['size'] else 'too long'})"
@@ -105,7 +109,7 @@ def _check_rows(
 def _check_idx(path: Path, stored: pa.Table) -> Iterator[str]:
     lines = path.read_text(errors="replace").splitlines()
     if lines[:1] != [f"v1.2 {stored.num_rows}"] or len(lines) != stored.num_rows + 1:
-        yield f"{path}: {len(lines) - 1} entries, the rows say {stored.num_rows} images"
+        yield f"{path}: {max(len(lines) - 1, 0)} entries, the rows say {stored.num_rows} images"
         return
     wrong = 0
     for line, key, offset, size in zip(

@@ -168,8 +168,25 @@ def test_verify_names_what_is_wrong_and_exits_1(run, shard_set):
     assert process.stdout == f"{shard_set}/shard-000001.tar: missing\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+def test_a_signal_while_libraries_load_ends_the_command(vggface2, tmp_path, delay):
+    """Half-loaded extension modules swallow or mangle exceptions that a signal handler raises."""
+    out = tmp_path / "out"
+    words = ["--root", vggface2, "--out", out, "--images-per-shard", "1", "--executor", "serial"]
+    command = [sys.executable, "cli.py", "build-shards", *map(str, words)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=60)[1]
+    assert "Traceback" not in err
+    assert process.returncode in (130, -signal.SIGTERM)  # the latter before Python has come to our handler
+    assert not (out / "manifest.json").exists()
+
+
 def test_usage_errors_exit_2(run):
     assert run("train", "--steps", "many").returncode == 2
+    assert run("train", "--lr", "0").returncode == 2
     assert run("nonsense").returncode == 2
     assert run("build-shards", "--template", "mine").returncode == 2
 

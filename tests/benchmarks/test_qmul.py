@@ -163,7 +163,7 @@ def test_file_names_may_differ_in_case_and_the_folder_may_be_nested(root, tmp_pa
 def test_other_preprocessing_is_refused_and_it_says_how(root, changes, says):
     with pytest.raises(ProtocolError) as error:
         score(root, stated={**Preprocessing().to_dict(), **changes})
-    assert f"bench qmul: preprocessing disagrees ({says})" in str(error.value)
+    assert f"bench qmul: x.pt: preprocessing disagrees ({says})" in str(error.value)
 
 
 def test_the_alignment_template_plays_no_part(root):
@@ -172,9 +172,7 @@ def test_the_alignment_template_plays_no_part(root):
 
 
 def test_an_unknown_spec_is_refused(root):
-    with pytest.raises(
-        ProtocolError, match=r"the checkpoint's preprocessing spec: fields \['flip'\] are missing or unknown"
-    ):
+    with pytest.raises(ProtocolError, match=r"x\.pt: preprocessing spec: fields \['flip'\] are missing or unknown"):
         score(root, stated={**Preprocessing().to_dict(), "flip": True})
 
 

@@ -61,6 +61,7 @@ def test_bare_state_dicts_load_whatever_their_indices(tmp_path, change):
 def ours(path, **changes):
     backbone = build_backbone("spherenet4")
     content = {"step": 7, "backbone": "spherenet4", "backbone_state": backbone.state_dict(), "preprocessing": SPEC}
+    content |= {"head_state": {}, "optimiser_state": {}, "rng_state": torch.zeros(1), "loader_state": {}, "config": {}}
     save_checkpoint(path, {**content, **changes})
     return backbone.eval()
 
@@ -75,6 +76,12 @@ def test_our_checkpoints_load(tmp_path):
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:5000])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
 
 
 class Hostile:
@@ -97,6 +104,11 @@ class Hostile:
             lambda path: torch.save(spherenet(4, image_size=112).state_dict(), path),
             "spherenet4 for 112 px images; bare state dicts are read for 128 px only",
         ),
+        (lambda path: ours(path, step=None), "fields missing or of another type: step"),
+        (lambda path: ours(path, backbone=["x"], config=3), "fields missing or of another type: backbone, config"),
+        (lambda path: ours(path, preprocessing={}), "its preprocessing states size None, expected pixels"),
+        (flip, "damaged or not a checkpoint"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder; expected a checkpoint file"),
         (lambda path: ours(path, version=99), "checkpoint version 99, this tool reads 1"),
         (lambda path: ours(path, backbone="vit"), "backbone 'vit' is unknown"),
         (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
@@ -133,10 +145,10 @@ def test_a_wrong_shape_is_named(tmp_path):
 
 def test_an_interrupted_save_keeps_the_file_before_it(tmp_path, monkeypatch):
     path = tmp_path / "x.pt"
-    save_checkpoint(path, {"step": 1})
+    ours(path, step=1)
     monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(OSError("power cut")))
     with pytest.raises(OSError, match="power cut"):
-        save_checkpoint(path, {"step": 2})
+        ours(path, step=2)
     assert read_checkpoint(path)["step"] == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
 

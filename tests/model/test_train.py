@@ -225,8 +225,8 @@ def test_find_resume(tmp_path):
     ("changes", "message"),
     [
         ({"backbone": "resnet"}, "backbone 'resnet' is unknown; choose from spherenet4, spherenet10"),
-        ({"steps": 0}, "steps is 0; expected more than 0"),
-        ({"lr": -1.0}, r"lr is -1.0; expected more than 0"),
+        ({"steps": 0}, "steps is 0; expected a finite number above 0"),
+        ({"lr": float("inf")}, r"lr is inf; expected a finite number above 0"),
         ({"views": ()}, "views are \\(\\); expected sizes of at least 2 px"),
         ({"log_every": 0}, "log_every is 0"),
         ({"init": "magic"}, "init 'magic' is unknown"),
@@ -243,6 +243,15 @@ def test_a_metrics_line_that_a_killed_run_left_unfinished_is_dropped(tmp_path):
         stream.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
     run_training(tmp_path, config(steps=5), resume=checkpoints(tmp_path)[-1])
     assert sorted(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("damage", [b"garbage\n", b'{"a": 1}\n', b"[]\n", b"null\n", b"\xff\xfe\x00\n"])
+def test_a_damaged_metrics_file_does_not_stop_a_run(tmp_path, damage):
+    run_training(tmp_path, config(steps=3))
+    with open(tmp_path / "metrics.jsonl", "ab") as stream:
+        stream.write(damage)
+    run_training(tmp_path, config(steps=4), resume=checkpoints(tmp_path)[-1])
+    assert sorted(losses(tmp_path)) == [1, 2, 3, 4]
 
 
 def test_a_bare_state_dict_is_not_resumed_from(tmp_path):

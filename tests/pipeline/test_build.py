@@ -19,6 +19,7 @@ from PIL import Image
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
 from pipeline.executors import WorkerError, unordered_map
+from pipeline.images import ImageError, decode
 from pipeline.landmarks import LandmarkError
 from shards.files import ShardError, locked
 from shards.schema import Manifest, Preprocessing
@@ -74,7 +75,7 @@ def test_every_bad_input_is_a_row_with_a_reason(vggface2, tmp_path, capsys):
         ("n000001/0001_01", "missing-file"): f"no image n000001/0001_01 under {vggface2} (train, test)",
         ("n000001/0002_01", "unreadable-image"): "empty file",
         ("n000001/0003_01", "unreadable-image"): "cannot be decoded (12 bytes, not an image or damaged)",
-        ("n000001/0004_01", "unreadable-image"): f"truncated JPEG ({len(whole) // 2} bytes)",
+        ("n000001/0004_01", "unreadable-image"): f"damaged JPEG ({len(whole) // 2} bytes): Premature end of JPEG file",
         ("n000002/0001_01", "bad-landmarks"): "P2X is missing",
         ("n000002/0002_01", "bad-landmarks"): "P2X is 'nan', not a finite number",
         ("n000003/0001_01", "degenerate-landmarks"): "the five points coincide or lie on one line",
@@ -130,7 +131,7 @@ def test_train_and_test_are_merged_and_labels_follow_sorted_identities(vggface2,
 
 def test_exclusion_and_min_images(vggface2, tmp_path, capsys):
     exclude = tmp_path / "exclude.txt"
-    exclude.write_text("\ufeff# people of the test sets\nn000001\ntrain/n000002/0001_01.jpg\nn999999\n")
+    exclude.write_text('\ufeff# people of the test sets\ntrain/n000001\ntrain/n000002/0001_01.jpg\n"n999999"\n')
     for number in (2, 3, 4, 5):
         lines = [line for line in csv_lines(vggface2) if f"n000009/{number:04d}" not in line]
         write_csv(vggface2, lines)
@@ -141,7 +142,7 @@ def test_exclusion_and_min_images(vggface2, tmp_path, capsys):
     assert {row["identity"]: row["label"] for row in rows if row["status"] == "ok"} == {
         f"n{person:06d}": person - 2 for person in range(2, 9)
     }
-    assert "exclude.txt: removed 6 images; 1 entries match nothing (n999999...)" in capsys.readouterr().err
+    assert "exclude.txt: removed 6 images; 1 of its entries match nothing (n999999)" in capsys.readouterr().err
 
 
 def test_any_folder_of_identities_whatever_extension_and_case(painted, tmp_path):
@@ -323,6 +324,38 @@ def test_a_wrong_root_says_so_at_the_end(vggface2, tmp_path):
         build(build_options(tmp_path / "empty", tmp_path / "out", landmarks=(vggface2 / CSV,)))
 
 
+def test_options_that_leave_nothing_write_nothing(vggface2, tmp_path):
+    with pytest.raises(ShardError, match=r"no image is left to store \(45 too-few-images\); nothing was written"):
+        build(build_options(vggface2, tmp_path / "out", min_images=99))
+    assert list((tmp_path / "out").iterdir()) == []
+    build(build_options(vggface2, tmp_path / "out", min_images=2))
+
+
+def test_identities_that_lost_all_images_are_counted(vggface2, tmp_path, capsys):
+    for path in (vggface2 / "train" / "n000003").iterdir():
+        path.unlink()
+    build(build_options(vggface2, tmp_path / "out"))
+    assert Manifest.read(tmp_path / "out").empty_identities == 1
+    assert "1 identities lost all their images; they keep their labels" in capsys.readouterr().err
+
+
+def test_what_is_not_a_file_is_missing(vggface2, tmp_path):
+    pipe, folder, link = (image(vggface2, f"n000001/000{number}_01") for number in (1, 2, 3))
+    for path in (pipe, folder, link):
+        path.unlink()
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to("nowhere")
+    build(build_options(vggface2, tmp_path / "out"))
+    assert Manifest.read(tmp_path / "out").statuses == {"missing-file": 3, "ok": 42}
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(vggface2, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ShardError, match="out: is a file; choose a folder for --out"):
+        build(build_options(vggface2, tmp_path / "out"))
+
+
 def test_two_builds_do_not_share_a_folder(vggface2, tmp_path):
     (tmp_path / "out").mkdir()
     with locked(tmp_path / "out"), pytest.raises(ShardError, match="another build is writing here"):
@@ -382,14 +415,37 @@ def test_workers_do_not_outlive_a_killed_build(tmp_path):
         time.sleep(0.05)
 
 
-def test_a_truncated_jpeg_with_a_thumbnail_is_told(tmp_path, painted):
-    from pipeline.images import ImageError, decode
+def jpeg(pixels):
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
 
+
+def test_damage_in_a_jpeg_is_told(tmp_path, painted):
+    good = jpeg(painted["n000001"][0][0])
+    middle = len(good) // 2
+    damaged = {
+        "truncated": good[:middle],
+        "overwritten": good[:middle] + b"\xff\x3f" * 20 + good[middle + 40 :],
+        "no pixels": good[:200],
+    }
+    for name, data in damaged.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match="damaged JPEG"):
+            decode(tmp_path / name)
+
+
+def test_whole_jpegs_of_every_kind_are_read_as_opencv_reads_them(tmp_path, painted):
     pixels = painted["n000001"][0][0]
-    good = cv2.imencode(".jpg", pixels)[1].tobytes()
+    good = jpeg(pixels)
     thumbnail = b"\xff\xe1" + (len(good) + 2).to_bytes(2, "big") + good  # an APP1 segment that holds a whole JPEG
-    (tmp_path / "good.jpg").write_bytes(good[:2] + thumbnail + good[2:] + b"trailing bytes")
-    assert decode(tmp_path / "good.jpg").shape == pixels.shape
-    (tmp_path / "cut.jpg").write_bytes((good[:2] + thumbnail + good[2:])[: -len(good) // 3])
-    with pytest.raises(ImageError, match="truncated JPEG"):
-        decode(tmp_path / "cut.jpg")
+    (tmp_path / "thumbnail.jpg").write_bytes(good[:2] + thumbnail + good[2:] + b"trailing bytes")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=turned)
+    Image.fromarray(pixels).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    Image.fromarray(pixels).convert("L").save(tmp_path / "grey.jpg")
+    Image.fromarray(pixels).save(tmp_path / "progressive.jpg", progressive=True, subsampling=0)
+    names = sorted(path.name for path in tmp_path.glob("*.jpg"))
+    assert len(names) == 5
+    for name in names:
+        assert np.array_equal(decode(tmp_path / name), cv2.imread(str(tmp_path / name)))
+    assert decode(tmp_path / "turned.jpg").shape == (120, 150, 3)

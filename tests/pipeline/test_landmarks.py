@@ -76,6 +76,7 @@ def test_an_identity_may_be_called_test(tmp_path):
         ("inf", "P2X is 'inf', not a finite number"),
         ("abc", "P2X is 'abc', not a finite number"),
         ("1e999", "P2X is '1e999', not a finite number"),
+        ("1e39", "P2X is '1e39', not a finite number"),
     ],
 )
 def test_a_bad_number_is_a_row_with_a_reason(tmp_path, value, reason):
@@ -92,9 +93,22 @@ def test_a_bad_number_is_a_row_with_a_reason(tmp_path, value, reason):
         (f"{HEAD}\nn1/a,{NUMBERS}\n\nn1/b,{NUMBERS},7\n", "line 4: 12 fields, expected 11"),
         ("", "line 1: found 'an empty line', expected the header"),
         (HEAD.encode() + b"\nn1/\xff\xfe," + NUMBERS.encode() + b"\n", "line 2: not UTF-8 text"),
+        (f"{HEAD}\nn1/\u00a0a,{NUMBERS}\nn1/b,1\n", "line 3: 2 fields, expected 11"),
+        (f'{HEAD}\nn1/a,{NUMBERS}\n"n1/b,{NUMBERS}\nn1/c,{NUMBERS}\n', "line 3: 1 fields, expected 11"),
+        (f"{HEAD}\n".replace(",", "\t"), "line 1: found 'NAME_ID\\tP1X"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1: not UTF-8 text"),
     ],
-    ids=["bounding boxes", "short row", "long row after a blank line", "empty", "not UTF-8", "an image"],
+    ids=[
+        "bounding boxes",
+        "short row",
+        "long row after a blank line",
+        "empty",
+        "not UTF-8",
+        "NBSP",
+        "open quote",
+        "tabs",
+        "an image",
+    ],
 )
 def test_a_malformed_file_is_named_with_its_line(tmp_path, text, line):
     with pytest.raises(LandmarkError) as error:
@@ -106,8 +120,9 @@ def test_a_malformed_file_is_named_with_its_line(tmp_path, text, line):
 def test_an_absent_file_and_a_file_without_rows_are_named(tmp_path):
     with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
         read_landmarks([tmp_path / "none.csv"])
-    with pytest.raises(LandmarkError, match=r"landmarks\.csv: no landmark rows"):
-        read(tmp_path, f"{HEAD}\n")
+    for header in (f"{HEAD}\n", HEAD):
+        with pytest.raises(LandmarkError, match=r"landmarks\.csv: no landmark rows"):
+            read(tmp_path, header)
 
 
 def test_a_large_file_is_read_in_blocks(tmp_path):

@@ -153,7 +153,7 @@ def test_a_gpu_gives_the_same_batches(index):
 
 def test_a_state_of_other_shards_is_refused(index):
     saved = take(index, 1)[0].state.to_dict()
-    with pytest.raises(SamplerError, match="loader state: index_digest was"):
+    with pytest.raises(SamplerError, match="loader state: it belongs to other shards"):
         Loader(index, batch_size=BATCH, resume={**saved, "index_digest": "0"})
 
 

@@ -64,10 +64,10 @@ def test_a_flipped_byte_of_an_image_names_its_key(shard_set):
     assert f"{path}: {row['key']}: the image's bytes changed (xxh3 does not match)" in problems
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "shard-000000.done.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "plan.json", "shard-000000.done.json"])
 def test_a_flipped_byte_in_a_record_is_named(shard_set, name):
     path = shard_set / name
-    flip(path, path.read_bytes().index(b"sha256") + 12)
+    flip(path, path.read_bytes().index(b'"digest"') + 12)
     try:
         problems = list(verify(shard_set))
     except ShardError as error:
