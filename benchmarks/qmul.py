@@ -108,16 +108,7 @@ def bench_qmul(
     roc = roc_curve(scores, pairs.genuine)
     accuracies = fold_accuracies(scores, pairs.genuine, pairs.folds)
     grid = np.geomspace(1 / (~pairs.genuine).sum(), 1.0, _CURVE_POINTS)
-
-    def figures(weights: np.ndarray) -> dict[str, float]:
-        if not weights[pairs.genuine].any() or not weights[~pairs.genuine].any():
-            return {}
-        drawn = roc_curve(scores, pairs.genuine, weights)
-        named = {f"tar@far={far:g}": drawn.tar_at(far) for far in FALSE_ACCEPT_RATES}
-        return {**named, "auc": drawn.auc, **{f"curve {point}": drawn.tar_at(far) for point, far in enumerate(grid)}}
-
-    intervals = bootstrap_intervals(figures, pairs.identities[pairs.members])
-    band = [intervals.pop(f"curve {point}") for point in range(len(grid))]
+    intervals, band = _intervals(scores, pairs, grid)
     return Result(
         benchmark="qmul",
         data=data_label(root),
@@ -143,6 +134,22 @@ def bench_qmul(
             "high": [high for _, high in band],
         },
     )
+
+
+def _intervals(
+    scores: np.ndarray, pairs: Pairs, grid: np.ndarray
+) -> tuple[dict[str, tuple[float, float]], list[tuple[float, float]]]:
+    """95 % intervals of the figures, and of TAR at each FAR of ``grid``."""
+
+    def figures(weights: np.ndarray) -> dict[str, float]:
+        if not weights[pairs.genuine].any() or not weights[~pairs.genuine].any():
+            return {}
+        drawn = roc_curve(scores, pairs.genuine, weights)
+        named = {f"tar@far={far:g}": drawn.tar_at(far) for far in FALSE_ACCEPT_RATES}
+        return {**named, "auc": drawn.auc, **{f"curve {point}": drawn.tar_at(far) for point, far in enumerate(grid)}}
+
+    intervals = bootstrap_intervals(figures, pairs.identities[pairs.members])
+    return intervals, [intervals.pop(f"curve {point}") for point in range(len(grid))]
 
 
 def _test_set(root: Path) -> Path:
