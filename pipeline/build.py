@@ -176,7 +176,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
                 key=key,
                 identity=task.identities[place],
                 label=task.labels[place],
-                landmarks=task.points[place],
+                landmarks=task.points[place].tolist(),
                 eye_distance=float(distances[place]),
             )
             status, reason = task.rejected.get(place, (STATUS_OK, None))

@@ -26,8 +26,9 @@ _IMAGE_FIELDS = [
     pa.field("xxh3", pa.uint64()),  # of the JPEG
     pa.field("width", pa.int32()),  # of the source image, px
     pa.field("height", pa.int32()),
-    pa.field("landmarks", pa.list_(pa.float32(), 10)),  # x, y of the five points, source px
-    pa.field("matrix", pa.list_(pa.float32(), 6)),  # source px -> crop px, 2x3 row-major
+    # Lists of 10 and 6, not Arrow's fixed-size lists: PyArrow before 24 cannot read those where one is null.
+    pa.field("landmarks", pa.list_(pa.float32())),  # x, y of the five points, source px
+    pa.field("matrix", pa.list_(pa.float32())),  # source px -> crop px, 2x3 row-major
     pa.field("eye_distance", pa.float32()),  # source px
 ]
 INDEX_SCHEMA = pa.schema(_IMAGE_FIELDS)
