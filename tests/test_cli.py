@@ -168,13 +168,22 @@ def test_verify_names_what_is_wrong_and_exits_1(run, shard_set):
     assert process.stdout == f"{shard_set}/shard-000001.tar: missing\n"
 
 
+SLOW_DISK = """
+import os, time
+fsync = os.fsync
+os.fsync = lambda handle: (time.sleep(0.03), fsync(handle))
+import cli
+cli.main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 def test_a_signal_while_libraries_load_ends_the_command(vggface2, tmp_path, delay):
     """Half-loaded extension modules swallow or mangle exceptions that a signal handler raises."""
     out = tmp_path / "out"
     words = ["--root", vggface2, "--out", out, "--images-per-shard", "1", "--executor", "serial"]
-    command = [sys.executable, "cli.py", "build-shards", *map(str, words)]
+    command = [sys.executable, "-c", SLOW_DISK, "build-shards", *map(str, words)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     time.sleep(delay)
     process.send_signal(signal.SIGTERM)
