@@ -153,7 +153,8 @@ def build_shards(source: str, root: Path, landmarks: tuple[Path, ...], template:
 
     Interrupted at any moment, the same command goes on where it stopped.
     """
-    from pipeline.build import BuildOptions, build
+    from pipeline.build import build
+    from pipeline.build_options import BuildOptions
     from pipeline.sources import SOURCES, landmark_files
     from shards.schema import Preprocessing
 

@@ -6,56 +6,34 @@ import contextlib
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from pipeline.align import TEMPLATES, eye_distances, fit_similarity, template_points, warp
-from pipeline.executors import Executor, unordered_map
+from pipeline.align import eye_distances, fit_similarity, template_points, warp
+from pipeline.build_options import BuildOptions, check_plan, fingerprint_parts, read_exclusions
+from pipeline.executors import unordered_map
 from pipeline.images import ImageError, decode
-from pipeline.landmarks import LandmarkError, read_landmarks
+from pipeline.landmarks import read_landmarks
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.sources import SOURCES, find_image
 from shards.files import (
     ShardError,
     digest,
-    file_facts,
     locked,
     quick_digest,
-    read_record,
     remove_temporaries,
     write_record,
 )
 from shards.finish import describe, finish_set
-from shards.schema import FORMAT_VERSION, INDEX, MANIFEST, PLAN, STATUS_OK, Manifest, Preprocessing, shard_file
+from shards.schema import INDEX, MANIFEST, PLAN, STATUS_OK, Manifest, shard_file
 from shards.writer import DONE_SUFFIX, Row, ShardWriter, done_record, member_stem
 
 _RETRIED = ("missing-file", "unreadable-image")  # what another attempt may mend
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What to build and how; everything but ``workers`` and ``executor`` shapes the result."""
-
-    source: str = "vggface2"
-    root: Path
-    landmarks: tuple[Path, ...]
-    out: Path
-    preprocessing: Preprocessing
-    exclude: Path | None = None
-    min_images: int = 1
-    images_per_shard: int | None = None
-    executor: Executor = "process"
-    workers: int = 1
-    retry_failed: bool = False
-
-    def __post_init__(self) -> None:
-        if self.preprocessing.template not in TEMPLATES:
-            raise ShardError(f"template {self.preprocessing.template!r} is unknown; choose from {', '.join(TEMPLATES)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,14 +58,14 @@ def build(options: BuildOptions) -> Manifest:
         ShardError: the folder holds a build of something else, or no image could be stored.
         WorkerError: a worker died; what was committed is kept.
     """
-    exclude = _read_exclusions(options.exclude)
+    exclude = read_exclusions(options.exclude)
     if options.out.exists() and not options.out.is_dir():
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out):
-        parts = _fingerprint_parts(options)
+        parts = fingerprint_parts(options)
         fingerprint = digest(parts)
-        _check_plan(options, parts)
+        check_plan(options, parts)
         plan = make_plan(
             read_landmarks(options.landmarks),
             exclude=exclude,
@@ -219,60 +197,6 @@ def _store(row: Row, matrix: np.ndarray, options: BuildOptions) -> tuple[Row, by
 def _folders(options: BuildOptions) -> str:
     splits = [split for split in SOURCES[options.source].splits if split]
     return f"{options.root} ({', '.join(splits)})"
-
-
-def _read_exclusions(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LandmarkError(f"{path}: {_reason(error)}; expected one identity or identity/image a line") from None
-    entries = [line.strip().strip('"') for line in lines if not line.startswith("#")]
-    return [entry for entry in entries if entry]
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
-
-
-def _fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
-    """All that shapes the stored bytes, by name, so that a refusal can say what differs."""
-    files: Sequence[Path] = (*options.landmarks, *([options.exclude] if options.exclude else []))
-    try:
-        hashes = [file_facts(path)["sha256"] for path in files]
-    except OSError as error:
-        raise LandmarkError(f"{error.filename}: {error.strerror}; expected a landmark CSV") from None
-    return {
-        "format version": FORMAT_VERSION,
-        "--source": options.source,
-        "--landmarks": hashes[: len(options.landmarks)],
-        "--exclude": hashes[len(options.landmarks) :],
-        "--min-images": options.min_images,
-        "--images-per-shard": options.images_per_shard,
-        "preprocessing": options.preprocessing.to_dict(),
-        "opencv version": cv2.__version__,
-    }
-
-
-def _check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
-    path = options.out / PLAN
-    if not path.exists():
-        remove_temporaries(options.out, [PLAN])  # a build may have been killed while it wrote its plan
-        strangers = sorted(entry.name for entry in options.out.iterdir())
-        if strangers:
-            raise ShardError(
-                f"{options.out}: not empty and not a shard set (it holds {strangers[0]}); choose a new or empty --out"
-            )
-        return
-    record = read_record(path)
-    different = [name for name, value in parts.items() if record["parts"].get(name) != value]
-    if record["root"] != str(options.root.resolve()):
-        different.insert(0, f"--root (it was {record['root']})")
-    if different:
-        raise ShardError(
-            f"{options.out}: holds a build with other {', '.join(different)}; choose another --out, or delete this one first"
-        )
 
 
 def _is_published(out: Path) -> bool:

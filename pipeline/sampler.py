@@ -88,7 +88,7 @@ def draws(seed: int, epoch: int, slots: slice, views: int) -> tuple[np.ndarray, 
         slots: a slice start:stop of global slots of the epoch.
 
     Returns:
-        (slots, views) float-free picks as uint64 below 2**32, to be scaled to the number of images;
+        (slots, views) uint64 picks below 2**32, to be scaled to an identity's number of images;
         (slots, views) bool flips.
     """
     blocks = -(-views // _WORDS)

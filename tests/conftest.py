@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.build import BuildOptions, build
+from pipeline.build import build
+from pipeline.build_options import BuildOptions
 from pipeline.faces import sample_identity, sample_shot
 from pipeline.landmarks import HEADER
 from pipeline.painter import paint

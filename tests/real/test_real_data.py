@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.align import fit_similarity, template_points, warp
-from pipeline.build import BuildOptions, build
+from pipeline.build import build
+from pipeline.build_options import BuildOptions
 from pipeline.loader import Loader
 from pipeline.sources import SOURCES, landmark_files
 from shards.index import ShardIndex, ShardReader
