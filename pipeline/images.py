@@ -27,6 +27,11 @@ def decode(path: Path) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None
+    return decode_bytes(data)
+
+
+def decode_bytes(data: bytes) -> np.ndarray:
+    """As ``decode``, of a file's content."""
     if not data:
         raise ImageError("empty file")
     return _decode_jpeg(data) if data.startswith(_JPEG_START) else _decode_any(data)
