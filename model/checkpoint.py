@@ -17,6 +17,7 @@ from torch import nn
 
 from model.backbones import BACKBONES, build_backbone
 from model.backbones.spherenet import recognise, spherenet
+from model.digest import backbone_digest
 
 FORMAT, VERSION = "lrfr-checkpoint", 1
 FOLDER = "checkpoints"
@@ -59,10 +60,15 @@ def checkpoint_path(run: Path, step: int) -> Path:
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f"*{_TEMPORARY_SUFFIX}"):  # of a killed run
-        abandoned.unlink()
+    remove_abandoned(path.parent)
     with whole_file(path) as temporary:
         torch.save({"format": FORMAT, "version": VERSION, **content}, temporary)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Deletes the unfinished files that a killed run left in ``folder``."""
+    for abandoned in folder.glob(f"*{_TEMPORARY_SUFFIX}"):
+        abandoned.unlink()
 
 
 @contextlib.contextmanager
@@ -148,7 +154,7 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
 
     Returns:
         the network; the preprocessing spec it was trained with, None for a bare state dict, which states none;
-        facts about it: path, step (None if not stated), backbone.
+        facts about it: path, step (None if not stated), backbone, digest (of all that is in it, not of the file).
 
     Raises:
         CheckpointError: as ``read_checkpoint``, or its weights fit no backbone that we know.
@@ -156,7 +162,7 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
     content = read_checkpoint(path)
     if not is_ours(content):
         backbone, name = _from_bare(path, content)
-        return backbone.eval(), None, {"path": str(path), "step": None, "backbone": name}
+        return backbone.eval(), None, _facts(path, None, name, backbone, None)
     name = content["backbone"]
     if name not in BACKBONES:
         raise CheckpointError(f"{path}: backbone {name!r} is unknown; this tool has {', '.join(BACKBONES)}")
@@ -170,7 +176,12 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
         raise CheckpointError(
             f"{path}: its weights do not fit {name} ({str(error).splitlines()[-1].strip()})"
         ) from None
-    return backbone.eval(), content["preprocessing"], {"path": str(path), "step": content["step"], "backbone": name}
+    spec = content["preprocessing"]
+    return backbone.eval(), spec, _facts(path, content["step"], name, backbone, spec)
+
+
+def _facts(path: Path, step: int | None, name: str, backbone: nn.Module, spec: dict[str, Any] | None) -> dict[str, Any]:
+    return {"path": str(path), "step": step, "backbone": name, "digest": backbone_digest(name, backbone, spec)}
 
 
 def _from_bare(path: Path, state: dict[str, Any]) -> tuple[nn.Module, str]:

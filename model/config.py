@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from model.backbones import BACKBONES
 
+_FREE = ("steps", "log_every", "save_every", "keep", "eval_every", "best")  # may change on resume
+
 
 class TrainingError(Exception):
     """A run that cannot start, resume or go on. One line."""
@@ -25,7 +27,9 @@ class TrainConfig:
         milestones: fractions of ``steps`` at which the learning rate is multiplied by ``decay``.
         scale, margin: of the AM-Softmax head.  triplet_weight, triplet_margin: of the hardest-triplet loss.
         log_every: steps between log lines; None: every step in runs of up to 100 steps, else every 20.
-        save_every, keep: steps between checkpoints, and how many of them stay.
+        save_every, keep: steps between checkpoints, and how many of them stay; every evaluation has one, too.
+        eval_every: steps between evaluations, where there are any.
+        best: the evaluated figure by which the best checkpoint is kept, such as ``lfw/accuracy@8``; None: no such file.
     """
 
     backbone: str = "spherenet20"
@@ -47,13 +51,15 @@ class TrainConfig:
     log_every: int | None = None
     save_every: int = 1000
     keep: int = 3
+    eval_every: int = 1000
+    best: str | None = None
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise TrainingError(f"backbone {self.backbone!r} is unknown; choose from {', '.join(BACKBONES)}")
         if self.init not in ("pytorch", "data"):
             raise TrainingError(f"init {self.init!r} is unknown; choose pytorch or data")
-        for name in ("batch_size", "steps", "lr", "save_every", "keep", "scale"):
+        for name in ("batch_size", "steps", "lr", "save_every", "keep", "eval_every", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} is {getattr(self, name)}; expected a finite number above 0")
         if self.log_every is not None and self.log_every <= 0:
@@ -78,9 +84,9 @@ class TrainConfig:
         }
 
     def check_resumes(self, saved: dict[str, Any]) -> None:
-        """Raises: TrainingError: ``saved`` differs in more than how long to run and what to log."""
+        """Raises: TrainingError: ``saved`` differs in more than how long to run and what to log, save and evaluate."""
         for name, value in self.to_dict().items():
-            if name not in ("steps", "log_every", "save_every", "keep") and saved.get(name) != value:
+            if name not in _FREE and saved.get(name) != value:
                 raise TrainingError(
                     f"{name} was {saved.get(name)} when this run started, now it is {value}; choose another --out for a new run"
                 )

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import nn
 
 from model.inputs import normalise, on_device
 
+Precision = Literal["fp32", "bf16"]
+_REDUCED: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+
 
 class Embedder:
-    """A callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised."""
+    """A callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised.
 
-    def __init__(self, backbone: nn.Module, *, device: str = "cpu") -> None:
+    Args:
+        precision: of the network's convolutions and products; the embeddings are float32 with either.
+        mean, std: of pixels in 0..1, as the network's preprocessing spec states them.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        mean: float = 0.5,
+        std: float = 0.5,
+    ) -> None:
         self._backbone = on_device(backbone.eval(), device)
-        self._device = device
+        self._device, self._reduced = device, _REDUCED[precision]
+        self._mean, self._std = mean, std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            inputs = normalise(torch.from_numpy(images).to(self._device))
+        kind = torch.device(self._device).type
+        with torch.inference_mode(), torch.autocast(kind, self._reduced, enabled=self._reduced is not None):
+            inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)
             return self._backbone(inputs).float().cpu().numpy()

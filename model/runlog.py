@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from model.checkpoint import whole_file
@@ -25,9 +27,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # imports slowly
 
         path = self._run / METRICS
-        kept = "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= self._start)
-        with whole_file(path) as temporary:
-            temporary.write_text(kept)
+        drop_rows(path, after=self._start)
         self._json = open(path, "a")
         self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
         self._since = self._began = time.monotonic()
@@ -43,6 +43,23 @@ class RunLog:
         self._images += images
         self._waited += waited
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time of the block out of images/s and loader wait; the ETA is of the whole run, and keeps it."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - before
+            if self._since == self._began:  # nothing logged yet: a few steps would multiply it into days
+                self._began += spent
+            self._since += spent
+
+    def scalars(self, step: int, figures: dict[str, float]) -> None:
+        """Shows ``figures`` of update number ``step``, counted from 1, in TensorBoard."""
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
+
     def write(self, step: int, figures: dict[str, float]) -> None:
         """Logs ``figures`` after update number ``step``, counted from 1, with images/s and loader wait."""
         now = time.monotonic()
@@ -51,9 +68,7 @@ class RunLog:
         self._since, self._images, self._waited = now, 0, 0.0
         self._json.write(json.dumps(row) + "\n")
         self._json.flush()
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name, value, step)
+        self.scalars(step, {name: value for name, value in row.items() if name != "step"})
         left = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
         parts = "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "lr")
         print(
@@ -62,6 +77,15 @@ class RunLog:
             file=sys.stderr,
             flush=True,
         )
+
+
+def drop_rows(path: Path, *, after: int) -> list[dict[str, float]]:
+    """Takes damaged rows and those of steps behind ``after`` out of a metrics file; returns the others."""
+    rows = [row for row in read_metrics(path) if row["step"] <= after]
+    if path.exists():
+        with whole_file(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

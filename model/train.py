@@ -19,6 +19,7 @@ from torch import nn
 from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint, whole_file
 from model.config import TrainConfig, TrainingError
+from model.evaluation import Evaluate, Evaluations
 from model.heads import AMSoftmax
 from model.init import initialise_from_data
 from model.inputs import normalise, on_device
@@ -127,24 +128,35 @@ def restore(content: dict[str, Any], path: Path, learner: Learner, optimiser: to
 
 
 def train(
-    batches: Iterable[TrainBatch], learner: Learner, optimiser: torch.optim.SGD, run: Path, *, start: int = 0
+    batches: Iterable[TrainBatch],
+    learner: Learner,
+    optimiser: torch.optim.SGD,
+    run: Path,
+    *,
+    start: int = 0,
+    evaluate: Evaluate | None = None,
 ) -> int:
     """Updates ``learner`` until ``config.steps``, saving checkpoints into ``run``.
 
-    SIGINT and SIGTERM end it after the current step, with a checkpoint.
+    SIGINT and SIGTERM end it after the current step, with a checkpoint; an evaluation is given up for them.
+
+    Args:
+        evaluate: scores the backbone every ``config.eval_every`` steps and after the last; changes nothing in the training.
 
     Returns:
         the number of updates done in all; fewer than ``config.steps`` if it was stopped.
 
     Raises:
         TrainingError: the loss is not finite, the weights of the step before are saved if they are;
-            or another process trains into ``run``.
+            another process trains into ``run``; or ``config.best`` is not evaluated.
     """
     config, step, saved = learner.config, start, start
     run.mkdir(parents=True, exist_ok=True)
     learner.train()
     with locked(run), RunLog(run, steps=config.steps, start=start) as log, StopSignals() as stop:
         _write_config(run, learner)
+        evaluations = Evaluations(run, config, evaluate, log, stopped=lambda: stop.asked)
+        evaluations.begin(start, learner.backbone)
         state, stream = None, iter(batches)
         while step < config.steps and not stop.asked:
             asked = time.monotonic()
@@ -170,9 +182,11 @@ def train(
 
             if step % config.logged_every == 0 or step == config.steps:
                 log.write(step, {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": lr})
-            if step % config.save_every == 0:
+            if step % config.save_every == 0 or evaluations.due(step):
                 _save(run, step, learner, optimiser, state)
                 saved = step
+            if evaluations.due(step):
+                evaluations.score(step, learner.backbone)
         if step > saved:
             _save(run, step, learner, optimiser, state)
     return step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from model.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from model.digest import backbone_digest
 
 SPEC = {"template": "seed", "size": 128, "mean": 0.5, "std": 0.5}
 
@@ -35,7 +37,8 @@ def test_bare_state_dicts_load_whatever_their_depth_and_prefix(tmp_path, depth, 
     torch.save({prefix + name: value for name, value in backbone.state_dict().items()}, path)
     loaded, spec, facts = load_backbone(path)
     assert spec is None
-    assert facts == {"path": str(path), "step": None, "backbone": f"spherenet{depth}"}
+    digest = backbone_digest(f"spherenet{depth}", backbone, None)  # whatever the names in the file
+    assert facts == {"path": str(path), "step": None, "backbone": f"spherenet{depth}", "digest": digest}
     assert torch.equal(outputs(loaded), outputs(backbone))
 
 
@@ -70,8 +73,49 @@ def test_our_checkpoints_load(tmp_path):
     backbone = ours(tmp_path / "x.pt")
     loaded, spec, facts = load_backbone(tmp_path / "x.pt")
     assert spec == SPEC
-    assert facts == {"path": str(tmp_path / "x.pt"), "step": 7, "backbone": "spherenet4"}
+    digest = backbone_digest("spherenet4", backbone, SPEC)
+    assert facts == {"path": str(tmp_path / "x.pt"), "step": 7, "backbone": "spherenet4", "digest": digest}
     assert torch.equal(outputs(loaded), outputs(backbone))
+
+
+def digest_of(path, **changes):
+    ours(path, **changes)
+    return load_backbone(path)[2]["digest"]
+
+
+def test_the_digest_is_of_the_network_not_of_the_file(tmp_path):
+    state = build_backbone("spherenet4").state_dict()
+    first = digest_of(tmp_path / "a.pt", backbone_state=state)
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    channels_last = {
+        name: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in state.items()
+    }
+    reordered = dict(reversed(SPEC.items()))
+    twin = digest_of(tmp_path / "b.pt", step=8, backbone_state=channels_last, preprocessing=reordered)
+    assert (tmp_path / "a.pt").read_bytes() != (tmp_path / "b.pt").read_bytes()
+    assert twin == first
+
+
+def test_the_digest_tells_one_changed_weight_and_another_preprocessing(tmp_path):
+    state = build_backbone("spherenet4").state_dict()
+    first = digest_of(tmp_path / "x.pt", backbone_state=state)
+    changed = {name: value.clone() for name, value in state.items()}
+    weight = changed["0.weight"].view(-1)
+    weight[7] = torch.nextafter(weight[7], torch.tensor(9.0))
+    assert digest_of(tmp_path / "x.pt", backbone_state=changed) != first
+    assert digest_of(tmp_path / "x.pt", backbone_state=state, preprocessing={**SPEC, "mean": 0.4}) != first
+
+
+def test_the_digest_tells_names_and_shapes_of_the_same_values():
+    values = torch.arange(6.0)
+    networks = []
+    for shape, name in [((2, 3), "a"), ((3, 2), "a"), ((2, 3), "b")]:
+        network = torch.nn.Module()
+        network.register_buffer(name, values.reshape(shape))
+        networks.append(network)
+    digests = [backbone_digest("x", network, None) for network in networks]
+    assert len({*digests, backbone_digest("y", networks[0], None), backbone_digest("x", networks[0], {})}) == 5
 
 
 def truncate(path):
@@ -160,4 +204,5 @@ def test_the_newest_checkpoint_of_all_runs(tmp_path):
         path = checkpoint_path(tmp_path / run, step)
         save_checkpoint(path, {"step": step})
         os.utime(path, ns=(age, age))
+    save_checkpoint(tmp_path / "a" / "best.pt", {"step": 3})
     assert newest_checkpoint(tmp_path) == checkpoint_path(tmp_path / "a", 4)

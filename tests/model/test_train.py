@@ -46,10 +46,10 @@ def config(**changes):
     )
 
 
-def run_training(run, settings, *, resume=None, **stream):
+def run_training(run, settings, *, resume=None, evaluate=None, **stream):
     learner, optimiser = new_run(settings, classes=CLASSES, preprocessing=SPEC, device="cpu")
     start = restore(read_checkpoint(resume), resume, learner, optimiser) if resume else 0
-    done = train(Stream(start, **stream), learner, optimiser, run, start=start)
+    done = train(Stream(start, **stream), learner, optimiser, run, start=start, evaluate=evaluate)
     return done, learner
 
 
@@ -187,10 +187,19 @@ def test_resuming_with_another_configuration_is_refused(tmp_path, changes, messa
 
 def test_more_steps_and_other_logging_may_be_asked_for_on_resume(tmp_path):
     run_training(tmp_path, config(steps=3))
-    done, _ = run_training(
-        tmp_path, config(steps=5, log_every=2, save_every=1, keep=9), resume=checkpoints(tmp_path)[-1]
-    )
+    changed = config(steps=5, log_every=2, save_every=1, keep=9, eval_every=2, best="a")
+    done, _ = run_training(tmp_path, changed, resume=checkpoints(tmp_path)[-1], evaluate=lambda backbone: {"a": 1.0})
     assert done == 5
+
+
+def test_a_checkpoint_of_a_time_before_evaluations_resumes(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    path = checkpoints(tmp_path)[-1]
+    content = read_checkpoint(path)
+    for name in ("eval_every", "best"):
+        del content["config"][name]
+    save_checkpoint(path, content)
+    assert run_training(tmp_path, config(steps=5), resume=path)[0] == 5
 
 
 def test_resuming_on_other_shards_is_refused(tmp_path):
@@ -229,6 +238,7 @@ def test_find_resume(tmp_path):
         ({"lr": float("inf")}, r"lr is inf; expected a finite number above 0"),
         ({"views": ()}, "views are \\(\\); expected sizes of at least 2 px"),
         ({"log_every": 0}, "log_every is 0"),
+        ({"eval_every": 0}, "eval_every is 0; expected a finite number above 0"),
         ({"init": "magic"}, "init 'magic' is unknown"),
     ],
 )
