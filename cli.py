@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from benchmarks import BENCHMARKS, Benchmark
 
 _OURS = ("shards", "pipeline", "model", "benchmarks")
 
@@ -304,41 +308,152 @@ def bench() -> None:
     """Score a checkpoint on a public benchmark."""
 
 
-@bench.command()
-@folder("--root", "QMUL-SurvFace", help="The data set's folder.")
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Ours, or a bare .pth state dict. [default: the newest run's]"
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures as JSON.")
-@click.option("--report", type=click.Path(path_type=Path), help="Folder for a report with the ROC picture.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images embedded at a time."
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
-def qmul(
-    root: Path,
+def scoring(command: Any) -> Any:
+    """The options that all benchmarks share."""
+    for option in reversed(
+        [
+            click.option(
+                "--checkpoint",
+                type=click.Path(path_type=Path),
+                help="Ours, or a bare .pth state dict. [default: the newest run's]",
+            ),
+            click.option(
+                "--json", "json_file", type=click.Path(path_type=Path), help="Write figures and scores as JSON."
+            ),
+            click.option(
+                "--report", type=click.Path(path_type=Path), help="Folder for a report: HTML, Markdown, pictures."
+            ),
+            click.option(
+                "--batch-size",
+                type=click.IntRange(min=1),
+                default=64,
+                show_default=True,
+                help="Images embedded at a time.",
+            ),
+            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]"),
+            click.option(
+                "--precision",
+                type=click.Choice(["fp32", "bf16"]),
+                default="fp32",
+                show_default=True,
+                help="Of the network's products; bf16 is quicker and scores a little differently.",
+            ),
+            click.option("--no-cache", is_flag=True, help="Neither use nor keep embeddings under $LRFR_DATA/cache."),
+            click.option(
+                "--allow-missing", is_flag=True, help="Score without images that cannot be used: partial figures."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def landmarks_option(help: str) -> Any:
+    """``--landmarks`` of a benchmark."""
+    return click.option("--landmarks", type=click.Path(path_type=Path), multiple=True, help=help)
+
+
+def add_benchmark(name: str, benchmark: Benchmark) -> None:
+    """Makes ``bench NAME``."""
+
+    @scoring
+    @folder("--root", benchmark.folder, help="The data set's folder.")
+    def command(root: Path, landmarks: tuple[Path, ...] = (), **options: Any) -> None:
+        failed = score([name], lambda _: benchmark.read(root, landmarks), **options)
+        if failed:
+            raise failed[0]
+
+    if benchmark.aligned:
+        command = landmarks_option("Table of landmarks; may be given several times. [default: found by --root]")(
+            command
+        )
+    bench.command(name, help=benchmark.summary, short_help=benchmark.summary.partition(":")[0])(command)
+
+
+for _name, _benchmark in BENCHMARKS.items():
+    add_benchmark(_name, _benchmark)
+
+
+@bench.command("all")
+@scoring
+@folder("--root", help="The folder with all data sets.")
+def bench_all(root: Path, **options: Any) -> None:
+    """Every benchmark whose data set is there; says which are not."""
+    from benchmarks.errors import AbsentError
+    from benchmarks.layout import find_entry
+
+    def read(name: str) -> Any:
+        home = BENCHMARKS[name].folder
+        return BENCHMARKS[name].read(find_entry(root, home) or root / home)
+
+    failed = score(list(BENCHMARKS), read, **options)
+    for error in failed:
+        click.echo(f"{'not found' if isinstance(error, AbsentError) else 'Error'}: {error}", err=True)
+    wrong = [error for error in failed if not isinstance(error, AbsentError)]
+    if len(failed) == len(BENCHMARKS):
+        _fail(f"{root}: nothing was scored; --root names the folder with LFW, SCface, QMUL-SurvFace, ...")
+    if wrong:
+        _fail(f"{len(wrong)} of {len(BENCHMARKS)} benchmarks could not be scored, see above")
+
+
+def score(
+    names: list[str],
+    read: Callable[[str], Any],
+    *,
     checkpoint: Path | None,
     json_file: Path | None,
     report: Path | None,
-    batch_size: int,
     device: str | None,
-) -> None:
-    """QMUL-SurvFace verification: TAR at FAR 30, 10, 1, 0.1 %, AUC, accuracy."""
-    from benchmarks.qmul import bench_qmul
-    from benchmarks.report import print_table, write_json, write_report
+    precision: str,
+    batch_size: int,
+    no_cache: bool,
+    allow_missing: bool,
+) -> list[Exception]:
+    """Scores a checkpoint on each benchmark, prints, writes what was asked for; returns why others were not scored."""
+    from benchmarks.cache import EmbeddingCache
+    from benchmarks.errors import ProtocolError
+    from benchmarks.prepare import follow
+    from benchmarks.report import print_result, write_report
+    from benchmarks.result import write_json
+    from benchmarks.runner import Engine, run
     from model.checkpoint import load_backbone, newest_checkpoint
     from model.embed import Embedder
 
-    backbone, spec, facts = load_backbone(checkpoint or newest_checkpoint(data("runs")()))
-    if spec is None:
+    backbone, stated, facts = load_backbone(checkpoint or newest_checkpoint(data("runs")()))
+    if stated is None:
         click.echo("bare state dict: it states no preprocessing, the reference's is assumed", err=True)
-    embed = Embedder(backbone, device=pick_device(device))
-    result = bench_qmul(root, embed, stated=spec, checkpoint=facts, batch_size=batch_size)
-    click.echo(print_table(result))
-    if json_file:
-        write_json(result, json_file)
-    if report:
-        click.echo(f"report: {write_report(result, report)}")
+    spec, device = follow(stated, facts), pick_device(device)
+    embed = Embedder(backbone, device=device, precision=precision, mean=spec.mean, std=spec.std)  # type: ignore[arg-type]
+    results: list[Any] = []
+    failed: list[Exception] = []
+    network = data("cache", f"{facts['digest'][:16]}-{precision}-{device}")()
+    with contextlib.nullcontext() if no_cache else EmbeddingCache(network) as cache:
+        engine = Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size)
+        for name in names:
+            try:
+                results.append(run(read(name), engine, checkpoint=facts, allow_missing=allow_missing))
+                click.echo(print_result(results[-1]) + "\n" * (len(names) > 1))
+            except ProtocolError as error:
+                failed.append(error)
+    if results and json_file:
+        write_json(results, json_file)
+    if results and report:
+        click.echo(f"report: {write_report(results, report)}")
+    return failed
+
+
+@bench.command("compare")
+@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
+def compare_results(results: tuple[Path, ...]) -> None:
+    """Set two or more --json files side by side, with paired intervals of the differences."""
+    from benchmarks.compare import compare, legend
+    from benchmarks.document import as_text
+
+    if len(results) < 2:
+        raise click.UsageError("compare needs two files or more")
+    for grid in compare(list(results)):
+        click.echo(as_text(grid) + "\n")
+    click.echo("\n".join(legend(list(results))))
 
 
 if __name__ == "__main__":

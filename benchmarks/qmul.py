@@ -1,196 +1,119 @@
-"""QMUL-SurvFace face verification.
+"""QMUL-SurvFace: verification, and open-set identification against a watch list.
 
 Source: Cheng, Zhu & Gong, Surveillance face recognition challenge, 2018.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.io
-from PIL import Image
-from scipy.io.matlab import MatReadError
 
-from benchmarks.metrics import bootstrap_intervals, fold_accuracies, roc_curve
-from benchmarks.runner import Embed, ProtocolError, Result, check_preprocessing, data_label, embed_files, find_entry
+from benchmarks.errors import ProtocolError
+from benchmarks.layout import Folder, read_cells, read_ids, require, set_folder
+from benchmarks.prepare import Request
+from benchmarks.protocols import OpenSetProtocol, PairProtocol, Search
 
 FALSE_ACCEPT_RATES = (0.3, 0.1, 0.01, 0.001)
-TEST_SET = "Face_Verification_Test_Set"
-IMAGES = "verification_images"
-# The protocol resizes images straight to the input, so the alignment template plays no part.
-_DEPENDS_ON = ("size", "degradation", "color", "mean", "std")
+FALSE_IDENTIFICATION_RATES = (0.3, 0.2, 0.1, 0.01)
+WITHIN_RANK = 20
+VERIFICATION, IDENTIFICATION = "Face_Verification_Test_Set", "Face_Identification_Test_Set"
+_EVALUATION = "Face_Identification_Evaluation"  # some copies keep the lists here
 _FOLDS = 10
-_CURVE_POINTS = 100
-# what SciPy raises on damaged files, as found by damaging them
-_UNREADABLE = (OSError, ValueError, NotImplementedError, TypeError, LookupError, EOFError, MatReadError, zlib.error)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """The verification pairs.
-
-    Attributes:
-        paths: (M,) the distinct images.
-        identities: (M,) int codes of the people on them.
-        members: (N, 2) rows of ``paths``: genuine pairs first, then impostors, each in the order of its file.
-        genuine: (N,) bool.
-    """
-
-    paths: list[Path]
-    identities: np.ndarray
-    members: np.ndarray
-    genuine: np.ndarray
-
-    @property
-    def folds(self) -> np.ndarray:
-        """(N,) fold of each pair: ten contiguous parts of the genuine and of the impostor pairs."""
-        counts = (int(self.genuine.sum()), int((~self.genuine).sum()))
-        return np.concatenate([np.arange(count) * _FOLDS // count for count in counts])
-
-
-def read_pairs(root: Path) -> Pairs:
-    """Reads the verification set under ``root``, the data set's folder or a folder that holds it.
-
-    Raises:
-        ProtocolError: a folder, .mat file, variable or image is missing or not as the protocol has it.
-    """
-    folder = _test_set(root)
-    names = [_pair_names(folder, kind) for kind in ("positive", "negative")]
-    images = find_entry(folder, IMAGES)
-    if images is None:
-        raise ProtocolError(f"{folder / IMAGES}: not found; expected the folder of verification images")
-    on_disk = {path.name.lower(): path for path in images.iterdir()}
-    stacked = np.concatenate(names)
-    distinct, members = np.unique(stacked, return_inverse=True)
-    missing = [name for name in distinct if name.lower() not in on_disk]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ProtocolError(
-            f"{images / missing[0]}: not found{more}, but the pair lists name it; restore it from the data set's archive"
-        )
-    people = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
-    return Pairs(
-        paths=[on_disk[name.lower()] for name in distinct],
-        identities=people,
-        members=members.reshape(-1, 2),
-        genuine=np.arange(len(stacked)) < len(names[0]),
-    )
-
-
-def bench_qmul(
-    root: Path, embed: Embed, *, stated: dict[str, Any] | None, checkpoint: dict[str, Any], batch_size: int = 64
-) -> Result:
-    """Scores an embedder: TAR at FAR 30, 10, 1 and 0.1 %, AUC, accuracy over ten folds, with 95 % intervals.
+def read_qmul(root: Path) -> PairProtocol:
+    """Verification: TAR at FAR 30, 10, 1 and 0.1 %, AUC, accuracy over ten contiguous folds.
 
     Args:
-        root: the QMUL-SurvFace folder.
-        embed: (N, S, S, 3) uint8 RGB -> (N, D) float32.
-        stated: the checkpoint's preprocessing spec, if it states one.
-        checkpoint: facts for the result.
+        root: the data set's folder, the one above, or the verification set itself.
 
     Raises:
-        ProtocolError: the data is not as expected, or the preprocessing disagrees.
+        ProtocolError: a folder, list or variable is missing or not as the protocol has it.
     """
-    spec = check_preprocessing(stated, _DEPENDS_ON, "qmul", checkpoint)
-    pairs = read_pairs(root)
-    unit = embed_files(
-        pairs.paths,
-        lambda image: image.resize((spec.size, spec.size), Image.Resampling.BICUBIC),
-        embed,
-        batch_size=batch_size,
-        label="bench qmul",
-    )
-    scores = np.einsum("nd,nd->n", unit[pairs.members[:, 0]], unit[pairs.members[:, 1]])
-    roc = roc_curve(scores, pairs.genuine)
-    accuracies = fold_accuracies(scores, pairs.genuine, pairs.folds)
-    grid = np.geomspace(1 / (~pairs.genuine).sum(), 1.0, _CURVE_POINTS)
-    intervals, band = _intervals(scores, pairs, grid)
-    return Result(
-        benchmark="qmul",
-        data=data_label(root),
-        metrics={
-            **{f"tar@far={far:g}": roc.tar_at(far) for far in FALSE_ACCEPT_RATES},
-            "auc": roc.auc,
-            "accuracy": float(accuracies.mean()),
-            "std": float(accuracies.std()),
-        },
-        intervals=intervals,
-        counts={
-            "pairs": len(scores),
-            "genuine": int(pairs.genuine.sum()),
-            "images": len(pairs.paths),
-            "embedded": len(unit),
-        },
-        checkpoint=checkpoint,
-        preprocessing=spec.to_dict(),
-        curve={
-            "far": grid.tolist(),
-            "tar": [roc.tar_at(far) for far in grid],
-            "low": [low for low, _ in band],
-            "high": [high for _, high in band],
-        },
-    )
-
-
-def _intervals(
-    scores: np.ndarray, pairs: Pairs, grid: np.ndarray
-) -> tuple[dict[str, tuple[float, float]], list[tuple[float, float]]]:
-    """95 % intervals of the figures, and of TAR at each FAR of ``grid``."""
-
-    def figures(weights: np.ndarray) -> dict[str, float]:
-        if not weights[pairs.genuine].any() or not weights[~pairs.genuine].any():
-            return {}
-        drawn = roc_curve(scores, pairs.genuine, weights)
-        named = {f"tar@far={far:g}": drawn.tar_at(far) for far in FALSE_ACCEPT_RATES}
-        return {**named, "auc": drawn.auc, **{f"curve {point}": drawn.tar_at(far) for point, far in enumerate(grid)}}
-
-    intervals = bootstrap_intervals(figures, pairs.identities[pairs.members])
-    return intervals, [intervals.pop(f"curve {point}") for point in range(len(grid))]
-
-
-def _test_set(root: Path) -> Path:
-    candidates = (root, root / "QMUL-SurvFace")
-    for base in candidates:
-        if found := find_entry(base, TEST_SET):
-            return found
-    if find_entry(root, IMAGES):
-        return root
-    raise ProtocolError(
-        f"{root}: no {TEST_SET} in it; give the QMUL-SurvFace folder with --root (or run: python cli.py demo-data)"
+    folder = set_folder(root, "QMUL-SurvFace", VERIFICATION, "the verification set of QMUL-SurvFace")
+    names = [_pair_names(folder, kind) for kind in ("positive", "negative")]
+    images = Folder(require([folder], ["verification_images"], "the folder of verification images"))
+    stacked = np.concatenate(names)
+    distinct, members = np.unique(stacked, return_inverse=True)
+    people = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
+    members = members.reshape(-1, 2)
+    genuine = np.arange(len(stacked)) < len(names[0])
+    return PairProtocol(
+        name="qmul",
+        title="QMUL-SurvFace verification",
+        root=root,
+        published={"pairs": 10_640},
+        requests=[Request(path=images.find(name)) for name in distinct],
+        main="auc",
+        members={"{}": members},
+        identities=people[members],
+        genuine=genuine,
+        folds=np.concatenate([np.arange(len(kind)) * _FOLDS // len(kind) for kind in names]),
+        rates=FALSE_ACCEPT_RATES,
     )
 
 
 def _pair_names(folder: Path, kind: str) -> np.ndarray:
     """(N, 2) file names of ``<kind>_pairs_names.mat``."""
     variable = f"{kind}_pairs_names"
-    path = find_entry(folder, f"{variable}.mat")
-    if path is None:
-        raise ProtocolError(f"{folder / variable}.mat: not found; expected the pair list of the verification protocol")
-    try:
-        content = scipy.io.loadmat(path)
-    except _UNREADABLE as error:
-        raise ProtocolError(
-            f"{path}: not a readable MATLAB 5 file ({(str(error).splitlines() or [''])[0][:80]}); restore it from the archive"
-        ) from None
-    if variable not in content:
-        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
-        raise ProtocolError(f"{path}: holds {found}, expected the variable {variable}")
-    cells = content[variable]
-    if cells.ndim == 2 and cells.shape[1] == 2 and len(cells) < _FOLDS:
-        raise ProtocolError(f"{path}: {len(cells)} pairs, the protocol's {_FOLDS} folds need at least as many")
-    if cells.ndim != 2 or cells.shape[1] != 2:
-        raise ProtocolError(f"{path}: {variable} has shape {cells.shape}, expected (pairs, 2) cells of file names")
-    return np.array([[_text(cell, path) for cell in row] for row in cells])
+    path = require([folder], [f"{variable}.mat"], "the pair list of the verification protocol")
+    names = read_cells(path, variable, 2)
+    if len(names) < _FOLDS:
+        raise ProtocolError(f"{path}: {len(names)} pairs, the protocol's {_FOLDS} folds need at least as many")
+    return names
 
 
-def _text(cell: Any, path: Path) -> str:
-    inner = np.asarray(cell).ravel()
-    while inner.dtype == object and inner.size:
-        inner = np.asarray(inner[0]).ravel()
-    if inner.size != 1 or inner.dtype.kind != "U":
-        raise ProtocolError(f"{path}: a cell holds {inner.dtype} of size {inner.size}, expected one file name")
-    return str(inner[0])
+def read_qmul_id(root: Path) -> OpenSetProtocol:
+    """Open-set identification: TPIR20 at FPIR 30, 20, 10 and 1 %, and the area under that curve.
+
+    A gallery identity is the mean of its images' embeddings, scaled to unit length.
+
+    Args:
+        root: the data set's folder, the one above, or the identification set itself.
+
+    Raises:
+        ProtocolError: as ``read_qmul``.
+    """
+    folder = set_folder(root, "QMUL-SurvFace", IDENTIFICATION, "the identification set of QMUL-SurvFace")
+    gallery, gallery_ids = _listed(folder, "gallery", "gallery")
+    mated, mated_ids = _listed(folder, "mated_probe", "mated_probe")
+    unmated = Folder(require([folder], ["unmated_probe"], "the folder of unmated probes")).images
+    if not unmated:
+        raise ProtocolError(f"{folder / 'unmated_probe'}: no image in it; expected the unmated probes")
+    without = sorted(set(mated_ids.tolist()) - set(gallery_ids.tolist()))
+    if without:
+        raise ProtocolError(f"{folder}: mated probes of identity {without[0]}, of whom the gallery list has no image")
+    paths = [*mated, *unmated, *gallery]
+    probes = np.arange(len(mated) + len(unmated))
+    strangers = [f"{path.name}" if path.stem.startswith("distractor") else path.stem.split("_")[0] for path in unmated]
+    people = np.unique([*(f"mated {identity}" for identity in mated_ids), *strangers], return_inverse=True)[1]
+    return OpenSetProtocol(
+        name="qmul-id",
+        title="QMUL-SurvFace open-set identification",
+        root=root,
+        published={"gallery": 60_294, "mated_probes": 60_423, "unmated_probes": 121_736},
+        requests=[Request(path=path) for path in paths],
+        main="auc",
+        search=Search(
+            probes=probes,
+            probe_ids=np.concatenate([mated_ids, np.full(len(unmated), -1)]),
+            gallery=np.arange(len(probes), len(paths)),
+            gallery_ids=gallery_ids,
+        ),
+        people=people,
+        rates=FALSE_IDENTIFICATION_RATES,
+        within=WITHIN_RANK,
+    )
+
+
+def _listed(folder: Path, images: str, variable: str) -> tuple[list[Path], np.ndarray]:
+    """The images that a list names, and their identities."""
+    name = f"{images}_img_ID_pairs.mat"
+    places = [folder, folder.parent / _EVALUATION, folder / _EVALUATION, folder.parent]
+    path = require(places, [name], f"the list of {images} images and identities")
+    names = read_cells(path, f"{variable}_set", 1)[:, 0]
+    if not len(names):
+        raise ProtocolError(f"{path}: lists no image")
+    within = Folder(require([folder], [images], f"the folder of {images} images"))
+    return [within.find(name) for name in names], read_ids(path, f"{variable}_ids", len(names))

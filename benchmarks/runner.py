@@ -1,133 +1,250 @@
-"""What every benchmark shares: files found whatever their case, images embedded once, the result's form."""
+"""The engine: prepares images on threads, embeds each (image, preparation) once, scores, collects the result."""
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures as futures
 import dataclasses
-import platform
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import PIL
-from PIL import Image
 
+from benchmarks.cache import EmbeddingCache
+from benchmarks.errors import ProtocolError
+from benchmarks.prepare import Request, cache_key, prepare
+from benchmarks.protocols import HardPair, Protocol, Scored
+from benchmarks.result import Result, ShownPair
+from pipeline.images import ImageError
 from pipeline.progress import Progress
-from pipeline.synthetic import GENERATED_MARKER
-from shards.files import ShardError
 from shards.schema import Preprocessing
 
 Embed = Callable[[np.ndarray], np.ndarray]
-SPEC = Preprocessing()  # how benchmarks prepare images, and what a bare state dict is taken to expect
-
-
-class ProtocolError(Exception):
-    """A data set that is not laid out as its protocol needs, or a checkpoint that it cannot judge. One line."""
+Value = TypeVar("Value")
+_AHEAD = 4  # batches of prepared images that wait for the network
+_LISTED = 20  # missing images named on stderr
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a benchmark found; figures are fractions.
+class Embedded:
+    """Embeddings of N requests.
 
     Attributes:
-        data: the folder that was scored, and what is known of it.
-        metrics: figures by name.  intervals: their 95 % intervals.  counts: sizes of what was scored.
-        checkpoint: what was judged.  preprocessing: how its images were prepared.
-        curve: FAR, TAR and the interval of TAR, for pictures.
+        vectors: (N, D) float32, of the length that the network gives them; zero where there is none.
+        good: (N,) bool.
+        missing: images that are absent or cannot be prepared, with the reason.
+        computed: forward passes.  cached: embeddings found on disk.
     """
 
-    benchmark: str
-    data: str
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    counts: dict[str, int]
-    checkpoint: dict[str, Any]
-    preprocessing: dict[str, Any]
-    curve: dict[str, list[float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able fields, with the versions that it depends on."""
-        versions = {"python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__}
-        return {**dataclasses.asdict(self), "versions": versions}
+    vectors: np.ndarray
+    good: np.ndarray
+    missing: dict[Path, str]
+    computed: int
+    cached: int
 
 
-def data_label(root: Path) -> str:
-    """``data/QMUL-SurvFace (generated faces)``: so that nobody takes scores on painted faces for others."""
-    return f"{root} (generated faces)" if (root / GENERATED_MARKER).exists() else str(root)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _File:
+    """One image file, its requests (their rows) prepared: pixels to embed, or vectors from the cache, or the reason why not."""
+
+    path: Path
+    rows: list[int]
+    keys: list[bytes] = dataclasses.field(default_factory=list)
+    cached: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    reason: str | None = None
 
 
-def find_entry(folder: Path, name: str) -> Path | None:
-    """``folder/name``, whatever the case of the name on disk."""
-    if (folder / name).exists():
-        return folder / name
-    entries = folder.iterdir() if folder.is_dir() else []
-    return next((entry for entry in entries if entry.name.lower() == name.lower()), None)
+class _Table:
+    """(N, D) vectors that come in any order; D is known with the first."""
+
+    def __init__(self, count: int) -> None:
+        self.vectors = np.zeros((count, 1), np.float32)
+        self.good = np.zeros(count, bool)
+
+    def put(self, rows: dict[int, np.ndarray]) -> None:
+        for row, vector in rows.items():
+            if self.vectors.shape[1] != len(vector):
+                self.vectors = np.zeros((len(self.good), len(vector)), np.float32)
+            self.vectors[row], self.good[row] = vector, True
 
 
-def check_preprocessing(
-    stated: dict[str, Any] | None, fields: Sequence[str], benchmark: str, checkpoint: dict[str, Any]
-) -> Preprocessing:
-    """The spec that images are prepared by.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Embeds requests for one network.
+
+    Attributes:
+        embed: (N, S, S, 3) uint8 RGB -> (N, D) float32.
+        spec: how images are prepared.
+        cache: open, or None.
+        batch_size: images embedded at a time.
+    """
+
+    embed: Embed
+    spec: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+    cache: EmbeddingCache | None = None
+    batch_size: int = 64
+
+    def embeddings(self, requests: list[Request], label: str) -> Embedded:
+        """Embeds each request once; ``label`` heads the progress line.
+
+        Raises:
+            ProtocolError: an embedding is not finite.
+        """
+        table = _Table(len(requests))
+        missing: dict[Path, str] = {}
+        waiting: list[tuple[int, bytes, np.ndarray]] = []
+        computed = 0
+        with Progress(label, len(requests)) as progress:
+            for file in self._files(requests):
+                if file.reason is not None:
+                    missing[file.path] = file.reason
+                table.put(file.cached)
+                waiting += [
+                    (row, key, file.pixels[row])
+                    for row, key in zip(file.rows, file.keys, strict=False)
+                    if row in file.pixels
+                ]
+                while len(waiting) >= self.batch_size:
+                    table.put(self._embed(waiting[: self.batch_size]))
+                    waiting = waiting[self.batch_size :]
+                    computed += self.batch_size
+                progress.update(len(file.rows))
+            if waiting:
+                table.put(self._embed(waiting))
+                computed += len(waiting)
+        return Embedded(
+            vectors=table.vectors,
+            good=table.good,
+            missing=missing,
+            computed=computed,
+            cached=int(table.good.sum()) - computed,
+        )
+
+    def _embed(self, batch: list[tuple[int, bytes, np.ndarray]]) -> dict[int, np.ndarray]:
+        """Vectors by row."""
+        values = self.embed(np.stack([pixels for _, _, pixels in batch]))
+        if not np.isfinite(values).all():
+            raise ProtocolError(
+                "the network's embeddings are not finite; the checkpoint is damaged or its training diverged"
+            )
+        for (_, key, _), vector in zip(batch, values, strict=True):
+            if self.cache is not None:
+                self.cache.put(key, vector)
+        return {row: vector for (row, _, _), vector in zip(batch, values, strict=True)}
+
+    def _files(self, requests: list[Request]) -> Iterator[_File]:
+        """Every file once, prepared by threads that work some batches ahead of the network."""
+        rows: dict[Path, list[int]] = {}
+        for row, request in enumerate(requests):
+            rows.setdefault(request.path, []).append(row)
+        files = iter(rows.items())
+        pool = futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        running: collections.deque[futures.Future[_File]] = collections.deque()
+        ahead = max(_AHEAD * self.batch_size * len(rows) // max(len(requests), 1), 2)
+        try:
+            for path, its_rows in files:
+                running.append(pool.submit(self._prepare, path, its_rows, requests))
+                if len(running) > ahead:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, path: Path, rows: list[int], requests: list[Request]) -> _File:
+        try:
+            data = path.read_bytes()
+            keys = [cache_key(data, requests[row], self.spec) for row in rows]
+            found = {row: self.cache.get(key) for row, key in zip(rows, keys, strict=True)} if self.cache else {}
+            cached = {row: vector for row, vector in found.items() if vector is not None}
+            wanted = [row for row in rows if row not in cached]
+            pixels = prepare(data, [requests[row] for row in wanted], self.spec) if wanted else []
+            return _File(path=path, rows=rows, keys=keys, cached=cached, pixels=dict(zip(wanted, pixels, strict=True)))
+        except FileNotFoundError:
+            return _File(path=path, rows=rows, reason="not found")
+        except OSError as error:
+            return _File(path=path, rows=rows, reason=f"cannot be read: {error.strerror}")
+        except ImageError as error:
+            return _File(path=path, rows=rows, reason=str(error))
+
+
+def run(
+    protocol: Protocol,
+    engine: Engine,
+    *,
+    checkpoint: dict[str, Any],
+    allow_missing: bool = False,
+    intervals: bool = True,
+) -> Result:
+    """Embeds and scores one benchmark.
 
     Args:
-        stated: the checkpoint's spec; None where it states none, and the reference's is assumed.
-        checkpoint: its facts, for the message.
-        fields: the part of the spec that this benchmark's pixels depend on.
+        checkpoint: facts for the result.
+        allow_missing: score without the images that cannot be used; the result is then partial.
+        intervals: compute them; figures alone are quicker.
 
     Raises:
-        ProtocolError: the checkpoint learned from pixels that were prepared otherwise.
+        ProtocolError: images cannot be used and ``allow_missing`` is not set (they are listed on stderr), or too
+            little is left to score.
     """
-    if stated is None:
-        return SPEC
-    try:
-        spec = Preprocessing.from_dict(stated)
-    except ShardError as error:
-        raise ProtocolError(f"bench {benchmark}: {checkpoint.get('path')}: {error}") from None
-    differing = [name for name in fields if getattr(spec, name) != getattr(SPEC, name)]
-    if differing:
-        says = "; ".join(
-            f"{name}: checkpoint {getattr(spec, name)!r}, benchmark {getattr(SPEC, name)!r}" for name in differing
-        )
-        raise ProtocolError(
-            f"bench {benchmark}: {checkpoint.get('path')}: preprocessing disagrees ({says}); use a checkpoint that was trained alike"
-        )
-    return spec
+    embedded = engine.embeddings(protocol.requests, f"bench {protocol.name}")
+    if embedded.missing:
+        _list(embedded.missing)
+        if not allow_missing:
+            count = len(embedded.missing)
+            raise ProtocolError(
+                f"bench {protocol.name}: {count:,} image{'s' if count > 1 else ''} cannot be used, listed above; "
+                "restore from the data set's archive, or score without with --allow-missing"
+            )
+    scored = protocol.score(embedded.vectors, embedded.good)
+    named = {setting: one.samples.figures() for setting, one in scored.items()}
+    return Result(
+        benchmark=protocol.name,
+        title=protocol.title,
+        data=protocol.data_label,
+        main=protocol.main,
+        metrics=_flat(named),
+        intervals=_flat({setting: one.samples.intervals() for setting, one in scored.items()}) if intervals else {},
+        counts=_counts(protocol, embedded, scored),
+        missing=[(str(path), reason) for path, reason in embedded.missing.items()],
+        checkpoint=checkpoint,
+        preprocessing=engine.spec.to_dict(),
+        settings={setting: one.samples for setting, one in scored.items()},
+        hardest={
+            setting: {
+                "genuine": _shown(one.genuine, protocol.requests),
+                "impostors": _shown(one.impostors, protocol.requests),
+            }
+            for setting, one in scored.items()
+        },
+    )
 
 
-def embed_files(
-    paths: Sequence[Path], prepare: Callable[[Image.Image], Image.Image], embed: Embed, *, batch_size: int, label: str
-) -> np.ndarray:
-    """Embeds each file once: (N, D) float32 of unit length.
-
-    Args:
-        prepare: from the RGB image in the file to what the network sees.
-
-    Raises:
-        ProtocolError: a file does not decode, or an embedding is not finite.
-    """
-    out: list[np.ndarray] = []
-    with Progress(label, len(paths)) as progress:
-        for start in range(0, len(paths), batch_size):
-            part = paths[start : start + batch_size]
-            out.append(embed(np.stack([np.asarray(prepare(read_rgb(path))) for path in part])))
-            progress.update(len(part))
-    embeddings = np.concatenate(out)
-    if not np.isfinite(embeddings).all():
-        raise ProtocolError(
-            "the network's embeddings are not finite; the checkpoint is damaged or its training diverged"
-        )
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+def _list(missing: dict[Path, str]) -> None:
+    for path, reason in list(missing.items())[:_LISTED]:
+        print(f"{path}: {reason}", file=sys.stderr)
+    if len(missing) > _LISTED:
+        print(f"and {len(missing) - _LISTED:,} more", file=sys.stderr)
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """The image in a file as RGB. Raises: ProtocolError: absent or not decodable."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = (
-            "not found"
-            if isinstance(error, FileNotFoundError)
-            else f"cannot be decoded ({str(error).splitlines()[0][:80]})"
-        )
-        raise ProtocolError(f"{path}: {reason}; restore it from the data set's archive") from None
+def _flat(named: dict[str, dict[str, Value]]) -> dict[str, Value]:
+    return {setting.format(name): value for setting, values in named.items() for name, value in values.items()}
+
+
+def _counts(protocol: Protocol, embedded: Embedded, scored: dict[str, Scored]) -> dict[str, int]:
+    return {
+        **protocol.counts,
+        "images": len({request.path for request in protocol.requests}),
+        "prepared": len(protocol.requests),
+        "embedded": embedded.computed,
+        "cached": embedded.cached,
+        "left_out": max(one.left_out for one in scored.values()),
+    }
+
+
+def _shown(pairs: list[HardPair], requests: list[Request]) -> list[ShownPair]:
+    return [ShownPair(first=requests[pair.first], second=requests[pair.second], score=pair.score) for pair in pairs]

@@ -6,26 +6,36 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, top_k_accuracy_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
-from benchmarks.metrics import bootstrap_intervals, fold_accuracies, roc_curve
+from benchmarks import metrics
+from benchmarks.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
+from benchmarks.protocols import identity_means, unit_length
+
+
+def roc_curve(scores, genuine, weights=None):
+    return RocSamples(scores, genuine).curve(weights)
+
+
+def accuracies(scores, genuine, folds):
+    right = fold_decisions(scores, genuine, folds)
+    return np.array([right[folds == fold].mean() for fold in range(folds.max() + 1)])
 
 
 def test_qmul_figures_equal_the_reference(golden):
     figures = golden("metrics")
     roc = roc_curve(figures["qmul_scores"], figures["qmul_labels"].astype(bool))
-    tars = [roc.tar_at(far) for far in (0.3, 0.1, 0.01, 0.001)]
+    tars = roc.tar_at(np.array([0.3, 0.1, 0.01, 0.001]))
     np.testing.assert_allclose(tars, figures["qmul_tpr"], atol=1e-3)
     assert roc.auc == pytest.approx(float(figures["qmul_auc"]), abs=1e-6)
 
 
 def test_fold_accuracies_equal_the_reference(golden):
     figures = golden("metrics")
-    folds = np.arange(6000) // 600
-    accuracies = fold_accuracies(figures["lfw_scores"], figures["lfw_labels"].astype(bool), folds)
-    assert np.array_equal(accuracies, figures["lfw_fold_accuracy"])
-    assert accuracies.std() == pytest.approx(float(figures["lfw_std"]), abs=1e-12)
+    found = accuracies(figures["lfw_scores"], figures["lfw_labels"].astype(bool), np.arange(6000) // 600)
+    assert np.array_equal(found, figures["lfw_fold_accuracy"])
+    assert found.std() == pytest.approx(float(figures["lfw_std"]), abs=1e-12)
 
 
 def case(seed, ties):
@@ -51,14 +61,12 @@ def test_roc_equals_scikit_learn(seed, ties):
 def test_tar_at_far_equals_a_walk_along_the_curve(seed, ties, wanted):
     scores, genuine = case(seed, ties)
     roc = roc_curve(scores, genuine)
-    expected = None
-    for (x0, y0), (x1, y1) in zip(
-        zip(roc.far, roc.tar, strict=True), zip(roc.far[1:], roc.tar[1:], strict=True), strict=False
-    ):
+    expected = roc.tar[-1]
+    points = list(zip(roc.far, roc.tar, strict=True))
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
         if x0 <= wanted < x1:
             expected = y0 + (wanted - x0) / (x1 - x0) * (y1 - y0)
-    if expected is not None:
-        assert roc.tar_at(wanted) == pytest.approx(expected, abs=1e-9)
+    assert float(roc.tar_at(wanted)) == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=20, deadline=None)
@@ -70,8 +78,21 @@ def test_integer_weights_are_repeated_pairs(seed):
     weighted = roc_curve(scores, genuine, weights)
     repeated = roc_curve(np.repeat(scores, weights), np.repeat(genuine, weights))
     assert weighted.auc == pytest.approx(repeated.auc)
-    for far in (0.05, 0.2, 0.5):
-        assert weighted.tar_at(far) == pytest.approx(repeated.tar_at(far))
+    rates = np.array([0.05, 0.2, 0.5])
+    np.testing.assert_allclose(weighted.tar_at(rates), repeated.tar_at(rates))
+
+
+def test_a_draw_without_genuine_or_without_impostor_pairs_has_no_curve():
+    scores, genuine = case(1, False)
+    assert roc_curve(scores, genuine, genuine.astype(float)) is None
+    assert roc_curve(scores, genuine, (~genuine).astype(float)) is None
+
+
+def test_lost_samples_are_never_accepted():
+    scores, genuine = np.array([0.9, 0.5, -2.0, 0.7, 0.1]), np.array([True, True, True, False, False])
+    roc = RocSamples(scores, genuine, scores == -2).curve()
+    assert roc.tar.max() == pytest.approx(2 / 3)
+    assert roc.auc == pytest.approx((1 + 0.5 + 0) / 3)  # their share of accepted impostor pairs is all
 
 
 def naive_fold_accuracies(scores, genuine, folds):
@@ -89,7 +110,7 @@ def naive_fold_accuracies(scores, genuine, folds):
 def test_fold_accuracies_equal_a_naive_search():
     scores, genuine = case(3, False)
     folds = np.arange(len(scores)) % 4
-    np.testing.assert_allclose(fold_accuracies(scores, genuine, folds), naive_fold_accuracies(scores, genuine, folds))
+    np.testing.assert_allclose(accuracies(scores, genuine, folds), naive_fold_accuracies(scores, genuine, folds))
 
 
 def test_perfect_and_reversed_scores():
@@ -100,31 +121,83 @@ def test_perfect_and_reversed_scores():
     assert roc_curve(-scores, genuine).auc == 0.0
 
 
-def test_bootstrap_covers_and_repeats():
+def gallery_case(seed, probes=23, gallery=40, people=9, ties=False):
+    """Unit vectors; some gallery images are of nobody (-1), some probes have no mate."""
+    rng = np.random.default_rng(seed)
+    vectors = unit_length(rng.normal(size=(probes + gallery, 6)))
+    if ties:
+        vectors = np.eye(4)[rng.integers(0, 4, probes + gallery)]
+    ids = rng.integers(0, people, probes + gallery)
+    ids[probes:][rng.random(gallery) < 0.3] = -1
+    return vectors[:probes].astype(np.float32), ids[:probes], vectors[probes:].astype(np.float32), ids[probes:]
+
+
+def naive_ranking(probe, identity, gallery, ids):
+    """Rank of the best mate, AP by walking down the list; an impostor of equal score comes first."""
+    scores = gallery @ probe
+    order = sorted(range(len(gallery)), key=lambda row: (-scores[row], ids[row] == identity))
+    mates = [ids[row] == identity and identity != -1 for row in order]
+    if not any(mates):
+        return 0, 0.0
+    precision_before, recall_before, area, hits = 1.0, 0.0, 0.0, 0
+    for position, mate in enumerate(mates, 1):
+        hits += mate
+        precision, recall = hits / position, hits / sum(mates)
+        area += (recall - recall_before) * (precision + precision_before) / 2
+        precision_before, recall_before = precision, recall
+    return mates.index(True) + 1, area
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranking_equals_a_walk_down_the_list(seed, ties, monkeypatch):
+    monkeypatch.setattr(metrics, "_BLOCK_BYTES", 8 * 40 * 5)  # five probes a block
+    probes, probe_ids, gallery, gallery_ids = gallery_case(seed, ties=ties)
+    found = rank_gallery(probes, probe_ids, gallery, gallery_ids)
+    expected = [
+        naive_ranking(probe, identity, gallery, gallery_ids) for probe, identity in zip(probes, probe_ids, strict=True)
+    ]
+    assert found.rank.tolist() == [rank for rank, _ in expected]
+    np.testing.assert_allclose(found.precision, [area for _, area in expected], atol=1e-12)
+    scores = probes @ gallery.T
+    for row in range(len(probes)):
+        own = gallery_ids == probe_ids[row]
+        if own.any():
+            assert found.mate_score[row] == pytest.approx(scores[row, own].max(), abs=1e-6)
+            assert gallery_ids[found.mate[row]] == probe_ids[row]
+        assert found.rival_score[row] == pytest.approx(scores[row, ~own].max(), abs=1e-6)
+        assert gallery_ids[found.rival[row]] != probe_ids[row]
+
+
+def test_a_probe_without_identity_has_no_mate_even_among_the_nameless():
+    gallery = np.eye(3, dtype=np.float32)
+    found = rank_gallery(gallery[:1], np.array([-1]), gallery, np.array([-1, 5, 6]))
+    assert (found.rank[0], found.precision[0], found.rival_score[0]) == (0, 0.0, 1.0)
+
+
+def test_ranks_equal_scikit_learn_top_k():
     rng = np.random.default_rng(0)
-    identities = rng.integers(0, 40, (400, 2))
-    genuine = identities[:, 0] == identities[:, 1]
-    genuine[:50] = True
-    identities[:50, 1] = identities[:50, 0]
-    scores = np.clip(rng.normal(0.3 * genuine, 0.3), -1, 1)
-
-    def auc(weights):
-        return {"auc": roc_curve(scores, genuine, weights).auc}
-
-    low, high = bootstrap_intervals(auc, identities, rounds=200)["auc"]
-    assert (low, high) == bootstrap_intervals(auc, identities, rounds=200)["auc"]
-    assert low < roc_curve(scores, genuine).auc < high
-    wide = bootstrap_intervals(auc, identities, rounds=200, level=0.99)["auc"]
-    assert wide[0] < low
-    assert high < wide[1]
+    gallery, probes = unit_length(rng.normal(size=(15, 4))), unit_length(rng.normal(size=(200, 4)))
+    ids = rng.integers(0, 15, 200)
+    ranks = rank_gallery(probes, ids, gallery, np.arange(15)).rank
+    for k in (1, 5, 10):
+        expected = top_k_accuracy_score(ids, probes @ gallery.T, k=k, labels=np.arange(15))
+        assert (ranks <= k).mean() == pytest.approx(expected)
 
 
-def test_bootstrap_weights_follow_the_people():
-    """A pair is as often in a round as its people are drawn: never without one of them."""
-    identities = np.array([[0, 0], [0, 1], [2, 2]])
-    seen = []
-    bootstrap_intervals(lambda weights: (seen.append(weights), {"x": 0.0})[1], identities, rounds=50)
-    assert len(seen) == 50
-    for genuine, impostor, _ in seen:
-        assert impostor == 0 or genuine > 0
-    assert np.mean([weights[2] for weights in seen]) == pytest.approx(1.0, abs=0.35)
+def test_a_collapsed_network_recognises_nobody():
+    same = np.ones((20, 3), np.float32) / np.sqrt(3, dtype=np.float32)
+    assert (rank_gallery(same, np.arange(20), same, np.arange(20)).rank == 20).all()
+
+
+def test_average_precision_of_a_hand_computed_list():
+    """Hits at ranks 1 and 4 of five: (1 + 1) / 2 / 2 + (1/3 + 2/4) / 2 / 2."""
+    assert average_precision(np.array([0.9, 0.2]), np.array([0.8, 0.7, 0.1])) == pytest.approx(0.5 + (1 / 3 + 0.5) / 4)
+    assert average_precision(np.array([]), np.array([0.5])) == 0.0
+
+
+def test_identity_means_equal_a_loop():
+    rng = np.random.default_rng(0)
+    vectors, ids = rng.normal(size=(30, 4)).astype(np.float32), rng.integers(3, 9, 30) * 100
+    expected = [vectors[ids == identity].mean(0) for identity in sorted(set(ids.tolist()))]
+    np.testing.assert_allclose(identity_means(vectors, ids), expected, atol=1e-6)

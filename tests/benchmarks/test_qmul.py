@@ -1,197 +1,139 @@
-"""QMUL-SurvFace verification on generated data: the protocol, the result, and what it refuses."""
+"""QMUL-SurvFace on generated faces: verification and open-set identification, and what they refuse."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
 
-from benchmarks.qmul import TEST_SET, bench_qmul, read_pairs
-from benchmarks.report import print_table, write_report
-from benchmarks.runner import ProtocolError
-from pipeline.synthetic import DemoOptions, _write_qmul
-from shards.schema import Preprocessing
-
-FACTS = {"path": "x.pt", "step": 7, "backbone": "spherenet4"}
-
-
-@pytest.fixture(scope="session")
-def _root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("qmul") / "QMUL-SurvFace"
-    _write_qmul(root, DemoOptions(identities=16, images=4, seed=0))
-    return root
+from benchmarks.errors import AbsentError, ProtocolError
+from benchmarks.layout import Folder
+from benchmarks.qmul import IDENTIFICATION, VERIFICATION, read_qmul, read_qmul_id
+from tests.benchmarks.conftest import Recorder, cosine, score
 
 
 @pytest.fixture
-def root(_root, tmp_path):
-    return Path(shutil.copytree(_root, tmp_path / "QMUL-SurvFace"))
+def root(demo):
+    return demo("QMUL-SurvFace")
 
 
-class Recorder:
-    """Embeds by mean colour and remembers what it was given."""
-
-    def __init__(self):
-        self.images = []
-
-    def __call__(self, images):
-        assert images.dtype == np.uint8
-        self.images.extend(images)
-        return images.reshape(len(images), -1, 3).mean(1) - 128.0
+def seen_by_network(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC))
 
 
-def score(root, embed=None, stated=None, **options):
-    return bench_qmul(root, embed or Recorder(), stated=stated, checkpoint=FACTS, **options)
+def names_of(path, variable):
+    return [[str(cell[0]) for cell in row] for row in scipy.io.loadmat(path)[variable]]
+
+
+def mat(root, kind="positive"):
+    return root / VERIFICATION / f"{kind}_pairs_names.mat"
 
 
 def test_each_distinct_image_is_embedded_once_resized_by_pillow(root):
     recorder = Recorder()
-    result = score(root, recorder, batch_size=7)
-    pairs = read_pairs(root)
-    assert len(recorder.images) == len(pairs.paths) == result.counts["embedded"] == len(set(pairs.paths))
-    for path, seen in zip(pairs.paths, recorder.images, strict=True):
-        with Image.open(path) as image:
-            assert np.array_equal(seen, np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC)))
+    result = score("qmul", root, recorder, batch_size=7)
+    paths = [request.path for request in read_qmul(root).requests]
+    assert len(recorder.images) == len(paths) == result.counts["embedded"] == len(set(paths))
+    for path, seen in zip(paths, recorder.images, strict=True):
+        assert np.array_equal(seen, seen_by_network(path))
 
 
-def test_pairs_are_those_of_the_lists(root):
-    pairs = read_pairs(root)
-    names = [
-        [str(cell[0]) for cell in row]
-        for kind in ("positive", "negative")
-        for row in scipy.io.loadmat(root / TEST_SET / f"{kind}_pairs_names.mat")[f"{kind}_pairs_names"]
-    ]
-    assert [[pairs.paths[member].name for member in pair] for pair in pairs.members] == names
-    assert pairs.genuine.sum() == len(names) // 2
-    same = pairs.identities[pairs.members[:, 0]] == pairs.identities[pairs.members[:, 1]]
-    assert np.array_equal(same, pairs.genuine)
-    for kind in (pairs.genuine, ~pairs.genuine):
-        assert (np.diff(pairs.folds[kind]) >= 0).all()
-        assert set(pairs.folds[kind]) == set(range(10))
-
-
-def test_scores_are_cosines_and_figures_follow(root):
-    result = score(root)
-    pairs, embed = read_pairs(root), Recorder()
-    embedded = []
-    for path in pairs.paths:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC))
-        embedded.append(embed(pixels[None])[0])
-    scores = np.array(
-        [
-            embedded[a] @ embedded[b] / (np.linalg.norm(embedded[a]) * np.linalg.norm(embedded[b]))
-            for a, b in pairs.members
-        ]
+def test_verification_equals_a_naive_evaluation(root):
+    result, embed = score("qmul", root, intervals=True), Recorder()
+    names = [names_of(mat(root, kind), f"{kind}_pairs_names") for kind in ("positive", "negative")]
+    images = root / VERIFICATION / "verification_images"
+    genuine, impostors = (
+        np.array([cosine(*(embed(seen_by_network(images / name)[None])[0] for name in pair)) for pair in pairs])
+        for pairs in names
     )
-    better = (scores[pairs.genuine][:, None] > scores[~pairs.genuine]).mean()
-    assert result.metrics["auc"] == pytest.approx(better, abs=1e-4)
-    assert set(result.metrics) == {
-        "tar@far=0.3",
-        "tar@far=0.1",
-        "tar@far=0.01",
-        "tar@far=0.001",
-        "auc",
-        "accuracy",
-        "std",
-    }
-    for name, (low, high) in result.intervals.items():
-        assert low <= high
-        assert 0 <= result.metrics[name] <= 1
+    samples = result.settings["{}"]
+    np.testing.assert_allclose(samples.scores, np.concatenate([genuine, impostors]), atol=1e-5)
+    better = (genuine[:, None] > impostors).mean() + (genuine[:, None] == impostors).mean() / 2
+    assert result.metrics["auc"] == pytest.approx(better, abs=2e-3)
+    rates = {f"tar@far={rate:g}" for rate in (0.3, 0.1, 0.01, 0.001)}
+    assert set(result.metrics) == set(result.intervals) == {*rates, "auc", "accuracy", "std"}
     assert result.intervals["auc"][0] < result.metrics["auc"] < result.intervals["auc"][1]
+    for kind in (samples.genuine, ~samples.genuine):
+        assert (np.diff(samples.folds[kind]) >= 0).all()
+        assert set(samples.folds[kind]) == set(range(10))
+    same = samples.identities[:, 0] == samples.identities[:, 1]
+    assert np.array_equal(same, samples.genuine)
 
 
-def test_the_result_as_json_and_report(root, tmp_path):
-    result = score(root)
-    path = write_report(result, tmp_path / "report")
-    content = json.loads((tmp_path / "report" / "qmul.json").read_text())
-    assert {"benchmark", "metrics", "intervals", "counts", "checkpoint", "preprocessing", "versions"} <= set(content)
-    assert content["metrics"] == result.metrics
-    assert content["preprocessing"] == Preprocessing().to_dict()
-    assert content["checkpoint"] == FACTS
-    assert content["data"] == str(root)
-    text = path.read_text()
-    assert f"{100 * result.metrics['auc']:.2f}" in text
-    assert "![ROC](qmul-roc.png)" in text
-    with Image.open(tmp_path / "report" / "qmul-roc.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 10
+def test_identification_equals_a_naive_evaluation(root):
+    result, embed = score("qmul-id", root, intervals=True), Recorder()
+    folder = root / IDENTIFICATION
+
+    def listed(images, variable):
+        path = folder / f"{images}_img_ID_pairs.mat"
+        names = [name for (name,) in names_of(path, f"{variable}_set")]
+        ids = scipy.io.loadmat(path)[f"{variable}_ids"].ravel().tolist()
+        return [
+            (embed(seen_by_network(folder / images / name)[None])[0], one) for name, one in zip(names, ids, strict=True)
+        ]
+
+    gallery = {}
+    for vector, identity in listed("gallery", "gallery"):
+        gallery.setdefault(identity, []).append(vector)
+    templates = {identity: np.mean(vectors, 0) for identity, vectors in gallery.items()}
+    hits = []  # the true identity's score, if it is among the first 20
+    for vector, identity in listed("mated_probe", "mated_probe"):
+        ordered = sorted(templates, key=lambda other: -cosine(templates[other], vector))
+        hits.append(cosine(templates[identity], vector) if identity in ordered[:20] else -9.0)
+    unmated = Folder(folder / "unmated_probe").images
+    tops = [max(cosine(t, embed(seen_by_network(path)[None])[0]) for t in templates.values()) for path in unmated]
+    hits, tops = np.array(hits), np.sort(tops)[::-1]
+    points = [((tops >= t).mean(), (hits >= t).mean()) for t in sorted({*tops, *hits[hits > -9]}, reverse=True)]
+    fpir, tpir = np.array([(0, 0), *points]).T
+    assert result.metrics["auc"] == pytest.approx(np.trapezoid(tpir, fpir), abs=2e-3)
+    for rate in (0.3, 0.2, 0.1):
+        low, high = tpir[fpir <= rate].max(), tpir[fpir >= rate].min()
+        assert low - 1e-6 <= result.metrics[f"tpir20@fpir={rate:g}"] <= high + 1e-6
+    assert (
+        set(result.metrics) == set(result.intervals) == {*(f"tpir20@fpir={r:g}" for r in (0.3, 0.2, 0.1, 0.01)), "auc"}
+    )
+    assert result.counts["unmated_probes"] == len(unmated)
+    assert result.counts["identities"] == len(templates)
 
 
-def test_generated_faces_are_called_so(root):
-    (root / "generated.json").write_text("{}")
-    assert f"data: {root} (generated faces)" in print_table(score(root))
-
-
-def test_the_printed_table(root):
-    result = score(root)
-    lines = print_table(result).splitlines()
-    assert lines[0].split("  ")[0] == "QMUL-SurvFace, %"
-    assert lines[0].split()[-1] == "AUC"
-    assert lines[2].startswith("spherenet4, step 7")
-    assert lines[2].split()[-1] == f"{100 * result.metrics['auc']:.2f}"
-    assert [line.split()[-1] for line in lines[4:7]] == ["80.03", "80.06", "82.17"]
-    assert len({len(line) for line in lines[:7]}) == 1
+def test_within_twenty_ranks_means_so(root):
+    """With more than twenty people on the list, a true identity further down is missed whatever its score."""
+    protocol = read_qmul_id(root)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(len(protocol.requests), 3)).astype(np.float32)
+    strict = type(protocol)(**{**vars(protocol), "within": 1})
+    every = np.ones(len(vectors), bool)
+    loose_scores, strict_scores = (one.score(vectors, every)["{}"].samples for one in (protocol, strict))
+    assert (strict_scores.scores <= -2).sum() > (loose_scores.scores <= -2).sum()
+    kept = strict_scores.scores > -2
+    assert np.array_equal(strict_scores.scores[kept], loose_scores.scores[kept])
 
 
 def test_file_names_may_differ_in_case_and_the_folder_may_be_nested(root, tmp_path):
-    expected = score(root).metrics
-    (root / TEST_SET).rename(root / TEST_SET.lower())
-    images = root / TEST_SET.lower() / "verification_images"
+    expected = {name: score(name, root).metrics for name in ("qmul", "qmul-id")}
+    (root / VERIFICATION).rename(root / VERIFICATION.lower())
+    images = root / VERIFICATION.lower() / "verification_images"
     images.rename(images.with_name("Verification_Images"))
     for path in images.with_name("Verification_Images").iterdir():
         path.rename(path.with_suffix(".JPG"))
+    (root / "Face_Identification_Evaluation").mkdir()
+    for path in (root / IDENTIFICATION).glob("*.mat"):
+        path.rename(root / "Face_Identification_Evaluation" / path.name)
     (tmp_path / "outer").mkdir()
     root.rename(tmp_path / "outer" / "QMUL-SurvFace")
-    assert score(tmp_path / "outer").metrics == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"size": 112}, "size: checkpoint 112, benchmark 128"),
-        ({"degradation": "pillow-nearest"}, "degradation: checkpoint 'pillow-nearest', benchmark 'pillow-bicubic'"),
-        (
-            {"color": "BGR", "mean": 0.0},
-            "color: checkpoint 'BGR', benchmark 'RGB'; mean: checkpoint 0.0, benchmark 0.5",
-        ),
-    ],
-)
-def test_other_preprocessing_is_refused_and_it_says_how(root, changes, says):
-    with pytest.raises(ProtocolError) as error:
-        score(root, stated={**Preprocessing().to_dict(), **changes})
-    assert f"bench qmul: x.pt: preprocessing disagrees ({says})" in str(error.value)
-
-
-def test_the_alignment_template_plays_no_part(root):
-    stated = Preprocessing(template="arcface").to_dict()
-    assert score(root, stated=stated).metrics == score(root).metrics
-
-
-def test_an_unknown_spec_is_refused(root):
-    with pytest.raises(ProtocolError, match=r"x\.pt: preprocessing spec: fields \['flip'\] are missing or unknown"):
-        score(root, stated={**Preprocessing().to_dict(), "flip": True})
-
-
-def mat(root, kind="positive"):
-    return root / TEST_SET / f"{kind}_pairs_names.mat"
-
-
-def first_image(root):
-    return sorted((root / TEST_SET / "verification_images").iterdir())[0]
+    assert {name: score(name, tmp_path / "outer").metrics for name in expected} == expected
+    inner = tmp_path / "outer" / "QMUL-SurvFace" / IDENTIFICATION
+    assert score("qmul-id", inner).metrics == expected["qmul-id"]
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (
-            lambda root: shutil.rmtree(root),
-            "no Face_Verification_Test_Set in it; give the QMUL-SurvFace folder with --root",
-        ),
-        (lambda root: mat(root).unlink(), "positive_pairs_names.mat: not found; expected the pair list"),
+        (lambda root: mat(root).unlink(), "positive_pairs_names.mat: not found in"),
         (lambda root: mat(root).write_bytes(b"nonsense"), "positive_pairs_names.mat: not a readable MATLAB 5 file"),
         (
             lambda root: mat(root).write_bytes(mat(root).read_bytes()[:300]),
@@ -203,31 +145,73 @@ def first_image(root):
         ),
         (
             lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((2, 3))}),
-            "positive_pairs_names has shape (2, 3), expected (pairs, 2) cells of file names",
-        ),
-        (
-            lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((9, 2))}),
-            "9 pairs, the protocol's 10 folds need at least as many",
+            "positive_pairs_names has shape (2, 3), expected (N, 2) cells of file names",
         ),
         (
             lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((20, 2))}),
             "a cell holds float64 of size 1, expected one file name",
         ),
-        (lambda root: shutil.rmtree(root / TEST_SET / "verification_images"), "verification_images: not found"),
-        (lambda root: first_image(root).unlink(), "1_cam1_1.jpg: not found, but the pair lists name it"),
-        (lambda root: first_image(root).write_bytes(b"nonsense"), "1_cam1_1.jpg: cannot be decoded"),
+        (lambda root: shutil.rmtree(root / VERIFICATION / "verification_images"), "verification_images: not found in"),
+    ],
+)
+def test_bad_verification_data_gives_one_line(root, damage, message):
+    damage(root)
+    with pytest.raises(ProtocolError) as error:
+        read_qmul(root)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_too_few_pairs_for_the_folds_are_told(root):
+    cells = np.empty((9, 2), object)
+    cells[:] = "1_cam1_1.jpg"
+    scipy.io.savemat(mat(root), {"positive_pairs_names": cells})
+    with pytest.raises(ProtocolError, match="9 pairs, the protocol's 10 folds need at least as many"):
+        read_qmul(root)
+
+
+def listed(root):
+    return root / IDENTIFICATION / "mated_probe_img_ID_pairs.mat"
+
+
+def change(path, **variables):
+    content = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    scipy.io.savemat(path, {**content, **variables})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda root: listed(root).unlink(), "mated_probe_img_ID_pairs.mat: not found in"),
         (
-            lambda root: first_image(root).write_bytes(first_image(root).read_bytes()[:200]),
-            "1_cam1_1.jpg: cannot be decoded",
+            lambda root: change(listed(root), mated_probe_ids=np.ones((2, 1), np.uint16)),
+            "mated_probe_ids has 2 values of uint16, expected",
+        ),
+        (
+            lambda root: change(
+                listed(root), mated_probe_ids=9999 + 0 * scipy.io.loadmat(listed(root))["mated_probe_ids"]
+            ),
+            "mated probes of identity 9999, of whom the gallery list has no image",
+        ),
+        (lambda root: shutil.rmtree(root / IDENTIFICATION / "gallery"), "gallery: not found in"),
+        (
+            lambda root: [path.unlink() for path in (root / IDENTIFICATION / "unmated_probe").iterdir()],
+            "unmated_probe: no image in it; expected the unmated probes",
         ),
     ],
 )
-def test_bad_data_gives_one_line(root, damage, message):
+def test_bad_identification_data_gives_one_line(root, damage, message):
     damage(root)
     with pytest.raises(ProtocolError) as error:
-        score(root)
+        read_qmul_id(root)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("read", [read_qmul, read_qmul_id])
+def test_a_set_that_is_not_there_says_what_was_expected(tmp_path, read):
+    with pytest.raises(AbsentError, match=r"no Face_\w+_Test_Set in it; expected the \w+ set of QMUL-SurvFace"):
+        read(tmp_path)
 
 
 def test_a_compressed_mat_file_gives_one_line_wherever_it_is_damaged(root):
@@ -241,12 +225,7 @@ def test_a_compressed_mat_file_gives_one_line_wherever_it_is_damaged(root):
     for data in damaged:
         mat(root).write_bytes(data)
         try:
-            read_pairs(root)
+            read_qmul(root)
         except ProtocolError:
             refused += 1
     assert refused > 0.9 * len(damaged)
-
-
-def test_embeddings_that_are_not_finite_are_refused(root):
-    with pytest.raises(ProtocolError, match="the network's embeddings are not finite"):
-        score(root, lambda images: np.full((len(images), 4), np.nan, np.float32))

@@ -1,0 +1,11 @@
+"""What a benchmark refuses to judge."""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """A data set that is not laid out as its protocol needs, or a checkpoint that it cannot judge. One line."""
+
+
+class AbsentError(ProtocolError):
+    """The data set is not there at all."""

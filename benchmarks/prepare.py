@@ -1,0 +1,129 @@
+"""From an image file to what the network sees: a request says how, and names the result for the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from PIL import Image
+
+from benchmarks.errors import ProtocolError
+from pipeline.align import fit_similarity, template_points, warp
+from pipeline.images import ImageError, decode_bytes
+from shards.files import ShardError
+from shards.schema import Preprocessing
+
+VERSION = 1  # of what is done here; part of every cache key
+_FOLLOWED = ("template", "size", "mean", "std", "jpeg_quality")  # images are prepared as a checkpoint states these
+_MOST_SIDE = 4096  # px of an aligned crop
+_MOUTH = (3, 4)  # rows of the mouth's corners
+
+Point = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """One image, prepared in one way.
+
+    Attributes:
+        path: the image file.
+        points: five landmarks, or four with the mouth's centre for its corners, px; None: the whole image is
+            resized, its aspect ratio not kept.
+        points_size: (width, height) of the image that ``points`` refer to; None: this one.
+        side: of the aligned crop, px, before it is resized to the network's input; None: aligned at that size.
+        down: the finished crop is degraded to this many px and back; None: it is not.
+    """
+
+    path: Path
+    points: tuple[Point, ...] | None = None
+    points_size: tuple[int, int] | None = None
+    side: int | None = None
+    down: int | None = None
+
+
+def follow(stated: dict[str, Any] | None, checkpoint: dict[str, Any]) -> Preprocessing:
+    """The spec to prepare images by: the checkpoint's own.
+
+    Args:
+        stated: the checkpoint's spec; None where it states none, and the reference's is assumed.
+        checkpoint: its facts, for the message.
+
+    Raises:
+        ProtocolError: the checkpoint learned from pixels that cannot be made here.
+    """
+    ours = Preprocessing()
+    if stated is None:
+        return ours
+    path = checkpoint.get("path")
+    try:
+        spec = Preprocessing.from_dict(stated)
+        template_points(spec.template, spec.size)
+    except ShardError as error:
+        raise ProtocolError(f"{path}: {error}") from None
+    except KeyError:
+        raise ProtocolError(f"{path}: preprocessing spec: template {spec.template!r} is unknown") from None
+    differing = {
+        name: value for name, value in spec.to_dict().items() if name not in _FOLLOWED and getattr(ours, name) != value
+    }
+    if differing:
+        says = "; ".join(
+            f"{name}: checkpoint {value!r}, here {getattr(ours, name)!r}" for name, value in differing.items()
+        )
+        raise ProtocolError(f"{path}: preprocessing disagrees ({says}); use a checkpoint that was trained alike")
+    return spec
+
+
+def cache_key(data: bytes, request: Request, spec: Preprocessing) -> bytes:
+    """16 bytes that name (image, preparation)."""
+    how = {**dataclasses.asdict(request), "path": None, "spec": spec.to_dict(), "version": VERSION}
+    return xxhash.xxh3_128(xxhash.xxh3_128(data).digest() + json.dumps(how, sort_keys=True).encode()).digest()
+
+
+def prepare(data: bytes, requests: list[Request], spec: Preprocessing) -> list[np.ndarray]:
+    """What the network sees of one image file, for each request: (S, S, 3) uint8 RGB.
+
+    Requests that differ only in ``down`` share the work up to there.
+
+    Raises:
+        ImageError: the file does not hold a whole image, or its landmarks give no crop.
+    """
+    image = np.ascontiguousarray(decode_bytes(data)[..., ::-1])
+    crops: dict[Request, np.ndarray] = {}
+    out = []
+    for request in requests:
+        undegraded = dataclasses.replace(request, down=None)
+        if undegraded not in crops:
+            crops[undegraded] = _crop(image, undegraded, spec)
+        crop, down = crops[undegraded], request.down or spec.size
+        out.append(_resized(_resized(crop, down), spec.size))
+    return out
+
+
+def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarray:
+    if request.points is None:
+        return _resized(image, spec.size)
+    points = np.array(request.points, np.float64)
+    if request.points_size is not None:
+        points *= np.divide(image.shape[1::-1], request.points_size)
+    side = spec.size if request.side is None else request.side
+    if not 1 <= side <= _MOST_SIDE:
+        raise ImageError(f"its landmarks ask for a crop of {side} px")
+    target = template_points(spec.template, side)
+    if len(points) == len(target) - 1:
+        target = np.vstack([target[: _MOUTH[0]], target[list(_MOUTH)].mean(0)])
+    matrices, good = fit_similarity(points[None], target)
+    if not good[0]:
+        raise ImageError("its landmarks are missing, in one place or on one line")
+    if not ((points >= 0) & (points < image.shape[1::-1])).all(1).any():
+        raise ImageError("its landmarks lie outside the image")
+    return _resized(warp(image, matrices[0], side), spec.size)
+
+
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
