@@ -36,19 +36,19 @@ class Benchmark:
 BENCHMARKS: dict[str, Benchmark] = {
     "lfw": Benchmark(
         folder="LFW",
-        summary="LFW at 8, 12, 16, 20 and 128 px, HR to LR and LR to LR: accuracy over folds, AUC.",
+        summary="LFW at low resolution: accuracy over folds and AUC at 8, 12, 16, 20 and 128 px, HR to LR and LR to LR.",
         reader="lfw:read_lfw",
         aligned=True,
     ),
     "xqlfw": Benchmark(
         folder="XQLFW",
-        summary="Cross-quality LFW: accuracy over folds, AUC.",
+        summary="XQLFW, pairs across quality: accuracy over folds, AUC.",
         reader="lfw:read_xqlfw",
         aligned=True,
     ),
     "scface": Benchmark(
         folder="SCface",
-        summary="SCface: rank-1 at three distances, all subjects and 51-130.",
+        summary="SCface, cameras against mugshots: rank-1 at three distances, all subjects and 51-130.",
         reader="scface:read_scface",
         aligned=True,
     ),
@@ -59,12 +59,20 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "qmul-id": Benchmark(
         folder="QMUL-SurvFace",
-        summary="QMUL-SurvFace open-set identification: TPIR20 at FPIR 30, 20, 10, 1 %, AUC.",
+        summary="QMUL-SurvFace watch list (open set): TPIR20 at FPIR 30, 20, 10, 1 %, AUC.",
         reader="qmul:read_qmul_id",
     ),
     "tinyface": Benchmark(
         folder="TinyFace",
-        summary="TinyFace identification among distractors: rank 1, 5, 10, 20, mAP.",
+        summary="TinyFace, search among distractors: rank 1, 5, 10, 20, mAP.",
         reader="tinyface:read_tinyface",
     ),
 }
+
+
+def read_benchmark(name: str, root: Path) -> Any:
+    """The protocol of a benchmark whose data set lies in the folder ``root`` of all data sets. Raises: as ``read``."""
+    from benchmarks.layout import find_entry
+
+    home = BENCHMARKS[name].folder
+    return BENCHMARKS[name].read(find_entry(root, home) or root / home)

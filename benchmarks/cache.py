@@ -81,8 +81,9 @@ class EmbeddingCache:
         checks = np.array([_check(key, vector) for key, vector in self._new.items()], "<u8")
         name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}.emb"
         with whole_file(self._folder / name) as temporary, open(temporary, "wb") as stream:
-            for part in (_HEADER.pack(_MAGIC, *vectors.shape), keys, checks, vectors):
-                stream.write(part)
+            stream.write(_HEADER.pack(_MAGIC, *vectors.shape))
+            for part in (keys, checks, vectors):
+                stream.write(part.data)
         self._know(_File(keys=keys, checks=checks, vectors=vectors))
         self._new = {}
 

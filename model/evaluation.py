@@ -26,7 +26,9 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 class Evaluations:
-    """Scores a backbone every ``config.eval_every`` steps and after the last, and keeps the best checkpoint.
+    """Scores a backbone before the first step, every ``config.eval_every`` steps and after the last; keeps the best checkpoint.
+
+    The first one shows where the curves start, and that everything evaluation needs is there before hours are spent.
 
     What a step's evaluation writes is written in the order best.pt, best.json, row of eval.jsonl. A step without a
     row, whether its evaluation was killed, stopped or never started, is evaluated first when the run goes on from
@@ -53,16 +55,16 @@ class Evaluations:
         if self._config.best is not None:
             self._best = best_value(self._run, self._config.best)
         scored = {row["step"] for row in drop_rows(self._run / EVALUATIONS, after=start)}
-        if self.due(start) and start not in scored and checkpoint_path(self._run, start).exists():
+        if self.due(start) and start not in scored and (start == 0 or checkpoint_path(self._run, start).exists()):
             self.score(start, backbone)
 
     def due(self, step: int) -> bool:
-        """Whether there is an evaluation after update number ``step``, counted from 1."""
+        """Whether there is an evaluation after ``step`` updates."""
         asked = step % self._config.eval_every == 0 or step == self._config.steps
-        return self._evaluate is not None and step > 0 and asked
+        return self._evaluate is not None and asked
 
     def score(self, step: int, backbone: nn.Module) -> None:
-        """Evaluates; records the figures, and the checkpoint of ``step``, saved before, if it is the best.
+        """Evaluates; records the figures, and the checkpoint of ``step``, saved before, if it is the best; step 0 has none.
 
         When a stop is asked for the evaluation is given up, at once or at the next batch that the backbone is given.
 
@@ -95,7 +97,9 @@ class Evaluations:
                 f"best is {metric!r}, which is not evaluated; there is {', '.join(figures) or 'nothing'}"
             )
         value = figures[metric]
-        if not (math.isfinite(value) and value > self._best):  # the first of equals stays, also when it is done again
+        if step == 0 or not (
+            math.isfinite(value) and value > self._best
+        ):  # the first of equals stays, also when it is done again
             return
         with whole_file(self._run / BEST) as temporary:
             shutil.copyfile(checkpoint_path(self._run, step), temporary)

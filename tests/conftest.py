@@ -30,11 +30,15 @@ if not {"LRFR_REAL_DATA", "LRFR_GOLDEN"} <= set(os.environ):
     collect_ignore_glob.append("real/test_end_to_end.py")
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 def pytest_collection_modifyitems(config, items):
-    """Tests of a GPU, or of there being none, are left out where they do not apply."""
-    wrong = "no_gpu" if torch.cuda.is_available() else "gpu"
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(wrong)])
-    items[:] = [item for item in items if not item.get_closest_marker(wrong)]
+    """Tests of a GPU, of there being none, or of a browser are left out where they do not apply."""
+    wrong = {"no_gpu" if torch.cuda.is_available() else "gpu"} | (set() if CHROMIUM else {"browser"})
+    left_out = [item for item in items if wrong & {marker.name for marker in item.iter_markers()}]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

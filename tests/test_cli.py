@@ -62,7 +62,7 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     scored = run("bench", "qmul", "--json", tmp_path / "q.json", "--report", tmp_path / "report")
     assert scored.returncode == 0
     assert "spherenet4, step 3" in scored.stdout
-    assert scored.stdout.splitlines()[-1] == f"report: {tmp_path}/report/report.md"
+    assert scored.stdout.splitlines()[-1] == f"report: {tmp_path}/report/report.html"
     result = json.loads((tmp_path / "q.json").read_text())
     assert 0 <= result["metrics"]["auc"] <= 1
     assert result["checkpoint"]["path"] == f"{tmp_path}/runs/spherenet4/checkpoints/0000003.pt"

@@ -50,11 +50,12 @@ def test_much_is_written_while_it_comes(tmp_path, monkeypatch):
     assert [cache.get(bytes([number]) * 16)[0] for number in range(7)] == list(range(7))
 
 
-@pytest.mark.parametrize("at", range(0, 330, 3))
+@pytest.mark.parametrize("at", range(0, 296, 3))
 def test_a_flipped_byte_is_never_an_embedding(tmp_path, at):
     items = fill(tmp_path)
     (path,) = tmp_path.glob("*.emb")
     data = bytearray(path.read_bytes())
+    assert len(data) == 296
     data[at] ^= 0x20
     path.write_bytes(data)
     with EmbeddingCache(tmp_path) as cache:

@@ -73,14 +73,14 @@ def test_a_network_compared_with_itself_differs_by_nothing(demo, tmp_path):
 
 
 def test_a_worse_network_is_found_worse(demo, tmp_path):
-    root = demo("SCface")
-    good = write(tmp_path / "good.json", score("scface", root))
-    bad = write(tmp_path / "bad.json", score("scface", root, Noisy(3000.0), checkpoint={**FACTS, "step": 1}))
+    root = demo("QMUL-SurvFace")
+    good = write(tmp_path / "good.json", score("qmul", root))
+    bad = write(tmp_path / "bad.json", score("qmul", root, Noisy(3000.0), checkpoint={**FACTS, "step": 1}))
     (grid,) = compare([good, bad, good])
     assert grid.header == ["", "A", "B", "B - A", "C", "C - A"]
-    row = next(row for row in grid.rows if row[0] == "rank1@d3")
-    assert float(row[2]) < float(row[1])
-    assert row[3].startswith(f"{float(row[2]) - float(row[1]):+.1f}"[:3])
+    row = next(row for row in grid.rows if row[0] == "auc")
+    assert float(row[2]) < float(row[1]) - 10
+    assert float(row[3].split()[0]) == pytest.approx(float(row[2]) - float(row[1]), abs=0.011)
     assert row[3].endswith("*")
     assert legend([good, bad])[:2] == [f"A: spherenet4, step 7, {good}", f"B: spherenet4, step 1, {bad}"]
 

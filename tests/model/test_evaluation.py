@@ -29,9 +29,14 @@ def spread(backbone):
     return {"spread": backbone(FACES).std().item()}
 
 
+def step_of(run):
+    """The step that a run is at."""
+    return max(losses(run), default=0)
+
+
 def table(run, **figures):
-    """Gives the figures of the step that the run is at: ``table(run, a={3: 0.5})``."""
-    return lambda backbone: {name: values[max(losses(run))] for name, values in figures.items()}
+    """Gives the figures of the step that the run is at: ``table(run, a={3: 0.5})``; at step 0 better ones than ever after."""
+    return lambda backbone: {name: {0: 9.0, **values}[step_of(run)] for name, values in figures.items()}
 
 
 def evaluations(run):
@@ -67,7 +72,7 @@ def test_a_run_with_evaluation_has_the_losses_and_weights_of_one_without(tmp_pat
         learner.backbone.append(torch.nn.Dropout(0.5))  # depends on the mode and on the random state
         train(Stream(), learner, optimiser, tmp_path / name, evaluate=function)
         ends[name] = read_checkpoint(checkpoint_path(tmp_path / name, 8))
-    assert seen == [(False, False)] * 4
+    assert seen == [(False, False)] * 5
     assert len(losses(tmp_path / "with")) == 8
     assert losses(tmp_path / "with") == losses(tmp_path / "without")
     for part in ("backbone_state", "head_state"):
@@ -122,7 +127,7 @@ def test_evaluating_is_neither_training_nor_waiting(tmp_path, clock, capsys):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 8
     assert min(row["images_per_s"] for row in rows) > 12 / 100
-    assert len(re.findall(r"^eval at step \d:   \(1000\.\d s\)$", capsys.readouterr().err, re.M)) == 4
+    assert len(re.findall(r"^eval at step \d:   \(1000\.\d s\)$", capsys.readouterr().err, re.M)) == 5
 
 
 def test_a_pause_leaves_rates_alone_and_counts_in_the_eta(tmp_path, monkeypatch, capsys):
@@ -150,8 +155,8 @@ def test_a_pause_leaves_rates_alone_and_counts_in_the_eta(tmp_path, monkeypatch,
 # --- when, and what is written
 
 
-@pytest.mark.parametrize(("every", "steps"), [(3, [3, 6, 8]), (4, [4, 8]), (8, [8]), (20, [8])])
-def test_evaluations_come_every_so_many_steps_and_after_the_last(tmp_path, every, steps):
+@pytest.mark.parametrize(("every", "steps"), [(3, [0, 3, 6, 8]), (4, [0, 4, 8]), (8, [0, 8]), (20, [0, 8])])
+def test_evaluations_come_first_every_so_many_steps_and_last(tmp_path, every, steps):
     calls = []
     run_training(tmp_path, config(eval_every=every), evaluate=lambda backbone: calls.append(1) or {"a": 1})
     assert [row["step"] for row in evaluations(tmp_path)] == steps
@@ -161,20 +166,21 @@ def test_evaluations_come_every_so_many_steps_and_after_the_last(tmp_path, every
 def test_figures_go_to_a_file_to_tensorboard_and_to_stderr(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    figures = {"lfw/accuracy@8": {4: 0.91234, 8: 0.5}, "qmul/auc": {4: 0.80119, 8: math.nan}}
+    figures = {"lfw/accuracy@8": {0: 0.5, 4: 0.91234, 8: 0.5}, "qmul/auc": {0: 0.5, 4: 0.80119, 8: math.nan}}
     run_training(tmp_path, config(eval_every=4), evaluate=table(tmp_path, **figures))
     assert (tmp_path / "eval.jsonl").read_text() == (
+        '{"step": 0, "lfw/accuracy@8": 0.5, "qmul/auc": 0.5}\n'
         '{"step": 4, "lfw/accuracy@8": 0.91234, "qmul/auc": 0.80119}\n'
         '{"step": 8, "lfw/accuracy@8": 0.5, "qmul/auc": null}\n'
     )
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("eval")]
-    assert len(lines) == 2
-    assert re.fullmatch(r"eval at step 4: lfw/accuracy@8 0\.9123  qmul/auc 0\.8012  \(\d+\.\d s\)", lines[0])
-    assert re.fullmatch(r"eval at step 8: lfw/accuracy@8 0\.5000  qmul/auc nan  \(\d+\.\d s\)", lines[1])
+    assert len(lines) == 3
+    assert re.fullmatch(r"eval at step 4: lfw/accuracy@8 0\.9123  qmul/auc 0\.8012  \(\d+\.\d s\)", lines[1])
+    assert re.fullmatch(r"eval at step 8: lfw/accuracy@8 0\.5000  qmul/auc nan  \(\d+\.\d s\)", lines[2])
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     shown = [(event.step, event.value) for event in events.Scalars("eval/lfw/accuracy@8")]
-    assert shown == [(4, pytest.approx(0.91234)), (8, 0.5)]
+    assert shown == [(0, 0.5), (4, pytest.approx(0.91234)), (8, 0.5)]
     assert len(events.Scalars("loss")) == 8
     assert not (tmp_path / "best.pt").exists()
     assert not (tmp_path / "best.json").exists()
@@ -187,7 +193,7 @@ def test_rows_of_steps_that_are_done_again_are_dropped(tmp_path):
     run_training(
         tmp_path, config(eval_every=2), resume=checkpoint_path(tmp_path, 4), evaluate=lambda backbone: {"a": 2}
     )
-    assert [(row["step"], row["a"]) for row in evaluations(tmp_path)] == [(2, 1), (4, 1), (6, 2), (8, 2)]
+    assert [(row["step"], row["a"]) for row in evaluations(tmp_path)] == [(0, 1), (2, 1), (4, 1), (6, 2), (8, 2)]
 
 
 def test_without_an_evaluation_nothing_is_evaluated(tmp_path, capsys):
@@ -216,7 +222,7 @@ def test_an_evaluation_that_fails_loses_nothing_and_is_done_on_resume(tmp_path, 
     run, settings = tmp_path / "run", config(eval_every=2, save_every=100)
 
     def fails(backbone):
-        if max(losses(run)) == step:
+        if step_of(run) == step:
             raise error("here")
         return spread(backbone)
 
@@ -236,7 +242,7 @@ def test_a_signal_during_an_evaluation_is_obeyed_at_the_next_batch(tmp_path, ste
         for number in range(3):
             with contextlib.suppress(Exception):  # does not hold the stop up
                 backbone(FACES)
-            embedded.append((max(losses(run)), number))
+            embedded.append((step_of(run), number))
             if embedded[-1] == (step, 1):
                 os.kill(os.getpid(), signal.SIGTERM)
         return spread(backbone)
@@ -252,6 +258,8 @@ def test_a_signal_during_an_evaluation_is_obeyed_at_the_next_batch(tmp_path, ste
 
 def test_a_second_signal_during_an_evaluation_is_obeyed_at_once(tmp_path):
     def evaluate(backbone):
+        if step_of(tmp_path) == 0:
+            return {}
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("went on")
@@ -262,11 +270,14 @@ def test_a_second_signal_during_an_evaluation_is_obeyed_at_once(tmp_path):
 
 
 def test_no_evaluation_starts_once_a_stop_is_asked(tmp_path):
-    run, settings, calls = tmp_path / "run", config(eval_every=4), []
-    done, _ = run_training(
-        run, settings, evaluate=calls.append, at_batch={3: lambda: os.kill(os.getpid(), signal.SIGINT)}
-    )
-    assert (done, calls) == (4, [])
+    run, settings, seen = tmp_path / "run", config(eval_every=4), []
+
+    def evaluate(backbone):
+        seen.append(step_of(run))
+        return spread(backbone)
+
+    done, _ = run_training(run, settings, evaluate=evaluate, at_batch={3: lambda: os.kill(os.getpid(), signal.SIGINT)})
+    assert (done, seen) == (4, [0])
     assert_ends_as_if_uninterrupted(run, settings)
 
 
@@ -324,7 +335,7 @@ def test_the_best_is_finite_and_larger_than_all_before(tmp_path, figures, step):
 
 def test_no_finite_figure_no_best(tmp_path):
     run_training(tmp_path, by_a(), evaluate=lambda backbone: {"a": math.nan})
-    assert len(evaluations(tmp_path)) == 3
+    assert len(evaluations(tmp_path)) == 4
     assert not list(tmp_path.glob("best*"))
 
 
@@ -345,7 +356,7 @@ def test_a_run_killed_while_it_wrote_its_best_ends_with_the_right_one(tmp_path, 
 
     @contextlib.contextmanager
     def killed(path):
-        at = path.name == name and max(losses(run)) == step
+        at = path.name == name and step_of(run) == step
         if at and not after:
             raise KeyboardInterrupt
         with real(path) as temporary:
@@ -362,7 +373,7 @@ def test_a_run_killed_while_it_wrote_its_best_ends_with_the_right_one(tmp_path, 
     (run / "best.pt.partial").write_bytes(b"half")  # of a kill amid the copy
     resume(run, by_a(), evaluate=evaluate)
     assert best(run) == {"metric": "a", "value": 0.9, "step": 6}
-    assert evaluations(run) == [{"step": step, "a": value} for step, value in RISE_AND_FALL.items()]
+    assert evaluations(run) == [{"step": step, "a": value} for step, value in {0: 9.0, **RISE_AND_FALL}.items()]
     assert not list(run.glob("*.partial"))
 
 
@@ -374,10 +385,10 @@ def test_a_resume_from_before_the_best_keeps_it_and_does_it_again(tmp_path):
         checkpoint_path(tmp_path, step).unlink()
     before = (tmp_path / "best.pt").stat()
     resume(tmp_path, config(eval_every=1, best="a", steps=5), evaluate=evaluate)
-    assert [row["step"] for row in evaluations(tmp_path)] == [3, 4, 5]
+    assert [row["step"] for row in evaluations(tmp_path)] == [0, 3, 4, 5]
     assert best(tmp_path) == {"metric": "a", "value": 0.9, "step": 6}  # larger than 0.6 and 0.8
     resume(tmp_path, config(eval_every=1, best="a"), evaluate=evaluate)
-    assert evaluations(tmp_path) == [{"step": step, "a": value} for step, value in figures.items()]
+    assert evaluations(tmp_path) == [{"step": step, "a": value} for step, value in {0: 9.0, **figures}.items()]
     assert best(tmp_path) == {"metric": "a", "value": 0.9, "step": 6}
     assert (tmp_path / "best.pt").stat().st_ino == before.st_ino  # the equal is not written again
 
@@ -428,9 +439,7 @@ def test_a_best_by_a_figure_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(TrainingError) as error:
         run_training(tmp_path, config(eval_every=4, best="c"), evaluate=lambda backbone: {"a": 1.0, "b/x@8": 2.0})
     assert str(error.value) == "best is 'c', which is not evaluated; there is a, b/x@8"
-    assert checkpoints(tmp_path)[-1] == checkpoint_path(tmp_path, 4)
-    resume(tmp_path, config(eval_every=4, best="a"), evaluate=lambda backbone: {"a": 1.0, "b/x@8": 2.0})
-    assert best(tmp_path)["step"] == 4  # evaluated on resume
+    assert losses(tmp_path) == {}  # told before the first step
 
 
 def test_a_best_where_nothing_is_evaluated_is_refused(tmp_path):

@@ -1,0 +1,160 @@
+"""bench: from a network to a score."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import BENCHMARKS, Benchmark, read_benchmark
+from commands.group import CommandError
+from commands.options import allow_missing_option, data, folder, pick_device
+
+
+@click.group()
+def bench() -> None:
+    """Score a checkpoint on a public benchmark."""
+
+
+def scoring(command: Any) -> Any:
+    """The options that all benchmarks share."""
+    for option in reversed(
+        [
+            click.option(
+                "--checkpoint",
+                type=click.Path(path_type=Path),
+                help="Ours, or a bare .pth state dict. [default: the newest run's]",
+            ),
+            click.option(
+                "--json", "json_file", type=click.Path(path_type=Path), help="Write figures and scores as JSON."
+            ),
+            click.option(
+                "--report", type=click.Path(path_type=Path), help="Folder for a report: HTML, Markdown, pictures."
+            ),
+            click.option(
+                "--batch-size",
+                type=click.IntRange(min=1),
+                default=64,
+                show_default=True,
+                help="Images embedded at a time.",
+            ),
+            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]"),
+            click.option(
+                "--precision",
+                type=click.Choice(["fp32", "bf16"]),
+                default="fp32",
+                show_default=True,
+                help="Of the network's products; bf16 is quicker and scores a little differently.",
+            ),
+            click.option("--no-cache", is_flag=True, help="Neither use nor keep embeddings under $LRFR_DATA/cache."),
+            allow_missing_option("Score without images that cannot be used: partial figures."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def landmarks_option(help: str) -> Any:
+    """``--landmarks`` of a benchmark."""
+    return click.option("--landmarks", type=click.Path(path_type=Path), multiple=True, help=help)
+
+
+def add_benchmark(name: str, benchmark: Benchmark) -> None:
+    """Makes ``bench NAME``."""
+
+    @scoring
+    @folder("--root", benchmark.folder, help="The data set's folder.")
+    def command(root: Path, landmarks: tuple[Path, ...] = (), **options: Any) -> None:
+        failed = score([name], lambda _: benchmark.read(root, landmarks), **options)
+        if failed:
+            raise failed[0]
+
+    if benchmark.aligned:
+        command = landmarks_option("Table of landmarks; may be given several times. [default: found by --root]")(
+            command
+        )
+    bench.command(name, help=benchmark.summary, short_help=benchmark.summary.partition(":")[0])(command)
+
+
+for _name, _benchmark in BENCHMARKS.items():
+    add_benchmark(_name, _benchmark)
+
+
+@bench.command("all", short_help="Every benchmark whose data set is there.")
+@scoring
+@folder("--root", help="The folder with all data sets.")
+def bench_all(root: Path, **options: Any) -> None:
+    """Every benchmark whose data set is there; says which are not."""
+    from benchmarks.errors import AbsentError
+
+    failed = score(list(BENCHMARKS), lambda name: read_benchmark(name, root), **options)
+    for error in failed:
+        click.echo(f"{'not found' if isinstance(error, AbsentError) else 'Error'}: {error}", err=True)
+    wrong = [error for error in failed if not isinstance(error, AbsentError)]
+    if len(failed) == len(BENCHMARKS):
+        raise CommandError(f"{root}: nothing was scored; --root names the folder with LFW, SCface, QMUL-SurvFace, ...")
+    if wrong:
+        raise CommandError(f"{len(wrong)} of {len(BENCHMARKS)} benchmarks could not be scored, see above")
+
+
+def score(
+    names: list[str],
+    read: Callable[[str], Any],
+    *,
+    checkpoint: Path | None,
+    json_file: Path | None,
+    report: Path | None,
+    device: str | None,
+    precision: str,
+    batch_size: int,
+    no_cache: bool,
+    allow_missing: bool,
+) -> list[Exception]:
+    """Scores a checkpoint on each benchmark, prints, writes what was asked for; returns why others were not scored."""
+    from benchmarks.cache import EmbeddingCache
+    from benchmarks.errors import ProtocolError
+    from benchmarks.prepare import follow
+    from benchmarks.report import print_result, write_report
+    from benchmarks.result import write_json
+    from benchmarks.runner import Engine, run
+    from model.checkpoint import load_backbone, newest_checkpoint
+    from model.embed import Embedder
+
+    backbone, stated, facts = load_backbone(checkpoint or newest_checkpoint(data("runs")()))
+    if stated is None:
+        click.echo("bare state dict: it states no preprocessing, the reference's is assumed", err=True)
+    spec, device = follow(stated, facts), pick_device(device)
+    embed = Embedder(backbone, device=device, precision=precision, mean=spec.mean, std=spec.std)  # type: ignore[arg-type]
+    results: list[Any] = []
+    failed: list[Exception] = []
+    network = data("cache", f"{facts['digest'][:16]}-{precision}-{device}")()
+    with contextlib.nullcontext() if no_cache else EmbeddingCache(network) as cache:
+        engine = Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size)
+        for name in names:
+            try:
+                results.append(run(read(name), engine, checkpoint=facts, allow_missing=allow_missing))
+                click.echo(print_result(results[-1]) + "\n" * (len(names) > 1))
+            except ProtocolError as error:
+                failed.append(error)
+    if results and json_file:
+        write_json(results, json_file)
+    if results and report:
+        click.echo(f"report: {write_report(results, report)}")
+    return failed
+
+
+@bench.command("compare", short_help="Two or more results side by side.")
+@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
+def compare_results(results: tuple[Path, ...]) -> None:
+    """Set two or more --json files side by side, with paired intervals of the differences."""
+    from benchmarks.compare import compare, legend
+    from benchmarks.document import as_text
+
+    if len(results) < 2:
+        raise click.UsageError("compare needs two files or more")
+    for grid in compare(list(results)):
+        click.echo(as_text(grid) + "\n")
+    click.echo("\n".join(legend(list(results))))
