@@ -23,8 +23,8 @@ demo: install  ## paint faces, build shards, train, score, report: under 5 minut
 	$(BIN)/python cli.py build-shards
 	$(BIN)/python cli.py verify --full
 	$(BIN)/python cli.py inspect --out $(DEMO)/report/contact-sheet.png
-	$(BIN)/python cli.py train --backbone spherenet4 --init data --lr 0.02 --batch-size 16 --steps 120 --log-every 10
-	$(BIN)/python cli.py bench qmul --report $(DEMO)/report
+	$(BIN)/python cli.py train --backbone spherenet4 --init data --lr 0.02 --batch-size 16 --steps 120 --log-every 10 --eval qmul --eval-every 60
+	$(BIN)/python cli.py bench all --report $(DEMO)/report
 
 test: install lint  ## linter, formatter, types and all tests: under 5 minutes on 2 cores
 	$(BIN)/python -m pytest

@@ -35,7 +35,7 @@ def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
     found = find_first([root, root / dataset], [name])
     if found is None:
         raise AbsentError(
-            f"{root}: no {name} in it; expected {expected} (--root names the folder; demo-data paints one)"
+            f"{root}: no {name} in it; expected {expected} (name its folder, or run: python cli.py demo-data)"
         )
     return found
 

@@ -73,6 +73,87 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_training_scores_benchmarks_and_keeps_the_best(run, shard_set, tmp_path):
+    run("demo-data", "--identities", 4, "--images", 3)
+    words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 4]
+    words += ["--steps", 2, "--eval", "qmul, lfw", "--eval-every", 1]
+    trained = run(*words)
+    assert trained.returncode == 0, trained.stderr
+    lines = [line for line in trained.stderr.splitlines() if line.startswith("eval at step")]
+    assert [line.split(":")[0] for line in lines] == [f"eval at step {step}" for step in (0, 1, 2)]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "eval.jsonl").read_text().splitlines()]
+    assert {"qmul/auc", "qmul/tar@far=0.1", "lfw/accuracy@8", "lfw/lr-lr/auc@12"} <= set(rows[0])
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert best["metric"] == "qmul/auc"
+    assert best["value"] == max(rows[1]["qmul/auc"], rows[2]["qmul/auc"])
+    scored = run("bench", "qmul", "--checkpoint", tmp_path / "run" / "best.pt", "--json", tmp_path / "q.json")
+    assert scored.returncode == 0
+    assert json.loads((tmp_path / "q.json").read_text())["metrics"]["auc"] == pytest.approx(best["value"], abs=1e-6)
+
+
+def test_an_evaluation_that_cannot_be_is_told_before_training(run, shard_set, tmp_path):
+    words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 4]
+    assert error_of(run(*words, "--eval", "lwf"), code=2) == (
+        "Error: Invalid value for '--eval': 'lwf' is not a benchmark; choose from lfw, xqlfw, scface, qmul, qmul-id, tinyface"
+    )
+    assert error_of(run(*words, "--eval", "lfw")) == (
+        f"Error: {tmp_path}/LFW: no lfw in it; expected LFW's images, lfw/<Name>/<Name>_0001.jpg"
+        " (name its folder, or run: python cli.py demo-data)"
+    )
+    run("demo-data", "--identities", 4, "--images", 3)
+    assert error_of(run(*words, "--eval", "qmul", "--best", "qmul/eer")).startswith(
+        "Error: best is 'qmul/eer', which is not evaluated; there is qmul/tar@far=0.3"
+    )
+    image = next((tmp_path / "QMUL-SurvFace" / "Face_Verification_Test_Set" / "verification_images").iterdir())
+    image.write_bytes(b"")
+    failed = run(*words, "--eval", "qmul")
+    assert f"{image}: empty file" in failed.stderr
+    assert error_of(failed).startswith("Error: bench qmul: 1 image cannot be used")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_every_benchmark_at_once_tells_what_is_not_there_and_compares(run, tmp_path):
+    run("demo-data", "--identities", 8, "--images", 3)
+    torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "a.pth")
+    torch.save(build_backbone("spherenet10").state_dict(), tmp_path / "b.pth")
+    (tmp_path / "TinyFace").rename(tmp_path / "elsewhere")
+    (tmp_path / "XQLFW" / "xqlfw_pairs.txt").unlink()
+    failed = run("bench", "all", "--checkpoint", tmp_path / "a.pth", "--json", tmp_path / "a.json")
+    assert error_of(failed) == "Error: 1 of 6 benchmarks could not be scored, see above"
+    assert f"not found: {tmp_path}/TinyFace: no Testing_Set in it; expected TinyFace's test set" in failed.stderr
+    assert "Error: xqlfw_pairs.txt: not found in" in failed.stderr
+    found = json.loads((tmp_path / "a.json").read_text())["results"]
+    assert [result["benchmark"] for result in found] == ["lfw", "scface", "qmul", "qmul-id"]
+    (tmp_path / "XQLFW").rename(tmp_path / "XQLFW.old")
+    assert run("bench", "all", "--checkpoint", tmp_path / "b.pth", "--json", tmp_path / "b.json").returncode == 0
+    compared = run("bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert compared.returncode == 0
+    assert len(re.findall(r"^auc .* [+-]\d+\.\d\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", compared.stdout, re.M)) == 2
+    assert f"B: spherenet10, {tmp_path}/b.json" in compared.stdout
+
+
+@pytest.mark.slow
+def test_images_that_do_not_decode_are_listed_and_left_out_only_on_demand(run, tmp_path):
+    run("demo-data", "--identities", 4, "--images", 3)
+    torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "a.pth")
+    image = next((tmp_path / "QMUL-SurvFace" / "Face_Verification_Test_Set" / "verification_images").iterdir())
+    image.write_bytes(image.read_bytes()[:200])
+    words = ["bench", "qmul", "--checkpoint", tmp_path / "a.pth", "--json", tmp_path / "q.json"]
+    failed = run(*words)
+    assert f"{image}: damaged JPEG" in failed.stderr
+    assert error_of(failed) == (
+        "Error: bench qmul: 1 image cannot be used, listed above; restore from the data set's archive,"
+        " or score without with --allow-missing"
+    )
+    assert not (tmp_path / "q.json").exists()
+    partial = run(*words, "--allow-missing")
+    assert partial.returncode == 0
+    assert "spherenet4 (partial)" in partial.stdout
+    assert json.loads((tmp_path / "q.json").read_text())["partial"] is True
+
+
+@pytest.mark.slow
 def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp_path):
     run("demo-data", "--identities", 4, "--images", 3)
     torch.save({f"module.{k}": v for k, v in build_backbone("spherenet4").state_dict().items()}, tmp_path / "net.pth")

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.qmul import bench_qmul
+from benchmarks import BENCHMARKS, read_benchmark
+from benchmarks.runner import Engine, run
 from model.backbones import build_backbone
 from model.embed import Embedder
 from pipeline.align import fit_similarity, template_points, warp
@@ -46,12 +47,37 @@ def test_crops_equal_the_reference():
     assert differences.max() <= 3
 
 
-def test_qmul_scores_equal_the_reference():
-    expected = json.loads((Path(os.environ["LRFR_GOLDEN"]) / "e2e_spherenet4.json").read_text())
+def figures(result):
+    """``lfw/accuracy@8`` and its like, as the golden file names them."""
+    return {f"{result.benchmark}/{name}": value for name, value in result.metrics.items()}
+
+
+def test_scores_equal_the_reference():
+    """LFW at five resolutions, SCface at three distances, QMUL-SurvFace: one network, the whole chain."""
+    expected = json.loads((GOLDEN / "e2e_spherenet4.json").read_text())
+    counts = expected.pop("counts")
     backbone = build_backbone("spherenet4")
     backbone.load_state_dict(golden_state({name: value.shape for name, value in backbone.state_dict().items()}))
-    result = bench_qmul(DATA / "QMUL-SurvFace", Embedder(backbone), stated=None, checkpoint={})
-    compared = {name: value for name, value in result.metrics.items() if f"qmul/{name}" in expected}
-    assert len(compared) == 5
-    assert compared == pytest.approx({name: expected[f"qmul/{name}"] for name in compared}, abs=0.005)
-    assert result.counts["pairs"] == expected["counts"]["qmul_pairs"]
+    engine = Engine(embed=Embedder(backbone))
+    lfw, scface, qmul = (
+        run(read_benchmark(name, DATA), engine, checkpoint={}, intervals=False) for name in ("lfw", "scface", "qmul")
+    )
+    found = {**figures(lfw), **figures(scface), **figures(qmul)}
+    assert set(expected) <= set(found)
+    assert len(expected) == 23
+    for name, value in expected.items():
+        kind = name.split("/")[1].partition("@")[0]
+        assert found[name] == pytest.approx(value, abs=0.005 if kind in ("auc", "tar") else 0.01), name
+    assert (lfw.counts["pairs"], qmul.counts["pairs"]) == (counts["lfw_pairs"], counts["qmul_pairs"])
+    assert (scface.counts["gallery"], scface.counts["probes"]) == (counts["scface_gallery"], counts["scface_probes"])
+
+
+def test_each_benchmark_embeds_each_image_and_preparation_once():
+    """Of every LFW image five preparations at most, LR to LR included; of every other image one."""
+    requests = {name: read_benchmark(name, DATA).requests for name in BENCHMARKS}
+    assert {name: len(set(asked)) - len(asked) for name, asked in requests.items()} == dict.fromkeys(BENCHMARKS, 0)
+    images = len({request.path for request in requests["lfw"]})
+    assert images < len(requests["lfw"]) <= 5 * images
+    assert {len({one.path for one in asked}) == len(asked) for name, asked in requests.items() if name != "lfw"} == {
+        True
+    }

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.metrics import rank_gallery
+from benchmarks.protocols import unit_length
 from model.backbones import build_backbone
 from model.inputs import normalise
 from pipeline.degrade import degrade, resize
@@ -41,3 +43,11 @@ def test_embeddings_equal_the_reference(depth):
         embeddings = backbone(normalise(torch.from_numpy(golden["input_uint8"]))).numpy()
     expected = golden[f"spherenet{depth}"]
     assert np.abs(embeddings - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_rank_1_equals_the_reference():
+    golden = figures("metrics")
+    gallery, probes = unit_length(golden["gallery"]), unit_length(golden["probes"])
+    ids = np.arange(len(gallery))
+    found = rank_gallery(probes, np.arange(len(probes)) % len(gallery), gallery, ids)
+    assert (found.rank == 1).mean() == golden["rank1"]
