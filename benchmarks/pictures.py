@@ -53,7 +53,7 @@ def roc(
     for row, marker in zip(points, _MARKERS, strict=False):
         rates = {float(name.partition("=")[2]): value for name, value in row.figures.items() if name.startswith(prefix)}
         if rates:
-            axes.plot(rates.keys(), rates.values(), marker, mfc="none", label=f"published: {row.system}")
+            axes.plot(rates.keys(), rates.values(), marker, mfc="none", color="black", label=f"published: {row.system}")
     if prefix.startswith("tar"):
         axes.plot(grid, grid, ":", color="grey", label="chance")
     axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.005), xlabel=names[0], ylabel=names[1])
