@@ -65,9 +65,7 @@ def _family(
 
 
 BACKBONES: dict[str, Backbone] = {
-    **_family(
-        "spherenet", spherenet.spherenet, spherenet.BLOCKS, _SPHEREFACE, spherenet.STRIDE, batch_norm=False
-    ),
+    **_family("spherenet", spherenet.spherenet, spherenet.BLOCKS, _SPHEREFACE, spherenet.STRIDE, batch_norm=False),
     **_family("ir", ir.ir, ir.UNITS, _ARCFACE, ir.STRIDE),
     **_family("irse", functools.partial(ir.ir, squeeze=True), ir.UNITS, _ARCFACE, ir.STRIDE),
     **_family("resnet", resnet.resnet, resnet.BLOCKS, _RESNET, resnet.STRIDE),
@@ -106,7 +104,7 @@ def check_backbone(name: str, *, image_size: int = 128, **options: Any) -> Backb
     backbone = BACKBONES[name]
     if not isinstance(image_size, int) or image_size < 1 or image_size % backbone.stride:
         raise BackboneError(
-            f"{name} cannot take images of {image_size} px; choose a multiple of {backbone.stride}, such as 112 or 128"
+            f"{name} cannot take images of {image_size!r} px; choose a multiple of {backbone.stride}, such as 112 or 128"
         )
     for option, value in options.items():
         if option not in backbone.options:
