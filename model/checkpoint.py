@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.backbones import BACKBONES, build_backbone
+from model.backbones import BACKBONES, BackboneError, build_backbone
 from model.backbones.spherenet import recognise, spherenet
 from model.digest import backbone_digest
 
@@ -169,7 +169,10 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
     size = content["preprocessing"].get("size")
     if not isinstance(size, int) or size < 1:
         raise CheckpointError(f"{path}: its preprocessing states size {size!r}, expected pixels")
-    backbone = build_backbone(name, image_size=size)
+    try:
+        backbone = build_backbone(name, image_size=size)
+    except BackboneError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     try:
         backbone.load_state_dict(content["backbone_state"])
     except RuntimeError as error:

@@ -59,6 +59,8 @@ class TrainConfig:
             raise TrainingError(f"backbone {self.backbone!r} is unknown; choose from {', '.join(BACKBONES)}")
         if self.init not in ("pytorch", "data"):
             raise TrainingError(f"init {self.init!r} is unknown; choose pytorch or data")
+        if self.init == "data" and BACKBONES[self.backbone].batch_norm:
+            raise TrainingError(f"init data is for spherenets; {self.backbone} has batch normalisation: choose pytorch")
         for name in ("batch_size", "steps", "lr", "save_every", "keep", "eval_every", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} is {getattr(self, name)}; expected a finite number above 0")

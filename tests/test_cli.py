@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.backbones import build_backbone
+from model.backbones import BACKBONES, build_backbone
 from model.checkpoint import checkpoints
 from tests.conftest import REPOSITORY
 
@@ -230,7 +230,7 @@ def test_expected_failures_are_one_line(run, tmp_path, shard_set):
         "Error: a batch of 128 distinct identities needs as many; there are 9: lower --batch-size"
     )
     assert error_of(run("train", "--shards", shard_set, "--backbone", "vgg")) == (
-        "Error: backbone 'vgg' is unknown; choose from spherenet4, spherenet10, spherenet20, spherenet36, spherenet64"
+        f"Error: backbone 'vgg' is unknown; choose from {', '.join(BACKBONES)}"
     )
     assert error_of(run("bench", "qmul")) == (
         f"Error: {tmp_path}/runs: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint"

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from model.backbones.embedding import EMBEDDING_SIZE
+from model.backbones.registry import BACKBONES, Backbone, BackboneError, build_backbone, check_backbone
 
-from torch import nn
-
-from model.backbones.spherenet import BLOCKS, EMBEDDING_SIZE, spherenet
-
-__all__ = ["BACKBONES", "EMBEDDING_SIZE", "build_backbone"]
-
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    f"spherenet{depth}": functools.partial(spherenet, depth) for depth in BLOCKS
-}
-
-
-def build_backbone(name: str, *, image_size: int = 128) -> nn.Module:
-    """A freshly initialised backbone for square images of ``image_size`` px. Raises: KeyError: unknown name."""
-    return BACKBONES[name](image_size=image_size)
+__all__ = ["BACKBONES", "EMBEDDING_SIZE", "Backbone", "BackboneError", "build_backbone", "check_backbone"]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from model.backbones.embedding import EMBEDDING_SIZE
+
 BLOCKS = {4: (0, 0, 0, 0), 10: (0, 1, 2, 0), 20: (1, 2, 4, 1), 36: (2, 4, 8, 2), 64: (3, 8, 16, 3)}
 WIDTHS = (64, 128, 256, 512)
-EMBEDDING_SIZE = 512
-_STRIDE = 2 ** len(WIDTHS)  # px of the input behind one cell of the last feature map
+STRIDE = 2 ** len(WIDTHS)  # px of the input behind one cell of the last feature map
 
 
 class ResBlock(nn.Module):
@@ -51,7 +52,7 @@ def spherenet(depth: int, *, image_size: int = 128, pooling: bool = False, dropo
     layers.append(nn.Flatten())
     if dropout:
         layers.append(nn.Dropout(dropout))
-    cells = 1 if pooling else (image_size // _STRIDE) ** 2
+    cells = 1 if pooling else (image_size // STRIDE) ** 2
     layers.append(nn.Linear(channels * cells, EMBEDDING_SIZE))
     return nn.Sequential(*layers)
 
@@ -68,4 +69,4 @@ def recognise(shapes: list[tuple[int, ...]]) -> tuple[int, int, bool] | None:
     if depth is None or linear is None or linear[1] % WIDTHS[-1]:
         return None
     cells = linear[1] // WIDTHS[-1]
-    return depth, 128 if cells == 1 else int(cells**0.5) * _STRIDE, cells == 1
+    return depth, 128 if cells == 1 else int(cells**0.5) * STRIDE, cells == 1

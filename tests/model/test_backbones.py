@@ -1,19 +1,21 @@
-"""SphereNet: the reference's keys and shapes, and a naive forward pass."""
+"""Backbones: one contract for all; SphereNet: the reference's keys and shapes, and a naive forward pass."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from model.backbones import BACKBONES, build_backbone
+from model.backbones import BACKBONES, EMBEDDING_SIZE, BackboneError, build_backbone, check_backbone
 from model.backbones.spherenet import BLOCKS, WIDTHS, recognise, spherenet
 from model.heads import AMSoftmax
 from model.init import initialise_from_data
-from model.inputs import normalise
+from model.inputs import normalise, on_device
 
 KEYS = json.loads((Path(__file__).parent.parent / "golden" / "spherenet20_state_dict.json").read_text())
 
@@ -31,9 +33,167 @@ def test_spherenet20_has_28_4_million_parameters():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_gives_512_numbers(name):
+@pytest.mark.parametrize("image_size", [112, 128])
+def test_every_backbone_gives_512_numbers(name, image_size):
+    with torch.device("meta"):
+        backbone, images = build_backbone(name, image_size=image_size).eval(), torch.empty(2, 3, image_size, image_size)
+    assert backbone(images).shape == (2, EMBEDDING_SIZE)
+
+
+ONE_OF_EACH = (
+    "spherenet4",
+    "ir18",
+    "irse18",
+    "resnet50",
+    "seresnet50",
+    "densenet121",
+    "mobilefacenet",
+    "vit_small",
+)
+
+
+def test_one_of_each_family_is_run():
+    assert {BACKBONES[name].family for name in ONE_OF_EACH} == {backbone.family for backbone in BACKBONES.values()}
+
+
+def small(name):
+    """A seeded backbone for 64 px, in evaluation mode, whose normalisations have seen a batch; and another batch."""
+    torch.manual_seed(0)
+    backbone = build_backbone(name, image_size=64)
+    with torch.no_grad():
+        backbone(torch.rand(4, 3, 64, 64) * 2 - 1)
+    return backbone.eval(), torch.rand(2, 3, 64, 64) * 2 - 1
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("image_size", [112, 128])
+def test_embeddings_are_finite_differ_and_repeat(name, image_size):
+    torch.manual_seed(0)
+    backbone, images = build_backbone(name, image_size=image_size), torch.rand(2, 3, image_size, image_size) * 2 - 1
     with torch.inference_mode():
-        assert build_backbone(name)(torch.zeros(2, 3, 128, 128)).shape == (2, 512)
+        trained, first, second = backbone.train()(images), backbone.eval()(images), backbone(images)
+    for embeddings in (trained, first):
+        assert embeddings.shape == (2, EMBEDDING_SIZE)
+        assert embeddings.dtype == torch.float32
+        assert embeddings.isfinite().all()
+        assert not torch.equal(embeddings[0], embeddings[1])
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_gradients_reach_every_parameter(name):
+    backbone, images = small(name)  # in training mode, rounding alone makes the gradient of a shift before a BN
+    backbone(images).square().sum().backward()
+    parameters = dict(backbone.named_parameters())
+    assert len(parameters) > 10
+    assert [key for key, one in parameters.items() if one.grad is None or not one.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_memory_layout_and_a_copied_state_change_nothing(name):
+    backbone, images = small(name)
+    with torch.inference_mode():
+        expected = backbone(images)
+        copy = build_backbone(name, image_size=64)
+        copy.load_state_dict(backbone.state_dict())
+        assert torch.equal(copy.eval()(images), expected)
+        found = on_device(copy, "cpu")(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def layers_of(name, **options):
+    with torch.device("meta"):
+        return list(build_backbone(name, **options).modules())
+
+
+def dropouts(layers):
+    return [layer.p for layer in layers if isinstance(layer, nn.Dropout) and layer.p]
+
+
+def last_width(layers):
+    return [layer.in_features for layer in layers if isinstance(layer, nn.Linear)][-1]
+
+
+def test_stated_options_are_those_that_builders_take():
+    assert len(BACKBONES) == 21
+    for name, backbone in BACKBONES.items():
+        taken = set(inspect.signature(backbone.build).parameters) - {"image_size", "squeeze"}
+        assert taken == set(backbone.options), name
+
+
+POOLED = [name for name, backbone in BACKBONES.items() if "pooling" in backbone.options]
+DROPPING = [name for name, backbone in BACKBONES.items() if "dropout" in backbone.options]
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pooling_leaves_the_last_layer_one_cell(name):
+    assert last_width(layers_of(name)) == 64 * last_width(layers_of(name, pooling=True))
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_dropout_is_as_asked_for(name):
+    assert dropouts(layers_of(name, dropout=0.3)) == [0.3]
+    assert dropouts(layers_of(name, dropout=0)) == []
+
+
+def test_dropout_is_arcface_s_where_not_asked_for():
+    without = {name for name in ONE_OF_EACH if dropouts(layers_of(name)) != [0.4]}
+    assert without == {"spherenet4", "mobilefacenet", "vit_small"}
+    assert all(dropouts(layers_of(name)) == [] for name in without)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_batch_normalisation_is_stated(name):
+    held = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers_of(name))
+    assert BACKBONES[name].batch_norm == held
+
+
+def test_layers_of_the_vit_start_different():
+    first, second = build_backbone("vit_small", image_size=64).encoder.layers[:2]
+    weights = [name for name, value in first.state_dict().items() if value.dim() > 1]
+    assert len(weights) == 4
+    assert not any(torch.equal(first.state_dict()[name], second.state_dict()[name]) for name in weights)
+
+
+NAMES = (
+    "spherenet4, spherenet10, spherenet20, spherenet36, spherenet64, ir18, ir50, ir101, ir152, irse18, irse50, irse101,"
+    " irse152, resnet50, resnet101, resnet152, seresnet50, densenet121, densenet161, mobilefacenet, vit_small"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vgg", {}, f"backbone 'vgg' is unknown; choose from {NAMES}"),
+        ("ir18", {"image_size": 120}, "ir18 cannot take images of 120 px; choose a multiple of 16, such as 112 or 128"),
+        ("ir18", {"image_size": 0}, "ir18 cannot take images of 0 px; choose a multiple of 16, such as 112 or 128"),
+        (
+            "ir18",
+            {"image_size": "128"},
+            "ir18 cannot take images of '128' px; choose a multiple of 16, such as 112 or 128",
+        ),
+        (
+            "vit_small",
+            {"image_size": 100},
+            "vit_small cannot take images of 100 px; choose a multiple of 8, such as 112 or 128",
+        ),
+        (
+            "vit_small",
+            {"pooling": True},
+            "vit_small has no option 'pooling'; leave it out (it has: dropout)",
+        ),
+        ("mobilefacenet", {"dropout": 0.1}, "mobilefacenet has no option 'dropout'; leave it out (it has: none)"),
+        ("ir18", {"squeeze": True}, "ir18 has no option 'squeeze'; leave it out (it has: pooling, dropout)"),
+        ("ir18", {"pooling": 1}, "pooling of ir18 is 1; expected True or False"),
+        ("ir18", {"dropout": 1}, "dropout of ir18 is 1; expected a probability of 0 or more, below 1"),
+        ("ir18", {"dropout": float("nan")}, "dropout of ir18 is nan; expected a probability of 0 or more, below 1"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(name, options, message):
+    for refuse in (build_backbone, check_backbone):
+        with pytest.raises(BackboneError) as caught:
+            refuse(name, **options)
+        assert str(caught.value) == message
 
 
 def test_options_change_what_they_say():

@@ -155,6 +155,10 @@ class Hostile:
         (lambda path: (path.unlink(), path.mkdir()), "is a folder; expected a checkpoint file"),
         (lambda path: ours(path, version=99), "checkpoint version 99, this tool reads 1"),
         (lambda path: ours(path, backbone="vit"), "backbone 'vit' is unknown"),
+        (
+            lambda path: ours(path, preprocessing={**SPEC, "size": 100}),
+            "spherenet4 cannot take images of 100 px; choose a multiple of 16, such as 112 or 128",
+        ),
         (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
     ],
 )

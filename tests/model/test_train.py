@@ -240,6 +240,10 @@ def test_find_resume(tmp_path):
         ({"log_every": 0}, "log_every is 0"),
         ({"eval_every": 0}, "eval_every is 0; expected a finite number above 0"),
         ({"init": "magic"}, "init 'magic' is unknown"),
+        (
+            {"init": "data", "backbone": "ir18"},
+            "init data is for spherenets; ir18 has batch normalisation: choose pytorch",
+        ),
     ],
 )
 def test_a_bad_configuration_is_refused(changes, message):

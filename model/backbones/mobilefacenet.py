@@ -1,0 +1,75 @@
+"""MobileFaceNet: inverted bottlenecks, and a depthwise convolution over the whole last feature map in place of pooling.
+
+The paper's network but for 512 numbers instead of 128, and 8x8 cells at 128 px besides its 7x7 at 112 px.
+Initialisation: PyTorch's defaults.
+
+Source: Chen et al., MobileFaceNets: Efficient CNNs for accurate real-time face verification on mobile devices, CCBR 2018.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from model.backbones.embedding import EMBEDDING_SIZE
+
+STRIDE = 16  # px of the input behind one cell of the last feature map
+_STEM = 64
+_WIDE = 512  # channels of the last feature map
+_STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # the paper's t, c, n, s
+
+
+def convolution(channels: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """A convolution without bias that keeps the size but for its stride, and the normalisation after it."""
+    return [
+        nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(width),
+    ]
+
+
+class InvertedBottleneck(nn.Module):
+    """1x1 to ``expansion`` times the channels, depthwise 3x3, linear 1x1; a shortcut where the shape stays.
+
+    (N, channels, H, W) -> (N, width, H/stride, W/stride).
+    """
+
+    def __init__(self, channels: int, width: int, *, expansion: int, stride: int) -> None:
+        super().__init__()
+        wide = expansion * channels
+        self.residual = nn.Sequential(
+            *convolution(channels, wide, 1),
+            nn.PReLU(wide),
+            *convolution(wide, wide, 3, stride=stride, groups=wide),
+            nn.PReLU(wide),
+            *convolution(wide, width, 1),
+        )
+        self.shortcut = stride == 1 and channels == width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.residual(x) if self.shortcut else self.residual(x)
+
+
+def mobilefacenet(*, image_size: int = 128) -> nn.Sequential:
+    """MobileFaceNet for images of ``image_size`` px, a multiple of 16."""
+    layers: list[nn.Module] = [
+        *convolution(3, _STEM, 3, stride=2),
+        nn.PReLU(_STEM),
+        *convolution(_STEM, _STEM, 3, groups=_STEM),
+        nn.PReLU(_STEM),
+    ]
+    channels = _STEM
+    for expansion, width, count, stride in _STAGES:
+        for number in range(count):
+            step = 1 if number else stride
+            layers.append(InvertedBottleneck(channels, width, expansion=expansion, stride=step))
+            channels = width
+    return nn.Sequential(
+        *layers,
+        *convolution(channels, _WIDE, 1),
+        nn.PReLU(_WIDE),
+        nn.Conv2d(_WIDE, _WIDE, image_size // STRIDE, groups=_WIDE, bias=False),  # one cell is left
+        nn.BatchNorm2d(_WIDE),
+        nn.Flatten(),
+        nn.Linear(_WIDE, EMBEDDING_SIZE, bias=False),
+        nn.BatchNorm1d(EMBEDDING_SIZE),
+    )

@@ -1,0 +1,50 @@
+"""How large the backbones are and what they cost, without memory for their weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.backbones.registry import BACKBONES, build_backbone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Parameters of a backbone, and multiply-adds of its convolutions and matrix products for one image."""
+
+    parameters: int
+    multiply_adds: int
+
+
+def backbone_cost(name: str, *, image_size: int = 128, **options: Any) -> Cost:
+    """The cost of the backbone that ``build_backbone`` would give. Raises: BackboneError: it would give none."""
+    with torch.device("meta"):
+        backbone = build_backbone(name, image_size=image_size, **options).eval()
+        image = torch.empty(1, 3, image_size, image_size)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        backbone(image)
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in backbone.parameters()),
+        multiply_adds=counter.get_total_flops() // 2,  # a multiply-add is two operations
+    )
+
+
+def backbone_table(image_size: int = 128) -> str:
+    """Every backbone on a line of aligned text, as built by default for images of ``image_size`` px."""
+    rows = [("name", "family", "parameters (M)", "multiply-adds (G)", "source")]
+    for name, backbone in BACKBONES.items():
+        cost = backbone_cost(name, image_size=image_size)
+        parameters, multiply_adds = f"{cost.parameters / 1e6:.2f}", f"{cost.multiply_adds / 1e9:.2f}"
+        rows.append((name, backbone.family, parameters, multiply_adds, backbone.source))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _line(row: Iterable[str], widths: Iterable[int]) -> str:
+    """The row's cells padded to ``widths``, figures to the right."""
+    cells = zip(row, widths, (str.ljust, str.ljust, str.rjust, str.rjust, str.ljust), strict=True)
+    return "  ".join(justify(cell, width) for cell, width, justify in cells).rstrip()

@@ -1,0 +1,132 @@
+"""The size of every backbone, against published counts and a naive count; the table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from model.backbones import BACKBONES, build_backbone
+from model.backbones.summary import backbone_cost, backbone_table
+
+FROZEN = {  # parameters at 128 px; a change breaks people's checkpoints
+    "spherenet4": 18_329_664,
+    "spherenet10": 20_986_432,
+    "spherenet20": 28_437_824,
+    "spherenet36": 38_545_984,
+    "spherenet64": 53_967_680,
+    "ir18": 27_957_248,
+    "ir50": 47_522_496,
+    "ir101": 69_087_808,
+    "ir152": 74_697_408,
+    "irse18": 28_046_328,
+    "irse50": 47_751_404,
+    "irse101": 69_471_796,
+    "irse152": 75_121_260,
+    "resnet50": 90_614_336,
+    "resnet101": 109_606_464,
+    "resnet152": 125_250_112,
+    "seresnet50": 93_145_328,
+    "densenet121": 40_501_632,
+    "densenet161": 98_813_248,
+    "mobilefacenet": 1_208_192,
+    "vit_small": 21_664_384,
+}
+EMBEDDING_BN = 2 * 512
+WIDTHS = (64, 128, 256, 512)
+
+
+def parameters(name, **options):
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_backbone(name, **options).parameters())
+
+
+def test_the_cost_has_the_parameters():
+    assert backbone_cost("ir18", image_size=112).parameters == parameters("ir18", image_size=112)
+    assert backbone_cost("ir18", pooling=True).parameters == parameters("ir18", pooling=True)
+
+
+def test_parameters_are_frozen():
+    assert {name: parameters(name) for name in BACKBONES} == FROZEN
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "width", "stem"),
+    [  # torchvision's and, for SE-ResNet, timm's counts for ImageNet; channels at the end and after the 7x7 stem
+        ("resnet50", 25_557_032, 2048, 64),
+        ("resnet101", 44_549_160, 2048, 64),
+        ("resnet152", 60_192_808, 2048, 64),
+        ("seresnet50", 28_088_024, 2048, 64),
+        ("densenet121", 7_978_856, 1024, 64),
+        ("densenet161", 28_681_000, 2208, 96),
+    ],
+)
+def test_trunks_are_those_for_imagenet(name, published, width, stem):
+    trunk = published - (width * 1000 + 1000) - 3 * 7 * 7 * stem + 3 * 3 * 3 * stem
+    normalisation = 0 if name.startswith("densenet") else 2 * width  # DenseNet ends in one itself
+    assert parameters(name) == trunk + normalisation + width * 8 * 8 * 512 + EMBEDDING_BN
+    assert parameters(name, pooling=True) == trunk + normalisation + width * 512 + EMBEDDING_BN
+
+
+@pytest.mark.parametrize(("name", "millions"), [("ir18", 24.03), ("ir50", 43.59), ("ir101", 65.16)])
+def test_ir_is_as_large_as_published_at_112_px(name, millions):
+    """InsightFace's r18, r50 and r100, which have one more vector of 512, the linear layer's bias."""
+    assert parameters(name, image_size=112) + 512 == pytest.approx(millions * 1e6, abs=0.005e6)
+
+
+@pytest.mark.parametrize("depth", [18, 50, 101, 152])
+def test_squeeze_and_excitation_adds_its_two_layers(depth):
+    units = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}[depth]
+    added = sum(
+        count * (2 * width * width // 16 + width // 16 + width) for count, width in zip(units, WIDTHS, strict=True)
+    )
+    assert parameters(f"irse{depth}") - parameters(f"ir{depth}") == added
+
+
+def test_mobilefacenet_is_as_large_as_published():
+    """0.99 M with 128 numbers at 112 px (Chen et al. 2018); the 384 more have a row each and a normalisation."""
+    assert parameters("mobilefacenet", image_size=112) - 384 * (512 + 2) == pytest.approx(0.99e6, rel=0.02)
+
+
+def test_vit_small_is_as_large_as_published():
+    """DeiT-S has 22,050,664 (timm) with 196 patches of 16 px, a class token and a classifier."""
+    trunk = 22_050_664 - 385_000 - 384 * (3 * 16 * 16 + 1) - 197 * 384 - 384
+    assert parameters("vit_small") == trunk + 384 * (3 * 8 * 8 + 1) + 256 * 384 + 384 * 512 + EMBEDDING_BN
+
+
+def naive_multiply_adds(backbone, image_size):
+    """By hooks: each output number of a convolution or linear layer takes as many as it has weights."""
+    counts = []
+
+    def count(layer, inputs, output):
+        counts.append(output.numel() * layer.weight[0].numel())
+
+    for layer in backbone.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    backbone(torch.empty(1, 3, image_size, image_size, device="meta"))
+    return sum(counts)
+
+
+@pytest.mark.parametrize("name", ["spherenet4", "irse18", "seresnet50", "densenet121", "mobilefacenet"])
+@pytest.mark.parametrize("image_size", [112, 128])
+def test_multiply_adds_are_the_naive_ones(name, image_size):
+    with torch.device("meta"):
+        backbone = build_backbone(name, image_size=image_size).eval()
+    assert backbone_cost(name, image_size=image_size).multiply_adds == naive_multiply_adds(backbone, image_size)
+
+
+def test_multiply_adds_of_the_vit_are_the_formula_s():
+    tokens, width = 256, 384
+    layer = tokens * (4 + 8) * width**2 + 2 * tokens**2 * width  # projections and MLP; attention and its use
+    assert backbone_cost("vit_small").multiply_adds == tokens * 192 * width + 12 * layer + width * 512
+
+
+def test_the_table_has_every_backbone_on_a_line():
+    lines = backbone_table().splitlines()
+    assert lines[0] == "name           family         parameters (M)  multiply-adds (G)  source"
+    assert (
+        lines[3] == "spherenet20    spherenet               28.44               2.67  Liu et al., SphereFace, CVPR 2017"
+    )
+    assert [line.split()[0] for line in lines[1:]] == list(BACKBONES)
+    assert all(line.isascii() and line == line.rstrip() for line in lines)
