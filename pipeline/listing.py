@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.landmarks import IMAGE_SUFFIXES
 
@@ -38,7 +39,10 @@ class ImageList:
     @property
     def digest(self) -> str:
         """SHA-256 of the names: a restart must find the same files."""
-        return hashlib.sha256("\0".join(self.names.to_pylist()).encode()).hexdigest()
+        value = hashlib.sha256()
+        for name in self.names:
+            value.update(name.as_py().encode() + b"\0")
+        return value.hexdigest()
 
     def repeats(self, row: int) -> str:
         """What is wrong with a later row of the same key."""
@@ -56,20 +60,15 @@ def list_images(root: Path) -> ImageList:
     others: list[str] = []
     for name, is_folder in _entries(root):
         if not is_folder:
-            (names if is_image(name) else others).append(name)
+            (names if is_image(name) else others).append(_text(name))
             continue
         for inner, is_inner_folder in _entries(root / name):
             wanted = is_image(inner) and not is_inner_folder
-            (names if wanted else others).append(f"{name}/{inner}")
+            (names if wanted else others).append(_text(f"{name}/{inner}"))
     if not names:
         raise SourceError(f"{root}: no image in it; expected <ID>/<image>.jpg")
-    texts = [_text(name) for name in names]
-    keys = [os.path.splitext(text)[0] for text in texts]
-    return ImageList(
-        keys=pa.array(keys, pa.string()),
-        names=pa.array(texts, pa.string()),
-        others=[_text(name) for name in others],
-    )
+    files = pa.array(names, pa.string())
+    return ImageList(keys=pc.replace_substring_regex(files, r"\.[^.]*$", ""), names=files, others=others)
 
 
 def is_image(name: str) -> bool:
