@@ -12,6 +12,7 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from benchmarks.errors import AbsentError, ProtocolError
+from pipeline.folders import find_entry, find_folder
 from pipeline.landmarks import IMAGE_SUFFIXES
 from pipeline.synthetic import GENERATED_MARKER
 
@@ -30,25 +31,12 @@ def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
     Raises:
         AbsentError: it is nowhere; the message says what was ``expected``.
     """
-    if root.name.lower() == name.lower() and root.is_dir():
-        return root
-    found = find_first([root, root / dataset], [name])
+    found = find_folder(root, dataset, name)
     if found is None:
         raise AbsentError(
             f"{root}: no {name} in it; expected {expected} (name its folder, or run: python cli.py demo-data)"
         )
     return found
-
-
-def find_entry(folder: Path, name: str) -> Path | None:
-    """``folder/name``, whatever the case of the name on disk; ``name`` may hold slashes."""
-    for part in name.split("/"):
-        found = folder / part
-        if not found.exists():
-            entries = sorted(folder.iterdir()) if folder.is_dir() else []
-            found = next((entry for entry in entries if entry.name.lower() == part.lower()), found)
-        folder = found
-    return folder if folder.exists() else None
 
 
 def find_first(folders: Iterable[Path], names: Sequence[str]) -> Path | None:

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import find_entry, find_first, require, set_folder
+from benchmarks.layout import find_first, require, set_folder
 from benchmarks.points import read_points
 from benchmarks.prepare import Request
 from benchmarks.protocols import PairProtocol
+from pipeline.folders import find_entry
 
 RESOLUTIONS = (8, 12, 16, 20)  # px
 _XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from PIL import Image
 
 from benchmarks.errors import ProtocolError
-from pipeline.align import fit_similarity, template_points, warp
-from pipeline.images import ImageError, decode_bytes
+from pipeline.align import TEMPLATES, fit_similarity, template_points, warp
+from pipeline.images import ImageError, decode_bytes, resized
 from shards.files import ShardError
 from shards.schema import Preprocessing
 
@@ -55,17 +54,16 @@ def follow(stated: dict[str, Any] | None, checkpoint: dict[str, Any]) -> Preproc
     Raises:
         ProtocolError: the checkpoint learned from pixels that cannot be made here.
     """
-    ours = Preprocessing()
     if stated is None:
-        return ours
+        return Preprocessing()
     path = checkpoint.get("path")
     try:
         spec = Preprocessing.from_dict(stated)
-        template_points(spec.template, spec.size)
     except ShardError as error:
         raise ProtocolError(f"{path}: {error}") from None
-    except KeyError:
-        raise ProtocolError(f"{path}: preprocessing spec: template {spec.template!r} is unknown") from None
+    if spec.aligned and spec.template not in TEMPLATES:
+        raise ProtocolError(f"{path}: preprocessing spec: template {spec.template!r} is unknown")
+    ours = Preprocessing() if spec.aligned else Preprocessing.unaligned()
     differing = {
         name: value for name, value in spec.to_dict().items() if name not in _FOLLOWED and getattr(ours, name) != value
     }
@@ -99,13 +97,13 @@ def prepare(data: bytes, requests: list[Request], spec: Preprocessing) -> list[n
         if undegraded not in crops:
             crops[undegraded] = _crop(image, undegraded, spec)
         crop, down = crops[undegraded], request.down or spec.size
-        out.append(_resized(_resized(crop, down), spec.size))
+        out.append(resized(resized(crop, down), spec.size))
     return out
 
 
 def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarray:
     if request.points is None:
-        return _resized(image, spec.size)
+        return resized(image, spec.size)
     points = np.array(request.points, np.float64)
     if request.points_size is not None:
         points *= np.divide(image.shape[1::-1], request.points_size)
@@ -120,10 +118,4 @@ def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarra
         raise ImageError("its landmarks are missing, in one place or on one line")
     if not ((points >= 0) & (points < image.shape[1::-1])).all(1).any():
         raise ImageError("its landmarks lie outside the image")
-    return _resized(warp(image, matrices[0], side), spec.size)
-
-
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    if image.shape[:2] == (size, size):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    return resized(warp(image, matrices[0], side), spec.size)

@@ -188,9 +188,10 @@ def run(
         intervals: compute them; figures alone are quicker.
 
     Raises:
-        ProtocolError: images cannot be used and ``allow_missing`` is not set (they are listed on stderr), or too
-            little is left to score.
+        ProtocolError: images cannot be used and ``allow_missing`` is not set (they are listed on stderr), too
+            little is left to score, or faces are to be aligned for a network that never saw one aligned.
     """
+    _check_alignment(protocol, engine.spec, checkpoint)
     embedded = engine.embeddings(protocol.requests, f"bench {protocol.name}")
     if embedded.missing:
         _list(embedded.missing)
@@ -222,6 +223,14 @@ def run(
             for setting, one in scored.items()
         },
     )
+
+
+def _check_alignment(protocol: Protocol, spec: Preprocessing, checkpoint: dict[str, Any]) -> None:
+    if not spec.aligned and any(request.points is not None for request in protocol.requests):
+        raise ProtocolError(
+            f"bench {protocol.name}: aligns faces by their landmarks; {checkpoint.get('path', 'the network')} learned from"
+            f" unaligned images alone (template {spec.template}) and states no template: score it on qmul, qmul-id or tinyface"
+        )
 
 
 def _list(missing: dict[Path, str]) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import Folder, find_entry, find_first, require, set_folder
+from benchmarks.layout import Folder, find_first, require, set_folder
 from benchmarks.points import PointTable, four_points, read_points
 from benchmarks.prepare import Point, Request
 from benchmarks.protocols import ClosedSetProtocol, Search
+from pipeline.folders import find_entry
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 TUNING_SUBJECTS = 50  # 1-50 are kept for tuning by part of the literature, which scores 51-130

@@ -33,25 +33,31 @@ def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
 @click.command("build-shards", short_help="Align faces into WebDataset tars with Parquet.")
 @click.option(
     "--source",
-    type=click.Choice(["vggface2", "folder"]),
+    type=click.Choice(["vggface2", "qmul", "tinyface", "folder"]),
     default="vggface2",
     show_default=True,
-    help="Layout of --root.",
+    help="Layout of --root. qmul, tinyface: the training sets, for fine-tuning; not aligned, each image resized whole.",
 )
-@folder("--root", "VGGFace2", help="Folder with the images.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Folder with the images. [default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]",
+)
 @click.option(
     "--landmarks",
     type=click.Path(path_type=Path),
     multiple=True,
     help="Landmark CSV; may be given several times. [default: found under --root]",
 )
-@folder("--out", "shards", help="Folder for the shards.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the shards. [default: $LRFR_DATA/shards, shards-qmul or shards-tinyface, by --source]",
+)
 @click.option(
     "--template",
     type=click.Choice(["seed", "arcface"]),
-    default="seed",
-    show_default=True,
-    help="Where the five points go: seed as the reference, arcface centred.",
+    help="Where the five points go: seed as the reference, arcface centred. [default: seed]",
 )
 @click.option(
     "--min-images",
@@ -81,22 +87,17 @@ def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
     help="Where shards are built.",
 )
 @click.option("--retry-failed", is_flag=True, help="Build again the shards with missing or unreadable images.")
-def build_shards(source: str, root: Path, landmarks: tuple[Path, ...], template: str, **options: Any) -> None:
-    """Align faces and store them as WebDataset tars with Parquet metadata.
+def build_shards(source: str, root: Path | None, out: Path | None, **options: Any) -> None:
+    """Align faces, or resize them whole, and store them as WebDataset tars with Parquet metadata.
 
     Interrupted at any moment, the same command goes on where it stopped.
     """
     from pipeline.build import build
-    from pipeline.build_options import BuildOptions
-    from pipeline.sources import SOURCES, landmark_files
-    from shards.schema import Preprocessing
+    from pipeline.build_options import options_for
+    from pipeline.sources import SOURCES
 
-    files = landmarks or tuple(landmark_files(SOURCES[source], root))
-    build(
-        BuildOptions(
-            source=source, root=root, landmarks=files, preprocessing=Preprocessing(template=template), **options
-        )
-    )
+    layout = SOURCES[source]
+    build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))
 
 
 @click.command(short_help="Check a shard set.")

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from pipeline.align import eye_distances, fit_similarity, template_points, warp
-from pipeline.build_options import BuildOptions, check_plan, fingerprint_parts, read_exclusions
+from pipeline.build_options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
 from pipeline.executors import unordered_map
-from pipeline.images import ImageError, decode
+from pipeline.images import ImageError, decode, resized
 from pipeline.landmarks import read_landmarks
+from pipeline.listing import list_images
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.sources import SOURCES, find_image
@@ -38,7 +39,12 @@ _RETRIED = ("missing-file", "unreadable-image")  # what another attempt may mend
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """All that a worker needs for one shard. ``rejected``: position in the shard -> (status, reason)."""
+    """All that a worker needs for one shard.
+
+    Attributes:
+        points: (N, 10) float32; None where images are not aligned.
+        rejected: position in the shard -> (status, reason).
+    """
 
     shard: int
     options: BuildOptions
@@ -46,7 +52,7 @@ class ShardTask:
     keys: list[str]
     identities: list[str]
     labels: list[int]
-    points: np.ndarray
+    points: np.ndarray | None
     rejected: dict[int, tuple[str, str]]
 
 
@@ -55,6 +61,7 @@ def build(options: BuildOptions) -> Manifest:
 
     Raises:
         LandmarkError: a landmark file or exclusion list cannot be read.
+        SourceError: the folder of a source without landmarks holds no image.
         ShardError: the folder holds a build of something else, or no image could be stored.
         WorkerError: a worker died; what was committed is kept.
     """
@@ -63,28 +70,21 @@ def build(options: BuildOptions) -> Manifest:
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out):
-        parts = fingerprint_parts(options)
+        images = None if options.aligned else list_images(options.root)
+        parts = fingerprint_parts(options, images)
         fingerprint = digest(parts)
         check_plan(options, parts)
         plan = make_plan(
-            read_landmarks(options.landmarks),
+            read_landmarks(options.landmarks) if images is None else images,
             exclude=exclude,
             min_images=options.min_images,
             images_per_shard=options.images_per_shard,
         )
-        _say_plan(plan, options)
+        _say_plan(plan, options, images.others if images else [])
         if len(plan.rejected) == len(plan.keys):
             reasons = Counter(status for status, _ in plan.rejected.values())
             raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
-        records = {
-            shard: record
-            for shard in range(len(plan.shards))
-            if (record := done_record(options.out, shard, fingerprint))
-        }
-        if options.retry_failed:
-            records = {
-                shard: record for shard, record in records.items() if not any(map(record["statuses"].get, _RETRIED))
-            }
+        records = _committed(options, len(plan.shards), fingerprint)
         finished = len(records) == len(plan.shards) and _is_published(options.out)
         if not finished:
             _unpublish(options.out, len(plan.shards), records)
@@ -95,6 +95,14 @@ def build(options: BuildOptions) -> Manifest:
     return manifest
 
 
+def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int, dict[str, Any]]:
+    """The done records of the shards that need not be built again."""
+    found = {shard: record for shard in range(shards) if (record := done_record(options.out, shard, fingerprint))}
+    if not options.retry_failed:
+        return found
+    return {shard: record for shard, record in found.items() if not any(map(record["statuses"].get, _RETRIED))}
+
+
 def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> Manifest:
     return finish_set(
         options.out,
@@ -103,7 +111,7 @@ def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[i
         source=options.source,
         identities=plan.identity_count,
         preprocessing=options.preprocessing,
-        versions={"opencv": cv2.__version__},
+        versions=library_versions(options),
     )
 
 
@@ -130,7 +138,7 @@ def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int
             keys=plan.keys.take(rows).to_pylist(),
             identities=plan.identities.take(rows).to_pylist(),
             labels=plan.labels[rows].tolist(),
-            points=plan.points[rows],
+            points=None if plan.points is None else plan.points[rows],
             rejected={place: plan.rejected[row] for place, row in enumerate(rows.tolist()) if row in plan.rejected},
         )
 
@@ -144,31 +152,38 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
     cv2.utils.logging.setLogLevel(
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # what it would print about a damaged file is in that file's row
-    spec = task.options.preprocessing
-    landmarks = task.points.reshape(-1, 5, 2)
-    matrices, fitted = fit_similarity(landmarks, template_points(spec.template, spec.size))
-    distances = eye_distances(landmarks)
     with ShardWriter(task.options.out, task.shard, task.fingerprint) as writer:
-        for place, key in enumerate(task.keys):
-            row = Row(
-                key=key,
-                identity=task.identities[place],
-                label=task.labels[place],
-                landmarks=task.points[place].tolist(),
-                eye_distance=float(distances[place]),
-            )
-            status, reason = task.rejected.get(place, (STATUS_OK, None))
-            if status == STATUS_OK and not fitted[place]:
-                status, reason = "degenerate-landmarks", "the five points coincide or lie on one line"
-            if status == STATUS_OK:
-                row, jpeg = _store(row, matrices[place], task.options)
-            else:
-                row, jpeg = dataclasses.replace(row, status=status, error_message=reason), None
-            writer.add(row, jpeg)
+        for row, matrix in _rows(task):
+            writer.add(*(_store(row, matrix, task.options) if row.status == STATUS_OK else (row, None)))
         return writer.commit()
 
 
-def _store(row: Row, matrix: np.ndarray, options: BuildOptions) -> tuple[Row, bytes | None]:
+def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
+    """The rows of a task, rejected or still to be stored; each with its matrix, None where images are not aligned."""
+    rejected = dict(task.rejected)
+    aligned: dict[str, Any] = {}
+    matrices = None
+    if task.points is not None:
+        spec, points = task.options.preprocessing, task.points.reshape(-1, 5, 2)
+        matrices, fitted = fit_similarity(points, template_points(spec.template, spec.size))
+        for place in np.flatnonzero(~fitted).tolist():
+            rejected.setdefault(place, ("degenerate-landmarks", "the five points coincide or lie on one line"))
+        aligned = {"landmarks": task.points.tolist(), "eye_distance": eye_distances(points).tolist()}
+    for place, key in enumerate(task.keys):
+        status, reason = rejected.get(place, (STATUS_OK, None))
+        row = Row(
+            key=key,
+            identity=task.identities[place],
+            label=task.labels[place],
+            status=status,
+            error_message=reason,
+            **{name: values[place] for name, values in aligned.items()},
+        )
+        yield row, None if matrices is None else matrices[place]
+
+
+def _store(row: Row, matrix: np.ndarray | None, options: BuildOptions) -> tuple[Row, bytes | None]:
+    """The row with what its image adds to it, and the crop; without one and with a reason where there is none."""
     spec = options.preprocessing
     try:
         member_stem(row.key)
@@ -185,18 +200,23 @@ def _store(row: Row, matrix: np.ndarray, options: BuildOptions) -> tuple[Row, by
         return dataclasses.replace(row, status="unreadable-image", error_message=str(error)), None
     height, width = image.shape[:2]
     row = dataclasses.replace(row, width=width, height=height)
+    if matrix is None:
+        return row, _jpeg(resized(image, spec.size), spec.jpeg_quality)
     x, y = np.reshape(np.asarray(row.landmarks), (5, 2)).T
     if not ((x >= 0) & (y >= 0) & (x < width) & (y < height)).any():
         reason = f"all five points lie outside the {width}x{height} image"
         return dataclasses.replace(row, status="degenerate-landmarks", error_message=reason), None
     crop = warp(image, matrix, spec.size)
-    jpeg = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality])[1].tobytes()
-    return dataclasses.replace(row, matrix=matrix.ravel().tolist()), jpeg
+    return dataclasses.replace(row, matrix=matrix.ravel().tolist()), _jpeg(crop, spec.jpeg_quality)
+
+
+def _jpeg(crop: np.ndarray, quality: int) -> bytes:
+    return cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def _folders(options: BuildOptions) -> str:
     splits = [split for split in SOURCES[options.source].splits if split]
-    return f"{options.root} ({', '.join(splits)})"
+    return f"{options.root} ({', '.join(splits)})" if splits else str(options.root)
 
 
 def _is_published(out: Path) -> bool:
@@ -217,11 +237,14 @@ def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
             (out / shard_file(shard, DONE_SUFFIX)).unlink(missing_ok=True)
 
 
-def _say_plan(plan: Plan, options: BuildOptions) -> None:
-    names = ", ".join(path.name for path in options.landmarks)
+def _say_plan(plan: Plan, options: BuildOptions, others: list[str]) -> None:
+    names = ", ".join(path.name for path in options.landmarks) or options.root.name
     _say(
         f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of {plan.identity_count:,} identities to store"
     )
+    if others:
+        named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        _say(f"{names}: {len(others):,} other entries left alone ({named})")
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions

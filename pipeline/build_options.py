@@ -8,17 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
 from pipeline.landmarks import LandmarkError
+from pipeline.listing import ImageList, SourceError
+from pipeline.sources import SOURCES, landmark_files, training_folder
 from shards.files import ShardError, file_facts, read_record, remove_temporaries
 from shards.schema import FORMAT_VERSION, PLAN, Preprocessing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What to build and how; everything but ``workers`` and ``executor`` shapes the result."""
+    """What to build and how; everything but ``workers`` and ``executor`` shapes the result.
+
+    Attributes:
+        root: the data set's folder; of a source without landmarks the folder of identities itself.
+        landmarks: none for a source that has none.
+    """
 
     source: str = "vggface2"
     root: Path
@@ -33,8 +41,44 @@ class BuildOptions:
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        if self.preprocessing.template not in TEMPLATES:
+        if not self.aligned:
+            if self.landmarks or self.preprocessing.aligned:
+                raise SourceError(f"source {self.source}: has no landmarks, its images cannot be aligned")
+        elif self.preprocessing.template not in TEMPLATES:
             raise ShardError(f"template {self.preprocessing.template!r} is unknown; choose from {', '.join(TEMPLATES)}")
+
+    @property
+    def aligned(self) -> bool:
+        """True where faces are aligned by landmarks."""
+        return SOURCES[self.source].aligned
+
+
+def options_for(
+    source: str, *, root: Path, landmarks: tuple[Path, ...], template: str | None, **options: Any
+) -> BuildOptions:
+    """Options with what the source implies: where its images and landmarks are, and how they are prepared.
+
+    Args:
+        landmarks: empty for the files that the source has by default.
+        template: None for the default one.
+        options: further fields of ``BuildOptions``.
+
+    Raises:
+        SourceError: the source is not there, or has no landmarks and is given some, or a template.
+        LandmarkError: its landmark files are not there.
+    """
+    layout = SOURCES[source]
+    if layout.aligned:
+        spec = Preprocessing() if template is None else Preprocessing(template=template)
+        files = landmarks or tuple(landmark_files(layout, root))
+        return BuildOptions(source=source, root=root, landmarks=files, preprocessing=spec, **options)
+    for name, value in (("--landmarks", landmarks), ("--template", template)):
+        if value:
+            raise SourceError(
+                f"--source {source}: its images are resized whole, not aligned by landmarks; leave {name} out"
+            )
+    folder = training_folder(layout, root)
+    return BuildOptions(source=source, root=folder, landmarks=(), preprocessing=Preprocessing.unaligned(), **options)
 
 
 def read_exclusions(path: Path | None) -> list[str]:
@@ -53,8 +97,17 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
     return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
 
 
-def fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
-    """All that shapes the stored bytes, by name, so that a refusal can say what differs."""
+def library_versions(options: BuildOptions) -> dict[str, str]:
+    """Of those that make the stored pixels."""
+    return {"opencv": cv2.__version__} | ({} if options.aligned else {"pillow": PIL.__version__})
+
+
+def fingerprint_parts(options: BuildOptions, images: ImageList | None) -> dict[str, Any]:
+    """All that shapes the stored bytes, by name, so that a refusal can say what differs.
+
+    Args:
+        images: what the folder holds, of a source without landmarks.
+    """
     files: Sequence[Path] = (*options.landmarks, *([options.exclude] if options.exclude else []))
     try:
         hashes = [file_facts(path)["sha256"] for path in files]
@@ -68,7 +121,8 @@ def fingerprint_parts(options: BuildOptions) -> dict[str, Any]:
         "--min-images": options.min_images,
         "--images-per-shard": options.images_per_shard,
         "preprocessing": options.preprocessing.to_dict(),
-        "opencv version": cv2.__version__,
+        **{f"{name} version": version for name, version in library_versions(options).items()},
+        **({} if images is None else {"files under --root": images.digest}),
     }
 
 

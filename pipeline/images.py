@@ -1,4 +1,4 @@
-"""Reads source images; a file that does not hold a whole image is an error with a reason."""
+"""Reads source images, and resizes whole ones; a file that does not hold a whole image is an error with a reason."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 _JPEG_START = b"\xff\xd8"
 _HEAD = 1 << 16  # bytes in which an EXIF segment starts
@@ -58,3 +59,10 @@ def _decode_any(data: bytes) -> np.ndarray:
     if image is None:
         raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
     return image
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """The (size, size, 3) uint8 image, by Pillow's bicubic, that a (H, W, 3) one becomes; its aspect ratio is not kept."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))

@@ -22,23 +22,34 @@ _BINS_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128)
 
 
 def figures(root: Path) -> str:
-    """Images, identities, images per identity, eye distances and rejections of a shard set, as text."""
+    """Images, identities, images per identity, sizes of the faces and rejections of a shard set, as text."""
     index = ShardIndex(root)
     manifest, counts = index.manifest, index.count
     low, middle, high = np.percentile(counts, (0, 50, 100)).astype(int)
     empty = manifest.empty_identities
     spec = manifest.preprocessing
+    crops = f"{spec.size} px, {f'template {spec.template}' if spec.aligned else 'not aligned'}"
     lines = [
         f"{root}: {manifest.images:,} images of {len(index.labels):,} identities in {manifest.shards} shards, from {manifest.source}",
-        f"crops: {spec.size} px, template {spec.template}, {index.size.sum() / 1e6:,.1f} MB, {index.size.mean() / 1e3:.1f} kB each",
+        f"crops: {crops}, {index.size.sum() / 1e6:,.1f} MB, {index.size.mean() / 1e3:.1f} kB each",
         f"images per identity: {low} least, {middle} median, {counts.mean():.1f} mean, {high} most"
         + (f"; {empty} identities lost all their images" if empty else ""),
         f"rejected: {manifest.rows - manifest.images:,} of {manifest.rows:,} rows ({describe(manifest.statuses)})",
         "",
-        "eye distance in the source, px:",
-        *_histogram(pq.read_table(root / INDEX, columns=["eye_distance"])["eye_distance"].to_numpy()),
+        *(_eye_distances(root) if spec.aligned else _shorter_sides(root)),
     ]
     return "\n".join(lines)
+
+
+def _eye_distances(root: Path) -> list[str]:
+    table = pq.read_table(root / INDEX, columns=["eye_distance"])
+    return ["eye distance in the source, px:", *_histogram(table["eye_distance"].to_numpy())]
+
+
+def _shorter_sides(root: Path) -> list[str]:
+    table = pq.read_table(root / INDEX, columns=["width", "height"])
+    sides = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
+    return ["shorter side of the source, px:", *_histogram(sides)]
 
 
 def _histogram(values: np.ndarray) -> list[str]:

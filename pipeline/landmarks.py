@@ -46,6 +46,10 @@ class LandmarkTable:
             row -= rows
         raise IndexError(row)
 
+    def repeats(self, row: int) -> str:
+        """What is wrong with a later row of the same key."""
+        return f"NAME_ID given before, in {self.place(row)}"
+
 
 def read_landmarks(paths: Sequence[Path]) -> LandmarkTable:
     """Reads landmark CSV files, one after another.

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.landmarks import LandmarkTable, clean_keys
+from pipeline.listing import ImageList
 from pipeline.sampler import permutation
 
 _SPREAD_SEED = 0
@@ -23,7 +24,7 @@ class Plan:
     """Every input row, its label, its fate so far and its shard.
 
     Attributes:
-        keys, identities: (N,) strings.  points: (N, 10) float32.
+        keys, identities: (N,) strings.  points: (N, 10) float32; None where images are not aligned.
         labels: (N,) int32, rank of the identity among those that take part; -1 for those that do not.
         rejected: row -> (status, reason); all other rows are to be stored.
         shards: for each shard its rows, in tar order.
@@ -32,7 +33,7 @@ class Plan:
 
     keys: pa.StringArray
     identities: pa.StringArray
-    points: np.ndarray
+    points: np.ndarray | None
     labels: np.ndarray
     rejected: dict[int, tuple[str, str]]
     shards: list[np.ndarray]
@@ -50,7 +51,11 @@ def default_images_per_shard(images: int) -> int:
 
 
 def make_plan(
-    table: LandmarkTable, *, exclude: Iterable[str] = (), min_images: int = 1, images_per_shard: int | None = None
+    table: LandmarkTable | ImageList,
+    *,
+    exclude: Iterable[str] = (),
+    min_images: int = 1,
+    images_per_shard: int | None = None,
 ) -> Plan:
     """Decides labels, rejections and shards.
 
@@ -91,7 +96,7 @@ def make_plan(
     )
 
 
-def _bad_rows(table: LandmarkTable) -> dict[int, tuple[str, str]]:
+def _bad_rows(table: LandmarkTable | ImageList) -> dict[int, tuple[str, str]]:
     rejected = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
     well_formed = pc.and_(
         pc.match_substring_regex(table.keys, _ONE_SLASH), pc.invert(pc.match_substring_regex(table.keys, _BAD_KEY))
@@ -106,7 +111,7 @@ def _bad_rows(table: LandmarkTable) -> dict[int, tuple[str, str]]:
     repeated = usable.copy()
     repeated[chosen] = False
     for row in np.flatnonzero(repeated).tolist():
-        rejected[row] = ("duplicate-key", f"NAME_ID given before, in {table.place(int(chosen[codes[row]]))}")
+        rejected[row] = ("duplicate-key", table.repeats(int(chosen[codes[row]])))
     return rejected
 
 

@@ -15,6 +15,9 @@ MANIFEST = "manifest.json"
 PLAN = "plan.json"
 INDEX = "index.parquet"
 STATUS_OK = "ok"
+NO_TEMPLATE = "none"  # the whole image is resized, its aspect ratio not kept: no landmarks, no alignment
+RESIZE = "pillow-bicubic"  # how it is
+_AS_PRETRAINED = ("size", "degradation", "color", "mean", "std")  # what fine-tuning cannot change
 
 _IMAGE_FIELDS = [
     pa.field("key", pa.string(), nullable=False),  # identity/image, without extension or split folder
@@ -46,6 +49,8 @@ def shard_file(shard: int, suffix: str) -> str:
 class Preprocessing:
     """What was done to a face before a network saw it; travels with shards and checkpoints.
 
+    Template ``none`` with warp ``pillow-bicubic`` says that images were not aligned but resized whole.
+
     A released model's score fell by eleven points when a library changed its default filter: the pixels
     that a network learned from are part of the network.
     """
@@ -62,6 +67,21 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.size <= 0 or self.std <= 0 or not 1 <= self.jpeg_quality <= 100:
             raise ShardError(f"preprocessing spec out of range: {self}")
+        if (self.template == NO_TEMPLATE) != (self.warp == RESIZE):
+            raise ShardError(
+                f"preprocessing spec: template {self.template!r} does not go with warp {self.warp!r};"
+                f" {NO_TEMPLATE!r} and {RESIZE!r} belong together"
+            )
+
+    @property
+    def aligned(self) -> bool:
+        """True where faces are aligned by landmarks, False where images are resized whole."""
+        return self.template != NO_TEMPLATE
+
+    @classmethod
+    def unaligned(cls, **fields: Any) -> Preprocessing:
+        """The spec of images that are resized whole; ``fields`` other than template and warp as given."""
+        return cls(template=NO_TEMPLATE, warp=RESIZE, **fields)
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Preprocessing:
@@ -78,6 +98,27 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON-able fields."""
         return dataclasses.asdict(self)
+
+    def fine_tuned_on(self, images: Preprocessing) -> Preprocessing:
+        """How to prepare images for a network that learned by this spec and goes on by that of ``images``.
+
+        Alignment and JPEG quality may differ. A face with landmarks is aligned as the network last saw one:
+        by ``images`` where they are aligned, by this spec where they were only resized. An image without
+        landmarks is resized whole either way.
+
+        Raises:
+            ShardError: they differ in what the first layers learned to expect.
+        """
+        differing = [
+            f"{name}: checkpoint {getattr(self, name)!r}, shards {getattr(images, name)!r}"
+            for name in _AS_PRETRAINED
+            if getattr(self, name) != getattr(images, name)
+        ]
+        if differing:
+            raise ShardError(
+                f"preprocessing disagrees ({'; '.join(differing)}); fine-tune on shards that were built alike"
+            )
+        return images if images.aligned else self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from model.backbones import BACKBONES, build_backbone
 from model.checkpoint import checkpoints
+from pipeline.synthetic import write_demo_data
 from tests.conftest import REPOSITORY
 
 
@@ -308,3 +309,28 @@ def test_a_missing_landmark_file_names_the_alternatives(run, tmp_path):
         f"Error: {tmp_path}/VGGFace2: no landmark file; expected bb_landmark/loose_landmark_train_test_remove_lfw_megaface.csv"
         " or bb_landmark/loose_landmark_train.csv + bb_landmark/loose_landmark_test.csv, or name one with --landmarks"
     )
+
+
+def test_training_sets_without_landmarks_have_folders_of_their_own(run, tmp_path):
+    """The defaults of --root and --out go by --source; what does not apply is refused."""
+    write_demo_data(tmp_path, identities=4, images=2, seed=0, layouts=["QMUL-SurvFace"])
+    built = run("build-shards", "--source", "qmul", "--workers", 1)
+    assert built.returncode == 0, built.stderr
+    assert f"done: 4 images of 2 identities in 1 shards at {tmp_path}/shards-qmul\n" in built.stderr
+    inspected = run("inspect", tmp_path / "shards-qmul")
+    assert "crops: 128 px, not aligned, " in inspected.stdout
+    assert error_of(run("build-shards", "--source", "tinyface")) == (
+        f"Error: {tmp_path}/TinyFace: no Training_Set in it; expected TinyFace's training set, Training_Set/<ID>/<image>.jpg"
+        " (--root names the folder; demo-data paints one)"
+    )
+    assert error_of(run("build-shards", "--source", "qmul", "--landmarks", "x.csv")) == (
+        "Error: --source qmul: its images are resized whole, not aligned by landmarks; leave --landmarks out"
+    )
+    assert error_of(
+        run("build-shards", "--source", "folder", "--root", tmp_path / "QMUL-SurvFace" / "training_set")
+    ) == (
+        f"Error: {tmp_path}/QMUL-SurvFace/training_set: no landmark file; expected landmarks.csv, or name one with --landmarks"
+    )
+    explained = " ".join(run("build-shards", "--help").stdout.split())
+    assert "[default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]" in explained
+    assert "[default: $LRFR_DATA/shards, shards-qmul or shards- tinyface, by --source]" in explained

@@ -122,6 +122,22 @@ def test_an_unknown_spec_is_refused(stated, says):
         follow(stated, {"path": "x.pt"})
 
 
+def test_a_network_of_unaligned_images_is_scored_without_alignment_and_refused_where_faces_are_aligned(demo):
+    spec = follow(Preprocessing.unaligned(mean=0.4).to_dict(), {})
+    assert spec == Preprocessing.unaligned(mean=0.4)
+    assert score("qmul", demo("QMUL-SurvFace"), spec=spec).preprocessing["template"] == "none"
+    recorder = Recorder()
+    with pytest.raises(ProtocolError) as error:
+        score("lfw", demo("LFW"), recorder, spec=spec)
+    assert str(error.value) == (
+        "bench lfw: aligns faces by their landmarks; x.pt learned from unaligned images alone (template none)"
+        " and states no template: score it on qmul, qmul-id or tinyface"
+    )
+    assert recorder.images == []
+    with pytest.raises(ProtocolError, match=r"warp: checkpoint|belong together"):
+        follow({**spec.to_dict(), "warp": "opencv-cubic"}, {"path": "x.pt"})
+
+
 def test_size_and_normalisation_of_the_checkpoint_are_followed(root):
     assert follow(None, {}) == Preprocessing()
     spec = follow({**Preprocessing().to_dict(), "size": 112, "mean": 0.4, "template": "arcface"}, {})
