@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import distributed, multiprocessing
 
 from model.heads import HEADS, build_center_loss, build_head
 from model.losses import cross_entropy, focal
 
-FEATURES, CLASSES, IMAGES, STEPS = 8, 11, 14, 3
-CASES = [(name, sample, dtype) for name in HEADS for sample in (1.0, 0.3) for dtype in (torch.float64, torch.float32)]
+FEATURES, CLASSES, IMAGES, STEPS = 8, 11, 14, 2
+CASES = [(name, sample, torch.float64) for name in HEADS for sample in (1.0, 0.3)]
+CASES += [(name, 1.0, torch.float32) for name in ("softmax", "amsoftmax", "adaface")]
+PAIR = (1, 2)  # ranks that also make a group of two: their ranks in it differ from those in the world
 
 
 def batch(number):
@@ -43,6 +43,17 @@ def learn(name, sample, dtype, *, group=None, state=None):
     return {"steps": steps, "state": head.full_state(), "classes_here": head.stop - head.start}
 
 
+def crowded(name, *, group=None):
+    """One class in the batch and one sampled: of three ranks, one at least has no class at hand."""
+    torch.manual_seed(3)
+    head = build_head(name, features=FEATURES, classes=CLASSES, sample=0.1, group=group).double()
+    features = batch(0)[0].requires_grad_()
+    logits = head(features, torch.full((IMAGES,), CLASSES - 1))
+    losses = cross_entropy(logits)
+    losses.sum().backward()
+    return {"losses": losses.detach(), "features": features.grad, "columns": logits.values.shape[1]}
+
+
 def center(*, group=None):
     term = build_center_loss(features=FEATURES, classes=CLASSES, group=group).double()
     steps = []
@@ -55,27 +66,36 @@ def center(*, group=None):
     return {"steps": steps, "state": term.full_state()}
 
 
-def work(rank, world, folder, states):
-    """Everything a rank computes, into ``folder``; ``states`` are loaded by case if given."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    group = distributed.group.WORLD
+def everything(group, states):
+    """All that a rank finds in ``group``, where it also goes on from ``states``."""
     found = {case: learn(*case, group=group) for case in CASES}
     loaded = {case: learn(*case, group=group, state=state) for case, state in states.items()}
-    content = {"heads": found, "loaded": loaded, "center": center(group=group), "generator": torch.get_rng_state()}
-    torch.save(content, f"{folder}/rank{rank}.pt")
+    few = {name: crowded(name, group=group) for name in HEADS}
+    return {
+        "heads": found,
+        "loaded": loaded,
+        "crowded": few,
+        "center": center(group=group),
+        "generator": torch.get_rng_state(),
+    }
+
+
+def work(rank, folder, states):
+    """One of three processes: first the pair goes on from ``states``, then all three from those of the pair."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=3)
+    pair = distributed.new_group(list(PAIR))
+    if rank in PAIR:
+        torch.save(everything(pair, states), f"{folder}/pair{rank}.pt")
+    distributed.barrier()
+    found = torch.load(f"{folder}/pair{PAIR[0]}.pt", weights_only=False)
+    saved = {case: found["heads"][case]["state"] for case in CASES}
+    torch.save(everything(distributed.group.WORLD, saved), f"{folder}/world{rank}.pt")
     distributed.destroy_process_group()
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranks:
-    """``world`` processes that have ended: what each found, in rank order."""
-
-    world: int
-    found: list
-
-
-def run(world, folder, states):
-    folder.mkdir()
-    multiprocessing.spawn(work, (world, str(folder), states), nprocs=world)
-    return Ranks(world, [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)])
+def run(folder, states):
+    """What each rank found, in rank order: of the pair, and of all three."""
+    multiprocessing.spawn(work, (str(folder), states), nprocs=3)
+    names = [[f"pair{rank}.pt" for rank in PAIR], [f"world{rank}.pt" for rank in range(3)]]
+    return [[torch.load(folder / name, weights_only=False) for name in group] for group in names]

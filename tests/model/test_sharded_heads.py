@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import distributed
 
-from model.heads import HeadError, build_head
+from model.heads import HEADS, HeadError, build_head
 from model.heads import rows as heads_rows
 from model.sharding import gather_rows
-from tests.model.sharded_ranks import CASES, CLASSES, FEATURES, STEPS, center, learn, run
+from tests.model.sharded_ranks import CASES, CLASSES, FEATURES, STEPS, center, crowded, learn, run
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-6}
 
@@ -20,14 +20,10 @@ def alone():
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, alone):
-    return run(2, tmp_path_factory.mktemp("ranks") / "two", {case: found["state"] for case, found in alone.items()})
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory, two):
-    states = {case: found["state"] for case, found in two.found[0]["heads"].items()}
-    return run(3, tmp_path_factory.mktemp("ranks") / "three", states)
+def ranks(tmp_path_factory, alone):
+    """What the ranks found, by how many they were."""
+    pair, world = run(tmp_path_factory.mktemp("ranks"), {case: found["state"] for case, found in alone.items()})
+    return {2: pair, 3: world}
 
 
 def assert_near(ours, theirs, dtype):
@@ -38,10 +34,10 @@ def assert_near(ours, theirs, dtype):
 
 def assert_same_run(ranks, key, case, whole):
     dtype, gradients = case[2], [name for name in ("weight", "bias") if name in whole["steps"][0]]
-    assert sum(rank[key][case]["classes_here"] for rank in ranks.found) == CLASSES
+    assert sum(rank[key][case]["classes_here"] for rank in ranks) == CLASSES
     assert len(whole["steps"]) == STEPS
     for number, step in enumerate(whole["steps"]):
-        shards = [rank[key][case]["steps"][number] for rank in ranks.found]
+        shards = [rank[key][case]["steps"][number] for rank in ranks]
         for shard in shards:
             assert_near(shard["losses"], step["losses"], dtype)
             assert_near(shard["features"], step["features"], dtype)
@@ -49,7 +45,7 @@ def assert_same_run(ranks, key, case, whole):
             assert torch.equal(shard["features"], shards[0]["features"])
         for name in gradients:
             assert_near(torch.cat([shard[name] for shard in shards]), step[name], dtype)
-    for rank in ranks.found:
+    for rank in ranks:
         assert list(rank[key][case]["state"]) == list(whole["state"])
         for name, value in whole["state"].items():
             if value.is_floating_point():
@@ -59,32 +55,44 @@ def assert_same_run(ranks, key, case, whole):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("world", ["two", "three"])
-def test_losses_gradients_and_weights_are_those_of_one_process(world, case, alone, request):
-    assert_same_run(request.getfixturevalue(world), "heads", case, alone[case])
+@pytest.mark.parametrize("world", [2, 3])
+def test_losses_gradients_and_weights_are_those_of_one_process(world, case, alone, ranks):
+    assert_same_run(ranks[world], "heads", case, alone[case])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_state_loads_with_another_number_of_ranks(case, alone, two, three):
-    assert_same_run(two, "loaded", case, learn(*case, state=alone[case]["state"]))
-    saved = two.found[0]["heads"][case]["state"]
-    assert_same_run(three, "loaded", case, learn(*case, state=saved))
+def test_a_state_loads_with_another_number_of_ranks(case, alone, ranks):
+    assert_same_run(ranks[2], "loaded", case, learn(*case, state=alone[case]["state"]))
+    saved = ranks[2][0]["heads"][case]["state"]
+    assert_same_run(ranks[3], "loaded", case, learn(*case, state=saved))
 
 
-@pytest.mark.parametrize("world", ["two", "three"])
-def test_center_loss_is_that_of_one_process(world, request):
-    ranks, whole = request.getfixturevalue(world), center()
-    for rank in ranks.found:
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_rank_without_any_class_of_the_sample_takes_part(world, name, ranks):
+    whole, parts = crowded(name), [rank["crowded"][name] for rank in ranks[world]]
+    assert sum(part["columns"] for part in parts) == whole["columns"] == 2
+    assert world < 3 or min(part["columns"] for part in parts) == 0
+    for part in parts:
+        assert_near(part["losses"], whole["losses"], torch.float64)
+        assert_near(part["features"], whole["features"], torch.float64)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_center_loss_is_that_of_one_process(world, ranks):
+    whole = center()
+    assert len(ranks[world]) == world
+    for rank in ranks[world]:
         for ours, theirs in zip(rank["center"]["steps"], whole["steps"], strict=True):
             assert_near(ours["losses"], theirs["losses"], torch.float64)
             assert_near(ours["features"], theirs["features"], torch.float64)
         assert_near(rank["center"]["state"]["centers"], whole["state"]["centers"], torch.float64)
 
 
-@pytest.mark.parametrize("world", ["two", "three"])
-def test_the_generators_of_all_ranks_stay_alike(world, request):
-    states = [rank["generator"] for rank in request.getfixturevalue(world).found]
-    assert len(states) == request.getfixturevalue(world).world
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_generators_of_all_ranks_stay_alike(world, ranks):
+    states = [rank["generator"] for rank in ranks[world]]
+    assert len(states) == world
     assert all(torch.equal(state, states[0]) for state in states)
 
 
