@@ -20,10 +20,10 @@ from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint, whole_file
 from model.config import TrainConfig, TrainingError
 from model.evaluation import Evaluate, Evaluations
-from model.heads import AMSoftmax
+from model.heads import build_head
 from model.init import initialise_from_data
 from model.inputs import normalise, on_device
-from model.losses import hardest_triplet, view_cross_entropies
+from model.losses import cross_entropy, hardest_triplet, view_means
 from model.runlog import RunLog
 
 CONFIG = "config.json"
@@ -47,7 +47,9 @@ class Learner(nn.Module):
         super().__init__()
         self.config, self.preprocessing = config, preprocessing
         self.backbone = build_backbone(config.backbone, image_size=preprocessing["size"])
-        self.head = AMSoftmax(EMBEDDING_SIZE, classes, scale=config.scale, margin=config.margin)
+        self.head = build_head(
+            "amsoftmax", features=EMBEDDING_SIZE, classes=classes, scale=config.scale, margin=config.margin
+        )
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(V, b, S, S, 3) uint8 -> (V*b, 3, S, S) float32, view after view."""
@@ -58,7 +60,7 @@ class Learner(nn.Module):
         views = len(images)
         features = self.backbone(self.inputs(images))
         labels = labels.repeat(views)
-        cross_entropies = view_cross_entropies(self.head(features, labels), labels, views)
+        cross_entropies = view_means(cross_entropy(self.head(features, labels)), views)
         triplet = hardest_triplet(features, labels, self.config.triplet_margin)
         loss = cross_entropies.mean() + self.config.triplet_weight * triplet
         parts = {f"ce@{size}": value for size, value in zip(self.config.views, cross_entropies, strict=True)}
@@ -116,12 +118,12 @@ def restore(content: dict[str, Any], path: Path, learner: Learner, optimiser: to
         raise TrainingError(
             f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; train on the shards it started with"
         )
-    if len(content["head_state"]["weight"]) != len(learner.head.weight):
+    if len(content["head_state"]["weight"]) != learner.head.classes:
         raise TrainingError(
-            f"{path}: has {len(content['head_state']['weight'])} identities, the shards have {len(learner.head.weight)}"
+            f"{path}: has {len(content['head_state']['weight'])} identities, the shards have {learner.head.classes}"
         )
     learner.backbone.load_state_dict(content["backbone_state"])
-    learner.head.load_state_dict(content["head_state"])
+    learner.head.load_full_state(content["head_state"])
     optimiser.load_state_dict(content["optimiser_state"])
     torch.set_rng_state(content["rng_state"])
     return int(content["step"])
@@ -193,7 +195,7 @@ def train(
 
 
 def _write_config(run: Path, learner: Learner) -> None:
-    settings = {**learner.config.to_dict(), "classes": len(learner.head.weight), "preprocessing": learner.preprocessing}
+    settings = {**learner.config.to_dict(), "classes": learner.head.classes, "preprocessing": learner.preprocessing}
     with whole_file(run / CONFIG) as temporary:
         temporary.write_text(json.dumps(settings, indent=1) + "\n")
 
@@ -205,7 +207,7 @@ def _save(run: Path, step: int, learner: Learner, optimiser: torch.optim.SGD, st
         "preprocessing": learner.preprocessing,
         "backbone": learner.config.backbone,
         "backbone_state": learner.backbone.state_dict(),
-        "head_state": learner.head.state_dict(),
+        "head_state": learner.head.full_state(),
         "optimiser_state": optimiser.state_dict(),
         "rng_state": torch.get_rng_state(),
         "loader_state": state.to_dict(),

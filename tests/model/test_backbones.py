@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from model.backbones import BACKBONES, EMBEDDING_SIZE, BackboneError, build_backbone, check_backbone
 from model.backbones.spherenet import BLOCKS, WIDTHS, recognise, spherenet
-from model.heads import AMSoftmax
+from model.heads import build_head
 from model.init import initialise_from_data
 from model.inputs import normalise, on_device
 
@@ -245,7 +245,7 @@ def test_normalise_maps_bytes_to_minus_one_and_one():
 
 def test_data_initialisation_centres_and_scales_embeddings():
     torch.manual_seed(0)
-    backbone, head = build_backbone("spherenet4"), AMSoftmax(512, 7)
+    backbone, head = build_backbone("spherenet4"), build_head("amsoftmax", features=512, classes=7)
     inputs = torch.rand(24, 3, 128, 128) * 0.3 + 0.5
     initialise_from_data(backbone, head, inputs)
     with torch.inference_mode():

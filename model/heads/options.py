@@ -1,0 +1,58 @@
+"""What a head can be told: named numbers with a default and a range, checked before anything is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+class HeadError(Exception):
+    """A head that cannot be built as asked, or a state that does not fit it. One line."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option:
+    """A number, a whole number or a truth value, as its default is.
+
+    Attributes:
+        about: what it is, with its unit.
+        least, most: both allowed, ``least`` only if ``with_least``; without meaning for a truth value.
+    """
+
+    default: float | int | bool
+    about: str
+    least: float = 0.0
+    most: float = math.inf
+    with_least: bool = True
+
+    def __post_init__(self) -> None:
+        if self.fault(self.default):
+            raise ValueError(f"default {self.default} of {self.about}: expected {self.fault(self.default)}")
+
+    def fault(self, value: Any) -> str | None:
+        """What was expected instead of ``value``; None if it is fine."""
+        if isinstance(self.default, bool):
+            return None if isinstance(value, bool) else "true or false"
+        whole = isinstance(self.default, int)
+        kind = int if whole else int | float
+        enough = isinstance(value, kind) and (value >= self.least if self.with_least else value > self.least)
+        if enough and not isinstance(value, bool) and value <= self.most and math.isfinite(value):
+            return None
+        low = f"{'at least' if self.with_least else 'above'} {self.least:g}"
+        high = f" and at most {self.most:g}" if self.most < math.inf else ""
+        return f"a {'whole' if whole else 'finite'} number {low}{high}"
+
+
+def checked(subject: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of ``subject``, those not given by their defaults. Raises: HeadError: unknown, or out of range."""
+    for name, value in given.items():
+        if name not in known:
+            has = ", ".join(known) or "no options"
+            raise HeadError(f"{subject} has no option {name!r}; it has {has}: leave {name} out, or choose another head")
+        fault = known[name].fault(value)
+        if fault:
+            default = str(known[name].default).lower()
+            raise HeadError(f"{subject}: {name} is {value!r}, expected {fault}; its default is {default}")
+    return {name: given.get(name, option.default) for name, option in known.items()}
