@@ -39,6 +39,8 @@ def parse_views(text: str) -> tuple[View, ...]:
             raise ViewError(f"views {text!r}: found {part.strip()!r}, expected sizes in px such as 128, 8-32 or 12x2")
         view = View(int(low), int(high if dash else low))
         if view.low < 2 or view.high < view.low or (times and int(count) < 1):
-            raise ViewError(f"views {text!r}: {part.strip()!r} is not a size of at least 2 px, or a rising range of them")
+            raise ViewError(
+                f"views {text!r}: {part.strip()!r} is not a size of at least 2 px, or a rising range of them"
+            )
         views += [view] * (int(count) if times else 1)
     return tuple(views)

@@ -17,8 +17,9 @@ from model.heads.adaptive import AdaCos, AdaFace, ASoftmax
 from model.heads.center import CENTER_OPTIONS, CenterLoss, build_center_loss
 from model.heads.classifier import Head, LinearHead
 from model.heads.margins import AMSoftmax, ArcFace, Plain, SVSoftmax
-from model.heads.options import HeadError, Option, checked
+from model.heads.rows import HeadError
 from model.heads.scores import ClassScores
+from model.options import Option, OptionError, checked
 from model.sharding import Group
 
 __all__ = [
@@ -138,16 +139,16 @@ def build_head(
         options: of ``HEADS[name].options``.
 
     Raises:
-        HeadError: unknown name or option, a value out of range, or too few classes.
+        OptionError: unknown name or option, a value out of range, or too few classes.
     """
     if name not in HEADS:
-        raise HeadError(f"head {name!r} is unknown; choose from {', '.join(HEADS)}")
+        raise OptionError(f"head {name!r} is unknown; choose from {', '.join(HEADS)}")
     kind, subject = HEADS[name], f"head {name}"
     checked(subject, {"sample": _SAMPLE, "seed": _SEED}, {"sample": sample, "seed": seed})
     chosen = checked(subject, kind.options, options)
     ranks = 1 if group is None else distributed.get_world_size(group)
     least = max(kind.least_classes, ranks)
     if classes < least:
-        raise HeadError(f"{subject}: {classes} classes on {ranks} ranks, expected at least {least}; add identities")
+        raise OptionError(f"{subject}: {classes} classes on {ranks} ranks, expected at least {least}; add identities")
     make = functools.partial(kind.classifier, kind.margin(classes=classes, **chosen))
     return make(features=features, classes=classes, sample=sample, seed=seed, group=group if ranks > 1 else None)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from model.cosine import exact
-from model.heads.options import Option, checked
 from model.heads.rows import ClassRows
+from model.options import Option, checked
 from model.sharding import Group, complete_gradient, total
 
 CENTER_OPTIONS = {
@@ -57,7 +57,7 @@ class CenterLoss(ClassRows):
 
 
 def build_center_loss(*, features: int, classes: int, group: Group | None = None, **options: Any) -> CenterLoss:
-    """A center loss with ``CENTER_OPTIONS``. Raises: HeadError: an unknown option, or one out of range."""
+    """A center loss with ``CENTER_OPTIONS``. Raises: OptionError: an unknown option, or one out of range."""
     return CenterLoss(
         features=features, classes=classes, group=group, **checked("center loss", CENTER_OPTIONS, options)
     )

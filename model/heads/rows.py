@@ -7,10 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from model.heads.options import HeadError
 from model.sharding import Group, gather_rows, shard_bounds
 
 _DRAWN_AT_ONCE = 1 << 24  # numbers; a rank never holds the whole matrix
+
+
+class HeadError(Exception):
+    """A saved head that does not fit. One line."""
 
 
 def draw_uniform(rows: int, *shape: int, bound: float, group: Group | None) -> torch.Tensor:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import distributed
 
-from model.heads import HEADS, HeadError, build_head
+from model.heads import HEADS, build_head
 from model.heads import rows as heads_rows
+from model.options import OptionError
 from model.sharding import gather_rows
 from tests.model.sharded_ranks import CASES, CLASSES, FEATURES, STEPS, center, crowded, learn, run
 
@@ -118,7 +119,7 @@ def test_rows_of_a_group_come_back_whole(group):
 
 def test_fewer_classes_than_ranks_are_refused(group, monkeypatch):
     monkeypatch.setattr(distributed, "get_world_size", lambda group: 3)
-    with pytest.raises(HeadError, match="head amsoftmax: 2 classes on 3 ranks, expected at least 3; add identities"):
+    with pytest.raises(OptionError, match="head amsoftmax: 2 classes on 3 ranks, expected at least 3; add identities"):
         build_head("amsoftmax", features=4, classes=2, group=group)
 
 

@@ -1,4 +1,4 @@
-"""What a head can be told: named numbers with a default and a range, checked before anything is built."""
+"""What a head, a loss or a schedule can be told: named values with a default and a range, checked before anything is built."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class HeadError(Exception):
-    """A head that cannot be built as asked, or a state that does not fit it. One line."""
+class OptionError(Exception):
+    """Something that cannot be built as asked. One line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """A number, a whole number or a truth value, as its default is.
+    """A number, a whole number, a truth value or a list of numbers, as its default is.
 
     Attributes:
         about: what it is, with its unit.
         least, most: both allowed, ``least`` only if ``with_least``; without meaning for a truth value.
     """
 
-    default: float | int | bool
+    default: float | int | bool | tuple[float, ...]
     about: str
     least: float = 0.0
     most: float = math.inf
@@ -35,6 +35,10 @@ class Option:
         """What was expected instead of ``value``; None if it is fine."""
         if isinstance(self.default, bool):
             return None if isinstance(value, bool) else "true or false"
+        if isinstance(self.default, tuple):
+            one = dataclasses.replace(self, default=self.default[0])
+            faults = [one.fault(item) for item in (value if isinstance(value, tuple) else (value,))]
+            return next((fault for fault in faults if fault), None)
         whole = isinstance(self.default, int)
         kind = int if whole else int | float
         enough = isinstance(value, kind) and (value >= self.least if self.with_least else value > self.least)
@@ -46,13 +50,20 @@ class Option:
 
 
 def checked(subject: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of ``subject``, those not given by their defaults. Raises: HeadError: unknown, or out of range."""
+    """All options of ``subject``, those not given by their defaults. Raises: OptionError: unknown, or out of range."""
     for name, value in given.items():
         if name not in known:
             has = ", ".join(known) or "no options"
-            raise HeadError(f"{subject} has no option {name!r}; it has {has}: leave {name} out, or choose another head")
+            raise OptionError(f"{subject} has no option {name!r}; it has {has}: leave {name} out")
         fault = known[name].fault(value)
         if fault:
             default = str(known[name].default).lower()
-            raise HeadError(f"{subject}: {name} is {value!r}, expected {fault}; its default is {default}")
-    return {name: given.get(name, option.default) for name, option in known.items()}
+            raise OptionError(f"{subject}: {name} is {value!r}, expected {fault}; its default is {default}")
+    return {name: _of_kind(option.default, given.get(name, option.default)) for name, option in known.items()}
+
+
+def _of_kind(default: Any, value: Any) -> Any:
+    """A whole number where another is the default becomes one, and a number a list of one, so that equals are written alike."""
+    if isinstance(default, tuple):
+        return tuple(map(float, value if isinstance(value, tuple) else (value,)))
+    return float(value) if isinstance(default, float) else value
