@@ -88,7 +88,7 @@ def find_resume(run: Path, resume: str) -> Path | None:
 def new_run(
     config: TrainConfig, *, classes: int, preprocessing: dict[str, Any], device: str
 ) -> tuple[Learner, torch.optim.SGD]:
-    """A freshly initialised learner, seeded, and its optimiser."""
+    """A freshly initialised learner, seeded, and its optimiser. Raises: BackboneError: the images' size does not suit it."""
     torch.manual_seed(config.seed)
     learner = on_device(Learner(config, classes=classes, preprocessing=preprocessing), device)
     optimiser = torch.optim.SGD(
