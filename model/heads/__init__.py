@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import distributed, nn
 
+from model.choice import Choice
 from model.heads.adaptive import AdaCos, AdaFace, ASoftmax
 from model.heads.center import CENTER_OPTIONS, CenterLoss, build_center_loss
 from model.heads.classifier import Head, LinearHead
@@ -33,6 +34,7 @@ __all__ = [
     "Option",
     "build_center_loss",
     "build_head",
+    "resolved_head",
 ]
 
 
@@ -116,8 +118,18 @@ HEADS: dict[str, HeadKind] = {
     ),
 }
 
-_SAMPLE = Option(default=1.0, most=1.0, with_least=False, about="share of the other classes in a step")
-_SEED = Option(default=0, about="of the samples")
+_COMMON = {
+    "sample": Option(default=1.0, most=1.0, with_least=False, about="share of the other classes in a step"),
+    "seed": Option(default=0, about="of the samples"),
+}
+
+
+def resolved_head(choice: Choice) -> Choice:
+    """The choice with all its options. Raises: OptionError: unknown head or option, or a value out of range."""
+    if choice.name not in HEADS:
+        raise OptionError(f"head {choice.name!r} is unknown; choose from {', '.join(HEADS)}")
+    known = {**HEADS[choice.name].options, **_COMMON}
+    return Choice(choice.name, checked(f"head {choice.name}", known, choice.options))
 
 
 def build_head(
@@ -125,8 +137,6 @@ def build_head(
     *,
     features: int,
     classes: int,
-    sample: float = 1.0,
-    seed: int = 0,
     group: Group | None = None,
     **options: Any,
 ) -> Head:
@@ -134,21 +144,18 @@ def build_head(
 
     Args:
         features: dimension of an embedding.  classes: of all ranks together.
-        sample: share of the classes not in the batch that take part in a step, of ``seed`` and the step's number.
         group: ranks to share the classes among; None, or a group of one, for a head in one piece.
-        options: of ``HEADS[name].options``.
+        options: of ``HEADS[name].options``; ``sample``, the share of the classes not in the batch that take part in a
+            step, chosen by ``seed`` and the step's number.
 
     Raises:
         OptionError: unknown name or option, a value out of range, or too few classes.
     """
-    if name not in HEADS:
-        raise OptionError(f"head {name!r} is unknown; choose from {', '.join(HEADS)}")
-    kind, subject = HEADS[name], f"head {name}"
-    checked(subject, {"sample": _SAMPLE, "seed": _SEED}, {"sample": sample, "seed": seed})
-    chosen = checked(subject, kind.options, options)
+    chosen = resolved_head(Choice(name, options)).options
+    kind, sample, seed = HEADS[name], chosen.pop("sample"), chosen.pop("seed")
     ranks = 1 if group is None else distributed.get_world_size(group)
     least = max(kind.least_classes, ranks)
     if classes < least:
-        raise OptionError(f"{subject}: {classes} classes on {ranks} ranks, expected at least {least}; add identities")
+        raise OptionError(f"head {name}: {classes} classes on {ranks} ranks, expected at least {least}; add identities")
     make = functools.partial(kind.classifier, kind.margin(classes=classes, **chosen))
     return make(features=features, classes=classes, sample=sample, seed=seed, group=group if ranks > 1 else None)

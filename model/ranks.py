@@ -1,0 +1,156 @@
+"""The processes of one training run, and what they tell each other.
+
+The convention for gradients: every rank computes the same loss from the features of the whole batch. The gradient of
+its own part of them is therefore complete, and ``DistributedDataParallel``, which averages over ranks where the sum is
+wanted, is given it times the number of ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+_PATIENCE = datetime.timedelta(hours=12)  # others wait this long for rank 0 to evaluate; a dead rank is seen by torchrun
+
+
+class RankError(Exception):
+    """Another process of the run is gone. One line."""
+
+
+class Ranks:
+    """This process among those of a run.
+
+    Attributes:
+        rank, size: its number, and how many there are.
+        group: all of them; None if there is one.
+    """
+
+    def __init__(self, *, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+        self.group = distributed.group.WORLD if size > 1 else None
+        # apart from the gradients' group: on a GPU that one would have to wait for all queued work
+        self._control = distributed.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
+
+    @property
+    def first(self) -> bool:
+        """True for the one that logs, saves and evaluates."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process. A collective: all ranks call it."""
+        if self._control is None:
+            return flag
+        told = torch.tensor(int(flag))
+        distributed.all_reduce(told, distributed.ReduceOp.MAX, self._control)
+        return bool(told)
+
+    def gather(self, part: torch.Tensor, views: int) -> torch.Tensor:
+        """(V*b, ...) of this rank -> (V*B, ...) of all, as one process would have them: view after view, ranks in order."""
+        return part if self.group is None else _Gather.apply(part, views, self.size, self.group)  # type: ignore[no-untyped-call]
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of every rank's ``value``; without gradient."""
+        if self.group is None:
+            return value
+        whole = value.detach().clone()
+        distributed.all_reduce(whole, group=self.group)
+        return whole / self.size
+
+    def parallel(self, learner: nn.Module, own: tuple[str, ...]) -> nn.Module:
+        """``learner`` with gradients reduced over the ranks; ``own`` are prefixes of what is this rank's alone."""
+        if self.group is None:
+            return learner
+        names = [name for name, _ in [*learner.named_parameters(), *learner.named_buffers()] if name.startswith(own)]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(learner, names)  # no public way
+        return DistributedDataParallel(learner, gradient_as_bucket_view=True)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: torch.Tensor, views: int, size: int, group: Any) -> torch.Tensor:
+        ctx.views, ctx.size, ctx.rank = views, size, distributed.get_rank(group)
+        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(size)]
+        distributed.all_gather(parts, part.contiguous(), group=group)
+        return torch.stack([one.reshape(views, -1, *part.shape[1:]) for one in parts], dim=1).flatten(0, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        ranks = gradient.reshape(ctx.views, ctx.size, -1, *gradient.shape[1:])
+        return ctx.size * ranks[:, ctx.rank].flatten(0, 1), None, None, None
+
+
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over all ranks on a CPU, where PyTorch has none; ``nn.SyncBatchNorm`` does it on GPUs."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Takes (N, C, ...)."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(input)
+        across = [0, *range(2, input.dim())]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        count = input.new_tensor(float(input.numel() // input.shape[1]))
+        distributed.all_reduce(count)
+        mean = _all_sum(input.sum(across)) / count
+        centred = input - mean.reshape(shape)
+        variance = _all_sum(centred.square().sum(across)) / count
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)  # type: ignore[operator]
+            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # type: ignore[union-attr, arg-type]
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale.reshape(shape) + self.bias.reshape(shape)
+
+
+def _all_sum(part: torch.Tensor) -> torch.Tensor:
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(part)  # its gradient is the sum over ranks, too
+
+
+def batch_norm_over(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
+    """``module`` with batch statistics of the whole batch, so that they do not depend on the number of ranks."""
+    if ranks.group is None:
+        return module
+    if device.startswith("cuda"):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+            child.__class__ = GlobalBatchNorm
+    return module
+
+
+@contextlib.contextmanager
+def open_ranks(device: str) -> Iterator[Ranks]:
+    """The ranks that ``torchrun`` started, this process one of them; one alone without it.
+
+    Raises:
+        RankError: in the block, as soon as another process is found gone.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
+    ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
+    try:
+        yield ranks
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
+            raise RankError(f"rank {ranks.rank}: another process of the run is gone; its own line says why") from None
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+def local_device(device: str) -> str:
+    """``cuda`` as the GPU of this process among those of its machine."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
