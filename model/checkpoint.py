@@ -1,4 +1,4 @@
-"""Checkpoints: ours with everything a run needs, the reference's bare state dicts; written atomically, read without running code."""
+"""Checkpoints: ours with everything a run needs, the reference's bare state dicts, exported folders; read without running code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from torch import nn
 from model.backbones import BACKBONES, build_backbone
 from model.backbones.spherenet import recognise, spherenet
 from model.digest import backbone_digest
+from model.errors import CheckpointError, one_line
+from model.folder import read_config, read_folder
 
 FORMAT, VERSION = "lrfr-checkpoint", 1
 FOLDER = "checkpoints"
@@ -46,10 +48,8 @@ _FIELDS: dict[str, type] = {
     "preprocessing": dict,
 }
 _REFERENCE_SIZE = 128  # px that the reference trains at
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be written, read or used. One line."""
+_OPTIONS: tuple[dict[str, Any], ...] = ({}, {"pooling": True})  # of backbones; the latter in bare state dicts only
+_MOST_SIZE = 1024  # px
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -159,25 +159,77 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
     Raises:
         CheckpointError: as ``read_checkpoint``, or its weights fit no backbone that we know.
     """
+    if path.is_dir():
+        return _from_folder(path)
     content = read_checkpoint(path)
     if not is_ours(content):
         backbone, name = _from_bare(path, content)
         return backbone.eval(), None, _facts(path, None, name, backbone, None)
-    name = content["backbone"]
+    name, spec = content["backbone"], content["preprocessing"]
+    backbone = _built(path, name, spec, {}, content["backbone_state"])
+    return backbone, spec, _facts(path, content["step"], name, backbone, spec)
+
+
+def training_of(path: Path) -> dict[str, Any]:
+    """Configuration of the run that a checkpoint comes from; empty where it states none. Raises: as ``load_backbone``."""
+    if path.is_dir():
+        return read_config(path)["training"]
+    content = read_checkpoint(path)
+    return content["config"] if is_ours(content) else {}
+
+
+def backbone_options(name: str, backbone: nn.Module, size: int) -> dict[str, Any]:
+    """The constructor's options that give ``backbone`` for images of ``size`` px.
+
+    Raises:
+        CheckpointError: none of those that we know.
+    """
+    for options in _OPTIONS:
+        with contextlib.suppress(RuntimeError, TypeError):
+            _check_fits(name, size, options, backbone.state_dict())
+            return options
+    raise CheckpointError(f"this {name} for {size} px is not one that can be built again from its name")
+
+
+def _from_folder(path: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    content = read_folder(path)
+    name, spec = content.backbone, content.preprocessing
+    backbone = _built(path, name, spec, content.options, content.state)
+    facts = _facts(path, content.step, name, backbone, spec)
+    if facts["digest"] != content.digest:
+        raise CheckpointError(f"{path}: damaged or edited (the digest in its config.json does not match); export it again")
+    return backbone, spec, facts
+
+
+def _built(path: Path, name: str, spec: dict[str, Any], options: dict[str, Any], state: dict[str, Any]) -> nn.Module:
+    """The named backbone with the weights of ``state``, in evaluation mode."""
     if name not in BACKBONES:
-        raise CheckpointError(f"{path}: backbone {name!r} is unknown; this tool has {', '.join(BACKBONES)}")
-    size = content["preprocessing"].get("size")
-    if not isinstance(size, int) or size < 1:
-        raise CheckpointError(f"{path}: its preprocessing states size {size!r}, expected pixels")
-    backbone = build_backbone(name, image_size=size)
+        raise CheckpointError(f"{path}: backbone {ascii(name)[:80]} is unknown; this tool has {', '.join(BACKBONES)}")
+    if not all(isinstance(value, str | int | float) for value in spec.values()):
+        raise CheckpointError(f"{path}: its preprocessing holds more than plain values")
+    size = spec.get("size")
+    if not isinstance(size, int) or not 1 <= size <= _MOST_SIZE:
+        raise CheckpointError(f"{path}: its preprocessing states size {ascii(size)[:80]}, expected pixels (up to {_MOST_SIZE})")
+    if options not in _OPTIONS:
+        raise CheckpointError(f"{path}: backbone_options {ascii(options)[:80]} are unknown; this tool has {_OPTIONS}")
     try:
-        backbone.load_state_dict(content["backbone_state"])
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: its weights do not fit {name} ({str(error).splitlines()[-1].strip()})"
-        ) from None
-    spec = content["preprocessing"]
-    return backbone.eval(), spec, _facts(path, content["step"], name, backbone, spec)
+        _check_fits(name, size, options, state)
+        backbone = BACKBONES[name](image_size=size, **options)
+        backbone.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its weights do not fit {name} ({one_line(error)})") from None
+    return backbone.eval()
+
+
+def _check_fits(name: str, size: int, options: dict[str, Any], state: dict[str, Any]) -> None:
+    """Compares names and shapes before memory is taken for a network that a hostile file may have made huge.
+
+    Raises:
+        RuntimeError, TypeError, AttributeError: they differ, or there is no such backbone.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing is copied
+        BACKBONES[name](image_size=size, **options).load_state_dict(state)
 
 
 def _facts(path: Path, step: int | None, name: str, backbone: nn.Module, spec: dict[str, Any] | None) -> dict[str, Any]:
