@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from model.backbones import EMBEDDING_SIZE
 from model.checkpoint import whole_file
 from model.errors import ExportError, need
 from model.inputs import normalise
@@ -91,7 +92,7 @@ def export_onnx(
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
-        onnx.save(model, temporary)
+        onnx.save(model, temporary, format="protobuf")
         session = runtime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
         found = [_parity(module, session, _example(spec, batch, preprocess)) for batch in BATCHES]
         for parity in found:
@@ -103,14 +104,14 @@ def export_onnx(
     return found
 
 
-def signature(spec: dict[str, Any], preprocess: bool, dimensions: int) -> str:
+def signature(spec: dict[str, Any], preprocess: bool) -> str:
     """What the graph takes and gives, in one line."""
     size = spec["size"]
     if preprocess:
-        return f"images uint8 (N, {size}, {size}, 3) RGB -> embeddings float32 (N, {dimensions}) of unit length"
+        return f"images uint8 (N, {size}, {size}, 3) RGB -> embeddings float32 (N, {EMBEDDING_SIZE}) of unit length"
     return (
         f"pixels float32 (N, 3, {size}, {size}) RGB, (x / 255 - {spec['mean']}) / {spec['std']}"
-        f" -> embeddings float32 (N, {dimensions}), not normalised"
+        f" -> embeddings float32 (N, {EMBEDDING_SIZE}), not normalised"
     )
 
 
@@ -155,8 +156,7 @@ def _describe(onnx: Any, model: Any, facts: dict[str, Any], spec: dict[str, Any]
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
-    dimensions = graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    model.doc_string = signature(spec, preprocess, dimensions)
+    model.doc_string = signature(spec, preprocess)
     graph.name = facts["backbone"]
     onnx.helper.set_model_props(model, metadata_of(facts, spec))
 
