@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.backbones import BACKBONES, build_backbone
+from model.backbones import BACKBONES
 from model.backbones.spherenet import recognise, spherenet
 from model.digest import backbone_digest
 from model.errors import CheckpointError, one_line
@@ -198,7 +198,9 @@ def _from_folder(path: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]
     backbone = _built(path, name, spec, content.options, content.state)
     facts = _facts(path, content.step, name, backbone, spec)
     if facts["digest"] != content.digest:
-        raise CheckpointError(f"{path}: damaged or edited (the digest in its config.json does not match); export it again")
+        raise CheckpointError(
+            f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
+        )
     return backbone, spec, facts
 
 
@@ -210,7 +212,9 @@ def _built(path: Path, name: str, spec: dict[str, Any], options: dict[str, Any],
         raise CheckpointError(f"{path}: its preprocessing holds more than plain values")
     size = spec.get("size")
     if not isinstance(size, int) or not 1 <= size <= _MOST_SIZE:
-        raise CheckpointError(f"{path}: its preprocessing states size {ascii(size)[:80]}, expected pixels (up to {_MOST_SIZE})")
+        raise CheckpointError(
+            f"{path}: its preprocessing states size {ascii(size)[:80]}, expected pixels (up to {_MOST_SIZE})"
+        )
     if options not in _OPTIONS:
         raise CheckpointError(f"{path}: backbone_options {ascii(options)[:80]} are unknown; this tool has {_OPTIONS}")
     try:

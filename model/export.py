@@ -85,7 +85,9 @@ def export_onnx(
     need("onnxscript")
     size = sum(value.nbytes for value in backbone.state_dict().values())
     if size > _MOST_BYTES:
-        raise ExportError(f"{path}: {size:,} bytes of weights, one ONNX file holds {_MOST_BYTES:,}; choose a smaller backbone")
+        raise ExportError(
+            f"{path}: {size:,} bytes of weights, one ONNX file holds {_MOST_BYTES:,}; choose a smaller backbone"
+        )
     module = (FromImages(backbone, spec["mean"], spec["std"]) if preprocess else backbone).eval()
     model = _traced(module, _example(spec, 2, preprocess), "images" if preprocess else "pixels")
     _describe(onnx, model, facts, spec, preprocess)

@@ -107,7 +107,9 @@ def _object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; export the folder again")
     if path.stat().st_size > _MOST_JSON:
-        raise CheckpointError(f"{path}: {path.stat().st_size:,} bytes, expected a JSON object of at most {_MOST_JSON:,}")
+        raise CheckpointError(
+            f"{path}: {path.stat().st_size:,} bytes, expected a JSON object of at most {_MOST_JSON:,}"
+        )
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
