@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 
 import torch
@@ -17,7 +19,12 @@ TRAINING = {"backbone": "spherenet4", "steps": 7, "lr": 0.02, "views": [128, 8, 
 
 
 def small_backbone(seed: int = 0) -> nn.Module:
-    """SphereNet-4 for 32 px, whose embeddings of different images point in different directions."""
+    """SphereNet-4 for 32 px, whose embeddings of different images point in different directions; a copy of one's own."""
+    return copy.deepcopy(_made(seed))
+
+
+@functools.cache
+def _made(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     backbone = build_backbone("spherenet4", image_size=32)
     initialise_from_data(backbone, nn.Linear(512, 4), torch.randn(8, 3, 32, 32))

@@ -341,20 +341,16 @@ def test_a_damaged_or_hostile_folder_is_one_line(written, monkeypatch, tmp_path,
 
 
 def test_no_flipped_byte_of_the_header_gets_through(written):
-    """Damage is found, whatever it is; where it is harmless, the network is the same."""
-    path, digest = written / "model.safetensors", load_backbone(written)[2]["digest"]
-    data, rng, found = path.read_bytes(), np.random.default_rng(0), 0
+    path = written / "model.safetensors"
+    data, rng = path.read_bytes(), np.random.default_rng(0)
     header = 8 + struct.unpack("<Q", data[:8])[0]
     for _ in range(60):
         damaged = bytearray(data)
         damaged[rng.integers(header)] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
-        try:
-            assert load_backbone(written)[2]["digest"] == digest
-        except CheckpointError as error:
-            assert str(error).isprintable()
-            found += 1
-    assert found > 50
+        with pytest.raises(CheckpointError) as error:
+            load_backbone(written)
+        assert str(error.value).isprintable()
 
 
 def test_nothing_but_our_files_is_opened(written, tmp_path, monkeypatch):
