@@ -44,18 +44,7 @@ def write_folder(
     """
     folder = folder.resolve()
     _check_free(folder)
-    size, name = spec["size"], facts["backbone"]
-    config = {
-        "model_type": MODEL_TYPE,
-        "format_version": FORMAT_VERSION,
-        "backbone": name,
-        "backbone_options": backbone_options(name, backbone, size),
-        "embedding_size": EMBEDDING_SIZE,
-        "image_size": size,
-        "step": facts["step"],
-        "digest": backbone_digest(name, backbone, spec),
-        "training": training,
-    }
+    config = _config(backbone, facts, spec, training)
     state = {key: value.contiguous() for key, value in backbone.state_dict().items()}
     texts = {
         CONFIG: _json(config, facts["path"]),
@@ -69,6 +58,24 @@ def write_folder(
                 path.write_bytes(data)
         load_backbone(temporary)  # compares the digest
     return config["digest"]
+
+
+def _config(
+    backbone: nn.Module, facts: dict[str, Any], spec: dict[str, Any], training: dict[str, Any]
+) -> dict[str, Any]:
+    """What ``config.json`` says."""
+    size, name = spec["size"], facts["backbone"]
+    return {
+        "model_type": MODEL_TYPE,
+        "format_version": FORMAT_VERSION,
+        "backbone": name,
+        "backbone_options": backbone_options(name, backbone, size),
+        "embedding_size": EMBEDDING_SIZE,
+        "image_size": size,
+        "step": facts["step"],
+        "digest": backbone_digest(name, backbone, spec),
+        "training": training,
+    }
 
 
 def _processor(spec: dict[str, Any]) -> dict[str, Any]:

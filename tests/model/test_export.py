@@ -113,9 +113,7 @@ def test_a_runtime_that_differs_is_told_and_leaves_no_file(tmp_path, monkeypatch
     with pytest.raises(ExportError) as error:
         export(tmp_path / "x.onnx")
     text = str(error.value)
-    assert text.startswith(
-        f"{tmp_path}/x.onnx: not written, ONNX Runtime {onnxruntime.__version__} differs from PyTorch ("
-    )
+    assert text.startswith(f"{tmp_path}/x.onnx: not written, ONNX Runtime differs from PyTorch (")
     assert "batch 1: largest difference 1.0e+00, lowest cosine 0.99" in text
     assert text.endswith("try other versions of onnxscript and onnxruntime")
     assert list(tmp_path.iterdir()) == []
