@@ -6,6 +6,8 @@ import click
 
 from commands.bench import bench
 from commands.data import build_shards, demo_data, inspect, verify
+from commands.embed import embed
+from commands.export import export
 from commands.group import Commands
 from commands.train import train
 
@@ -19,7 +21,7 @@ def main() -> None:
     """
 
 
-for command in (demo_data, build_shards, verify, inspect, train, bench):
+for command in (demo_data, build_shards, verify, inspect, train, bench, embed, export):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -84,8 +84,10 @@ class EmbeddingCache:
             stream.write(_HEADER.pack(_MAGIC, *vectors.shape))
             for part in (keys, checks, vectors):
                 stream.write(part.data)
-        self._know(_File(keys=keys, checks=checks, vectors=vectors))
         self._new = {}
+        content = _read(self._folder / name)  # mapped: millions of embeddings need not fit into memory
+        if content is not None:
+            self._know(content)
 
     def _know(self, content: _File) -> None:
         for row, key in enumerate(content.keys):

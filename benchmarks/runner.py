@@ -89,7 +89,12 @@ class Engine:
     batch_size: int = 64
 
     def embeddings(self, requests: list[Request], label: str) -> Embedded:
-        """Embeds each request once; ``label`` heads the progress line.
+        """Embeds each request once; ``label`` heads the progress line. Raises: as ``embed_all``."""
+        with Progress(label, len(requests)) as progress:
+            return self.embed_all(requests, progress)
+
+    def embed_all(self, requests: list[Request], progress: Progress) -> Embedded:
+        """As ``embeddings``, with a progress line that may be of more than these requests.
 
         Raises:
             ProtocolError: an embedding is not finite.
@@ -98,24 +103,23 @@ class Engine:
         missing: dict[Path, str] = {}
         waiting: list[tuple[int, bytes, np.ndarray]] = []
         computed = 0
-        with Progress(label, len(requests)) as progress:
-            for file in self._files(requests):
-                if file.reason is not None:
-                    missing[file.path] = file.reason
-                table.put(file.cached)
-                waiting += [
-                    (row, key, file.pixels[row])
-                    for row, key in zip(file.rows, file.keys, strict=False)
-                    if row in file.pixels
-                ]
-                while len(waiting) >= self.batch_size:
-                    table.put(self._embed(waiting[: self.batch_size]))
-                    waiting = waiting[self.batch_size :]
-                    computed += self.batch_size
-                progress.update(len(file.rows))
-            if waiting:
-                table.put(self._embed(waiting))
-                computed += len(waiting)
+        for file in self._files(requests):
+            if file.reason is not None:
+                missing[file.path] = file.reason
+            table.put(file.cached)
+            waiting += [
+                (row, key, file.pixels[row])
+                for row, key in zip(file.rows, file.keys, strict=False)
+                if row in file.pixels
+            ]
+            while len(waiting) >= self.batch_size:
+                table.put(self._embed(waiting[: self.batch_size]))
+                waiting = waiting[self.batch_size :]
+                computed += self.batch_size
+            progress.update(len(file.rows))
+        if waiting:
+            table.put(self._embed(waiting))
+            computed += len(waiting)
         return Embedded(
             vectors=table.vectors,
             good=table.good,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import click
 
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from commands.group import CommandError
-from commands.options import allow_missing_option, data, folder, pick_device
+from commands.network import open_engine
+from commands.options import allow_missing_option, engine_options, folder
 
 
 @click.group()
@@ -23,33 +23,13 @@ def scoring(command: Any) -> Any:
     """The options that all benchmarks share."""
     for option in reversed(
         [
-            click.option(
-                "--checkpoint",
-                type=click.Path(path_type=Path),
-                help="Ours, or a bare .pth state dict. [default: the newest run's]",
-            ),
+            engine_options,
             click.option(
                 "--json", "json_file", type=click.Path(path_type=Path), help="Write figures and scores as JSON."
             ),
             click.option(
                 "--report", type=click.Path(path_type=Path), help="Folder for a report: HTML, Markdown, pictures."
             ),
-            click.option(
-                "--batch-size",
-                type=click.IntRange(min=1),
-                default=64,
-                show_default=True,
-                help="Images embedded at a time.",
-            ),
-            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]"),
-            click.option(
-                "--precision",
-                type=click.Choice(["fp32", "bf16"]),
-                default="fp32",
-                show_default=True,
-                help="Of the network's products; bf16 is quicker and scores a little differently.",
-            ),
-            click.option("--no-cache", is_flag=True, help="Neither use nor keep embeddings under $LRFR_DATA/cache."),
             allow_missing_option("Score without images that cannot be used: partial figures."),
         ]
     ):
@@ -104,35 +84,24 @@ def score(
     names: list[str],
     read: Callable[[str], Any],
     *,
-    checkpoint: Path | None,
     json_file: Path | None,
     report: Path | None,
-    device: str | None,
-    precision: str,
-    batch_size: int,
-    no_cache: bool,
     allow_missing: bool,
+    **network: Any,
 ) -> list[Exception]:
-    """Scores a checkpoint on each benchmark, prints, writes what was asked for; returns why others were not scored."""
-    from benchmarks.cache import EmbeddingCache
+    """Scores a checkpoint on each benchmark, prints, writes what was asked for; returns why others were not scored.
+
+    Args:
+        network: as ``open_engine`` takes it.
+    """
     from benchmarks.errors import ProtocolError
-    from benchmarks.prepare import follow
     from benchmarks.report import print_result, write_report
     from benchmarks.result import write_json
-    from benchmarks.runner import Engine, run
-    from model.checkpoint import load_backbone, newest_checkpoint
-    from model.embed import Embedder
+    from benchmarks.runner import run
 
-    backbone, stated, facts = load_backbone(checkpoint or newest_checkpoint(data("runs")()))
-    if stated is None:
-        click.echo("bare state dict: it states no preprocessing, the reference's is assumed", err=True)
-    spec, device = follow(stated, facts), pick_device(device)
-    embed = Embedder(backbone, device=device, precision=precision, mean=spec.mean, std=spec.std)  # type: ignore[arg-type]
     results: list[Any] = []
     failed: list[Exception] = []
-    network = data("cache", f"{facts['digest'][:16]}-{precision}-{device}")()
-    with contextlib.nullcontext() if no_cache else EmbeddingCache(network) as cache:
-        engine = Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size)
+    with open_engine(**network) as (engine, facts):
         for name in names:
             try:
                 results.append(run(read(name), engine, checkpoint=facts, allow_missing=allow_missing))

@@ -27,6 +27,42 @@ def folder(name: str, *parts: str, help: str) -> Any:
     )
 
 
+def checkpoint_option(command: Any) -> Any:
+    """``--checkpoint`` of everything that uses a trained network."""
+    return click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        help="Ours, a bare .pth state dict, or a folder of export huggingface. [default: the newest run's]",
+    )(command)
+
+
+def engine_options(command: Any) -> Any:
+    """Which network embeds, and how: what ``commands.network.open_engine`` takes."""
+    for option in reversed(
+        [
+            checkpoint_option,
+            click.option(
+                "--batch-size",
+                type=click.IntRange(min=1),
+                default=64,
+                show_default=True,
+                help="Images embedded at a time.",
+            ),
+            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]"),
+            click.option(
+                "--precision",
+                type=click.Choice(["fp32", "bf16"]),
+                default="fp32",
+                show_default=True,
+                help="Of the network's products; bf16 is quicker and scores a little differently.",
+            ),
+            click.option("--no-cache", is_flag=True, help="Neither use nor keep embeddings under $LRFR_DATA/cache."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 def allow_missing_option(help: str) -> Any:
     """``--allow-missing`` of scoring and of evaluation."""
     return click.option("--allow-missing", is_flag=True, help=help)

@@ -1,4 +1,4 @@
-"""Checkpoints: ours with everything a run needs, the reference's bare state dicts; written atomically, read without running code."""
+"""Checkpoints: ours with everything a run needs, the reference's bare state dicts, exported folders; read without running code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.backbones import BACKBONES, BackboneError, build_backbone
+from model.backbones import BackboneError, build_backbone
 from model.backbones.spherenet import recognise, spherenet
+from model.choice import Choice, ChoiceError, parse_choice
 from model.digest import backbone_digest
+from model.errors import CheckpointError, one_line
+from model.folder import read_config, read_folder
 
 FORMAT, VERSION = "lrfr-checkpoint", 1
 FOLDER = "checkpoints"
@@ -40,16 +43,12 @@ _FIELDS: dict[str, type] = {
     "backbone_state": dict,
     "head_state": dict,
     "optimiser_state": dict,
-    "rng_state": torch.Tensor,
     "loader_state": dict,
     "config": dict,
     "preprocessing": dict,
 }
 _REFERENCE_SIZE = 128  # px that the reference trains at
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be written, read or used. One line."""
+_MOST_SIZE = 1024  # px
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -77,15 +76,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes a file, or the renames inside a folder, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -159,28 +159,71 @@ def load_backbone(path: Path) -> tuple[nn.Module, dict[str, Any] | None, dict[st
     Raises:
         CheckpointError: as ``read_checkpoint``, or its weights fit no backbone that we know.
     """
+    if path.is_dir():
+        return _from_folder(path)
     content = read_checkpoint(path)
     if not is_ours(content):
         backbone, name = _from_bare(path, content)
         return backbone.eval(), None, _facts(path, None, name, backbone, None)
-    name = content["backbone"]
-    if name not in BACKBONES:
-        raise CheckpointError(f"{path}: backbone {name!r} is unknown; this tool has {', '.join(BACKBONES)}")
-    size = content["preprocessing"].get("size")
-    if not isinstance(size, int) or size < 1:
-        raise CheckpointError(f"{path}: its preprocessing states size {size!r}, expected pixels")
-    try:
-        backbone = build_backbone(name, image_size=size)
-    except BackboneError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    try:
-        backbone.load_state_dict(content["backbone_state"])
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: its weights do not fit {name} ({str(error).splitlines()[-1].strip()})"
-        ) from None
     spec = content["preprocessing"]
-    return backbone.eval(), spec, _facts(path, content["step"], name, backbone, spec)
+    try:
+        choice = parse_choice(content["backbone"])
+    except ChoiceError as error:
+        raise CheckpointError(f"{path}: its backbone is {ascii(str(error))[:80]}") from None
+    backbone = _built(path, choice, spec, content.get("averaged_state") or content["backbone_state"])
+    return backbone, spec, _facts(path, content["step"], str(choice), backbone, spec)
+
+
+def training_of(path: Path) -> dict[str, Any]:
+    """Configuration of the run that a checkpoint comes from; empty where it states none. Raises: as ``load_backbone``."""
+    if path.is_dir():
+        return read_config(path)["training"]
+    content = read_checkpoint(path)
+    return content["config"] if is_ours(content) else {}
+
+
+def _from_folder(path: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    content = read_folder(path)
+    choice, spec = Choice(content.backbone, content.options), content.preprocessing
+    backbone = _built(path, choice, spec, content.state)
+    facts = _facts(path, content.step, str(choice), backbone, spec)
+    if facts["digest"] != content.digest:
+        raise CheckpointError(
+            f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
+        )
+    return backbone, spec, facts
+
+
+def _built(path: Path, choice: Choice, spec: dict[str, Any], state: dict[str, Any]) -> nn.Module:
+    """The chosen backbone with the weights of ``state``, in evaluation mode."""
+    if not all(isinstance(value, str | int | float) for value in spec.values()):
+        raise CheckpointError(f"{path}: its preprocessing holds more than plain values")
+    size = spec.get("size")
+    if not isinstance(size, int) or not 1 <= size <= _MOST_SIZE:
+        raise CheckpointError(
+            f"{path}: its preprocessing states size {ascii(size)[:80]}, expected pixels (up to {_MOST_SIZE})"
+        )
+    try:
+        _check_fits(choice, size, state)
+        backbone = build_backbone(choice.name, image_size=size, **choice.options)
+        backbone.load_state_dict(state)
+    except BackboneError as error:
+        raise CheckpointError(f"{path}: {ascii(str(error))[1:-1][:400]}") from None
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its weights do not fit {choice} ({one_line(error)})") from None
+    return backbone.eval()
+
+
+def _check_fits(choice: Choice, size: int, state: dict[str, Any]) -> None:
+    """Compares names and shapes before memory is taken for a network that a hostile file may have made huge.
+
+    Raises:
+        BackboneError: there is no such backbone.
+        RuntimeError, TypeError, AttributeError: they differ.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing is copied
+        build_backbone(choice.name, image_size=size, **choice.options).load_state_dict(state)
 
 
 def _facts(path: Path, step: int | None, name: str, backbone: nn.Module, spec: dict[str, Any] | None) -> dict[str, Any]:
@@ -215,7 +258,7 @@ def _from_bare(path: Path, state: dict[str, Any]) -> tuple[nn.Module, str]:
                 f"{path}: {name} is {tuple(value.shape)}, spherenet{depth} has {tuple(expected.shape)} at {ours}"
             )
     backbone.load_state_dict(dict(zip(target, values, strict=True)))
-    return backbone, f"spherenet{depth}"
+    return backbone, f"spherenet{depth}{':pooling=true' * pooling}"
 
 
 def _layer_order(name: str) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ class Preprocessing:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        if self.size <= 0 or self.std <= 0 or not 1 <= self.jpeg_quality <= 100:
+        numbers = self.size > 0 and math.isfinite(self.mean) and 0 < self.std < math.inf
+        if not numbers or not 1 <= self.jpeg_quality <= 100:
             raise ShardError(f"preprocessing spec out of range: {self}")
         if (self.template == NO_TEMPLATE) != (self.warp == RESIZE):
             raise ShardError(
@@ -88,11 +90,15 @@ class Preprocessing:
         """The spec in ``record``.
 
         Raises:
-            ShardError: fields are missing or unknown.
+            ShardError: fields are missing or unknown, or not of their type.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(record) != names:
-            raise ShardError(f"preprocessing spec: fields {sorted(set(record) ^ names)} are missing or unknown")
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        if set(record) != set(defaults):
+            raise ShardError(f"preprocessing spec: fields {sorted(set(record) ^ set(defaults))} are missing or unknown")
+        for name, default in defaults.items():
+            kinds = (int, float) if isinstance(default, float) else (type(default),)
+            if type(record[name]) not in kinds:
+                raise ShardError(f"preprocessing spec: {name} is {record[name]!r}, expected {kinds[-1].__name__}")
         return cls(**record)
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -39,6 +41,25 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if wrong & {marker.name for marker in item.iter_markers()}]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs cli.py with ``$LRFR_DATA`` in the test's folder; returns the finished process."""
+
+    def runner(*words):
+        environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
+        command = [sys.executable, str(REPOSITORY / "cli.py"), *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+
+    return runner
+
+
+def error_of(process, code=1):
+    """The one line that a failed command ends with; nothing on stdout."""
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+    return process.stderr.splitlines()[-1]
 
 
 @pytest.fixture(scope="session")

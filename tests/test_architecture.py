@@ -98,6 +98,9 @@ FROZEN = {
     "bench xqlfw": _ALIGNED,
     "build-shards": "--exclude --executor --images-per-shard --landmarks --min-images --out --retry-failed --root --source --template --workers",
     "demo-data": "--identities --images --out --seed",
+    "embed": "--batch-size --checkpoint --device --down --landmarks --no-cache --out --precision",
+    "export huggingface": "--checkpoint --out",
+    "export onnx": "--checkpoint --out --preprocess",
     "inspect": "--out",
     "train": "--allow-missing --backbone --batch-size --best --degrade --device --eval --eval-every --eval-root --init --keep"
     " --loader-threads --log-every --lr --out --resume"

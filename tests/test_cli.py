@@ -17,26 +17,7 @@ from PIL import Image
 from model.backbones import BACKBONES, build_backbone
 from model.checkpoint import checkpoints
 from pipeline.synthetic import write_demo_data
-from tests.conftest import REPOSITORY
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Runs cli.py with ``$LRFR_DATA`` in the test's folder; returns the finished process."""
-
-    def runner(*words):
-        environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
-        command = [sys.executable, str(REPOSITORY / "cli.py"), *map(str, words)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
-
-    return runner
-
-
-def error_of(process, code=1):
-    """The one line that a failed command ends with; nothing on stdout."""
-    assert process.returncode == code, process.stderr
-    assert "Traceback" not in process.stderr
-    return process.stderr.splitlines()[-1]
+from tests.conftest import REPOSITORY, error_of
 
 
 @pytest.mark.slow

@@ -118,6 +118,10 @@ def test_the_digest_tells_names_and_shapes_of_the_same_values():
     assert len({*digests, backbone_digest("y", networks[0], None), backbone_digest("x", networks[0], {})}) == 5
 
 
+def sparse_state():
+    return {name: value.to_sparse() for name, value in build_backbone("spherenet4").state_dict().items()}
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:5000])
 
@@ -150,9 +154,9 @@ class Hostile:
         ),
         (lambda path: ours(path, step=None), "fields missing or of another type: step"),
         (lambda path: ours(path, backbone=["x"], config=3), "fields missing or of another type: backbone, config"),
-        (lambda path: ours(path, preprocessing={}), "its preprocessing states size None, expected pixels"),
+        (lambda path: ours(path, preprocessing={}), "its preprocessing states size None, expected pixels (up to 1024)"),
         (flip, "damaged or not a checkpoint"),
-        (lambda path: (path.unlink(), path.mkdir()), "is a folder; expected a checkpoint file"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder without config.json; expected a checkpoint file"),
         (lambda path: ours(path, version=99), "checkpoint version 99, this tool reads 1"),
         (lambda path: ours(path, backbone="vit"), "backbone 'vit' is unknown"),
         (
@@ -160,6 +164,18 @@ class Hostile:
             "spherenet4 cannot take images of 100 px; choose a multiple of 16, such as 112 or 128",
         ),
         (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
+        (lambda path: ours(path, backbone="../../x\n"), r"backbone '../../x\n' is unknown"),
+        (lambda path: ours(path, preprocessing={**SPEC, "size": 10**6}), "states size 1000000, expected pixels"),
+        (lambda path: ours(path, preprocessing={**SPEC, "size": 1024}), "its weights do not fit spherenet4"),
+        (
+            lambda path: ours(path, preprocessing={**SPEC, "mean": [0.5]}),
+            "its preprocessing holds more than plain values",
+        ),
+        (lambda path: ours(path, backbone_state={}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state={"0.weight": 3}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state={7: torch.zeros(1)}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state={"a\n\x1b[31m": torch.zeros(1)}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state=sparse_state()), "its weights do not fit spherenet4"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, damage, message):
@@ -176,8 +192,11 @@ def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, damage, message):
 def test_code_in_a_checkpoint_is_never_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"payload": Hostile()}, tmp_path / "torch.pt")
+    torch.save({"payload": Hostile()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    ours(tmp_path / "field.pt", config={"lr": Hostile()})
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile()))
-    for name in ("torch.pt", "plain.pt"):
+    for name in ("torch.pt", "old.pt", "module.pt", "field.pt", "plain.pt"):
         with pytest.raises(CheckpointError, match="refused: not a checkpoint, or it holds objects"):
             read_checkpoint(tmp_path / name)
     assert not (tmp_path / "hacked").exists()

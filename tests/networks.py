@@ -1,0 +1,49 @@
+"""Small networks that tell faces apart without training, and their checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.backbones import build_backbone
+from model.checkpoint import save_checkpoint
+from model.init import initialise_from_data
+from shards.schema import Preprocessing
+
+SMALL = Preprocessing(size=32)
+TRAINING = {"backbone": "spherenet4", "steps": 7, "lr": 0.02, "views": [128, 8, 12, 16], "best": None}
+
+
+def small_backbone(seed: int = 0) -> nn.Module:
+    """SphereNet-4 for 32 px, whose embeddings of different images point in different directions; a copy of one's own."""
+    return copy.deepcopy(_made(seed))
+
+
+@functools.cache
+def _made(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    backbone = build_backbone("spherenet4", image_size=32)
+    initialise_from_data(backbone, nn.Linear(512, 4), torch.randn(8, 3, 32, 32))
+    return backbone.eval()
+
+
+def save_small(path: Path, **changes) -> nn.Module:
+    """Writes a checkpoint of ``small_backbone`` after 7 steps, with ``changes`` of its fields; returns the network."""
+    backbone = small_backbone()
+    content = {
+        "step": 7,
+        "backbone": "spherenet4",
+        "backbone_state": backbone.state_dict(),
+        "head_state": {},
+        "optimiser_state": {},
+        "rng_state": torch.zeros(1),
+        "loader_state": {},
+        "config": TRAINING,
+        "preprocessing": SMALL.to_dict(),
+    }
+    save_checkpoint(path, {**content, **changes})
+    return backbone

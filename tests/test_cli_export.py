@@ -1,0 +1,97 @@
+"""export and embed as a user meets them: exit codes, exact texts, one network in every form."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+
+from model.checkpoint import load_backbone
+from pipeline.synthetic import write_demo_data
+from tests.conftest import error_of
+from tests.networks import save_small
+
+PARITY = r"ONNX Runtime against PyTorch, batch (\d+): largest difference \d\.\de-\d\d, lowest cosine 1\.000000\d"
+
+
+@pytest.fixture(scope="session")
+def qmul(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    write_demo_data(out, identities=2, images=2, seed=0)
+    return out / "QMUL-SurvFace"
+
+
+def test_onnx_prints_its_comparison_and_writes_one_file(run, tmp_path):
+    save_small(tmp_path / "x.pt")
+    done = run("export", "onnx", "--checkpoint", "x.pt", "--out", "out/x.onnx", "--preprocess")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [re.fullmatch(PARITY, line)[1] for line in lines[:3]] == ["1", "3", "64"]
+    size = (tmp_path / "out" / "x.onnx").stat().st_size
+    assert lines[3:] == [
+        "tolerance: difference 0.0001 of the largest value, cosine 0.99999",
+        "spherenet4: images uint8 (N, 32, 32, 3) RGB -> embeddings float32 (N, 512) of unit length",
+        f"onnx: out/x.onnx ({size:,} bytes)",
+    ]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "x.onnx")
+    assert session.get_modelmeta().custom_metadata_map["digest"] == load_backbone(tmp_path / "x.pt")[2]["digest"]
+
+
+def test_the_folder_of_huggingface_embeds_and_scores_as_the_checkpoint(run, tmp_path, qmul):
+    """By default the newest run's checkpoint; embeddings are the same, from another cache or from none."""
+    save_small(tmp_path / "runs" / "mine" / "checkpoints" / "0000007.pt")
+    done = run("export", "huggingface", "--out", "net")
+    digest = load_backbone(tmp_path / "net")[2]["digest"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"spherenet4, digest {digest}, read back and equal\nhuggingface: net\n"
+    first = run("embed", qmul, "none.png", "--out", "first.parquet", "--down", 8)
+    second = run("embed", qmul, "none.png", "--out", "second.parquet", "--down", 8, "--checkpoint", "net", "--no-cache")
+    table = pq.read_table(tmp_path / "first.parquet")
+    count = table.num_rows
+    assert count > 8
+    for done, name in ((first, "first"), (second, "second")):
+        assert done.returncode == 0
+        assert done.stdout == f"embedded {count - 1} of {count} images: {name}.parquet\n"
+        progress, told = done.stderr.splitlines()
+        assert re.fullmatch(rf"embed: {count}/{count} images, [\d,]+ images/s in 0:00:\d\d", progress)
+        assert told == f"1 of {count} images could not be used; status and error_message say why"
+    assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
+    assert table.schema.metadata[b"digest"].decode() == digest
+    assert {name.decode() for name in table.schema.metadata} == {
+        *("backbone", "step", "digest", "preprocessing"),
+        *("precision", "alignment", "down"),
+    }
+    vectors = np.array(table["embedding"].to_pylist()[:-1])
+    assert vectors.shape == (count - 1, 512)
+    scored = run("bench", "qmul", "--root", qmul, "--checkpoint", "net")
+    assert scored.returncode == 0, scored.stderr
+    assert "spherenet4, step 7" in scored.stdout
+
+
+def test_expected_failures_are_one_line(run, tmp_path):
+    save_small(tmp_path / "x.pt")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    assert error_of(run("export", "huggingface", "--checkpoint", "x.pt", "--out", "mine")) == (
+        f"Error: {tmp_path}/mine: exists and holds something else ('notes.txt'); choose another --out, or delete it"
+    )
+    assert error_of(run("export", "onnx", "--checkpoint", "mine", "--out", "x.onnx")) == (
+        "Error: mine: is a folder without config.json; expected a checkpoint file, or a folder of export huggingface"
+    )
+    assert error_of(run("embed", "mine", "--checkpoint", "x.pt", "--out", "x.parquet")) == (
+        "Error: mine: no images in it; expected .jpg, .jpeg, .png, .bmp, .webp"
+    )
+    assert error_of(run("embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--down", 33)) == (
+        "Error: --down 33: the network sees 32 px; choose at most 32"
+    )
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "mine", "x.pt"]
+
+
+def test_usage_errors_exit_2(run, tmp_path):
+    (tmp_path / "taken").mkdir()
+    assert run("export", "onnx", "--out", "taken").returncode == 2
+    assert run("export", "huggingface").returncode == 2
+    assert run("embed", "--out", "x.parquet").returncode == 2
