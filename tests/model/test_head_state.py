@@ -81,6 +81,20 @@ def test_a_sampled_head_is_the_full_one_over_the_sample(name):
     assert torch.equal(touched, sample)
 
 
+def test_every_step_draws_anew():
+    head, (features, labels) = build("amsoftmax", sample=0.3, seed=9), batch(0)
+    for draw in range(3):
+        (gradient,) = torch.autograd.grad(cross_entropy(head(features, labels)).sum(), head.weight)
+        touched = gradient.abs().sum(1).nonzero()[:, 0]
+        assert torch.equal(touched, sample_classes(labels, CLASSES, 0.3, seed=9, draw=draw))
+
+
+def test_a_label_is_here_elsewhere_or_out_of_bounds(monkeypatch):
+    monkeypatch.setattr("model.heads.rows.shard_bounds", lambda count, group: (3, 7))
+    labels = torch.tensor([0, 2, 3, 6, 7, CLASSES - 1, CLASSES, -1])
+    assert build("amsoftmax").columns(labels).tolist() == [-1, -1, 0, 3, -1, -1, 4, 4]
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_a_sampled_head_scores_all_classes_out_of_training(name):
     sampled, full, (features, labels) = build(name, sample=0.3), build(name), batch(0)
