@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -52,5 +53,6 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _fail(line: str) -> None:
-    click.echo(f"Error: {line}", err=True)
+    rank = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    click.echo(f"Error: {rank}{line}", err=True)
     sys.exit(1)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks import BENCHMARKS, read_benchmark
 from commands.options import allow_missing_option, data, folder, pick_device
+from commands.train_options import config_options, print_list
+
+if TYPE_CHECKING:
+    from model.config import TrainConfig
+    from model.ranks import Ranks
+    from shards.schema import Preprocessing
 
 
 def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -25,50 +31,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 @click.command(short_help="Train a deep Siamese network.")
 @folder("--shards", "shards", help="Shard set to train on.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: $LRFR_DATA/runs/BACKBONE]")
-@click.option("--backbone", default="spherenet20", show_default=True, help="spherenet4, 10, 20, 36 or 64.")
-@click.option(
-    "--init",
-    type=click.Choice(["pytorch", "data"]),
-    default="pytorch",
-    show_default=True,
-    help="First weights: PyTorch's as the reference, or fitted to the first batch, which learns sooner.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Identities in a batch, each with four images.",
-)
-@click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Updates in all.")
-@click.option(
-    "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.1,
-    show_default=True,
-    help="Learning rate; x0.1 after 40, 60 and 80 % of the steps.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, (1 << 32) - 1),
-    default=0,
-    show_default=True,
-    help="Of the weights and of the batches.",
-)
-@click.option(
-    "--degrade",
-    type=click.Choice(["fast", "exact"]),
-    default="fast",
-    show_default=True,
-    help="exact: Pillow bit for bit, slower on a CPU.",
-)
-@click.option(
-    "--log-every", type=click.IntRange(min=1), help="Steps between log lines. [default: 1 up to 100 steps, else 20]"
-)
-@click.option(
-    "--save-every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps between checkpoints."
-)
-@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Checkpoints to keep.")
+@config_options
 @click.option(
     "--resume", default="auto", show_default=True, metavar="auto|never|PATH", help="auto: go on with what --out holds."
 )
@@ -85,13 +48,6 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 )
 @folder("--eval-root", help="The folder with their data sets.")
 @click.option(
-    "--eval-every",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Steps between evaluations; there is one before the first step and one after the last.",
-)
-@click.option(
     "--best",
     metavar="NAME/FIGURE",
     help="Keep best.pt, the checkpoint with the highest such figure. [default: the first benchmark's main one, such as lfw/accuracy@8]",
@@ -100,6 +56,9 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 def train(
     shards: Path,
     out: Path | None,
+    recipe: str,
+    config_file: Path | None,
+    print_config: bool,
     resume: str,
     device: str | None,
     loader_threads: int,
@@ -109,41 +68,109 @@ def train(
     allow_missing: bool,
     **options: Any,
 ) -> None:
-    """Train a deep Siamese network; Ctrl-C saves, and the same command goes on."""
+    """Train a deep Siamese network; Ctrl-C saves, and the same command goes on.
+
+    Settings not given are the recipe's. Several processes: torchrun --nproc-per-node N cli.py train ...
+    """
+    if print_list(options):
+        return
+    from model.ranks import local_device, open_ranks
+    from model.recipes import as_toml, compose
+
+    if options["pretrained"] and options["backbone"] is None:
+        options["backbone"] = backbone_of(Path(options["pretrained"]))
+    if print_config:
+        click.echo(as_toml(compose(recipe, config_file, {**options, "best": best})), nl=False)
+        return
+    protocols = [read_benchmark(name, eval_root) for name in evaluated]
+    best = best or next((f"{one.name}/{one.main}" for one in protocols), None)
+    config = compose(recipe, config_file, {**options, "best": best})
+    device = local_device(pick_device(device))
+    run = out or data("runs", config.chosen_backbone.name)()
+    with open_ranks(device) as ranks:
+        done = run_training(config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing)
+        if done < config.steps:
+            if ranks.first:
+                click.echo(f"interrupted after step {done}; saved in {run}: run the same command to go on", err=True)
+            sys.exit(130)
+        if ranks.first:
+            click.echo(f"trained {done} steps: {run}", err=True)
+
+
+def backbone_of(checkpoint: Path) -> str:
+    """Which backbone a checkpoint holds."""
+    from model.checkpoint import load_backbone
+
+    return str(load_backbone(checkpoint)[2]["backbone"])
+
+
+def run_training(
+    config: TrainConfig,
+    shards: Path,
+    run: Path,
+    ranks: Ranks,
+    resume: str,
+    device: str,
+    threads: int,
+    protocols: list[Any],
+    allow_missing: bool,
+) -> int:
+    """Opens shards, checkpoint and loader, and trains; the number of updates done in all."""
     from model.checkpoint import read_checkpoint
-    from model.config import TrainConfig
-    from model.train import find_resume, new_run, restore
-    from model.train import train as run_training
+    from model.state import new_run
+    from model.train import find_resume
+    from model.train import train as train_on
     from pipeline.loader import Loader
     from shards.index import ShardIndex
 
-    device = pick_device(device)
-    protocols = [read_benchmark(name, eval_root) for name in evaluated]
-    config = TrainConfig(best=best or next((f"{one.name}/{one.main}" for one in protocols), None), **options)
-    run = out or data("runs", config.backbone)()
     index = ShardIndex(shards)
-    start_from = find_resume(run, resume)
-    content = read_checkpoint(start_from) if start_from else None
-    spec = index.manifest.preprocessing.to_dict()
-    learner, optimiser = new_run(config, classes=index.manifest.identities, preprocessing=spec, device=device)
-    start = restore(content, start_from, learner, optimiser) if content and start_from else 0
+    images = index.manifest.preprocessing
+    found = find_resume(run, resume)
+    content = read_checkpoint(found) if found else None
+    spec, weights = prepared(config, images, content)
+    state = new_run(
+        config,
+        classes=index.manifest.identities,
+        preprocessing=spec,
+        trained_on=images.to_dict(),
+        device=device,
+        ranks=ranks,
+        weights=weights,
+    )
+    start = state.restore(content, found) if content and found else 0
+    evaluate = evaluation(protocols, spec, device, allow_missing) if protocols else None
     loader = Loader(
         index,
         batch_size=config.batch_size,
-        views=config.views,
+        views=[(view.low, view.high) for view in config.all_views],
         seed=config.seed,
         mode=config.degrade,
         device=device,
-        threads=loader_threads,
+        threads=threads,
+        rank=ranks.rank,
+        world_size=ranks.size,
         resume=content["loader_state"] if content else None,
     )
-    evaluate = evaluation(protocols, spec, device, allow_missing) if protocols else None
     with loader as batches:
-        done = run_training(batches, learner, optimiser, run, start=start, evaluate=evaluate)
-    if done < config.steps:
-        click.echo(f"interrupted after step {done}; saved in {run}: run the same command to go on", err=True)
-        sys.exit(130)
-    click.echo(f"trained {done} steps: {run}", err=True)
+        return train_on(batches, state, run, start=start, evaluate=evaluate)
+
+
+def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:
+    """How images for the network are prepared, and the weights it starts from, if any.
+
+    Args:
+        images: spec of the shards.  content: checkpoint of this run to go on from; None for a new run.
+    """
+    from model.checkpoint import is_ours, load_backbone
+    from shards.schema import Preprocessing
+
+    if content is not None:
+        return (content["preprocessing"] if is_ours(content) else images.to_dict()), None
+    if config.pretrained is None:
+        return images.to_dict(), None
+    backbone, stated, _ = load_backbone(Path(config.pretrained))
+    spec = Preprocessing.from_dict(stated) if stated else Preprocessing()
+    return spec.fine_tuned_on(images).to_dict(), backbone.state_dict()
 
 
 def evaluation(protocols: list[Any], stated: dict[str, Any], device: str, allow_missing: bool) -> Callable[[Any], Any]:

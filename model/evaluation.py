@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from model.checkpoint import checkpoint_path, remove_abandoned, whole_file
-from model.config import TrainConfig, TrainingError
+from model.config import TrainingError
 from model.runlog import RunLog, drop_rows
+from model.state import TrainState
 
 EVALUATIONS = "eval.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
@@ -32,16 +33,18 @@ class Evaluations:
 
     What a step's evaluation writes is written in the order best.pt, best.json, row of eval.jsonl. A step without a
     row, whether its evaluation was killed, stopped or never started, is evaluated first when the run goes on from
-    there, so nothing that was half written has to be recognised.
+    there, so nothing that was half written has to be recognised. Of several ranks the first evaluates; the others
+    wait for it at the next update.
     """
 
     def __init__(
-        self, run: Path, config: TrainConfig, evaluate: Evaluate | None, log: RunLog, *, stopped: Callable[[], bool]
+        self, run: Path, state: TrainState, evaluate: Evaluate | None, log: RunLog, *, stopped: Callable[[], bool]
     ) -> None:
-        self._run, self._config, self._evaluate, self._log, self._stopped = run, config, evaluate, log, stopped
+        self._run, self._state, self._evaluate, self._log, self._stopped = run, state, evaluate, log, stopped
+        self._config = state.learner.config
         self._best = -math.inf
 
-    def begin(self, start: int, backbone: nn.Module) -> None:
+    def begin(self, start: int) -> None:
         """Drops the rows of steps behind ``start``, reads the best figure so far, makes up for a missing evaluation.
 
         Raises:
@@ -49,6 +52,8 @@ class Evaluations:
         """
         if self._config.best is not None and self._evaluate is None:
             raise TrainingError(f"best is {self._config.best!r}, but nothing is evaluated; leave it out, or evaluate")
+        if not self._state.ranks.first:
+            return
         remove_abandoned(self._run)
         if start == 0:  # a best of another run, whose checkpoints were deleted
             (self._run / BEST_FACTS).unlink(missing_ok=True)
@@ -56,14 +61,14 @@ class Evaluations:
             self._best = best_value(self._run, self._config.best)
         scored = {row["step"] for row in drop_rows(self._run / EVALUATIONS, after=start)}
         if self.due(start) and start not in scored and (start == 0 or checkpoint_path(self._run, start).exists()):
-            self.score(start, backbone)
+            self.score(start)
 
     def due(self, step: int) -> bool:
         """Whether there is an evaluation after ``step`` updates."""
         asked = step % self._config.eval_every == 0 or step == self._config.steps
         return self._evaluate is not None and asked
 
-    def score(self, step: int, backbone: nn.Module) -> None:
+    def score(self, step: int) -> None:
         """Evaluates; records the figures, and the checkpoint of ``step``, saved before, if it is the best; step 0 has none.
 
         When a stop is asked for the evaluation is given up, at once or at the next batch that the backbone is given.
@@ -72,6 +77,9 @@ class Evaluations:
             TrainingError: there is no figure of the name ``config.best``.
         """
         assert self._evaluate is not None
+        if not self._state.ranks.first:
+            return
+        backbone = self._state.judged
         began = time.monotonic()
         with self._log.paused():
             try:

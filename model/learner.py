@@ -27,9 +27,16 @@ class Learner(nn.Module):
     """
 
     def __init__(
-        self, config: TrainConfig, *, classes: int, preprocessing: dict[str, Any], device: str, ranks: Ranks
+        self,
+        config: TrainConfig,
+        *,
+        classes: int,
+        preprocessing: dict[str, Any],
+        device: str = "cpu",
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
+        ranks = ranks or Ranks()
         self.config, self.preprocessing, self.classes, self._ranks = config, preprocessing, classes, ranks
         backbone, head = config.chosen_backbone, config.chosen_head
         self._terms = config.chosen_losses
@@ -39,7 +46,7 @@ class Learner(nn.Module):
         self.head = build_head(head.name, features=EMBEDDING_SIZE, classes=classes, group=group, **head.options)
         if center := self._terms.get("center"):
             self.center = build_center_loss(features=EMBEDDING_SIZE, classes=classes, group=group, **center.options)
-        self._forward = (torch.compile(self.backbone) if config.compile else self.backbone,)  # no second submodule
+        self._compiled = (torch.compile(self.backbone),) if config.compile else ()  # in a tuple: no second submodule
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -55,14 +62,15 @@ class Learner(nn.Module):
         views = len(images)
         reduced = self.config.precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=reduced):
-            own = self._forward[0](self.inputs(images)).float()
+            backbone = self._compiled[0] if self._compiled else self.backbone
+            own = backbone(self.inputs(images)).float()
         own_labels = labels.repeat(views)
         features, labels = self._ranks.gather(own, views), self._ranks.gather(own_labels, views)
         terms = view_means(self._criterion(self.head(features, labels)), views)
         loss, parts = terms.mean(), self._by_view(terms.detach())
         if (metric := self._terms.get("metric")) and views > 1:
             across = (own, own_labels) if self.config.triplets == "rank" else (features, labels)
-            value = self._metric(metric, *across, views)
+            value = self._metric(metric, across[0], across[1], views)
             loss, parts[metric.name] = loss + metric.options["weight"] * value, value.detach()
         if "center" in self._terms:
             value = self.center(features, labels).mean()
@@ -86,5 +94,3 @@ class Learner(nn.Module):
         for view, value in zip(self.config.all_views, terms, strict=True):
             found.setdefault(f"{name}@{view.name}", []).append(value)
         return {name: torch.stack(values).mean() for name, values in found.items()}
-
-

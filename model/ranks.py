@@ -17,7 +17,9 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-_PATIENCE = datetime.timedelta(hours=12)  # others wait this long for rank 0 to evaluate; a dead rank is seen by torchrun
+_PATIENCE = datetime.timedelta(
+    hours=12
+)  # others wait this long for rank 0 to evaluate; a dead rank is seen by torchrun
 
 
 class RankError(Exception):
@@ -68,7 +70,8 @@ class Ranks:
         if self.group is None:
             return learner
         names = [name for name, _ in [*learner.named_parameters(), *learner.named_buffers()] if name.startswith(own)]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(learner, names)  # no public way
+        # no public way leaves out what is this rank's alone
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(learner, names)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(learner, gradient_as_bucket_view=True)
 
 
@@ -103,7 +106,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         centred = input - mean.reshape(shape)
         variance = _all_sum(centred.square().sum(across)) / count
         with torch.no_grad():
-            self.num_batches_tracked.add_(1)  # type: ignore[operator]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # type: ignore[union-attr, arg-type]
         scale = self.weight * torch.rsqrt(variance + self.eps)
@@ -113,7 +116,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 def _all_sum(part: torch.Tensor) -> torch.Tensor:
     from torch.distributed.nn.functional import all_reduce
 
-    return all_reduce(part)  # its gradient is the sum over ranks, too
+    return all_reduce(part)  # type: ignore[no-untyped-call]  # its gradient is the sum over ranks, too
 
 
 def batch_norm_over(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
@@ -121,10 +124,10 @@ def batch_norm_over(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
     if ranks.group is None:
         return module
     if device.startswith("cuda"):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     for child in module.modules():
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            child.__class__ = GlobalBatchNorm
+            child.__class__ = GlobalBatchNorm  # type: ignore[assignment]
     return module
 
 
@@ -145,7 +148,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         yield ranks
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
-            raise RankError(f"rank {ranks.rank}: another process of the run is gone; its own line says why") from None
+            raise RankError("another process of the run is gone; its own line says why") from None
         raise
     finally:
         distributed.destroy_process_group()

@@ -6,8 +6,11 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from model.checkpoint import whole_file
 
@@ -18,12 +21,19 @@ class RunLog:
     """Writes the figures of logged steps and measures images/s and the loader's share of the time between them.
 
     Lines of steps that a resumed run will do again are dropped first. A context manager.
+
+    Args:
+        run: the run's folder; None: nothing is written, another process does.
     """
 
-    def __init__(self, run: Path, *, steps: int, start: int) -> None:
+    def __init__(self, run: Path | None, *, steps: int, start: int) -> None:
         self._run, self._steps, self._start = run, steps, start
 
     def __enter__(self) -> RunLog:
+        self._since = self._began = time.monotonic()
+        self._images, self._waited = 0, 0.0
+        if self._run is None:
+            return self
         from torch.utils.tensorboard import SummaryWriter  # imports slowly
 
         path = self._run / METRICS
@@ -31,12 +41,12 @@ class RunLog:
         self._json = open(path, "a")
         self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
         self._since = self._began = time.monotonic()
-        self._images, self._waited = 0, 0.0
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._json.close()
-        self._board.close()
+        if self._run is not None:
+            self._json.close()
+            self._board.close()
 
     def count(self, images: int, waited: float) -> None:
         """Counts one step: its images and the seconds it waited for them."""
@@ -60,8 +70,18 @@ class RunLog:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
-    def write(self, step: int, figures: dict[str, float]) -> None:
-        """Logs ``figures`` after update number ``step``, counted from 1, with images/s and loader wait."""
+    def write(self, step: int, figures: Mapping[str, Any], mean: Callable[[Any], Any] = lambda value: value) -> None:
+        """Logs ``figures`` after update number ``step``, counted from 1, with images/s and loader wait.
+
+        Args:
+            figures: numbers, or scalar tensors, which are waited for here.
+            mean: of a tensor over all processes; called for each by all of them.
+        """
+        figures = {
+            name: mean(value).item() if isinstance(value, torch.Tensor) else value for name, value in figures.items()
+        }
+        if self._run is None:
+            return
         now = time.monotonic()
         elapsed = max(now - self._since, 1e-9)
         row = {"step": step, **figures, "images_per_s": self._images / elapsed, "loader_wait": self._waited / elapsed}

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from model.backbones.stages import freeze_stages
 from model.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
 from model.config import TrainConfig, TrainingError
+from model.heads import Head
 from model.inputs import on_device
 from model.learner import Learner
 from model.optimizers import build_optimizer
@@ -94,7 +95,8 @@ class TrainState:
         config = self.learner.config
         if not is_ours(content):
             raise TrainingError(
-                f"{path}: a bare state dict, without optimizer and loader state; --resume needs a checkpoint of this tool, --from takes weights alone"
+                f"{path}: a bare state dict, without optimizer and loader state; --resume needs a checkpoint of this tool,"
+                " --from takes weights alone"
             )
         config.check_resumes(content["config"])
         if content["config"]["steps"] != config.steps and self.ranks.first:
@@ -110,7 +112,7 @@ class TrainState:
         if classes != self.learner.classes:
             raise TrainingError(f"{path}: has {classes} identities, the shards have {self.learner.classes}")
 
-    def _sharded(self) -> dict[int, nn.Module]:
+    def _sharded(self) -> dict[int, Head]:
         """Number of an optimized parameter that is this rank's alone -> the module whose rows it has."""
         if self.learner.head.group is None:
             return {}
@@ -123,7 +125,7 @@ class TrainState:
         content, sharded = self.optimizer.state_dict(), self._sharded()
         for number, head in sharded.items():
             content["state"][number] = {
-                name: gather_rows(value, head.classes, head.group) if _has_rows(value) else value
+                name: gather_rows(value, head.classes, head.group) if head.group and _has_rows(value) else value
                 for name, value in content["state"].get(number, {}).items()
             }
         return content
@@ -182,7 +184,7 @@ def new_run(
     )
     averaged = None
     if config.ema:
-        averaged = AveragedModel(learner.backbone, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        averaged = AveragedModel(learner.backbone, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
     return TrainState(
         learner=learner,
         optimizer=optimizer,

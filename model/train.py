@@ -71,49 +71,50 @@ def train(
             another process trains into ``run``; or ``config.best`` is not evaluated.
     """
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
-    step, saved, loader_state = start, start, {}
+    step, saved = start, start
+    loader_state: dict[str, Any] = {}
     learner.train()
-    with _folder(run, state), RunLog(run if ranks.first else None, steps=config.steps, start=start) as log:  # noqa: SIM117
-        with StopSignals() as stop:
-            evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.asked)
-            evaluations.begin(start)
-            parallel, stream = ranks.parallel(learner, learner.own), iter(batches)
-            while step < config.steps and not ranks.any(stop.asked):
-                asked = time.monotonic()
-                batch = next(stream)
-                log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel(), waited=time.monotonic() - asked)
+    own_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
+    with _folder(run, state), own_log as log, StopSignals() as stop:
+        evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.asked)
+        evaluations.begin(start)
+        parallel, stream = ranks.parallel(learner, learner.own), iter(batches)
+        while step < config.steps and not ranks.any(stop.asked):
+            asked = time.monotonic()
+            batch = next(stream)
+            log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel(), waited=time.monotonic() - asked)
 
-                if step == 0 and config.init == "data":
-                    images = ranks.gather(batch.images.flatten(0, 1), len(batch.images))
-                    initialise_from_data(learner.backbone, learner.head, learner.inputs(images[None]))
-                lr = config.learning_rate(step)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                seed_step(config.seed, step, ranks.rank)
-                loss, parts = parallel(batch.images, batch.labels)
-                logged = (step + 1) % config.logged_every == 0 or step + 1 == config.steps
-                due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
-                if loss.device.type == "cpu" or logged or due:  # elsewhere the check would wait for the device
-                    if ranks.any(not torch.isfinite(loss)):
-                        if step > saved and not ranks.any(not state.finite()):
-                            state.save(run, step, loader_state)
-                        raise TrainingError(_diverged(step + 1, float(loss), lr))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                if state.averaged is not None:
-                    state.averaged.update_parameters(learner.backbone)
-                step, loader_state = step + 1, batch.state.to_dict()
-
-                if logged:
-                    log.write(step, {"loss": loss, **parts, "lr": lr}, mean=ranks.mean)
-                if due:
+            if step == 0 and config.init == "data":
+                images = ranks.gather(batch.images.flatten(0, 1), len(batch.images))
+                initialise_from_data(learner.backbone, learner.head, learner.inputs(images[None]))
+            lr = config.learning_rate(step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            seed_step(config.seed, step, ranks.rank)
+            loss, parts = parallel(batch.images, batch.labels)
+            logged = (step + 1) % config.logged_every == 0 or step + 1 == config.steps
+            due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
+            looked_at = loss.device.type == "cpu" or logged or due  # on a GPU the look waits for the device
+            if looked_at and ranks.any(not torch.isfinite(loss)):
+                if step > saved and not ranks.any(not state.finite()):
                     state.save(run, step, loader_state)
-                    saved = step
-                if evaluations.due(step):
-                    evaluations.score(step)
-            if step > saved:
+                raise TrainingError(_diverged(step + 1, float(loss), lr))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if state.averaged is not None:
+                state.averaged.update_parameters(learner.backbone)
+            step, loader_state = step + 1, batch.state.to_dict()
+
+            if logged:
+                log.write(step, {"loss": loss, **parts, "lr": lr}, mean=ranks.mean)
+            if due:
                 state.save(run, step, loader_state)
+                saved = step
+            if evaluations.due(step):
+                evaluations.score(step)
+        if step > saved:
+            state.save(run, step, loader_state)
     return step
 
 

@@ -27,15 +27,15 @@ class Batch:
     """One rank's share of a batch, on the loader's device.
 
     Attributes:
-        images: (V, b, S, S, 3) uint8 RGB, 0..255, NHWC; view v was degraded to ``views[v]`` px and back.
+        images: (V, b, S, S, 3) uint8 RGB, 0..255, NHWC; each degraded to its size and back.
         labels: (b,) int64, distinct over all ranks; the identity of ``images[:, i]``.
-        views: V sizes, px; S itself for an image that is left as it is.
+        sizes: (V, b) int64 on the CPU, px; S for an image that is left as it is.
         state: where the stream stands once this batch is consumed; saved in a checkpoint.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
-    views: tuple[int, ...]
+    sizes: np.ndarray
     state: LoaderState
 
 
@@ -47,7 +47,7 @@ class Loader:
         index: ShardIndex,
         *,
         batch_size: int,
-        views: Sequence[int] = (128, 8, 12, 16),
+        views: Sequence[tuple[int, int]] = ((128, 128), (8, 8), (12, 12), (16, 16)),
         seed: int = 0,
         mode: Mode = "fast",
         device: str = "cpu",
@@ -59,7 +59,8 @@ class Loader:
         """
         Args:
             batch_size: identities in a batch over all ranks.
-            views: sizes the images of an identity are degraded to, px; each view draws an image of its own.
+            views: least and greatest size, px, that an image of an identity is degraded to, drawn evenly; each view
+                draws an image of its own. Sizes from that of the crops on leave it as it is.
             mode: how to degrade, see ``pipeline.degrade``.
             device: ``cpu``, ``cuda`` or ``cuda:N``; on a GPU nvJPEG decodes and the batch stays there.
             threads: DALI's CPU threads.
@@ -114,12 +115,19 @@ class Loader:
         draw = self._pending.popleft()
         size = self._index.manifest.preprocessing.size
         images = self._copy(decoded).reshape(len(self._views), -1, size, size, 3)
-        for view, target in enumerate(self._views):
-            if target != size:
-                images[view] = degrade(images[view], target, self._mode)
+        sizes = self._sizes(draw.chances, size)
+        for view, wanted in enumerate(sizes):
+            for target in np.unique(wanted[wanted < size]):
+                which = slice(None) if (wanted == target).all() else torch.from_numpy(np.flatnonzero(wanted == target))
+                images[view, which] = degrade(images[view, which], int(target), self._mode)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
         labels = torch.from_numpy(self._index.labels[draw.classes].astype(np.int64)).to(self._device)
-        return Batch(images=images, labels=labels, views=self._views, state=self._consumed)
+        return Batch(images=images, labels=labels, sizes=sizes, state=self._consumed)
+
+    def _sizes(self, chances: np.ndarray, most: int) -> np.ndarray:
+        """(V, b) sizes, px, of one batch."""
+        low, high = np.array(self._views, np.uint64).T[..., None]
+        return np.minimum(low + (chances * (high - low + np.uint64(1)) >> np.uint64(31)), most).astype(np.int64)
 
     def _copy(self, decoded: Any) -> torch.Tensor:
         """A tensor of its own from a DALI output, whose buffer DALI uses again for a later batch."""

@@ -81,7 +81,7 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.argsort(words, kind="stable")
 
 
-def draws(seed: int, epoch: int, slots: slice, views: int) -> tuple[np.ndarray, np.ndarray]:
+def draws(seed: int, epoch: int, slots: slice, views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The random numbers of some global slots.
 
     Args:
@@ -89,22 +89,24 @@ def draws(seed: int, epoch: int, slots: slice, views: int) -> tuple[np.ndarray, 
 
     Returns:
         (slots, views) uint64 picks below 2**32, to be scaled to an identity's number of images;
-        (slots, views) bool flips.
+        (slots, views) bool flips;
+        (slots, views) uint64 chances below 2**31, for whatever else is drawn of an image.
     """
     blocks = -(-views // _WORDS)
     generator = np.random.Philox(key=[seed, epoch << 1 | _DRAWS], counter=slots.start * blocks)
     words = generator.random_raw((slots.stop - slots.start) * blocks * _WORDS)
     words = words.reshape(slots.stop - slots.start, blocks * _WORDS)[:, :views]
-    return words >> np.uint64(32), (words & np.uint64(1)).astype(bool)
+    return words >> np.uint64(32), (words & np.uint64(1)).astype(bool), words << np.uint64(32) >> np.uint64(33)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One rank's share of one global batch: ``classes`` (b,), positions in the list of identities; ``rows`` and ``flips`` (views, b)."""
+    """One rank's share of one global batch: ``classes`` (b,), positions in the list of identities; the rest (views, b)."""
 
     classes: np.ndarray
     rows: np.ndarray
     flips: np.ndarray
+    chances: np.ndarray
 
 
 class IdentitySampler:
@@ -143,7 +145,7 @@ class IdentitySampler:
         start = step * self._state.global_batch
         slots = slice(start + self._mine.start, start + self._mine.stop)
         classes = self._order[1][slots]
-        picks, flips = draws(self._state.seed, epoch, slots, self._state.views)
+        picks, flips, chances = draws(self._state.seed, epoch, slots, self._state.views)
         within = (picks * self._count[classes, None].astype(np.uint64)) >> np.uint64(32)
         rows = self._first[classes, None] + within.astype(np.int64)
-        return Draw(classes=classes, rows=rows.T, flips=flips.T)
+        return Draw(classes=classes, rows=rows.T, flips=flips.T, chances=chances.T)

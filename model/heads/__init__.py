@@ -25,6 +25,7 @@ from model.sharding import Group
 
 __all__ = [
     "CENTER_OPTIONS",
+    "COMMON_OPTIONS",
     "HEADS",
     "CenterLoss",
     "ClassScores",
@@ -118,7 +119,7 @@ HEADS: dict[str, HeadKind] = {
     ),
 }
 
-_COMMON = {
+COMMON_OPTIONS = {
     "sample": Option(default=1.0, most=1.0, with_least=False, about="share of the other classes in a step"),
     "seed": Option(default=0, about="of the samples"),
 }
@@ -128,7 +129,7 @@ def resolved_head(choice: Choice) -> Choice:
     """The choice with all its options. Raises: OptionError: unknown head or option, or a value out of range."""
     if choice.name not in HEADS:
         raise OptionError(f"head {choice.name!r} is unknown; choose from {', '.join(HEADS)}")
-    known = {**HEADS[choice.name].options, **_COMMON}
+    known = {**HEADS[choice.name].options, **COMMON_OPTIONS}
     return Choice(choice.name, checked(f"head {choice.name}", known, choice.options))
 
 

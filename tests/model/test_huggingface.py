@@ -15,7 +15,6 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from model.backbones import BACKBONES, build_backbone
 from model.backbones.spherenet import spherenet
 from model.checkpoint import CheckpointError, load_backbone, training_of
 from model.errors import ExportError
@@ -105,11 +104,18 @@ def test_the_same_network_gives_the_same_bytes(written, tmp_path):
 
 def test_a_bare_state_dict_gets_the_spec_that_was_assumed_and_keeps_its_pooling(tmp_path):
     backbone = spherenet(10, pooling=True).eval()
-    digest = write(tmp_path / "net", backbone, name="spherenet10:pooling=true", step=None, training={}, spec=Preprocessing())
+    digest = write(
+        tmp_path / "net", backbone, name="spherenet10:pooling=true", step=None, training={}, spec=Preprocessing()
+    )
     again, spec, facts = load_backbone(tmp_path / "net")
     assert torch.equal(outputs(again), outputs(backbone))
     assert spec == Preprocessing().to_dict()
-    assert facts == {"path": str(tmp_path / "net"), "step": None, "backbone": "spherenet10:pooling=true", "digest": digest}
+    assert facts == {
+        "path": str(tmp_path / "net"),
+        "step": None,
+        "backbone": "spherenet10:pooling=true",
+        "digest": digest,
+    }
     assert json.loads((tmp_path / "net" / "config.json").read_text())["backbone_options"] == {"pooling": True}
     card = (tmp_path / "net" / "README.md").read_text()
     assert "| updates | not stated |" in card

@@ -12,8 +12,8 @@ from torch import nn
 
 from model.config import TrainConfig
 from model.heads import ClassScores, build_head
+from model.learner import Learner
 from model.losses import cross_entropy, focal, hardest_triplet, octuplet, view_means
-from model.train import Learner
 from shards.schema import Preprocessing
 
 
@@ -161,7 +161,7 @@ class Flat(nn.Module):
 
 def test_one_pass_is_the_four_pass_loss_and_gradient():
     torch.manual_seed(0)
-    config = TrainConfig(backbone="spherenet4", batch_size=3, triplet_weight=0.7)
+    config = TrainConfig(backbone="spherenet4", losses="cross-entropy+hardest-triplet:weight=0.7")
     learner = Learner(config, classes=6, preprocessing=Preprocessing().to_dict())
     learner.backbone = Flat()
     images = torch.randint(0, 256, (4, 3, 4, 4, 3), dtype=torch.uint8)

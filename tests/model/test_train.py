@@ -12,7 +12,9 @@ import torch
 
 from model.checkpoint import checkpoint_path, checkpoints, read_checkpoint, save_checkpoint
 from model.config import TrainConfig, TrainingError
-from model.train import find_resume, locked, new_run, restore, train
+from model.state import new_run
+from model.stop import locked
+from model.train import find_resume, train
 
 CLASSES = 6
 SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
@@ -47,10 +49,10 @@ def config(**changes):
 
 
 def run_training(run, settings, *, resume=None, evaluate=None, **stream):
-    learner, optimiser = new_run(settings, classes=CLASSES, preprocessing=SPEC, device="cpu")
-    start = restore(read_checkpoint(resume), resume, learner, optimiser) if resume else 0
-    done = train(Stream(start, **stream), learner, optimiser, run, start=start, evaluate=evaluate)
-    return done, learner
+    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
+    start = state.restore(read_checkpoint(resume), resume) if resume else 0
+    done = train(Stream(start, **stream), state, run, start=start, evaluate=evaluate)
+    return done, state.learner
 
 
 def losses(run):
@@ -116,6 +118,7 @@ def test_a_run_folder_holds_what_it_says(tmp_path):
         **config(keep=2).to_dict(),
         "classes": CLASSES,
         "preprocessing": SPEC,
+        "trained_on": SPEC,
     }
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 9))
@@ -152,7 +155,7 @@ def test_tensorboard_has_the_same_figures(tmp_path):
 
 
 def test_the_learning_rate_follows_the_milestones(tmp_path):
-    run_training(tmp_path, config(steps=10, milestones=(0.4, 0.6, 0.8)))
+    run_training(tmp_path, config(steps=10))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["lr"] for row in rows] == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2 + [0.00005] * 2)
     reference = TrainConfig()
@@ -162,12 +165,10 @@ def test_the_learning_rate_follows_the_milestones(tmp_path):
 
 
 def test_momentum_and_weight_decay_reach_every_parameter():
-    learner, optimiser = new_run(
-        config(momentum=0.8, weight_decay=0.01), classes=CLASSES, preprocessing=SPEC, device="cpu"
-    )
-    (group,) = optimiser.param_groups
+    state = new_run(config(optimizer="sgd:momentum=0.8", weight_decay=0.01), classes=CLASSES, preprocessing=SPEC)
+    (group,) = state.optimizer.param_groups
     assert (group["momentum"], group["weight_decay"]) == (0.8, 0.01)
-    assert len(group["params"]) == len(list(learner.parameters()))
+    assert len(group["params"]) == len(list(state.learner.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,9 @@ def test_momentum_and_weight_decay_reach_every_parameter():
     [
         ({"lr": 0.2}, "lr was 0.05 when this run started, now it is 0.2; choose another --out for a new run"),
         ({"batch_size": 2}, "batch_size was 3"),
-        ({"degrade": "exact"}, "degrade was fast"),
+        ({"degrade": "fast"}, "degrade was exact"),
+        ({"head": "arcface"}, "head was amsoftmax:scale=30.0,margin=0.35"),
+        ({"ema": 0.9}, "ema was 0.0"),
         ({"backbone": "spherenet10"}, "backbone was spherenet4"),
     ],
 )
@@ -206,12 +209,12 @@ def test_resuming_on_other_shards_is_refused(tmp_path):
     run_training(tmp_path, config(steps=3))
     path = checkpoints(tmp_path)[-1]
     content = read_checkpoint(path)
-    other, optimiser = new_run(config(), classes=CLASSES, preprocessing={**SPEC, "template": "arcface"}, device="cpu")
+    other = new_run(config(), classes=CLASSES, preprocessing={**SPEC, "template": "arcface"})
     with pytest.raises(TrainingError, match="its preprocessing differs from the shards' in template"):
-        restore(content, path, other, optimiser)
-    other, optimiser = new_run(config(), classes=CLASSES + 1, preprocessing=SPEC, device="cpu")
+        other.restore(content, path)
+    other = new_run(config(), classes=CLASSES + 1, preprocessing=SPEC)
     with pytest.raises(TrainingError, match="has 6 identities, the shards have 7"):
-        restore(content, path, other, optimiser)
+        other.restore(content, path)
 
 
 def test_find_resume(tmp_path):
@@ -233,13 +236,16 @@ def test_find_resume(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "resnet"}, "backbone 'resnet' is unknown; choose from spherenet4, spherenet10"),
         ({"steps": 0}, "steps is 0; expected a finite number above 0"),
         ({"lr": float("inf")}, r"lr is inf; expected a finite number above 0"),
-        ({"views": ()}, "views are \\(\\); expected sizes of at least 2 px"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; expected a finite number of at least 0"),
+        ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more, below 1"),
+        ({"freeze": 1}, "freeze is 1, but no weights are given to keep"),
+        ({"pretrained": "a.pt", "init": "data"}, "init is 'data', but the weights come from a.pt"),
+        ({"precision": "fp16"}, "precision is 'fp16'; choose from fp32, bf16"),
         ({"log_every": 0}, "log_every is 0"),
         ({"eval_every": 0}, "eval_every is 0; expected a finite number above 0"),
-        ({"init": "magic"}, "init 'magic' is unknown"),
+        ({"init": "magic"}, "init is 'magic'; choose from pytorch, data"),
         (
             {"init": "data", "backbone": "ir18"},
             "init data is for spherenets; ir18 has batch normalisation: choose pytorch",
@@ -269,9 +275,9 @@ def test_a_damaged_metrics_file_does_not_stop_a_run(tmp_path, damage):
 
 
 def test_a_bare_state_dict_is_not_resumed_from(tmp_path):
-    learner, optimiser = new_run(config(), classes=CLASSES, preprocessing=SPEC, device="cpu")
-    with pytest.raises(TrainingError, match="a bare state dict, without optimiser and loader state"):
-        restore(learner.backbone.state_dict(), tmp_path / "net.pth", learner, optimiser)
+    state = new_run(config(), classes=CLASSES, preprocessing=SPEC)
+    with pytest.raises(TrainingError, match="a bare state dict, without optimizer and loader state"):
+        state.restore(state.learner.backbone.state_dict(), tmp_path / "net.pth")
 
 
 def test_two_processes_do_not_train_into_one_run(tmp_path):
@@ -281,14 +287,14 @@ def test_two_processes_do_not_train_into_one_run(tmp_path):
 
 def test_ruined_weights_are_not_saved(tmp_path):
     settings = config(save_every=2)
-    learner, optimiser = new_run(settings, classes=CLASSES, preprocessing=SPEC, device="cpu")
+    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
 
     def ruin():
         with torch.no_grad():
-            learner.backbone[0].weight.fill_(float("nan"))
+            state.learner.backbone[0].weight.fill_(float("nan"))
 
     with pytest.raises(TrainingError, match="the loss of step 4 is nan"):
-        train(Stream(at_batch={3: ruin}), learner, optimiser, tmp_path)
+        train(Stream(at_batch={3: ruin}), state, tmp_path)
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
 
 
@@ -298,8 +304,7 @@ def test_training_learns(tmp_path):
             self.number = 0
             return super().__next__()
 
-    settings = config(steps=30, lr=0.01, init="data", milestones=())
-    learner, optimiser = new_run(settings, classes=CLASSES, preprocessing=SPEC, device="cpu")
-    train(Same(), learner, optimiser, tmp_path)
+    settings = config(steps=30, lr=0.01, init="data", schedule="constant")
+    train(Same(), new_run(settings, classes=CLASSES, preprocessing=SPEC), tmp_path)
     curve = losses(tmp_path)
     assert curve[30] < 0.5 * curve[1]

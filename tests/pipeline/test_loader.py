@@ -50,7 +50,7 @@ def test_a_batch_is_what_it_says(index):
     assert batch.images.is_contiguous()
     assert batch.labels.dtype == torch.int64
     assert len(set(batch.labels.tolist())) == BATCH
-    assert batch.views == (128, 8, 12, 16)
+    assert batch.sizes.tolist() == [[size] * BATCH for size in (128, 8, 12, 16)]
     assert (batch.state.epoch, batch.state.step) == (0, 1)
 
 
@@ -62,7 +62,7 @@ def test_pixels_are_the_stored_ones_flipped_and_degraded_as_pillow_does(index):
             draw = loader._sampler.draw(0, step)
             batch = next(loader)
             assert np.array_equal(index.labels[draw.classes], batch.labels.numpy())
-            for view, size in enumerate(batch.views):
+            for view, size in enumerate(batch.sizes[:, 0].tolist()):
                 for place in range(BATCH):
                     pixels = cv2.imdecode(
                         np.frombuffer(reader.image(int(draw.rows[view, place])), np.uint8), cv2.IMREAD_COLOR
@@ -92,9 +92,9 @@ def test_labels_are_those_of_the_index(index):
 
 
 def test_any_views(index):
-    batch = take(index, 1, views=(16, 128, 20))[0]
+    batch = take(index, 1, views=((16, 16), (128, 128), (20, 20)))[0]
     assert batch.images.shape[0] == 3
-    assert take(index, 1, views=(128,))[0].images.shape == (1, BATCH, 128, 128, 3)
+    assert take(index, 1, views=((128, 128),))[0].images.shape == (1, BATCH, 128, 128, 3)
 
 
 def test_seeds_differ_and_repeat(index):
