@@ -102,9 +102,10 @@ FROZEN = {
     "export huggingface": "--checkpoint --out",
     "export onnx": "--checkpoint --out --preprocess",
     "inspect": "--out",
-    "train": "--allow-missing --backbone --batch-size --best --degrade --device --eval --eval-every --eval-root --init --keep"
-    " --loader-threads --log-every --lr --out --resume"
-    " --save-every --seed --shards --steps",
+    "train": "--allow-missing --backbone --batch-size --best --compile --config --degrade --device --ema --eval --eval-every"
+    " --eval-root --freeze --from --head --init --keep --loader-threads --log-every --losses --lr --optimizer --out --precision"
+    " --print-config --recipe --resume --save-every --schedule --seed --shard-head --shards --steps --triplets --views"
+    " --weight-decay",
     "verify": "--full",
 }
 

@@ -226,8 +226,8 @@ def assert_uniform(values, bound):
     ("name", "options", "message"),
     [
         ("cosface", {}, "head 'cosface' is unknown; choose from softmax, asoftmax, amsoftmax, arcface, adaface"),
-        ("arcface", {"h": 1.0}, "head arcface has no option 'h'; it has scale, margin: leave h out"),
-        ("softmax", {"scale": 1.0}, "head softmax has no option 'scale'; it has no options: leave scale out"),
+        ("arcface", {"h": 1.0}, "head arcface has no option 'h'; it has scale, margin, sample, seed: leave h out"),
+        ("softmax", {"scale": 1.0}, "head softmax has no option 'scale'; it has sample, seed: leave scale out"),
         ("arcface", {"scale": 0}, "head arcface: scale is 0, expected a finite number above 0; its default is 64.0"),
         ("arcface", {"scale": float("inf")}, "scale is inf, expected a finite number above 0"),
         ("arcface", {"scale": float("nan")}, "scale is nan, expected a finite number above 0"),

@@ -125,7 +125,7 @@ def test_a_run_folder_holds_what_it_says(tmp_path):
     assert set(rows[0]) == {
         "step",
         "loss",
-        "triplet",
+        "hardest-triplet",
         "ce@128",
         "ce@8",
         "ce@12",
@@ -136,7 +136,7 @@ def test_a_run_folder_holds_what_it_says(tmp_path):
     }
     for row in rows:
         assert row["loss"] == pytest.approx(
-            sum(row[f"ce@{size}"] for size in (128, 8, 12, 16)) / 4 + row["triplet"], rel=1e-5
+            sum(row[f"ce@{size}"] for size in (128, 8, 12, 16)) / 4 + row["hardest-triplet"], rel=1e-5
         )
         assert row["images_per_s"] > 0
         assert 0 <= row["loader_wait"] <= 1
