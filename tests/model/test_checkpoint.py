@@ -164,7 +164,7 @@ class Hostile:
             "spherenet4 cannot take images of 100 px; choose a multiple of 16, such as 112 or 128",
         ),
         (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
-        (lambda path: ours(path, backbone="../../x\n"), r"backbone '../../x\n' is unknown"),
+        (lambda path: ours(path, backbone="../../x\n"), r"backbone '../../x' is unknown"),
         (lambda path: ours(path, preprocessing={**SPEC, "size": 10**6}), "states size 1000000, expected pixels"),
         (lambda path: ours(path, preprocessing={**SPEC, "size": 1024}), "its weights do not fit spherenet4"),
         (
