@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
     """``lfw,qmul`` as a list of known names, each once."""
     names = list(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
+    if value is not None and not names:
+        raise click.BadParameter(f"{value!r} names no benchmark; choose from {', '.join(BENCHMARKS)}")
     for name in names:
         if name not in BENCHMARKS:
             raise click.BadParameter(f"{name!r} is not a benchmark; choose from {', '.join(BENCHMARKS)}")
@@ -82,6 +84,7 @@ def train(
     if print_config:
         click.echo(as_toml(compose(recipe, config_file, {**options, "best": best})), nl=False)
         return
+    check_evaluation(evaluated, best)
     protocols = [read_benchmark(name, eval_root) for name in evaluated]
     best = best or next((f"{one.name}/{one.main}" for one in protocols), None)
     config = compose(recipe, config_file, {**options, "best": best})
@@ -95,6 +98,24 @@ def train(
             sys.exit(130)
         if ranks.first:
             click.echo(f"trained {done} steps: {run}", err=True)
+
+
+def check_evaluation(evaluated: list[str], best: str | None) -> None:
+    """Raises: UsageError: options about an evaluation that is not asked for, or a best by what is not evaluated."""
+    source = click.get_current_context().get_parameter_source
+    given = click.core.ParameterSource.COMMANDLINE
+    for name, flag in {
+        "eval_every": "--eval-every",
+        "eval_root": "--eval-root",
+        "allow_missing": "--allow-missing",
+    }.items():
+        if not evaluated and source(name) == given:
+            raise click.UsageError(f"{flag} is about evaluation; name benchmarks with --eval, or leave it out")
+    if best is not None and best.partition("/")[0] not in evaluated:
+        names = ", ".join(evaluated) or "nothing"
+        raise click.UsageError(
+            f"--best {best}: --eval names {names}; expected one of its figures, such as lfw/accuracy@8"
+        )
 
 
 def backbone_of(checkpoint: Path) -> str:
@@ -152,7 +173,8 @@ def run_training(
         resume=content["loader_state"] if content else None,
     )
     with loader as batches:
-        return train_on(batches, state, run, start=start, evaluate=evaluate)
+        shown = [f"{one.name}/{one.main}" for one in protocols]
+        return train_on(batches, state, run, start=start, evaluate=evaluate, shown=shown)
 
 
 def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:

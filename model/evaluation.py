@@ -8,7 +8,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -38,9 +38,22 @@ class Evaluations:
     """
 
     def __init__(
-        self, run: Path, state: TrainState, evaluate: Evaluate | None, log: RunLog, *, stopped: Callable[[], bool]
+        self,
+        run: Path,
+        state: TrainState,
+        evaluate: Evaluate | None,
+        log: RunLog,
+        *,
+        stopped: Callable[[], bool],
+        shown: Collection[str] = (),
     ) -> None:
+        """
+        Args:
+            stopped: whether a stop is asked for.
+            shown: figures in the line on stderr, all if none is named; the best one always is.
+        """
         self._run, self._state, self._evaluate, self._log, self._stopped = run, state, evaluate, log, stopped
+        self._shown = shown
         self._config = state.learner.config
         self._best = -math.inf
 
@@ -90,16 +103,27 @@ class Evaluations:
                     f"eval at step {step}: not done; going on with the run does it first", file=sys.stderr, flush=True
                 )
                 return
-            parts = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            print(f"eval at step {step}: {parts}  ({time.monotonic() - began:.1f} s)", file=sys.stderr, flush=True)
-            if self._config.best is not None:
-                self._keep_if_best(step, self._config.best, figures)
+            except Exception:
+                if step:
+                    print(
+                        f"stopped at step {step}, which is saved, for its evaluation; the same command goes on with it",
+                        file=sys.stderr,
+                    )
+                raise
+            kept = self._config.best is not None and self._keep_if_best(step, self._config.best, figures)
+            print(self._line(step, figures, kept, time.monotonic() - began), file=sys.stderr, flush=True)
             finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
             with open(self._run / EVALUATIONS, "a") as stream:
                 stream.write(json.dumps({"step": step, **finite}) + "\n")
             self._log.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
 
-    def _keep_if_best(self, step: int, metric: str, figures: dict[str, float]) -> None:
+    def _line(self, step: int, figures: dict[str, float], best: bool, seconds: float) -> str:
+        names = [name for name in figures if not self._shown or name in self._shown or name == self._config.best]
+        parts = "  ".join(f"{name} {figures[name]:.4f}" for name in names)
+        return f"eval at step {step}: {parts}{'  best so far' * best}  ({seconds:.1f} s)"
+
+    def _keep_if_best(self, step: int, metric: str, figures: dict[str, float]) -> bool:
+        """Whether it is."""
         if metric not in figures:
             raise TrainingError(
                 f"best is {metric!r}, which is not evaluated; there is {', '.join(figures) or 'nothing'}"
@@ -108,12 +132,13 @@ class Evaluations:
         if step == 0 or not (
             math.isfinite(value) and value > self._best
         ):  # the first of equals stays, also when it is done again
-            return
+            return False
         with whole_file(self._run / BEST) as temporary:
             shutil.copyfile(checkpoint_path(self._run, step), temporary)
         with whole_file(self._run / BEST_FACTS) as temporary:
             temporary.write_text(json.dumps({"metric": metric, "value": value, "step": step}) + "\n")
         self._best = value
+        return True
 
 
 def best_value(run: Path, metric: str) -> float:

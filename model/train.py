@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,14 +54,22 @@ def find_resume(run: Path, resume: str) -> Path | None:
 
 
 def train(
-    batches: Iterable[TrainBatch], state: TrainState, run: Path, *, start: int = 0, evaluate: Evaluate | None = None
+    batches: Iterable[TrainBatch],
+    state: TrainState,
+    run: Path,
+    *,
+    start: int = 0,
+    evaluate: Evaluate | None = None,
+    shown: Collection[str] = (),
 ) -> int:
     """Updates ``state`` until ``config.steps``, saving checkpoints into ``run``.
 
     SIGINT and SIGTERM, to any rank, end it after the current step, with a checkpoint; an evaluation is given up for them.
 
     Args:
-        evaluate: scores the backbone every ``config.eval_every`` steps and after the last; changes nothing in the training.
+        evaluate: scores the backbone before the first step, every ``config.eval_every`` steps and after the last;
+            changes nothing in the training.
+        shown: its figures that are printed; all if none is named.
 
     Returns:
         the number of updates done in all; fewer than ``config.steps`` if it was stopped.
@@ -76,7 +84,7 @@ def train(
     learner.train()
     own_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
     with _folder(run, state), own_log as log, StopSignals() as stop:
-        evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.asked)
+        evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.asked, shown=shown)
         evaluations.begin(start)
         parallel, stream = ranks.parallel(learner, learner.own), iter(batches)
         while step < config.steps and not ranks.any(stop.asked):
