@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test heavy lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ demo: install  ## paint faces, build shards, train, score, report: under 5 minut
 
 test: install lint  ## linter, formatter, types and all tests: under 5 minutes on 2 cores
 	$(BIN)/python -m pytest
+
+heavy: install  ## the tests that the default run leaves out: several processes, compiled networks; some minutes
+	$(BIN)/python -m pytest -m heavy
 
 lint: install
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ class Choice:
 
 
 def parse_choice(text: str) -> Choice:
-    """Reads ``name`` or ``name:option=value,option=value``; a list is written ``0.4/0.6/0.8``.
+    """Reads ``name`` or ``name:option=value,option=value``; a list is written ``0.4/0.6/0.8``, one of one ``0.4/``.
 
     Raises:
         ChoiceError: an option without a value, given twice, or nothing at all.
@@ -57,4 +57,6 @@ def _value(text: str) -> Any:
 def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "/".join(map(_written, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return "/".join(map(_written, value)) + "/" * (len(value) == 1)
+    return str(value)
