@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.degrade import degrade
 from pipeline.loader import Loader
-from pipeline.sampler import SamplerError
+from pipeline.sampler import SamplerError, draws
 from shards.files import ShardError
 from shards.index import ShardIndex, ShardReader
 
@@ -95,6 +96,32 @@ def test_any_views(index):
     batch = take(index, 1, views=((16, 16), (128, 128), (20, 20)))[0]
     assert batch.images.shape[0] == 3
     assert take(index, 1, views=((128, 128),))[0].images.shape == (1, BATCH, 128, 128, 3)
+
+
+def test_ranges_draw_a_size_for_each_image(index):
+    """Sizes are part of the stream: the same on any number of ranks; a size from 128 px on leaves a crop as it is."""
+    views = ((8, 32), (100, 200), (128, 128))
+    (batch,) = take(index, 1, views=views)
+    plain = take(index, 1, views=((128, 128),) * 3)[0].images
+    low, high, whole = batch.sizes
+    assert len(set(low.tolist())) > 1
+    assert ((low >= 8) & (low <= 32)).all()
+    assert ((high >= 100) & (high <= 128)).all()
+    assert (whole == 128).all()
+    for view, sizes in enumerate(batch.sizes):
+        for place, size in enumerate(sizes.tolist()):
+            expected = degrade(plain[view, place], size, "fast")
+            assert torch.equal(batch.images[view, place], expected)
+    ranks = [take(index, 1, views=views, rank=rank, world_size=2)[0] for rank in range(2)]
+    assert np.array_equal(np.concatenate([one.sizes for one in ranks], 1), batch.sizes)
+
+
+def test_a_range_is_drawn_evenly():
+    chances = draws(0, 0, slice(0, 20_000), 1)[2]
+    sizes = 8 + (chances * np.uint64(25) >> np.uint64(31))
+    counts = np.bincount(sizes.ravel().astype(int))[8:]
+    assert len(counts) == 25
+    assert abs(counts / 800 - 1).max() < 0.15
 
 
 def test_seeds_differ_and_repeat(index):
