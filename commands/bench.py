@@ -12,6 +12,7 @@ from benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from commands.group import CommandError
 from commands.network import open_engine
 from commands.options import allow_missing_option, engine_options, folder
+from commands.speed import speed
 
 
 @click.group()
@@ -113,6 +114,9 @@ def score(
     if results and report:
         click.echo(f"report: {write_report(results, report)}")
     return failed
+
+
+bench.add_command(speed)
 
 
 @bench.command("compare", short_help="Two or more results side by side.")

@@ -1,0 +1,102 @@
+"""train and its relatives as a user meets them: settings, lists, fine-tuning, timing the step."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from model.backbones import BACKBONES, build_backbone
+from model.heads import HEADS
+from model.optimizers import OPTIMIZERS
+from model.schedule import SCHEDULES
+from model.terms import TERMS
+from tests.conftest import error_of
+
+SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 1]
+
+
+def test_settings_are_printed_as_a_file_that_is_read_back(run, tmp_path):
+    printed = run("train", "--recipe", "quick", "--print-config", "--lr", 0.5)
+    assert printed.returncode == 0
+    assert 'backbone = "spherenet4"\n' in printed.stdout
+    assert "lr = 0.5\n" in printed.stdout
+    (tmp_path / "mine.toml").write_text(printed.stdout)
+    again = run("train", "--config", tmp_path / "mine.toml", "--print-config")
+    assert again.stdout == printed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("--backbone", BACKBONES),
+        ("--head", HEADS),
+        ("--losses", TERMS),
+        ("--optimizer", OPTIMIZERS),
+        ("--schedule", SCHEDULES),
+    ],
+)
+def test_help_lists_what_there_is(run, option, known):
+    listed = run("train", option, "help")
+    assert listed.returncode == 0
+    for name in known:
+        assert re.search(rf"^{re.escape(name)}\b", listed.stdout, re.M), name
+    if option == "--backbone":
+        assert re.search(r"^spherenet20 +spherenet +28\.44 +2\.67 ", listed.stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--recipe", "slow"], 1, "Error: recipe 'slow' is unknown; choose from seed, quick, modern"),
+        (["--head", "arcface:m=1"], 1, "Error: head arcface has no option 'm'; it has scale, margin, sample, seed"),
+        (["--views", "8-4"], 1, "Error: views '8-4': '8-4' is not a size of at least 2 px, or a rising range of them"),
+        (["--config", "none.toml"], 1, "Error: none.toml: No such file or directory; expected a TOML file"),
+        (["--freeze", 1], 1, "Error: freeze is 1, but no weights are given to keep"),
+        (["--from", "none.pt"], 1, "Error: none.pt: not found; expected a checkpoint file"),
+        (["--eval-every", 5], 2, "Error: --eval-every is about evaluation; name benchmarks with --eval"),
+        (["--best", "lfw/auc@8"], 2, "Error: --best lfw/auc@8: --eval names nothing; expected one of its figures"),
+        (["--eval", ","], 2, "Error: Invalid value for '--eval': ',' names no benchmark; choose from lfw"),
+    ],
+)
+def test_settings_that_are_not_right_are_one_line(run, words, code, says):
+    assert error_of(run("train", *words), code=code).startswith(says)
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_unaligned_faces_keeps_the_network_s_own_preprocessing(run, tmp_path):
+    run("demo-data", "--identities", 8, "--images", 3)
+    run("build-shards")
+    assert run("build-shards", "--source", "qmul").returncode == 0
+    assert run("train", *SMALL, "--out", tmp_path / "first").returncode == 0
+    first = tmp_path / "first" / "checkpoints" / "0000001.pt"
+    words = ["train", "--shards", tmp_path / "shards-qmul", "--from", first, "--freeze", 2, "--out", tmp_path / "tuned"]
+    words += ["--batch-size", 2, "--views", "128,8-32", "--head", "arcface", "--losses", "cross-entropy"]
+    tuned = run(*words, "--steps", 2, "--eval", "qmul,lfw")
+    assert tuned.returncode == 0, tuned.stderr
+    config = json.loads((tmp_path / "tuned" / "config.json").read_text())
+    assert (config["preprocessing"]["template"], config["trained_on"]["template"]) == ("seed", "none")
+    assert (config["backbone"], config["freeze"]) == ("spherenet4", 2)
+    assert run("bench", "lfw", "--checkpoint", tmp_path / "tuned" / "best.pt").returncode == 0
+    first.unlink()  # a run that goes on does not need it
+    assert f"trained 3 steps: {tmp_path}/tuned" in run(*words, "--backbone", "spherenet4", "--steps", 3).stderr
+    torch.save(build_backbone("spherenet10").state_dict(), tmp_path / "net.pth")
+    bare = run("train", "--from", tmp_path / "net.pth", "--batch-size", 4, "--steps", 1, "--out", tmp_path / "bare")
+    assert bare.returncode == 0, bare.stderr
+    assert json.loads((tmp_path / "bare" / "config.json").read_text())["backbone"] == "spherenet10"
+
+
+@pytest.mark.slow
+def test_the_step_is_timed_against_a_plain_one(run, tmp_path):
+    words = ["--backbone", "spherenet4", "--batch-size", 2, "--rounds", 2, "--json", tmp_path / "step.json"]
+    timed = run("bench", "speed", "step", *words)
+    assert timed.returncode == 0, timed.stderr
+    assert re.search(r"^ours, fp32 +[\d.,]+ +[\d,]+ +\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]$", timed.stdout, re.M)
+    assert set(json.loads((tmp_path / "step.json").read_text())["seconds"]) == {
+        "plain, fp32",
+        "ours, fp32",
+        "ours, bf16",
+    }
