@@ -32,5 +32,5 @@ def require(
     """Raises: ValueError: the array is of another kind (``dtype.kind``) or shape, or a value is outside ``low..high``."""
     if array.dtype.kind not in kinds or array.shape != shape:
         raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, expected shape {shape} of kind {kinds}")
-    if array.size and not (low <= array.min() and array.max() <= high):
+    if array.size and not (low <= float(array.min()) and float(array.max()) <= high):
         raise ValueError(f"{name}: a value is not a number, or outside {low:g} to {high:g}")

@@ -21,7 +21,7 @@ _LONGEST_PATH = 70  # characters of it in a heading
 
 def draw(result: Result) -> Iterator[Picture]:
     """The pictures of one benchmark, in the order in which a report shows them."""
-    title = _heading(result)
+    title = picture_title(result)
     published = PUBLISHED[result.benchmark]
     yield from _curves(result, title, published)
     ranks = {
@@ -37,7 +37,8 @@ def draw(result: Result) -> Iterator[Picture]:
     yield from _hard_pairs(result)
 
 
-def _heading(result: Result) -> str:
+def picture_title(result: Result) -> str:
+    """The benchmark, and below it the data: the path, its end if it is long, and the first doubt about them."""
     path = result.data if len(result.data) <= _LONGEST_PATH else f"...{result.data[-_LONGEST_PATH:]}"
     return f"{result.title}\n{path}{f' ({result.doubts[0]})' if result.doubts else ''}"
 

@@ -58,6 +58,7 @@ def roc(
     if prefix.startswith("tar"):
         axes.plot(grid, grid, ":", color="grey", label="chance")
     axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.005), xlabel=names[0], ylabel=names[1])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     _finish(axes)
     return _png(figure)
 

@@ -66,7 +66,7 @@ def _summary(results: list[Result]) -> Section:
     header = ["benchmark", "figure", "score", "95 % interval"]
     return Section(
         title="Summary",
-        warnings=[f"Not comparable with published figures: {'; '.join(who)} ({why})." for why, who in doubts.items()],
+        warnings=[f"Not comparable with published figures ({why}): {', '.join(who)}." for why, who in doubts.items()],
         text=[f"Network: {network(results[0].checkpoint)}."],
         grids=[Grid(caption="one figure a benchmark, %", header=header, rows=rows)],
     )

@@ -111,7 +111,7 @@ def warnings(result: Result) -> list[str]:
         fewest = min(int((~s.genuine).sum()) for s in result.settings.values() if isinstance(s, CurveSamples))
         shown = ", ".join(heading(result.benchmark, name) for name in names)
         found.append(
-            f"Not shown: {shown}; {fewest:,} impostors resolve no false rate below {100 / fewest:.2g} %, one of them."
+            f"Not shown: {shown}; with {fewest:,} impostors no false rate below {100 / fewest:.2g} %, one of them, can be told."
         )
     return found
 

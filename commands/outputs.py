@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,12 @@ class OutputPath(click.ParamType):
             self.fail(f"{path} is {kind}; expected {wanted}", param, ctx)
         places = [path, *path.absolute().parents] if self._folder else path.absolute().parents
         place = next(place for place in places if place.exists())
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            reason = "cannot be written to" if place.is_dir() else "is not a folder"
-            self.fail(f"{path}: {place} {reason}; choose another place", param, ctx)
+        if not place.is_dir():
+            self.fail(f"{path}: {place} is not a folder; choose another place", param, ctx)
+        try:
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            self.fail(f"{path}: {place} cannot be written to ({error.strerror}); choose another place", param, ctx)
         return path
 
 
