@@ -74,7 +74,7 @@ class Protocol:
         if is_generated(self.root):
             return ["generated faces"]
         differing = [
-            f"{name.replace('_', ' ')}: {self.counts[name]:,}, published {count:,}"
+            f"{name.replace('_', ' ')} {self.counts[name]:,}, published {count:,}"
             for name, count in self.published.items()
             if self.counts[name] != count
         ]

@@ -53,7 +53,7 @@ def _summary(results: list[Result]) -> Section:
     doubts: dict[str, list[str]] = {}
     for result in results:
         if result.doubts:
-            doubts.setdefault(", ".join(result.doubts), []).append(result.title)
+            doubts.setdefault("; ".join(result.doubts), []).append(result.title)
     rows = [
         [
             result.title + (" (partial)" if result.missing else ""),

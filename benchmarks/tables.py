@@ -106,7 +106,7 @@ def warnings(result: Result) -> list[str]:
             f" {result.counts['left_out']:,} pairs or probes were left out."
         )
     if result.doubts:
-        found.append(f"Not comparable with the published rows: {', '.join(result.doubts)}.")
+        found.append(f"Not comparable with the published rows: {'; '.join(result.doubts)}.")
     if names := unresolved(result):
         fewest = min(int((~s.genuine).sum()) for s in result.settings.values() if isinstance(s, CurveSamples))
         shown = ", ".join(heading(result.benchmark, name) for name in names)
@@ -123,7 +123,7 @@ def facts(result: Result) -> list[str]:
     counts.pop("left_out")
     phrases = {**_COUNTED, **(_BY_DISTANCE if result.benchmark == "scface" else {})}
     sizes = [phrases.get(name, f"{{}} {name.replace('_', ' ')}").format(count) for name, count in counts.items()]
-    doubts = f" ({', '.join(result.doubts)})" if result.doubts else ""
+    doubts = f" ({'; '.join(result.doubts)})" if result.doubts else ""
     return [f"{', '.join(sizes)}; {cost}; data: {result.data}{doubts}", *_deviations(result)]
 
 

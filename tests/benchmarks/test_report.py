@@ -154,12 +154,12 @@ def test_data_that_is_neither_generated_nor_the_published_set_is_told(demo):
     root = demo("LFW")
     (root / "generated.json").unlink()
     result = score("lfw", root)
-    assert (result.data, result.doubts) == (str(root), [f"pairs: {result.counts['pairs']}, published 6,000"])
+    assert (result.data, result.doubts) == (str(root), [f"pairs {result.counts['pairs']}, published 6,000"])
     scface = demo("SCface")
     (scface / "generated.json").unlink()
     gallery, probes, mugshots = score("scface", scface).doubts
-    assert re.fullmatch(r"gallery: \d+, published 130", gallery)
-    assert re.fullmatch(r"probes: \d+, published 650", probes)
+    assert re.fullmatch(r"gallery \d+, published 130", gallery)
+    assert re.fullmatch(r"probes \d+, published 650", probes)
     assert re.fullmatch(r"mugshots of \d+x\d+ px", mugshots)
 
 
