@@ -14,7 +14,7 @@ nav a { margin-right: 1rem; }
 .table { overflow-x: auto; } table { border-collapse: collapse; margin: .6rem 0 1.4rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tbody tr:first-child { background: var(--soft); font-weight: 600; }
+th:first-child, td:first-child { text-align: left; } tr.ours { background: var(--soft); font-weight: 600; }
 tr.published { font-style: italic; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; } figcaption { font-size: .9rem; }
 p.warning { border-left: .3rem solid #c60; padding: .3rem .8rem; background: var(--soft); }
@@ -23,11 +23,16 @@ p.warning { border-left: .3rem solid #c60; padding: .3rem .8rem; background: var
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table of text. rows: the first cell of each names it. published: how many of the last rows are others' figures."""
+    """A table of text.
+
+    rows: the first cell of each names it.  ours: how many of the first rows stand out as this network's.
+    published: how many of the last rows are others' figures.
+    """
 
     caption: str
     header: list[str]
     rows: list[list[str]]
+    ours: int = 0
     published: int = 0
 
 
@@ -117,7 +122,8 @@ def _table(grid: Grid) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in grid.header)
     rows = []
     for number, row in enumerate(grid.rows):
-        kind = ' class="published"' if number >= len(grid.rows) - grid.published else ""
+        kind = ' class="ours"' if number < grid.ours else ""
+        kind = ' class="published"' if number >= len(grid.rows) - grid.published else kind
         rows.append(f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
     return (
         f'<div class="table"><table><caption>{html.escape(grid.caption)}</caption>'

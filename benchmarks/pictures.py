@@ -17,7 +17,7 @@ from benchmarks.samples import CurveSamples, RankSamples
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 _DPI = 130
 _MARKERS = "sD^vPX"
@@ -29,15 +29,15 @@ PairTiles = Sequence[tuple[np.ndarray, np.ndarray, float]]
 
 
 def _figure(title: str) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(layout="constrained", figsize=(7.2, 5))
-    figure.suptitle(title, fontsize=11)
+    figure, axes = plt.subplots(layout="constrained", figsize=(7.2, 5.6))
+    figure.suptitle(title, fontsize=11, parse_math=False)  # a path may hold dollar signs
     return figure, axes
 
 
 def roc(
     title: str, curves: Mapping[str, CurveSamples], points: Sequence[Published], names: tuple[str, str], prefix: str
 ) -> bytes:
-    """True over false rate, the latter logarithmic, with 95 % bands and published operating points.
+    """True over false rate, the latter logarithmic, with published operating points and 95 % bands as ``_banded``.
 
     Args:
         curves: label -> samples.
@@ -47,8 +47,9 @@ def roc(
     figure, axes = _figure(title)
     lowest = min(samples.grid()[0] for samples in curves.values())
     for index, (label, samples) in enumerate(curves.items()):
-        grid, band = samples.grid(), samples.band()
-        axes.fill_between(grid, *band, alpha=_BAND, color=f"C{index}", linewidth=0)
+        grid = samples.grid()
+        if index in _banded(curves):
+            axes.fill_between(grid, *samples.band(), alpha=_BAND, color=f"C{index}", linewidth=0)
         axes.plot(grid, samples.roc.tar_at(grid), color=f"C{index}", label=label)
     for row, marker in zip(points, _MARKERS, strict=False):
         rates = {float(name.partition("=")[2]): value for name, value in row.figures.items() if name.startswith(prefix)}
@@ -57,28 +58,34 @@ def roc(
     if prefix.startswith("tar"):
         axes.plot(grid, grid, ":", color="grey", label="chance")
     axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.005), xlabel=names[0], ylabel=names[1])
-    _finish(axes, "upper left")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+    _finish(axes)
     return _png(figure)
 
 
 def det(title: str, curves: Mapping[str, CurveSamples]) -> bytes:
-    """False reject over false accept rate, both on normal-deviate scales, with 95 % bands. Source: Martin et al., 1997."""
+    """False reject over false accept rate, both on normal-deviate scales, with 95 % bands as ``_banded``. Source: Martin et al., 1997."""
     figure, axes = _figure(title)
     for index, (label, samples) in enumerate(curves.items()):
         grid = samples.grid()
-        low, high = (_probit(1 - bound) for bound in samples.band())
-        axes.fill_between(_probit(grid), high, low, alpha=_BAND, color=f"C{index}", linewidth=0)
+        if index in _banded(curves):
+            low, high = (_probit(1 - bound) for bound in samples.band())
+            axes.fill_between(_probit(grid), high, low, alpha=_BAND, color=f"C{index}", linewidth=0)
         axes.plot(_probit(grid), _probit(1 - samples.roc.tar_at(grid)), color=f"C{index}", label=label)
     ends = (_probit(_DET_LOW), _probit(_DET_HIGH))
     axes.plot(ends, [-end for end in ends], ":", color="grey", label="chance")
     axes.set(xlim=ends, ylim=ends, xlabel="false accept rate (FAR)", ylabel="false reject rate (1 - TAR)")
+    _finish(axes)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(_probit(np.array(_DET_TICKS)).tolist()))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * scipy.stats.norm.cdf(value):.3g} %"))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", fontsize=8)
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _percent(scipy.stats.norm.cdf(value))))
     return _png(figure)
+
+
+def _banded(curves: Mapping[str, CurveSamples]) -> set[int]:
+    """Which of several curves have a band: the first and the last, as the bands of all would hide each other."""
+    return {0, len(curves) - 1}
 
 
 def _probit(share: np.ndarray | float) -> np.ndarray:
@@ -100,7 +107,7 @@ def cmc(title: str, curves: Mapping[str, RankSamples], points: Sequence[Publishe
             axes.plot(known.keys(), known.values(), marker, mfc="none", color="black", label=f"published: {row.system}")
     axes.set(xlim=(0.7, most + 0.3), ylim=(0, 1.005), xlabel="rank", ylabel="identified within that rank")
     axes.xaxis.set_major_locator(FixedLocator([1, *range(5, most + 1, 5)]))
-    _finish(axes, "best")
+    _finish(axes)
     return _png(figure)
 
 
@@ -136,21 +143,26 @@ def against(
         )
     axes.set(xlabel=names[0], ylabel=names[1], ylim=(None, 1.01))
     axes.set_xticks(range(len(ticks)), ticks)
-    _finish(axes, "best")
+    _finish(axes)
     return _png(figure)
 
 
-def _finish(axes: Any, legend: str) -> None:
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+def _finish(axes: Any) -> None:
+    """Percent up the side, a grid, and the legend below, where it hides nothing."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc=legend, fontsize=8)
+    axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
 
 
 def hard_pairs(title: str, kinds: Mapping[str, PairTiles]) -> bytes:
     """Rows of pairs, one image above the other, as the network sees them, with their cosine. kinds: heading -> pairs."""
     columns = max(len(pairs) for pairs in kinds.values())
     figure = plt.figure(layout="constrained", figsize=(max(1.15 * columns, 4), 2.75 * len(kinds) + 0.3))
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     for part, (heading, pairs) in zip(figure.subfigures(len(kinds), squeeze=False)[:, 0], kinds.items(), strict=True):
         part.suptitle(heading, fontsize=9)
         for axes, pair in zip(part.subplots(2, columns, squeeze=False).T, pairs, strict=False):

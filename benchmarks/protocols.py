@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmarks.errors import ProtocolError
 from benchmarks.layout import is_generated
 from benchmarks.metrics import Ranking, rank_gallery
 from benchmarks.prepare import Request
+from benchmarks.questions import question_digest, request_digests
 from benchmarks.samples import MISSED, OpenSetSamples, PairSamples, RankSamples, Samples
 
 HARDEST = 8  # pairs shown of a kind
@@ -62,17 +64,26 @@ class Protocol:
     doubt: str = ""
 
     @property
-    def data_label(self) -> str:
-        """``data/LFW (generated faces)``: so that nobody takes scores on other faces for scores on the published ones."""
+    def data(self) -> str:
+        """Path of the data set's folder."""
+        return str(self.root)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why figures on these data are not comparable with those published; empty if they are."""
         if is_generated(self.root):
-            return f"{self.root} (generated faces)"
+            return ["generated faces"]
         differing = [
-            f"{self.counts[name]:,} {name.replace('_', ' ')} of {count:,}"
+            f"{name.replace('_', ' ')} {self.counts[name]:,}, published {count:,}"
             for name, count in self.published.items()
             if self.counts[name] != count
         ]
-        doubts = differing + [self.doubt] * bool(self.doubt)
-        return f"{self.root} (not the published set: {', '.join(doubts)})" if doubts else str(self.root)
+        return differing + [self.doubt] * bool(self.doubt)
+
+    @functools.cached_property
+    def asked(self) -> np.ndarray:
+        """(N, 16) uint8 digests of ``requests``."""
+        return request_digests(self.requests)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -129,6 +140,9 @@ class PairProtocol(Protocol):
         genuine = self.genuine[kept]
         return Scored(
             samples=PairSamples(
+                questions=question_digest(
+                    [self.asked[first], self.asked[second]], [self.identities[kept], genuine, self.folds[kept]]
+                ),
                 identities=self.identities[kept].astype(np.int32),
                 scores=scores,
                 genuine=genuine,
@@ -185,6 +199,7 @@ class ClosedSetProtocol(Protocol):
         every = np.ones(len(probes), bool)
         return Scored(
             samples=RankSamples(
+                questions=question_digest([self.asked[probes], self.asked[gallery]], [ids, gallery_ids]),
                 identities=_codes(ids),
                 ranks=found.rank.astype(np.int32),
                 reported=np.array(self.reported, np.int32),
@@ -236,6 +251,7 @@ class OpenSetProtocol(Protocol):
         return {
             "{}": Scored(
                 samples=OpenSetSamples(
+                    questions=question_digest([self.asked[probes], self.asked[gallery]], [probe_ids, gallery_ids]),
                     identities=_codes(self.people[kept]),
                     scores=self._scores(found, genuine),
                     genuine=genuine,

@@ -210,7 +210,8 @@ def run(
     return Result(
         benchmark=protocol.name,
         title=protocol.title,
-        data=protocol.data_label,
+        data=protocol.data,
+        doubts=protocol.doubts,
         main=protocol.main,
         metrics=_flat(named),
         intervals=_flat({setting: one.samples.intervals() for setting, one in scored.items()}) if intervals else {},

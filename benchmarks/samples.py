@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.errors import ProtocolError
+from benchmarks.arrays import packed, require, unpacked
 from benchmarks.intervals import Interval, bootstrap, deviation_interval, wilson
 from benchmarks.metrics import Roc, RocSamples, fold_decisions
+from benchmarks.questions import DIGEST_BYTES
 
 MISSED = -2.0  # below every cosine: the score of a probe whose identity is not among the first ranks
 CURVE_POINTS = 100
 _FAR_LOW = 1e-6
+_MOST_PEOPLE = 1 << 24
+_MOST_FOLDS = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,11 +25,20 @@ class Samples:
     """(N,) scored samples.
 
     Attributes:
+        questions: (16,) uint8 digest of what was asked: images, how they were prepared, their roles.
         identities: (N, 2) int32 codes of the people of each sample; equal where it has one.
+
+    Raises:
+        ValueError: an array has another type, shape or range than stated.
     """
 
     kind: ClassVar[str]
+    questions: np.ndarray
     identities: np.ndarray
+
+    def __post_init__(self) -> None:
+        require("questions", self.questions, "u", (DIGEST_BYTES,))
+        require("identities", self.identities, "i", (max(len(self.identities), 1), 2), 0, _MOST_PEOPLE)
 
     def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
         """Figures by name; (N,) weights count a sample several times. Empty if such a draw cannot be judged."""
@@ -36,6 +47,10 @@ class Samples:
     def proportions(self) -> dict[str, tuple[float, int]]:
         """Figures that are proportions: successes and trials."""
         return {}
+
+    def unresolved(self) -> list[str]:
+        """Figures that these samples are too few for."""
+        return []
 
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals: Wilson's of proportions, bootstrap over identities of the rest."""
@@ -46,19 +61,45 @@ class Samples:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: arrays as base64 of little-endian bytes."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"kind": self.kind, **{name: _packed(value) for name, value in fields.items()}}
+        return {"kind": self.kind, **{name: packed(value) for name, value in fields.items()}}
 
     def same_questions(self, other: Samples) -> bool:
         """True if both were asked the same: the condition for a paired comparison."""
-        return type(self) is type(other) and np.array_equal(self.identities, other.identities)
+        return (
+            type(self) is type(other)
+            and np.array_equal(self.questions, other.questions)
+            and np.array_equal(self.identities, other.identities)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurveSamples(Samples):
-    """Samples with a curve of accepted genuine over accepted impostor ones. scores: (N,).  genuine: (N,) bool."""
+    """Samples with a curve of accepted genuine over accepted impostor ones.
+
+    scores: (N,).  genuine: (N,) bool, some of each.  rates: (R,) false rates at which the true one is a figure.
+    """
 
     scores: np.ndarray
     genuine: np.ndarray
+    rates: np.ndarray
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = len(self.identities)
+        require("scores", self.scores, "f", (count,))
+        require("genuine", self.genuine, "b", (count,))
+        require("rates", self.rates, "f", (self.rates.size,), 0, 1)
+        if self.genuine.all() or not self.genuine.any():
+            raise ValueError("genuine: of one kind only, expected genuine and impostor samples")
+
+    def rate_name(self, rate: float) -> str:
+        """Of the true rate at a false one."""
+        raise NotImplementedError
+
+    def unresolved(self) -> list[str]:
+        """True rates at a false one that is less than one of the impostors there are."""
+        impostors = int((~self.genuine).sum())
+        return [self.rate_name(rate) for rate in self.rates if rate * impostors < 1 - 1e-9]
 
     @functools.cached_property
     def _sorted(self) -> RocSamples:
@@ -66,10 +107,9 @@ class CurveSamples(Samples):
 
     @functools.cached_property
     def roc(self) -> Roc:
-        """The unweighted curve. Raises: ProtocolError: there is not one genuine or not one impostor sample."""
+        """The unweighted curve."""
         curve = self._sorted.curve()
-        if curve is None:
-            raise ProtocolError("no genuine or no impostor sample is left to score")
+        assert curve is not None, "there are samples of both kinds"
         return curve
 
     def grid(self) -> np.ndarray:
@@ -91,11 +131,17 @@ class CurveSamples(Samples):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairSamples(CurveSamples):
-    """Verification pairs. folds: (N,) int.  rates: (R,) FAR at which TAR is a figure."""
+    """Verification pairs. folds: (N,) int.  rates: FAR at which TAR is a figure."""
 
     kind = "pairs"
     folds: np.ndarray
-    rates: np.ndarray
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("folds", self.folds, "i", (len(self.identities),), 0, _MOST_FOLDS)
+
+    def rate_name(self, rate: float) -> str:
+        return f"tar@far={rate:g}"
 
     @functools.cached_property
     def right(self) -> np.ndarray:
@@ -112,7 +158,8 @@ class PairSamples(CurveSamples):
         curve = self.roc if weights is None else self._sorted.curve(weights)
         if curve is None:
             return {}
-        tars = {f"tar@far={rate:g}": float(tar) for rate, tar in zip(self.rates, curve.tar_at(self.rates), strict=True)}
+        heights = curve.tar_at(self.rates)
+        tars = {self.rate_name(rate): float(tar) for rate, tar in zip(self.rates, heights, strict=True)}
         if weights is not None:
             return {**tars, "auc": curve.auc, "accuracy": float(np.average(self.right, weights=weights))}
         folds = self.fold_accuracies
@@ -135,6 +182,13 @@ class RankSamples(Samples):
     reported: np.ndarray
     precisions: np.ndarray
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = len(self.identities)
+        require("ranks", self.ranks, "i", (count,), 1)
+        require("reported", self.reported, "i", (self.reported.size,), 1)
+        require("precisions", self.precisions, "f", (count,) if self.precisions.size else (0,), 0, 1 + 1e-6)
+
     def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
         weights = np.ones(len(self.ranks)) if weights is None else weights
         if not weights.sum():
@@ -156,23 +210,26 @@ class RankSamples(Samples):
 class OpenSetSamples(CurveSamples):
     """Open-set probes: genuine are the mated ones, with the true identity's score or ``MISSED``; impostors the unmated, with their top score.
 
-    rates: (R,) FPIR at which TPIR is a figure.  within: (1,) ranks that count as identified.
+    rates: FPIR at which TPIR is a figure.  within: (1,) ranks that count as identified.
     """
 
     kind = "open-set"
-    rates: np.ndarray
     within: np.ndarray
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("within", self.within, "i", (1,), 1)
+
+    def rate_name(self, rate: float) -> str:
+        return f"tpir{self.within[0]}@fpir={rate:g}"
 
     def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
         curve = self.roc if weights is None else self._sorted.curve(weights)
         if curve is None:
             return {}
-        name = f"tpir{self.within[0]}@fpir="
-        rates = curve.tar_at(self.rates)
-        return {
-            **{f"{name}{rate:g}": float(tpir) for rate, tpir in zip(self.rates, rates, strict=True)},
-            "auc": curve.auc,
-        }
+        heights = curve.tar_at(self.rates)
+        tpirs = {self.rate_name(rate): float(tpir) for rate, tpir in zip(self.rates, heights, strict=True)}
+        return {**tpirs, "auc": curve.auc}
 
 
 _KINDS: dict[str, type[Samples]] = {kind.kind: kind for kind in (PairSamples, RankSamples, OpenSetSamples)}
@@ -181,14 +238,4 @@ _KINDS: dict[str, type[Samples]] = {kind.kind: kind for kind in (PairSamples, Ra
 def from_dict(record: dict[str, Any]) -> Samples:
     """What ``Samples.to_dict`` made. Raises: KeyError, TypeError, ValueError: it did not."""
     record = dict(record)
-    return _KINDS[record.pop("kind")](**{name: _unpacked(value) for name, value in record.items()})
-
-
-def _packed(array: np.ndarray) -> dict[str, Any]:
-    array = np.ascontiguousarray(array)
-    array = array.astype(array.dtype.newbyteorder("<"))
-    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
-
-
-def _unpacked(record: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(record["data"]), np.dtype(record["dtype"])).reshape(record["shape"]).copy()
+    return _KINDS[record.pop("kind")](**{name: unpacked(value) for name, value in record.items()})

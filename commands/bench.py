@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
-from commands.group import CommandError
+from commands.group import CommandError, expected, interruptible, line_of
 from commands.network import open_engine
 from commands.options import allow_missing_option, engine_options, folder
+from commands.outputs import OutputPath, check_apart, writing
 from commands.speed import speed
+
+_MOST_COMPARED = 26  # files: letters
 
 
 @click.group()
@@ -25,11 +29,9 @@ def scoring(command: Any) -> Any:
     for option in reversed(
         [
             engine_options,
+            click.option("--json", "json_file", type=OutputPath(), help="Write figures and scores as JSON."),
             click.option(
-                "--json", "json_file", type=click.Path(path_type=Path), help="Write figures and scores as JSON."
-            ),
-            click.option(
-                "--report", type=click.Path(path_type=Path), help="Folder for a report: HTML, Markdown, pictures."
+                "--report", type=OutputPath(folder=True), help="Folder for a report: HTML, Markdown, pictures."
             ),
             allow_missing_option("Score without images that cannot be used: partial figures."),
         ]
@@ -51,10 +53,10 @@ def add_benchmark(name: str, benchmark: Benchmark) -> None:
     def command(root: Path, landmarks: tuple[Path, ...] = (), **options: Any) -> None:
         failed = score([name], lambda _: benchmark.read(root, landmarks), **options)
         if failed:
-            raise failed[0]
+            raise failed[name]
 
     if benchmark.aligned:
-        command = landmarks_option("Table of landmarks; may be given several times. [default: found by --root]")(
+        command = landmarks_option("Table of landmarks; may be given several times. [default: found under --root]")(
             command
         )
     bench.command(name, help=benchmark.summary, short_help=benchmark.summary.partition(":")[0])(command)
@@ -72,9 +74,10 @@ def bench_all(root: Path, **options: Any) -> None:
     from benchmarks.errors import AbsentError
 
     failed = score(list(BENCHMARKS), lambda name: read_benchmark(name, root), **options)
-    for error in failed:
-        click.echo(f"{'not found' if isinstance(error, AbsentError) else 'Error'}: {error}", err=True)
-    wrong = [error for error in failed if not isinstance(error, AbsentError)]
+    for name, error in failed.items():
+        why = "not found" if isinstance(error, AbsentError) else "not scored"
+        click.echo(f"{name}: {why}: {line_of(error).removeprefix(f'bench {name}: ')}", err=True)
+    wrong = [error for error in failed.values() if not isinstance(error, AbsentError)]
     if len(failed) == len(BENCHMARKS):
         raise CommandError(f"{root}: nothing was scored; --root names the folder with LFW, SCface, QMUL-SurvFace, ...")
     if wrong:
@@ -89,31 +92,56 @@ def score(
     report: Path | None,
     allow_missing: bool,
     **network: Any,
-) -> list[Exception]:
+) -> dict[str, Exception]:
     """Scores a checkpoint on each benchmark, prints, writes what was asked for; returns why others were not scored.
+
+    The JSON is written after each benchmark, the report however the command ends: hours of work are in them.
 
     Args:
         network: as ``open_engine`` takes it.
     """
-    from benchmarks.errors import ProtocolError
-    from benchmarks.report import print_result, write_report
     from benchmarks.result import write_json
     from benchmarks.runner import run
+    from benchmarks.tables import print_result
 
+    check_apart(json_file, report)
     results: list[Any] = []
-    failed: list[Exception] = []
-    with open_engine(**network) as (engine, facts):
+    failed: dict[str, Exception] = {}
+    kept: dict[str, str] = {}
+    with (
+        interruptible(lambda: "; ".join(kept.values())),
+        _reported(results, report, kept),
+        open_engine(**network) as (engine, facts),
+    ):
         for name in names:
             try:
                 results.append(run(read(name), engine, checkpoint=facts, allow_missing=allow_missing))
-                click.echo(print_result(results[-1]) + "\n" * (len(names) > 1))
-            except ProtocolError as error:
-                failed.append(error)
-    if results and json_file:
-        write_json(results, json_file)
-    if results and report:
-        click.echo(f"report: {write_report(results, report)}")
+            except Exception as error:
+                if not expected(error):
+                    raise
+                failed[name] = error
+                continue
+            if json_file:
+                with writing("--json", json_file):
+                    write_json(results, json_file)
+                kept["--json"] = f"{len(results)} of {len(names)} results are in {json_file}"
+            click.echo(print_result(results[-1]) + "\n" * (len(names) > 1))
+    if "--report" in kept:
+        click.echo(kept["--report"])
     return failed
+
+
+@contextlib.contextmanager
+def _reported(results: list[Any], report: Path | None, kept: dict[str, str]) -> Iterator[None]:
+    """Writes the report of the ``results`` there are, and tells in ``kept`` where, however the block ends."""
+    from benchmarks.report import write_report
+
+    try:
+        yield
+    finally:
+        if results and report:
+            with writing("--report", report):
+                kept["--report"] = f"report: {write_report(results, report)}"
 
 
 bench.add_command(speed)
@@ -123,11 +151,12 @@ bench.add_command(speed)
 @click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
 def compare_results(results: tuple[Path, ...]) -> None:
     """Set two or more --json files side by side, with paired intervals of the differences."""
-    from benchmarks.compare import compare, legend
+    from benchmarks.compare import compare
     from benchmarks.document import as_text
 
-    if len(results) < 2:
-        raise click.UsageError("compare needs two files or more")
-    for grid in compare(list(results)):
+    if not 2 <= len(results) <= _MOST_COMPARED:
+        raise click.UsageError(f"compare needs 2 to {_MOST_COMPARED} files; these are {len(results)}")
+    found = compare(list(results))
+    for grid in found.grids:
         click.echo(as_text(grid) + "\n")
-    click.echo("\n".join(legend(list(results))))
+    click.echo("\n".join(found.legend))

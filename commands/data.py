@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from commands.group import CommandError
+from commands.group import CommandError, interruptible
 from commands.options import data, folder
 
 
@@ -97,7 +97,8 @@ def build_shards(source: str, root: Path | None, out: Path | None, **options: An
     from pipeline.sources import SOURCES
 
     layout = SOURCES[source]
-    build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))
+    with interruptible(lambda: "what was finished is kept: run the same command to go on"):
+        build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))
 
 
 @click.command(short_help="Check a shard set.")

@@ -42,7 +42,7 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
             raise CommandError(f"--down {down}: the network sees {size} px; choose at most {size}")
         metadata = {
             **metadata_of(facts, engine.spec.to_dict()),
-            "precision": network["precision"],
+            "precision": facts["precision"],
             "alignment": "landmarks" if landmarks else "none",
             "down": str(down or ""),
         }

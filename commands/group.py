@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -24,22 +26,40 @@ class Commands(click.Group):
             signal.signal(number, _interrupt)
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("interrupted; what was finished is kept: run the same command to go on", err=True)
+        except KeyboardInterrupt as stop:
+            click.echo("; ".join(["interrupted", *stop.args]), err=True)
             sys.exit(130)
         except BrokenPipeError:
             raise
-        except OSError as error:
-            what = error.strerror or str(error)
-            _fail(
-                f"{error.filename}: {what}"
-                if error.filename
-                else f"{what}; free it, then run the same command to go on"
-            )
         except Exception as error:
-            if type(error).__module__.split(".")[0] not in _OURS:
+            if not expected(error):
                 raise
-            _fail(str(error))
+            _fail(line_of(error))
+
+
+@contextlib.contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Within it, an interruption tells what is ``kept`` of the work, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(*stop.args, *filter(None, [kept()])) from None
+
+
+def expected(error: Exception) -> bool:
+    """True for what a user can cause: it is told in one line. Anything else is a bug."""
+    ours = type(error).__module__.split(".")[0] in _OURS
+    return ours or (isinstance(error, OSError) and not isinstance(error, BrokenPipeError))
+
+
+def line_of(error: Exception) -> str:
+    """The line that tells an expected failure."""
+    if not isinstance(error, OSError):
+        return str(error)
+    what = error.strerror or str(error)
+    return (
+        f"{os.fsdecode(error.filename)}: {what}" if error.filename else f"{what}; free it, then run the command again"
+    )
 
 
 def _interrupt(number: int, frame: Any) -> None:

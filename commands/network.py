@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from commands.group import interruptible
 from commands.options import data, pick_device
 
 
@@ -27,7 +28,7 @@ def open_network(checkpoint: Path | None) -> tuple[Any, Any, dict[str, Any]]:
 def open_engine(
     *, checkpoint: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The engine for a checkpoint, its cache open, and facts about the network."""
+    """The engine for a checkpoint, its cache open, and facts about the network and how it computes."""
     from benchmarks.cache import EmbeddingCache
     from benchmarks.runner import Engine
     from model.embed import Embedder
@@ -36,5 +37,13 @@ def open_engine(
     device = pick_device(device)
     embed = Embedder(backbone, device=device, precision=precision, mean=spec.mean, std=spec.std)  # type: ignore[arg-type]
     network = data("cache", f"{facts['digest'][:16]}-{precision}-{device}")()
-    with contextlib.nullcontext() if no_cache else EmbeddingCache(network) as cache:
-        yield Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size), facts
+    kept = "" if no_cache else "embeddings so far are cached: run the same command to go on"
+    with interruptible(lambda: kept), contextlib.nullcontext() if no_cache else EmbeddingCache(network) as cache:
+        yield (
+            Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size),
+            {
+                **facts,
+                "precision": precision,
+                "device": device,
+            },
+        )

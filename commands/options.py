@@ -20,7 +20,7 @@ def folder(name: str, *parts: str, help: str) -> Any:
     """An option that takes a folder, by default one under ``$LRFR_DATA``."""
     return click.option(
         name,
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, file_okay=False),
         default=data(*parts),
         show_default="/".join(("$LRFR_DATA", *parts)),
         help=help,
@@ -32,7 +32,7 @@ def checkpoint_option(command: Any) -> Any:
     return click.option(
         "--checkpoint",
         type=click.Path(path_type=Path),
-        help="Ours, a bare .pth state dict, or a folder of export huggingface. [default: the newest run's]",
+        help="Ours, a bare .pth state dict, or a folder of export huggingface. [default: the newest checkpoint under $LRFR_DATA/runs]",
     )(command)
 
 

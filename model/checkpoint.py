@@ -116,7 +116,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; expected a checkpoint file")
-    damaged = CheckpointError(f"{path}: damaged or not a checkpoint; restore it, or delete it to use the one before it")
+    remedy = "delete it to use the one before it" if path.absolute().parent.name == FOLDER else "name another"
+    damaged = CheckpointError(f"{path}: damaged or not a checkpoint; restore it, or {remedy}")
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

@@ -103,8 +103,11 @@ def test_every_benchmark_at_once_tells_what_is_not_there_and_compares(run, tmp_p
     (tmp_path / "XQLFW" / "xqlfw_pairs.txt").unlink()
     failed = run("bench", "all", "--checkpoint", tmp_path / "a.pth", "--json", tmp_path / "a.json")
     assert error_of(failed) == "Error: 1 of 6 benchmarks could not be scored, see above"
-    assert f"not found: {tmp_path}/TinyFace: no Testing_Set in it; expected TinyFace's test set" in failed.stderr
-    assert "Error: xqlfw_pairs.txt: not found in" in failed.stderr
+    assert (
+        f"tinyface: not found: {tmp_path}/TinyFace: no Testing_Set in it; expected TinyFace's test set" in failed.stderr
+    )
+    assert "xqlfw: not scored: xqlfw_pairs.txt: not found in" in failed.stderr
+    assert failed.stderr.count("Error:") == 1
     found = json.loads((tmp_path / "a.json").read_text())["results"]
     assert [result["benchmark"] for result in found] == ["lfw", "scface", "qmul", "qmul-id"]
     (tmp_path / "XQLFW").rename(tmp_path / "XQLFW.old")

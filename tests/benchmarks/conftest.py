@@ -12,7 +12,14 @@ from benchmarks import BENCHMARKS
 from benchmarks.runner import Engine, run
 from pipeline.synthetic import write_demo_data
 
-FACTS = {"path": "x.pt", "step": 7, "backbone": "spherenet4"}
+FACTS = {
+    "path": "x.pt",
+    "step": 7,
+    "backbone": "spherenet4",
+    "digest": "00ff",
+    "precision": "fp32",
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="session")

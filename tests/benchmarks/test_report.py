@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import re
 import subprocess
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import BENCHMARKS
+from benchmarks import BENCHMARKS, drawings, pictures
 from benchmarks.document import Grid, Picture, Section, as_html, as_markdown
+from benchmarks.drawings import picture_title
 from benchmarks.published import PUBLISHED, TABLES
-from benchmarks.report import print_result, write_report
+from benchmarks.report import is_report_file, write_report
+from benchmarks.tables import facts, grids, network, print_result, unresolved, warnings
 from tests.benchmarks.conftest import score
 from tests.conftest import CHROMIUM
 
@@ -138,25 +142,145 @@ def test_partial_figures_are_called_so(demo):
     assert re.search(r"Partial: 1 of \d+ images could not be used, 1 pairs or probes were left out\.", text)
 
 
-def test_the_published_set_is_told_by_its_size(results):
+def test_generated_faces_are_told(results):
     (lfw,) = [result for result in results if result.benchmark == "lfw"]
-    assert lfw.data.endswith("LFW (generated faces)")
-    root = BENCHMARKS["lfw"]
-    assert root.folder == "LFW"
+    assert lfw.data.endswith("LFW")
+    assert lfw.doubts == ["generated faces"]
+    assert warnings(lfw) == ["Not comparable with the published rows: generated faces."]
+    assert facts(lfw)[0].endswith(f"data: {lfw.data} (generated faces)")
 
 
 def test_data_that_is_neither_generated_nor_the_published_set_is_told(demo):
     root = demo("LFW")
     (root / "generated.json").unlink()
     result = score("lfw", root)
-    pairs = result.counts["pairs"]
-    assert result.data == f"{root} (not the published set: {pairs} pairs of 6,000)"
+    assert (result.data, result.doubts) == (str(root), [f"pairs {result.counts['pairs']}, published 6,000"])
     scface = demo("SCface")
     (scface / "generated.json").unlink()
-    assert re.search(
-        r"\(not the published set: \d+ gallery of 130, \d+ probes of 650, mugshots of \d+x\d+ px\)",
-        score("scface", scface).data,
+    gallery, probes, mugshots = score("scface", scface).doubts
+    assert re.fullmatch(r"gallery \d+, published 130", gallery)
+    assert re.fullmatch(r"probes \d+, published 650", probes)
+    assert re.fullmatch(r"mugshots of \d+x\d+ px", mugshots)
+
+
+def test_comparability_does_not_depend_on_the_folder_s_name(results):
+    whole = dataclasses.replace(results[0], data="/data/LFW: full (copy)", doubts=[])
+    assert warnings(whole) == []
+    assert facts(whole)[0].endswith("data: /data/LFW: full (copy)")
+    assert picture_title(whole) == "LFW\n/data/LFW: full (copy)"
+
+
+def test_the_precision_is_named_where_it_is_reduced(results):
+    assert network({"backbone": "spherenet4", "step": 1000, "precision": "bf16"}) == "spherenet4, step 1,000, bf16"
+    assert network({"backbone": "spherenet4", "step": None, "precision": "fp32"}) == "spherenet4"
+
+
+def test_the_report_says_how_it_was_measured(report):
+    text = report.with_name("report.md").read_text().partition("## How it was measured")[2]
+    for line in ("checkpoint: x.pt", "digest: 00ff", "precision: fp32", "device: cpu"):
+        assert f"- {line}\n" in text
+    assert '"torch": ' in text
+    assert '"lrfr": ' in text
+
+
+def test_the_summary_names_figures_as_the_tables_do_and_says_what_is_not_comparable(report):
+    text = report.with_name("report.md").read_text().partition("## LFW")[0]
+    assert "Not comparable with published figures (generated faces): LFW, XQLFW, SCface, " in text
+    figures = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| ")]
+    assert figures[1:] == [
+        "HR to LR, accuracy, 8 px",
+        "accuracy",
+        "rank-1, all subjects, 4.2 m",
+        "AUC",
+        "AUC",
+        "rank-1",
+    ]
+    page = report.read_text()
+    summary, lfw = page.partition('<section id="s1">')[::2]
+    assert 'class="ours"' not in summary
+    assert lfw.partition('<section id="s2">')[0].count('class="ours"') == 4
+
+
+def test_lines_below_the_tables(results):
+    by_name = {result.benchmark: facts(result) for result in results}
+    assert re.match(r"8 in the gallery, 40 probes a distance, 128 images, 128 preparations; ", by_name["scface"][0])
+    assert re.match(r"60 pairs, 30 of them genuine, 10 folds, 32 images, 160 preparations; ", by_name["lfw"][0])
+    assert re.match(r"8 in the gallery, of 4 identities, 8 mated probes, 16 unmated", by_name["qmul-id"][0])
+    spread = results[0].metrics["lr-lr/std@20"]
+    assert by_name["lfw"][1].startswith("Standard deviation of accuracy over folds, %: 8 px: ")
+    assert by_name["lfw"][1].endswith(f"; LR to LR, 20 px: {100 * spread:.2f}.")
+    assert re.fullmatch(r"Standard deviation of accuracy over folds: \d+\.\d\d %\.", by_name["qmul"][1])
+
+
+def test_a_figure_that_the_set_cannot_resolve_is_kept_but_not_shown(results):
+    (qmul,) = [result for result in results if result.benchmark == "qmul"]
+    assert unresolved(qmul) == ["tar@far=0.01", "tar@far=0.001"]
+    assert "tar@far=0.001" in qmul.metrics
+    (grid,) = grids(qmul)
+    assert [grid.rows[row][4] for row in (0, 1)] == ["-", "-"]
+    assert grid.rows[2][4] == "11.02"
+    assert warnings(qmul)[1] == (
+        "Not shown: TAR@0.01, TAR@0.001; with 32 impostors no false rate below 3.1 %, one of them, can be told."
     )
+    (watch,) = [result for result in results if result.benchmark == "qmul-id"]
+    assert unresolved(watch) == ["tpir20@fpir=0.01"]
+
+
+def test_a_report_names_some_missing_images_and_counts_the_rest(results, tmp_path):
+    missing = [(f"/x/{number}.jpg", "not found") for number in range(25)]
+    write_report([dataclasses.replace(results[-1], missing=missing)], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert text.count("left out: /x/") == 20
+    assert "- left out: 5 more, listed in tinyface.json" in text
+    assert len(json.loads((tmp_path / "tinyface.json").read_text())["missing"]) == 25
+
+
+def test_a_report_replaces_an_earlier_one_and_nothing_else(results, tmp_path):
+    (tmp_path / "qmul.json").write_text("before there was a report")
+    write_report([results[-1]], tmp_path)
+    assert (tmp_path / "qmul.json").exists()
+    for name in ("all.json", "mine-roc.png", "notes.md", "lfw-roc.png"):
+        (tmp_path / name).write_text("x")
+    write_report([results[3]], tmp_path)
+    expected = {f"{name}.png" for name in PICTURES["qmul"]} | {"qmul.json", "report.md", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == expected | {"all.json", "mine-roc.png", "notes.md"}
+    assert all(is_report_file(name) for name in expected)
+    assert not is_report_file("all.json")
+
+
+def legends(monkeypatch, draw):
+    """What ``draw`` draws: each figure, rendered, before it is closed."""
+    figures = []
+    monkeypatch.setattr(pictures.plt, "close", figures.append)
+    draw()
+    for figure in figures:
+        figure.canvas.draw()
+    return figures
+
+
+def test_legends_lie_outside_the_axes_and_ticks_are_alike(results, monkeypatch):
+    figures = legends(monkeypatch, lambda: [list(drawings.draw(result)) for result in (results[0], results[2])])
+    plotted = [figure for figure in figures if figure.legends]
+    assert len(plotted) == 5
+    for figure in plotted:
+        (axes,) = figure.axes
+        assert axes.get_legend() is None
+        (legend,) = figure.legends
+        assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0 + 1
+        ticks = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert len(ticks) > 3
+        assert all(re.fullmatch(r"[\d.]+ %", tick) for tick in ticks)
+
+
+def test_of_many_curves_two_have_bands(results, monkeypatch):
+    figures = legends(monkeypatch, lambda: list(drawings.draw(results[0])))
+    roc, det = figures[:2]
+    for figure in (roc, det):
+        (axes,) = figure.axes
+        assert len(axes.collections) == 2
+        assert [band.get_facecolor()[0][:3].tolist() for band in axes.collections] == [
+            list(matplotlib.colors.to_rgb(color)) for color in ("C0", "C4")
+        ]
 
 
 def test_every_published_row_has_a_source_and_figures_that_a_table_shows():

@@ -229,3 +229,14 @@ def test_the_newest_checkpoint_of_all_runs(tmp_path):
         os.utime(path, ns=(age, age))
     save_checkpoint(tmp_path / "a" / "best.pt", {"step": 3})
     assert newest_checkpoint(tmp_path) == checkpoint_path(tmp_path / "a", 4)
+
+
+def test_the_remedy_for_a_damaged_checkpoint_goes_by_where_it_is(tmp_path):
+    """Only in a run is there one before it."""
+    own = checkpoint_path(tmp_path / "run", 7)
+    own.parent.mkdir(parents=True)
+    for path, remedy in ((own, "delete it to use the one before it"), (tmp_path / "mine.pt", "name another")):
+        path.write_bytes(b"hello")
+        with pytest.raises(CheckpointError) as error:
+            read_checkpoint(path)
+        assert str(error.value) == f"{path}: damaged or not a checkpoint; restore it, or {remedy}"

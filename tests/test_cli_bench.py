@@ -1,0 +1,154 @@
+"""bench as a user meets it: what it writes, what it refuses beforehand, what an end before the end leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.errors import ProtocolError
+from commands import bench
+from pipeline.images import ImageError
+from pipeline.synthetic import write_demo_data
+from tests.conftest import REPOSITORY, error_of
+from tests.networks import save_small
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Generated data sets and a small network; the words that score it."""
+    write_demo_data(tmp_path, identities=8, images=3, seed=0)
+    save_small(tmp_path / "x.pt")
+    return ["--checkpoint", tmp_path / "x.pt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--json", "folder"], "Invalid value for '--json': folder is a folder; expected a file to write"),
+        (["--json", ""], "Invalid value for '--json': an empty name; expected a file to write"),
+        (["--json", "/dev/null"], "Invalid value for '--json': /dev/null is neither file nor folder; expected a file"),
+        (["--json", "file/a.json"], "Invalid value for '--json': file/a.json: {}/file is not a folder; choose another"),
+        (["--json", "/proc/none/a.json"], "Invalid value for '--json': /proc/none/a.json: /proc cannot be written to"),
+        (["--report", "file"], "Invalid value for '--report': file is a file; expected a folder to write into"),
+        (["--report", ""], "Invalid value for '--report': an empty name; expected a folder to write into"),
+        (["--json", "a", "--report", "a"], "--json a and --report a: a file cannot be a folder; name two places"),
+        (["--json", "a", "--report", "a/b"], "--json a and --report a/b: a file cannot be a folder; name two places"),
+        (["--json", "r/lfw.json", "--report", "r"], "--json r/lfw.json: the report has a file of this name itself"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_before_anything_is_done(run, tmp_path, options, says):
+    """There is neither network nor data: nothing was looked for."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert error_of(run("bench", "lfw", *options), code=2).startswith(f"Error: {says.format(tmp_path)}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_root_that_is_a_file_is_called_one(run, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("lfw", "all"):
+        said = error_of(run("bench", name, "--root", tmp_path / "file"), code=2)
+        assert said == f"Error: Invalid value for '--root': Directory '{tmp_path}/file' is a file."
+
+
+def test_compare_takes_as_many_files_as_there_are_letters(run):
+    said = error_of(run("bench", "compare", *["a.json"] * 27), code=2)
+    assert said == "Error: compare needs 2 to 26 files; these are 27"
+    assert error_of(run("bench", "compare", "a.json"), code=2).endswith("these are 1")
+
+
+def test_help_says_where_defaults_are(run):
+    text = " ".join(run("bench", "lfw", "--help").stdout.split())
+    assert "[default: the newest checkpoint under $LRFR_DATA/runs]" in text
+    assert "[default: found under --root]" in text
+
+
+@pytest.mark.parametrize("error", [OSError(36, "File name too long", "x"), ImageError("bad"), ProtocolError("bad")])
+def test_one_benchmark_s_failure_is_kept_and_the_next_is_read(monkeypatch, error):
+    monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, {})))
+    asked = []
+
+    def read(name):
+        asked.append(name)
+        raise error
+
+    assert bench.score(["a", "b"], read, json_file=None, report=None, allow_missing=False) == {"a": error, "b": error}
+    assert asked == ["a", "b"]
+    for bug in (BrokenPipeError(), ZeroDivisionError()):
+        error = bug
+        with pytest.raises(type(bug)):
+            bench.score(["a"], read, json_file=None, report=None, allow_missing=False)
+
+
+@pytest.mark.slow
+def test_what_the_system_refuses_in_one_data_set_keeps_no_other_from_being_scored(run, words, tmp_path):
+    """A name of 300 characters in the pair list: the file system itself refuses it."""
+    pairs = tmp_path / "LFW" / "pairs.txt"
+    lines = pairs.read_text().splitlines()
+    lines[1] = "\t".join(["n" * 300, *lines[1].split("\t")[1:]])
+    pairs.write_text("\n".join(lines) + "\n")
+    failed = run("bench", "all", *words, "--json", tmp_path / "a.json", "--report", tmp_path / "report")
+    assert error_of(failed) == "Error: 1 of 6 benchmarks could not be scored, see above"
+    assert [line for line in failed.stderr.splitlines() if line.startswith("lfw: not scored: ")]
+    assert len(json.loads((tmp_path / "a.json").read_text())["results"]) == 5
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_json_says_at_which_precision_and_where(run, words, tmp_path):
+    done = run("bench", "qmul", *words, "--precision", "bf16", "--device", "cpu", "--json", "q.json")
+    assert done.returncode == 0
+    assert "spherenet4, step 7, bf16  " in done.stdout
+    checkpoint = json.loads((tmp_path / "q.json").read_text())["checkpoint"]
+    assert (checkpoint["precision"], checkpoint["device"]) == ("bf16", "cpu")
+
+
+def started(words, tmp_path, **streams):
+    environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
+    command = [sys.executable, REPOSITORY / "cli.py", *words]
+    return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **streams)
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_loses_no_result(words, tmp_path):
+    options = ["bench", "all", *words, "--json", "p.json", "--report", "report"]
+    process = started(options, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert "Traceback" not in process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert json.loads((tmp_path / "p.json").read_text())["benchmark"] == "lfw"
+    assert (tmp_path / "report" / "lfw.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [True, False])
+def test_an_interruption_keeps_what_it_says(words, tmp_path, cached):
+    options = ["bench", "all", *words, "--json", "p.json", "--report", "report", *([] if cached else ["--no-cache"])]
+    process = started(options, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline().startswith("LFW: HR to LR, accuracy, %")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1].splitlines()[-1]
+    assert process.returncode == 130
+    content = json.loads((tmp_path / "p.json").read_text())
+    count = len(content["results"]) if content["benchmark"] == "all" else 1
+    assert 1 <= count < 6
+    words = ["interrupted"] + ["embeddings so far are cached: run the same command to go on"] * cached
+    words += [f"{count} of 6 results are in p.json", "report: report/report.html"]
+    assert said == "; ".join(words)
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_an_interruption_before_anything_is_kept_claims_nothing(words, tmp_path):
+    """The signal comes while the network loads."""
+    process = started(["bench", "qmul", *words, "--no-cache", "--json", "p.json"], tmp_path, stderr=subprocess.PIPE)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1].splitlines()[-1] == "interrupted"
+    assert (process.returncode, (tmp_path / "p.json").exists()) == (130, False)
