@@ -53,7 +53,7 @@ def add_benchmark(name: str, benchmark: Benchmark) -> None:
             raise failed[0]
 
     if benchmark.aligned:
-        command = landmarks_option("Table of landmarks; may be given several times. [default: found by --root]")(
+        command = landmarks_option("Table of landmarks; may be given several times. [default: found under --root]")(
             command
         )
     bench.command(name, help=benchmark.summary, short_help=benchmark.summary.partition(":")[0])(command)
