@@ -74,7 +74,11 @@ LONG = "x" * 300
         ("2\t1\n", "\u00b2\t1\n", "line 1: found '\u00b2 1', expected folds and pairs"),
         ("2\t1\n", "9" * 5000 + "\t1\n", "line 1: found '9999999999999999999999999999999999999999', expected folds"),
         ("A\t1\t2", "A\t1\t\u00b2", "line 2: image numbers are '1' and '\u00b2', expected whole numbers"),
-        ("A\t1\t2", "A\t1\t" + "9" * 5000, "line 2: image numbers are '1' and '9999999999999999999999999999999999999999'"),
+        (
+            "A\t1\t2",
+            "A\t1\t" + "9" * 5000,
+            "line 2: image numbers are '1' and '9999999999999999999999999999999999999999'",
+        ),
         ("A\t1\t2", "A\0\t1\t2", "line 2: found 'A\\x00', expected a person's name of 1 to 240 bytes"),
         ("A\t1\t2", f"{LONG}\t1\t2", f"line 2: found '{LONG[:40]}', expected a person's name of 1 to 240 bytes"),
         ("A\t1\t2", "../A\t1\t2", "line 2: found '../A', expected a person's name"),

@@ -12,7 +12,9 @@ import pytest
 from benchmarks.errors import ProtocolError
 from benchmarks.points import read_points
 
-FIVE = [f"a/{name}.jpg," + ",".join(str(10 * number + value) for value in range(10)) for number, name in enumerate("xyz")]
+FIVE = [
+    f"a/{name}.jpg," + ",".join(str(10 * number + value) for value in range(10)) for number, name in enumerate("xyz")
+]
 FOUR = [",".join(line.split(",")[:9]) for line in FIVE]
 
 
@@ -43,7 +45,7 @@ def test_a_torn_row_of_a_four_point_file_is_named(tmp_path, at, torn):
 def test_four_points_are_taken_only_where_they_are_meant(tmp_path):
     path = write(tmp_path / "LFW.csv", FOUR)
     assert [len(found.points) for found in read_points([path], four_points=True).rows.values()] == [4, 4, 4]
-    with pytest.raises(ProtocolError, match="line 1: found 'a/x.jpg,0,1,2,3,4,5,6,7', expected the header"):
+    with pytest.raises(ProtocolError, match=r"line 1: found 'a/x\.jpg,0,1,2,3,4,5,6,7', expected the header"):
         read_points([path])
 
 

@@ -145,7 +145,10 @@ def test_preprocessing_that_cannot_be_followed_is_refused_and_it_says_how(change
             {**Preprocessing().to_dict(), "flip": True},
             r"x\.pt: preprocessing spec: fields \['flip'\] are missing or unknown",
         ),
-        ({**Preprocessing().to_dict(), "template": "mine"}, r"x\.pt: preprocessing spec: template 'mine' is unknown, expected seed, arcface or none; score it with the version"),
+        (
+            {**Preprocessing().to_dict(), "template": "mine"},
+            r"x\.pt: preprocessing spec: template 'mine' is unknown, expected seed, arcface or none; score it with the version",
+        ),
     ],
 )
 def test_an_unknown_spec_is_refused(stated, says):
