@@ -6,7 +6,10 @@ import contextlib
 import dataclasses
 import os
 import struct
+import sys
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,8 @@ import xxhash
 
 from shards.files import whole_file
 
-_FLUSH = 4096  # embeddings a file: what a killed run can lose
+_FULL = 4096  # embeddings a file
+_EVERY_S = 30.0  # seconds between writes of a file that is not full: what a killed run can lose
 _HEADER = struct.Struct("<8sII")  # name of the format, embeddings, their dimensions; then keys, checksums, vectors
 _MAGIC = b"lrfr-emb"
 _KEY, _CHECK, _FLOAT = 16, 8, 4  # bytes
@@ -30,9 +34,10 @@ class _File:
 
 
 class EmbeddingCache:
-    """One network's embeddings: files of some thousand each, never changed once written, so any number of processes may share it.
+    """One network's embeddings: files of some thousand that only their writer replaces: processes may share it.
 
-    A file that cannot be read is deleted, and an embedding whose checksum is wrong is not found: both are made anew.
+    A file that is damaged is deleted, and an embedding whose checksum is wrong is not found: both are made anew. A
+    folder that cannot be used, or a disk that is full, is told once on stderr; from there on nothing is kept.
     A context manager; leaving it writes what is not yet on disk.
 
     Args:
@@ -43,24 +48,26 @@ class EmbeddingCache:
         self._folder = folder
         self._where: dict[bytes, list[tuple[_File, int]]] = {}
         self._new: dict[bytes, np.ndarray] = {}
+        self._keeps = True
+        self._start()
 
     def __enter__(self) -> EmbeddingCache:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for path in self._folder.glob("*.emb"):
-            content = _read(path)
-            if content is None:
-                path.unlink(missing_ok=True)
-            else:
-                self._know(content)
+        with self._or_warn():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in self._folder.glob("*.emb"):
+                if path.is_file():
+                    self._open(path)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._flush()
+        if self._new:
+            self._write()
 
     def get(self, key: bytes) -> np.ndarray | None:
-        """The (D,) float32 embedding of a 16-byte key, if there is a sound one."""
-        if key in self._new:
-            return self._new[key]
+        """The (D,) float32 embedding of a 16-byte key, if there is a sound one. Any thread may ask."""
+        new = self._new.get(key)
+        if new is not None:
+            return new
         for content, row in self._where.get(key, ()):
             vector = np.array(content.vectors[row])
             if content.checks[row] == _check(key, vector):
@@ -69,44 +76,72 @@ class EmbeddingCache:
 
     def put(self, key: bytes, vector: np.ndarray) -> None:
         """Keeps a (D,) float32 embedding."""
-        self._new[key] = vector
-        if len(self._new) >= _FLUSH:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._new:
+        if not self._keeps:
             return
+        self._new[key] = vector
+        full = len(self._new) >= _FULL
+        if full or time.monotonic() >= self._due:
+            self._write()
+        if full and self._keeps:
+            self._open(self._path)  # mapped: millions of embeddings need not fit into memory
+            self._start()
+
+    def _start(self) -> None:
+        """A new file, to be."""
+        self._path = self._folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.emb"
+        self._new = {}
+        self._due = time.monotonic() + _EVERY_S
+
+    def _write(self) -> None:
+        """Writes the new embeddings, in place of those of them that were written before."""
         vectors = np.stack(list(self._new.values())).astype("<f4")
         keys = np.frombuffer(b"".join(self._new), np.uint8).reshape(len(vectors), _KEY)
         checks = np.array([_check(key, vector) for key, vector in self._new.items()], "<u8")
-        name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}.emb"
-        with whole_file(self._folder / name) as temporary, open(temporary, "wb") as stream:
+        with self._or_warn(), whole_file(self._path) as temporary, open(temporary, "wb") as stream:
             stream.write(_HEADER.pack(_MAGIC, *vectors.shape))
             for part in (keys, checks, vectors):
                 stream.write(part.data)
-        self._new = {}
-        content = _read(self._folder / name)  # mapped: millions of embeddings need not fit into memory
-        if content is not None:
-            self._know(content)
+        self._due = time.monotonic() + _EVERY_S
 
-    def _know(self, content: _File) -> None:
+    @contextlib.contextmanager
+    def _or_warn(self) -> Iterator[None]:
+        """Makes an error of the file system the end of keeping, not of scoring."""
+        try:
+            yield
+        except OSError as error:
+            self._keeps, self._new = False, {}
+            print(
+                f"warning: {self._folder}: {error.strerror}; embeddings are not kept from here on: free or mend it,"
+                " or pass --no-cache",
+                file=sys.stderr,
+            )
+
+    def _open(self, path: Path) -> None:
+        """Takes up a file; deletes a damaged one, and does without one that cannot be opened."""
+        try:
+            content = _read(path)
+        except OSError:
+            return
+        except (ValueError, struct.error):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return
         for row, key in enumerate(content.keys):
             self._where.setdefault(key.tobytes(), []).append((content, row))
 
 
-def _read(path: Path) -> _File | None:
-    """A file that was written whole; None for any other."""
-    with contextlib.suppress(OSError, ValueError, struct.error):
-        content = np.memmap(path, np.uint8, "r")
-        magic, count, dimensions = _HEADER.unpack(content[: _HEADER.size].tobytes())
-        ends = np.cumsum([_HEADER.size, count * _KEY, count * _CHECK, count * dimensions * _FLOAT])
-        if magic == _MAGIC and ends[-1] == len(content) and count and dimensions:
-            return _File(
-                keys=content[ends[0] : ends[1]].reshape(count, _KEY),
-                checks=np.frombuffer(content[ends[1] : ends[2]], "<u8"),
-                vectors=np.frombuffer(content[ends[2] :], "<f4").reshape(count, dimensions),
-            )
-    return None
+def _read(path: Path) -> _File:
+    """A file that was written whole. Raises: OSError: it cannot be opened. ValueError, struct.error: it is damaged."""
+    content = np.memmap(path, np.uint8, "r")
+    magic, count, dimensions = _HEADER.unpack(content[: _HEADER.size].tobytes())
+    ends = np.cumsum([_HEADER.size, count * _KEY, count * _CHECK, count * dimensions * _FLOAT])
+    if magic != _MAGIC or ends[-1] != len(content) or not count or not dimensions:
+        raise ValueError(f"{path}: damaged")
+    return _File(
+        keys=content[ends[0] : ends[1]].reshape(count, _KEY),
+        checks=np.frombuffer(content[ends[1] : ends[2]], "<u8"),
+        vectors=np.frombuffer(content[ends[2] :], "<f4").reshape(count, dimensions),
+    )
 
 
 def _check(key: bytes, vector: np.ndarray) -> int:

@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.errors import ProtocolError
-from benchmarks.prepare import Point, Request
+from benchmarks.points import Landmarks
+from benchmarks.prepare import Request
+from benchmarks.protocols import unit_length, vector_lengths
 from benchmarks.runner import Engine
 from pipeline.landmarks import IMAGE_SUFFIXES, clean_keys, read_landmarks
 from pipeline.progress import Progress
@@ -113,12 +115,9 @@ def _embedded(
     statuses = [STATUS_OK if reason is None else NO_LANDMARKS for reason in reasons]
     wanted = [row for row, reason in enumerate(reasons) if reason is None]
     progress.skip(len(reasons) - len(wanted))
-    requests = [
-        Request(path=Path(paths[group[row]]), points=points.of(group[row]) if points else None, down=down)
-        for row in wanted
-    ]
+    requests = [_request(Path(paths[group[row]]), points.of(group[row]) if points else None, down) for row in wanted]
     found = engine.embed_all(requests, progress)
-    norms = np.linalg.norm(found.vectors, axis=1)
+    norms = vector_lengths(found.vectors)
     for row, request, norm in zip(wanted, requests, norms, strict=True):
         if request.path in found.missing or norm == 0:
             statuses[row] = UNUSABLE
@@ -126,7 +125,7 @@ def _embedded(
     lengths = np.zeros(len(reasons), np.float32)
     lengths[wanted] = norms
     bad = np.array([reason is not None for reason in reasons])
-    units = found.vectors[norms > 0] / norms[norms > 0, None]
+    units = unit_length(found.vectors[norms > 0])
     offsets = np.concatenate([[0], np.cumsum(~bad)]) * units.shape[1]
     return pa.table(
         [
@@ -151,7 +150,7 @@ class _Points:
 
     def __init__(self, tables: Sequence[Path], paths: Sequence[str]) -> None:
         table = read_landmarks(tables)
-        self._points, self._source = table.points, ", ".join(map(str, tables))
+        self._table, self._source = table, ", ".join(map(str, tables))
         self._rows = np.full(len(paths), -1)
         deepest = pc.max(pc.count_substring(table.keys, "/")).as_py() + 1
         for depth in range(1, deepest + 1):
@@ -173,9 +172,17 @@ class _Points:
             return f"several images have the name of these landmarks in {self._source}"
         return None
 
-    def of(self, image: int) -> tuple[Point, ...]:
-        """The five points, px; not a number where the table has none."""
-        return tuple((x, y) for x, y in self._points[self._rows[image]].astype(float).reshape(-1, 2).tolist())
+    def of(self, image: int) -> Landmarks:
+        """The five points, px, of image number ``image``, which has its own; not a number where the table has none."""
+        row = int(self._rows[image])
+        points = tuple((x, y) for x, y in self._table.points[row].astype(float).reshape(-1, 2).tolist())
+        return Landmarks(points=points, place=self._table.place(row))
+
+
+def _request(path: Path, landmarks: Landmarks | None, down: int | None) -> Request:
+    if landmarks is None:
+        return Request(path=path, down=down)
+    return Request(path=path, points=landmarks.points, down=down, place=landmarks.place)
 
 
 def _text(path: str) -> str:

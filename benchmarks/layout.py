@@ -1,23 +1,19 @@
-"""Finds what a data set consists of: files whatever the case of their names, MATLAB lists of names and ids."""
+"""Finds and reads what a data set consists of: files whatever the case of their names, sizes of images."""
 
 from __future__ import annotations
 
-import zlib
+import errno
+import stat
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
+from PIL import Image
 
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.folders import find_entry, find_folder
 from pipeline.landmarks import IMAGE_SUFFIXES
 from pipeline.synthetic import GENERATED_MARKER
-
-# what SciPy raises on damaged files, as found by damaging them
-_UNREADABLE = (OSError, ValueError, NotImplementedError, TypeError, LookupError, EOFError, MatReadError, zlib.error)
 
 
 def is_generated(root: Path) -> bool:
@@ -33,9 +29,8 @@ def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
     """
     found = find_folder(root, dataset, name)
     if found is None:
-        raise AbsentError(
-            f"{root}: no {name} in it; expected {expected} (name its folder, or run: python cli.py demo-data)"
-        )
+        what = f"no {name} in it" if root.is_dir() or not root.exists() else "not a folder"
+        raise AbsentError(f"{root}: {what}; expected {expected} (name its folder, or run: python cli.py demo-data)")
     return found
 
 
@@ -45,13 +40,38 @@ def find_first(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
     return next((path for path in found if path), None)
 
 
-def require(folders: Sequence[Path], names: Sequence[str], expected: str) -> Path:
-    """As ``find_first``. Raises: ProtocolError: none has any; the message says what was ``expected``."""
-    found = find_first(folders, names)
+def require(folders: Sequence[Path], names: Sequence[str], expected: str, beside: Sequence[Path] = ()) -> Path:
+    """As ``find_first``, in ``folders`` and then ``beside``.
+
+    Raises:
+        ProtocolError: none has any; the message says what was ``expected``, and names ``folders`` alone: what lies
+            beside a data set is looked at, but nobody need put a file there.
+    """
+    found = find_first([*folders, *beside], names)
     if found is None:
         places = ", ".join(dict.fromkeys(map(str, folders)))
         raise ProtocolError(f"{' or '.join(names)}: not found in {places}; expected {expected}")
     return found
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file. Raises: OSError: it cannot be read, or is a pipe or device, which might never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) that an image file states, px; None for what is no image, or states more than anyone's memory."""
+    try:
+        if not path.is_file():
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 class Folder:
@@ -69,46 +89,3 @@ class Folder:
         lower = name.lower()
         stem = lower.rpartition(".")[0] if lower.endswith(IMAGE_SUFFIXES) else lower
         return self._by_name.get(lower) or self._by_stem.get(stem) or self.path / name
-
-
-def read_cells(path: Path, variable: str, columns: int) -> np.ndarray:
-    """(N, columns) file names of a cell array in a MATLAB file.
-
-    Raises:
-        ProtocolError: the file is damaged, lacks the variable, or it has another form.
-    """
-    cells = _variable(path, variable)
-    if cells.ndim != 2 or cells.shape[1] != columns:
-        raise ProtocolError(f"{path}: {variable} has shape {cells.shape}, expected (N, {columns}) cells of file names")
-    return np.array([[_text(cell, path) for cell in row] for row in cells]).reshape(-1, columns)
-
-
-def read_ids(path: Path, variable: str, count: int) -> np.ndarray:
-    """(count,) int64 identities of a numeric column in a MATLAB file. Raises: ProtocolError: as ``read_cells``."""
-    values = _variable(path, variable)
-    if values.dtype.kind not in "uif" or values.size != count:
-        raise ProtocolError(
-            f"{path}: {variable} has {values.size} values of {values.dtype}, expected {count} numbers, one an image"
-        )
-    return values.ravel().astype(np.int64)
-
-
-def _variable(path: Path, variable: str) -> np.ndarray:
-    try:
-        content = scipy.io.loadmat(path)
-    except _UNREADABLE as error:
-        reason = (str(error).splitlines() or [""])[0][:80]
-        raise ProtocolError(f"{path}: not a readable MATLAB 5 file ({reason}); restore it from the archive") from None
-    if variable not in content:
-        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
-        raise ProtocolError(f"{path}: holds {found}, expected the variable {variable}")
-    return np.asarray(content[variable])
-
-
-def _text(cell: Any, path: Path) -> str:
-    inner = np.asarray(cell).ravel()
-    while inner.dtype == object and inner.size:
-        inner = np.asarray(inner[0]).ravel()
-    if inner.size != 1 or inner.dtype.kind != "U":
-        raise ProtocolError(f"{path}: a cell holds {inner.dtype} of size {inner.size}, expected one file name")
-    return str(inner[0]).strip()

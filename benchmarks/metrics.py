@@ -9,6 +9,7 @@ import numpy as np
 
 _THRESHOLDS = np.linspace(-1.0, 1.0, 10001)
 _BLOCK_BYTES = 1 << 26  # of similarities held at a time
+TIE = 1e-6  # cosines no further apart are equal: a matrix product rounds the same two vectors differently by place
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class Ranking:
     """How a gallery answers (P,) probes; scores are cosines.
 
     Attributes:
-        rank: of the best mate, from 1; an impostor of equal score counts as ahead of it.
+        rank: of the best mate, from 1; an impostor of equal score, to ``TIE``, counts as ahead of it.
         precision: average precision over all mates.
         mate, rival: gallery rows of the best mate and of the best of the others.
         mate_score, rival_score: their scores.
@@ -120,7 +121,7 @@ def rank_gallery(probes: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray,
         parts["rival"].append(rival)
         parts["mate_score"].append(np.where(found, scores[rows, mate], -1.0))
         parts["rival_score"].append(scores[rows, rival])
-        ahead = (others >= scores[rows, mate][:, None]).sum(1)
+        ahead = (others >= scores[rows, mate][:, None] - TIE).sum(1)
         parts["rank"].append(np.where(found, ahead + 1, 0))
         parts["precision"].append(
             np.array([average_precision(row[mine], row[~mine]) for row, mine in zip(scores, mates, strict=True)])
@@ -140,15 +141,16 @@ def average_precision(mates: np.ndarray, others: np.ndarray) -> float:
     """Area under precision over recall by the trapezoid rule, the first precision being 1; 0 without mates.
 
     Args:
-        mates: (M,) scores of the right gallery images.  others: (K,) of the wrong ones; equal scores rank ahead.
+        mates: (M,) scores of the right gallery images.
+        others: (K,) of the wrong ones; equal scores, to ``TIE``, rank ahead.
 
     Source: TinyFace's evaluation (Cheng et al., ACCV 2018), the rule of the Oxford buildings benchmark.
     """
     if not len(mates):
         return 0.0
     ordered = np.sort(mates)[::-1]
-    near = np.sort(others[others >= ordered[-1]])
+    near = np.sort(others[others >= ordered[-1] - TIE])
     hits = np.arange(1, len(ordered) + 1)
-    ranks = hits + len(near) - np.searchsorted(near, ordered, side="left")
+    ranks = hits + len(near) - np.searchsorted(near, ordered - TIE, side="left")
     before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
     return float(((hits / ranks + before) / 2).mean())

@@ -14,7 +14,7 @@ from benchmarks.errors import ProtocolError
 from pipeline.align import TEMPLATES, fit_similarity, template_points, warp
 from pipeline.images import ImageError, decode_bytes, resized
 from shards.files import ShardError
-from shards.schema import Preprocessing
+from shards.schema import NO_TEMPLATE, Preprocessing
 
 VERSION = 1  # of what is done here; part of every cache key
 _FOLLOWED = ("template", "size", "mean", "std", "jpeg_quality")  # images are prepared as a checkpoint states these
@@ -30,11 +30,12 @@ class Request:
 
     Attributes:
         path: the image file.
-        points: five landmarks, or four with the mouth's centre for its corners, px; None: the whole image is
-            resized, its aspect ratio not kept.
+        points: five landmarks, or four with the mouth's centre for its corners, px; (): it should have some and has
+            none; None: the whole image is resized, its aspect ratio not kept.
         points_size: (width, height) of the image that ``points`` refer to; None: this one.
         side: of the aligned crop, px, before it is resized to the network's input; None: aligned at that size.
         down: the finished crop is degraded to this many px and back; None: it is not.
+        place: table and row of the points, or the tables that have none, for messages: no part of the preparation.
     """
 
     path: Path
@@ -42,6 +43,11 @@ class Request:
     points_size: tuple[int, int] | None = None
     side: int | None = None
     down: int | None = None
+    place: str = dataclasses.field(default="", compare=False)
+
+
+class NoCropError(ImageError):
+    """A sound image whose landmarks give no crop."""
 
 
 def follow(stated: dict[str, Any] | None, checkpoint: dict[str, Any]) -> Preprocessing:
@@ -62,7 +68,10 @@ def follow(stated: dict[str, Any] | None, checkpoint: dict[str, Any]) -> Preproc
     except ShardError as error:
         raise ProtocolError(f"{path}: {error}") from None
     if spec.aligned and spec.template not in TEMPLATES:
-        raise ProtocolError(f"{path}: preprocessing spec: template {spec.template!r} is unknown")
+        raise ProtocolError(
+            f"{path}: preprocessing spec: template {spec.template!r} is unknown, expected {', '.join(TEMPLATES)} or"
+            f" {NO_TEMPLATE}; score it with the version that trained it"
+        )
     ours = Preprocessing() if spec.aligned else Preprocessing.unaligned()
     differing = {
         name: value for name, value in spec.to_dict().items() if name not in _FOLLOWED and getattr(ours, name) != value
@@ -78,6 +87,7 @@ def follow(stated: dict[str, Any] | None, checkpoint: dict[str, Any]) -> Preproc
 def cache_key(data: bytes, request: Request, spec: Preprocessing) -> bytes:
     """16 bytes that name (image, preparation)."""
     how = {**dataclasses.asdict(request), "path": None, "spec": spec.to_dict(), "version": VERSION}
+    del how["place"]
     return xxhash.xxh3_128(xxhash.xxh3_128(data).digest() + json.dumps(how, sort_keys=True).encode()).digest()
 
 
@@ -87,7 +97,8 @@ def prepare(data: bytes, requests: list[Request], spec: Preprocessing) -> list[n
     Requests that differ only in ``down`` share the work up to there.
 
     Raises:
-        ImageError: the file does not hold a whole image, or its landmarks give no crop.
+        ImageError: the file does not hold a whole image.
+        NoCropError: its landmarks are missing or give no crop.
     """
     image = np.ascontiguousarray(decode_bytes(data)[..., ::-1])
     crops: dict[Request, np.ndarray] = {}
@@ -104,18 +115,26 @@ def prepare(data: bytes, requests: list[Request], spec: Preprocessing) -> list[n
 def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarray:
     if request.points is None:
         return resized(image, spec.size)
+    if not request.points:
+        raise NoCropError(f"no row for {request.path.stem} in {request.place}")
+    its = f"its landmarks ({request.place})" if request.place else "its landmarks"
     points = np.array(request.points, np.float64)
+    if not np.isfinite(points).all():
+        raise NoCropError(f"{its} are not all finite numbers")
     if request.points_size is not None:
         points *= np.divide(image.shape[1::-1], request.points_size)
     side = spec.size if request.side is None else request.side
-    if not 1 <= side <= _MOST_SIDE:
-        raise ImageError(f"its landmarks ask for a crop of {side} px")
-    target = template_points(spec.template, side)
-    if len(points) == len(target) - 1:
-        target = np.vstack([target[: _MOUTH[0]], target[list(_MOUTH)].mean(0)])
-    matrices, good = fit_similarity(points[None], target)
+    matrices, good = fit_similarity(points[None], _target(spec.template, max(side, 1), len(points)))
     if not good[0]:
-        raise ImageError("its landmarks are missing, in one place or on one line")
+        raise NoCropError(f"{its} are in one place or on one line")
+    if not 1 <= side <= _MOST_SIDE:
+        raise NoCropError(f"{its} ask for a crop of {side} px, expected 1 to {_MOST_SIDE}")
     if not ((points >= 0) & (points < image.shape[1::-1])).all(1).any():
-        raise ImageError("its landmarks lie outside the image")
+        raise NoCropError(f"{its} lie outside the image")
     return resized(warp(image, matrices[0], side), spec.size)
+
+
+def _target(template: str, side: int, points: int) -> np.ndarray:
+    """(points, 2) crop px of five landmarks, or of four with the mouth's centre."""
+    target = template_points(template, side)
+    return target if points == len(target) else np.vstack([target[: _MOUTH[0]], target[list(_MOUTH)].mean(0)])

@@ -11,12 +11,13 @@ import numpy as np
 
 from benchmarks.errors import ProtocolError
 from benchmarks.layout import is_generated
-from benchmarks.metrics import Ranking, rank_gallery
+from benchmarks.metrics import TIE, Ranking, rank_gallery
 from benchmarks.prepare import Request
 from benchmarks.questions import question_digest, request_digests
 from benchmarks.samples import MISSED, OpenSetSamples, PairSamples, RankSamples, Samples
 
 HARDEST = 8  # pairs shown of a kind
+_LEAST_LENGTH = 1e-12  # of a vector that is not zero
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,7 +245,7 @@ class OpenSetProtocol(Protocol):
         kept = good[self.search.probes] & (~mated | np.isin(self.search.probe_ids, ids))
         if not (kept & mated).any() or not (kept & ~mated).any() or len(ids) < 2:
             raise ProtocolError(f"bench {self.name}: too few images are left to score")
-        templates = unit_length(identity_means(vectors[gallery], gallery_ids))
+        templates = unit_length(identity_means(vectors[gallery], gallery_ids)).astype(vectors.dtype)
         probes, probe_ids = self.search.probes[kept], self.search.probe_ids[kept]
         found = rank_gallery(unit_length(vectors[probes]), probe_ids, templates, ids)
         genuine, shown = probe_ids != -1, gallery[first]
@@ -266,20 +267,27 @@ class OpenSetProtocol(Protocol):
 
     def _scores(self, found: Ranking, genuine: np.ndarray) -> np.ndarray:
         identified = np.where(found.rank <= self.within, found.mate_score, MISSED)
-        return np.where(genuine, identified, found.rival_score).astype(np.float32)
+        scores = np.where(genuine, identified, found.rival_score)
+        return (np.round(scores / TIE) * TIE).astype(np.float32)  # so that equal ones are
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """(N, D) vectors scaled to length 1; zero stays zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    """(N, D) vectors scaled to length 1, in their own precision; zero stays zero."""
+    lengths = np.maximum(vector_lengths(vectors), _LEAST_LENGTH)[:, None]
+    return np.divide(vectors, lengths, out=np.empty_like(vectors), casting="same_kind")
+
+
+def vector_lengths(vectors: np.ndarray) -> np.ndarray:
+    """(N,) float64 lengths of (N, D) vectors: squares of large float32 numbers are beyond float32."""
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
 
 
 def identity_means(vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """(K, D) mean of the (N, D) vectors of each identity, in the order of the sorted distinct (N,) ids."""
+    """(K, D) float64 mean of the (N, D) vectors of each identity, in the order of the sorted distinct (N,) ids."""
     codes = np.unique(ids, return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
-    return np.add.reduceat(vectors[order], starts) / np.bincount(codes)[:, None].astype(vectors.dtype)
+    return np.add.reduceat(vectors[order], starts, dtype=np.float64) / np.bincount(codes)[:, None]
 
 
 def _codes(ids: np.ndarray) -> np.ndarray:

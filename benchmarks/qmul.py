@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import Folder, read_cells, read_ids, require, set_folder
+from benchmarks.layout import Folder, require, set_folder
+from benchmarks.matlab import read_cells, read_ids
 from benchmarks.prepare import Request
 from benchmarks.protocols import OpenSetProtocol, PairProtocol, Search
 
@@ -42,7 +43,7 @@ def read_qmul(root: Path) -> PairProtocol:
     return PairProtocol(
         name="qmul",
         title="QMUL-SurvFace verification",
-        root=root,
+        root=folder.parent,
         published={"pairs": 10_640},
         requests=[Request(path=images.find(name)) for name in distinct],
         main="auc",
@@ -91,7 +92,7 @@ def read_qmul_id(root: Path) -> OpenSetProtocol:
     return OpenSetProtocol(
         name="qmul-id",
         title="QMUL-SurvFace open-set identification",
-        root=root,
+        root=folder.parent,
         published={"gallery": 60_294, "mated_probes": 60_423, "unmated_probes": 121_736},
         requests=[Request(path=path) for path in paths],
         main="auc",

@@ -15,7 +15,8 @@ import numpy as np
 
 from benchmarks.cache import EmbeddingCache
 from benchmarks.errors import ProtocolError
-from benchmarks.prepare import Request, cache_key, prepare
+from benchmarks.layout import read_regular
+from benchmarks.prepare import NoCropError, Request, cache_key, prepare
 from benchmarks.protocols import HardPair, Protocol, Scored
 from benchmarks.result import Result, ShownPair
 from pipeline.images import ImageError
@@ -36,12 +37,14 @@ class Embedded:
         vectors: (N, D) float32, of the length that the network gives them; zero where there is none.
         good: (N,) bool.
         missing: images that are absent or cannot be prepared, with the reason.
+        no_crop: those of them that are sound, but for their landmarks.
         computed: forward passes.  cached: embeddings found on disk.
     """
 
     vectors: np.ndarray
     good: np.ndarray
     missing: dict[Path, str]
+    no_crop: set[Path]
     computed: int
     cached: int
 
@@ -56,6 +59,7 @@ class _File:
     cached: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     reason: str | None = None
+    no_crop: bool = False
 
 
 class _Table:
@@ -90,7 +94,7 @@ class Engine:
 
     def embeddings(self, requests: list[Request], label: str) -> Embedded:
         """Embeds each request once; ``label`` heads the progress line. Raises: as ``embed_all``."""
-        with Progress(label, len(requests)) as progress:
+        with Progress(label, len(requests), "preparations") as progress:
             return self.embed_all(requests, progress)
 
     def embed_all(self, requests: list[Request], progress: Progress) -> Embedded:
@@ -101,11 +105,13 @@ class Engine:
         """
         table = _Table(len(requests))
         missing: dict[Path, str] = {}
+        no_crop: set[Path] = set()
         waiting: list[tuple[int, bytes, np.ndarray]] = []
         computed = 0
         for file in self._files(requests):
             if file.reason is not None:
                 missing[file.path] = file.reason
+            no_crop |= {file.path} if file.no_crop else set()
             table.put(file.cached)
             waiting += [
                 (row, key, file.pixels[row])
@@ -124,6 +130,7 @@ class Engine:
             vectors=table.vectors,
             good=table.good,
             missing=missing,
+            no_crop=no_crop,
             computed=computed,
             cached=int(table.good.sum()) - computed,
         )
@@ -161,7 +168,7 @@ class Engine:
 
     def _prepare(self, path: Path, rows: list[int], requests: list[Request]) -> _File:
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             keys = [cache_key(data, requests[row], self.spec) for row in rows]
             found = {row: self.cache.get(key) for row, key in zip(rows, keys, strict=True)} if self.cache else {}
             cached = {row: vector for row, vector in found.items() if vector is not None}
@@ -173,7 +180,7 @@ class Engine:
         except OSError as error:
             return _File(path=path, rows=rows, reason=f"cannot be read: {error.strerror}")
         except ImageError as error:
-            return _File(path=path, rows=rows, reason=str(error))
+            return _File(path=path, rows=rows, reason=str(error), no_crop=isinstance(error, NoCropError))
 
 
 def run(
@@ -200,11 +207,7 @@ def run(
     if embedded.missing:
         _list(embedded.missing)
         if not allow_missing:
-            count = len(embedded.missing)
-            raise ProtocolError(
-                f"bench {protocol.name}: {count:,} image{'s' if count > 1 else ''} cannot be used, listed above; "
-                "restore from the data set's archive, or score without with --allow-missing"
-            )
+            raise ProtocolError(f"bench {protocol.name}: {_remedy(embedded)}")
     scored = protocol.score(embedded.vectors, embedded.good)
     named = {setting: one.samples.figures() for setting, one in scored.items()}
     return Result(
@@ -243,6 +246,16 @@ def _list(missing: dict[Path, str]) -> None:
         print(f"{path}: {reason}", file=sys.stderr)
     if len(missing) > _LISTED:
         print(f"and {len(missing) - _LISTED:,} more", file=sys.stderr)
+
+
+def _remedy(embedded: Embedded) -> str:
+    count, no_crop = len(embedded.missing), len(embedded.no_crop)
+    files = ["restore from the data set's archive"] * (no_crop < count)
+    tables = ["mend the table of landmarks or name another with --landmarks"] * (no_crop > 0)
+    return (
+        f"{count:,} image{'s' if count > 1 else ''} cannot be used, listed above; {'; '.join(files + tables)},"
+        " or pass --allow-missing to score without them"
+    )
 
 
 def _flat(named: dict[str, dict[str, Value]]) -> dict[str, Value]:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import Folder, find_first, require, set_folder
-from benchmarks.points import PointTable, four_points, read_points
+from benchmarks.layout import Folder, find_first, image_size, require, set_folder
+from benchmarks.points import PointTable, has_four_points, read_points
 from benchmarks.prepare import Point, Request
 from benchmarks.protocols import ClosedSetProtocol, Search
 from pipeline.folders import find_entry
@@ -23,6 +22,7 @@ DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 TUNING_SUBJECTS = 50  # 1-50 are kept for tuning by part of the literature, which scores 51-130
 _LEAST_MUGSHOT = 400  # px
 _CROP_FACTOR = 3  # side of a probe's crop over the height that its landmarks span
+_DATABASE = "SCface_database"
 _MUGSHOTS = "mugshot_frontal_original_all"
 _FLAT, _NESTED = "surveillance_cameras_all", "surveillance_cameras_distance_{}"
 _TABLES = ("scface_mugshot.csv", *(f"scface_distance{distance}.csv" for distance in DISTANCES))
@@ -42,12 +42,13 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
     Raises:
         ProtocolError: a folder or table is missing, or a table holds none of the images.
     """
-    home = find_first([root, root / "SCface"], ["SCface_database"]) or root
-    mugshots = Folder(set_folder(home, "", _MUGSHOTS, f"SCface's mugshots, {_MUGSHOTS}/001_frontal.jpg"))
+    inside = find_first([root, root / "SCface"], [_DATABASE]) or root
+    mugshots = Folder(set_folder(inside, "", _MUGSHOTS, f"SCface's mugshots, {_MUGSHOTS}/001_frontal.jpg"))
     database = mugshots.path.parent
+    home = database.parent if database.name.lower() == _DATABASE.lower() else database
     probes = {distance: _probe_folders(database, distance) for distance in DISTANCES}
     subjects = _subjects(mugshots, probes)
-    points = read_points(landmarks or _tables(database, root))
+    points = read_points(landmarks, four_points=True) if landmarks else _points([database, home, root])
     requests = [_request(mugshots.find(f"{subject:03d}_frontal.jpg"), points) for subject in subjects]
     gallery = np.arange(len(subjects))
     searches = {}
@@ -62,14 +63,11 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         searches[f"{{}}@d{distance}"] = every
         if (subjects > TUNING_SUBJECTS).sum() > 1:
             searches[f"{{}}@d{distance}/51-130"] = _tested(every)
-    if not any(points.rows.get(request.path.stem.lower()) for request in requests):
-        raise ProtocolError(
-            f"{points.source}: has landmarks of none of SCface's images, such as {requests[0].path.stem}"
-        )
+    points.expect([request.path for request in requests], "SCface")
     return ClosedSetProtocol(
         name="scface",
         title="SCface",
-        root=root,
+        root=home,
         published={"gallery": 130, "probes": 650},
         doubt=_doubt(requests[0].path),
         requests=requests,
@@ -81,12 +79,8 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
 
 def _doubt(mugshot: Path) -> str:
     """SCface's mugshots are 2048x3072 px; simulated sets have the same counts."""
-    try:
-        with Image.open(mugshot) as image:
-            size = image.size
-    except OSError:
-        return ""
-    return f"mugshots of {size[0]}x{size[1]} px" if min(size) < _LEAST_MUGSHOT else ""
+    size = image_size(mugshot)
+    return f"mugshots of {size[0]}x{size[1]} px" if size and min(size) < _LEAST_MUGSHOT else ""
 
 
 def _tested(search: Search) -> Search:
@@ -129,26 +123,27 @@ def _subjects(mugshots: Folder, probes: dict[int, list[Folder]]) -> np.ndarray:
     return np.array(subjects)
 
 
-def _tables(database: Path, root: Path) -> list[Path]:
-    folders = [database, database.parent, root, root.parent]
+def _points(folders: Sequence[Path]) -> PointTable:
+    """The tables of the reference, or else the official text file."""
     found = [find_first(folders, [name]) for name in _TABLES]
     if all(found):
-        return [path for path in found if path]
-    for folder in folders[:3]:
-        texts = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".txt")
-        official = [path for path in texts if len(four_points(path)) > 1]
+        return read_points([path for path in found if path])
+    for folder in folders:
+        texts = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.is_file())
+        official = [path for path in texts if has_four_points(path)]
         if official:
-            return official
+            return read_points(official, four_points=True)
     missing = ", ".join(name for name, path in zip(_TABLES, found, strict=True) if path is None)
     raise ProtocolError(
-        f"{missing}: not found in {', '.join(map(str, dict.fromkeys(folders)))}; expected landmarks there, path and 10 numbers"
-        " a line, or SCface's own four-point text file; or name a table with --landmarks"
+        f"{missing}: not found in {', '.join(map(str, dict.fromkeys(folders)))}; expected landmarks there, path and"
+        " 10 numbers a line, or SCface's own four-point text file; or name a table with --landmarks"
     )
 
 
 def _request(path: Path, points: PointTable, cropped: bool = False) -> Request:
     known = points.of(path)
-    return Request(path=path, points=known, side=_crop_side(known) if cropped else None)
+    side = _crop_side(known.points) if cropped and known.points else None
+    return Request(path=path, points=known.points, side=side, place=known.place)
 
 
 def _crop_side(points: tuple[Point, ...]) -> int:

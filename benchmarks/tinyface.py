@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import Folder, read_cells, read_ids, require, set_folder
+from benchmarks.layout import Folder, require, set_folder
+from benchmarks.matlab import read_cells, read_ids
 from benchmarks.prepare import Request
 from benchmarks.protocols import ClosedSetProtocol, Search
 
@@ -45,7 +46,7 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
     return ClosedSetProtocol(
         name="tinyface",
         title="TinyFace",
-        root=root,
+        root=folder.parent,
         published={"gallery": 157_871, "probes": 3728},
         requests=[Request(path=path) for path in paths],
         main="rank1",
@@ -58,7 +59,7 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
 def _listed(folder: Path, images: str, name: str, variable: str) -> tuple[list[Path], np.ndarray]:
     """The images that a list names, and their identities."""
     beside = sorted(path for path in folder.parent.iterdir() if path.is_dir())
-    path = require([folder, folder.parent, *beside], [name], f"the list of {images} images and identities")
+    path = require([folder, folder.parent], [name], f"the list of {images} images and identities", beside)
     names = read_cells(path, f"{variable}_set", 1)[:, 0]
     if not len(names):
         raise ProtocolError(f"{path}: lists no image")

@@ -152,11 +152,11 @@ def _numbers(block: pa.RecordBatch, start: int, problems: dict[int, str]) -> np.
     out = np.empty((block.num_rows, len(POINT_NAMES)), np.float32)
     for index in range(len(POINT_NAMES)):
         texts = block.column(index + 1)
-        try:
-            with np.errstate(over="ignore"):  # beyond float32 is infinite, and told below
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and told below
+            try:
                 out[:, index] = pc.cast(texts, pa.float64())
-        except pa.ArrowInvalid:
-            out[:, index] = [float(text) if _is_number(text) else np.nan for text in texts.to_pylist()]
+            except pa.ArrowInvalid:
+                out[:, index] = [float(text) if _is_number(text) else np.nan for text in texts.to_pylist()]
     for row in np.flatnonzero(~np.isfinite(out).all(1)).tolist():
         index = int(np.flatnonzero(~np.isfinite(out[row]))[0])
         text = block.column(index + 1)[row].as_py()

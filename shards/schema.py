@@ -66,9 +66,17 @@ class Preprocessing:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        numbers = self.size > 0 and math.isfinite(self.mean) and 0 < self.std < math.inf
-        if not numbers or not 1 <= self.jpeg_quality <= 100:
-            raise ShardError(f"preprocessing spec out of range: {self}")
+        for name, good, expected in (
+            ("size", self.size > 0, "1 px or more"),
+            ("mean", math.isfinite(self.mean), "a finite number"),
+            ("std", 0 < self.std < math.inf, "a finite number above 0"),
+            ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "1 to 100"),
+        ):
+            if not good:
+                raise ShardError(
+                    f"preprocessing spec: {name} is {getattr(self, name)}, expected {expected};"
+                    " restore the file that states it"
+                )
         if (self.template == NO_TEMPLATE) != (self.warp == RESIZE):
             raise ShardError(
                 f"preprocessing spec: template {self.template!r} does not go with warp {self.warp!r};"

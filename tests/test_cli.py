@@ -129,7 +129,7 @@ def test_images_that_do_not_decode_are_listed_and_left_out_only_on_demand(run, t
     assert f"{image}: damaged JPEG" in failed.stderr
     assert error_of(failed) == (
         "Error: bench qmul: 1 image cannot be used, listed above; restore from the data set's archive,"
-        " or score without with --allow-missing"
+        " or pass --allow-missing to score without them"
     )
     assert not (tmp_path / "q.json").exists()
     partial = run(*words, "--allow-missing")

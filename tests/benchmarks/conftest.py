@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,12 @@ def demo(_demo, tmp_path):
         return Path(shutil.copytree(_demo / name, tmp_path / name, dirs_exist_ok=True))
 
     return copy
+
+
+def bomb():
+    """The head of a PNG that states 100,000 x 100,000 px."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
 class Recorder:

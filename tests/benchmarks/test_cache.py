@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -39,7 +43,7 @@ def test_two_at_a_time_do_not_disturb_each_other(tmp_path):
 
 
 def test_much_is_written_while_it_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.cache._FLUSH", 3)
+    monkeypatch.setattr("benchmarks.cache._FULL", 3)
     cache = EmbeddingCache(tmp_path).__enter__()
     for number in range(7):
         cache.put(bytes([number]) * 16, np.full(2, number, np.float32))
@@ -121,3 +125,80 @@ def test_a_changed_image_and_a_damaged_entry_are_embedded_anew(demo, tmp_path):
     assert (after.counts["embedded"], after.counts["cached"]) == (2, before.counts["embedded"] - 2)
     with EmbeddingCache(tmp_path / "cache") as cache:
         assert score("qmul", root, embed, cache=cache).counts["embedded"] == 0
+
+
+def test_a_run_that_is_killed_loses_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.cache._EVERY_S", 0)
+    cache = EmbeddingCache(tmp_path).__enter__()
+    for number in range(3):
+        cache.put(bytes([number]) * 16, np.full(2, number, np.float32))
+    # killed here: no __exit__
+    with EmbeddingCache(tmp_path) as other:
+        assert [other.get(bytes([number]) * 16)[0] for number in range(3)] == [0, 1, 2]
+    assert len(list(tmp_path.iterdir())) == 1  # one file that grows, not one a write
+
+
+def test_what_only_looks_like_a_file_of_embeddings_is_passed_over(tmp_path):
+    items = fill(tmp_path)
+    (tmp_path / "folder.emb").mkdir()
+    os.mkfifo(tmp_path / "pipe.emb")
+    with EmbeddingCache(tmp_path) as cache:
+        assert all(cache.get(key) is not None for key in items)
+
+
+def test_a_file_that_cannot_be_opened_now_is_kept(tmp_path, monkeypatch):
+    items = fill(tmp_path)
+    (path,) = tmp_path.glob("*.emb")
+
+    def too_many(*arguments):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.cache.np.memmap", too_many)
+        with EmbeddingCache(tmp_path) as cache:
+            assert all(cache.get(key) is None for key in items)
+    assert path.exists()
+
+
+def test_an_embedding_may_be_asked_for_while_its_file_is_written(tmp_path):
+    """A thread's get between its look and its reading, as the main thread starts a new file."""
+    cache = EmbeddingCache(tmp_path).__enter__()
+
+    class Swapped(dict):
+        def __contains__(self, key):
+            cache._new = {}
+            return super().__contains__(key)
+
+    cache._new = Swapped({b"a" * 16: np.ones(2, np.float32)})
+    assert cache.get(b"a" * 16).tolist() == [1, 1]
+
+
+def warned(folder, reason):
+    return f"warning: {folder}: {reason}; embeddings are not kept from here on: free or mend it, or pass --no-cache"
+
+
+def warnings_of(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+
+
+def test_a_file_in_place_of_the_folder_is_one_warning_and_scoring_goes_on(demo, tmp_path, capsys):
+    root, folder = demo("QMUL-SurvFace"), tmp_path / "cache"
+    expected = score("qmul", root).metrics
+    folder.touch()
+    with EmbeddingCache(folder) as cache:
+        assert score("qmul", root, cache=cache).metrics == expected
+    assert warnings_of(capsys) == [warned(folder, "File exists")]
+    with EmbeddingCache(folder / "network") as cache:
+        assert score("qmul", root, cache=cache).metrics == expected
+    assert warnings_of(capsys) == [warned(folder / "network", "Not a directory")]
+
+
+@pytest.mark.parametrize("full", [5, 4096])  # written midway, and at the end alone
+def test_a_full_disk_is_one_warning_and_scoring_goes_on(demo, tmp_path, capsys, monkeypatch, full):
+    root, folder = demo("QMUL-SurvFace"), tmp_path / "cache"
+    expected = score("qmul", root).metrics
+    monkeypatch.setattr("benchmarks.cache._FULL", full)
+    with EmbeddingCache(folder) as cache:
+        shutil.rmtree(folder)
+        assert score("qmul", root, cache=cache).metrics == expected
+    assert warnings_of(capsys) == [warned(folder, "No such file or directory")]

@@ -161,7 +161,7 @@ def test_landmarks_that_are_missing_or_ambiguous_are_reasons(tmp_path, painted):
         *[("no-landmarks", f"several images have the name of these landmarks in {csv}")] * 2,
         ("no-landmarks", f"landmarks given twice in {csv}"),
         ("no-landmarks", f"no landmarks in {csv}"),
-        ("unusable-image", "its landmarks are missing, in one place or on one line"),
+        ("unusable-image", "its landmarks (x.csv row 4) are not all finite numbers"),
         ("ok", None),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import cv2
@@ -12,9 +13,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.errors import AbsentError, ProtocolError
-from benchmarks.lfw import RESOLUTIONS, read_lfw, read_pairs, read_xqlfw
+from benchmarks.layout import is_generated
+from benchmarks.lfw import RESOLUTIONS, read_lfw, read_xqlfw
 from pipeline.align import fit_similarity, template_points, warp
-from tests.benchmarks.conftest import Recorder, cosine, score
+from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"
 
@@ -96,56 +98,16 @@ def test_a_standard_sized_list_costs_no_more_than_distinct_images(tmp_path):
         for kind in (True, False):
             for _ in range(300):
                 name, other = rng.choice(people, 2, replace=False)
-                first, second = rng.integers(1, 6, 2)
+                first, second = rng.choice(range(1, 6), 2, replace=False)
                 lines.append(f"{name}\t{first}\t{second}" if kind else f"{name}\t{first}\t{other}\t{second}")
     (tmp_path / "lfw").mkdir()
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
-    (tmp_path / "LFW.csv").write_text("P1/P1_0001.jpg" + ",1.5" * 10 + "\n")
+    (tmp_path / "LFW.csv").write_text("".join(f"P1/P1_000{n}.jpg" + ",1.5" * 10 + "\n" for n in range(1, 6)))
     protocol = read_lfw(tmp_path)
     members = [_members(line.split("\t")) for line in lines[1:]]
     images, seconds = {one for pair in members for one in pair}, {pair[1] for pair in members}
     assert len(protocol.requests) == len(set(protocol.requests)) == 5 * len(images)
     assert len(protocol.requests) <= (len(images) + 4 * len(seconds)) + 4 * len(seconds)
-
-
-@pytest.mark.parametrize("header", ["10\t300", "10 300", " 10\t300 "])
-def test_folds_are_contiguous_whatever_their_number(tmp_path, header):
-    folds, each = (int(word) for word in header.split())
-    lines = [header]
-    for fold in range(folds):
-        lines += [f"A{fold}\t1\t2"] * each + [f"A{fold}\t1\tB{fold}\t2"] * each
-    path = tmp_path / "pairs.txt"
-    path.write_text("\n".join(lines))
-    pairs = read_pairs(path)
-    assert pairs.folds.tolist() == [fold for fold in range(folds) for _ in range(2 * each)]
-    assert pairs.genuine.sum() == folds * each
-    path.write_text("\n".join(["2\t1", "A\t1\t2", "A\t1\tB\t2", "C D\t1\t2", "A\t01\tB\t2"]))
-    assert read_pairs(path).folds.tolist() == [0, 0, 1, 1]
-    assert read_pairs(path).names[2].tolist() == [["C D", "1"], ["C D", "2"]]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "line 1: found '', expected folds and pairs a fold, such as 10<TAB>300; at least 2 folds"),
-        ("300\nA\t1\t2\n", "line 1: found '300', expected folds and pairs"),
-        ("1\t1\nA\t1\t2\nA\t1\tB\t1\n", "line 1: found '1 1', expected"),
-        (
-            "2\t1\nA\t1\t2\nA\t1\tB\t1\n",
-            "2 pairs, but line 1 states 2 folds of 1 genuine and 1 impostor pairs, 4 in all",
-        ),
-        ("2\t1\nA\t1\t2\nA\t1\t2\nA\t1\t2\nA\t1\tB\t1\n", "line 3: 3 fields, expected an impostor pair"),
-        ("2\t1\nA\t1\tB\t2\nA\t1\tB\t2\nA\t1\t2\nA\t1\tB\t1\n", "line 2: 4 fields, expected a genuine pair"),
-        ("2\t1\nA\t1\tx\nA\t1\tB\t2\nA\t1\t2\nA\t1\tB\t1\n", "line 2: image numbers are '1' and 'x', expected whole"),
-    ],
-)
-def test_a_malformed_pair_list_names_the_line(root, text, says):
-    (root / "pairs.txt").write_text(text)
-    with pytest.raises(ProtocolError) as error:
-        read_lfw(root)
-    assert str(error.value).startswith(f"{root}/pairs.txt: ")
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_other_tables_and_places_give_the_same_scores(root, tmp_path):
@@ -214,7 +176,7 @@ def test_landmarks_that_are_not_there_are_told_image_by_image(root, capsys):
     lost = lines[0].split(",")[0]
     with pytest.raises(ProtocolError, match="bench lfw: 1 image cannot be used, listed above"):
         score("lfw", root)
-    assert f"{root}/lfw/{lost}: its landmarks are missing, in one place or on one line" in capsys.readouterr().err
+    assert f"{root}/lfw/{lost}: no row for {lost.split('/')[1][:-4]} in LFW.csv" in capsys.readouterr().err
     partial = score("lfw", root, allow_missing=True)
     assert [path for path, _ in partial.missing] == [f"{root}/lfw/{lost}"]
     name, number = lost.split("/")[0], int(lost[-8:-4])
@@ -250,3 +212,61 @@ def test_xqlfw_landmarks_of_its_own_are_taken_as_they_are(demo, root):
     (other / "XQLFW.csv").unlink()
     with pytest.raises(ProtocolError, match=r"LFW\.csv: not found in .*expected landmarks: XQLFW\.csv, or LFW's"):
         read_xqlfw(other)
+
+
+@pytest.mark.parametrize("suffix", [".jpeg", ".JPEG", ".png", ".bmp"])
+def test_images_of_every_suffix_are_found(root, suffix):
+    expected = [request.path for request in read_lfw(root).requests]
+    for path in set(expected):
+        path.rename(path.with_suffix(suffix))
+    assert [request.path for request in read_lfw(root).requests] == [path.with_suffix(suffix) for path in expected]
+
+
+def test_people_are_found_whatever_the_case_of_their_folder(root):
+    expected = read_lfw(root).requests
+    for path in (root / "lfw").iterdir():
+        path.rename(path.with_name(path.name.upper()))
+    found = read_lfw(root).requests
+    assert all(request.path.exists() for request in found)
+    assert [request.path.name for request in found] == [request.path.name for request in expected]
+
+
+@pytest.mark.parametrize("name", ["lfw", "xqlfw"])
+def test_a_table_of_other_images_is_told_at_once(demo, root, name, capsys):
+    table = demo("SCface") / "scface_mugshot.csv"
+    other = root if name == "lfw" else demo("XQLFW")
+    with pytest.raises(ProtocolError) as error:
+        score(name, other, landmarks=[table])
+    assert str(error.value).startswith(f"{table}: has landmarks of none of {name.upper()}'s images, such as ")
+    assert str(error.value).endswith("; name their table with --landmarks")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("original", ["png", "fifo"])
+def test_the_size_of_an_lfw_image_that_cannot_be_read_is_lfw_s_own(demo, root, original):
+    other = demo("XQLFW")
+    request = read_xqlfw(other).requests[0]
+    path = root / "lfw" / request.path.parent.name / request.path.name
+    Image.new("RGB", (70, 60)).save(path)
+    assert read_xqlfw(other).requests[0].points_size == (70, 60)
+    path.unlink()
+    path.write_bytes(bomb()) if original == "png" else os.mkfifo(path)
+    assert read_xqlfw(other).requests[0].points_size == (250, 250)
+
+
+@pytest.mark.parametrize("below", ["", "LFW", "LFW/lfw"])
+def test_generated_faces_are_known_from_every_root(root, below):
+    assert is_generated(read_lfw(root.parent / below).root)
+    assert read_lfw(root.parent / below).root == root
+
+
+def test_the_message_of_a_missing_table_names_no_folder_above_the_root(root):
+    (root / "LFW.csv").unlink()
+    with pytest.raises(ProtocolError) as error:
+        read_lfw(root)
+    assert str(error.value).startswith(f"LFW.csv: not found in {root}, {root}/lfw; expected LFW's landmarks")
+
+
+def test_a_root_that_is_a_file_is_told(root):
+    with pytest.raises(AbsentError, match=r"pairs\.txt: not a folder; expected LFW's images"):
+        read_lfw(root / "pairs.txt")

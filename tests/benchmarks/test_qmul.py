@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import scipy.io
 from PIL import Image
 
 from benchmarks.errors import AbsentError, ProtocolError
-from benchmarks.layout import Folder
+from benchmarks.layout import Folder, is_generated
 from benchmarks.qmul import IDENTIFICATION, VERIFICATION, read_qmul, read_qmul_id
 from tests.benchmarks.conftest import Recorder, cosine, score
 
@@ -229,3 +230,70 @@ def test_a_compressed_mat_file_gives_one_line_wherever_it_is_damaged(root):
         except ProtocolError:
             refused += 1
     assert refused > 0.9 * len(damaged)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.5, -1, 1e300])
+def test_an_identity_that_is_no_whole_number_is_named(root, value):
+    ids = scipy.io.loadmat(listed(root))["mated_probe_ids"].astype(float)
+    ids[1] = value
+    change(listed(root), mated_probe_ids=ids)
+    with pytest.raises(ProtocolError) as error:
+        read_qmul_id(root)
+    assert str(error.value) == (
+        f"{listed(root)}: mated_probe_ids, row 2: {float(value)}, expected a whole number from 0 to 2147483647;"
+        " restore the file from the archive"
+    )
+
+
+def test_identities_may_be_kept_as_floats(root):
+    expected = read_qmul_id(root).search.probe_ids
+    change(listed(root), mated_probe_ids=scipy.io.loadmat(listed(root))["mated_probe_ids"].astype(float))
+    assert np.array_equal(read_qmul_id(root).search.probe_ids, expected)
+
+
+def test_a_matlab_7_3_file_says_how_to_save_it(root):
+    head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    mat(root).write_bytes(head.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(1000))
+    with pytest.raises(ProtocolError) as error:
+        read_qmul(root)
+    assert str(error.value) == f"{mat(root)}: a MATLAB 7.3 file, expected MATLAB 5 to 7; save it again with: save -v7"
+
+
+def test_a_name_with_nul_and_a_pipe_for_a_list_are_one_line(root):
+    cells = np.full((20, 2), "1_cam1_1.jpg", object)
+    cells[3, 1] = "1_camQ1.jpg"
+    scipy.io.savemat(mat(root), {"positive_pairs_names": cells})
+    mat(root).write_bytes(mat(root).read_bytes().replace(b"1_camQ", b"1_cam\0"))
+    with pytest.raises(ProtocolError, match=r"a cell holds '1_cam\\x001\.jpg', expected a file name"):
+        read_qmul(root)
+    mat(root).unlink()
+    os.mkfifo(mat(root))
+    with pytest.raises(ProtocolError, match=r"not a readable MATLAB 5 file .*not a regular file"):
+        read_qmul(root)
+
+
+@pytest.mark.parametrize("below", ["", "QMUL-SurvFace", None])
+@pytest.mark.parametrize(("read", "own"), [(read_qmul, VERIFICATION), (read_qmul_id, IDENTIFICATION)])
+def test_generated_faces_are_known_from_every_root(root, read, own, below):
+    assert is_generated(read(root.parent / (f"QMUL-SurvFace/{own}" if below is None else below)).root)
+
+
+def test_large_embeddings_score_as_small_ones(root):
+    """Squares of 1e30 are beyond float32: every vector would become zero, and every score equal."""
+    for name in ("qmul", "qmul-id"):
+        plain = score(name, root, Recorder())
+        large = score(name, root, lambda batch: Recorder()(batch) * np.float32(1e34))
+        assert large.metrics == pytest.approx(plain.metrics, abs=1e-3)
+
+
+def test_a_collapsed_network_finds_nobody_on_the_list(root):
+    """Identical vectors, but a matrix product rounds them differently: ties must not be broken by that."""
+    protocol = read_qmul_id(root)
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(rng.normal(size=(1, 64)), len(protocol.requests), 0).astype(np.float32)
+    shaken = vectors * (1 + 3e-7 * rng.normal(size=vectors.shape)).astype(np.float32)
+    samples = protocol.score(shaken, np.ones(len(vectors), bool))["{}"].samples
+    assert set(samples.scores[~samples.genuine].tolist()) == {1.0}
+    assert set(samples.scores[samples.genuine].tolist()) <= {1.0, -2.0}
+    one = type(protocol)(**{**vars(protocol), "within": 1}).score(shaken, np.ones(len(vectors), bool))["{}"].samples
+    assert (one.scores[one.genuine] == -2).all()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks.errors import ProtocolError
-from benchmarks.prepare import Request, follow, prepare
+from benchmarks.lfw import read_lfw
+from benchmarks.prepare import NoCropError, Request, follow, prepare
 from benchmarks.runner import Engine
-from pipeline.images import ImageError
 from shards.schema import Preprocessing
 from tests.benchmarks.conftest import Recorder, score
 
@@ -57,12 +58,42 @@ def test_images_that_cannot_be_used_are_all_listed(root, capsys):
         score("qmul", root)
     assert str(error.value) == (
         "bench qmul: 3 images cannot be used, listed above; restore from the data set's archive,"
-        " or score without with --allow-missing"
+        " or pass --allow-missing to score without them"
     )
     listed = capsys.readouterr().err
     assert f"{damaged[0]}: not found" in listed
     assert f"{damaged[1]}: cannot be decoded (8 bytes, not an image or damaged)" in listed
     assert f"{damaged[2]}: damaged JPEG (200 bytes)" in listed
+
+
+def test_a_pipe_in_place_of_an_image_is_not_waited_for(root, capsys):
+    lost = images(root)[0]
+    lost.unlink()
+    os.mkfifo(lost)
+    with pytest.raises(ProtocolError, match="bench qmul: 1 image cannot be used"):
+        score("qmul", root)
+    assert f"{lost}: cannot be read: not a regular file" in capsys.readouterr().err
+
+
+def test_the_remedy_is_of_what_is_wrong(demo):
+    root = demo("LFW")
+    table = root / "LFW.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
+    mend = "mend the table of landmarks or name another with --landmarks, or pass --allow-missing to score without them"
+    with pytest.raises(ProtocolError) as error:
+        score("lfw", root)
+    assert str(error.value) == f"bench lfw: 1 image cannot be used, listed above; {mend}"
+    read_lfw(root).requests[-1].path.unlink()
+    with pytest.raises(ProtocolError) as error:
+        score("lfw", root)
+    assert str(error.value) == (
+        f"bench lfw: 2 images cannot be used, listed above; restore from the data set's archive; {mend}"
+    )
+
+
+def test_progress_counts_preparations(demo, capsys):
+    count = score("lfw", demo("LFW")).counts["prepared"]
+    assert f"bench lfw: {count}/{count} preparations, " in capsys.readouterr().err
 
 
 def test_partial_figures_leave_out_the_pairs_and_say_so(root):
@@ -114,7 +145,10 @@ def test_preprocessing_that_cannot_be_followed_is_refused_and_it_says_how(change
             {**Preprocessing().to_dict(), "flip": True},
             r"x\.pt: preprocessing spec: fields \['flip'\] are missing or unknown",
         ),
-        ({**Preprocessing().to_dict(), "template": "mine"}, r"x\.pt: preprocessing spec: template 'mine' is unknown"),
+        (
+            {**Preprocessing().to_dict(), "template": "mine"},
+            r"x\.pt: preprocessing spec: template 'mine' is unknown, expected seed, arcface or none; score it with the version",
+        ),
     ],
 )
 def test_an_unknown_spec_is_refused(stated, says):
@@ -156,17 +190,23 @@ FACE = ((40.0, 50.0), (70.0, 50.0), (55.0, 65.0), (43.0, 80.0), (67.0, 80.0))
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"points": ((float("nan"),) * 2,) * 5}, "landmarks are missing, in one place or on one line"),
-        ({"points": ((5.0, 5.0),) * 5}, "landmarks are missing, in one place or on one line"),
-        ({"points": tuple((x + 500, y) for x, y in FACE)}, "landmarks lie outside the image"),
-        ({"points": FACE, "side": 0}, "landmarks ask for a crop of 0 px"),
-        ({"points": FACE, "side": 10**6}, "landmarks ask for a crop of 1000000 px"),
+        ({"points": (), "place": "a.csv, b.csv"}, "no row for face in a.csv, b.csv"),
+        ({"points": ((float("nan"),) * 2,) * 5}, "its landmarks are not all finite numbers"),
+        (
+            {"points": ((5.0, 5.0),) * 5, "place": "a.csv row 3"},
+            "its landmarks (a.csv row 3) are in one place or on one line",
+        ),
+        ({"points": tuple((x, 50.0) for x, _ in FACE), "side": 0}, "its landmarks are in one place or on one line"),
+        ({"points": tuple((x + 500, y) for x, y in FACE)}, "its landmarks lie outside the image"),
+        ({"points": FACE, "side": 0}, "its landmarks ask for a crop of 0 px, expected 1 to 4096"),
+        ({"points": FACE, "side": 10**6}, "its landmarks ask for a crop of 1000000 px, expected 1 to 4096"),
     ],
 )
 def test_landmarks_that_give_no_crop_are_a_reason(tmp_path, changes, says):
     data = bytes_of(np.zeros((120, 110, 3), np.uint8))
-    with pytest.raises(ImageError, match=says):
-        prepare(data, [Request(path=tmp_path, **changes)], Preprocessing())
+    with pytest.raises(NoCropError) as error:
+        prepare(data, [Request(path=tmp_path / "face.png", **changes)], Preprocessing())
+    assert str(error.value) == says
 
 
 def test_points_of_a_larger_image_are_scaled(tmp_path):

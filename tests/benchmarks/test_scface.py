@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import cv2
@@ -10,9 +11,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.errors import AbsentError, ProtocolError
+from benchmarks.layout import is_generated
 from benchmarks.scface import read_scface
 from pipeline.align import fit_similarity, template_points, warp
-from tests.benchmarks.conftest import Recorder, cosine, score
+from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 DATABASE = "SCface_database"
 
@@ -142,3 +144,59 @@ def test_a_lost_mugshot_is_missed_and_takes_its_probes_along(root, capsys):
     partial = score("scface", root, allow_missing=True)
     assert partial.counts["left_out"] == 5
     assert len(partial.settings["{}@d1"].ranks) == partial.counts["probes"] - 5
+
+
+def test_a_probe_without_a_row_says_so_whatever_its_crop(root, capsys):
+    path = root / "scface_distance2.csv"
+    lines = path.read_text().splitlines()
+    name = lines[0].split(",")[0]
+    path.write_text("\n".join(lines[1:]))
+    with pytest.raises(
+        ProtocolError, match="1 image cannot be used, listed above; mend the table of landmarks or name"
+    ):
+        score("scface", root)
+    tables = "scface_mugshot.csv, scface_distance1.csv, scface_distance2.csv, scface_distance3.csv"
+    assert (
+        f"{name[:-4].split('/')[-1]}.jpg: no row for {name[:-4].split('/')[-1]} in {tables}" in capsys.readouterr().err
+    )
+
+
+def test_a_probe_with_its_points_on_a_line_says_so_whatever_its_crop(root, capsys):
+    path = root / "scface_distance2.csv"
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].split(",")[0] + ",1,5,2,5,3,5,4,5,5,5"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ProtocolError, match="1 image cannot be used"):
+        score("scface", root)
+    assert "its landmarks (scface_distance2.csv row 4) are in one place or on one line" in capsys.readouterr().err
+
+
+def test_tables_of_five_points_cut_to_four_are_refused(root):
+    for path in root.glob("scface_*.csv"):
+        path.write_text("".join(",".join(line.split(",")[:9]) + "\n" for line in path.read_text().splitlines()))
+    with pytest.raises(ProtocolError, match=r"scface_mugshot\.csv: line 1: found .*, expected the header"):
+        read_scface(root)
+
+
+@pytest.mark.parametrize("kind", ["bomb", "fifo"])
+def test_a_hostile_mugshot_is_one_that_cannot_be_used(root, kind, capsys):
+    path = root / DATABASE / "mugshot_frontal_original_all" / "001_frontal.jpg"
+    path.unlink()
+    path.write_bytes(bomb()) if kind == "bomb" else os.mkfifo(path)
+    with pytest.raises(ProtocolError, match="bench scface: 1 image cannot be used"):
+        score("scface", root)
+    assert f"{path}: cannot be " in capsys.readouterr().err
+
+
+def test_the_message_of_a_missing_table_names_no_folder_above_the_root(root):
+    (root / "scface_distance2.csv").unlink()
+    with pytest.raises(ProtocolError) as error:
+        read_scface(root)
+    assert str(error.value).startswith(
+        f"scface_distance2.csv: not found in {root}/{DATABASE}, {root}; expected landmarks"
+    )
+
+
+@pytest.mark.parametrize("below", ["", "SCface", f"SCface/{DATABASE}"])
+def test_generated_faces_are_known_from_every_root(root, below):
+    assert is_generated(read_scface(root.parent / below).root)

@@ -7,6 +7,7 @@ import pytest
 import scipy.io
 
 from benchmarks.errors import AbsentError, ProtocolError
+from benchmarks.layout import is_generated
 from benchmarks.tinyface import read_tinyface
 from tests.benchmarks.conftest import Recorder, cosine, score
 from tests.benchmarks.test_metrics import naive_ranking
@@ -87,3 +88,23 @@ def test_hardest_pairs_are_what_they_say(root):
     assert all(identity[pair.first] != identity[pair.second] for pair in scored.impostors)
     assert [pair.score for pair in scored.genuine] == sorted(pair.score for pair in scored.genuine)
     assert [pair.score for pair in scored.impostors] == sorted((pair.score for pair in scored.impostors), reverse=True)
+
+
+@pytest.mark.parametrize("below", ["", "TinyFace", "TinyFace/Testing_Set"])
+def test_generated_faces_are_known_from_every_root(root, below):
+    assert is_generated(read_tinyface(root.parent / below).root)
+
+
+def test_the_message_of_a_missing_list_names_no_folder_beside(root):
+    (root / "Testing_Set" / "probe_img_ID_pairs.mat").unlink()
+    (root / "Pictures").mkdir()
+    with pytest.raises(ProtocolError) as error:
+        read_tinyface(root)
+    assert str(error.value).startswith(f"probe_img_ID_pairs.mat: not found in {root}/Testing_Set, {root}; expected")
+
+
+def test_a_collapsed_network_recognises_nobody(root):
+    constant = np.random.default_rng(0).normal(size=512).astype(np.float32)
+    result = score("tinyface", root, lambda batch: np.tile(constant, (len(batch), 1)))
+    assert result.counts["gallery"] >= 20
+    assert [result.metrics[f"rank{k}"] for k in (1, 5)] == [0, 0]

@@ -44,3 +44,19 @@ def test_what_fine_tuning_cannot_change_is_refused_by_name(changes, says, images
     with pytest.raises(ShardError) as error:
         Preprocessing(**changes).fine_tuned_on(images)
     assert str(error.value) == f"preprocessing disagrees ({says}); fine-tune on shards that were built alike"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"size": 0}, "size is 0, expected 1 px or more"),
+        ({"mean": float("nan")}, "mean is nan, expected a finite number"),
+        ({"std": 0.0}, "std is 0.0, expected a finite number above 0"),
+        ({"std": float("inf")}, "std is inf, expected a finite number above 0"),
+        ({"jpeg_quality": 101}, "jpeg_quality is 101, expected 1 to 100"),
+    ],
+)
+def test_what_is_out_of_range_is_named(changes, says):
+    with pytest.raises(ShardError) as error:
+        Preprocessing(**changes)
+    assert str(error.value) == f"preprocessing spec: {says}; restore the file that states it"
