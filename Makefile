@@ -27,10 +27,10 @@ demo: install  ## paint faces, build shards, train, score, report: under 5 minut
 	$(BIN)/python cli.py bench all --report $(DEMO)/report
 
 test: install lint  ## linter, formatter, types and all tests: under 5 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 heavy: install  ## the tests that the default run leaves out: several processes, compiled networks; some minutes
-	$(BIN)/python -m pytest -m heavy
+	$(BIN)/python -m pytest -n 2 -m heavy
 
 lint: install
 	$(BIN)/ruff check .

@@ -62,6 +62,9 @@ def error_of(process, code=1):
     return process.stderr.splitlines()[-1]
 
 
+torch.set_num_threads(1)  # the tensors of tests are small, and two workers share the machine
+
+
 @pytest.fixture(scope="session")
 def golden():
     """Loads a file of tests/golden."""

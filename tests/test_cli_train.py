@@ -66,7 +66,7 @@ def test_settings_that_are_not_right_are_one_line(run, words, code, says):
     assert error_of(run("train", *words), code=code).startswith(says)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_fine_tuning_on_unaligned_faces_keeps_the_network_s_own_preprocessing(run, tmp_path):
     run("demo-data", "--identities", 8, "--images", 3)
     run("build-shards")

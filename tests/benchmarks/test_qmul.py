@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 
@@ -295,5 +296,5 @@ def test_a_collapsed_network_finds_nobody_on_the_list(root):
     samples = protocol.score(shaken, np.ones(len(vectors), bool))["{}"].samples
     assert set(samples.scores[~samples.genuine].tolist()) == {1.0}
     assert set(samples.scores[samples.genuine].tolist()) <= {1.0, -2.0}
-    one = type(protocol)(**{**vars(protocol), "within": 1}).score(shaken, np.ones(len(vectors), bool))["{}"].samples
+    one = dataclasses.replace(protocol, within=1).score(shaken, np.ones(len(vectors), bool))["{}"].samples
     assert (one.scores[one.genuine] == -2).all()

@@ -52,6 +52,10 @@ ONE_OF_EACH = (
 )
 
 
+_LARGE = ("resnet50", "seresnet50", "densenet121")
+RUN = [pytest.param(name, marks=pytest.mark.heavy if name in _LARGE else ()) for name in ONE_OF_EACH]
+
+
 def test_one_of_each_family_is_run():
     assert {BACKBONES[name].family for name in ONE_OF_EACH} == {backbone.family for backbone in BACKBONES.values()}
 
@@ -65,7 +69,7 @@ def small(name):
     return backbone.eval(), torch.rand(2, 3, 64, 64) * 2 - 1
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", RUN)
 @pytest.mark.parametrize("image_size", [112, 128])
 def test_embeddings_are_finite_differ_and_repeat(name, image_size):
     torch.manual_seed(0)
@@ -80,7 +84,7 @@ def test_embeddings_are_finite_differ_and_repeat(name, image_size):
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", RUN)
 def test_gradients_reach_every_parameter(name):
     backbone, images = small(name)  # in training mode, rounding alone makes the gradient of a shift before a BN
     backbone(images).square().sum().backward()
@@ -89,7 +93,7 @@ def test_gradients_reach_every_parameter(name):
     assert [key for key, one in parameters.items() if one.grad is None or not one.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", RUN)
 def test_memory_layout_and_a_copied_state_change_nothing(name):
     backbone, images = small(name)
     with torch.inference_mode():

@@ -85,7 +85,7 @@ EFFECTS = [
     {"lr": 0.02},
     {"weight_decay": 0.1},
     {"schedule": "cosine"},
-    {"schedule": "step:at=0.2"},
+    {"schedule": "step:at=0.9"},
     {"schedule": "step:warmup=0.5"},
     {"precision": "bf16"},
     {"seed": 1},
