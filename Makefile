@@ -30,7 +30,7 @@ test: install lint  ## linter, formatter, types and all tests: under 5 minutes o
 	$(BIN)/python -m pytest -n 2
 
 heavy: install  ## the tests that the default run leaves out: several processes, compiled networks; some minutes
-	$(BIN)/python -m pytest -n 2 -m heavy
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m heavy
 
 lint: install
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,10 @@ class Ranks:
         self.group = distributed.group.WORLD if size > 1 else None
         # apart from the gradients' group: on a GPU that one would have to wait for all queued work
         self._control = distributed.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
+
+    def close(self) -> None:
+        """Lets go of the groups; nothing can be told or gathered any more."""
+        self.group = self._control = None
 
     @property
     def first(self) -> bool:
@@ -102,9 +107,9 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = input.new_tensor(float(input.numel() // input.shape[1]))
         distributed.all_reduce(count)
-        mean = _all_sum(input.sum(across)) / count
+        mean = _AllSum.apply(input.sum(across)) / count  # type: ignore[no-untyped-call]
         centred = input - mean.reshape(shape)
-        variance = _all_sum(centred.square().sum(across)) / count
+        variance = _AllSum.apply(centred.square().sum(across)) / count  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
@@ -113,10 +118,20 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         return centred * scale.reshape(shape) + self.bias.reshape(shape)
 
 
-def _all_sum(part: torch.Tensor) -> torch.Tensor:
-    from torch.distributed.nn.functional import all_reduce
+class _AllSum(torch.autograd.Function):
+    """The sum over ranks; its gradient is the sum over ranks, too."""
 
-    return all_reduce(part)  # type: ignore[no-untyped-call]  # its gradient is the sum over ranks, too
+    @staticmethod
+    def forward(ctx: Any, part: torch.Tensor) -> torch.Tensor:
+        whole = part.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(gradient)
+        return gradient
 
 
 def batch_norm_over(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
@@ -146,11 +161,14 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
     try:
         yield ranks
+        ranks.any(False)  # nobody leaves while another still writes: gloo has aborted processes that did
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
             raise RankError("another process of the run is gone; its own line says why") from None
         raise
     finally:
+        ranks.close()
+        gc.collect()  # what still holds a group, such as a learner's reducer, goes before the groups do
         distributed.destroy_process_group()
 
 

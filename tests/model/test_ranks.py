@@ -23,7 +23,7 @@ CONFIGS = {
     "batch-norm": {
         "backbone": "mobilefacenet",
         "ema": 0.9,
-        "lr": 0.002,
+        "lr": 1e-4,
     },  # of 8 images: any rounding grows at a larger one
     "sharded": {"shard_head": True, "head": "adaface", "losses": "cross-entropy+hardest-triplet+center"},
     "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},
