@@ -53,6 +53,12 @@ class Learner(nn.Module):
         """Prefixes of the parameters and buffers that differ from rank to rank."""
         return ("head.", "center.") if self.head.group is not None else ()
 
+    @property
+    def idle_term(self) -> str | None:
+        """The metric loss that is asked for where a batch has one image of each identity."""
+        metric = self._terms.get("metric")
+        return metric.name if metric and len(self.config.all_views) == 1 else None
+
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(V, b, S, S, 3) uint8 -> (V*b, 3, S, S) float32, view after view."""
         return normalise(images.flatten(0, 1), self.preprocessing["mean"], self.preprocessing["std"])
@@ -68,7 +74,7 @@ class Learner(nn.Module):
         features, labels = self._ranks.gather(own, views), self._ranks.gather(own_labels, views)
         terms = view_means(self._criterion(self.head(features, labels)), views)
         loss, parts = terms.mean(), self._by_view(terms.detach())
-        if (metric := self._terms.get("metric")) and views > 1:
+        if (metric := self._terms.get("metric")) and not self.idle_term:
             across = (own, own_labels) if self.config.triplets == "rank" else (features, labels)
             value = self._metric(metric, across[0], across[1], views)
             loss, parts[metric.name] = loss + metric.options["weight"] * value, value.detach()

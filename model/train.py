@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -82,6 +83,10 @@ def train(
     step, saved = start, start
     loader_state: dict[str, Any] = {}
     learner.train()
+    if ranks.first and learner.idle_term:
+        print(
+            f"one image of each identity: {learner.idle_term} has nothing to compare and adds nothing", file=sys.stderr
+        )
     own_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
     with _folder(run, state), own_log as log, StopSignals() as stop:
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.asked, shown=shown)
@@ -106,7 +111,7 @@ def train(
             if looked_at and ranks.any(not torch.isfinite(loss)):
                 if step > saved and not ranks.any(not state.finite()):
                     state.save(run, step, loader_state)
-                raise TrainingError(_diverged(step + 1, float(loss), lr))
+                raise TrainingError(_diverged(step + 1, loss.item(), lr))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -298,6 +298,21 @@ def test_ruined_weights_are_not_saved(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
 
 
+def test_single_resolution_training_has_no_triplets_and_says_so(tmp_path, capsys):
+    class One(Stream):
+        def __next__(self):
+            batch = super().__next__()
+            return SimpleNamespace(images=batch.images[:1], labels=batch.labels, state=batch.state)
+
+    train(One(), new_run(config(views="32", steps=1), classes=CLASSES, preprocessing=SPEC), tmp_path)
+    assert (
+        "one image of each identity: hardest-triplet has nothing to compare and adds nothing" in capsys.readouterr().err
+    )
+    (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert row["loss"] == pytest.approx(row["ce@32"])
+    assert "hardest-triplet" not in row
+
+
 def test_training_learns(tmp_path):
     class Same(Stream):
         def __next__(self):
