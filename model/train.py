@@ -40,8 +40,10 @@ def find_resume(run: Path, resume: str) -> Path | None:
     """The checkpoint to go on from: ``auto`` the run's newest if it has one, ``never`` none, else the named file.
 
     Raises:
-        TrainingError: the run folder holds checkpoints that the run would mix with its own.
+        TrainingError: the run folder is a file, or holds checkpoints that the run would mix with its own.
     """
+    if run.exists() and not run.is_dir():
+        raise TrainingError(f"{run}: is a file, expected a run's folder; choose another --out")
     held = checkpoints(run)
     if resume == "never" and held:
         raise TrainingError(f"{run}: holds a run up to step {int(held[-1].stem)}; choose another --out, or delete it")

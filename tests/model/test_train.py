@@ -217,6 +217,12 @@ def test_resuming_on_other_shards_is_refused(tmp_path):
         other.restore(content, path)
 
 
+def test_a_file_in_place_of_a_run_is_told(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(TrainingError, match="run: is a file, expected a run's folder; choose another --out"):
+        find_resume(tmp_path / "run", "auto")
+
+
 def test_find_resume(tmp_path):
     assert find_resume(tmp_path, "auto") is None
     assert find_resume(tmp_path, "never") is None
