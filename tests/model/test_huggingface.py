@@ -315,7 +315,7 @@ DAMAGE = [
     (tensors({"0.weight": {**ONE, "shape": [1 << 62, 1 << 62]}}, bytes(4)), UNREADABLE),
     (tensors({"0.weight": {**ONE, "dtype": "PICKLE"}}, bytes(4)), UNREADABLE),
     (tensors({}), "its weights do not fit spherenet4 ("),
-    (tensors({"../../../tmp/hacked": ONE}, bytes(4)), "its weights do not fit spherenet4 ("),
+    (tensors({"../../../outside": ONE}, bytes(4)), "its weights do not fit spherenet4 ("),
     (tensors({"a\n\x1b[31m": ONE}, bytes(4)), "its weights do not fit spherenet4 ("),
     (lambda folder: torch.save(Hostile(), folder / "model.safetensors"), UNREADABLE),
 ]
