@@ -156,7 +156,10 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    backend = "nccl" if device.startswith("cuda") else "gloo"
+    backend = "gloo"
+    if device.startswith("cuda"):
+        backend = "nccl"
+        torch.cuda.set_device(device)  # where NCCL and the loader look
     distributed.init_process_group(backend, timeout=_PATIENCE)
     ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
     try:
