@@ -1,0 +1,120 @@
+"""The faces that stages are timed on: a user's data sets, or generated ones; and copies of them of any size and number."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.build import build
+from pipeline.build_options import options_for
+from pipeline.images import ImageError, decode
+from pipeline.landmarks import HEADER, read_landmarks
+from pipeline.sources import SOURCES, find_image, landmark_files
+from pipeline.synthetic import write_demo_data
+from shards.index import ShardIndex
+
+_PEOPLE, _IMAGES = 128, 4  # generated: as many as a batch of the reference has
+_QUALITY = 95
+_PER_IDENTITY = 100  # images of an identity of a made tree
+_WARM = np.array([[0.78], [0.9], [1.0]])  # of blue, green and red: a grey face in the light of a lamp
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Face:
+    """A (H, W, 3) uint8 BGR image and its (5, 2) landmarks, px."""
+
+    image: np.ndarray
+    points: np.ndarray
+
+
+def data_root(root: Path | None, scratch: Path) -> Path:
+    """The user's folder of data sets, or one of generated faces in ``scratch``, painted when it is first asked for."""
+    if root is None:
+        write_demo_data(scratch / "generated", identities=_PEOPLE, images=_IMAGES, seed=0, layouts=["VGGFace2", "LFW"])
+    return root or scratch / "generated"
+
+
+def read_faces(root: Path, count: int) -> list[Face]:
+    """The first ``count`` faces of ``root/VGGFace2`` that can be decoded; fewer if it has fewer.
+
+    Raises:
+        LandmarkError: there are no landmarks, or they cannot be read.
+    """
+    source, folder = SOURCES["vggface2"], root / "VGGFace2"
+    table = read_landmarks(landmark_files(source, folder))
+    faces: list[Face] = []
+    for key, points in zip(table.keys.to_pylist(), table.points.reshape(-1, 5, 2), strict=True):
+        path = find_image(folder, source.splits, key)
+        if path and np.isfinite(points).all():
+            with contextlib.suppress(ImageError):
+                faces.append(Face(image=decode(path), points=points))
+        if len(faces) == count:
+            break
+    return faces
+
+
+def resized(face: Face, width: int, height: int) -> Face:
+    """The face in a photograph of this size: as wide as it is, mirrored at top and bottom or cut to its height."""
+    scale = width / face.image.shape[1]
+    tall = max(round(face.image.shape[0] * scale), 1)
+    image = cv2.resize(face.image, (width, tall), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    above = (height - tall) // 2
+    if above >= 0:
+        image = cv2.copyMakeBorder(image, above, height - tall - above, 0, 0, cv2.BORDER_REFLECT_101)
+    else:
+        image = image[-above : -above + height]
+    return Face(image=np.ascontiguousarray(image), points=face.points * scale + (0, above))
+
+
+def write_vggface2(faces: Sequence[Face], folder: Path, *, images: int, grey: bool) -> Path:
+    """Lays out ``images`` files as VGGFace2, repeating the faces as often as needed; returns ``folder``.
+
+    Args:
+        grey: JPEGs of one component; otherwise of three, with colours that a grey face is given if it has none.
+    """
+    encoded = [_encoded(face.image, grey) for face in faces]
+    (folder / "bb_landmark").mkdir(parents=True)
+    with open(folder / "bb_landmark" / "loose_landmark_train.csv", "w") as table:
+        table.write(",".join(HEADER) + "\n")
+        for number, which in zip(range(images), itertools.cycle(range(len(faces))), strict=False):
+            identity, image = divmod(number, _PER_IDENTITY)
+            key = f"n{identity:06d}/{image:04d}_01"
+            path = folder / "train" / f"{key}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded[which])
+            table.write(",".join([f'"{key}"', *(f"{value:.2f}" for value in faces[which].points.ravel())]) + "\n")
+    return folder
+
+
+def _encoded(image: np.ndarray, grey: bool) -> bytes:
+    if grey:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    elif (image == image[..., :1]).all():
+        image = (image * _WARM[:, 0]).astype(np.uint8)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def build_tree(tree: Path, out: Path, workers: int) -> ShardIndex:
+    """Builds the shards of a folder in VGGFace2's layout."""
+    build(options_for("vggface2", root=tree, landmarks=(), template=None, out=out, workers=workers))
+    return ShardIndex(out)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keeps what a timed call says on stderr, and its workers, out of the progress of the timing."""
+    saved, quiet = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(quiet, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(quiet)

@@ -1,0 +1,129 @@
+"""What ``bench speed`` gives: a table, JSON, a bar chart; for costs against size a plot."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from benchmarks.document import Grid, as_text
+from benchmarks.speed.timing import Timing
+from shards.files import write_bytes
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+
+_COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
+_DPI = 130
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What work costs as it grows.
+
+    Attributes:
+        stage: ``scale-build``.  title: of table and chart.  unit: what the sizes count, ``rows``.
+        sizes: (K,) ascending.  costs: name and unit of a cost, ``seconds`` -> (K,) it.
+        facts: about the machine, the versions and what was timed.
+    """
+
+    stage: str
+    title: str
+    unit: str
+    sizes: list[int]
+    costs: dict[str, list[float]]
+    facts: dict[str, str]
+
+    def exponent(self, name: str) -> float:
+        """How cost grows: size to this power, from a straight line through the logarithms; 1 is linear."""
+        return float(np.polyfit(np.log(self.sizes), np.log(self.costs[name]), 1)[0])
+
+    def grid(self) -> Grid:
+        """A row a size, and last the exponents."""
+        rows = [
+            [f"{size:,}", *(f"{values[place]:,.4g}" for values in self.costs.values())]
+            for place, size in enumerate(self.sizes)
+        ]
+        exponents = [f"{self.exponent(name):.2f}" for name in self.costs]
+        return Grid(
+            caption=self.title, header=[self.unit, *self.costs], rows=[*rows, ["grows with the power", *exponents]]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**dataclasses.asdict(self), "exponents": {name: self.exponent(name) for name in self.costs}}
+
+
+Measured = Timing | Scaling
+
+
+def as_report(measured: Sequence[Measured]) -> str:
+    """The tables, and the machine below them."""
+    facts: dict[str, str] = {}
+    for one in measured:
+        facts |= one.facts
+    return "\n\n".join(
+        [*(as_text(one.grid()) for one in measured), ", ".join(f"{name}: {value}" for name, value in facts.items())]
+    )
+
+
+def write_json(measured: Sequence[Measured], path: Path) -> None:
+    """Writes every round of every contender, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (json.dumps([one.to_dict() for one in measured], indent=1) + "\n").encode())
+
+
+def write_chart(measured: Sequence[Measured], path: Path) -> None:
+    """Writes a PNG: bars of rates with the least and greatest round, or costs against size."""
+    heights = [0.5 + 0.34 * len(one.seconds) if isinstance(one, Timing) else 3.0 for one in measured]
+    figure, axes = plt.subplots(
+        len(measured),
+        1,
+        squeeze=False,
+        layout="constrained",
+        figsize=(8.5, sum(heights) + 0.5 * len(measured)),
+        gridspec_kw={"height_ratios": heights},
+    )
+    for one, ax in zip(measured, axes[:, 0], strict=True):
+        if isinstance(one, Timing):
+            _bars(one, ax)
+        else:
+            _lines(one, ax)
+        ax.set_title(one.title, fontsize=10, loc="left", parse_math=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=_DPI)
+    plt.close(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def _bars(timing: Timing, ax: Any) -> None:
+    names = list(timing.seconds)
+    rates = [timing.rate(name) for name in names]
+    medians = np.array([np.median(rate) for rate in rates])
+    spread = [medians - [rate.min() for rate in rates], [rate.max() for rate in rates] - medians]
+    ax.barh(names, medians, xerr=spread, color=[_COLORS[timing.roles[name]] for name in names], capsize=3)
+    for place, (name, median) in enumerate(zip(names, medians, strict=True)):
+        ratio = timing.ratios(name, "baseline")
+        text = f" {median:,.0f}" + ("" if ratio is None else f" ({np.median(ratio):.2f} x)")
+        ax.text(spread[1][place] + median, place, text, va="center", fontsize=8)
+    ax.invert_yaxis()
+    ax.margins(x=0.2)
+    ax.set_xlabel(f"{timing.unit}/s", fontsize=9)
+    ax.tick_params(labelsize=8)
+
+
+def _lines(scaling: Scaling, ax: Any) -> None:
+    for name, values in scaling.costs.items():
+        ax.plot(scaling.sizes, values, "o-", label=f"{name} (power {scaling.exponent(name):.2f})")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xlabel(scaling.unit, fontsize=9)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
