@@ -6,9 +6,13 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+import cv2
+import numpy as np
 import torch
+from PIL import Image
 
 Mode = Literal["fast", "exact"]
 
@@ -34,16 +38,73 @@ def degrade(images: torch.Tensor, size: int, mode: Mode = "exact") -> torch.Tens
     if size == side:
         return images
     flat = images.reshape(-1, *images.shape[-3:])
-    small = resize(flat, size, mode)
-    return resize(small, side, mode).reshape(images.shape)
+    return resize(resize(flat, size, mode), side, mode).reshape(images.shape)
+
+
+def degrade_into(out: torch.Tensor, images: torch.Tensor, *, size: int, flips: torch.Tensor, mode: Mode) -> None:
+    """Writes (N, S, S, 3) uint8 ``images`` to ``out``: mirrored left to right where (N,) bool ``flips`` says so, and degraded.
+
+    What is mirrored is the small image: resizing commutes with it bit for bit, as the weights are symmetric.
+    """
+    side = images.shape[-2]
+    if size == side:
+        _copy(out, images)
+        _mirror(out, flips)
+    else:
+        small = resize(images, size, mode)
+        _mirror(small, flips)
+        _copy(out, resize(small, side, mode))
 
 
 def resize(images: torch.Tensor, size: int, mode: Mode = "exact") -> torch.Tensor:
     """Resizes (N, S, S, 3) uint8 to (N, size, size, 3) uint8; modes as ``degrade``."""
-    if mode == "fast" and images.device.type == "cpu":
-        planes = images.permute(0, 3, 1, 2)
-        small = torch.nn.functional.interpolate(planes, (size, size), mode="bicubic", antialias=True)
-        return small.permute(0, 2, 3, 1)
+    if images.device.type != "cpu":
+        return resize_by_products(images, size)
+    if mode == "exact":
+        return _resize_by_pillow(images, size)
+    planes = images.permute(0, 3, 1, 2)
+    small = torch.nn.functional.interpolate(planes, (size, size), mode="bicubic", antialias=True)
+    return small.permute(0, 2, 3, 1)
+
+
+def _copy(out: torch.Tensor, images: torch.Tensor) -> None:
+    """On the CPU by NumPy: torch shares a copy among threads, which find the cores taken by the decoder."""
+    if out.is_cuda:
+        out.copy_(images)
+    else:
+        np.copyto(out.numpy(), images.numpy())
+
+
+def _mirror(images: torch.Tensor, flips: torch.Tensor) -> None:
+    """Mirrors some of (N, S, S, 3) images in place."""
+    if images.is_cuda:
+        images.copy_(torch.where(flips[:, None, None, None], images.flip(-2), images))
+    else:
+        pixels = images.numpy()
+        for place in np.flatnonzero(flips.numpy()):
+            cv2.flip(pixels[place], 1, dst=pixels[place])
+
+
+def _resize_by_pillow(images: torch.Tensor, size: int) -> torch.Tensor:
+    pixels, out = images.numpy(), np.empty((len(images), size, size, 3), np.uint8)
+
+    def some(places: range) -> None:
+        for place in places:
+            small = Image.fromarray(pixels[place]).resize((size, size), Image.Resampling.BICUBIC)
+            out[place] = np.asarray(small)
+
+    threads = torch.get_num_threads()
+    list(_threads(threads).map(some, [range(first, len(out), threads) for first in range(threads)]))
+    return torch.from_numpy(out)
+
+
+@functools.lru_cache(maxsize=1)
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "degrade")
+
+
+def resize_by_products(images: torch.Tensor, size: int) -> torch.Tensor:
+    """``resize``, exact, as matrix products of whole numbers: Pillow's very sums, on any device and in any order."""
     weights = _split_weights(images.shape[1], size, images.device)
     across = _apply(weights, images)  # Pillow goes horizontally first, and rounds and clamps in between
     return _apply(weights, across.transpose(1, 2)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""DALI decodes and flips, the degradation follows: an endless, resumable stream of training batches.
+"""DALI decodes, flips and degradation follow: an endless, resumable stream of training batches.
 
 The only file that imports DALI.
 """
@@ -15,7 +15,7 @@ import torch
 import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
-from pipeline.degrade import Mode, degrade
+from pipeline.degrade import Mode, degrade_into
 from pipeline.sampler import Draw, IdentitySampler, LoaderState
 from shards.index import ShardIndex, ShardReader
 
@@ -89,7 +89,7 @@ class Loader:
         self._pending.clear()
         self._held: tuple[Any, torch.cuda.Event] | None = None
         share = self._consumed.global_batch // self._sampler.world_size
-        self._pipe = _decoder(
+        self._pipe = decoder(
             source=self._feed,
             decode_on="mixed" if self._device.type == "cuda" else "cpu",
             batch_size=share * len(self._views),
@@ -114,14 +114,14 @@ class Loader:
         (decoded,) = self._pipe.run()
         draw = self._pending.popleft()
         size = self._index.manifest.preprocessing.size
-        images = self._copy(decoded).reshape(len(self._views), -1, size, size, 3)
+        seen = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(len(self._views), -1, size, size, 3)
+        images = torch.empty_like(seen)  # DALI uses its buffer again for a later batch
         sizes = self._sizes(draw.chances, size)
         for view, wanted in enumerate(sizes):
-            for target in np.unique(wanted[wanted < size]):
-                which = slice(None) if (wanted == target).all() else torch.from_numpy(np.flatnonzero(wanted == target))
-                images[view, which] = degrade(images[view, which], int(target), self._mode)
+            self._degrade(images[view], seen[view], wanted, draw.flips[view])
+        self._hold(decoded)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
-        labels = torch.from_numpy(self._index.labels[draw.classes].astype(np.int64)).to(self._device)
+        labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
         return Batch(images=images, labels=labels, sizes=sizes, state=self._consumed)
 
     def _sizes(self, chances: np.ndarray, most: int) -> np.ndarray:
@@ -129,40 +129,53 @@ class Loader:
         low, high = np.array(self._views, np.uint64).T[..., None]
         return np.minimum(low + (chances * (high - low + np.uint64(1)) >> np.uint64(31)), most).astype(np.int64)
 
-    def _copy(self, decoded: Any) -> torch.Tensor:
-        """A tensor of its own from a DALI output, whose buffer DALI uses again for a later batch."""
-        images = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).clone()
-        if images.is_cuda:
-            # The copy is only queued, behind the step before: DALI must not have its buffer back until it is done.
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(torch.cuda.current_stream(images.device))
-            self._held = (decoded, copied)
-        return images
+    def _degrade(self, out: torch.Tensor, seen: torch.Tensor, sizes: np.ndarray, flips: np.ndarray) -> None:
+        """Degrades the (b, S, S, 3) images of a view from ``seen`` into ``out``, each to its size and flipped or not."""
+        for size in np.unique(sizes).tolist():
+            places = np.flatnonzero(sizes == size)
+            turned = self._upload(flips[places])
+            if len(places) == len(sizes):
+                degrade_into(out, seen, size=size, flips=turned, mode=self._mode)
+                continue
+            where = self._upload(places)
+            part = seen.index_select(0, where)
+            degrade_into(part, part, size=size, flips=turned, mode=self._mode)
+            out.index_copy_(0, where, part)
+
+    def _upload(self, values: np.ndarray) -> torch.Tensor:
+        """A small array on the device; from pinned memory, so that nobody waits for the step that a GPU is at."""
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
+
+    def _hold(self, decoded: Any) -> None:
+        """On a GPU what reads DALI's buffer is only queued, behind the step before: DALI may have it back when that is done."""
+        if self._device.type == "cuda":
+            read = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            read.record(torch.cuda.current_stream(self._device))
+            self._held = (decoded, read)
 
     def _release(self) -> None:
         if self._held is not None:
             self._held[1].synchronize()
             self._held = None
 
-    def _feed(self) -> tuple[np.ndarray, np.ndarray]:
-        """DALI asks for the JPEGs and flips of one batch, ahead of ``__next__``."""
+    def _feed(self) -> np.ndarray:
+        """DALI asks for the JPEGs of one batch, ahead of ``__next__``."""
         draw = self._sampler.draw(self._drawn.epoch, self._drawn.step)
         encoded = self._reader.padded(draw.rows.ravel())
         self._pending.append(draw)
         self._drawn = self._drawn.next(self._sampler.steps_per_epoch)
-        return encoded, draw.flips.ravel().astype(np.int32)
+        return encoded
 
 
 @pipeline_def
-def _decoder(source: Any, decode_on: str) -> Any:
-    encoded, flips = fn.external_source(
-        source=source, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT32], ndim=[1, 0]
-    )
+def decoder(source: Any, decode_on: str) -> Any:
+    """The DALI graph: the padded JPEGs that ``source`` gives for a batch, decoded to RGB on ``cpu`` or ``mixed``."""
+    encoded = fn.external_source(source=source, batch=True, dtype=types.UINT8, ndim=1)
     hints: dict[str, Any] = (
         {} if decode_on == "cpu" else {"preallocate_width_hint": 128, "preallocate_height_hint": 128}
     )
-    images = fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
-    return fn.flip(images, horizontal=flips, vertical=0)
+    return fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
 
 
 def _one_device(name: str) -> torch.device:
