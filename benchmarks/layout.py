@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,13 +50,6 @@ def require(folders: Sequence[Path], names: Sequence[str], expected: str, beside
         places = ", ".join(dict.fromkeys(map(str, folders)))
         raise ProtocolError(f"{' or '.join(names)}: not found in {places}; expected {expected}")
     return found
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a file. Raises: OSError: it cannot be read, or is a pipe or device, which might never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.read_bytes()
 
 
 def image_size(path: Path) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import read_regular
+from pipeline.images import read_regular
 
 # what SciPy raises on damaged files, as found by damaging them
 _UNREADABLE = (OSError, ValueError, NotImplementedError, TypeError, LookupError, EOFError, MatReadError, zlib.error)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import read_regular
+from pipeline.images import read_regular
 
 HEADER = "folds and pairs a fold, such as 10<TAB>300"
 _NUMBER = re.compile(r"[0-9]{1,9}")

@@ -15,11 +15,10 @@ import numpy as np
 
 from benchmarks.cache import EmbeddingCache
 from benchmarks.errors import ProtocolError
-from benchmarks.layout import read_regular
 from benchmarks.prepare import NoCropError, Request, cache_key, prepare
 from benchmarks.protocols import HardPair, Protocol, Scored
 from benchmarks.result import Result, ShownPair
-from pipeline.images import ImageError
+from pipeline.images import ImageError, read_regular
 from pipeline.progress import Progress
 from shards.schema import Preprocessing
 

@@ -68,7 +68,7 @@ def eye_distances(landmarks: np.ndarray) -> np.ndarray:
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """The (size, size, 3) uint8 crop of a (H, W, 3) uint8 image under a (2, 3) source-to-crop matrix.
+    """The (size, size, 3) uint8 crop of a (H, W, 3) uint8 image, or (size, size) of (H, W), under a (2, 3) source-to-crop matrix.
 
     OpenCV's bicubic (a = -0.75), black outside the image; the channel order is kept.
     """

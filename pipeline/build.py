@@ -1,27 +1,21 @@
-"""build-shards: plan (pure) -> run_shard (idempotent, commits itself) -> finished set."""
+"""build-shards: plan (pure) -> run_shard (idempotent, commits itself; store.py) -> finished set."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from pipeline.align import eye_distances, fit_similarity, template_points, warp
 from pipeline.build_options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
 from pipeline.executors import unordered_map
-from pipeline.images import ImageError, decode, resized
 from pipeline.landmarks import read_landmarks
 from pipeline.listing import list_images
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
-from pipeline.sources import SOURCES, find_image
+from pipeline.store import RETRIED, ShardTask, run_shard
 from shards.files import (
     ShardError,
     digest,
@@ -31,29 +25,8 @@ from shards.files import (
     write_record,
 )
 from shards.finish import describe, finish_set
-from shards.schema import INDEX, MANIFEST, PLAN, STATUS_OK, Manifest, shard_file
-from shards.writer import DONE_SUFFIX, Row, ShardWriter, done_record, member_stem
-
-_RETRIED = ("missing-file", "unreadable-image")  # what another attempt may mend
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """All that a worker needs for one shard.
-
-    Attributes:
-        points: (N, 10) float32; None where images are not aligned.
-        rejected: position in the shard -> (status, reason).
-    """
-
-    shard: int
-    options: BuildOptions
-    fingerprint: str
-    keys: list[str]
-    identities: list[str]
-    labels: list[int]
-    points: np.ndarray | None
-    rejected: dict[int, tuple[str, str]]
+from shards.schema import INDEX, MANIFEST, PLAN, Manifest, shard_file
+from shards.writer import DONE_SUFFIX, done_record
 
 
 def build(options: BuildOptions) -> Manifest:
@@ -100,7 +73,7 @@ def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int
     found = {shard: record for shard in range(shards) if (record := done_record(options.out, shard, fingerprint))}
     if not options.retry_failed:
         return found
-    return {shard: record for shard, record in found.items() if not any(map(record["statuses"].get, _RETRIED))}
+    return {shard: record for shard, record in found.items() if not any(map(record["statuses"].get, RETRIED))}
 
 
 def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> Manifest:
@@ -141,82 +114,6 @@ def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int
             points=None if plan.points is None else plan.points[rows],
             rejected={place: plan.rejected[row] for place, row in enumerate(rows.tolist()) if row in plan.rejected},
         )
-
-
-def run_shard(task: ShardTask) -> dict[str, Any]:
-    """Aligns and stores the images of one shard and commits it; returns its done record.
-
-    Every row of the task becomes a row of the shard: a bad image is a row with a reason.
-    """
-    cv2.setNumThreads(1)  # the pool is the parallelism
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # what it would print about a damaged file is in that file's row
-    with ShardWriter(task.options.out, task.shard, task.fingerprint) as writer:
-        for row, matrix in _rows(task):
-            writer.add(*(_store(row, matrix, task.options) if row.status == STATUS_OK else (row, None)))
-        return writer.commit()
-
-
-def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
-    """The rows of a task, rejected or still to be stored; each with its matrix, None where images are not aligned."""
-    rejected = dict(task.rejected)
-    aligned: dict[str, Any] = {}
-    matrices = None
-    if task.points is not None:
-        spec, points = task.options.preprocessing, task.points.reshape(-1, 5, 2)
-        matrices, fitted = fit_similarity(points, template_points(spec.template, spec.size))
-        for place in np.flatnonzero(~fitted).tolist():
-            rejected.setdefault(place, ("degenerate-landmarks", "the five points coincide or lie on one line"))
-        aligned = {"landmarks": task.points.tolist(), "eye_distance": eye_distances(points).tolist()}
-    for place, key in enumerate(task.keys):
-        status, reason = rejected.get(place, (STATUS_OK, None))
-        row = Row(
-            key=key,
-            identity=task.identities[place],
-            label=task.labels[place],
-            status=status,
-            error_message=reason,
-            **{name: values[place] for name, values in aligned.items()},
-        )
-        yield row, None if matrices is None else matrices[place]
-
-
-def _store(row: Row, matrix: np.ndarray | None, options: BuildOptions) -> tuple[Row, bytes | None]:
-    """The row with what its image adds to it, and the crop; without one and with a reason where there is none."""
-    spec = options.preprocessing
-    try:
-        member_stem(row.key)
-    except ShardError as error:
-        return dataclasses.replace(row, status="bad-key", error_message=str(error)), None
-    path = find_image(options.root, SOURCES[options.source].splits, row.key)
-    if path is None:
-        return dataclasses.replace(
-            row, status="missing-file", error_message=f"no image {row.key} under {_folders(options)}"
-        ), None
-    try:
-        image = decode(path)
-    except ImageError as error:
-        return dataclasses.replace(row, status="unreadable-image", error_message=str(error)), None
-    height, width = image.shape[:2]
-    row = dataclasses.replace(row, width=width, height=height)
-    if matrix is None:
-        return row, _jpeg(resized(image, spec.size), spec.jpeg_quality)
-    x, y = np.reshape(np.asarray(row.landmarks), (5, 2)).T
-    if not ((x >= 0) & (y >= 0) & (x < width) & (y < height)).any():
-        reason = f"all five points lie outside the {width}x{height} image"
-        return dataclasses.replace(row, status="degenerate-landmarks", error_message=reason), None
-    crop = warp(image, matrix, spec.size)
-    return dataclasses.replace(row, matrix=matrix.ravel().tolist()), _jpeg(crop, spec.jpeg_quality)
-
-
-def _jpeg(crop: np.ndarray, quality: int) -> bytes:
-    return cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def _folders(options: BuildOptions) -> str:
-    splits = [split for split in SOURCES[options.source].splits if split]
-    return f"{options.root} ({', '.join(splits)})" if splits else str(options.root)
 
 
 def _is_published(out: Path) -> bool:

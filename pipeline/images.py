@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
 
 import cv2
@@ -18,32 +21,54 @@ class ImageError(Exception):
     """An image file that does not hold a whole image; the message is the row's reason."""
 
 
-def decode(path: Path) -> np.ndarray:
+def read_regular(path: Path | str) -> bytes:
+    """The content of a file. Raises: OSError: it cannot be read, or is a pipe or device, which might never end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = os.read(handle, facts.st_size + 1)
+        if len(data) == facts.st_size:
+            return data
+        with open(handle, "rb", closefd=False) as stream:  # beyond what one call reads, or growing
+            return data + stream.read()
+    finally:
+        os.close(handle)
+
+
+def decode(path: Path | str, *, grey: bool = False) -> np.ndarray:
     """The (H, W, 3) uint8 BGR image in a file, turned upright by its EXIF tag.
+
+    Args:
+        grey: a JPEG of one component may be given as (H, W), which is a third of the work to whoever warps it.
 
     Raises:
         ImageError: empty, truncated, damaged, not an image, or not readable.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None
-    return decode_bytes(data)
+    return decode_bytes(data, grey=grey)
 
 
-def decode_bytes(data: bytes) -> np.ndarray:
+def decode_bytes(data: bytes, *, grey: bool = False) -> np.ndarray:
     """As ``decode``, of a file's content."""
     if not data:
         raise ImageError("empty file")
-    return _decode_jpeg(data) if data.startswith(_JPEG_START) else _decode_any(data)
+    return _decode_jpeg(data, grey) if data.startswith(_JPEG_START) else _decode_any(data)
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray:
+def _decode_jpeg(data: bytes, grey: bool) -> np.ndarray:
     """OpenCV fills what a damaged JPEG lacks with grey and says nothing; simplejpeg gives the same pixels and does."""
     try:
-        if simplejpeg.decode_jpeg_header(data)[2] == "CMYK" or b"Exif" in data[:_HEAD]:
+        components = simplejpeg.decode_jpeg_header(data)[2]
+        if components == "CMYK" or b"Exif" in data[:_HEAD]:
             simplejpeg.decode_jpeg(data, "GRAY")
             return _decode_any(data)  # converts and turns as users of OpenCV expect
+        if grey and components == "Gray":
+            return simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
         return simplejpeg.decode_jpeg(data, "BGR")
     except ValueError as error:
         if _HARMLESS in str(error):

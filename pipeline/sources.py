@@ -100,9 +100,9 @@ def training_folder(source: Source, root: Path) -> Path:
 def find_image(root: Path, splits: Sequence[str], key: str) -> Path | None:
     """The file of ``identity/image`` under ``root``, whichever split, extension and case; None if there is none."""
     for split in splits:
-        path = root / split / f"{key}.jpg"
-        if path.is_file():
-            return path
+        path = os.path.join(root, split, f"{key}.jpg")
+        if os.path.isfile(path):
+            return Path(path)
     identity, _, name = key.rpartition("/")
     for split in splits:
         images = _images(root / split / identity)

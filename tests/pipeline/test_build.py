@@ -188,6 +188,31 @@ def test_grey_and_transparent_images_are_stored_as_rgb(vggface2, tmp_path):
     assert {row["status"] for row in rows_of(tmp_path / "out")} == {"ok"}
 
 
+def test_a_grey_jpeg_gives_the_bytes_that_its_three_equal_channels_give(vggface2, tmp_path):
+    """It is warped as one channel."""
+    sources = {key: image(vggface2, key) for key in ("n000001/0001_01", "n000002/0001_01")}
+    for source in sources.values():
+        Image.open(source).convert("L").save(source, quality=95)
+    build(build_options(vggface2, tmp_path / "grey"))
+    for source in sources.values():
+        grey = np.asarray(Image.open(source))
+        source.unlink()
+        Image.fromarray(np.stack([grey] * 3, -1)).save(source.with_suffix(".png"))
+    build(build_options(vggface2, tmp_path / "colour"))
+    names = sorted(path.name for path in (tmp_path / "grey").glob("*.tar"))
+    assert len(names) == 4
+    assert all((tmp_path / "grey" / name).read_bytes() == (tmp_path / "colour" / name).read_bytes() for name in names)
+
+
+def test_a_pipe_in_place_of_an_image_is_no_image(vggface2, tmp_path):
+    image(vggface2, "n000001/0001_01").unlink()
+    os.mkfifo(image(vggface2, "n000001/0001_01"))
+    build(build_options(vggface2, tmp_path / "out"))
+    assert [row["key"] for row in rows_of(tmp_path / "out") if row["status"] == "missing-file"] == ["n000001/0001_01"]
+    with pytest.raises(ImageError, match="not a regular file"):
+        decode(image(vggface2, "n000001/0001_01"))
+
+
 def test_processes_build_the_same_bytes(vggface2, tmp_path):
     build(build_options(vggface2, tmp_path / "serial"))
     build(build_options(vggface2, tmp_path / "pool", executor="process", workers=2))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.degrade import degrade, degrade_into, resize, resize_by_products
+from pipeline.degrade import degrade, degrade_into, resize_by_products
 
 
 def pillow(image, size):

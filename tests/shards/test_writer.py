@@ -16,7 +16,7 @@ from PIL import Image
 
 from shards.files import ShardError, read_record, whole_file, write_record
 from shards.schema import Manifest, Preprocessing
-from shards.writer import Row, ShardWriter, member_stem
+from shards.writer import Row, ShardWriter, _header, member_stem
 
 
 def rows_of(shard_set):
@@ -49,6 +49,17 @@ def test_jpegs_are_baseline_quality_95_with_chroma_halved(shard_set):
     reference = io.BytesIO()
     image.save(reference, "JPEG", quality=95)
     assert image.quantization == Image.open(reference).quantization
+
+
+@given(st.text("abcXYZ019/_-%.", min_size=1, max_size=120), st.integers(0, (1 << 33) - 1))
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    try:
+        expected = info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    except ValueError:  # longer than a header holds
+        return
+    assert _header(name, size) == expected
 
 
 def test_tar_headers_carry_no_time_and_no_owner(shard_set):
