@@ -73,3 +73,21 @@ def report(
 def _scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="lrfr-speed-") as folder:
         yield Path(folder)
+
+
+@speed.command("build")
+@timing_options
+def build(**options: Any) -> None:
+    """Sources of several sizes to shards: against a file per image, and bare decode, warp and encode."""
+    from benchmarks.speed.build import time_build
+
+    report([time_build], **options)
+
+
+@speed.command("loader")
+@timing_options
+def loader(**options: Any) -> None:
+    """Training batches from crops: against a DataLoader over files, and DALI's bare decoding."""
+    from benchmarks.speed.loader import time_loader
+
+    report([time_loader], **options)

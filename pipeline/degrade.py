@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 Mode = Literal["fast", "exact"]
+Precision = Literal["highest", "high", "medium"]
 
 _PRECISION = 22  # bits of Pillow's fixed-point weights
 _SPLIT = 11  # weight = high * 2**11 + low, so that fp32 sums of 8-bit pixels stay whole numbers below 2**24
@@ -103,19 +104,23 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, "degrade")
 
 
-def resize_by_products(images: torch.Tensor, size: int) -> torch.Tensor:
-    """``resize``, exact, as matrix products of whole numbers: Pillow's very sums, on any device and in any order."""
+def resize_by_products(images: torch.Tensor, size: int, precision: Precision = "highest") -> torch.Tensor:
+    """``resize``, exact, as matrix products of whole numbers: Pillow's very sums, on any device and in any order.
+
+    Args:
+        precision: of the products, as ``torch.set_float32_matmul_precision`` has it; only ``highest`` is sure to be exact.
+    """
     weights = _split_weights(images.shape[1], size, images.device)
-    across = _apply(weights, images)  # Pillow goes horizontally first, and rounds and clamps in between
-    return _apply(weights, across.transpose(1, 2)).transpose(1, 2)
+    with _matmul_precision(precision):
+        across = _apply(weights, images)  # Pillow goes horizontally first, and rounds and clamps in between
+        return _apply(weights, across.transpose(1, 2)).transpose(1, 2)
 
 
 def _apply(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Resamples axis 2 of (N, H, W, 3) uint8 with weights (2, out, W), high and low parts."""
     count, height, width, channels = images.shape
     columns = images.permute(2, 0, 1, 3).reshape(width, -1).float()
-    with _full_fp32(images.device):
-        sums = weights.flatten(0, 1) @ columns
+    sums = weights.flatten(0, 1) @ columns
     high, low = sums.to(torch.int32).chunk(2)
     total = (high << _SPLIT) + low + (1 << _PRECISION - 1)
     out = (total >> _PRECISION).clamp_(0, 255).to(torch.uint8)
@@ -123,10 +128,10 @@ def _apply(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _full_fp32(device: torch.device) -> Iterator[None]:
-    """TF32 and its bf16 relatives keep too few bits for whole-number sums; off here, whatever the training uses."""
+def _matmul_precision(wanted: Precision) -> Iterator[None]:
+    """TF32 and its bf16 relatives may keep too few bits for whole-number sums, whatever the training uses."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(wanted)
     try:
         yield
     finally:

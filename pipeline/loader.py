@@ -169,12 +169,18 @@ class Loader:
 
 
 @pipeline_def
-def decoder(source: Any, decode_on: str) -> Any:
-    """The DALI graph: the padded JPEGs that ``source`` gives for a batch, decoded to RGB on ``cpu`` or ``mixed``."""
+def decoder(source: Any, decode_on: str, hw_decoder_load: float = 0.9) -> Any:
+    """The DALI graph: JPEGs decoded to RGB.
+
+    Args:
+        source: gives a batch when called, zero-padded (N, bytes) uint8 or a list of (bytes,) uint8.
+        decode_on: ``cpu``, or ``mixed`` for nvJPEG.
+        hw_decoder_load: the share of a batch that the GPU's JPEG hardware decodes, where it has any; DALI's own default.
+    """
     encoded = fn.external_source(source=source, batch=True, dtype=types.UINT8, ndim=1)
-    hints: dict[str, Any] = (
-        {} if decode_on == "cpu" else {"preallocate_width_hint": 128, "preallocate_height_hint": 128}
-    )
+    hints: dict[str, Any] = {}
+    if decode_on == "mixed":
+        hints = {"preallocate_width_hint": 128, "preallocate_height_hint": 128, "hw_decoder_load": hw_decoder_load}
     return fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -105,16 +104,3 @@ def build_tree(tree: Path, out: Path, workers: int) -> ShardIndex:
     """Builds the shards of a folder in VGGFace2's layout."""
     build(options_for("vggface2", root=tree, landmarks=(), template=None, out=out, workers=workers))
     return ShardIndex(out)
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keeps what a timed call says on stderr, and its workers, out of the progress of the timing."""
-    saved, quiet = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(quiet, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(quiet)

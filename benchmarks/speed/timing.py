@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -151,6 +152,20 @@ def compare_times(
         seconds={name: np.array(values) for name, values in seconds.items()},
         facts={**machine(), **facts},
     )
+
+
+def silence(call: Callable[..., object], *arguments: object) -> None:
+    """Calls, and keeps what it and its workers say on stderr out of the timing's own progress."""
+    sys.stderr.flush()
+    saved, quiet = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(quiet, 2)
+        call(*arguments)
+        sys.stderr.flush()
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(quiet)
 
 
 def machine() -> dict[str, str]:

@@ -1,0 +1,172 @@
+"""``bench speed build``: from source files to stored crops, against a file per image and against bare calls in memory."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.speed.faces import Face, build_tree, data_root, read_faces, resized, write_vggface2
+from benchmarks.speed.timing import Contender, Timing, compare_times, silence
+from pipeline.align import fit_similarity, template_points, warp
+
+_SIZE, _QUALITY = 128, 95
+_FACES = 256  # distinct ones; repeated as often as needed
+_SOURCES = (((160, 160), 6000, 400), ((400, 500), 2000, 120), ((3072, 2048), 48, 4))  # px, images, images if quick
+
+
+def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> Iterator[Timing]:
+    """Sources of several sizes, with colours and, as many data sets of the field are, grey.
+
+    Args:
+        root: data sets to take faces from; None: generated ones.  folder: for everything that is written.
+    """
+    cv2.setNumThreads(1)  # the workers of a DataLoader are forked, and OpenCV's threads would be missing in them
+    faces = read_faces(data_root(root, folder), 32 if quick else _FACES)
+    for (width, height), images, few in _SOURCES:
+        for grey in (False, True) if width < 1000 else (False,):
+            count = few if quick else images
+            sources = [resized(face, width, height) for face in faces[:count]]
+            title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
+            yield _time_tree(title, sources, folder / "build", images=count, grey=grey, rounds=rounds)
+
+
+def _time_tree(title: str, faces: Sequence[Face], folder: Path, *, images: int, grey: bool, rounds: int) -> Timing:
+    shutil.rmtree(folder, ignore_errors=True)
+    tree = write_vggface2(faces, folder / "tree", images=images, grey=grey)
+    workers = len(os.sched_getaffinity(0))
+
+    def clear() -> None:
+        for name in ("plain", "shards"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+    with BareCalls(tree, images, workers) as bare:
+        contenders = [
+            Contender(
+                name="file per image, DataLoader",
+                role="baseline",
+                run=lambda: plain_build(tree, folder / "plain", workers),
+                amount=images,
+                prepare=clear,
+            ),
+            Contender(
+                name="build-shards",
+                role="ours",
+                run=lambda: silence(build_tree, tree, folder / "shards", workers),
+                amount=images,
+                prepare=clear,
+            ),
+            Contender(name="bare decode + warp + encode", role="floor", run=lambda: bare.run(3), amount=images),
+        ]
+        if grey:
+            contenders.append(
+                Contender(name="the same, of one channel", role="floor", run=lambda: bare.run(1), amount=images)
+            )
+        facts = {"workers": str(workers), "images of a build": f"{images:,}"}
+        return compare_times("build", title, contenders, unit="images", rounds=rounds, facts=facts)
+
+
+class PlainAlignment(Dataset):
+    """Aligns a face and writes it to a file of its own, as an ordinary PyTorch user does it."""
+
+    def __init__(self, tree: Path, out: Path) -> None:
+        with open(tree / "bb_landmark" / "loose_landmark_train.csv") as table:
+            self._rows = list(csv.reader(table))[1:]
+        self._tree, self._out = tree, out
+        self._template = template_points("seed", _SIZE)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> int:
+        key, *numbers = self._rows[number]
+        image = cv2.imread(str(self._tree / "train" / f"{key}.jpg"))
+        matrix = plain_similarity(np.array(numbers, np.float64).reshape(5, 2), self._template)
+        crop = cv2.warpAffine(image, matrix, (_SIZE, _SIZE), flags=cv2.INTER_CUBIC)
+        path = self._out / f"{key}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), crop, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        return number
+
+
+def plain_build(tree: Path, out: Path, workers: int) -> int:
+    """Aligns a tree into a file per image; returns how many there are."""
+    loader = DataLoader(
+        PlainAlignment(tree, out),
+        batch_size=64,
+        num_workers=workers,
+        multiprocessing_context="fork",
+    )
+    return sum(len(batch) for batch in loader)
+
+
+def plain_similarity(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """The (2, 3) source-to-crop matrix by two least-squares systems, one mirrored: template -> landmarks, inverted."""
+    found = []
+    for mirror in (1.0, -1.0):
+        x, y = (template * (mirror, 1.0)).T
+        ones, zeros = np.ones_like(x), np.zeros_like(x)
+        system = np.vstack([np.column_stack([x, y, ones, zeros]), np.column_stack([y, -x, zeros, ones])])
+        (a, b, dx, dy), *_ = np.linalg.lstsq(system, landmarks.T.ravel(), rcond=None)
+        forward = np.array([[a, b, dx], [-b, a, dy], [0.0, 0.0, 1.0]]) @ np.diag([mirror, 1.0, 1.0])
+        error = np.linalg.norm(np.column_stack([template, ones]) @ forward[:2].T - landmarks)
+        found.append((error, forward))
+    return np.linalg.inv(min(found, key=lambda fit: fit[0])[1])[:2]
+
+
+class BareCalls:
+    """As many decodes, warps and encodes as a build has images, in memory, in processes that are started already.
+
+    A context manager, which starts and stops them.
+    """
+
+    def __init__(self, tree: Path, images: int, workers: int) -> None:
+        with open(tree / "bb_landmark" / "loose_landmark_train.csv") as table:
+            rows = list(itertools.islice(csv.reader(table), 1, _FACES + 1))
+        points = np.array([row[1:] for row in rows], np.float64).reshape(-1, 5, 2)
+        matrices, _ = fit_similarity(points, template_points("seed", _SIZE))
+        jpegs = [(tree / "train" / f"{row[0]}.jpg").read_bytes() for row in rows]
+        self._workers = workers
+        self._shares = [len(range(first, images, workers)) for first in range(workers)]
+        self._pool = multiprocessing.get_context("spawn").Pool(workers, _hold, (jpegs, matrices))
+
+    def __enter__(self) -> BareCalls:
+        self.run(3)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+    def run(self, channels: int) -> int:
+        """Does the calls, on images of one channel or three; returns how many bytes they gave."""
+        return sum(self._pool.starmap(_bare, [(share, channels) for share in self._shares], chunksize=1))
+
+
+_held: list[Any] = []  # of a worker
+
+
+def _hold(jpegs: list[bytes], matrices: np.ndarray) -> None:
+    cv2.setNumThreads(1)
+    _held[:] = list(zip(jpegs, matrices, strict=True))
+
+
+def _bare(count: int, channels: int) -> int:
+    total = 0
+    for jpeg, matrix in itertools.islice(itertools.cycle(_held), count):
+        image = simplejpeg.decode_jpeg(jpeg, "BGR" if channels == 3 else "GRAY")
+        crop = warp(image, matrix, _SIZE)
+        if channels == 1:
+            crop = cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR)
+        total += len(cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1])
+    return total

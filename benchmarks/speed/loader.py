@@ -1,0 +1,152 @@
+"""``bench speed loader``: training batches from crops, against a DataLoader over files and against DALI's bare decoding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.speed.faces import build_tree, data_root
+from benchmarks.speed.timing import Contender, Timing, compare_times
+from pipeline.degrade import Mode
+from pipeline.loader import Loader, decoder
+from pipeline.sampler import IdentitySampler, LoaderState
+from shards.index import ShardIndex, ShardReader
+
+_SIZES = (128, 8, 12, 16)  # px, of the images of an identity
+_BATCH, _BATCHES, _PLAIN_BATCHES = 128, 60, 12  # identities in a batch; batches of a call
+_KEPT = 8  # batches whose JPEGs the bare decoder is given, again and again
+
+
+def time_loader(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> Iterator[Timing]:
+    """Batches of 128 identities, each at 128, 8, 12 and 16 px.
+
+    Args:
+        root: data sets to take faces from; None: generated ones.  folder: for everything that is written.
+    """
+    index = build_tree(data_root(root, folder) / "VGGFace2", folder / "loader", len(os.sched_getaffinity(0)))
+    identities = write_files(index, folder / "crops")
+    batch = min(_BATCH, len(identities))
+    batches, plain_batches = (4, 2) if quick else (_BATCHES, _PLAIN_BATCHES)
+    threads = len(os.sched_getaffinity(0))
+    contenders = [
+        Contender(
+            name="DataLoader, Pillow, a file an image",
+            role="baseline",
+            run=lambda: plain_batches_of(identities, batch, plain_batches, threads),
+            amount=batch * plain_batches,
+        ),
+        *(
+            Contender(
+                name=f"Loader, {mode} degradation",
+                role="ours",
+                run=_our_batches(index, batch, batches, threads, mode),
+                amount=batch * batches,
+            )
+            for mode in ("fast", "exact")
+        ),
+        Contender(
+            name="DALI decodes, from memory, nothing else",
+            role="floor",
+            run=bare_decoding(index, batch, batches, threads),
+            amount=batch * batches,
+        ),
+    ]
+    facts = {
+        "identities in a batch": str(batch),
+        "images an identity": str(len(_SIZES)),
+        "bytes of a JPEG": f"{index.size.mean():,.0f}",
+        "threads or workers": str(threads),
+    }
+    title = f"loader, {batch} identities x {_SIZES} px"
+    yield compare_times("loader", title, contenders, unit="identities", rounds=rounds, facts=facts)
+
+
+def write_files(index: ShardIndex, folder: Path) -> list[list[Path]]:
+    """Writes each crop to a file of its own; returns the files of each identity."""
+    identities = []
+    with ShardReader(index) as reader:
+        for label, first, count in zip(index.labels.tolist(), index.first.tolist(), index.count.tolist(), strict=True):
+            (folder / str(label)).mkdir(parents=True)
+            paths = [folder / str(label) / f"{row}.jpg" for row in range(first, first + count)]
+            for row, path in enumerate(paths, first):
+                path.write_bytes(reader.image(row).rstrip(b"\0"))
+            identities.append(paths)
+    return identities
+
+
+class PlainFaces(Dataset):
+    """An image for each size of an identity, drawn, flipped and degraded as an ordinary PyTorch user does it."""
+
+    def __init__(self, identities: Sequence[Sequence[Path]]) -> None:
+        self._identities = identities
+
+    def __len__(self) -> int:
+        return len(self._identities)
+
+    def __getitem__(self, identity: int) -> tuple[torch.Tensor, int]:
+        paths = self._identities[identity]
+        return torch.stack([self._image(paths[int(torch.randint(len(paths), ()))], size) for size in _SIZES]), identity
+
+    def _image(self, path: Path, size: int) -> torch.Tensor:
+        image: Image.Image = Image.open(path).convert("RGB")
+        if torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if size != image.width:
+            small = image.resize((size, size), Image.Resampling.BICUBIC)
+            image = small.resize(image.size, Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+        return (pixels / 255 - 0.5) / 0.5
+
+
+def plain_batches_of(identities: Sequence[Sequence[Path]], batch: int, batches: int, workers: int) -> None:
+    """Takes some batches, from as many epochs as that needs."""
+    sampler = torch.utils.data.RandomSampler(identities, replacement=True, num_samples=batch * batches)
+    loader = DataLoader(
+        PlainFaces(identities), batch, sampler=sampler, num_workers=workers, multiprocessing_context="fork"
+    )
+    for _ in loader:
+        pass
+
+
+def _our_batches(index: ShardIndex, batch: int, batches: int, threads: int, mode: Mode) -> Callable[[], None]:
+    def take() -> None:
+        with Loader(
+            index, batch_size=batch, views=[(size, size) for size in _SIZES], mode=mode, threads=threads
+        ) as loader:
+            for _ in range(batches):
+                next(loader)
+
+    return take
+
+
+def bare_decoding(index: ShardIndex, batch: int, batches: int, threads: int) -> Callable[[], None]:
+    """What DALI alone takes for the loader's own images, their bytes in memory."""
+    state = LoaderState(seed=0, global_batch=batch, views=len(_SIZES), index_digest=index.manifest.index_digest)
+    sampler = IdentitySampler(index.first, index.count, state)
+    with ShardReader(index) as reader:
+        kept = [
+            reader.padded(sampler.draw(*divmod(number, sampler.steps_per_epoch)).rows.ravel())
+            for number in range(_KEPT)
+        ]
+
+    def decode() -> None:
+        number = iter(range(1 << 30))
+        pipe = decoder(
+            source=lambda: kept[next(number) % _KEPT],
+            decode_on="cpu",
+            batch_size=batch * len(_SIZES),
+            num_threads=threads,
+            device_id=None,
+            prefetch_queue_depth=2,
+        )
+        pipe.build()
+        for _ in range(batches):
+            pipe.run()
+
+    return decode
