@@ -46,6 +46,10 @@ def _time_tree(title: str, faces: Sequence[Face], folder: Path, *, images: int, 
     tree = write_vggface2(faces, folder / "tree", images=images, grey=grey)
     workers = len(os.sched_getaffinity(0))
 
+    def ours() -> None:
+        with silence():
+            build_tree(tree, folder / "shards", workers)
+
     def clear() -> None:
         for name in ("plain", "shards"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -62,7 +66,7 @@ def _time_tree(title: str, faces: Sequence[Face], folder: Path, *, images: int, 
             Contender(
                 name="build-shards",
                 role="ours",
-                run=lambda: silence(build_tree, tree, folder / "shards", workers),
+                run=ours,
                 amount=images,
                 prepare=clear,
             ),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,13 +155,14 @@ def compare_times(
     )
 
 
-def silence(call: Callable[..., object], *arguments: object) -> None:
-    """Calls, and keeps what it and its workers say on stderr out of the timing's own progress."""
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keeps what is said on stderr within, by worker processes too, out of the timing's own progress."""
     sys.stderr.flush()
     saved, quiet = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(quiet, 2)
-        call(*arguments)
+        yield
         sys.stderr.flush()
     finally:
         os.dup2(saved, 2)
