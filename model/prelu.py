@@ -39,7 +39,8 @@ class _Pieces(torch.autograd.Function):
         others = [axis for axis in range(x.dim()) if axis != 1]
         of_x, of_slopes = torch.empty_like(gradient), torch.zeros_like(slopes)
         images = max(1, _AT_ONCE // max(1, x[:1].numel()))
-        for out, above, value in zip(of_x.split(images), gradient.split(images), x.split(images), strict=True):
+        pieces = (torch.split(whole, images) for whole in (of_x, gradient, x))
+        for out, above, value in zip(*pieces, strict=True):
             positive = torch.ops.aten.threshold_backward(above, value, 0)  # 0 where the value is not above 0
             negative = above - positive
             torch.addcmul(positive, negative, by_channel, out=out)
