@@ -72,7 +72,7 @@ def step(
         warm_up=_WARM_UP,
         facts={"device": card, "TFLOP a step": f"{flops / 1e12:.3f}"},
     )
-    facts = timing.facts | _peak_share(card, flops, float(min(map(statistics.median, timing.seconds.values()))))
+    facts = timing.facts | peak_share(card, flops, float(min(map(statistics.median, timing.seconds.values()))))
     del updates
     waits = _loader_waits(root, folder, backbone, batch_size, device, steps=_TRAINED // 3 if quick else _TRAINED)
     facts["loader wait"] = f"{statistics.median(waits):.2%} of a step in fp32, at most {max(waits):.2%}"
@@ -138,7 +138,7 @@ def _flops(update: Update) -> int:
     return counter.get_total_flops()
 
 
-def _peak_share(card: str, flops: int, seconds: float) -> dict[str, str]:
+def peak_share(card: str, flops: int, seconds: float) -> dict[str, str]:
     """The fact of how near the quickest step comes to what the card could do, if that is known."""
     if not any(name in card for name in ("H100", "H200")) or any(word in card for word in _ANOTHER_CARD):
         return {}
