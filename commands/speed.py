@@ -91,3 +91,24 @@ def loader(**options: Any) -> None:
     from benchmarks.speed.loader import time_loader
 
     report([time_loader], **options)
+
+
+@speed.command("step")
+@timing_options
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="Network; train --backbone help lists them. [default: spherenet20; quick: spherenet4]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=2),
+    help="Identities in a step, each with an image a view. [default: 8; quick: 2]",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
+@click.option("--compile/--no-compile", help="Time torch.compile, too.")
+def time_step(**options: Any) -> None:
+    """The training step: four passes in fp32 as the paper's text has it, against ours."""
+    from commands.speed_step import step
+
+    report([step], **options)

@@ -14,6 +14,7 @@ from model.heads import build_center_loss, build_head
 from model.heads.scores import ClassScores
 from model.inputs import normalise
 from model.losses import cross_entropy, focal, hardest_triplet, octuplet, view_means
+from model.prelu import prelu_in_pieces
 from model.ranks import Ranks, batch_norm_over
 
 Parts = dict[str, torch.Tensor]
@@ -41,7 +42,7 @@ class Learner(nn.Module):
         backbone, head = config.chosen_backbone, config.chosen_head
         self._terms = config.chosen_losses
         network = build_backbone(backbone.name, image_size=preprocessing["size"], **backbone.options)
-        self.backbone = batch_norm_over(ranks, network, device)
+        self.backbone = batch_norm_over(ranks, prelu_in_pieces(network) if device == "cpu" else network, device)
         group = ranks.group if config.shard_head else None
         self.head = build_head(head.name, features=EMBEDDING_SIZE, classes=classes, group=group, **head.options)
         if center := self._terms.get("center"):

@@ -32,14 +32,13 @@ def resolved_optimizer(choice: Choice) -> Choice:
 def build_optimizer(
     choice: Choice, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of all ``parameters`` that take a gradient; one fused kernel an update on a GPU.
+    """The optimizer of all ``parameters`` that take a gradient, in fused kernels: memory is read and written once.
 
     Weight decay is on everything, as in the reference.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    fused = all(parameter.is_cuda for parameter in trained) or None
     options = choice.options
     if choice.name == "sgd":
-        return torch.optim.SGD(trained, lr=lr, weight_decay=weight_decay, fused=fused, **options)
+        return torch.optim.SGD(trained, lr=lr, weight_decay=weight_decay, fused=True, **options)
     betas = (options["beta1"], options["beta2"])
-    return torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=fused, betas=betas)
+    return torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True, betas=betas)

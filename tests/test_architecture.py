@@ -94,7 +94,7 @@ FROZEN = {
     "bench qmul": _SCORING,
     "bench qmul-id": _SCORING,
     "bench scface": _ALIGNED,
-    "bench speed step": "--backbone --batch-size --compile --device --json --rounds",
+    "bench speed step": "--backbone --batch-size --chart --compile --device --json --quick --root --rounds",
     "bench tinyface": _SCORING,
     "bench xqlfw": _ALIGNED,
     "build-shards": "--exclude --executor --images-per-shard --landmarks --min-images --out --retry-failed --root --source --template --workers",

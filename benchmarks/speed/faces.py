@@ -21,7 +21,7 @@ from shards.index import ShardIndex
 
 _PEOPLE, _IMAGES = 128, 4  # generated: as many as a batch of the reference has
 _QUALITY = 95
-_PER_IDENTITY = 100  # images of an identity of a made tree
+PER_IDENTITY = 100  # images of an identity of a made tree
 _WARM = np.array([[0.78], [0.9], [1.0]])  # of blue, green and red: a grey face in the light of a lamp
 
 
@@ -83,7 +83,7 @@ def write_vggface2(faces: Sequence[Face], folder: Path, *, images: int, grey: bo
     with open(folder / "bb_landmark" / "loose_landmark_train.csv", "w") as table:
         table.write(",".join(HEADER) + "\n")
         for number, which in zip(range(images), itertools.cycle(range(len(faces))), strict=False):
-            identity, image = divmod(number, _PER_IDENTITY)
+            identity, image = divmod(number, PER_IDENTITY)
             key = f"n{identity:06d}/{image:04d}_01"
             path = folder / "train" / f"{key}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.document import Grid, as_text
-from benchmarks.speed.timing import Timing
+from benchmarks.speed.timing import Timing, rounded
 from shards.files import write_bytes
 
 matplotlib.use("Agg")
@@ -112,7 +112,7 @@ def _bars(timing: Timing, ax: Any) -> None:
     ax.barh(names, medians, xerr=spread, color=[_COLORS[timing.roles[name]] for name in names], capsize=3)
     for place, (name, median) in enumerate(zip(names, medians, strict=True)):
         ratio = timing.ratios(name, "baseline")
-        text = f" {median:,.0f}" + ("" if ratio is None else f" ({np.median(ratio):.2f} x)")
+        text = f" {rounded(median)}" + ("" if ratio is None else f" ({np.median(ratio):.2f} x)")
         ax.text(spread[1][place] + median, place, text, va="center", fontsize=8)
     ax.invert_yaxis()
     ax.margins(x=0.2)

@@ -85,7 +85,7 @@ class Timing:
         for name in self.seconds:
             rate = float(np.median(self.rate(name)))
             ratios = [_spread(self.ratios(name, role)) for role in ("baseline", "floor")]  # type: ignore[arg-type]
-            rows.append([name, f"{1e6 / rate:,.1f}", f"{rate:,.0f}", *ratios])
+            rows.append([name, f"{1e6 / rate:,.1f}", rounded(rate), *ratios])
         header = ["", "us each", f"{self.unit}/s", "x baseline", "of the floor"]
         return Grid(caption=self.title, header=header, rows=rows)
 
@@ -108,6 +108,11 @@ class Timing:
                 for name, seconds in self.seconds.items()
             },
         }
+
+
+def rounded(rate: float) -> str:
+    """Whole units per second; of few, three digits."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _median(ratios: np.ndarray | None) -> float | None:

@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks.document import as_text
-from benchmarks.speed import Timing, compare_times, write_timing
+from benchmarks.speed.timing import Contender, Timing, compare_times, machine, rounded
+
+
+def contender(name, run, role="ours", amount=1, **settings):
+    return Contender(name=name, role=role, run=run, amount=amount, **settings)
+
+
+def timing_of(**settings):
+    """Made up: a plain way, two of ours and two floors, the second of which is the quicker."""
+    return Timing(
+        stage="step",
+        title="A step",
+        unit="images",
+        roles={"plain": "baseline", "slow": "ours", "ours": "ours", "decode": "floor", "decode2": "floor"},
+        amounts={"plain": 30, "slow": 30, "ours": 30, "decode": 60, "decode2": 60},
+        seconds={
+            "plain": np.array([0.2, 0.4, 0.3]),
+            "slow": np.array([0.4, 0.4, 0.6]),
+            "ours": np.array([0.1, 0.1, 0.3]),
+            "decode": np.array([0.1, 0.2, 0.2]),
+            "decode2": np.array([0.1, 0.1, 0.1]),
+        },
+        facts={"cores": "2"},
+        **settings,
+    )
 
 
 def test_rounds_are_interleaved_and_the_first_do_not_count():
     called = []
-    contenders = {"plain": lambda: called.append("p"), "ours": lambda: called.append("o")}
-    timing = compare_times("x", contenders, unit="images", amount=4, rounds=3, warm_up=2, facts={"a": "b"})
-    assert "".join(called) == "po" * 5
+    contenders = [
+        contender("plain", lambda: called.append("p"), role="baseline", amount=4),
+        contender("ours", lambda: called.append("o"), amount=2, prepare=lambda: called.append("-")),
+    ]
+    timing = compare_times("x", "An x", contenders, unit="images", rounds=3, warm_up=2, facts={"a": "b"})
+    assert "".join(called) == "p-o" * 5
     assert {name: seconds.shape for name, seconds in timing.seconds.items()} == {"plain": (3,), "ours": (3,)}
-    assert timing.machine["a"] == "b"
+    assert (timing.stage, timing.title, timing.unit) == ("x", "An x", "images")
+    assert timing.roles == {"plain": "baseline", "ours": "ours"}
+    assert timing.amounts == {"plain": 4, "ours": 2}
+    assert timing.facts == {**machine(), "a": "b"}
 
 
-def test_what_takes_longer_is_found_slower():
-    contenders = {"plain": lambda: time.sleep(0.02), "ours": lambda: time.sleep(0.005)}
-    timing = compare_times("x", contenders, unit="images", amount=1, rounds=3, facts={})
-    assert 1.5 < np.median(timing.ratios("ours")) < 8
+def test_what_takes_longer_is_found_slower_and_preparing_is_not_timed():
+    contenders = [
+        contender("plain", lambda: time.sleep(0.05), role="baseline"),
+        contender("ours", lambda: time.sleep(0.005), prepare=lambda: time.sleep(0.1)),
+    ]
+    timing = compare_times("x", "An x", contenders, unit="images", rounds=3, facts={})
+    assert np.median(timing.ratios("ours", "baseline")) > 1.5
 
 
-def test_table_and_json(tmp_path):
-    seconds = {"plain": np.array([0.2, 0.4, 0.3]), "ours": np.array([0.1, 0.1, 0.3])}
-    timing = Timing(title="step", unit="images", amount=30, seconds=seconds, machine={"cores": "2"})
-    lines = as_text(timing.grid()).splitlines()
-    assert lines[2].split() == ["plain", "300.0", "100", "1.00", "[1.00,", "1.00]"]
-    assert lines[3].split() == ["ours", "100.0", "300", "2.00", "[1.00,", "4.00]"]
-    write_timing(timing, tmp_path / "a" / "step.json")
-    content = json.loads((tmp_path / "a" / "step.json").read_text())
-    assert content["seconds"]["ours"] == [0.1, 0.1, 0.3]
-    assert content["ratios"] == pytest.approx({"plain": 1.0, "ours": 2.0})
+def test_a_rate_is_of_each_contenders_own_amount():
+    assert timing_of().rate("plain") == pytest.approx([150, 75, 100])
+    assert timing_of().rate("decode2") == pytest.approx([600, 600, 600])
+
+
+def test_ratios_go_round_by_round_and_to_the_quickest_of_a_role():
+    timing = timing_of()
+    assert timing.ratios("ours", "baseline") == pytest.approx([2, 4, 1])
+    assert timing.reference("floor") == "decode2"
+    assert timing.ratios("ours", "floor") == pytest.approx([0.5, 0.5, 1 / 6])
+
+
+def test_without_a_floor_there_is_no_share_of_it():
+    timing = compare_times("x", "An x", [contender("ours", lambda: None)], unit="images", rounds=1, facts={})
+    assert timing.reference("floor") is None
+    assert timing.ratios("ours", "baseline") is None
+    assert timing.grid().rows[0][3:] == ["", ""]
+    assert timing.to_dict()["contenders"]["ours"]["times_baseline"] is None
+
+
+def test_the_machine_is_described():
+    facts = machine()
+    assert {"processor", "cores", "system", "python", "numpy", "torch"} <= set(facts)
+    assert all(facts.values())
+    assert int(facts["cores"]) >= 1
+
+
+@pytest.mark.parametrize(("rate", "text"), [(12345.6, "12,346"), (100.4, "100"), (99.44, "99.4"), (0.12345, "0.123")])
+def test_low_rates_keep_three_digits(rate, text):
+    assert rounded(rate) == text

@@ -1,0 +1,174 @@
+"""bench speed step: an update of the network, and how long training waits for its images."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands.options import pick_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.speed.timing import Timing
+    from model.config import TrainConfig
+
+_CLASSES, _IMAGE, _VIEWS = 8631, 128, "128,8,12,16"  # identities of VGGFace2's training set; px
+_WARM_UP = 2
+_TRAINED, _STARTING = 24, 4  # steps of real training, and those of them in which loader and caches fill
+_FACES = 64  # different ones in the shards that it reads
+_PEAK = 989e12  # FLOP/s, dense bf16; source: NVIDIA's H100 and H200 data sheets, SXM
+_ANOTHER_CARD = ("PCIe", "NVL", "MIG")  # words in the names of H100s and H200s that have less
+
+Update = Callable[[], object]
+
+
+def step(
+    *,
+    root: Path | None,
+    folder: Path,
+    rounds: int,
+    quick: bool,
+    backbone: str | None,
+    batch_size: int | None,
+    device: str | None,
+    compile: bool,
+) -> Iterator[Timing]:
+    """Four passes in fp32 against one; the share of real training that waits for the loader is among the facts.
+
+    Args:
+        root: data sets to take faces from; None: they are generated.  folder: for what is made.
+        backbone, batch_size, device: None for the defaults.  compile: time ``torch.compile``, too.
+
+    Raises:
+        LandmarkError: ``root`` has no landmarks that can be read.  BackboneError: there is no such backbone.
+    """
+    import torch
+
+    from benchmarks.speed.timing import Contender, compare_times
+
+    backbone, batch_size = backbone or ("spherenet4" if quick else "spherenet20"), batch_size or (2 if quick else 8)
+    device = pick_device(device)
+    updates = _updates(backbone, batch_size, device, compile)
+    flops = _flops(updates["ours, fp32"])
+    card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    timing = compare_times(
+        "step",
+        f"Training step, {backbone}, {batch_size} identities",
+        [
+            Contender(
+                name=name,
+                role="baseline" if name.startswith("plain") else "ours",
+                run=_waited(update, device),
+                amount=4 * batch_size,
+            )
+            for name, update in updates.items()
+        ],
+        unit="images",
+        rounds=rounds,
+        warm_up=_WARM_UP,
+        facts={"device": card, "TFLOP a step": f"{flops / 1e12:.3f}"},
+    )
+    facts = timing.facts | peak_share(card, flops, float(min(map(statistics.median, timing.seconds.values()))))
+    del updates
+    waits = _loader_waits(root, folder, backbone, batch_size, device, steps=_TRAINED // 3 if quick else _TRAINED)
+    facts["loader wait"] = f"{statistics.median(waits):.2%} of a step in fp32, at most {max(waits):.2%}"
+    yield dataclasses.replace(timing, facts=facts)
+
+
+def _updates(backbone: str, batch_size: int, device: str, compile: bool) -> dict[str, Update]:
+    """Each way to do one update, on the same random images."""
+    import torch
+
+    from model.config import TrainConfig
+    from model.plain_step import PlainStep
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, batch_size, _IMAGE, _IMAGE, 3), dtype=torch.uint8, generator=generator)
+    images, labels = images.to(device), torch.randperm(_CLASSES, generator=generator)[:batch_size].to(device)
+    plain = PlainStep(backbone, classes=_CLASSES, device=device)
+    ours: dict[str, dict[str, Any]] = {"ours, fp32": {"precision": "fp32"}, "ours, bf16": {"precision": "bf16"}}
+    if compile:
+        ours["ours, bf16, compiled"] = {"precision": "bf16", "compile": True}
+    updates: dict[str, Update] = {"plain, fp32": lambda: plain(images, labels)}
+    for name, settings in ours.items():
+        config = TrainConfig(backbone=backbone, batch_size=batch_size, views=_VIEWS, lr=1e-4, **settings)
+        updates[name] = _our_update(config, device, images, labels)
+    return updates
+
+
+def _our_update(config: TrainConfig, device: str, images: torch.Tensor, labels: torch.Tensor) -> Update:
+    """One update of the training loop, without its logging."""
+    from model.state import new_run
+    from shards.schema import Preprocessing
+
+    state = new_run(config, classes=_CLASSES, preprocessing=Preprocessing().to_dict(), device=device)
+    state.learner.train()
+
+    def update() -> None:
+        loss, _ = state.learner(images, labels)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimizer.step()
+
+    return update
+
+
+def _waited(update: Update, device: str) -> Update:
+    """``update``, which returns when the device is done with it."""
+    import torch
+
+    def done() -> None:
+        update()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return done
+
+
+def _flops(update: Update) -> int:
+    """Floating-point operations of an update's convolutions and matrix products, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        update()
+    return counter.get_total_flops()
+
+
+def peak_share(card: str, flops: int, seconds: float) -> dict[str, str]:
+    """The fact of how near the quickest step comes to what the card could do, if that is known."""
+    if not any(name in card for name in ("H100", "H200")) or any(word in card for word in _ANOTHER_CARD):
+        return {}
+    return {"of the card's bf16 peak": f"{flops / seconds / _PEAK:.1%}"}
+
+
+def _loader_waits(
+    root: Path | None, folder: Path, backbone: str, batch_size: int, device: str, *, steps: int
+) -> list[float]:
+    """Shares of the steps of a real training run, from shards, in which it waits for images; the first ones left out."""
+    from benchmarks.speed.faces import PER_IDENTITY, build_tree, read_faces, write_vggface2
+    from benchmarks.speed.timing import silence
+    from model.config import TrainConfig
+    from model.runlog import METRICS, read_metrics
+    from model.state import new_run
+    from model.train import train
+    from pipeline.loader import Loader
+    from pipeline.synthetic import write_demo_data
+
+    tree, run = folder / "step-faces", folder / "step-run"
+    config = TrainConfig(backbone=backbone, batch_size=batch_size, views=_VIEWS, lr=1e-4, steps=steps, log_every=1)
+    with silence():
+        if root is None:
+            root = folder / "step-generated"
+            write_demo_data(root, identities=_FACES // 4, images=4, seed=0, layouts=["VGGFace2"])
+        write_vggface2(read_faces(root, _FACES), tree, images=batch_size * PER_IDENTITY, grey=False)
+        index = build_tree(tree, folder / "step-shards", workers=1)
+        spec = index.manifest.preprocessing.to_dict()
+        state = new_run(config, classes=index.manifest.identities, preprocessing=spec, device=device)
+        views = [(view.low, view.high) for view in config.all_views]
+        with Loader(index, batch_size=batch_size, views=views, mode=config.degrade, device=device) as batches:
+            train(batches, state, run)
+    return [row["loader_wait"] for row in read_metrics(run / METRICS)][_STARTING:]
