@@ -29,8 +29,12 @@ def timing_options(command: Any) -> Any:
                 type=click.Path(path_type=Path, exists=True, file_okay=False),
                 help="Folder with VGGFace2 and LFW to take faces from. [default: faces are generated]",
             ),
-            click.option("--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 7; quick: 2]"),
-            click.option("--quick", is_flag=True, help="Little work, so that it is done within a minute; figures are rough."),
+            click.option(
+                "--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 7; quick: 2]"
+            ),
+            click.option(
+                "--quick", is_flag=True, help="Little work, so that it is done within a minute; figures are rough."
+            ),
             click.option("--json", "json_file", type=OutputPath(), help="Write the times of every round as JSON."),
             click.option("--chart", type=OutputPath(), help="Write a bar chart as PNG."),
         ]
@@ -40,7 +44,14 @@ def timing_options(command: Any) -> Any:
 
 
 def report(
-    stages: list[Stage], *, root: Path | None, rounds: int | None, quick: bool, json_file: Path | None, chart: Path | None, **options: Any
+    stages: list[Stage],
+    *,
+    root: Path | None,
+    rounds: int | None,
+    quick: bool,
+    json_file: Path | None,
+    chart: Path | None,
+    **options: Any,
 ) -> None:
     """Runs stages one after another, prints their tables and writes what was asked for."""
     from benchmarks.speed.results import as_report, write_chart, write_json
@@ -56,6 +67,16 @@ def report(
         with writing("--chart", chart):
             write_chart(measured, chart)
     click.echo(as_report(measured))
+
+
+@speed.command("eval", short_help="LFW at five resolutions.")
+@timing_options
+@click.option("--backbone", metavar="NAME", help="Network, untrained. [default: spherenet20; quick: spherenet4]")
+def eval_command(**options: Any) -> None:
+    """LFW at five resolutions on the CPU, from files to accuracies: bench's engine against pair after pair."""
+    from commands.speed_eval import time_eval
+
+    report([time_eval], **options)
 
 
 @contextlib.contextmanager
