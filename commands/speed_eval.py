@@ -31,9 +31,7 @@ def time_eval(*, root: Path | None, folder: Path, rounds: int, quick: bool, back
         folder=folder,
         rounds=rounds,
         quick=quick,
+        name=name,
         network=network,
-        embedders={
-            f"{name}, each image once": Embedder(ours),
-            f"{name}, each image once, bf16": Embedder(ours, precision="bf16"),
-        },
+        embedders={"fp32": Embedder(ours), "bf16": Embedder(ours, precision="bf16")},
     )
