@@ -69,6 +69,16 @@ def report(
     click.echo(as_report(measured))
 
 
+@speed.command("eval", short_help="LFW at five resolutions.")
+@timing_options
+@click.option("--backbone", metavar="NAME", help="Network, untrained. [default: spherenet20; quick: spherenet4]")
+def eval_command(**options: Any) -> None:
+    """LFW at five resolutions on the CPU, from files to accuracies: bench's engine against pair after pair."""
+    from commands.speed_eval import time_eval
+
+    report([time_eval], **options)
+
+
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="lrfr-speed-") as folder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures as futures
+import math
 from typing import Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import nn
 from model.inputs import normalise, on_device
 
 Precision = Literal["fp32", "bf16"]
+_PIECE = 16  # images that a CPU embeds at a time: feature maps stay in its cache, and weights are laid out once for all
 _REDUCED: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -36,6 +39,27 @@ class Embedder:
         self._mean, self._std = mean, std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        if torch.device(self._device).type != "cpu":
+            return self._embed(images)
+        pieces = np.array_split(images, max(math.ceil(len(images) / _PIECE), 1))
+        threads = torch.get_num_threads()
+        at_once = min(threads, len(pieces))
+        if at_once == 1:
+            return np.concatenate([self._embed(piece) for piece in pieces])
+        return self._embed_at_once(pieces, at_once, threads)
+
+    def _embed_at_once(self, pieces: list[np.ndarray], at_once: int, threads: int) -> np.ndarray:
+        """Pieces side by side: threads that share a piece wait for each other at every layer, and for the slowest of
+        them wherever something else runs on its core."""
+        try:
+            with futures.ThreadPoolExecutor(
+                at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)
+            ) as pool:
+                return np.concatenate(list(pool.map(self._embed, pieces)))
+        finally:
+            torch.set_num_threads(threads)  # the pool's number is also what later threads would begin with
+
+    def _embed(self, images: np.ndarray) -> np.ndarray:
         kind = torch.device(self._device).type
         with torch.inference_mode(), torch.autocast(kind, self._reduced, enabled=self._reduced is not None):
             inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)

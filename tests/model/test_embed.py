@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures as futures
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -57,3 +60,25 @@ def test_mean_and_std_reach_the_pixels(backbone, images):
 def test_an_unknown_precision_is_refused(backbone):
     with pytest.raises(KeyError):
         Embedder(backbone, precision="fp16")
+
+
+def test_a_batch_in_pieces_on_several_threads_is_the_same_and_leaves_their_number_alone(backbone):
+    images = np.random.default_rng(1).integers(0, 256, (37, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = backbone(normalise(torch.from_numpy(images))).numpy()
+    seen = set()
+    hook = backbone.register_forward_pre_hook(lambda *_: seen.add((threading.get_ident(), torch.get_num_threads())))
+    before = torch.get_num_threads()
+    try:
+        for threads, each in ((1, 1), (2, 1), (7, 2)):
+            seen.clear()
+            torch.set_num_threads(threads)
+            np.testing.assert_allclose(Embedder(backbone)(images), expected, rtol=1e-4, atol=1e-4)
+            assert torch.get_num_threads() == threads
+            assert {number for _, number in seen} == {each}
+            assert len(seen) <= threads
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+    with futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
