@@ -122,3 +122,13 @@ def time_step(**options: Any) -> None:
     from commands.speed_step import step
 
     report([step], **options)
+
+
+@speed.command("gpu")
+@timing_options
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
+def time_gpu(**options: Any) -> None:
+    """Everything that a GPU changes: decoding, degradation, loader alone, step alone, both; without one, on the CPU."""
+    from commands.speed_gpu import gpu
+
+    report([gpu], **options)

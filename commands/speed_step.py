@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
     from benchmarks.speed.timing import Timing
-    from model.config import TrainConfig
 
 _CLASSES, _IMAGE, _VIEWS = 8631, 128, "128,8,12,16"  # identities of VGGFace2's training set; px
 _WARM_UP = 2
@@ -24,6 +24,7 @@ _PEAK = 989e12  # FLOP/s, dense bf16; source: NVIDIA's H100 and H200 data sheets
 _ANOTHER_CARD = ("PCIe", "NVL", "MIG")  # words in the names of H100s and H200s that have less
 
 Update = Callable[[], object]
+UpdateOn = Callable[["torch.Tensor", "torch.Tensor"], object]
 
 
 def step(
@@ -81,34 +82,43 @@ def step(
 
 def _updates(backbone: str, batch_size: int, device: str, compile: bool) -> dict[str, Update]:
     """Each way to do one update, on the same random images."""
-    import torch
-
-    from model.config import TrainConfig
-    from model.plain_step import PlainStep
-
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (4, batch_size, _IMAGE, _IMAGE, 3), dtype=torch.uint8, generator=generator)
-    images, labels = images.to(device), torch.randperm(_CLASSES, generator=generator)[:batch_size].to(device)
-    plain = PlainStep(backbone, classes=_CLASSES, device=device)
+    batch = random_batch(batch_size, device)
     ours: dict[str, dict[str, Any]] = {"ours, fp32": {"precision": "fp32"}, "ours, bf16": {"precision": "bf16"}}
     if compile:
         ours["ours, bf16, compiled"] = {"precision": "bf16", "compile": True}
-    updates: dict[str, Update] = {"plain, fp32": lambda: plain(images, labels)}
+    updates = {"plain, fp32": plain_update(backbone, device)}
     for name, settings in ours.items():
-        config = TrainConfig(backbone=backbone, batch_size=batch_size, views=_VIEWS, lr=1e-4, **settings)
-        updates[name] = _our_update(config, device, images, labels)
-    return updates
+        updates[name] = our_update(backbone, batch_size, device, **settings)
+    return {name: functools.partial(update, *batch) for name, update in updates.items()}
 
 
-def _our_update(config: TrainConfig, device: str, images: torch.Tensor, labels: torch.Tensor) -> Update:
-    """One update of the training loop, without its logging."""
+def random_batch(batch_size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(V, b, S, S, 3) uint8 images and (b,) labels of identities that differ, on the device."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, batch_size, _IMAGE, _IMAGE, 3), dtype=torch.uint8, generator=generator)
+    return images.to(device), torch.randperm(_CLASSES, generator=generator)[:batch_size].to(device)
+
+
+def plain_update(backbone: str, device: str) -> UpdateOn:
+    """The yardstick: four passes in float32."""
+    from model.plain_step import PlainStep
+
+    return PlainStep(backbone, classes=_CLASSES, device=device)
+
+
+def our_update(backbone: str, batch_size: int, device: str, **settings: Any) -> UpdateOn:
+    """One update of the training loop, without its logging; ``settings`` of ``TrainConfig``."""
+    from model.config import TrainConfig
     from model.state import new_run
     from shards.schema import Preprocessing
 
+    config = TrainConfig(backbone=backbone, batch_size=batch_size, views=_VIEWS, lr=1e-4, **settings)
     state = new_run(config, classes=_CLASSES, preprocessing=Preprocessing().to_dict(), device=device)
     state.learner.train()
 
-    def update() -> None:
+    def update(images: torch.Tensor, labels: torch.Tensor) -> None:
         loss, _ = state.learner(images, labels)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
