@@ -82,3 +82,22 @@ def test_a_batch_in_pieces_on_several_threads_is_the_same_and_leaves_their_numbe
         torch.set_num_threads(before)
     with futures.ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == before
+
+
+def test_what_stops_a_piece_stops_the_batch(backbone):
+    class StopError(BaseException):
+        pass
+
+    def stop(*_):
+        raise StopError
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    hook = backbone.register_forward_pre_hook(stop)
+    try:
+        with pytest.raises(StopError):
+            Embedder(backbone)(np.zeros((40, 32, 32, 3), np.uint8))
+        assert torch.get_num_threads() == 2
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
