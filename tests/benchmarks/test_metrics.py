@@ -11,7 +11,7 @@ from sklearn.metrics import roc_curve as sklearn_roc
 
 from benchmarks import metrics
 from benchmarks.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
-from benchmarks.protocols import identity_means, unit_length
+from benchmarks.vectors import identity_means, unit_length
 
 
 def roc_curve(scores, genuine, weights=None):
