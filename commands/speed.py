@@ -29,8 +29,12 @@ def timing_options(command: Any) -> Any:
                 type=click.Path(path_type=Path, exists=True, file_okay=False),
                 help="Folder with VGGFace2 and LFW to take faces from. [default: faces are generated]",
             ),
-            click.option("--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 7; quick: 2]"),
-            click.option("--quick", is_flag=True, help="Little work, so that it is done within a minute; figures are rough."),
+            click.option(
+                "--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 7; quick: 2]"
+            ),
+            click.option(
+                "--quick", is_flag=True, help="Little work, so that it is done within a minute; figures are rough."
+            ),
             click.option("--json", "json_file", type=OutputPath(), help="Write the times of every round as JSON."),
             click.option("--chart", type=OutputPath(), help="Write a bar chart as PNG."),
         ]
@@ -39,8 +43,24 @@ def timing_options(command: Any) -> Any:
     return command
 
 
+@speed.command("scale", short_help="What building, opening, reading and searching cost as data grow.")
+@timing_options
+def speed_scale(**options: Any) -> None:
+    """What building shards, starting a loader, reading and scoring cost in time and memory as data grow."""
+    from benchmarks.speed.scale import time_scale
+
+    report([time_scale], **options)
+
+
 def report(
-    stages: list[Stage], *, root: Path | None, rounds: int | None, quick: bool, json_file: Path | None, chart: Path | None, **options: Any
+    stages: list[Stage],
+    *,
+    root: Path | None,
+    rounds: int | None,
+    quick: bool,
+    json_file: Path | None,
+    chart: Path | None,
+    **options: Any,
 ) -> None:
     """Runs stages one after another, prints their tables and writes what was asked for."""
     from benchmarks.speed.results import as_report, write_chart, write_json

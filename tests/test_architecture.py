@@ -94,6 +94,7 @@ FROZEN = {
     "bench qmul": _SCORING,
     "bench qmul-id": _SCORING,
     "bench scface": _ALIGNED,
+    "bench speed scale": "--chart --json --quick --root --rounds",
     "bench speed step": "--backbone --batch-size --compile --device --json --rounds",
     "bench tinyface": _SCORING,
     "bench xqlfw": _ALIGNED,
