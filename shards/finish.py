@@ -77,10 +77,11 @@ def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
         for low, high in zip(bounds, bounds[1:], strict=False):
             rows = pa.concat_tables(_stored(path, low, high) for path in paths).combine_chunks()
             occupied += pc.count_distinct(rows["label"]).as_py()
-            if rows.num_rows:
-                rows = rows.sort_by([("label", "ascending"), ("key", "ascending")])
-                writer.write_table(rows)
+            pa.default_memory_pool().release_unused()  # it keeps twice what it lends
+            rows = rows.sort_by([("label", "ascending"), ("key", "ascending")])
             pa.default_memory_pool().release_unused()
+            if rows.num_rows:
+                writer.write_table(rows)
     return occupied
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -17,11 +16,11 @@ BATCH = 128  # identities
 Costs = dict[str, float]
 
 
-def build_cost(tree: Path, out: Path) -> Costs:
+def build_cost(tree: Path, out: Path, workers: int) -> Costs:
     """Builds the shards of a tree in VGGFace2's layout."""
     began = time.perf_counter()
     with silence():
-        build_tree(tree, out, max(len(os.sched_getaffinity(0)), 2))
+        build_tree(tree, out, workers)
     return {"seconds": time.perf_counter() - began, "largest process MB": largest_mb()}
 
 

@@ -19,10 +19,11 @@ from shards.files import write_bytes
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
 _DPI = 130
+_LEAST_SPAN = 10.0  # of a logarithmic axis, times
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class Scaling:
 
     def exponent(self, name: str) -> float:
         """How cost grows: size to this power, from a straight line through the logarithms; 1 is linear."""
-        return float(np.polyfit(np.log(self.sizes), np.log(self.costs[name]), 1)[0])
+        slope = np.polyfit(np.log(self.sizes), np.log(self.costs[name]), 1)[0]
+        return round(float(slope), 9) + 0.0  # without a sign before zero
 
     def grid(self) -> Grid:
         """A row a size, and last the exponents."""
@@ -125,16 +127,19 @@ def _lines(scaling: Scaling, part: Any) -> None:
                 label = f"{name.removesuffix(unit)}~ {scaling.unit}^{scaling.exponent(name):.2f}"
                 ax.plot(scaling.sizes, values, "o-", markersize=4, label=label)
         ax.set(xscale="log", yscale="log")
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, high / _LEAST_SPAN), high)  # so that what hardly grows looks flat
         ax.set_xlabel(scaling.unit, fontsize=9)
         ax.set_ylabel(unit, fontsize=9)
-        for axis, format_tick in ((ax.xaxis, _size), (ax.yaxis, "{x:g}")):
-            axis.set_major_formatter(format_tick)
+        for axis, steps in ((ax.xaxis, (1,)), (ax.yaxis, (1, 2, 5))):
+            axis.set_major_locator(LogLocator(subs=steps))
+            axis.set_major_formatter(_short)
             axis.set_minor_formatter(NullFormatter())
         ax.grid(alpha=0.3)
         ax.tick_params(labelsize=8)
         ax.legend(fontsize=8)
 
 
-def _size(value: float, position: int | None) -> str:
+def _short(value: float, position: int | None) -> str:
     """10000 as 10k."""
     return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from pipeline.progress import Progress
 from pipeline.synthetic import write_demo_data
 from shards.index import ShardIndex
 
-_PEOPLE, _SHOTS = 16, 4  # generated
+_PEOPLE, _SHOTS = 8, 2  # generated
 _SOURCE_PX = 160
 _FACES, _MOVED_PX = 4096, 2.0
 _PROBES = 1000
@@ -39,13 +40,16 @@ def time_scale(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
     faces = _faces(root or _painted(folder / "painted"), 64 if quick else _FACES)
     tree_sizes = [250, 1000] if quick else [1000, 10_000, 100_000]
     base = folder / "base"
+    workers = 1 if quick else len(os.sched_getaffinity(0))
     yield _measured(
         "build",
         "Building shards",
         "images",
         tree_sizes,
-        lambda size: _build_of(faces, folder, size, base if size == tree_sizes[1] else folder / f"built-{size}"),
-        {"source images": f"{_SOURCE_PX} px, just written, so in the page cache"},
+        lambda size: _build_of(
+            faces, folder, size, workers, base if size == tree_sizes[1] else folder / f"built-{size}"
+        ),
+        {"workers": str(workers), "source images": f"{_SOURCE_PX} px, just written, so in the page cache"},
     )
     yield _measured(
         "loader",
@@ -102,10 +106,10 @@ def _faces(root: Path, count: int) -> list[Face]:
     ]
 
 
-def _build_of(faces: list[Face], folder: Path, images: int, out: Path) -> Costs:
+def _build_of(faces: list[Face], folder: Path, images: int, workers: int, out: Path) -> Costs:
     tree = write_vggface2(faces, folder / f"tree-{images}", images=images, grey=False)
     try:
-        return in_fresh_process(build_cost, tree, out)
+        return in_fresh_process(build_cost, tree, out, workers)
     finally:
         shutil.rmtree(tree)
 
