@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from benchmarks.errors import ProtocolError
 from benchmarks.points import Landmarks
 from benchmarks.prepare import Request
-from benchmarks.protocols import unit_length, vector_lengths
 from benchmarks.runner import Engine
+from benchmarks.vectors import unit_length, vector_lengths
 from pipeline.landmarks import IMAGE_SUFFIXES, clean_keys, read_landmarks
 from pipeline.progress import Progress
 from shards.files import whole_file

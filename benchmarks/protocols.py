@@ -15,9 +15,9 @@ from benchmarks.metrics import TIE, Ranking, rank_gallery
 from benchmarks.prepare import Request
 from benchmarks.questions import question_digest, request_digests
 from benchmarks.samples import MISSED, OpenSetSamples, PairSamples, RankSamples, Samples
+from benchmarks.vectors import identity_templates, rows_of, unit_length
 
 HARDEST = 8  # pairs shown of a kind
-_LEAST_LENGTH = 1e-12  # of a vector that is not zero
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class ClosedSetProtocol(Protocol):
         if not kept.any() or len(set(gallery_ids)) < 2:
             raise ProtocolError(f"bench {self.name}: {setting.format('rank1')}: too few images are left to score")
         probes, ids = search.probes[kept], search.probe_ids[kept]
-        found = rank_gallery(unit[probes], ids, unit[gallery], gallery_ids)
+        found = rank_gallery(unit[probes], ids, rows_of(unit, gallery), gallery_ids)
         every = np.ones(len(probes), bool)
         return Scored(
             samples=RankSamples(
@@ -245,7 +245,7 @@ class OpenSetProtocol(Protocol):
         kept = good[self.search.probes] & (~mated | np.isin(self.search.probe_ids, ids))
         if not (kept & mated).any() or not (kept & ~mated).any() or len(ids) < 2:
             raise ProtocolError(f"bench {self.name}: too few images are left to score")
-        templates = unit_length(identity_means(vectors[gallery], gallery_ids)).astype(vectors.dtype)
+        templates = identity_templates(vectors, gallery, gallery_ids)
         probes, probe_ids = self.search.probes[kept], self.search.probe_ids[kept]
         found = rank_gallery(unit_length(vectors[probes]), probe_ids, templates, ids)
         genuine, shown = probe_ids != -1, gallery[first]
@@ -269,25 +269,6 @@ class OpenSetProtocol(Protocol):
         identified = np.where(found.rank <= self.within, found.mate_score, MISSED)
         scores = np.where(genuine, identified, found.rival_score)
         return (np.round(scores / TIE) * TIE).astype(np.float32)  # so that equal ones are
-
-
-def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """(N, D) vectors scaled to length 1, in their own precision; zero stays zero."""
-    lengths = np.maximum(vector_lengths(vectors), _LEAST_LENGTH)[:, None]
-    return np.divide(vectors, lengths, out=np.empty_like(vectors), casting="same_kind")
-
-
-def vector_lengths(vectors: np.ndarray) -> np.ndarray:
-    """(N,) float64 lengths of (N, D) vectors: squares of large float32 numbers are beyond float32."""
-    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-
-
-def identity_means(vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """(K, D) float64 mean of the (N, D) vectors of each identity, in the order of the sorted distinct (N,) ids."""
-    codes = np.unique(ids, return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
-    return np.add.reduceat(vectors[order], starts, dtype=np.float64) / np.bincount(codes)[:, None]
 
 
 def _codes(ids: np.ndarray) -> np.ndarray:

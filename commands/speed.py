@@ -43,6 +43,15 @@ def timing_options(command: Any) -> Any:
     return command
 
 
+@speed.command("scale", short_help="What building, opening, reading and searching cost as data grow.")
+@timing_options
+def speed_scale(**options: Any) -> None:
+    """What building shards, starting a loader, reading and scoring cost in time and memory as data grow."""
+    from benchmarks.speed.scale import time_scale
+
+    report([time_scale], **options)
+
+
 def report(
     stages: list[Stage],
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pipeline.listing import ImageList
 from pipeline.sampler import permutation
 
 _SPREAD_SEED = 0
+_AT_ONCE = 200_000  # rows compared
 _BAD_KEY = r"^\.{1,2}/|[\x00-\x1f\x7f\\]"
 _ONE_SLASH = r"^[^/]+/[^/]+$"
 UNLABELLED = -1
@@ -24,7 +25,7 @@ class Plan:
     """Every input row, its label, its fate so far and its shard.
 
     Attributes:
-        keys, identities: (N,) strings.  points: (N, 10) float32; None where images are not aligned.
+        keys, identities: (N,) strings; of the latter each is kept once.  points: (N, 10) float32; None where images are not aligned.
         labels: (N,) int32, rank of the identity among those that take part; -1 for those that do not.
         rejected: row -> (status, reason); all other rows are to be stored.
         shards: for each shard its rows, in tar order.
@@ -32,7 +33,7 @@ class Plan:
     """
 
     keys: pa.StringArray
-    identities: pa.StringArray
+    identities: pa.DictionaryArray
     points: np.ndarray | None
     labels: np.ndarray
     rejected: dict[int, tuple[str, str]]
@@ -67,11 +68,11 @@ def make_plan(
         min_images: identities with fewer usable rows are left out.
     """
     identities = pc.replace_substring_regex(table.keys, r"/[^/]*$", "")
-    rejected = _bad_rows(table)
-    exclude = list(exclude)
-    unmatched = _exclude(table.keys, identities, exclude, rejected)
     encoded = identities.dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
+    rejected = _bad_rows(table, codes)
+    exclude = list(exclude)
+    unmatched = _exclude(table.keys, identities, exclude, rejected)
     usable = np.ones(len(codes), bool)
     usable[list(rejected)] = False
     counts = np.bincount(codes[usable], minlength=len(encoded.dictionary))
@@ -87,7 +88,7 @@ def make_plan(
     stored[list(rejected)] = False
     return Plan(
         keys=table.keys,
-        identities=identities,
+        identities=encoded,
         points=table.points,
         labels=labels,
         rejected=rejected,
@@ -96,23 +97,34 @@ def make_plan(
     )
 
 
-def _bad_rows(table: LandmarkTable | ImageList) -> dict[int, tuple[str, str]]:
+def _bad_rows(table: LandmarkTable | ImageList, identities: np.ndarray) -> dict[int, tuple[str, str]]:
+    """Args: identities: (N,) code of each row's."""
     rejected = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
     well_formed = pc.and_(
         pc.match_substring_regex(table.keys, _ONE_SLASH), pc.invert(pc.match_substring_regex(table.keys, _BAD_KEY))
     )
     for row in np.flatnonzero(~well_formed.to_numpy(zero_copy_only=False)).tolist():
         rejected[row] = ("bad-key", "the name is not identity/image")
-    codes = table.keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    usable = np.ones(len(codes), bool)
+    usable = np.ones(len(identities), bool)
     usable[list(rejected)] = False
-    order = np.argsort(~usable, kind="stable")  # of several rows with one key, the first usable one counts
-    chosen = order[np.unique(codes[order], return_index=True)[1]]
-    repeated = usable.copy()
-    repeated[chosen] = False
-    for row in np.flatnonzero(repeated).tolist():
-        rejected[row] = ("duplicate-key", table.repeats(int(chosen[codes[row]])))
-    return rejected
+    repeated = dict(_repeated(table.keys, identities, usable))
+    return rejected | {row: ("duplicate-key", table.repeats(repeated[row])) for row in sorted(repeated)}
+
+
+def _repeated(keys: pa.StringArray, identities: np.ndarray, usable: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Usable rows whose key an earlier usable one has, and that one, the first; some identities at a time.
+
+    A table of all keys there are would take twice the memory of the keys.
+    """
+    rows = np.flatnonzero(usable)
+    rows = rows[np.argsort(identities[rows], kind="stable")]
+    starts = np.flatnonzero(np.diff(identities[rows], prepend=-1))
+    cuts = starts[np.unique(np.searchsorted(starts, np.arange(0, len(rows), _AT_ONCE)).clip(max=len(starts) - 1))]
+    for part in np.split(rows, cuts[1:]) if len(rows) else []:
+        codes = keys.take(pa.array(part)).dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        first = np.unique(codes, return_index=True)[1][codes]
+        again = np.flatnonzero(first != np.arange(len(part)))
+        yield from zip(part[again].tolist(), part[first[again]].tolist(), strict=True)
 
 
 def _exclude(

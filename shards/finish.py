@@ -75,16 +75,20 @@ def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
     occupied = 0
     with whole_file(root / INDEX) as temporary, pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
         for low, high in zip(bounds, bounds[1:], strict=False):
-            rows = pa.concat_tables(_stored(path, low, high) for path in paths)
+            rows = pa.concat_tables(_stored(path, low, high) for path in paths).combine_chunks()
             occupied += pc.count_distinct(rows["label"]).as_py()
+            pa.default_memory_pool().release_unused()  # it keeps twice what it lends
+            rows = rows.sort_by([("label", "ascending"), ("key", "ascending")])
+            pa.default_memory_pool().release_unused()
             if rows.num_rows:
-                writer.write_table(rows.sort_by([("label", "ascending"), ("key", "ascending")]).combine_chunks())
+                writer.write_table(rows)
     return occupied
 
 
 def _stored(path: Path, low: int, high: int) -> pa.Table:
     """The stored rows of one shard whose labels are in [low, high)."""
-    rows = pq.read_table(path, columns=[*INDEX_SCHEMA.names, "status"])
+    with pq.ParquetFile(path, pre_buffer=False) as reader:
+        rows = reader.read([*INDEX_SCHEMA.names, "status"], use_threads=False)
     label = rows["label"]
     wanted = pc.and_(pc.equal(rows["status"], STATUS_OK), pc.and_(pc.greater_equal(label, low), pc.less(label, high)))
     return rows.filter(wanted).select(INDEX_SCHEMA.names)

@@ -19,9 +19,11 @@ from shards.files import write_bytes
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
 _DPI = 130
+_LEAST_SPAN = 10.0  # of a logarithmic axis, times
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Scaling:
 
     Attributes:
         stage: ``scale-build``.  title: of table and chart.  unit: what the sizes count, ``rows``.
-        sizes: (K,) ascending.  costs: name and unit of a cost, ``seconds`` -> (K,) it.
+        sizes: (K,) ascending.  costs: name of a cost, its unit last, ``opening seconds`` -> (K,) it.
         facts: about the machine, the versions and what was timed.
     """
 
@@ -43,7 +45,8 @@ class Scaling:
 
     def exponent(self, name: str) -> float:
         """How cost grows: size to this power, from a straight line through the logarithms; 1 is linear."""
-        return float(np.polyfit(np.log(self.sizes), np.log(self.costs[name]), 1)[0])
+        slope = np.polyfit(np.log(self.sizes), np.log(self.costs[name]), 1)[0]
+        return round(float(slope), 9) + 0.0  # without a sign before zero
 
     def grid(self) -> Grid:
         """A row a size, and last the exponents."""
@@ -81,22 +84,16 @@ def write_json(measured: Sequence[Measured], path: Path) -> None:
 
 
 def write_chart(measured: Sequence[Measured], path: Path) -> None:
-    """Writes a PNG: bars of rates with the least and greatest round, or costs against size."""
-    heights = [0.5 + 0.34 * len(one.seconds) if isinstance(one, Timing) else 3.0 for one in measured]
-    figure, axes = plt.subplots(
-        len(measured),
-        1,
-        squeeze=False,
-        layout="constrained",
-        figsize=(8.5, sum(heights) + 0.5 * len(measured)),
-        gridspec_kw={"height_ratios": heights},
-    )
-    for one, ax in zip(measured, axes[:, 0], strict=True):
+    """Writes a PNG: bars of rates with the least and greatest round; costs against size, a plot for each of their units."""
+    heights = [0.5 + 0.34 * len(one.seconds) if isinstance(one, Timing) else 2.6 for one in measured]
+    figure = plt.figure(layout="constrained", figsize=(8.5, sum(heights) + 0.5 * len(measured)))
+    parts = figure.subfigures(len(measured), 1, squeeze=False, height_ratios=heights)
+    for one, part in zip(measured, parts[:, 0], strict=True):
         if isinstance(one, Timing):
-            _bars(one, ax)
+            _bars(one, part.subplots())
         else:
-            _lines(one, ax)
-        ax.set_title(one.title, fontsize=10, loc="left", parse_math=False)
+            _lines(one, part)
+        part.suptitle(one.title, fontsize=10, x=0.01, ha="left", parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=_DPI)
     plt.close(figure)
@@ -120,10 +117,29 @@ def _bars(timing: Timing, ax: Any) -> None:
     ax.tick_params(labelsize=8)
 
 
-def _lines(scaling: Scaling, ax: Any) -> None:
-    for name, values in scaling.costs.items():
-        ax.plot(scaling.sizes, values, "o-", label=f"{name} (power {scaling.exponent(name):.2f})")
-    ax.set(xscale="log", yscale="log")
-    ax.set_xlabel(scaling.unit, fontsize=9)
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+def _lines(scaling: Scaling, part: Any) -> None:
+    """A panel a unit, the last word of a cost's name."""
+    units = list(dict.fromkeys(name.split()[-1] for name in scaling.costs))
+    panels = part.subplots(1, len(units), squeeze=False)[0]
+    for unit, ax in zip(units, panels, strict=True):
+        for name, values in scaling.costs.items():
+            if name.split()[-1] == unit:
+                label = f"{name.removesuffix(unit)}~ {scaling.unit}^{scaling.exponent(name):.2f}"
+                ax.plot(scaling.sizes, values, "o-", markersize=4, label=label)
+        ax.set(xscale="log", yscale="log")
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, high / _LEAST_SPAN), high)  # so that what hardly grows looks flat
+        ax.set_xlabel(scaling.unit, fontsize=9)
+        ax.set_ylabel(unit, fontsize=9)
+        for axis, steps in ((ax.xaxis, (1,)), (ax.yaxis, (1, 2, 5))):
+            axis.set_major_locator(LogLocator(subs=steps))
+            axis.set_major_formatter(_short)
+            axis.set_minor_formatter(NullFormatter())
+        ax.grid(alpha=0.3)
+        ax.tick_params(labelsize=8)
+        ax.legend(fontsize=8)
+
+
+def _short(value: float, position: int | None) -> str:
+    """10000 as 10k."""
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_curve as sklearn_roc
 
 from benchmarks import metrics
 from benchmarks.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
-from benchmarks.protocols import identity_means, unit_length
+from benchmarks.vectors import identity_means, identity_templates, rows_of, unit_length
 
 
 def roc_curve(scores, genuine, weights=None):
@@ -194,6 +194,24 @@ def test_average_precision_of_a_hand_computed_list():
     """Hits at ranks 1 and 4 of five: (1 + 1) / 2 / 2 + (1/3 + 2/4) / 2 / 2."""
     assert average_precision(np.array([0.9, 0.2]), np.array([0.8, 0.7, 0.1])) == pytest.approx(0.5 + (1 / 3 + 0.5) / 4)
     assert average_precision(np.array([]), np.array([0.5])) == 0.0
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1024])
+def test_templates_in_parts_are_those_made_at_once(monkeypatch, at_once):
+    monkeypatch.setattr("benchmarks.vectors._AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 9)).astype(np.float32)
+    rows, ids = rng.permutation(50)[:40], rng.integers(7, size=40)
+    expected = unit_length(identity_means(vectors[rows], ids)).astype(np.float32)
+    assert np.array_equal(identity_templates(vectors, rows, ids), expected)
+
+
+def test_rows_that_follow_one_another_are_not_copied():
+    vectors = np.arange(20.0).reshape(10, 2)
+    for rows, shared in (([3, 4, 5], True), ([7], True), ([3, 5], False), ([5, 4], False), ([], False)):
+        found = rows_of(vectors, np.array(rows, int))
+        assert np.array_equal(found, vectors[rows])
+        assert np.shares_memory(found, vectors) == shared
 
 
 def test_identity_means_equal_a_loop():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.metrics import rank_gallery
-from benchmarks.protocols import unit_length
+from benchmarks.vectors import unit_length
 from model.backbones import build_backbone
 from model.inputs import normalise
 from pipeline.degrade import degrade, resize
