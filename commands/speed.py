@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,6 +79,12 @@ def report(
     click.echo(as_report(measured))
 
 
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="lrfr-speed-") as folder:
+        yield Path(folder)
+
+
 @speed.command("eval", short_help="LFW at five resolutions.")
 @timing_options
 @click.option("--backbone", metavar="NAME", help="Network, untrained. [default: spherenet20; quick: spherenet4]")
@@ -86,12 +93,6 @@ def eval_command(**options: Any) -> None:
     from commands.speed_eval import time_eval
 
     report([time_eval], **options)
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="lrfr-speed-") as folder:
-        yield Path(folder)
 
 
 @speed.command("build")
@@ -141,3 +142,23 @@ def time_gpu(**options: Any) -> None:
     from commands.speed_gpu import gpu
 
     report([gpu], **options)
+
+
+@speed.command("all", short_help="build, loader, step and eval.")
+@timing_options
+def time_all(**options: Any) -> None:
+    """Build, loader, step and eval, one after another, with their default settings."""
+    from benchmarks.speed.build import time_build
+    from benchmarks.speed.loader import time_loader
+    from commands.speed_eval import time_eval
+    from commands.speed_step import step
+
+    report(
+        [
+            time_build,
+            time_loader,
+            functools.partial(step, backbone=None, batch_size=None, device="cpu", compile=False),
+            functools.partial(time_eval, backbone=None),
+        ],
+        **options,
+    )

@@ -75,7 +75,7 @@ def step(
     )
     facts = timing.facts | peak_share(card, flops, float(min(map(statistics.median, timing.seconds.values()))))
     del updates
-    waits = _loader_waits(root, folder, backbone, batch_size, device, steps=_TRAINED // 3 if quick else _TRAINED)
+    waits = _loader_waits(root, folder, backbone, batch_size, device, quick=quick)
     facts["loader wait"] = f"{statistics.median(waits):.2%} of a step in fp32, at most {max(waits):.2%}"
     yield dataclasses.replace(timing, facts=facts)
 
@@ -156,25 +156,23 @@ def peak_share(card: str, flops: int, seconds: float) -> dict[str, str]:
 
 
 def _loader_waits(
-    root: Path | None, folder: Path, backbone: str, batch_size: int, device: str, *, steps: int
+    root: Path | None, folder: Path, backbone: str, batch_size: int, device: str, *, quick: bool
 ) -> list[float]:
     """Shares of the steps of a real training run, from shards, in which it waits for images; the first ones left out."""
-    from benchmarks.speed.faces import PER_IDENTITY, build_tree, read_faces, write_vggface2
+    from benchmarks.speed.faces import PER_IDENTITY, build_tree, data_root, read_faces, write_vggface2
     from benchmarks.speed.timing import silence
     from model.config import TrainConfig
     from model.runlog import METRICS, read_metrics
     from model.state import new_run
     from model.train import train
     from pipeline.loader import Loader
-    from pipeline.synthetic import write_demo_data
 
+    steps = _TRAINED // 3 if quick else _TRAINED
     tree, run = folder / "step-faces", folder / "step-run"
     config = TrainConfig(backbone=backbone, batch_size=batch_size, views=_VIEWS, lr=1e-4, steps=steps, log_every=1)
     with silence():
-        if root is None:
-            root = folder / "step-generated"
-            write_demo_data(root, identities=_FACES // 4, images=4, seed=0, layouts=["VGGFace2"])
-        write_vggface2(read_faces(root, _FACES), tree, images=batch_size * PER_IDENTITY, grey=False)
+        faces = read_faces(data_root(root, folder, quick=quick), _FACES)
+        write_vggface2(faces, tree, images=batch_size * PER_IDENTITY, grey=False)
         index = build_tree(tree, folder / "step-shards", workers=1)
         spec = index.manifest.preprocessing.to_dict()
         state = new_run(config, classes=index.manifest.identities, preprocessing=spec, device=device)

@@ -97,25 +97,29 @@ class ShardReader:
         Raises:
             ShardError: a shard is missing or too short, or an image does not match its xxh3.
         """
-        sizes = self._index.size[rows]
-        out = np.zeros((len(rows), int(sizes.max())), np.uint8)
-        for slot, (row, size) in enumerate(zip(rows.tolist(), sizes.tolist(), strict=True)):
-            self._read_into(row, memoryview(out[slot])[:size])
+        index = self._index
+        places = (index.shard[rows], index.offset[rows], index.size[rows], index.xxh3[rows])
+        longest = int(places[2].max())
+        out = np.zeros((len(rows), longest), np.uint8)
+        start, everything = 0, out.reshape(-1).data
+        for row, shard, offset, size, xxh3 in zip(rows.tolist(), *(column.tolist() for column in places), strict=True):
+            view = everything[start : start + size]
+            got = os.preadv(self._handle(shard), [view], offset)
+            if got != size or xxhash.xxh3_64_intdigest(view) != xxh3:
+                raise self._damaged(row)
+            start += longest
         return out
 
     def image(self, row: int) -> bytes:
         """The JPEG of one row, checked. Raises: ShardError: as ``padded``."""
         return self.padded(np.array([row]))[0].tobytes()
 
-    def _read_into(self, row: int, view: memoryview) -> None:
+    def _damaged(self, row: int) -> ShardError:
         index = self._index
-        shard = int(index.shard[row])
-        got = os.preadv(self._handle(shard), [view], int(index.offset[row]))
-        if got != len(view) or xxhash.xxh3_64_intdigest(view) != int(index.xxh3[row]):
-            raise ShardError(
-                f"{index.root / shard_file(shard, 'tar')}: image {index.key(row)} at byte {int(index.offset[row])} is damaged"
-                f" (its xxh3 does not match); run: python cli.py verify --full {index.root}"
-            )
+        return ShardError(
+            f"{index.root / shard_file(int(index.shard[row]), 'tar')}: image {index.key(row)} at byte {int(index.offset[row])}"
+            f" is damaged (its xxh3 does not match); run: python cli.py verify --full {index.root}"
+        )
 
     def _handle(self, shard: int) -> int:
         if shard not in self._handles:

@@ -94,6 +94,7 @@ FROZEN = {
     "bench qmul": _SCORING,
     "bench qmul-id": _SCORING,
     "bench scface": _ALIGNED,
+    "bench speed all": "--chart --json --quick --root --rounds",
     "bench speed build": "--chart --json --quick --root --rounds",
     "bench speed eval": "--backbone --chart --json --quick --root --rounds",
     "bench speed gpu": "--chart --device --json --quick --root --rounds",

@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import numpy as np
 import simplejpeg
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.speed.faces import Face, build_tree, data_root, read_faces, resized, write_vggface2
+from benchmarks.speed.faces import build_tree, data_root, read_faces, resized, write_vggface2
 from benchmarks.speed.timing import Contender, Timing, compare_times, silence
 from pipeline.align import fit_similarity, template_points, warp
 
 _SIZE, _QUALITY = 128, 95
 _FACES = 256  # distinct ones; repeated as often as needed
-_SOURCES = (((160, 160), 6000, 400), ((400, 500), 2000, 120), ((3072, 2048), 48, 4))  # px, images, images if quick
+_SOURCES = (((160, 160), 20_000, 200), ((400, 500), 6000, 60), ((3072, 2048), 200, 4))  # px, images, images if quick
 
 
 def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> Iterator[Timing]:
@@ -32,27 +32,31 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
         root: data sets to take faces from; None: generated ones.  folder: for everything that is written.
     """
     cv2.setNumThreads(1)  # the workers of a DataLoader are forked, and OpenCV's threads would be missing in them
-    faces = read_faces(data_root(root, folder), 32 if quick else _FACES)
+    faces = read_faces(data_root(root, folder, quick=quick), 32 if quick else _FACES)
     for (width, height), images, few in _SOURCES:
-        for grey in (False, True) if width < 1000 else (False,):
+        for grey in (False, True) if width < 1000 and not quick else (False,):
             count = few if quick else images
             sources = [resized(face, width, height) for face in faces[:count]]
             title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
-            yield _time_tree(title, sources, folder / "build", images=count, grey=grey, rounds=rounds)
+            tree = write_vggface2(sources, _emptied(folder / "build") / "tree", images=count, grey=grey)
+            yield _time_tree(title, tree, images=count, grey=grey, rounds=rounds, warm_up=0 if quick else 1)
 
 
-def _time_tree(title: str, faces: Sequence[Face], folder: Path, *, images: int, grey: bool, rounds: int) -> Timing:
+def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    tree = write_vggface2(faces, folder / "tree", images=images, grey=grey)
-    workers = len(os.sched_getaffinity(0))
+    return folder
+
+
+def _time_tree(title: str, tree: Path, *, images: int, grey: bool, rounds: int, warm_up: int) -> Timing:
+    folder, workers = tree.parent, len(os.sched_getaffinity(0))
 
     def ours() -> None:
         with silence():
             build_tree(tree, folder / "shards", workers)
 
     def clear() -> None:
-        for name in ("plain", "shards"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        _emptied(folder / "plain")
+        _emptied(folder / "shards")
 
     with BareCalls(tree, images, workers) as bare:
         contenders = [
@@ -77,7 +81,7 @@ def _time_tree(title: str, faces: Sequence[Face], folder: Path, *, images: int, 
                 Contender(name="the same, of one channel", role="floor", run=lambda: bare.run(1), amount=images)
             )
         facts = {"workers": str(workers), "images of a build": f"{images:,}"}
-        return compare_times("build", title, contenders, unit="images", rounds=rounds, facts=facts)
+        return compare_times("build", title, contenders, unit="images", rounds=rounds, warm_up=warm_up, facts=facts)
 
 
 class PlainAlignment(Dataset):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed.faces import build_tree, silence
+from benchmarks.speed.faces import build_tree
 from benchmarks.speed.fresh import LEAST_MB, largest_mb, peak_mb, resident_mb
+from benchmarks.speed.timing import silence
 from shards.index import ShardIndex
 
 BATCH = 128  # identities

@@ -26,7 +26,7 @@ def time_decoding(
     *, root: Path | None, folder: Path, rounds: int, quick: bool, device: str, threads: int
 ) -> Iterator[Timing]:
     """JPEGs to RGB on the device: nvJPEG at several loads of its hardware decoder, padded feed and list, CPU and upload."""
-    index = build_tree(data_root(root, folder) / "VGGFace2", folder / "device", threads)
+    index = build_tree(data_root(root, folder, quick=quick) / "VGGFace2", folder / "device", threads)
     batch, batches = (64, 2) if quick else (_BATCH, 20)
     rng = np.random.default_rng(0)
     with ShardReader(index) as reader:

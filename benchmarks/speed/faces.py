@@ -19,7 +19,7 @@ from pipeline.sources import SOURCES, find_image, landmark_files
 from pipeline.synthetic import write_demo_data
 from shards.index import ShardIndex
 
-_PEOPLE, _IMAGES = 128, 4  # generated: as many as a batch of the reference has
+_MANY, _FEW = (128, 4), (16, 3)  # generated people, as many as a batch of the reference has, and images of each
 _QUALITY = 95
 PER_IDENTITY = 100  # images of an identity of a made tree
 _WARM = np.array([[0.78], [0.9], [1.0]])  # of blue, green and red: a grey face in the light of a lamp
@@ -33,10 +33,11 @@ class Face:
     points: np.ndarray
 
 
-def data_root(root: Path | None, scratch: Path) -> Path:
+def data_root(root: Path | None, scratch: Path, *, quick: bool) -> Path:
     """The user's folder of data sets, or one of generated faces in ``scratch``, painted when it is first asked for."""
     if root is None:
-        write_demo_data(scratch / "generated", identities=_PEOPLE, images=_IMAGES, seed=0, layouts=["VGGFace2", "LFW"])
+        people, images = _FEW if quick else _MANY
+        write_demo_data(scratch / "generated", identities=people, images=images, seed=0, layouts=["VGGFace2", "LFW"])
     return root or scratch / "generated"
 
 

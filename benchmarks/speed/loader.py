@@ -29,7 +29,9 @@ def time_loader(*, root: Path | None, folder: Path, rounds: int, quick: bool) ->
     Args:
         root: data sets to take faces from; None: generated ones.  folder: for everything that is written.
     """
-    index = build_tree(data_root(root, folder) / "VGGFace2", folder / "loader", len(os.sched_getaffinity(0)))
+    index = build_tree(
+        data_root(root, folder, quick=quick) / "VGGFace2", folder / "loader", len(os.sched_getaffinity(0))
+    )
     identities = write_files(index, folder / "crops")
     batch = min(_BATCH, len(identities))
     batches, plain_batches = (4, 2) if quick else (_BATCHES, _PLAIN_BATCHES)

@@ -12,17 +12,15 @@ import numpy as np
 
 from benchmarks.speed.cold import UncountedError, cold_read
 from benchmarks.speed.costs import BATCH, Costs, build_cost, start_cost
-from benchmarks.speed.faces import Face, read_faces, resized, write_vggface2
+from benchmarks.speed.faces import Face, data_root, read_faces, resized, write_vggface2
 from benchmarks.speed.fresh import in_fresh_process
 from benchmarks.speed.made import VGGFACE2, make_set
 from benchmarks.speed.results import Scaling
 from benchmarks.speed.search import search_cost
 from benchmarks.speed.timing import machine
 from pipeline.progress import Progress
-from pipeline.synthetic import write_demo_data
 from shards.index import ShardIndex
 
-_PEOPLE, _SHOTS = 8, 2  # generated
 _SOURCE_PX = 160
 _FACES, _MOVED_PX = 4096, 2.0
 _PROBES = 1000
@@ -37,7 +35,7 @@ def time_scale(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
     Raises:
         LandmarkError: ``root`` has no landmarks of VGGFace2.
     """
-    faces = _faces(root or _painted(folder / "painted"), 64 if quick else _FACES)
+    faces = _faces(data_root(root, folder, quick=quick), 64 if quick else _FACES)
     tree_sizes = [250, 1000] if quick else [1000, 10_000, 100_000]
     base = folder / "base"
     workers = 1 if quick else len(os.sched_getaffinity(0))
@@ -89,11 +87,6 @@ def _measured(
         costs={cost: [one[cost] for one in found] for cost in found[0]},
         facts={**machine(), **facts},
     )
-
-
-def _painted(root: Path) -> Path:
-    write_demo_data(root, identities=_PEOPLE, images=_SHOTS, seed=0, layouts=["VGGFace2"])
-    return root
 
 
 def _faces(root: Path, count: int) -> list[Face]:

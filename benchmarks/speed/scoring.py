@@ -47,7 +47,7 @@ def time_scoring(
     Raises:
         ProtocolError: LFW is not as it should be.
     """
-    whole = read_benchmark("lfw", data_root(root, folder))
+    whole = read_benchmark("lfw", data_root(root, folder, quick=quick))
     excerpt = write_excerpt(whole, folder / "excerpt", _EACH_QUICK if quick else _EACH)
     timed = read_benchmark("lfw", excerpt)
     five, all_settings = len(FIVE) * len(timed.genuine), len(timed.members) * len(timed.genuine)
