@@ -141,6 +141,15 @@ def test_faces_of_one_image_differ_in_their_landmarks(vggface2):
     assert len({face.points.tobytes() for face in faces}) == 100
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_repeated_files_may_be_links(vggface2, tmp_path, linked):
+    faces = scale._faces(vggface2.parent, 3)
+    tree = scale.write_vggface2(faces, tmp_path / "tree", images=8, grey=False, linked=linked)
+    files = sorted((tree / "train").rglob("*.jpg"))
+    assert len({path.stat().st_ino for path in files}) == (3 if linked else 8)
+    assert [path.read_bytes() for path in files] == [files[number % 3].read_bytes() for number in range(8)]
+
+
 SCALING = Scaling(
     stage="scale-x",
     title="Doing x",
