@@ -105,7 +105,7 @@ def test_identification_is_scored_at_any_size():
 
 def test_a_loader_is_started(made_set):
     found = costs.start_cost(made_set, 2)
-    assert list(found) == ["opening seconds", "first batch seconds", "index MB", "index peak MB"]
+    assert list(found) == ["opening seconds", "import seconds", "first batch seconds", "index MB", "index peak MB"]
     assert all(value > 0 for value in found.values())
 
 
