@@ -73,13 +73,15 @@ def resized(face: Face, width: int, height: int) -> Face:
     return Face(image=np.ascontiguousarray(image), points=face.points * scale + (0, above))
 
 
-def write_vggface2(faces: Sequence[Face], folder: Path, *, images: int, grey: bool) -> Path:
+def write_vggface2(faces: Sequence[Face], folder: Path, *, images: int, grey: bool, linked: bool = False) -> Path:
     """Lays out ``images`` files as VGGFace2, repeating the faces as often as needed; returns ``folder``.
 
     Args:
         grey: JPEGs of one component; otherwise of three, with colours that a grey face is given if it has none.
+        linked: faces that are repeated are hard links, written in a moment and without room of their own.
     """
     encoded = [_encoded(face.image, grey) for face in faces]
+    written: dict[int, Path] = {}
     (folder / "bb_landmark").mkdir(parents=True)
     with open(folder / "bb_landmark" / "loose_landmark_train.csv", "w") as table:
         table.write(",".join(HEADER) + "\n")
@@ -88,7 +90,11 @@ def write_vggface2(faces: Sequence[Face], folder: Path, *, images: int, grey: bo
             key = f"n{identity:06d}/{image:04d}_01"
             path = folder / "train" / f"{key}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encoded[which])
+            if linked and number >= len(faces):
+                os.link(written[which], path)
+            else:
+                path.write_bytes(encoded[which])
+                written[which] = path
             table.write(",".join([f'"{key}"', *(f"{value:.2f}" for value in faces[which].points.ravel())]) + "\n")
     return folder
 

@@ -105,7 +105,7 @@ def test_identification_is_scored_at_any_size():
 
 def test_a_loader_is_started(made_set):
     found = costs.start_cost(made_set, 2)
-    assert list(found) == ["opening seconds", "first batch seconds", "index MB", "index peak MB"]
+    assert list(found) == ["opening seconds", "import seconds", "first batch seconds", "index MB", "index peak MB"]
     assert all(value > 0 for value in found.values())
 
 
@@ -139,6 +139,15 @@ def test_faces_of_one_image_differ_in_their_landmarks(vggface2):
     assert len(faces) == 100
     assert {face.image.shape for face in faces} == {(160, 160, 3)}
     assert len({face.points.tobytes() for face in faces}) == 100
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_repeated_files_may_be_links(vggface2, tmp_path, linked):
+    faces = scale._faces(vggface2.parent, 3)
+    tree = scale.write_vggface2(faces, tmp_path / "tree", images=8, grey=False, linked=linked)
+    files = sorted((tree / "train").rglob("*.jpg"))
+    assert len({path.stat().st_ino for path in files}) == (3 if linked else 8)
+    assert [path.read_bytes() for path in files] == [files[number % 3].read_bytes() for number in range(8)]
 
 
 SCALING = Scaling(
