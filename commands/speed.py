@@ -31,7 +31,7 @@ def timing_options(command: Any) -> Any:
                 help="Folder with VGGFace2 and LFW to take faces from. [default: faces are generated]",
             ),
             click.option(
-                "--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 7; quick: 2]"
+                "--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 5; quick: 2]"
             ),
             click.option(
                 "--quick", is_flag=True, help="Little work, so that it is done within a minute; figures are rough."
@@ -69,7 +69,7 @@ def report(
     measured: list[Any] = []
     with _scratch() as folder:
         for stage in stages:
-            measured += stage(root=root, folder=folder, rounds=rounds or (2 if quick else 7), quick=quick, **options)
+            measured += stage(root=root, folder=folder, rounds=rounds or (2 if quick else 5), quick=quick, **options)
     if json_file:
         with writing("--json", json_file):
             write_json(measured, json_file)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.align import eye_distances, fit_similarity, template_points, warp
 from pipeline.build_options import BuildOptions
-from pipeline.images import ImageError, decode, resized
+from pipeline.images import ImageError, decode_bytes, read_regular, resized
 from pipeline.sources import SOURCES, find_image
 from shards.files import ShardError
 from shards.schema import STATUS_OK
@@ -114,16 +114,29 @@ def _image(key: str, options: BuildOptions, grey: bool) -> np.ndarray:
         member_stem(key)
     except ShardError as error:
         raise RejectedError("bad-key", str(error)) from None
+    try:
+        return decode_bytes(_content(key, options), grey=grey)
+    except ImageError as error:
+        raise RejectedError("unreadable-image", str(error)) from None
+
+
+def _content(key: str, options: BuildOptions) -> bytes:
+    """The bytes of an image: of ``key.jpg``, nearly always; looked for only where that cannot be read."""
     splits = SOURCES[options.source].splits
+    for split in splits:
+        try:
+            return read_regular(f"{options.root}/{split}/{key}.jpg")
+        except OSError:
+            continue
     path = find_image(options.root, splits, key)
     if path is None:
         named = [split for split in splits if split]
         folders = f"{options.root} ({', '.join(named)})" if named else str(options.root)
         raise RejectedError("missing-file", f"no image {key} under {folders}")
     try:
-        return decode(path, grey=grey)
-    except ImageError as error:
-        raise RejectedError("unreadable-image", str(error)) from None
+        return read_regular(path)
+    except OSError as error:
+        raise RejectedError("unreadable-image", f"cannot be read: {error.strerror}") from None
 
 
 def _any_inside(landmarks: Any, width: int, height: int) -> bool:

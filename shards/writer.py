@@ -22,6 +22,7 @@ from shards.schema import ROW_SCHEMA, STATUS_OK, shard_file
 
 _BLOCK = tarfile.BLOCKSIZE
 _BUFFER = 1 << 20  # bytes written at a time
+_ZEROS = bytes(_BLOCK)
 DATA_SUFFIXES = ("tar", "idx", "parquet")
 DONE_SUFFIX = "done.json"
 
@@ -121,19 +122,18 @@ class ShardWriter:
         """
         place: tuple[int | None, ...] = (None, None, None)
         if jpeg is not None:
-            stem = member_stem(row.key)
+            stem, label = member_stem(row.key), str(row.label).encode()
             offset = self._member(f"{stem}.jpg", jpeg)
-            label = str(row.label).encode()
             label_offset = self._member(f"{stem}.cls", label)
             self._index.append(f"jpg {offset} {len(jpeg)} {stem}.jpg cls {label_offset} {len(label)} {stem}.cls\n")
             place = (offset, len(jpeg), xxhash.xxh3_64_intdigest(jpeg))
         self._rows.append((*_of_row(row), self._shard, *place))
 
     def _member(self, name: str, data: bytes) -> int:
-        offset = self._position + _BLOCK
-        padding = -len(data) % _BLOCK
-        self._tar.write(_header(name, len(data)) + data + bytes(padding))
-        self._position = offset + len(data) + padding
+        offset, size = self._position + _BLOCK, len(data)
+        padding = -size % _BLOCK
+        self._tar.write(b"".join((_header(name, size), data, _ZEROS[:padding])))
+        self._position = offset + size + padding
         return offset
 
     def commit(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import multiprocessing
@@ -22,7 +23,11 @@ from pipeline.align import fit_similarity, template_points, warp
 
 _SIZE, _QUALITY = 128, 95
 _FACES = 256  # distinct ones; repeated as often as needed
-_SOURCES = (((160, 160), 20_000, 200), ((400, 500), 6000, 60), ((3072, 2048), 200, 4))  # px, images, images if quick
+_SOURCES = (  # px, images, those of them that the plain build gets, images if quick
+    ((160, 160), 60_000, 6000, 200),
+    ((400, 500), 12_000, 2000, 60),
+    ((3072, 2048), 1000, 200, 4),
+)
 
 
 def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> Iterator[Timing]:
@@ -33,13 +38,17 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
     """
     cv2.setNumThreads(1)  # the workers of a DataLoader are forked, and OpenCV's threads would be missing in them
     faces = read_faces(data_root(root, folder, quick=quick), 32 if quick else _FACES)
-    for (width, height), images, few in _SOURCES:
+    for (width, height), images, plain, few in _SOURCES:
         for grey in (False, True) if width < 1000 and not quick else (False,):
             count = few if quick else images
             sources = [resized(face, width, height) for face in faces[:count]]
             title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
-            tree = write_vggface2(sources, _emptied(folder / "build") / "tree", images=count, grey=grey)
-            yield _time_tree(title, tree, images=count, grey=grey, rounds=rounds, warm_up=0 if quick else 1)
+            tree = write_vggface2(sources, _emptied(folder / "build") / "tree", images=count, grey=grey, linked=True)
+            contenders = _contenders(tree, images=count, plain=min(plain, count), grey=grey)
+            with contenders as ways:
+                facts = {"workers": str(_workers()), "images of a build": f"{count:,}"}
+                warm_up = 0 if quick else 1
+                yield compare_times("build", title, ways, unit="images", rounds=rounds, warm_up=warm_up, facts=facts)
 
 
 def _emptied(folder: Path) -> Path:
@@ -47,49 +56,42 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _time_tree(title: str, tree: Path, *, images: int, grey: bool, rounds: int, warm_up: int) -> Timing:
-    folder, workers = tree.parent, len(os.sched_getaffinity(0))
+def _workers() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def _contenders(tree: Path, *, images: int, plain: int, grey: bool) -> Iterator[list[Contender]]:
+    out, files = tree.parent / "shards", tree.parent / "files"
 
     def ours() -> None:
         with silence():
-            build_tree(tree, folder / "shards", workers)
+            build_tree(tree, out, _workers())
 
-    def clear() -> None:
-        _emptied(folder / "plain")
-        _emptied(folder / "shards")
-
-    with BareCalls(tree, images, workers) as bare:
-        contenders = [
+    with BareCalls(tree, images, _workers()) as bare:
+        ways = [
             Contender(
                 name="file per image, DataLoader",
                 role="baseline",
-                run=lambda: plain_build(tree, folder / "plain", workers),
-                amount=images,
-                prepare=clear,
+                run=lambda: plain_build(tree, files, plain, _workers()),
+                amount=plain,
+                prepare=lambda: _emptied(files),
             ),
-            Contender(
-                name="build-shards",
-                role="ours",
-                run=ours,
-                amount=images,
-                prepare=clear,
-            ),
+            Contender(name="build-shards", role="ours", run=ours, amount=images, prepare=lambda: _emptied(out)),
             Contender(name="bare decode + warp + encode", role="floor", run=lambda: bare.run(3), amount=images),
         ]
         if grey:
-            contenders.append(
-                Contender(name="the same, of one channel", role="floor", run=lambda: bare.run(1), amount=images)
-            )
-        facts = {"workers": str(workers), "images of a build": f"{images:,}"}
-        return compare_times("build", title, contenders, unit="images", rounds=rounds, warm_up=warm_up, facts=facts)
+            name = "the same, of one channel"
+            ways.append(Contender(name=name, role="floor", run=lambda: bare.run(1), amount=images))
+        yield ways
 
 
 class PlainAlignment(Dataset):
     """Aligns a face and writes it to a file of its own, as an ordinary PyTorch user does it."""
 
-    def __init__(self, tree: Path, out: Path) -> None:
+    def __init__(self, tree: Path, out: Path, images: int) -> None:
         with open(tree / "bb_landmark" / "loose_landmark_train.csv") as table:
-            self._rows = list(csv.reader(table))[1:]
+            self._rows = list(itertools.islice(csv.reader(table), 1, images + 1))
         self._tree, self._out = tree, out
         self._template = template_points("seed", _SIZE)
 
@@ -107,10 +109,10 @@ class PlainAlignment(Dataset):
         return number
 
 
-def plain_build(tree: Path, out: Path, workers: int) -> int:
-    """Aligns a tree into a file per image; returns how many there are."""
+def plain_build(tree: Path, out: Path, images: int, workers: int) -> int:
+    """Aligns the first images of a tree into a file per image; returns how many there are."""
     loader = DataLoader(
-        PlainAlignment(tree, out),
+        PlainAlignment(tree, out, images),
         batch_size=64,
         num_workers=workers,
         multiprocessing_context="fork",
