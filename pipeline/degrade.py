@@ -17,6 +17,7 @@ from PIL import Image
 Mode = Literal["fast", "exact"]
 Precision = Literal["highest", "high", "medium"]
 
+_AT_ONCE = 32  # images that a CPU degrades at a time
 _PRECISION = 22  # bits of Pillow's fixed-point weights
 _SPLIT = 11  # weight = high * 2**11 + low, so that fp32 sums of 8-bit pixels stay whole numbers below 2**24
 _CUBIC_A = -0.5
@@ -51,21 +52,27 @@ def degrade_into(out: torch.Tensor, images: torch.Tensor, *, size: int, flips: t
     if size == side:
         _copy(out, images)
         _mirror(out, flips)
-    else:
-        small = resize(images, size, mode)
-        _mirror(small, flips)
-        _copy(out, resize(small, side, mode))
+        return
+    at_once = _AT_ONCE if mode == "fast" and not images.is_cuda else len(images)
+    for start in range(0, len(images), at_once):
+        some = slice(start, start + at_once)
+        small = resize(images[some], size, mode)
+        _mirror(small, flips[some])
+        resize(small, side, mode, out=out[some])
 
 
-def resize(images: torch.Tensor, size: int, mode: Mode = "exact") -> torch.Tensor:
-    """Resizes (N, S, S, 3) uint8 to (N, size, size, 3) uint8; modes as ``degrade``."""
-    if images.device.type != "cpu":
-        return resize_by_products(images, size)
-    if mode == "exact":
-        return _resize_by_pillow(images, size)
-    planes = images.permute(0, 3, 1, 2)
-    small = torch.nn.functional.interpolate(planes, (size, size), mode="bicubic", antialias=True)
-    return small.permute(0, 2, 3, 1)
+def resize(images: torch.Tensor, size: int, mode: Mode = "exact", *, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Resizes (N, S, S, 3) uint8 to (N, size, size, 3) uint8, in ``out`` if it is given; modes as ``degrade``."""
+    if out is None:
+        out = images.new_empty((len(images), size, size, images.shape[-1]))
+    if images.is_cuda:
+        out.copy_(resize_by_products(images, size))
+    elif mode == "exact":
+        _resize_by_pillow(images, size, out.numpy())
+    else:  # what ``functional.interpolate`` calls, which cannot be told where to write
+        resized, planes = out.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
+        torch.ops.aten._upsample_bicubic2d_aa.out(planes, [size, size], False, None, None, out=resized)
+    return out
 
 
 def _copy(out: torch.Tensor, images: torch.Tensor) -> None:
@@ -86,8 +93,8 @@ def _mirror(images: torch.Tensor, flips: torch.Tensor) -> None:
             cv2.flip(pixels[place], 1, dst=pixels[place])
 
 
-def _resize_by_pillow(images: torch.Tensor, size: int) -> torch.Tensor:
-    pixels, out = images.numpy(), np.empty((len(images), size, size, 3), np.uint8)
+def _resize_by_pillow(images: torch.Tensor, size: int, out: np.ndarray) -> None:
+    pixels = images.numpy()
 
     def some(places: range) -> None:
         for place in places:
@@ -96,7 +103,6 @@ def _resize_by_pillow(images: torch.Tensor, size: int) -> torch.Tensor:
 
     threads = torch.get_num_threads()
     list(_threads(threads).map(some, [range(first, len(out), threads) for first in range(threads)]))
-    return torch.from_numpy(out)
 
 
 @functools.lru_cache(maxsize=1)

@@ -78,6 +78,8 @@ class Loader:
         self._drawn = self._consumed = start.resumed(resume) if resume else start
         self._pending: deque[Draw] = deque()
         self._reader = ShardReader(index)
+        images = batch_size // world_size * len(self._views)
+        self._room = np.empty(images * int(index.size.max()), np.uint8)
 
     @property
     def state(self) -> LoaderState:
@@ -162,7 +164,7 @@ class Loader:
     def _feed(self) -> np.ndarray:
         """DALI asks for the JPEGs of one batch, ahead of ``__next__``."""
         draw = self._sampler.draw(self._drawn.epoch, self._drawn.step)
-        encoded = self._reader.padded(draw.rows.ravel())
+        encoded = self._reader.padded(draw.rows.ravel(), self._room)  # DALI takes a copy
         self._pending.append(draw)
         self._drawn = self._drawn.next(self._sampler.steps_per_epoch)
         return encoded
