@@ -22,7 +22,12 @@ from benchmarks.speed.timing import Contender, Timing, compare_times, silence
 from pipeline.align import fit_similarity, template_points, warp
 
 _SIZE, _QUALITY = 128, 95
-_FACES = 256  # distinct ones; repeated as often as needed
+_FITS = 5000  # faces of a shard
+_FACES, _FACES_LARGE, _LARGE = (
+    256,
+    16,
+    1000,
+)  # distinct ones, repeated as often as needed; px from which on there are few
 _SOURCES = (  # px, images, those of them that the plain build gets, images if quick
     ((160, 160), 60_000, 6000, 200),
     ((400, 500), 12_000, 2000, 60),
@@ -38,10 +43,12 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
     """
     cv2.setNumThreads(1)  # the workers of a DataLoader are forked, and OpenCV's threads would be missing in them
     faces = read_faces(data_root(root, folder, quick=quick), 32 if quick else _FACES)
+    yield _time_fit(np.stack([face.points for face in faces]), rounds)
     for (width, height), images, plain, few in _SOURCES:
-        for grey in (False, True) if width < 1000 and not quick else (False,):
+        for grey in (False, True) if width <= _LARGE and not quick else (False,):
             count = few if quick else images
-            sources = [resized(face, width, height) for face in faces[:count]]
+            distinct = _FACES_LARGE if width > _LARGE else count  # or they would take gigabytes
+            sources = [resized(face, width, height) for face in faces[:distinct]]
             title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
             tree = write_vggface2(sources, _emptied(folder / "build") / "tree", images=count, grey=grey, linked=True)
             contenders = _contenders(tree, images=count, plain=min(plain, count), grey=grey)
@@ -54,6 +61,21 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
 def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return folder
+
+
+def _time_fit(landmarks: np.ndarray, rounds: int) -> Timing:
+    """The similarity fit of a shard of (N, 5, 2) landmarks."""
+    template, shard = template_points("seed", _SIZE), np.resize(landmarks, (_FITS, 5, 2))
+    contenders = [
+        Contender(
+            name="least squares, face by face",
+            role="baseline",
+            run=lambda: [plain_similarity(points, template) for points in landmarks],
+            amount=len(landmarks),
+        ),
+        Contender(name="closed form, a shard", role="ours", run=lambda: fit_similarity(shard, template), amount=_FITS),
+    ]
+    return compare_times("build", "similarity fit", contenders, unit="faces", rounds=rounds, facts={})
 
 
 def _workers() -> int:

@@ -27,7 +27,7 @@ _PROBES = 1000
 
 
 def time_scale(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> Iterator[Scaling]:
-    """The stage: four tables; ``rounds`` are of what takes moments, the median counts.
+    """The stage: five tables; ``rounds`` are of what takes moments, the median counts.
 
     Args:
         root: a user's data sets.  folder: for what is made; needs 3 GB, or 50 MB if ``quick``.
@@ -51,6 +51,15 @@ def time_scale(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
             "workers": str(workers),
             "source images": f"{_SOURCE_PX} px, hard links to {len(faces):,} files, so in the page cache",
         },
+    )
+    few = faces[:8] if quick else faces[:32]
+    yield _measured(
+        "source",
+        f"Building from larger sources, {len(few)} images",
+        "pixels",
+        [width * width * 2 // 3 for width in ([160, 640] if quick else [160, 480, 1440, 3072])],
+        lambda pixels: _large_build(few, folder, round((pixels * 1.5) ** 0.5)),
+        {"larger sources": "3:2, one worker"},
     )
     yield _measured(
         "loader",
@@ -108,6 +117,15 @@ def _build_of(faces: list[Face], folder: Path, images: int, workers: int, out: P
         return in_fresh_process(build_cost, tree, out, workers)
     finally:
         shutil.rmtree(tree)
+
+
+def _large_build(faces: list[Face], folder: Path, width: int) -> Costs:
+    large = [resized(face, width, width * 2 // 3) for face in faces]
+    tree = write_vggface2(large, folder / "large" / "tree", images=len(large), grey=False)
+    try:
+        return in_fresh_process(build_cost, tree, folder / "large" / "shards", 1)
+    finally:
+        shutil.rmtree(folder / "large")
 
 
 def _start_of(base: Path, made: Path, rows: int, rounds: int) -> Costs:

@@ -115,9 +115,9 @@ def test_the_stage_gives_a_table_for_each_kind_of_work(vggface2, tmp_path, monke
     folder = tmp_path / "scratch"
     folder.mkdir()
     found = list(scale.time_scale(root=vggface2.parent, folder=folder, rounds=1, quick=True))
-    assert [one.stage for one in found] == ["scale-build", "scale-loader", "scale-cold", "scale-search"]
-    assert [one.sizes for one in found] == [[250, 1000], [1000, 4000], [16, 64], [500, 2000]]
-    assert found[2].title == "Cold cache: 1.50 bytes read for one wanted"
+    assert [one.stage for one in found] == ["scale-build", "scale-source", "scale-loader", "scale-cold", "scale-search"]
+    assert [one.sizes for one in found] == [[250, 1000], [17066, 273066], [1000, 4000], [16, 64], [500, 2000]]
+    assert found[3].title == "Cold cache: 1.50 bytes read for one wanted"
     assert len(ShardIndex(folder / "base")) == 1000
     assert sorted(path.name for path in folder.iterdir()) == ["base", "built-250"]
     for one in found:
