@@ -23,6 +23,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
 _DPI = 130
+_ABOVE = 1.3  # of the highest point: room
 _LEAST_SPAN = 10.0  # of a logarithmic axis, times
 
 
@@ -46,7 +47,7 @@ class Scaling:
     def exponent(self, name: str) -> float:
         """How cost grows: size to this power, from a straight line through the logarithms; 1 is linear."""
         slope = np.polyfit(np.log(self.sizes), np.log(self.costs[name]), 1)[0]
-        return round(float(slope), 9) + 0.0  # without a sign before zero
+        return round(float(slope), 2) + 0.0  # without a sign before zero
 
     def grid(self) -> Grid:
         """A row a size, and last the exponents."""
@@ -128,7 +129,7 @@ def _lines(scaling: Scaling, part: Any) -> None:
                 ax.plot(scaling.sizes, values, "o-", markersize=4, label=label)
         ax.set(xscale="log", yscale="log")
         low, high = ax.get_ylim()
-        ax.set_ylim(min(low, high / _LEAST_SPAN), high)  # so that what hardly grows looks flat
+        ax.set_ylim(min(low, high / _LEAST_SPAN), high * _ABOVE)  # so that what hardly grows looks flat
         ax.set_xlabel(scaling.unit, fontsize=9)
         ax.set_ylabel(unit, fontsize=9)
         for axis, steps in ((ax.xaxis, (1,)), (ax.yaxis, (1, 2, 5))):
