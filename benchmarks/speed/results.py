@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
 _DPI = 130
-_ABOVE = 1.3  # of the highest point: room
+_ABOVE = 2.0  # of the highest point: room
 _LEAST_SPAN = 10.0  # of a logarithmic axis, times
 
 
