@@ -37,11 +37,8 @@ def read_regular(path: Path | str) -> bytes:
         os.close(handle)
 
 
-def decode(path: Path | str, *, grey: bool = False) -> np.ndarray:
+def decode(path: Path) -> np.ndarray:
     """The (H, W, 3) uint8 BGR image in a file, turned upright by its EXIF tag.
-
-    Args:
-        grey: a JPEG of one component may be given as (H, W), which is a third of the work to whoever warps it.
 
     Raises:
         ImageError: empty, truncated, damaged, not an image, or not readable.
@@ -50,11 +47,15 @@ def decode(path: Path | str, *, grey: bool = False) -> np.ndarray:
         data = read_regular(path)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None
-    return decode_bytes(data, grey=grey)
+    return decode_bytes(data)
 
 
 def decode_bytes(data: bytes, *, grey: bool = False) -> np.ndarray:
-    """As ``decode``, of a file's content."""
+    """As ``decode``, of a file's content.
+
+    Args:
+        grey: a JPEG of one component may be given as (H, W), which is a third of the work to whoever warps it.
+    """
     if not data:
         raise ImageError("empty file")
     return _decode_jpeg(data, grey) if data.startswith(_JPEG_START) else _decode_any(data)
