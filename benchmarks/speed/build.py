@@ -8,6 +8,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,7 @@ _held: list[Any] = []  # of a worker
 
 
 def _hold(jpegs: list[bytes], matrices: np.ndarray) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool would start a new worker
     cv2.setNumThreads(1)
     _held[:] = list(zip(jpegs, matrices, strict=True))
 
