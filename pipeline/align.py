@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -15,6 +17,9 @@ TEMPLATES = {"seed": _SEED, "arcface": _SEED + (8.0, 0.0)}
 
 _LEAST_EYE_DISTANCE = 0.5  # px; below it five points are one
 _TIE = 1e-6
+
+_REACH = 2  # px that a bicubic sample reaches
+_MOST_PADDED = 1 << 21  # px; to copy more takes longer than it saves
 
 
 def template_points(name: str, size: int) -> np.ndarray:
@@ -70,8 +75,29 @@ def eye_distances(landmarks: np.ndarray) -> np.ndarray:
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """The (size, size, 3) uint8 crop of a (H, W, 3) uint8 image, or (size, size) of (H, W), under a (2, 3) source-to-crop matrix.
 
-    OpenCV's bicubic (a = -0.75), black outside the image; the channel order is kept.
+    OpenCV's bicubic (a = -0.75), black outside the image; the channel order is kept. Where a crop reaches beyond its
+    image, the black is laid around the image first: OpenCV is slow wherever it has to ask what lies inside.
     """
+    left, top, right, bottom = _overhang(image.shape[1], image.shape[0], matrix, size)
+    around = (image.shape[1] + left + right) * (image.shape[0] + top + bottom)
+    if left + top + right + bottom and around <= _MOST_PADDED:
+        image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
+        matrix = np.column_stack([matrix[:, :2], matrix[:, 2] - matrix[:, :2] @ (left, top)])
     return cv2.warpAffine(
         image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+    )
+
+
+def _overhang(width: int, height: int, matrix: np.ndarray, size: int) -> tuple[int, int, int, int]:
+    """How far, px, the pixels that a crop is made of reach beyond its image: on the left, above, on the right, below."""
+    (a, b, x), (c, d, y) = matrix.tolist()
+    scale = 1 / (a * d - b * c)
+    corners = [(u - x, v - y) for u in (0, size - 1) for v in (0, size - 1)]
+    across = [(d * u - b * v) * scale for u, v in corners]
+    down = [(a * v - c * u) * scale for u, v in corners]
+    return (
+        max(math.ceil(_REACH - min(across)), 0),
+        max(math.ceil(_REACH - min(down)), 0),
+        max(math.ceil(max(across) + _REACH) + 1 - width, 0),
+        max(math.ceil(max(down) + _REACH) + 1 - height, 0),
     )

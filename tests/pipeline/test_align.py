@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -117,3 +118,22 @@ def test_warp_is_opencv_bicubic_with_black_outside(painted):
     assert difference.max() <= 3
     away = matrix + [[0, 0, 40], [0, 0, 0]]
     assert (warp(image, away, 64)[:, :20] == 0).all()
+
+
+@given(
+    center=st.tuples(st.floats(-0.3, 1.3), st.floats(-0.3, 1.3)),
+    scale=st.floats(0.3, 8.0),
+    angle=st.floats(-np.pi, np.pi),
+    mirror=st.sampled_from([1.0, -1.0]),
+    shape=st.sampled_from([(90, 120, 3), (120, 90), (1, 1, 3), (1600, 1500, 3)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_black_laid_around_changes_nothing(center, scale, angle, mirror, shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape[:2], 3), np.uint8)
+    image = cv2.GaussianBlur(image, (5, 5), 0)[..., : shape[2] if len(shape) == 3 else 1].reshape(shape)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale * (mirror, 1)
+    matrix = np.column_stack([turn, (32, 32) - turn @ (np.array(center) * shape[1::-1])])
+    plain = cv2.warpAffine(image, matrix, (64, 64), flags=cv2.INTER_CUBIC)
+    difference = cv2.absdiff(warp(image, matrix, 64), plain)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.002
