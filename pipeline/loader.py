@@ -117,7 +117,7 @@ class Loader:
         draw = self._pending.popleft()
         size = self._index.manifest.preprocessing.size
         seen = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(len(self._views), -1, size, size, 3)
-        images = torch.empty_like(seen)  # DALI uses its buffer again for a later batch
+        images = _room_like(seen)  # DALI uses its buffer again for a later batch
         sizes = self._sizes(draw.chances, size)
         for view, wanted in enumerate(sizes):
             self._degrade(images[view], seen[view], wanted, draw.flips[view])
@@ -184,6 +184,11 @@ def decoder(source: Any, decode_on: str, hw_decoder_load: float = 0.9) -> Any:
     if decode_on == "mixed":
         hints = {"preallocate_width_hint": 128, "preallocate_height_hint": 128, "hw_decoder_load": hw_decoder_load}
     return fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
+
+
+def _room_like(images: torch.Tensor) -> torch.Tensor:
+    """As ``torch.empty_like``; on the CPU NumPy's, which asks for huge pages: thousands of page faults fewer a batch."""
+    return torch.empty_like(images) if images.is_cuda else torch.from_numpy(np.empty(images.shape, np.uint8))
 
 
 def _one_device(name: str) -> torch.device:
