@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import concurrent.futures as futures
-import multiprocessing
 import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+from pipeline.workers import WorkerPool
 
 Result = TypeVar("Result")
 
@@ -17,7 +17,7 @@ LEAST_MB = 4096 / 1e6  # a page: no less can be told, and a logarithm needs some
 
 def in_fresh_process(function: Callable[..., Result], *arguments: object) -> Result:
     """What ``function``, found by name, returns in a new interpreter."""
-    with futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with WorkerPool(1) as pool:
         return pool.submit(function, *arguments).result()
 
 
