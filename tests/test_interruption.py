@@ -140,8 +140,8 @@ def members(session):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("delay", [0.0, 0.3, 0.7, 1.5])
-@pytest.mark.parametrize("stage", ["loader", "build", "eval"])
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.5, 0.8])
+@pytest.mark.parametrize("stage", ["loader", "build", "eval", "scale"])
 def test_ctrl_c_reaches_the_workers_too_and_nothing_is_left(tmp_path, stage, delay, number):
     """A terminal signals the whole group."""
     process = subprocess.Popen(
@@ -159,5 +159,8 @@ def test_ctrl_c_reaches_the_workers_too_and_nothing_is_left(tmp_path, stage, del
     *said, last = process.communicate(timeout=60)[1].splitlines()
     assert (process.returncode, last) == (130, "interrupted")
     assert not any(word in line for line in said for word in ("Traceback", "Error", "ignored", "leaked")), said
-    assert members(process.pid) == []
+    deadline = time.monotonic() + 5  # Python's own tracker of semaphores ends a moment after us
+    while members(process.pid):
+        assert time.monotonic() < deadline, members(process.pid)
+        time.sleep(0.05)
     assert list(tmp_path.iterdir()) == []
