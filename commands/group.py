@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+
+from commands.interruption import Interruption
 
 _OURS = ("shards", "pipeline", "model", "benchmarks", "commands")
 
@@ -22,10 +23,9 @@ class Commands(click.Group):
     """Shows expected failures as one line, exit 1; interruption exits 130; anything else is a bug and keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-            signal.signal(number, _interrupt)
         try:
-            return super().invoke(ctx)
+            with Interruption():
+                return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             click.echo("; ".join(["interrupted", *stop.args]), err=True)
             sys.exit(130)
@@ -60,16 +60,6 @@ def line_of(error: Exception) -> str:
     return (
         f"{os.fsdecode(error.filename)}: {what}" if error.filename else f"{what}; free it, then run the command again"
     )
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    """Raises KeyboardInterrupt, but never amid an import: half-loaded extension modules swallow or mangle it."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            signal.setitimer(signal.ITIMER_REAL, 0.05)  # SIGALRM comes back here
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
 
 
 def _fail(line: str) -> None:

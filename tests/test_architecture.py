@@ -43,6 +43,14 @@ def test_only_the_loader_imports_dali():
     ] == ["pipeline/loader.py"]
 
 
+def test_processes_are_started_where_ctrl_c_is_thought_of():
+    def naming(word):
+        return {str(path.relative_to(ROOT)) for path in FILES if re.search(word, path.read_text())}
+
+    assert naming(r"ProcessPoolExecutor|get_context|\.Pool\(|\.Process\(") == {"pipeline/workers.py"}
+    assert naming(r"DataLoader\(") == naming(r"with .*plain_batches\(") != set()
+
+
 def test_shards_and_the_build_know_nothing_of_torch():
     heavy = {"torch", "nvidia", "scipy", "matplotlib"}
     for path in [

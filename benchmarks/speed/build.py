@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
-import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ import simplejpeg
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.speed.faces import build_tree, data_root, read_faces, resized, write_vggface2
+from benchmarks.speed.plain import plain_batches
 from benchmarks.speed.timing import Contender, Timing, compare_times, silence
 from pipeline.align import fit_similarity, template_points, warp
+from pipeline.workers import WorkerPool
 
 _SIZE, _QUALITY = 128, 95
 _FITS = 5000  # faces of a shard
@@ -91,7 +91,7 @@ def _contenders(tree: Path, *, images: int, plain: int, grey: bool) -> Iterator[
         with silence():
             build_tree(tree, out, _workers())
 
-    with BareCalls(tree, images, _workers()) as bare:
+    with bare_calls(tree, images, _workers()) as bare:
         ways = [
             Contender(
                 name="file per image, DataLoader",
@@ -101,11 +101,11 @@ def _contenders(tree: Path, *, images: int, plain: int, grey: bool) -> Iterator[
                 prepare=lambda: _emptied(files),
             ),
             Contender(name="build-shards", role="ours", run=ours, amount=images, prepare=lambda: _emptied(out)),
-            Contender(name="bare decode + warp + encode", role="floor", run=lambda: bare.run(3), amount=images),
+            Contender(name="bare decode + warp + encode", role="floor", run=lambda: bare(3), amount=images),
         ]
         if grey:
             name = "the same, of one channel"
-            ways.append(Contender(name=name, role="floor", run=lambda: bare.run(1), amount=images))
+            ways.append(Contender(name=name, role="floor", run=lambda: bare(1), amount=images))
         yield ways
 
 
@@ -140,7 +140,8 @@ def plain_build(tree: Path, out: Path, images: int, workers: int) -> int:
         num_workers=workers,
         multiprocessing_context="fork",
     )
-    return sum(len(batch) for batch in loader)
+    with plain_batches(loader) as batches:
+        return sum(len(batch) for batch in batches)
 
 
 def plain_similarity(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
@@ -157,41 +158,33 @@ def plain_similarity(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
     return np.linalg.inv(min(found, key=lambda fit: fit[0])[1])[:2]
 
 
-class BareCalls:
+@contextlib.contextmanager
+def bare_calls(tree: Path, images: int, workers: int) -> Iterator[Callable[[int], int]]:
     """As many decodes, warps and encodes as a build has images, in memory, in processes that are started already.
 
-    A context manager, which starts and stops them.
+    Yields:
+        what does the calls, on images of one channel or three, and returns how many bytes they gave.
     """
+    shares = [len(range(first, images, workers)) for first in range(workers)]
+    with WorkerPool(workers, _hold, tree) as pool:
 
-    def __init__(self, tree: Path, images: int, workers: int) -> None:
-        with open(tree / "bb_landmark" / "loose_landmark_train.csv") as table:
-            rows = list(itertools.islice(csv.reader(table), 1, _FACES + 1))
-        points = np.array([row[1:] for row in rows], np.float64).reshape(-1, 5, 2)
-        matrices, _ = fit_similarity(points, template_points("seed", _SIZE))
-        jpegs = [(tree / "train" / f"{row[0]}.jpg").read_bytes() for row in rows]
-        self._workers = workers
-        self._shares = [len(range(first, images, workers)) for first in range(workers)]
-        self._pool = multiprocessing.get_context("spawn").Pool(workers, _hold, (jpegs, matrices))
+        def run(channels: int) -> int:
+            return sum(pool.map(_bare, shares, itertools.repeat(channels)))
 
-    def __enter__(self) -> BareCalls:
-        self.run(3)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.terminate()
-        self._pool.join()
-
-    def run(self, channels: int) -> int:
-        """Does the calls, on images of one channel or three; returns how many bytes they gave."""
-        return sum(self._pool.starmap(_bare, [(share, channels) for share in self._shares], chunksize=1))
+        run(3)
+        yield run
 
 
 _held: list[Any] = []  # of a worker
 
 
-def _hold(jpegs: list[bytes], matrices: np.ndarray) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool would start a new worker
+def _hold(tree: Path) -> None:
     cv2.setNumThreads(1)
+    with open(tree / "bb_landmark" / "loose_landmark_train.csv") as table:
+        rows = list(itertools.islice(csv.reader(table), 1, _FACES + 1))
+    points = np.array([row[1:] for row in rows], np.float64).reshape(-1, 5, 2)
+    matrices, _ = fit_similarity(points, template_points("seed", _SIZE))
+    jpegs = [(tree / "train" / f"{row[0]}.jpg").read_bytes() for row in rows]
     _held[:] = list(zip(jpegs, matrices, strict=True))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import concurrent.futures as futures
-import multiprocessing
 import re
 import resource
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
+
+from pipeline.workers import WorkerPool
 
 Result = TypeVar("Result")
 
@@ -17,8 +20,18 @@ LEAST_MB = 4096 / 1e6  # a page: no less can be told, and a logarithm needs some
 
 def in_fresh_process(function: Callable[..., Result], *arguments: object) -> Result:
     """What ``function``, found by name, returns in a new interpreter."""
-    with futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with WorkerPool(1, _end_in_order) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def _end_in_order() -> None:
+    """What is terminated ends its own workers first, which would leave semaphores and write on for a moment."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's, then our parent's: a second would break off the ending
+    sys.exit(1)
 
 
 def resident_mb() -> float:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.speed.faces import build_tree, data_root
+from benchmarks.speed.plain import plain_batches
 from benchmarks.speed.timing import Contender, Timing, compare_times
 from pipeline.degrade import Mode
 from pipeline.loader import Loader, decoder
@@ -112,8 +113,9 @@ def plain_batches_of(identities: Sequence[Sequence[Path]], batch: int, batches: 
     loader = DataLoader(
         PlainFaces(identities), batch, sampler=sampler, num_workers=workers, multiprocessing_context="fork"
     )
-    for _ in loader:
-        pass
+    with plain_batches(loader) as taken:
+        for _ in taken:
+            pass
 
 
 def _our_batches(index: ShardIndex, batch: int, batches: int, threads: int, mode: Mode) -> Callable[[], None]:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.prepare import Request
+from benchmarks.speed.plain import plain_batches
 from pipeline.align import fit_similarity, template_points
 
 SIDE = 128  # px of a crop
@@ -60,8 +61,8 @@ def score_pairs(
     network.eval()
     loader = DataLoader(_Pairs(pairs, resolutions), batch_size=_PAIRS, num_workers=_WORKERS)
     scores = []
-    with torch.no_grad():
-        for first, second in loader:
+    with torch.no_grad(), plain_batches(loader) as batches:
+        for first, second in batches:
             scores.append(nn.functional.cosine_similarity(network(first), network(second)))
     by_resolution = torch.cat(scores).double().numpy().reshape(len(resolutions), len(pairs))
     return {

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.speed.build import BareCalls, plain_build, plain_similarity, time_build
+from benchmarks.speed.build import bare_calls, plain_build, plain_similarity, time_build
 from benchmarks.speed.faces import build_tree, data_root, read_faces, resized, write_vggface2
 from pipeline.align import fit_similarity, template_points
 from shards.index import ShardReader
@@ -47,11 +47,11 @@ def test_the_plain_build_and_ours_give_the_same_crops(root, tmp_path, grey):
 
 def test_bare_calls_are_as_many_as_a_build_has_images(root, tmp_path):
     tree = write_vggface2(read_faces(root, 3), tmp_path / "tree", images=3, grey=True)
-    with BareCalls(tree, 7, 2) as bare:
-        once = bare.run(1)
-    with BareCalls(tree, 14, 2) as bare:
-        assert bare.run(1) == pytest.approx(2 * once, rel=0.1)
-        assert bare.run(1) == bare.run(3)  # the same bytes come of one channel as of three equal ones
+    with bare_calls(tree, 7, 2) as bare:
+        once = bare(1)
+    with bare_calls(tree, 14, 2) as bare:
+        assert bare(1) == pytest.approx(2 * once, rel=0.1)
+        assert bare(1) == bare(3)  # the same bytes come of one channel as of three equal ones
 
 
 @pytest.mark.heavy

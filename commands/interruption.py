@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM: a KeyboardInterrupt that ends the command, wherever it comes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Any
+
+_LATER = 0.05  # seconds
+_CLEANING = ("__del__", "rmtree")  # the first would swallow it, the second leave half a folder
+
+
+class Interruption:
+    """Within it SIGINT and SIGTERM raise KeyboardInterrupt, which is also what leaves it then, whatever became of that.
+
+    Finalisers, callbacks and C code may swallow an exception, or make another one of it. Behind the block everything is
+    done but what Python does as it exits, which swallows exceptions, too: a first signal changes nothing there, a second
+    ends the process.
+    """
+
+    def __enter__(self) -> None:
+        self._asked = False
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+        signal.signal(signal.SIGALRM, self._again)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+        sys.unraisablehook = self._hook
+        if self._asked and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if _delicate(frame):
+            _later()
+        else:
+            raise KeyboardInterrupt
+
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        """Not while an exception is on its way: it ends the command, too, and is not to be disturbed in cleaning up."""
+        if sys.exc_info()[1] is None:
+            signal.raise_signal(signal.SIGINT)
+        else:
+            _later()
+
+    def _swallowed(self, what: Any) -> None:
+        """Python calls this with every exception that cannot be raised where it came up."""
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            _later()
+        else:
+            self._hook(what)
+
+
+def _later() -> None:
+    signal.setitimer(signal.ITIMER_REAL, _LATER)  # ends in Interruption._again
+
+
+def _delicate(frame: FrameType | None) -> bool:
+    """Amid an import, for half-loaded extension modules swallow or mangle exceptions; or amid cleaning up."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name in _CLEANING:
+            return True
+        frame = frame.f_back
+    return False

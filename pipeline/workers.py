@@ -1,0 +1,80 @@
+"""Worker processes: how they start, and that they end."""
+
+from __future__ import annotations
+
+import concurrent.futures as futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class WorkerPool(futures.ProcessPoolExecutor):
+    """Processes that take no notice of Ctrl-C, and that end with this one, however it ends.
+
+    As a context manager it ends them at once, whatever they are at.
+    """
+
+    def __init__(self, workers: int, begin: Callable[..., object] | None = None, *arguments: object) -> None:
+        """
+        Args:
+            begin: called with ``arguments`` in each worker before its first task. They fit into a pipe, 64 KB: more
+                would be written for ever to a worker that is killed as it starts.
+        """
+        # spawn, not fork: OpenCV and Arrow hold threads, which a fork would lose with their locks held
+        context = multiprocessing.get_context("spawn")
+        super().__init__(workers, mp_context=context, initializer=partial(_start_worker, begin, *arguments))
+
+    def submit(self, function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> futures.Future[Result]:
+        with starting_processes():
+            return super().submit(function, *args, **kwargs)
+
+    def __exit__(self, *error: object) -> None:
+        for process in list((self._processes or {}).values()):
+            process.terminate()
+        self.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def starting_processes() -> Iterator[None]:
+    """Processes that are started within never get SIGINT: Ctrl-C reaches the whole group, and this one decides.
+
+    It does so at the end of the block: SIGINT and SIGTERM wait until then, for what is half started is hard to stop.
+    """
+    resource_tracker.ensure_running()  # its start unblocks the signal
+    arrived: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # others are never interrupted
+        for waiting in (signal.SIGINT, signal.SIGTERM):
+            before[waiting] = signal.signal(waiting, lambda number, frame: arrived.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which a process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for waiting, handler in before.items():
+            signal.signal(waiting, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+def _start_worker(begin: Callable[..., object] | None, *arguments: object) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+    if begin:
+        begin(*arguments)
+
+
+def _die_with(sentinel: int) -> None:
+    """Workers of a killed parent would wait for tasks for ever."""
+    wait([sentinel])
+    os._exit(1)
