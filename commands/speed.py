@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.speed import VGGFACE2
+from commands.group import interruptible
 from commands.outputs import OutputPath, writing
 
 Stage = Callable[..., Iterator[Any]]
+
+_TRAINING, _SCORING = ("VGGFace2",), ("LFW",)  # data sets that stages take faces from
 
 
 @click.group()
@@ -21,40 +25,53 @@ def speed() -> None:
     """Time a stage against a plain way to do it and against bare library calls."""
 
 
-def timing_options(command: Any) -> Any:
-    """The options that all stages share."""
-    for option in reversed(
-        [
-            click.option(
-                "--root",
-                type=click.Path(path_type=Path, exists=True, file_okay=False),
-                help="Folder with VGGFace2 and LFW to take faces from. [default: faces are generated]",
-            ),
-            click.option(
-                "--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 5; quick: 2]"
-            ),
-            click.option(
-                "--quick", is_flag=True, help="Little work, so that it is done within a minute; figures are rough."
-            ),
-            click.option("--json", "json_file", type=OutputPath(), help="Write the times of every round as JSON."),
-            click.option("--chart", type=OutputPath(), help="Write a bar chart as PNG."),
-        ]
-    ):
-        command = option(command)
-    return command
+def timing_options(*needs: str) -> Any:
+    """The options that all stages share; ``needs``: data sets that they take faces from."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(
+            [
+                click.option(
+                    "--root",
+                    type=click.Path(path_type=Path, exists=True, file_okay=False),
+                    help=f"Folder with {' and '.join(needs)} in it to take faces from. [default: faces are generated]",
+                ),
+                click.option(
+                    "--rounds", type=click.IntRange(min=1), help="Timed calls of each kind. [default: 5; quick: 2]"
+                ),
+                click.option(
+                    "--quick", is_flag=True, help="Little work, so that it is done within a minute; figures are rough."
+                ),
+                click.option(
+                    "--json",
+                    "json_file",
+                    type=OutputPath(),
+                    help="Write the times of every round as JSON, after each table.",
+                ),
+                click.option("--chart", type=OutputPath(), help="Write a bar chart as PNG."),
+            ]
+        ):
+            command = option(command)
+        return command
+
+    return add
 
 
 @speed.command("scale", short_help="What building, opening, reading and searching cost as data grow.")
-@timing_options
+@timing_options(*_TRAINING)
 def speed_scale(**options: Any) -> None:
-    """What building shards, starting a loader, reading and scoring cost in time and memory as data grow."""
+    """What building shards, starting a loader, reading and scoring cost in time and memory as data grow.
+
+    It takes some minutes, and about 3 GB in $TMPDIR.
+    """
     from benchmarks.speed.scale import time_scale
 
-    report([time_scale], **options)
+    report([time_scale], _TRAINING, **options)
 
 
 def report(
-    stages: list[Stage],
+    stages: Sequence[Stage],
+    needs: Sequence[str],
     *,
     root: Path | None,
     rounds: int | None,
@@ -63,20 +80,53 @@ def report(
     chart: Path | None,
     **options: Any,
 ) -> None:
-    """Runs stages one after another, prints their tables and writes what was asked for."""
-    from benchmarks.speed.results import as_report, write_chart, write_json
+    """Runs stages one after another; each table is printed and in the JSON as soon as it is measured.
 
+    Args:
+        needs: data sets that ``root`` must have, looked at before anything is timed.
+    """
+    from benchmarks.speed.results import as_line, as_table, write_json
+    from benchmarks.speed.timing import machine
+
+    if json_file and chart and json_file.resolve() == chart.resolve():
+        raise click.UsageError(f"--json {json_file} and --chart {chart}: one would overwrite the other; name two files")
+    if root:
+        from benchmarks.speed.needs import check_root
+
+        check_root(root, needs)
+    click.echo(as_line(machine()))
     measured: list[Any] = []
-    with _scratch() as folder:
+    with (
+        interruptible(lambda: _kept(len(measured), json_file, chart)),
+        _charted(measured, chart, quick),
+        _scratch() as folder,
+    ):
         for stage in stages:
-            measured += stage(root=root, folder=folder, rounds=rounds or (2 if quick else 5), quick=quick, **options)
-    if json_file:
-        with writing("--json", json_file):
-            write_json(measured, json_file)
-    if chart:
-        with writing("--chart", chart):
-            write_chart(measured, chart)
-    click.echo(as_report(measured))
+            for one in stage(root=root, folder=folder, rounds=rounds or (2 if quick else 5), quick=quick, **options):
+                measured.append(one)
+                click.echo("\n" + as_table(one, quick=quick))
+                if json_file:
+                    with writing("--json", json_file):
+                        write_json(measured, json_file, quick=quick)
+
+
+def _kept(tables: int, json_file: Path | None, chart: Path | None) -> str:
+    """Where an interruption leaves what was measured."""
+    places = ["above", *(f"in {path}" for path in (json_file, chart) if path)]
+    return f"what was measured until then, tables: {tables}, is {' and '.join(places)}" if tables else ""
+
+
+@contextlib.contextmanager
+def _charted(measured: list[Any], chart: Path | None, quick: bool) -> Iterator[None]:
+    """Draws what is ``measured``, however the block ends."""
+    from benchmarks.speed.results import write_chart
+
+    try:
+        yield
+    finally:
+        if measured and chart:
+            with writing("--chart", chart):
+                write_chart(measured, chart, quick=quick)
 
 
 @contextlib.contextmanager
@@ -86,35 +136,41 @@ def _scratch() -> Iterator[Path]:
 
 
 @speed.command("eval", short_help="LFW at five resolutions.")
-@timing_options
+@timing_options(*_SCORING)
 @click.option("--backbone", metavar="NAME", help="Network, untrained. [default: spherenet20; quick: spherenet4]")
 def eval_command(**options: Any) -> None:
     """LFW at five resolutions on the CPU, from files to accuracies: bench's engine against pair after pair."""
     from commands.speed_eval import time_eval
 
-    report([time_eval], **options)
+    report([time_eval], _SCORING, **options)
 
 
 @speed.command("build")
-@timing_options
+@timing_options(*_TRAINING)
 def build(**options: Any) -> None:
     """Sources of several sizes to shards: against a file per image, and bare decode, warp and encode."""
     from benchmarks.speed.build import time_build
 
-    report([time_build], **options)
+    report([time_build], _TRAINING, **options)
 
 
 @speed.command("loader")
-@timing_options
+@timing_options(*_TRAINING)
 def loader(**options: Any) -> None:
     """Training batches from crops: against a DataLoader over files, and DALI's bare decoding."""
-    from benchmarks.speed.loader import time_loader
+    report([_loader_stage()], _TRAINING, **options)
 
-    report([time_loader], **options)
+
+def _loader_stage() -> Stage:
+    """Batches, some of them normalised as training does it."""
+    from benchmarks.speed.loader import time_loader
+    from model.inputs import normalise
+
+    return functools.partial(time_loader, normalise=normalise)
 
 
 @speed.command("step")
-@timing_options
+@timing_options(*_TRAINING)
 @click.option(
     "--backbone",
     metavar="NAME",
@@ -122,7 +178,7 @@ def loader(**options: Any) -> None:
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=2, max=VGGFACE2[1]),
     help="Identities in a step, each with an image a view. [default: 8; quick: 2]",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
@@ -131,34 +187,34 @@ def time_step(**options: Any) -> None:
     """The training step: four passes in fp32 as the paper's text has it, against ours."""
     from commands.speed_step import step
 
-    report([step], **options)
+    report([step], _TRAINING, **options)
 
 
 @speed.command("gpu")
-@timing_options
+@timing_options(*_TRAINING)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 def time_gpu(**options: Any) -> None:
     """Everything that a GPU changes: decoding, degradation, loader alone, step alone, both; without one, on the CPU."""
     from commands.speed_gpu import gpu
 
-    report([gpu], **options)
+    report([gpu], _TRAINING, **options)
 
 
 @speed.command("all", short_help="build, loader, step and eval.")
-@timing_options
+@timing_options(*_TRAINING, *_SCORING)
 def time_all(**options: Any) -> None:
     """Build, loader, step and eval, one after another, with their default settings."""
     from benchmarks.speed.build import time_build
-    from benchmarks.speed.loader import time_loader
     from commands.speed_eval import time_eval
     from commands.speed_step import step
 
     report(
         [
             time_build,
-            time_loader,
+            _loader_stage(),
             functools.partial(step, backbone=None, batch_size=None, device="cpu", compile=False),
             functools.partial(time_eval, backbone=None),
         ],
+        [*_TRAINING, *_SCORING],
         **options,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 _BACKBONES = ("spherenet20", "ir50")
 _BATCH = {"cuda": 128, "cpu": 8}  # identities
 _BATCHES = {"cuda": 20, "cpu": 2}  # of a call
+_PLAIN = "plain step"
+_OURS: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "fp32"},
+    "bf16": {"precision": "bf16"},
+    "bf16, compiled": {"precision": "bf16", "compile": True},
+}
+
+Run = Callable[[], None]
 
 
 def gpu(*, root: Path | None, folder: Path, rounds: int, quick: bool, device: str | None) -> Iterator[Timing]:
@@ -25,9 +34,6 @@ def gpu(*, root: Path | None, folder: Path, rounds: int, quick: bool, device: st
     Args:
         root: data sets to take faces from; None: they are generated.  folder: for what is made.
         device: None for the default.
-
-    Raises:
-        LandmarkError: ``root`` has no landmarks that can be read.
     """
     from benchmarks.speed.device import time_decoding, time_degradation
     from shards.index import ShardIndex
@@ -36,41 +42,61 @@ def gpu(*, root: Path | None, folder: Path, rounds: int, quick: bool, device: st
     yield from time_decoding(root=root, folder=folder, rounds=rounds, quick=quick, device=device, threads=threads)
     yield from time_degradation(rounds=rounds, quick=quick, device=device)
     index = ShardIndex(folder / "device")
+    batch = min(2 if quick else _BATCH[device], len(index.labels))
     for backbone in ("spherenet4",) if quick else _BACKBONES:
-        yield _training(index, backbone, device, threads, 2 if quick else _BATCH[device], rounds)
+        yield _training(index, backbone, device, threads, batch, rounds)
 
 
 def _training(index: ShardIndex, backbone: str, device: str, threads: int, batch: int, rounds: int) -> Timing:
-    """The loader alone, the step alone, and both; each at several precisions, compiled or not."""
-    from benchmarks.speed.device import loader_batches
+    """The loader alone, the step alone, and both; each at several precisions, compiled or not.
+
+    Memory is measured first, a network at a time; then all networks are there, and their ways take turns.
+    """
+    from benchmarks.speed.device import GpuMemory, peak_memory
     from benchmarks.speed.timing import Contender, compare_times
 
-    batch, batches = min(batch, len(index.labels)), _BATCHES[device]
-    settings: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32"}, "bf16": {"precision": "bf16"}}
-    if device == "cuda":
-        settings["bf16, compiled"] = {"precision": "bf16", "compile": True}
-    plain = plain_update(backbone, device)
-    ways: dict[str, Callable[[], None]] = {"plain step, fp32": _steps(plain, batch, batches, device)}
-    for name, how in settings.items():
-        update = our_update(backbone, batch, device, **how)
-        ways[f"step alone, {name}"] = _steps(update, batch, batches, device)
-        ways[f"loader and step, {name}"] = _both(index, update, batch, batches, device, threads)
-    ways["loader alone"] = loader_batches(index, batch=batch, batches=batches, device=device, threads=threads)
+    def update(kind: str) -> UpdateOn:
+        plain = kind == _PLAIN
+        return plain_update(backbone, device) if plain else our_update(backbone, batch, device, **_OURS[kind])
+
+    ways = functools.partial(training_ways, index, batch=batch, device=device, threads=threads)
+    facts = peak_memory(ways(update), GpuMemory()) if device == "cuda" else {}
     contenders = [
-        Contender(name=name, role="ours" if place else "baseline", run=run, amount=4 * batch * batches)
-        for place, (name, run) in enumerate(ways.items())
+        Contender(name=name, role="ours" if place else "baseline", run=build(), amount=4 * batch * _BATCHES[device])
+        for place, (name, build) in enumerate(ways(functools.cache(update)).items())
     ]
-    return compare_times(
-        "gpu",
-        f"training on the {device}, {backbone}, {batch} identities",
-        contenders,
-        unit="images",
-        rounds=rounds,
-        facts=_peaks(ways, device),
-    )
+    title = f"training on the {device}, {backbone}, {batch} identities"
+    return compare_times("gpu", title, contenders, unit="images", rounds=rounds, facts=facts)
 
 
-def _steps(update: UpdateOn, batch: int, batches: int, device: str) -> Callable[[], None]:
+def training_ways(
+    index: ShardIndex, update: Callable[[str], UpdateOn], *, batch: int, device: str, threads: int
+) -> dict[str, Callable[[], Run]]:
+    """Each way by its name, the baseline first: a function that builds what it needs and returns what runs it.
+
+    Args:
+        update: builds the network for a kind of step, and returns its update.
+    """
+    from benchmarks.speed.device import loader_batches
+
+    batches = _BATCHES[device]
+
+    def steps(kind: str) -> Run:
+        return _steps(update(kind), batch, batches, device)
+
+    def both(kind: str) -> Run:
+        return _both(index, update(kind), batch, batches, device, threads)
+
+    ways: dict[str, Callable[[], Run]] = {f"{_PLAIN}, fp32": functools.partial(steps, _PLAIN)}
+    for kind, settings in _OURS.items():
+        if device == "cuda" or not settings.get("compile"):
+            ways[f"step alone, {kind}"] = functools.partial(steps, kind)
+            ways[f"loader and step, {kind}"] = functools.partial(both, kind)
+    alone = functools.partial(loader_batches, index, batch=batch, batches=batches, device=device, threads=threads)
+    return {**ways, "loader alone": alone}
+
+
+def _steps(update: UpdateOn, batch: int, batches: int, device: str) -> Run:
     """Updates on one batch that is there already."""
     from benchmarks.speed.device import wait
 
@@ -84,9 +110,7 @@ def _steps(update: UpdateOn, batch: int, batches: int, device: str) -> Callable[
     return run
 
 
-def _both(
-    index: ShardIndex, update: UpdateOn, batch: int, batches: int, device: str, threads: int
-) -> Callable[[], None]:
+def _both(index: ShardIndex, update: UpdateOn, batch: int, batches: int, device: str, threads: int) -> Run:
     """Updates on batches as the loader gives them."""
     from benchmarks.speed.device import wait
     from pipeline.loader import Loader
@@ -99,15 +123,3 @@ def _both(
         wait(device)
 
     return run
-
-
-def _peaks(ways: dict[str, Callable[[], None]], device: str) -> dict[str, str]:
-    """Peak memory of the GPU in each way, from a run that is not timed."""
-    import torch
-
-    facts = {}
-    for name, run in ways.items() if device == "cuda" else ():
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        facts[f"peak memory, {name}"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    return facts

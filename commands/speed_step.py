@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.speed import VGGFACE2
 from commands.options import pick_device
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     from benchmarks.speed.timing import Timing
 
-_CLASSES, _IMAGE, _VIEWS = 8631, 128, "128,8,12,16"  # identities of VGGFace2's training set; px
+_CLASSES = VGGFACE2[1]
+_IMAGE, _VIEWS = 128, "128,8,12,16"  # px
 _WARM_UP = 2
 _TRAINED, _STARTING = 24, 4  # steps of real training, and those of them in which loader and caches fill
 _FACES = 64  # different ones in the shards that it reads
@@ -45,7 +47,7 @@ def step(
         backbone, batch_size, device: None for the defaults.  compile: time ``torch.compile``, too.
 
     Raises:
-        LandmarkError: ``root`` has no landmarks that can be read.  BackboneError: there is no such backbone.
+        RootError: ``root`` has no faces of VGGFace2.  BackboneError: there is no such backbone.
     """
     import torch
 
@@ -53,31 +55,28 @@ def step(
 
     backbone, batch_size = backbone or ("spherenet4" if quick else "spherenet20"), batch_size or (2 if quick else 8)
     device = pick_device(device)
+    waits = _loader_waits(root, folder, backbone, batch_size, device, quick=quick)
     updates = _updates(backbone, batch_size, device, compile)
     flops = _flops(updates["ours, fp32"])
     card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    timing = compare_times(
-        "step",
-        f"Training step, {backbone}, {batch_size} identities",
-        [
-            Contender(
-                name=name,
-                role="baseline" if name.startswith("plain") else "ours",
-                run=_waited(update, device),
-                amount=4 * batch_size,
-            )
-            for name, update in updates.items()
-        ],
-        unit="images",
-        rounds=rounds,
-        warm_up=_WARM_UP,
-        facts={"device": card, "TFLOP a step": f"{flops / 1e12:.3f}"},
-    )
-    facts = timing.facts | peak_share(card, flops, float(min(map(statistics.median, timing.seconds.values()))))
-    del updates
-    waits = _loader_waits(root, folder, backbone, batch_size, device, quick=quick)
-    facts["loader wait"] = f"{statistics.median(waits):.2%} of a step in fp32, at most {max(waits):.2%}"
-    yield dataclasses.replace(timing, facts=facts)
+    facts = {
+        "device": card,
+        "TFLOP a step": f"{flops / 1e12:.3f}",
+        "loader wait": f"{statistics.median(waits):.2%} of a step in fp32, at most {max(waits):.2%}",
+    }
+    contenders = [
+        Contender(
+            name=name,
+            role="baseline" if name.startswith("plain") else "ours",
+            run=_waited(update, device),
+            amount=4 * batch_size,
+        )
+        for name, update in updates.items()
+    ]
+    title = f"Training step, {backbone}, {batch_size} identities"
+    timing = compare_times("step", title, contenders, unit="images", rounds=rounds, warm_up=_WARM_UP, facts=facts)
+    quickest = float(min(map(statistics.median, timing.seconds.values())))
+    yield dataclasses.replace(timing, facts=timing.facts | peak_share(card, flops, quickest))
 
 
 def _updates(backbone: str, batch_size: int, device: str, compile: bool) -> dict[str, Update]:
@@ -178,5 +177,6 @@ def _loader_waits(
         state = new_run(config, classes=index.manifest.identities, preprocessing=spec, device=device)
         views = [(view.low, view.high) for view in config.all_views]
         with Loader(index, batch_size=batch_size, views=views, mode=config.degrade, device=device) as batches:
-            train(batches, state, run)
+            if train(batches, state, run) < steps:  # it takes Ctrl-C as a wish to end with a checkpoint
+                raise KeyboardInterrupt
     return [row["loader_wait"] for row in read_metrics(run / METRICS)][_STARTING:]

@@ -41,6 +41,9 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
 
     Args:
         root: data sets to take faces from; None: generated ones.  folder: for everything that is written.
+
+    Raises:
+        RootError: ``root`` has no faces of VGGFace2.
     """
     cv2.setNumThreads(1)  # the workers of a DataLoader are forked, and OpenCV's threads would be missing in them
     faces = read_faces(data_root(root, folder, quick=quick), 32 if quick else _FACES)

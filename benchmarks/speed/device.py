@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import gc
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -114,6 +115,42 @@ def loader_batches(index: ShardIndex, *, batch: int, batches: int, device: str, 
         wait(device)
 
     return take
+
+
+class Memory(Protocol):
+    """Counts what is allocated."""
+
+    def restart(self) -> None:
+        """Frees what nothing holds, and counts from here on."""
+
+    def peak(self) -> int:
+        """The most bytes since."""
+
+
+class GpuMemory:
+    """Memory of a GPU that PyTorch allocates; DALI's is its own."""
+
+    def restart(self) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+
+def peak_memory(ways: Mapping[str, Callable[[], Callable[[], None]]], memory: Memory) -> dict[str, str]:
+    """The peak of each way to do something, as facts: what it needs is built, run and let go before the next.
+
+    Args:
+        ways: name -> builds what the way needs, and returns what runs it.
+    """
+    facts = {}
+    for name, build in ways.items():
+        gc.collect()
+        memory.restart()
+        build()()
+        facts[f"PyTorch's peak memory, {name}"] = f"{memory.peak() / 2**30:.1f} GiB"
+    return facts
 
 
 def wait(device: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from benchmarks.errors import ProtocolError
 from benchmarks.lfw import RESOLUTIONS
 from benchmarks.prepare import Request
 from benchmarks.protocols import PairProtocol
+from pipeline.images import ImageError, decode
 
 _FOLDS = 2
 _LANDMARKS = 5
@@ -37,12 +40,12 @@ def write_excerpt(whole: PairProtocol, folder: Path, each: int) -> Path:
     """Lays out an excerpt of LFW under ``folder``: a list and a table of its own, the images linked; returns ``folder``.
 
     Args:
-        each: pairs of a kind in each of two folds; fewer if there are fewer whose images and landmarks are there.
+        each: pairs of a kind in each of two folds; fewer if there are fewer whose images can be read and have landmarks.
 
     Raises:
         ProtocolError: there are none.
     """
-    pairs, chosen = image_pairs(whole), _choose(whole, each)
+    pairs, chosen = image_pairs(whole), choose_pairs(whole, each)
     home = folder / "LFW"
     home.mkdir(parents=True)
     (home / "lfw").symlink_to(pairs[0][0].path.parent.parent.resolve())
@@ -57,24 +60,32 @@ def write_excerpt(whole: PairProtocol, folder: Path, each: int) -> Path:
     return folder
 
 
-def _choose(whole: PairProtocol, each: int) -> list[int]:
-    """Rows of pairs, fold after fold, genuine ones first; each one brings the passes a pair nearest to the list's."""
+def choose_pairs(whole: PairProtocol, each: int) -> list[int]:
+    """Rows of pairs, fold after fold, genuine ones first; each one brings the passes a pair nearest to the list's.
+
+    Raises:
+        ProtocolError: there are none.
+    """
     members, pairs = whole.members["{}@128"], image_pairs(whole)
-    usable = np.array([_usable(first) and _usable(second) for first, second in pairs])
-    groups = [np.flatnonzero(usable & (whole.genuine == genuine)) for genuine in (True, False)]
-    each = min(each, min(map(len, groups)) // _FOLDS)
-    if not each:
-        raise ProtocolError(
-            f"{whole.root}: {_FOLDS} pairs of each kind are needed whose images and landmarks are there"
-        )
+    groups = [np.flatnonzero(whole.genuine == genuine).tolist() for genuine in (True, False)]
     share = _distinct(members) / len(members)
     chosen: list[list[int]] = [[] for _ in groups]
+    usable = functools.cache(lambda row: all(map(_usable, pairs[row])))  # files, so they are looked at once
     for _ in range(_FOLDS * each):
         for its, group in zip(chosen, groups, strict=True):
             so_far = [row for rows in chosen for row in rows]
-            left = [row for row in group.tolist() if row not in its]
-            off = [abs(_distinct(members[[*so_far, row]]) - share * (len(so_far) + 1)) for row in left]
-            its.append(left[int(np.argmin(off))])
+            off = {
+                row: abs(_distinct(members[[*so_far, row]]) - share * (len(so_far) + 1))
+                for row in group
+                if row not in its
+            }
+            its += itertools.islice(filter(usable, sorted(off, key=off.__getitem__)), 1)
+    each = min(map(len, chosen)) // _FOLDS
+    if not each:
+        raise ProtocolError(
+            f"{whole.root}: {_FOLDS} pairs of each kind are needed whose images can be read and have landmarks;"
+            " --root names the folder with LFW in it; without --root faces are generated"
+        )
     return [row for start in range(0, _FOLDS * each, each) for rows in chosen for row in rows[start : start + each]]
 
 
@@ -84,7 +95,13 @@ def _distinct(members: np.ndarray) -> int:
 
 
 def _usable(request: Request) -> bool:
-    return request.path.is_file() and len(request.points or ()) == _LANDMARKS
+    if len(request.points or ()) != _LANDMARKS:
+        return False
+    try:
+        decode(request.path)
+    except ImageError:
+        return False
+    return True
 
 
 def _name(request: Request) -> tuple[str, str]:

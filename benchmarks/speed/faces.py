@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -12,18 +11,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
 from pipeline.build_options import options_for
 from pipeline.images import ImageError, decode
-from pipeline.landmarks import HEADER, read_landmarks
+from pipeline.landmarks import HEADER, LandmarkError, read_landmarks
 from pipeline.sources import SOURCES, find_image, landmark_files
 from pipeline.synthetic import write_demo_data
 from shards.index import ShardIndex
 
 _MANY, _FEW = (128, 4), (16, 3)  # generated people, as many as a batch of the reference has, and images of each
 _QUALITY = 95
+_VGGFACE2 = SOURCES["vggface2"]
+_REMEDY = "--root names the folder with VGGFace2 in it; without --root faces are generated"
 PER_IDENTITY = 100  # images of an identity of a made tree
 _WARM = np.array([[0.78], [0.9], [1.0]])  # of blue, green and red: a grey face in the light of a lamp
+
+
+class RootError(Exception):
+    """A folder of data sets without a face to time anything on. One line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,22 +49,42 @@ def data_root(root: Path | None, scratch: Path, *, quick: bool) -> Path:
 
 
 def read_faces(root: Path, count: int) -> list[Face]:
-    """The first ``count`` faces of ``root/VGGFace2`` that can be decoded; fewer if it has fewer.
+    """The first ``count`` faces of ``root/VGGFace2`` that can be decoded and aligned; fewer, but not none, if it has fewer.
 
     Raises:
-        LandmarkError: there are no landmarks, or they cannot be read.
+        RootError: it has none, or no landmarks that can be read.
     """
-    source, folder = SOURCES["vggface2"], root / "VGGFace2"
-    table = read_landmarks(landmark_files(source, folder))
+    folder = root / _VGGFACE2.dataset
+    try:
+        files = landmark_files(_VGGFACE2, folder)
+    except LandmarkError:
+        raise RootError(f"{folder}: no such folder with bb_landmark/loose_landmark_train.csv; {_REMEDY}") from None
+    try:
+        table = read_landmarks(files)
+    except LandmarkError as error:
+        raise RootError(f"{error}; {_REMEDY}") from None
     faces: list[Face] = []
+    wrong = ""
     for key, points in zip(table.keys.to_pylist(), table.points.reshape(-1, 5, 2), strict=True):
-        path = find_image(folder, source.splits, key)
-        if path and np.isfinite(points).all():
-            with contextlib.suppress(ImageError):
-                faces.append(Face(image=decode(path), points=points))
+        try:
+            faces.append(_read_face(folder, key, points))
+        except ImageError as error:
+            wrong = wrong or f"{key}: {error}"
         if len(faces) == count:
             break
+    if not faces:
+        raise RootError(f"{folder}: none of {len(table.keys):,} faces can be used, the first is {wrong}; {_REMEDY}")
     return faces
+
+
+def _read_face(folder: Path, key: str, points: np.ndarray) -> Face:
+    """Raises: ImageError: it cannot be used."""
+    path = find_image(folder, _VGGFACE2.splits, key)
+    if path is None:
+        raise ImageError("no image")
+    if not fit_similarity(points[None], template_points("seed", 128))[1].all():
+        raise ImageError("landmarks that cannot be aligned")
+    return Face(image=decode(path), points=points)
 
 
 def resized(face: Face, width: int, height: int) -> Face:

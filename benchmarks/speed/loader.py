@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,53 +22,74 @@ from shards.index import ShardIndex, ShardReader
 
 _SIZES = (128, 8, 12, 16)  # px, of the images of an identity
 _BATCH, _BATCHES, _PLAIN_BATCHES = 128, 200, 12  # identities in a batch; batches of a call
+_BYTES, _NORMALISED = "uint8", "normalised float32"  # what a batch may be of
 _KEPT = 8  # batches whose JPEGs the bare decoder is given, again and again
 
 
-def time_loader(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> Iterator[Timing]:
-    """Batches of 128 identities, each at 128, 8, 12 and 16 px.
+def time_loader(
+    *, root: Path | None, folder: Path, rounds: int, quick: bool, normalise: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[Timing]:
+    """Batches of 128 identities, each at 128, 8, 12 and 16 px; uint8, or normalised float32 as a network takes them.
 
     Args:
         root: data sets to take faces from; None: generated ones.  folder: for everything that is written.
+        normalise: (N, S, S, 3) uint8 -> (N, 3, S, S) float32, as training does it.
     """
-    index = build_tree(
-        data_root(root, folder, quick=quick) / "VGGFace2", folder / "loader", len(os.sched_getaffinity(0))
-    )
+    threads = len(os.sched_getaffinity(0))
+    index = build_tree(data_root(root, folder, quick=quick) / "VGGFace2", folder / "loader", threads)
     identities = write_files(index, folder / "crops")
     batch = min(_BATCH, len(identities))
     batches, plain_batches = (4, 2) if quick else (_BATCHES, _PLAIN_BATCHES)
-    threads = len(os.sched_getaffinity(0))
-    contenders = [
-        Contender(
-            name="DataLoader, Pillow, a file an image",
-            role="baseline",
-            run=lambda: plain_batches_of(identities, batch, plain_batches, threads),
-            amount=batch * plain_batches,
-        ),
-        *(
-            Contender(
-                name=f"Loader, {mode} degradation",
-                role="ours",
-                run=_our_batches(index, batch, batches, threads, mode),
-                amount=batch * batches,
-            )
-            for mode in ("fast", "exact")
-        ),
-        Contender(
-            name="DALI decodes, from memory, nothing else",
-            role="floor",
-            run=bare_decoding(index, batch, batches, threads),
-            amount=batch * batches,
-        ),
-    ]
     facts = {
         "identities in a batch": str(batch),
         "images an identity": str(len(_SIZES)),
         "bytes of a JPEG": f"{index.size.mean():,.0f}",
         "threads or workers": str(threads),
+        "compared": "uint8 with uint8, normalised with normalised",
     }
+    contenders = [
+        *_plain(identities, batch, plain_batches, threads),
+        *_ours(index, batch, batches, threads, normalise),
+        Contender(
+            name="DALI decodes, from memory, nothing else",
+            role="floor",
+            run=bare_decoding(index, batch, batches, threads),
+            amount=batch * batches,
+            gives=_BYTES,
+        ),
+    ]
     title = f"loader, {batch} identities x {_SIZES} px"
     yield compare_times("loader", title, contenders, unit="identities", rounds=rounds, facts=facts)
+
+
+def _plain(identities: Sequence[Sequence[Path]], batch: int, batches: int, workers: int) -> Iterator[Contender]:
+    for normalised, name in ((True, "DataLoader, Pillow, a file an image, normalised"), (False, "the same, uint8")):
+        yield Contender(
+            name=name,
+            role="baseline",
+            run=functools.partial(plain_batches_of, identities, batch, batches, workers, normalised=normalised),
+            amount=batch * batches,
+            gives=_NORMALISED if normalised else _BYTES,
+        )
+
+
+def _ours(
+    index: ShardIndex, batch: int, batches: int, threads: int, normalise: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[Contender]:
+    def run(mode: Mode, then: Callable[[torch.Tensor], object]) -> None:
+        views = [(size, size) for size in _SIZES]
+        with Loader(index, batch_size=batch, views=views, mode=mode, threads=threads) as loader:
+            for _ in range(batches):
+                then(next(loader).images.flatten(0, 1))
+
+    ways: tuple[tuple[str, Mode, Callable[[torch.Tensor], object], str], ...] = (
+        ("Loader, fast degradation, normalised", "fast", normalise, _NORMALISED),
+        ("Loader, fast degradation, uint8", "fast", id, _BYTES),
+        ("Loader, exact degradation, uint8", "exact", id, _BYTES),
+    )
+    for name, mode, then, gives in ways:
+        timed = functools.partial(run, mode, then)
+        yield Contender(name=name, role="ours", run=timed, amount=batch * batches, gives=gives)
 
 
 def write_files(index: ShardIndex, folder: Path) -> list[list[Path]]:
@@ -84,10 +106,13 @@ def write_files(index: ShardIndex, folder: Path) -> list[list[Path]]:
 
 
 class PlainFaces(Dataset):
-    """An image for each size of an identity, drawn, flipped and degraded as an ordinary PyTorch user does it."""
+    """An image for each size of an identity, drawn, flipped and degraded as an ordinary PyTorch user does it.
 
-    def __init__(self, identities: Sequence[Sequence[Path]]) -> None:
-        self._identities = identities
+    (V, 3, S, S) float32 in -1..1 if ``normalised``, else (V, S, S, 3) uint8, RGB.
+    """
+
+    def __init__(self, identities: Sequence[Sequence[Path]], *, normalised: bool) -> None:
+        self._identities, self._normalised = identities, normalised
 
     def __len__(self) -> int:
         return len(self._identities)
@@ -103,30 +128,20 @@ class PlainFaces(Dataset):
         if size != image.width:
             small = image.resize((size, size), Image.Resampling.BICUBIC)
             image = small.resize(image.size, Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
-        return (pixels / 255 - 0.5) / 0.5
+        pixels = torch.from_numpy(np.array(image))
+        return (pixels.permute(2, 0, 1).float() / 255 - 0.5) / 0.5 if self._normalised else pixels
 
 
-def plain_batches_of(identities: Sequence[Sequence[Path]], batch: int, batches: int, workers: int) -> None:
+def plain_batches_of(
+    identities: Sequence[Sequence[Path]], batch: int, batches: int, workers: int, *, normalised: bool
+) -> None:
     """Takes some batches, from as many epochs as that needs."""
+    faces = PlainFaces(identities, normalised=normalised)
     sampler = torch.utils.data.RandomSampler(identities, replacement=True, num_samples=batch * batches)
-    loader = DataLoader(
-        PlainFaces(identities), batch, sampler=sampler, num_workers=workers, multiprocessing_context="fork"
-    )
+    loader = DataLoader(faces, batch, sampler=sampler, num_workers=workers, multiprocessing_context="fork")
     with plain_batches(loader) as taken:
         for _ in taken:
             pass
-
-
-def _our_batches(index: ShardIndex, batch: int, batches: int, threads: int, mode: Mode) -> Callable[[], None]:
-    def take() -> None:
-        with Loader(
-            index, batch_size=batch, views=[(size, size) for size in _SIZES], mode=mode, threads=threads
-        ) as loader:
-            for _ in range(batches):
-                next(loader)
-
-    return take
 
 
 def bare_decoding(index: ShardIndex, batch: int, batches: int, threads: int) -> Callable[[], None]:

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from benchmarks.speed import VGGFACE2
 from shards.files import file_facts, write_record
 from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 from shards.writer import DATA_SUFFIXES, DONE_SUFFIX
 
-VGGFACE2 = (3_141_890, 8631)  # images and identities of its training part
 _PER_SHARD, _AT_ONCE = 5000, 200_000  # rows, as a build has them
 _LEAST_IDENTITIES = 128  # a batch of the reference
 _BLOCK = 512

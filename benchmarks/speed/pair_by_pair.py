@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import cv2
@@ -17,7 +18,7 @@ from benchmarks.speed.plain import plain_batches
 from pipeline.align import fit_similarity, template_points
 
 SIDE = 128  # px of a crop
-_PAIRS, _WORKERS = 32, 2  # a batch of the loader, and its processes
+_PAIRS = 32  # a batch of the loader
 _THRESHOLDS = np.linspace(-1.0, 1.0, 10001)
 
 
@@ -30,18 +31,30 @@ class PairScores:
 
 
 class _Pairs(Dataset):
-    """Both images of pair ``index % P`` at resolution ``index // P``: two (3, 128, 128) float32, the second degraded."""
+    """Pair ``index % P`` at resolution ``index // P``, (3, 128, 128) float32: its first image and its second, degraded.
 
-    def __init__(self, pairs: Sequence[tuple[Request, Request]], resolutions: Sequence[int]) -> None:
-        self._pairs, self._resolutions = pairs, resolutions
+    Of both kinds, the second as it is and the first degraded follow.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Request, Request]], resolutions: Sequence[int], both: bool) -> None:
+        self._pairs, self._resolutions, self._both = pairs, resolutions, both
 
     def __len__(self) -> int:
         return len(self._pairs) * len(self._resolutions)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        resolution, pair = divmod(index, len(self._pairs))
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        place, pair = divmod(index, len(self._pairs))
+        resolution = self._resolutions[place]
         first, second = (_aligned(request) for request in self._pairs[pair])
-        return _as_input(first), _as_input(_degraded(second, self._resolutions[resolution]))
+        images = [first, _degraded(second, resolution)]
+        if self._both:
+            images += [second, _degraded(first, resolution)]
+        return [_as_input(image) for image in images]
+
+
+def workers(items: int) -> int:
+    """Processes that prepare ``items`` pairs: one a core, but none without a batch."""
+    return min(len(os.sched_getaffinity(0)), -(-items // _PAIRS))
 
 
 def score_pairs(
@@ -50,6 +63,8 @@ def score_pairs(
     genuine: np.ndarray,
     folds: np.ndarray,
     resolutions: Sequence[int],
+    *,
+    both: bool = False,
 ) -> dict[int, PairScores]:
     """Embeds both images of each pair at each resolution (px, 128: as it is), in float32, and scores.
 
@@ -57,13 +72,16 @@ def score_pairs(
         network: (N, 3, 128, 128) float32 -> (N, D).
         pairs: P images and their landmarks, the second to be degraded.
         genuine: (P,) bool.  folds: (P,) int.
+        both: embed each image both as it is and degraded, four passes a pair, though two of them are scored.
     """
     network.eval()
-    loader = DataLoader(_Pairs(pairs, resolutions), batch_size=_PAIRS, num_workers=_WORKERS)
+    dataset = _Pairs(pairs, resolutions, both)
+    loader = DataLoader(dataset, batch_size=_PAIRS, num_workers=workers(len(dataset)))
     scores = []
     with torch.no_grad(), plain_batches(loader) as batches:
-        for first, second in batches:
-            scores.append(nn.functional.cosine_similarity(network(first), network(second)))
+        for images in batches:
+            first, second, *_ = [network(view) for view in images]
+            scores.append(nn.functional.cosine_similarity(first, second))
     by_resolution = torch.cat(scores).double().numpy().reshape(len(resolutions), len(pairs))
     return {
         resolution: PairScores(scores=its, accuracy=_accuracy(its, genuine, folds))

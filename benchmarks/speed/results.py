@@ -1,11 +1,11 @@
-"""What ``bench speed`` gives: a table, JSON, a bar chart; for costs against size a plot."""
+"""What ``bench speed`` gives: tables, JSON, a bar chart; for costs against size a plot."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.document import Grid, as_text
-from benchmarks.speed.timing import Timing, rounded
+from benchmarks.speed.timing import Timing, machine, rounded
 from shards.files import write_bytes
 
 matplotlib.use("Agg")
@@ -22,6 +22,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
+_QUICK = "quick run: starting up outweighs the work, so times and ratios mislead"
 _DPI = 130
 _ABOVE = 2.0  # of the highest point: room
 _LEAST_SPAN = 10.0  # of a logarithmic axis, times
@@ -34,7 +35,7 @@ class Scaling:
     Attributes:
         stage: ``scale-build``.  title: of table and chart.  unit: what the sizes count, ``rows``.
         sizes: (K,) ascending.  costs: name of a cost, its unit last, ``opening seconds`` -> (K,) it.
-        facts: about the machine, the versions and what was timed.
+        facts: about what was timed.
     """
 
     stage: str
@@ -68,23 +69,24 @@ class Scaling:
 Measured = Timing | Scaling
 
 
-def as_report(measured: Sequence[Measured]) -> str:
-    """The tables, and the machine below them."""
-    facts: dict[str, str] = {}
-    for one in measured:
-        facts |= one.facts
-    return "\n\n".join(
-        [*(as_text(one.grid()) for one in measured), ", ".join(f"{name}: {value}" for name, value in facts.items())]
-    )
+def as_table(one: Measured, *, quick: bool) -> str:
+    """The table, below it what was timed, and a warning if there was too little of it."""
+    return "\n".join([as_text(one.grid()), *filter(None, [as_line(one.facts), _QUICK if quick else ""])])
 
 
-def write_json(measured: Sequence[Measured], path: Path) -> None:
-    """Writes every round of every contender, whole or not at all."""
+def as_line(facts: Mapping[str, str]) -> str:
+    """``cores: 2, python: 3.11``."""
+    return ", ".join(f"{name}: {value}" for name, value in facts.items())
+
+
+def write_json(measured: Sequence[Measured], path: Path, *, quick: bool) -> None:
+    """Writes every round of every contender, and where it ran, whole or not at all."""
+    found = [{**one.to_dict(), "machine": machine(), "quick": quick} for one in measured]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, (json.dumps([one.to_dict() for one in measured], indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps(found, indent=1) + "\n").encode())
 
 
-def write_chart(measured: Sequence[Measured], path: Path) -> None:
+def write_chart(measured: Sequence[Measured], path: Path, *, quick: bool) -> None:
     """Writes a PNG: bars of rates with the least and greatest round; costs against size, a plot for each of their units."""
     heights = [0.5 + 0.34 * len(one.seconds) if isinstance(one, Timing) else 2.6 for one in measured]
     figure = plt.figure(layout="constrained", figsize=(8.5, sum(heights) + 0.5 * len(measured)))
@@ -94,7 +96,7 @@ def write_chart(measured: Sequence[Measured], path: Path) -> None:
             _bars(one, part.subplots())
         else:
             _lines(one, part)
-        part.suptitle(one.title, fontsize=10, x=0.01, ha="left", parse_math=False)
+        part.suptitle(one.title + f"\n{_QUICK}" * quick, fontsize=10, x=0.01, ha="left", parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=_DPI)
     plt.close(figure)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.speed import VGGFACE2
 from benchmarks.speed.cold import UncountedError, cold_read
 from benchmarks.speed.costs import BATCH, Costs, build_cost, start_cost
 from benchmarks.speed.faces import Face, data_root, read_faces, resized, write_vggface2
 from benchmarks.speed.fresh import in_fresh_process
-from benchmarks.speed.made import VGGFACE2, make_set
+from benchmarks.speed.made import make_set
 from benchmarks.speed.results import Scaling
 from benchmarks.speed.search import search_cost
-from benchmarks.speed.timing import machine
 from pipeline.progress import Progress
 from shards.index import ShardIndex
 
@@ -33,7 +33,7 @@ def time_scale(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
         root: a user's data sets.  folder: for what is made; needs 3 GB, or 50 MB if ``quick``.
 
     Raises:
-        LandmarkError: ``root`` has no landmarks of VGGFace2.
+        RootError: ``root`` has no faces of VGGFace2.
     """
     faces = _faces(data_root(root, folder, quick=quick), 64 if quick else _FACES)
     tree_sizes = [250, 1000] if quick else [1000, 10_000, 100_000]
@@ -97,7 +97,7 @@ def _measured(
         unit=unit,
         sizes=sizes,
         costs={cost: [one[cost] for one in found] for cost in found[0]},
-        facts={**machine(), **facts},
+        facts=facts,
     )
 
 
@@ -152,5 +152,5 @@ def _cold(index: ShardIndex, sizes: list[int]) -> Iterator[Scaling]:
         unit="images",
         sizes=sizes,
         costs={"wanted MB": wanted, "fetched MB": fetched},
-        facts={**machine(), "bytes fetched": found[0].counted},
+        facts={"bytes fetched": found[0].counted},
     )

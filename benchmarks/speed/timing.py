@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from benchmarks.document import Grid
@@ -20,7 +21,7 @@ from pipeline.progress import Progress
 
 Role = Literal["baseline", "ours", "floor"]
 
-_LIBRARIES = ("numpy", "opencv-contrib-python", "pillow", "simplejpeg", "nvidia-dali-cuda120", "torch")
+_LIBRARIES = ("numpy", "pillow", "simplejpeg", "nvidia-dali-cuda120", "torch")  # OpenCV's has several names
 
 
 def _nothing() -> None:
@@ -37,6 +38,7 @@ class Contender:
         run: what is timed; it has finished when it returns.
         amount: units of work in one call.
         prepare: called before each call, not timed.
+        gives: what comes of it, where contenders differ in that; only those that give the same are compared.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Contender:
     run: Callable[[], object]
     amount: int
     prepare: Callable[[], object] = _nothing
+    gives: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,15 +55,16 @@ class Timing:
 
     Attributes:
         stage: ``build``.  title: of table and chart.  unit: what is counted, ``images``.
-        roles, amounts: contender -> its role, and units in one call.
+        roles, gives, amounts: contender -> its role, what comes of it, and units in one call.
         seconds: contender -> (rounds,) seconds of a call.
-        facts: about the machine, the versions and what was timed.
+        facts: about what was timed.
     """
 
     stage: str
     title: str
     unit: str
     roles: dict[str, Role]
+    gives: dict[str, str]
     amounts: dict[str, int]
     seconds: dict[str, np.ndarray]
     facts: dict[str, str]
@@ -69,14 +73,14 @@ class Timing:
         """(rounds,) units per second."""
         return self.amounts[name] / self.seconds[name]
 
-    def reference(self, role: Role) -> str | None:
-        """The contender of this role; of several the one with the highest rate."""
-        names = [name for name, its in self.roles.items() if its == role]
-        return max(names, key=lambda name: float(np.median(self.rate(name))), default=None)
+    def reference(self, name: str, role: Role) -> str | None:
+        """The contender of ``role`` that gives what ``name`` gives; of several the one with the highest rate."""
+        others = [other for other, its in self.roles.items() if its == role and self.gives[other] == self.gives[name]]
+        return max(others, key=lambda other: float(np.median(self.rate(other))), default=None)
 
     def ratios(self, name: str, role: Role) -> np.ndarray | None:
-        """(rounds,) its rate over that of the contender of ``role``, round by round; None if there is none."""
-        reference = self.reference(role)
+        """(rounds,) its rate over that of its reference of ``role``, round by round; None if there is none."""
+        reference = self.reference(name, role)
         return None if reference is None else self.rate(name) / self.rate(reference)
 
     def grid(self) -> Grid:
@@ -99,6 +103,7 @@ class Timing:
             "contenders": {
                 name: {
                     "role": self.roles[name],
+                    "gives": self.gives[name],
                     "amount": self.amounts[name],
                     "seconds": seconds.tolist(),
                     "rate": float(np.median(self.rate(name))),
@@ -154,9 +159,10 @@ def compare_times(
         title=title,
         unit=unit,
         roles={contender.name: contender.role for contender in contenders},
+        gives={contender.name: contender.gives for contender in contenders},
         amounts={contender.name: contender.amount for contender in contenders},
         seconds={name: np.array(values) for name, values in seconds.items()},
-        facts={**machine(), **facts},
+        facts=dict(facts),
     )
 
 
@@ -168,11 +174,13 @@ def silence() -> Iterator[None]:
     try:
         os.dup2(quiet, 2)
         yield
-        sys.stderr.flush()
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(quiet)
+        try:
+            sys.stderr.flush()  # what an error within leaves half said belongs within, too
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(quiet)
 
 
 def machine() -> dict[str, str]:
@@ -188,6 +196,7 @@ def machine() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "opencv": cv2.__version__,
         **versions,
     }
 
