@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import itertools
 import os
 import shutil
@@ -20,6 +21,7 @@ from benchmarks.speed.faces import build_tree, data_root, read_faces, resized, w
 from benchmarks.speed.plain import plain_batches
 from benchmarks.speed.timing import Contender, Timing, compare_times, silence
 from pipeline.align import fit_similarity, template_points, warp
+from pipeline.images import decode_bytes
 from pipeline.workers import WorkerPool
 
 _SIZE, _QUALITY = 128, 95
@@ -55,7 +57,7 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
             sources = [resized(face, width, height) for face in faces[:distinct]]
             title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
             tree = write_vggface2(sources, _emptied(folder / "build") / "tree", images=count, grey=grey, linked=True)
-            contenders = _contenders(tree, images=count, plain=min(plain, count), grey=grey)
+            contenders = _contenders(tree, images=count, plain=min(plain, count))
             with contenders as ways:
                 facts = {"workers": str(_workers()), "images of a build": f"{count:,}"}
                 warm_up = 0 if quick else 1
@@ -87,7 +89,7 @@ def _workers() -> int:
 
 
 @contextlib.contextmanager
-def _contenders(tree: Path, *, images: int, plain: int, grey: bool) -> Iterator[list[Contender]]:
+def _contenders(tree: Path, *, images: int, plain: int) -> Iterator[list[Contender]]:
     out, files = tree.parent / "shards", tree.parent / "files"
 
     def ours() -> None:
@@ -104,11 +106,14 @@ def _contenders(tree: Path, *, images: int, plain: int, grey: bool) -> Iterator[
                 prepare=lambda: _emptied(files),
             ),
             Contender(name="build-shards", role="ours", run=ours, amount=images, prepare=lambda: _emptied(out)),
-            Contender(name="bare decode + warp + encode", role="floor", run=lambda: bare(3), amount=images),
+            *(
+                Contender(name=name, role="floor", run=functools.partial(bare, as_built), amount=images)
+                for name, as_built in (
+                    ("bare decode + warp + encode", False),
+                    ("the same, as the build calls them", True),
+                )
+            ),
         ]
-        if grey:
-            name = "the same, of one channel"
-            ways.append(Contender(name=name, role="floor", run=lambda: bare(1), amount=images))
         yield ways
 
 
@@ -162,19 +167,19 @@ def plain_similarity(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def bare_calls(tree: Path, images: int, workers: int) -> Iterator[Callable[[int], int]]:
+def bare_calls(tree: Path, images: int, workers: int) -> Iterator[Callable[[bool], int]]:
     """As many decodes, warps and encodes as a build has images, in memory, in processes that are started already.
 
     Yields:
-        what does the calls, on images of one channel or three, and returns how many bytes they gave.
+        what does the calls, as anybody writes them or as the build does, and returns how many bytes they gave.
     """
     shares = [len(range(first, images, workers)) for first in range(workers)]
     with WorkerPool(workers, _hold, tree) as pool:
 
-        def run(channels: int) -> int:
-            return sum(pool.map(_bare, shares, itertools.repeat(channels)))
+        def run(as_built: bool) -> int:
+            return sum(pool.map(_bare, shares, itertools.repeat(as_built)))
 
-        run(3)
+        run(False)
         yield run
 
 
@@ -191,12 +196,14 @@ def _hold(tree: Path) -> None:
     _held[:] = list(zip(jpegs, matrices, strict=True))
 
 
-def _bare(count: int, channels: int) -> int:
+def _bare(count: int, as_built: bool) -> int:
     total = 0
     for jpeg, matrix in itertools.islice(itertools.cycle(_held), count):
-        image = simplejpeg.decode_jpeg(jpeg, "BGR" if channels == 3 else "GRAY")
-        crop = warp(image, matrix, _SIZE)
-        if channels == 1:
-            crop = cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR)
+        if as_built:  # grey as one channel, with the black around it
+            crop = warp(decode_bytes(jpeg, grey=True), matrix, _SIZE)
+            if crop.ndim == 2:
+                crop = cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR)
+        else:
+            crop = cv2.warpAffine(simplejpeg.decode_jpeg(jpeg, "BGR"), matrix, (_SIZE, _SIZE), flags=cv2.INTER_CUBIC)
         total += len(cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1])
     return total
