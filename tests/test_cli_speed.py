@@ -6,6 +6,10 @@ import json
 
 import pytest
 
+from commands.speed import report
+from pipeline.synthetic import write_demo_data
+from tests.benchmarks.speed.test_timing import timing_of
+
 STAGES = {"build", "loader", "step", "eval"}
 
 
@@ -16,11 +20,12 @@ def timings_of(run, folder, *words):
     timings = json.loads((folder / "speed.json").read_text())
     for timing in timings:
         assert timing["title"] in process.stdout
-        assert timing["facts"]["cores"]
-        for contender in timing["contenders"].values():
+        assert timing["quick"] is True
+        assert timing["machine"]["cores"]
+        for name, contender in timing["contenders"].items():
             assert len(contender["seconds"]) == 2
             assert contender["rate"] > 0
-            assert contender["times_baseline"] > 0
+            assert name.endswith("LR to LR too") or contender["times_baseline"] > 0
     return timings
 
 
@@ -47,5 +52,54 @@ def test_what_a_gpu_changes_has_parts_that_a_cpu_runs(run, tmp_path):
 def test_a_folder_without_data_sets_is_told(run, tmp_path):
     process = run("bench", "speed", "build", "--quick", "--root", tmp_path)
     assert process.returncode == 1
-    assert process.stderr.splitlines()[-1].startswith(f"Error: {tmp_path}/VGGFace2: not a folder")
+    assert process.stderr.startswith(f"Error: {tmp_path}/VGGFace2: no such folder with bb_landmark")
     assert len(process.stderr.splitlines()) == 1
+    assert process.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    root = tmp_path_factory.mktemp("damaged")
+    write_demo_data(root, identities=4, images=2, seed=0, layouts=["VGGFace2", "LFW"])
+    for path in root.rglob("*.jpg"):
+        path.write_bytes(b"\xff\xd8")
+    return root
+
+
+@pytest.mark.parametrize("stage", ["build", "loader", "step", "gpu", "scale", "all", "eval"])
+def test_images_that_cannot_be_read_are_told_before_anything_is_timed(run, damaged, stage):
+    process = run("bench", "speed", stage, "--quick", "--root", damaged)
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"Error: {damaged / ('LFW' if stage == 'eval' else 'VGGFace2')}: ")
+    assert len(process.stderr.splitlines()) == 1
+    assert "--root names the folder" in process.stderr
+    assert process.stdout == ""
+
+
+def test_json_and_chart_of_one_name_are_refused(run, tmp_path):
+    words = ["--json", tmp_path / "a", "--chart", tmp_path / "b" / ".." / "a"]
+    process = run("bench", "speed", "step", "--quick", *words)
+    assert process.returncode == 2
+    assert "one would overwrite the other" in process.stderr
+
+
+def test_a_batch_has_no_more_identities_than_the_data(run):
+    process = run("bench", "speed", "step", "--quick", "--batch-size", 8632)
+    assert process.returncode == 2
+    assert "2<=x<=8631" in process.stderr
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), ValueError("late")], ids=["interruption", "failure"])
+def test_what_was_measured_before_the_end_is_kept(tmp_path, capsys, end):
+    def stage(**options):
+        yield timing_of()
+        raise end
+
+    json_file, chart = tmp_path / "a.json", tmp_path / "a.png"
+    with pytest.raises(type(end)) as caught:
+        report([stage], [], root=None, rounds=None, quick=False, json_file=json_file, chart=chart)
+    assert "\nA step " in capsys.readouterr().out
+    assert [timing["title"] for timing in json.loads(json_file.read_text())] == ["A step"]
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    if isinstance(end, KeyboardInterrupt):
+        assert f"is above and in {json_file} and in {chart}" in str(caught.value)

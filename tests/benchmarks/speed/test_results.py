@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from benchmarks.document import as_text
-from benchmarks.speed.results import Scaling, as_report, write_chart, write_json
+from benchmarks.speed.results import Scaling, as_table, write_chart, write_json
 from tests.benchmarks.speed.test_timing import timing_of
 
 
@@ -45,21 +45,20 @@ def test_a_straight_line_through_the_logarithms_gives_the_power(scaling):
     ]
 
 
-def test_the_report_has_all_tables_and_each_fact_once(scaling):
-    report = as_report([timing_of(), scaling])
-    assert [part.splitlines()[0].split("  ")[0] for part in report.split("\n\n")] == [
-        "A step",
-        "Cost of x",
-        "cores: 2, disk: fast",
-    ]
+def test_below_a_table_stands_what_was_timed_and_that_too_little_was():
+    assert as_table(timing_of(), quick=False).splitlines()[-1] == "identities: 8"
+    assert as_table(timing_of(), quick=True).splitlines()[-1].startswith("quick run: ")
 
 
 def test_json_has_every_round(scaling, tmp_path):
-    write_json([timing_of(), scaling], tmp_path / "a" / "speed.json")
+    write_json([timing_of(), scaling], tmp_path / "a" / "speed.json", quick=True)
     timing, costs = json.loads((tmp_path / "a" / "speed.json").read_text())
-    assert (timing["stage"], timing["unit"], timing["facts"]) == ("step", "images", {"cores": "2"})
+    assert (timing["stage"], timing["unit"], timing["facts"]) == ("step", "images", {"identities": "8"})
+    assert timing["quick"] is True
+    assert int(timing["machine"]["cores"]) >= 1
     assert timing["contenders"]["ours"] == {
         "role": "ours",
+        "gives": "",
         "amount": 30,
         "seconds": [0.1, 0.1, 0.3],
         "rate": pytest.approx(300),
@@ -71,8 +70,8 @@ def test_json_has_every_round(scaling, tmp_path):
 
 
 def test_the_chart_is_a_picture_that_grows_with_what_was_timed(scaling, tmp_path):
-    write_chart([timing_of()], tmp_path / "one.png")
-    write_chart([timing_of(), scaling], tmp_path / "b" / "two.png")
+    write_chart([timing_of()], tmp_path / "one.png", quick=False)
+    write_chart([timing_of(), scaling], tmp_path / "b" / "two.png", quick=True)
     one, two = cv2.imread(str(tmp_path / "one.png")), cv2.imread(str(tmp_path / "b" / "two.png"))
     assert two.shape[0] > one.shape[0]
     assert two.std() > 0

@@ -168,11 +168,11 @@ def test_exponents():
 
 
 def test_json_and_chart(tmp_path):
-    write_json([SCALING], tmp_path / "scale.json")
+    write_json([SCALING], tmp_path / "scale.json", quick=False)
     (content,) = json.loads((tmp_path / "scale.json").read_text())
     assert content["costs"] == SCALING.costs
     assert content["exponents"]["peak MB"] == pytest.approx(0.5)
-    write_chart([SCALING, SCALING], tmp_path / "scale.png")
+    write_chart([SCALING, SCALING], tmp_path / "scale.png", quick=False)
     height, width = matplotlib.image.imread(tmp_path / "scale.png").shape[:2]
     assert width > 900
     assert height > 600

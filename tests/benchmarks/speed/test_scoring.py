@@ -34,7 +34,7 @@ def network():
 
 def test_pair_by_pair_and_the_engine_find_the_same(root, network, tmp_path):
     excerpt = write_excerpt(read_lfw(root / "LFW"), tmp_path / "excerpt", 4)
-    plain = score_plainly(excerpt, network)
+    plain, twice = score_plainly(excerpt, network), score_plainly(excerpt, network, both=True)
     five, everything = (score(excerpt, Embedder(network)) for score in (score_five, score_all))
     assert list(plain) == list(FIVE)
     assert set(five.settings) == {f"{{}}@{size}" for size in FIVE}
@@ -42,19 +42,21 @@ def test_pair_by_pair_and_the_engine_find_the_same(root, network, tmp_path):
     for size, its in plain.items():
         assert len(its.scores) == 16
         assert its.scores.std() > 0.01
+        np.testing.assert_allclose(twice[size].scores, its.scores, atol=1e-5)
         for result in (five, everything):
             np.testing.assert_allclose(result.settings[f"{{}}@{size}"].scores, its.scores, atol=1e-4)
             assert result.metrics[f"accuracy@{size}"] == pytest.approx(its.accuracy)
     assert not np.allclose(plain[8].scores, plain[128].scores, atol=1e-2)
 
 
-def test_the_baseline_makes_two_passes_a_pair_and_resolution_and_the_engine_one_an_image(root, network, tmp_path):
+@pytest.mark.parametrize(("both", "each"), [(False, 2), (True, 4)])
+def test_the_baseline_makes_passes_for_each_pair_and_the_engine_one_for_each_image(root, network, tmp_path, both, each):
     excerpt = write_excerpt(read_lfw(root / "LFW"), tmp_path / "excerpt", 2)
     protocol = read_lfw(excerpt / "LFW")
     passes = []
     hook = network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
-    score_pairs(network, image_pairs(protocol), protocol.genuine, protocol.folds, FIVE)
-    assert sum(passes) == 2 * len(FIVE) * len(protocol.genuine)
+    score_pairs(network, image_pairs(protocol), protocol.genuine, protocol.folds, FIVE, both=both)
+    assert sum(passes) == each * len(FIVE) * len(protocol.genuine)
     hook.remove()
     distinct = {request.path for pair in image_pairs(protocol) for request in pair}
     second = {second.path for _, second in image_pairs(protocol)}
@@ -74,13 +76,16 @@ def test_an_excerpt_repeats_images_as_often_as_its_list(root, tmp_path):
 
 def test_pairs_that_cannot_be_used_are_left_out_and_no_pair_is_an_error(root, tmp_path):
     whole = read_lfw(root / "LFW")
-    gone = image_pairs(whole)[0][0].path
+    gone, damaged = image_pairs(whole)[0][0].path, image_pairs(whole)[1][0].path
     gone.unlink()
+    damaged.write_bytes(b"\xff\xd8")
     excerpt = read_lfw(write_excerpt(whole, tmp_path / "excerpt", 1000) / "LFW")
-    assert gone.name not in {request.path.name for request in excerpt.requests}
+    assert not {gone.name, damaged.name} & {request.path.name for request in excerpt.requests}
     for request in whole.requests:
-        request.path.unlink(missing_ok=True)
-    with pytest.raises(ProtocolError, match="2 pairs of each kind are needed whose images and landmarks are there"):
+        request.path.write_bytes(b"")
+    with pytest.raises(
+        ProtocolError, match="2 pairs of each kind are needed whose images can be read and have landmarks"
+    ):
         write_excerpt(whole, tmp_path / "none", 3)
 
 
@@ -93,6 +98,7 @@ def test_the_command_writes_table_json_and_chart(run, root, tmp_path):
     amounts = {name: its["amount"] for name, its in timing["contenders"].items()}
     assert amounts == {
         "pair by pair": 60,
+        "pair by pair, four passes as the reference": 20,
         "fp32": 60,
         "fp32, LR to LR too": 108,
         "bf16": 60,
@@ -101,5 +107,6 @@ def test_the_command_writes_table_json_and_chart(run, root, tmp_path):
     assert timing["facts"]["timed"].startswith("12 pairs of ")
     assert timing["facts"]["network"] == "spherenet4"
     assert "120 passes pair by pair" in timing["facts"]["timed"]
-    assert process.stdout.startswith("LFW at 128, 8, 12, 16, 20 px, from files to accuracies")
+    assert timing["contenders"]["fp32, LR to LR too"]["times_baseline"] is None  # nine settings, not five
+    assert "\nLFW at 128, 8, 12, 16, 20 px, from files to accuracies" in process.stdout
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks.speed.timing import Contender, Timing, compare_times, machine, rounded
+from benchmarks.speed.timing import Contender, Timing, compare_times, machine, rounded, silence
 
 
 def contender(name, run, role="ours", amount=1, **settings):
     return Contender(name=name, role=role, run=run, amount=amount, **settings)
 
 
-def timing_of(**settings):
+def timing_of():
     """Made up: a plain way, two of ours and two floors, the second of which is the quicker."""
     return Timing(
         stage="step",
@@ -29,8 +30,8 @@ def timing_of(**settings):
             "decode": np.array([0.1, 0.2, 0.2]),
             "decode2": np.array([0.1, 0.1, 0.1]),
         },
-        facts={"cores": "2"},
-        **settings,
+        gives={"plain": "", "slow": "", "ours": "", "decode": "", "decode2": ""},
+        facts={"identities": "8"},
     )
 
 
@@ -46,7 +47,7 @@ def test_rounds_are_interleaved_and_the_first_do_not_count():
     assert (timing.stage, timing.title, timing.unit) == ("x", "An x", "images")
     assert timing.roles == {"plain": "baseline", "ours": "ours"}
     assert timing.amounts == {"plain": 4, "ours": 2}
-    assert timing.facts == {**machine(), "a": "b"}
+    assert timing.facts == {"a": "b"}
 
 
 def test_what_takes_longer_is_found_slower_and_preparing_is_not_timed():
@@ -66,21 +67,33 @@ def test_a_rate_is_of_each_contenders_own_amount():
 def test_ratios_go_round_by_round_and_to_the_quickest_of_a_role():
     timing = timing_of()
     assert timing.ratios("ours", "baseline") == pytest.approx([2, 4, 1])
-    assert timing.reference("floor") == "decode2"
+    assert timing.reference("ours", "floor") == "decode2"
     assert timing.ratios("ours", "floor") == pytest.approx([0.5, 0.5, 1 / 6])
 
 
 def test_without_a_floor_there_is_no_share_of_it():
     timing = compare_times("x", "An x", [contender("ours", lambda: None)], unit="images", rounds=1, facts={})
-    assert timing.reference("floor") is None
+    assert timing.reference("ours", "floor") is None
     assert timing.ratios("ours", "baseline") is None
     assert timing.grid().rows[0][3:] == ["", ""]
     assert timing.to_dict()["contenders"]["ours"]["times_baseline"] is None
 
 
+def test_only_what_gives_the_same_is_compared():
+    timing = timing_of()
+    timing.gives.update(plain="float32", ours="float32", slow="more")
+    assert timing.ratios("ours", "baseline") == pytest.approx([2, 4, 1])
+    assert timing.reference("slow", "baseline") is None
+    assert timing.reference("ours", "floor") is None
+    rows = {row[0]: row[3:] for row in timing.grid().rows}
+    assert rows["slow"] == ["", ""]
+    assert rows["ours"] == ["2.00 [1.00, 4.00]", ""]
+    assert timing.to_dict()["contenders"]["slow"]["times_baseline"] is None
+
+
 def test_the_machine_is_described():
     facts = machine()
-    assert {"processor", "cores", "system", "python", "numpy", "torch"} <= set(facts)
+    assert {"processor", "cores", "system", "python", "numpy", "torch", "opencv"} <= set(facts)
     assert all(facts.values())
     assert int(facts["cores"]) >= 1
 
@@ -88,3 +101,15 @@ def test_the_machine_is_described():
 @pytest.mark.parametrize(("rate", "text"), [(12345.6, "12,346"), (100.4, "100"), (99.44, "99.4"), (0.12345, "0.123")])
 def test_low_rates_keep_three_digits(rate, text):
     assert rounded(rate) == text
+
+
+def test_what_is_said_amid_a_timing_is_not_heard_but_what_is_said_after_an_error_is(capfd):
+    def interrupted():
+        with silence():
+            os.write(2, b"within")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
