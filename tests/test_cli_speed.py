@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import weakref
 
 import pytest
 
+from benchmarks.speed.device import peak_memory
+from commands import speed_gpu
 from commands.speed import report
+from commands.speed_step import step
 from pipeline.synthetic import write_demo_data
+from shards.index import ShardIndex
 from tests.benchmarks.speed.test_timing import timing_of
 
 STAGES = {"build", "loader", "step", "eval"}
@@ -89,6 +95,16 @@ def test_a_batch_has_no_more_identities_than_the_data(run):
     assert "2<=x<=8631" in process.stderr
 
 
+def test_help_says_what_a_stage_needs(run):
+    found = {
+        stage: " ".join(run("bench", "speed", stage, "--help").stdout.split()) for stage in (*STAGES, "all", "scale")
+    }
+    for stage, text in found.items():
+        needs = {"eval": "LFW", "all": "VGGFace2 and LFW"}.get(stage, "VGGFace2")
+        assert f"Folder with {needs} in it to take faces from." in text
+    assert "about 3 GB in $TMPDIR" in found["scale"]
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), ValueError("late")], ids=["interruption", "failure"])
 def test_what_was_measured_before_the_end_is_kept(tmp_path, capsys, end):
     def stage(**options):
@@ -103,3 +119,44 @@ def test_what_was_measured_before_the_end_is_kept(tmp_path, capsys, end):
     assert chart.read_bytes().startswith(b"\x89PNG")
     if isinstance(end, KeyboardInterrupt):
         assert f"is above and in {json_file} and in {chart}" in str(caught.value)
+
+
+def test_ctrl_c_amid_the_training_that_a_step_is_timed_on_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("model.train.train", lambda batches, state, run: 3)  # as it ends when it is asked to
+    options = {"rounds": 1, "quick": True, "backbone": None, "batch_size": None, "device": "cpu", "compile": False}
+    with pytest.raises(KeyboardInterrupt):
+        next(step(root=None, folder=tmp_path, **options))
+
+
+def test_networks_are_held_one_at_a_time_for_their_memory_and_shared_for_their_time(shard_set, monkeypatch):
+    monkeypatch.setitem(speed_gpu._BATCHES, "cpu", 1)
+    built, alive, most = [], weakref.WeakSet(), []
+
+    class Network:
+        def __init__(self, kind):
+            built.append(kind)
+            alive.add(self)
+
+        def __call__(self, images, labels):
+            most.append(len(alive))
+
+    class Memory:
+        def restart(self):
+            assert not alive
+
+        def peak(self):
+            return 0
+
+    ways = functools.partial(speed_gpu.training_ways, ShardIndex(shard_set), batch=2, device="cpu", threads=1)
+    names = [
+        "plain step, fp32",
+        *(f"{way}, {kind}" for kind in ("fp32", "bf16") for way in ("step alone", "loader and step")),
+    ]
+    facts = peak_memory(ways(Network), Memory())
+    assert list(facts) == [f"PyTorch's peak memory, {name}" for name in (*names, "loader alone")]
+    assert built == ["plain step", "fp32", "fp32", "bf16", "bf16"]
+    assert most == [1] * 5
+    built.clear()
+    for build in ways(functools.cache(Network)).values():
+        build()
+    assert built == ["plain step", "fp32", "bf16"]

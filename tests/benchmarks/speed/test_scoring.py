@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from benchmarks.errors import ProtocolError
 from benchmarks.lfw import read_lfw
 from benchmarks.speed.excerpt import hr_to_lr, image_pairs, write_excerpt
-from benchmarks.speed.pair_by_pair import score_pairs
+from benchmarks.speed.pair_by_pair import score_pairs, workers
 from benchmarks.speed.scoring import FIVE, score_all, score_five, score_plainly
 from model.backbones import build_backbone
 from model.embed import Embedder
@@ -47,6 +48,11 @@ def test_pair_by_pair_and_the_engine_find_the_same(root, network, tmp_path):
             np.testing.assert_allclose(result.settings[f"{{}}@{size}"].scores, its.scores, atol=1e-4)
             assert result.metrics[f"accuracy@{size}"] == pytest.approx(its.accuracy)
     assert not np.allclose(plain[8].scores, plain[128].scores, atol=1e-2)
+
+
+def test_each_core_prepares_pairs_if_there_are_batches_for_it(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    assert [workers(items) for items in (1, 33, 160, 30_000)] == [1, 2, 5, 16]
 
 
 @pytest.mark.parametrize(("both", "each"), [(False, 2), (True, 4)])
