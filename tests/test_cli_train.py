@@ -96,7 +96,7 @@ def test_the_step_is_timed_against_a_plain_one(run, tmp_path):
     assert timed.returncode == 0, timed.stderr
     assert re.search(r"^ours, fp32 +[\d.,]+ +[\d.,]+ +\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] *$", timed.stdout, re.M)
     assert re.search(
-        r"device: .+, TFLOP a step: 0\.\d+, .*loader wait: \d+\.\d\d% of a step in fp32, at most \d+\.\d\d%$",
+        r"device: .+, TFLOP a step: 0\.\d+, .*loader wait: \d+\.\d\d% of a step in fp32, at most \d+\.\d\d%\n",
         timed.stdout,
     )
     (timing,) = json.loads((tmp_path / "step.json").read_text())
