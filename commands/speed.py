@@ -103,11 +103,11 @@ def report(
     ):
         for stage in stages:
             for one in stage(root=root, folder=folder, rounds=rounds or (2 if quick else 5), quick=quick, **options):
-                measured.append(one)
                 click.echo("\n" + as_table(one, quick=quick))
                 if json_file:
                     with writing("--json", json_file):
-                        write_json(measured, json_file, quick=quick)
+                        write_json([*measured, one], json_file, quick=quick)
+                measured.append(one)
 
 
 def _kept(tables: int, json_file: Path | None, chart: Path | None) -> str:

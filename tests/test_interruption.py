@@ -157,7 +157,7 @@ def test_ctrl_c_reaches_the_workers_too_and_nothing_is_left(tmp_path, stage, del
     time.sleep(delay)
     os.killpg(process.pid, number)
     *said, last = process.communicate(timeout=60)[1].splitlines()
-    assert (process.returncode, last) == (130, "interrupted")
+    assert (process.returncode, last.partition(";")[0]) == (130, "interrupted"), last  # tables: 1, is above, may follow
     assert not any(word in line for line in said for word in ("Traceback", "Error", "ignored", "leaked")), said
     deadline = time.monotonic() + 5  # Python's own tracker of semaphores ends a moment after us
     while members(process.pid):

@@ -94,7 +94,8 @@ def time_degradation(*, rounds: int, quick: bool, device: str) -> Iterator[Timin
             run = functools.partial(_products, images, size, precision)
             differing = int((run().cpu() != pillow).sum())
             name = f"products, {precision}: {differing:,} of {pillow.numel():,} differ"
-            contenders.append(Contender(name=name, role="ours", run=run, amount=count))
+            gives = "other pixels" if differing else ""
+            contenders.append(Contender(name=name, role="ours", run=run, amount=count, gives=gives))
         title = f"degrade to {size} px and back on the {device}, {count} images"
         yield compare_times("gpu", title, contenders, unit="images", rounds=rounds, facts={})
 

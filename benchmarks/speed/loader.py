@@ -39,7 +39,7 @@ def time_loader(
     index = build_tree(data_root(root, folder, quick=quick) / "VGGFace2", folder / "loader", threads)
     identities = write_files(index, folder / "crops")
     batch = min(_BATCH, len(identities))
-    batches, plain_batches = (4, 2) if quick else (_BATCHES, _PLAIN_BATCHES)
+    batches, few = (4, 2) if quick else (_BATCHES, _PLAIN_BATCHES)
     facts = {
         "identities in a batch": str(batch),
         "images an identity": str(len(_SIZES)),
@@ -48,7 +48,7 @@ def time_loader(
         "compared": "uint8 with uint8, normalised with normalised",
     }
     contenders = [
-        *_plain(identities, batch, plain_batches, threads),
+        *_plain(identities, batch, few, threads),
         *_ours(index, batch, batches, threads, normalise),
         Contender(
             name="DALI decodes, from memory, nothing else",

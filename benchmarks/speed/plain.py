@@ -16,9 +16,11 @@ from pipeline.workers import starting_processes
 def plain_batches(loader: DataLoader) -> Iterator[Iterator[Any]]:
     """The batches of a loader with worker processes, which are there as long as the block is."""
     multiprocessing.util.get_temp_dir()  # which workers share, and this process deletes; else each makes one of its own
-    with starting_processes():
-        batches: Any = iter(loader)
+    batches: Any = None
     try:
+        with starting_processes():  # which ends with an interruption, if one came
+            batches = iter(loader)
         yield batches
     finally:
-        batches._shutdown_workers()  # an exception's traceback would keep them at work until it is dropped
+        if batches is not None:
+            batches._shutdown_workers()  # an exception's traceback would keep them at work until it is dropped

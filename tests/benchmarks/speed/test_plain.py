@@ -49,3 +49,25 @@ def test_the_workers_are_gone_before_an_exception_is_told():
     assert told.traceback  # which still refers to the iterator
     assert len(workers) == 2
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_an_interruption_while_the_workers_start_ends_them(monkeypatch):
+    started = []
+
+    def interrupted(loader):
+        found = real(loader)
+        started.extend(multiprocessing.active_children())
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    def take():
+        with batches():
+            pytest.fail("the block is not to be entered")
+
+    real = DataLoader.__iter__
+    monkeypatch.setattr(DataLoader, "__iter__", interrupted)
+    with pytest.raises(KeyboardInterrupt) as told:
+        take()
+    assert told.traceback  # which still refers to the iterator
+    assert len(started) == 2
+    assert not any(worker.is_alive() for worker in started)
