@@ -27,7 +27,8 @@ class Commands(click.Group):
             with Interruption():
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            click.echo("; ".join(["interrupted", *stop.args]), err=True)
+            failed = [line_of(stop.__context__)] if isinstance(stop.__context__, CommandError) else []
+            click.echo("; ".join(["interrupted", *stop.args, *failed]), err=True)
             sys.exit(130)
         except BrokenPipeError:
             raise
@@ -39,11 +40,15 @@ class Commands(click.Group):
 
 @contextlib.contextmanager
 def interruptible(kept: Callable[[], str]) -> Iterator[None]:
-    """Within it, an interruption tells what is ``kept`` of the work, and how to go on."""
+    """Within it, an interruption tells what is ``kept`` of the work, and how to go on, even if another error came of it."""
     try:
         yield
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(*stop.args, *filter(None, [kept()])) from None
+    except Exception as error:
+        if said := kept():
+            error.add_note(said)
+        raise
 
 
 def expected(error: Exception) -> bool:

@@ -7,6 +7,7 @@ import sys
 from types import FrameType, TracebackType
 from typing import Any
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LATER = 0.05  # seconds
 _CLEANING = ("__del__", "rmtree")  # the first would swallow it, the second leave half a folder
 
@@ -17,22 +18,27 @@ class Interruption:
     Finalisers, callbacks and C code may swallow an exception, or make another one of it. Behind the block everything is
     done but what Python does as it exits, which swallows exceptions, too: a first signal changes nothing there, a second
     ends the process.
+
+    What was swallowed waits for a moment in which no exception is handled: cleaning up and all else that an ``except`` or a
+    ``finally`` does goes on, unless a second signal comes. A signal that this process was started to ignore, as with
+    ``nohup`` or ``&``, stays ignored.
     """
 
     def __enter__(self) -> None:
         self._asked = False
         self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._numbers = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        for number in self._numbers:
             signal.signal(number, self._interrupt)
         signal.signal(signal.SIGALRM, self._again)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._numbers:
             signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
         sys.unraisablehook = self._hook
         if self._asked and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(*getattr(error, "__notes__", ()))
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
@@ -44,7 +50,7 @@ class Interruption:
     def _again(self, number: int, frame: FrameType | None) -> None:
         """Not while an exception is on its way: it ends the command, too, and is not to be disturbed in cleaning up."""
         if sys.exc_info()[1] is None:
-            signal.raise_signal(signal.SIGINT)
+            self._interrupt(number, frame)
         else:
             _later()
 

@@ -96,9 +96,10 @@ def report(
         check_root(root, needs)
     click.echo(as_line(machine()))
     measured: list[Any] = []
+    written: list[Path] = []
     with (
-        interruptible(lambda: _kept(len(measured), json_file, chart)),
-        _charted(measured, chart, quick),
+        interruptible(lambda: _kept(len(measured), written)),
+        _charted(measured, chart, written, quick),
         _scratch() as folder,
     ):
         for stage in stages:
@@ -107,18 +108,19 @@ def report(
                 if json_file:
                     with writing("--json", json_file):
                         write_json([*measured, one], json_file, quick=quick)
+                    written[:] = [json_file]
                 measured.append(one)
 
 
-def _kept(tables: int, json_file: Path | None, chart: Path | None) -> str:
+def _kept(tables: int, written: Sequence[Path]) -> str:
     """Where an interruption leaves what was measured."""
-    places = ["above", *(f"in {path}" for path in (json_file, chart) if path)]
+    places = ["above", *(f"in {path}" for path in written)]
     return f"what was measured until then, tables: {tables}, is {' and '.join(places)}" if tables else ""
 
 
 @contextlib.contextmanager
-def _charted(measured: list[Any], chart: Path | None, quick: bool) -> Iterator[None]:
-    """Draws what is ``measured``, however the block ends."""
+def _charted(measured: list[Any], chart: Path | None, written: list[Path], quick: bool) -> Iterator[None]:
+    """Draws what is ``measured``, however the block ends, and adds to what is ``written``."""
     from benchmarks.speed.results import write_chart
 
     try:
@@ -127,6 +129,7 @@ def _charted(measured: list[Any], chart: Path | None, quick: bool) -> Iterator[N
         if measured and chart:
             with writing("--chart", chart):
                 write_chart(measured, chart, quick=quick)
+            written.append(chart)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BACKBONES = ("spherenet20", "ir50")
 _BATCH = {"cuda": 128, "cpu": 8}  # identities
 _BATCHES = {"cuda": 20, "cpu": 2}  # of a call
-_PLAIN = "plain step"
+_PLAIN, _ALONE = "plain step", "loader alone"
 _OURS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "bf16": {"precision": "bf16"},
@@ -41,7 +41,7 @@ def gpu(*, root: Path | None, folder: Path, rounds: int, quick: bool, device: st
     device, threads = pick_device(device), len(os.sched_getaffinity(0))
     yield from time_decoding(root=root, folder=folder, rounds=rounds, quick=quick, device=device, threads=threads)
     yield from time_degradation(rounds=rounds, quick=quick, device=device)
-    index = ShardIndex(folder / "device")
+    index = ShardIndex(folder / "device" / "shards")
     batch = min(2 if quick else _BATCH[device], len(index.labels))
     for backbone in ("spherenet4",) if quick else _BACKBONES:
         yield _training(index, backbone, device, threads, batch, rounds)
@@ -62,7 +62,13 @@ def _training(index: ShardIndex, backbone: str, device: str, threads: int, batch
     ways = functools.partial(training_ways, index, batch=batch, device=device, threads=threads)
     facts = peak_memory(ways(update), GpuMemory()) if device == "cuda" else {}
     contenders = [
-        Contender(name=name, role="ours" if place else "baseline", run=build(), amount=4 * batch * _BATCHES[device])
+        Contender(
+            name=name,
+            role="ours" if place else "baseline",
+            run=build(),
+            amount=4 * batch * _BATCHES[device],
+            gives="images" if name == _ALONE else "",  # and no step, so that it is not to be compared
+        )
         for place, (name, build) in enumerate(ways(functools.cache(update)).items())
     ]
     title = f"training on the {device}, {backbone}, {batch} identities"
@@ -93,7 +99,7 @@ def training_ways(
             ways[f"step alone, {kind}"] = functools.partial(steps, kind)
             ways[f"loader and step, {kind}"] = functools.partial(both, kind)
     alone = functools.partial(loader_batches, index, batch=batch, batches=batches, device=device, threads=threads)
-    return {**ways, "loader alone": alone}
+    return {**ways, _ALONE: alone}
 
 
 def _steps(update: UpdateOn, batch: int, batches: int, device: str) -> Run:

@@ -15,10 +15,6 @@ Executor = Literal["process", "serial"]
 _IN_FLIGHT = 2  # tasks a worker: one at work, one waiting, so that memory does not grow with their number
 
 
-class WorkerError(Exception):
-    """A worker process died. One line."""
-
-
 def unordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], *, executor: Executor, workers: int
 ) -> Generator[Result, None, None]:
@@ -33,17 +29,12 @@ def unordered_map(
     if executor == "serial":
         yield from map(function, tasks)
         return
-    try:
-        with WorkerPool(workers) as pool:
-            remaining = iter(tasks)
-            first = zip(range(workers * _IN_FLIGHT), remaining, strict=False)
-            running = {pool.submit(function, task) for _, task in first}
-            while running:
-                done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-                running |= {pool.submit(function, task) for _, task in zip(done, remaining, strict=False)}
-                for future in done:
-                    yield future.result()
-    except futures.process.BrokenProcessPool:
-        raise WorkerError(
-            "a worker process was killed (out of memory?); what was committed is kept: run the same command to resume"
-        ) from None
+    with WorkerPool(workers) as pool:
+        remaining = iter(tasks)
+        first = zip(range(workers * _IN_FLIGHT), remaining, strict=False)
+        running = {pool.submit(function, task) for _, task in first}
+        while running:
+            done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+            running |= {pool.submit(function, task) for _, task in zip(done, remaining, strict=False)}
+            for future in done:
+                yield future.result()

@@ -9,18 +9,27 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
+from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+
+class WorkerError(Exception):
+    """A worker process died. One line."""
 
 
 class WorkerPool(futures.ProcessPoolExecutor):
     """Processes that take no notice of Ctrl-C, and that end with this one, however it ends.
 
     As a context manager it ends them at once, whatever they are at.
+
+    Raises:
+        WorkerError: from the context manager, if a worker was killed.
     """
 
     def __init__(self, workers: int, begin: Callable[..., object] | None = None, *arguments: object) -> None:
@@ -37,10 +46,12 @@ class WorkerPool(futures.ProcessPoolExecutor):
         with starting_processes():
             return super().submit(function, *args, **kwargs)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         for process in list((self._processes or {}).values()):
             process.terminate()
         self.shutdown(wait=True, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerError("a worker process was killed (out of memory?)") from None
 
 
 @contextlib.contextmanager
@@ -51,19 +62,41 @@ def starting_processes() -> Iterator[None]:
     """
     resource_tracker.ensure_running()  # its start unblocks the signal
     arrived: list[int] = []
-    before = {}
+    handlers: dict[int, Any] = {}
+    waiting = False
+
+    def later(number: int, frame: FrameType | None) -> None:
+        if waiting:
+            arrived.append(number)
+        else:  # a signal amid the changes has left this handler behind
+            signal.signal(number, handlers[number])
+            signal.raise_signal(number)
+
     if threading.current_thread() is threading.main_thread():  # others are never interrupted
-        for waiting in (signal.SIGINT, signal.SIGTERM):
-            before[waiting] = signal.signal(waiting, lambda number, frame: arrived.append(number))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which a process inherits
+        for waited in (signal.SIGINT, signal.SIGTERM):
+            handlers[waited] = signal.getsignal(waited)
+            signal.signal(waited, later)
     try:
+        waiting = True
+        with _blocked(signal.SIGINT):  # which a process inherits
+            yield
+    finally:
+        waiting = False
+        for restored, handler in handlers.items():
+            signal.signal(restored, handler)
+    for number in arrived:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _blocked(number: int) -> Iterator[None]:
+    """The signal waits until the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for waiting, handler in before.items():
-            signal.signal(waiting, handler)
-        for number in arrived:
-            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(begin: Callable[..., object] | None, *arguments: object) -> None:

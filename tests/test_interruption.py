@@ -85,6 +85,32 @@ def test_whatever_becomes_of_the_exception_the_command_was_interrupted(body):
     assert ended(body) == (130, "", "interrupted\n")
 
 
+KEPT = "from commands.group import CommandError, interruptible\nwith interruptible(lambda: 'all of it is in a.json'):\n    "
+
+
+@pytest.mark.parametrize("changed", ["another exception", "a usage error"])
+def test_what_is_kept_is_told_whatever_becomes_of_the_exception(changed):
+    assert ended(KEPT + CHANGED[changed].replace("\n", "\n    ")) == (130, "", "interrupted; all of it is in a.json\n")
+
+
+def test_what_could_not_be_kept_is_told_too():
+    body = KEPT + "try:\n        interrupt()\n    finally:\n        raise CommandError('a.png: cannot be written')"
+    assert ended(body) == (130, "", "interrupted; all of it is in a.json; a.png: cannot be written\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = started("click.echo('begun')\ntime.sleep(0.5)\nclick.echo('ended')")
+    finally:
+        signal.signal(number, before)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=20) == ("ended\n", "")
+    assert process.returncode == 0
+
+
 def test_cleaning_up_is_not_disturbed_by_what_was_swallowed_in_it():
     body = """
 try:

@@ -26,16 +26,15 @@ from pipeline.workers import WorkerPool
 
 _SIZE, _QUALITY = 128, 95
 _FITS = 5000  # faces of a shard
-_FACES, _FACES_LARGE, _LARGE = (
-    256,
-    16,
-    1000,
-)  # distinct ones, repeated as often as needed; px from which on there are few
-_SOURCES = (  # px, images, those of them that the plain build gets, images if quick
-    ((160, 160), 60_000, 6000, 200),
-    ((400, 500), 12_000, 2000, 60),
-    ((3072, 2048), 1000, 200, 4),
+_FACES, _FACES_LARGE = 256, 16  # distinct ones, repeated as often as needed
+_LARGE = 1000  # px of width from which on there are few, or they would take gigabytes
+# px, images of a build, images for the plain one, whose rate does not depend on them, as that of bare calls; if quick
+_SOURCES = (
+    ((160, 160), 120_000, 6000, 200),
+    ((400, 500), 40_000, 2000, 60),
+    ((3072, 2048), 2000, 200, 4),
 )
+_BARE = 4  # images of a build for one of bare calls
 
 
 def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> Iterator[Timing]:
@@ -53,7 +52,7 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
     for (width, height), images, plain, few in _SOURCES:
         for grey in (False, True) if width <= _LARGE and not quick else (False,):
             count = few if quick else images
-            distinct = _FACES_LARGE if width > _LARGE else count  # or they would take gigabytes
+            distinct = _FACES_LARGE if width > _LARGE else count
             sources = [resized(face, width, height) for face in faces[:distinct]]
             title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
             tree = write_vggface2(sources, _emptied(folder / "build") / "tree", images=count, grey=grey, linked=True)
@@ -91,12 +90,13 @@ def _workers() -> int:
 @contextlib.contextmanager
 def _contenders(tree: Path, *, images: int, plain: int) -> Iterator[list[Contender]]:
     out, files = tree.parent / "shards", tree.parent / "files"
+    calls = -(-images // _BARE)
 
     def ours() -> None:
         with silence():
             build_tree(tree, out, _workers())
 
-    with bare_calls(tree, images, _workers()) as bare:
+    with bare_calls(tree, calls, _workers()) as bare:
         ways = [
             Contender(
                 name="file per image, DataLoader",
@@ -107,7 +107,7 @@ def _contenders(tree: Path, *, images: int, plain: int) -> Iterator[list[Contend
             ),
             Contender(name="build-shards", role="ours", run=ours, amount=images, prepare=lambda: _emptied(out)),
             *(
-                Contender(name=name, role="floor", run=functools.partial(bare, as_built), amount=images)
+                Contender(name=name, role="floor", run=functools.partial(bare, as_built), amount=calls)
                 for name, as_built in (
                     ("bare decode + warp + encode", False),
                     ("the same, as the build calls them", True),
@@ -168,7 +168,7 @@ def plain_similarity(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def bare_calls(tree: Path, images: int, workers: int) -> Iterator[Callable[[bool], int]]:
-    """As many decodes, warps and encodes as a build has images, in memory, in processes that are started already.
+    """Decodes, warps and encodes, as many as ``images``, in memory, in processes that are started already.
 
     Yields:
         what does the calls, as anybody writes them or as the build does, and returns how many bytes they gave.

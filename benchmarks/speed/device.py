@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
-from benchmarks.speed.faces import build_tree, data_root
+from benchmarks.speed.faces import build_excerpt, data_root
 from benchmarks.speed.timing import Contender, Timing, compare_times
 from pipeline.degrade import Precision, degrade, resize_by_products
 from pipeline.loader import Loader, decoder
@@ -27,7 +27,7 @@ def time_decoding(
     *, root: Path | None, folder: Path, rounds: int, quick: bool, device: str, threads: int
 ) -> Iterator[Timing]:
     """JPEGs to RGB on the device: nvJPEG at several loads of its hardware decoder, padded feed and list, CPU and upload."""
-    index = build_tree(data_root(root, folder, quick=quick) / "VGGFace2", folder / "device", threads)
+    index = build_excerpt(data_root(root, folder, quick=quick), folder / "device", threads, quick=quick)
     batch, batches = (64, 2) if quick else (_BATCH, 20)
     rng = np.random.default_rng(0)
     with ShardReader(index) as reader:
@@ -52,7 +52,11 @@ def time_decoding(
         ],
         unit="images",
         rounds=rounds,
-        facts={"threads": str(threads), "bytes of a JPEG": f"{index.size.mean():,.0f}"},
+        facts={
+            "threads": str(threads),
+            "images to draw from": f"{len(index):,}",
+            "bytes of a JPEG": f"{index.size.mean():,.0f}",
+        },
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
 from pipeline.build_options import options_for
+from pipeline.folders import find_entry
 from pipeline.images import ImageError, decode
 from pipeline.landmarks import HEADER, LandmarkError, read_landmarks
 from pipeline.sources import SOURCES, find_image, landmark_files
@@ -21,6 +23,7 @@ from pipeline.synthetic import write_demo_data
 from shards.index import ShardIndex
 
 _MANY, _FEW = (128, 4), (16, 3)  # generated people, as many as a batch of the reference has, and images of each
+_EXCERPT, _QUICK_EXCERPT = 50_000, 2000  # images, of VGGFace2 about as many people as that and some more
 _QUALITY = 95
 _VGGFACE2 = SOURCES["vggface2"]
 _REMEDY = "--root names the folder with VGGFace2 in it; without --root faces are generated"
@@ -54,7 +57,24 @@ def read_faces(root: Path, count: int) -> list[Face]:
     Raises:
         RootError: it has none, or no landmarks that can be read.
     """
-    folder = root / _VGGFACE2.dataset
+    folder, rows = _faces_of(root)
+    faces: list[Face] = []
+    wrong = ""
+    for key, points in rows:
+        try:
+            faces.append(_read_face(folder, key, points))
+        except ImageError as error:
+            wrong = wrong or f"{key}: {error}"
+        if len(faces) == count:
+            break
+    if not faces:
+        raise RootError(f"{folder}: none of its faces can be used, the first is {wrong}; {_REMEDY}")
+    return faces
+
+
+def _faces_of(root: Path) -> tuple[Path, Iterator[tuple[str, np.ndarray]]]:
+    """The folder of VGGFace2 in ``root``, and key and (5, 2) landmarks of its faces."""
+    folder = find_entry(root, _VGGFACE2.dataset) or root / _VGGFACE2.dataset
     try:
         files = landmark_files(_VGGFACE2, folder)
     except LandmarkError:
@@ -63,18 +83,7 @@ def read_faces(root: Path, count: int) -> list[Face]:
         table = read_landmarks(files)
     except LandmarkError as error:
         raise RootError(f"{error}; {_REMEDY}") from None
-    faces: list[Face] = []
-    wrong = ""
-    for key, points in zip(table.keys.to_pylist(), table.points.reshape(-1, 5, 2), strict=True):
-        try:
-            faces.append(_read_face(folder, key, points))
-        except ImageError as error:
-            wrong = wrong or f"{key}: {error}"
-        if len(faces) == count:
-            break
-    if not faces:
-        raise RootError(f"{folder}: none of {len(table.keys):,} faces can be used, the first is {wrong}; {_REMEDY}")
-    return faces
+    return folder, zip((key.as_py() for key in table.keys), table.points.reshape(-1, 5, 2), strict=True)
 
 
 def _read_face(folder: Path, key: str, points: np.ndarray) -> Face:
@@ -109,21 +118,28 @@ def write_vggface2(faces: Sequence[Face], folder: Path, *, images: int, grey: bo
     """
     encoded = [_encoded(face.image, grey) for face in faces]
     written: dict[int, Path] = {}
-    (folder / "bb_landmark").mkdir(parents=True)
-    with open(folder / "bb_landmark" / "loose_landmark_train.csv", "w") as table:
-        table.write(",".join(HEADER) + "\n")
-        for number, which in zip(range(images), itertools.cycle(range(len(faces))), strict=False):
-            identity, image = divmod(number, PER_IDENTITY)
-            key = f"n{identity:06d}/{image:04d}_01"
-            path = folder / "train" / f"{key}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if linked and number >= len(faces):
-                os.link(written[which], path)
-            else:
-                path.write_bytes(encoded[which])
-                written[which] = path
-            table.write(",".join([f'"{key}"', *(f"{value:.2f}" for value in faces[which].points.ravel())]) + "\n")
+    rows: list[tuple[str, np.ndarray]] = []
+    for number, which in zip(range(images), itertools.cycle(range(len(faces))), strict=False):
+        identity, image = divmod(number, PER_IDENTITY)
+        key = f"n{identity:06d}/{image:04d}_01"
+        path = folder / "train" / f"{key}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if linked and number >= len(faces):
+            os.link(written[which], path)
+        else:
+            path.write_bytes(encoded[which])
+            written[which] = path
+        rows.append((key, faces[which].points))
+    (folder / "bb_landmark").mkdir()
+    _write_landmarks(rows, folder / "bb_landmark" / "loose_landmark_train.csv")
     return folder
+
+
+def _write_landmarks(rows: Iterable[tuple[str, np.ndarray]], path: Path) -> None:
+    with open(path, "w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(HEADER)
+        table.writerows([key, *(f"{value:.2f}" for value in points.ravel())] for key, points in rows)
 
 
 def _encoded(image: np.ndarray, grey: bool) -> bytes:
@@ -134,7 +150,21 @@ def _encoded(image: np.ndarray, grey: bool) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
 
 
-def build_tree(tree: Path, out: Path, workers: int) -> ShardIndex:
-    """Builds the shards of a folder in VGGFace2's layout."""
-    build(options_for("vggface2", root=tree, landmarks=(), template=None, out=out, workers=workers))
+def build_tree(tree: Path, out: Path, workers: int, landmarks: tuple[Path, ...] = ()) -> ShardIndex:
+    """Builds the shards of a folder in VGGFace2's layout, with its own landmarks unless others are given."""
+    build(options_for("vggface2", root=tree, landmarks=landmarks, template=None, out=out, workers=workers))
     return ShardIndex(out)
+
+
+def build_excerpt(root: Path, out: Path, workers: int, *, quick: bool) -> ShardIndex:
+    """Builds the shards of the first faces of ``root/VGGFace2`` that have an image, at most 50,000; of few if quick.
+
+    Raises:
+        RootError: it has no landmarks that can be read.
+    """
+    folder, rows = _faces_of(root)
+    there = ((key, points) for key, points in rows if find_image(folder, _VGGFACE2.splits, key))
+    out.mkdir(parents=True)
+    landmarks = out / "landmarks.csv"
+    _write_landmarks(itertools.islice(there, _QUICK_EXCERPT if quick else _EXCERPT), landmarks)
+    return build_tree(folder, out / "shards", workers, (landmarks,))

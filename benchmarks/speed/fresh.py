@@ -15,11 +15,17 @@ from pipeline.workers import WorkerPool
 
 Result = TypeVar("Result")
 
+_GRACE = 5  # seconds to end in order
+
 LEAST_MB = 4096 / 1e6  # a page: no less can be told, and a logarithm needs something
 
 
 def in_fresh_process(function: Callable[..., Result], *arguments: object) -> Result:
-    """What ``function``, found by name, returns in a new interpreter."""
+    """What ``function``, found by name, returns in a new interpreter.
+
+    Raises:
+        WorkerError: that was killed.
+    """
     with WorkerPool(1, _end_in_order) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -31,6 +37,7 @@ def _end_in_order() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's, then our parent's: a second would break off the ending
+    signal.alarm(_GRACE)  # the end of a process that a finaliser has kept from its exit by swallowing it
     sys.exit(1)
 
 

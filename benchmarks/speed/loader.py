@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.speed.faces import build_tree, data_root
+from benchmarks.speed.faces import build_excerpt, data_root
 from benchmarks.speed.plain import plain_batches
 from benchmarks.speed.timing import Contender, Timing, compare_times
 from pipeline.degrade import Mode
@@ -36,11 +36,12 @@ def time_loader(
         normalise: (N, S, S, 3) uint8 -> (N, 3, S, S) float32, as training does it.
     """
     threads = len(os.sched_getaffinity(0))
-    index = build_tree(data_root(root, folder, quick=quick) / "VGGFace2", folder / "loader", threads)
+    index = build_excerpt(data_root(root, folder, quick=quick), folder / "loader", threads, quick=quick)
     identities = write_files(index, folder / "crops")
     batch = min(_BATCH, len(identities))
     batches, few = (4, 2) if quick else (_BATCHES, _PLAIN_BATCHES)
     facts = {
+        "images to draw from": f"{len(index):,}",
         "identities in a batch": str(batch),
         "images an identity": str(len(_SIZES)),
         "bytes of a JPEG": f"{index.size.mean():,.0f}",

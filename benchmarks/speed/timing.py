@@ -144,6 +144,7 @@ def compare_times(
         warm_up: rounds before, which do not count.  facts: about what was timed.
     """
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    assert len(seconds) == len(contenders), "two contenders of one name"
     with Progress(f"bench speed {stage}", (rounds + warm_up) * len(contenders), "calls") as progress:
         for number in range(rounds + warm_up):
             for contender in contenders:

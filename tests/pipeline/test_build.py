@@ -18,9 +18,9 @@ from PIL import Image
 
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
-from pipeline.executors import WorkerError, unordered_map
 from pipeline.images import ImageError, decode
 from pipeline.landmarks import LandmarkError
+from pipeline.workers import WorkerError
 from shards.files import ShardError, locked
 from shards.schema import Manifest, Preprocessing
 from shards.verify import verify
@@ -397,9 +397,10 @@ def die(task):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_told():
-    with pytest.raises(WorkerError, match="a worker process was killed"):
-        list(unordered_map(die, range(3), executor="process", workers=2))
+def test_a_killed_worker_is_told_and_how_to_go_on(vggface2, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.build.run_shard", die)
+    with pytest.raises(WorkerError, match=r"^a worker process was killed .*; what was finished is kept: run the same"):
+        build(build_options(vggface2, tmp_path / "out", executor="process", workers=2))
 
 
 ORPHANS = """

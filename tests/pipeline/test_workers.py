@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pipeline.workers import WorkerPool, starting_processes
+from pipeline.workers import WorkerError, WorkerPool, starting_processes
 
 
 def interrupt(*pids):
@@ -60,3 +60,52 @@ def test_an_interruption_amid_a_start_waits_for_its_end(number):
         signal.signal(number, before)
     assert done == ["started"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("change", [1, 2, 3, 4])
+def test_an_interruption_while_handlers_change_leaves_none_changed(monkeypatch, number, change):
+    """Before each of the four changes."""
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    def changed(*arguments):
+        changes.append(arguments)
+        if len(changes) == change:
+            os.kill(os.getpid(), number)
+        return change_handler(*arguments)
+
+    def start():
+        with starting_processes():
+            pass
+
+    change_handler, changes = signal.signal, []
+    before = {waiting: signal.signal(waiting, stop) for waiting in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(signal, "signal", changed)
+            with pytest.raises(KeyboardInterrupt):
+                start()
+        for waiting in before:
+            for _ in range(2):  # a handler that was left behind passes the first one on
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(waiting)
+            assert signal.getsignal(waiting) is stop
+    finally:
+        for waiting, handler in before.items():
+            signal.signal(waiting, handler)
+    assert not {signal.SIGINT, signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.parametrize("ask", ["submit", "map"])
+def test_a_killed_worker_is_told_in_a_line(ask):
+    def take():
+        with WorkerPool(1) as pool:
+            if ask == "submit":
+                pool.submit(signal.raise_signal, signal.SIGKILL).result()
+            else:
+                list(pool.map(signal.raise_signal, [signal.SIGKILL]))
+
+    with pytest.raises(WorkerError, match=r"^a worker process was killed \(out of memory\?\)$"):
+        take()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import time
 
 import cv2
 import matplotlib.image
@@ -16,6 +19,7 @@ from benchmarks.speed import cold, costs, made, scale
 from benchmarks.speed.fresh import in_fresh_process, largest_mb, peak_mb, resident_mb
 from benchmarks.speed.results import Scaling, write_chart, write_json
 from benchmarks.speed.search import search_cost
+from pipeline.workers import WorkerError
 from shards.index import ShardIndex, ShardReader
 
 
@@ -55,6 +59,21 @@ def test_a_fresh_process_is_one_and_its_memory_its_own():
     ballast = np.ones(200_000_000, np.uint8)
     assert in_fresh_process(os.getpid) != os.getpid()
     assert 5 < in_fresh_process(resident_mb) <= in_fresh_process(peak_mb) + 1 < 150 < len(ballast) / 1e6 < resident_mb()
+
+
+def go_on_after(number):
+    """As a finaliser or a callback does that swallows the exit."""
+    with contextlib.suppress(SystemExit):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    time.sleep(60)
+
+
+def test_a_fresh_process_that_swallows_its_exit_ends_all_the_same():
+    began = time.monotonic()
+    with pytest.raises(WorkerError):
+        in_fresh_process(go_on_after, signal.SIGTERM)
+    assert time.monotonic() - began < 30
 
 
 def test_the_largest_process_may_be_a_child():
