@@ -13,7 +13,7 @@ from torch import nn
 from model.inputs import normalise, on_device
 
 Precision = Literal["fp32", "bf16"]
-_PIECE = 16  # images that a CPU embeds at a time: feature maps stay in its cache, and weights are laid out once for all
+_PIECE = 16  # images that a CPU embeds at a time, at most: feature maps stay in its cache, and weights are laid out once for all
 _REDUCED: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -41,8 +41,8 @@ class Embedder:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         if torch.device(self._device).type != "cpu":
             return self._embed(images)
-        pieces = np.array_split(images, max(math.ceil(len(images) / _PIECE), 1))
         threads = torch.get_num_threads()
+        pieces = np.array_split(images, _pieces(len(images), threads))
         at_once = min(threads, len(pieces))
         if at_once == 1:
             return np.concatenate([self._embed(piece) for piece in pieces])
@@ -64,3 +64,8 @@ class Embedder:
         with torch.inference_mode(), torch.autocast(kind, self._reduced, enabled=self._reduced is not None):
             inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)
             return self._backbone(inputs).float().cpu().numpy()
+
+
+def _pieces(images: int, threads: int) -> int:
+    """How many: as many for each thread, or some would end without work; of few images one each."""
+    return max(min(math.ceil(images / (_PIECE * threads)) * threads, images), 1)

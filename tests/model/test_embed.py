@@ -66,17 +66,25 @@ def test_a_batch_in_pieces_on_several_threads_is_the_same_and_leaves_their_numbe
     images = np.random.default_rng(1).integers(0, 256, (37, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = backbone(normalise(torch.from_numpy(images))).numpy()
-    seen = set()
-    hook = backbone.register_forward_pre_hook(lambda *_: seen.add((threading.get_ident(), torch.get_num_threads())))
+    seen, sizes = set(), []
+
+    def note(module, inputs):
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+        sizes.append(len(inputs[0]))
+
+    hook = backbone.register_forward_pre_hook(note)
     before = torch.get_num_threads()
     try:
-        for threads, each in ((1, 1), (2, 1), (7, 2)):
+        for threads, each in ((1, 1), (2, 1), (7, 1), (80, 2)):
             seen.clear()
+            sizes.clear()
             torch.set_num_threads(threads)
             np.testing.assert_allclose(Embedder(backbone)(images), expected, rtol=1e-4, atol=1e-4)
             assert torch.get_num_threads() == threads
             assert {number for _, number in seen} == {each}
             assert len(seen) <= threads
+            assert len(sizes) % threads == 0 or set(sizes) == {1}  # as many for each
+            assert max(sizes) <= 16
     finally:
         hook.remove()
         torch.set_num_threads(before)
