@@ -9,12 +9,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from pipeline.canvas import DEPTH, OVERSAMPLING, Canvas
+from pipeline.curves import Points, arc, band, ellipse, rounded, smooth
 from pipeline.faces import Identity, Shot
-
-_OVERSAMPLING = 2
-_SUBPIXEL_BITS = 4
-_DEPTH = 0.6  # of the head, face units
-Points = np.ndarray
 
 
 def paint(who: Identity, shot: Shot, *, width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarray, Points]:
@@ -28,7 +25,7 @@ def paint(who: Identity, shot: Shot, *, width: int, height: int, rng: np.random.
         (height, width, 3) uint8 RGB; (5, 2) float64 landmarks, px: left eye, right eye, nose tip, left and right
         mouth corner, as the viewer sees them.
     """
-    canvas = _Canvas(shot, width, height)
+    canvas = Canvas(shot, width, height)
     canvas.backdrop(who)
     _hair_behind(canvas, who)
     _head(canvas, who, rng)
@@ -41,95 +38,17 @@ def paint(who: Identity, shot: Shot, *, width: int, height: int, rng: np.random.
         _glasses(canvas, who)
     eyes = [canvas.project(canvas.lift(_eye_center(who, side)[None], who))[0] for side in (-1, 1)]
     landmarks = np.stack([*eyes, canvas.project(_nose_tip(who)[None])[0], *corners])
-    return _develop(canvas.pixels, shot, width, height, rng), landmarks / _OVERSAMPLING
+    return _develop(canvas.pixels, shot, width, height, rng), landmarks / OVERSAMPLING
 
 
-class _Canvas:
-    """An oversampled picture and the camera that looks at the head."""
-
-    def __init__(self, shot: Shot, width: int, height: int) -> None:
-        self.shot = shot
-        size = np.array([width, height]) * _OVERSAMPLING
-        self.scale = 0.41 * size.min()
-        self.center = size * (0.5, 0.5) + shot.offset * size[0]
-        self.rotation = _rotation(shot.yaw, shot.pitch, shot.roll)
-        # seen from the side a head is as deep as it is wide: outlines are widened by what turning takes from them
-        self.widening = float(np.hypot(np.cos(shot.yaw), 1.1 * np.sin(shot.yaw)) / np.cos(shot.yaw))
-        self.pixels = (
-            cv2.resize(shot.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC)
-            .clip(0, 255)
-            .astype(np.uint8)
-        )
-
-    def project(self, points: Points) -> Points:
-        """(N, 3) face units -> (N, 2) px of the oversampled picture."""
-        return (points @ self.rotation.T)[:, :2] * self.scale + self.center
-
-    def lift(self, points: Points, who: Identity, above: float = 0.0) -> Points:
-        """(N, 2) on the face -> (N, 3) on the ellipsoid, or ``above`` it."""
-        radius = 1 - (points[:, 0] / (who.width * 1.04)) ** 2 - (points[:, 1] / 1.12) ** 2
-        return np.column_stack([points, _DEPTH * np.sqrt(np.maximum(radius, 0.0)) + above])
-
-    def outline(self, points: Points, depth: float = 0.0) -> Points:
-        """(N, 2) face units around the head, at one depth -> (N, 2) px."""
-        return self.project(np.column_stack([points * (self.widening, 1.0), np.full(len(points), depth)]))
-
-    def fill(self, points: Points, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Fills a polygon of (N, 2) px; ``soft`` blurs its edge, in face units."""
-        fixed = _fixed(points)
-        if opacity == 1.0 and not soft:
-            cv2.fillPoly(self.pixels, [fixed], np.round(color).tolist(), cv2.LINE_AA, _SUBPIXEL_BITS)
-            return
-        margin = int(3 * soft * self.scale) + 2
-        limit = np.array(self.pixels.shape[1::-1])
-        low = np.clip(np.floor(points.min(0)).astype(int) - margin, 0, limit)
-        high = np.clip(np.ceil(points.max(0)).astype(int) + margin, 0, limit)
-        if (high - low).min() <= 0:
-            return
-        mask = np.zeros((high - low)[::-1], np.uint8)
-        cv2.fillPoly(mask, [_fixed(points - low)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-        if soft:
-            mask = cv2.GaussianBlur(mask, (0, 0), max(soft * self.scale, 0.3))
-        alpha = (mask * (opacity / 255)).astype(np.float32)[..., None]
-        part = self.pixels[low[1] : high[1], low[0] : high[0]]
-        part[:] = part + alpha * (np.asarray(color, np.float32) - part)
-
-    def on_face(
-        self, points: Points, who: Identity, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0
-    ) -> None:
-        """Fills a polygon of (N, 2) face units on the head."""
-        self.fill(self.project(self.lift(points, who)), color, opacity=opacity, soft=soft)
-
-    def line(self, points: Points, color: np.ndarray, thickness: float) -> None:
-        """Draws a polyline of (N, 2) px, ``thickness`` in face units."""
-        cv2.polylines(
-            self.pixels,
-            [_fixed(points)],
-            False,
-            np.round(color).tolist(),
-            max(round(thickness * self.scale), 1),
-            cv2.LINE_AA,
-            _SUBPIXEL_BITS,
-        )
-
-    def backdrop(self, who: Identity) -> None:
-        """Shoulders and neck, which do not turn with the head."""
-        x, y = self.center
-        s = self.scale
-        self.fill(_ellipse(x, y + 2.3 * s, 1.75 * s, 1.1 * s), self.shot.clothes)
-        neck = np.array([(-0.42, 0.5), (0.42, 0.5), (0.5, 1.5), (-0.5, 1.5)]) * s + (x, y)
-        self.fill(neck, who.skin * 0.72)
-
-
-def _head(canvas: _Canvas, who: Identity, rng: np.random.Generator) -> None:
+def _head(canvas: Canvas, who: Identity, rng: np.random.Generator) -> None:
     for side in (-1, 1):
         canvas.fill(
-            canvas.outline(_ellipse(side * who.width * 1.02, who.eye_y + 0.14, 0.09, 0.19), -0.05), who.skin * 0.82
+            canvas.outline(ellipse(side * who.width * 1.02, who.eye_y + 0.14, 0.09, 0.19), -0.05), who.skin * 0.82
         )
     outline = _contour(who)
     silhouette = canvas.outline(outline)
-    mask = np.zeros(canvas.pixels.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [_fixed(silhouette)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+    mask = canvas.mask(silhouette)
     texture = cv2.resize(
         rng.normal(0, 0.012, (24, 20)).astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_CUBIC
     )
@@ -137,18 +56,16 @@ def _head(canvas: _Canvas, who: Identity, rng: np.random.Generator) -> None:
     skin = (who.skin * shade[..., None]).clip(0, 255)
     canvas.pixels[:] = canvas.pixels + (mask / 255.0)[..., None] * (skin - canvas.pixels)
     for side in (-1, 1):
-        canvas.on_face(
-            _ellipse(side * 0.4, 0.25, 0.17, 0.14), who, who.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06
-        )
+        canvas.on_face(ellipse(side * 0.4, 0.25, 0.17, 0.14), who, who.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06)
     for x, y in who.moles:
-        canvas.on_face(_ellipse(x, y, 0.018, 0.018), who, who.skin * 0.45, opacity=0.8, soft=0.005)
+        canvas.on_face(ellipse(x, y, 0.018, 0.018), who, who.skin * 0.45, opacity=0.8, soft=0.005)
     if who.beard:
         jaw = outline[outline[:, 1] > 0.2]
         inner = np.column_stack([jaw[::-1, 0] * 0.74, np.minimum(jaw[::-1, 1] * 0.9, who.mouth_y + 0.18)])
         canvas.fill(canvas.outline(np.concatenate([jaw, inner]), 0.12), who.hair, opacity=who.beard * 0.85, soft=0.035)
 
 
-def _shading(canvas: _Canvas, who: Identity) -> np.ndarray:
+def _shading(canvas: Canvas, who: Identity) -> np.ndarray:
     """Lambert shading of the head's ellipsoid at every pixel."""
     height, width = canvas.pixels.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -164,11 +81,11 @@ def _eye_center(who: Identity, side: int) -> Points:
     return np.array([side * who.eye_gap, who.eye_y])
 
 
-def _eye(canvas: _Canvas, who: Identity, shot: Shot, side: int) -> None:
+def _eye(canvas: Canvas, who: Identity, shot: Shot, side: int) -> None:
     x, y = _eye_center(who, side)
     across, up = who.eye_width, who.eye_height * shot.eye_open
     canvas.on_face(
-        _ellipse(x, y - 0.03, across * 1.35, who.eye_height + 0.09), who, who.skin * 0.6, opacity=0.4, soft=0.045
+        ellipse(x, y - 0.03, across * 1.35, who.eye_height + 0.09), who, who.skin * 0.6, opacity=0.4, soft=0.045
     )
     t = np.linspace(-1, 1, 13)
     tilt = -side * who.eye_tilt * t * side
@@ -179,13 +96,13 @@ def _eye(canvas: _Canvas, who: Identity, shot: Shot, side: int) -> None:
     iris = np.array([x, y]) + shot.gaze * (across * 0.35, up * 0.3)
     radius = min(who.eye_height * 0.95, across * 0.55)
     for size, color in ((1.0, who.iris), (0.48, np.array([14, 12, 12]))):
-        disc = _ellipse(iris[0], iris[1], radius * size, radius * size)
+        disc = ellipse(iris[0], iris[1], radius * size, radius * size)
         disc[:, 1] = np.clip(
             disc[:, 1], np.interp(disc[:, 0], upper[:, 0], upper[:, 1]), np.interp(disc[:, 0], lower[:, 0], lower[:, 1])
         )
         canvas.on_face(disc, who, color)
     canvas.on_face(
-        _ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2),
+        ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2),
         who,
         np.array([250, 250, 250]),
     )
@@ -205,37 +122,37 @@ def _eye(canvas: _Canvas, who: Identity, shot: Shot, side: int) -> None:
 
 
 def _nose_tip(who: Identity) -> Points:
-    return np.array([0.0, who.eye_y + who.nose_length, _DEPTH + 0.2])
+    return np.array([0.0, who.eye_y + who.nose_length, DEPTH + 0.2])
 
 
-def _nose(canvas: _Canvas, who: Identity) -> None:
+def _nose(canvas: Canvas, who: Identity) -> None:
     tip = _nose_tip(who)
     top = who.eye_y + 0.05
     w = who.nose_width
-    bridge = np.array([(0.0, top, _DEPTH * 0.98), (0.0, tip[1] * 0.6 + top * 0.4, _DEPTH + 0.1), tip])
+    bridge = np.array([(0.0, top, DEPTH * 0.98), (0.0, tip[1] * 0.6 + top * 0.4, DEPTH + 0.1), tip])
     shadow_side = -1 if canvas.shot.light[0] > 0 else 1
     flank = np.array(
-        [(shadow_side * 0.07, top, _DEPTH * 0.93), (shadow_side * w, tip[1] + 0.02, _DEPTH * 0.98), tip, bridge[0]]
+        [(shadow_side * 0.07, top, DEPTH * 0.93), (shadow_side * w, tip[1] + 0.02, DEPTH * 0.98), tip, bridge[0]]
     )
     canvas.fill(canvas.project(flank), who.skin * 0.6, opacity=0.4, soft=0.025)
     base = np.array(
-        [(-w, tip[1] + 0.0, _DEPTH), (0, tip[1] + 0.12, _DEPTH + 0.06), (w, tip[1], _DEPTH), (0, tip[1] + 0.02, tip[2])]
+        [(-w, tip[1] + 0.0, DEPTH), (0, tip[1] + 0.12, DEPTH + 0.06), (w, tip[1], DEPTH), (0, tip[1] + 0.02, tip[2])]
     )
     canvas.fill(canvas.project(base), who.skin * 0.55, opacity=0.5, soft=0.018)
     for side in (-1, 1):
-        nostril = _ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023)
+        nostril = ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023)
         canvas.fill(
-            canvas.project(np.column_stack([nostril, np.full(len(nostril), _DEPTH + 0.06)])),
+            canvas.project(np.column_stack([nostril, np.full(len(nostril), DEPTH + 0.06)])),
             who.skin * 0.25,
             opacity=0.85,
             soft=0.008,
         )
-        wing = _arc(
+        wing = arc(
             side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6)
         )
-        canvas.line(canvas.project(np.column_stack([wing, np.full(len(wing), _DEPTH + 0.02)])), who.skin * 0.55, 0.012)
+        canvas.line(canvas.project(np.column_stack([wing, np.full(len(wing), DEPTH + 0.02)])), who.skin * 0.55, 0.012)
     canvas.line(canvas.project(bridge[1:] + (0.0, -0.02, 0.02)), np.minimum(who.skin * 1.14, 255), 0.03)
-    ball = _ellipse(0, tip[1] - 0.005, w * 0.5, 0.06)
+    ball = ellipse(0, tip[1] - 0.005, w * 0.5, 0.06)
     canvas.fill(
         canvas.project(np.column_stack([ball, np.full(len(ball), tip[2])])),
         np.minimum(who.skin * 1.12, 255),
@@ -244,7 +161,7 @@ def _nose(canvas: _Canvas, who: Identity) -> None:
     )
 
 
-def _mouth(canvas: _Canvas, who: Identity, shot: Shot) -> Points:
+def _mouth(canvas: Canvas, who: Identity, shot: Shot) -> Points:
     """Paints the mouth; returns its two corners, px."""
     t = np.linspace(-1, 1, 17)
     half = who.mouth_width * (1 + 0.16 * max(shot.smile, 0))
@@ -253,20 +170,20 @@ def _mouth(canvas: _Canvas, who: Identity, shot: Shot) -> Points:
     bow = who.lip * (1 - t**2) ** 0.6 * (1 - 0.22 * np.exp(-((t / 0.18) ** 2)))
     x = half * t
     upper, lower = curve - gape * 0.35, curve + gape * 0.65
-    shadow = _ellipse(0, who.mouth_y + 0.09 + who.lip, half * 0.6, 0.035)
+    shadow = ellipse(0, who.mouth_y + 0.09 + who.lip, half * 0.6, 0.035)
     canvas.on_face(shadow, who, who.skin * 0.6, opacity=0.4, soft=0.03)
-    canvas.on_face(_band(x, upper - bow, upper + 0.006), who, who.lip_color * 0.86, soft=0.006)
-    canvas.on_face(_band(x, lower - 0.006, lower + 1.25 * who.lip * (1 - t**2) ** 0.7), who, who.lip_color, soft=0.006)
+    canvas.on_face(band(x, upper - bow, upper + 0.006), who, who.lip_color * 0.86, soft=0.006)
+    canvas.on_face(band(x, lower - 0.006, lower + 1.25 * who.lip * (1 - t**2) ** 0.7), who, who.lip_color, soft=0.006)
     if shot.mouth_open > 0.05:
-        canvas.on_face(_band(x * 0.96, upper, lower), who, np.array([62, 22, 24]))
+        canvas.on_face(band(x * 0.96, upper, lower), who, np.array([62, 22, 24]))
         canvas.on_face(
-            _band(x * 0.86, upper, upper + gape * 0.45), who, np.array([232, 228, 218]) * min(shot.exposure, 1)
+            band(x * 0.86, upper, upper + gape * 0.45), who, np.array([232, 228, 218]) * min(shot.exposure, 1)
         )
     else:
         canvas.line(canvas.project(canvas.lift(np.column_stack([x, curve]), who)), who.lip_color * 0.45, 0.014)
     if who.moustache:
         canvas.on_face(
-            _band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75),
+            band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75),
             who,
             who.hair,
             opacity=who.moustache * 0.9,
@@ -276,17 +193,17 @@ def _mouth(canvas: _Canvas, who: Identity, shot: Shot) -> Points:
     return canvas.project(canvas.lift(corners, who))
 
 
-def _hair_behind(canvas: _Canvas, who: Identity) -> None:
+def _hair_behind(canvas: Canvas, who: Identity) -> None:
     if who.hair_style == 4:
         fall = np.array(
             [(-1.18, -0.3), (-1.0, -0.95), (0, -1.28), (1.0, -0.95), (1.18, -0.3), (1.28, 1.25), (-1.28, 1.25)]
         ) * (who.width * 1.05, 1.0)
-        canvas.fill(canvas.outline(_smooth(fall), -0.25), who.hair * 0.8, soft=0.03)
+        canvas.fill(canvas.outline(smooth(fall), -0.25), who.hair * 0.8, soft=0.03)
     elif who.hair_style:
-        canvas.fill(canvas.outline(_ellipse(0, -0.34, who.width * 1.08, 0.86), -0.12), who.hair * 0.88, soft=0.02)
+        canvas.fill(canvas.outline(ellipse(0, -0.34, who.width * 1.08, 0.86), -0.12), who.hair * 0.88, soft=0.02)
 
 
-def _hair_in_front(canvas: _Canvas, who: Identity) -> None:
+def _hair_in_front(canvas: Canvas, who: Identity) -> None:
     if who.hair_style == 0:
         return
     outline = _contour(who)
@@ -313,18 +230,18 @@ def _hair_in_front(canvas: _Canvas, who: Identity) -> None:
     )
 
 
-def _glasses(canvas: _Canvas, who: Identity) -> None:
+def _glasses(canvas: Canvas, who: Identity) -> None:
     color = np.array([30, 28, 30]) if who.glasses == 1 else who.hair * 0.4 + 10
     for side in (-1, 1):
         x, y = _eye_center(who, side)
-        rim = _ellipse(x, y + 0.02, 0.225, 0.175) if who.glasses == 1 else _rounded(x, y + 0.03, 0.23, 0.14)
-        rim3 = np.column_stack([rim, np.full(len(rim), _DEPTH * 0.95)])
+        rim = ellipse(x, y + 0.02, 0.225, 0.175) if who.glasses == 1 else rounded(x, y + 0.03, 0.23, 0.14)
+        rim3 = np.column_stack([rim, np.full(len(rim), DEPTH * 0.95)])
         canvas.line(canvas.project(np.concatenate([rim3, rim3[:1]])), color, 0.028)
-        temple = np.array([(x + side * 0.22, y, _DEPTH * 0.95), (side * who.width * 1.04, y + 0.03, 0.0)])
+        temple = np.array([(x + side * 0.22, y, DEPTH * 0.95), (side * who.width * 1.04, y + 0.03, 0.0)])
         canvas.line(canvas.project(temple), color, 0.024)
     inner = who.eye_gap - 0.22
     bridge = np.array(
-        [(-inner, who.eye_y - 0.01, _DEPTH), (0, who.eye_y - 0.04, _DEPTH + 0.06), (inner, who.eye_y - 0.01, _DEPTH)]
+        [(-inner, who.eye_y - 0.01, DEPTH), (0, who.eye_y - 0.04, DEPTH + 0.06), (inner, who.eye_y - 0.01, DEPTH)]
     )
     canvas.line(canvas.project(bridge), color, 0.026)
 
@@ -348,48 +265,3 @@ def _contour(who: Identity) -> Points:
     x = np.where(s > 0, x_low, c)
     y = np.where(s > 0, np.abs(s) ** (0.5 + 0.5 * power) * who.chin, s * 1.02)
     return np.column_stack([x * who.width, y])
-
-
-def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    turn = np.array([(cy, 0, sy), (0, 1, 0), (-sy, 0, cy)])
-    nod = np.array([(1, 0, 0), (0, cp, sp), (0, -sp, cp)])
-    lean = np.array([(cr, -sr, 0), (sr, cr, 0), (0, 0, 1)])
-    return lean @ nod @ turn
-
-
-def _ellipse(x: float, y: float, rx: float, ry: float) -> Points:
-    return _arc(x, y, rx, ry, (0.0, 2 * np.pi))
-
-
-def _arc(x: float, y: float, rx: float, ry: float, span: tuple[float, float]) -> Points:
-    t = np.linspace(*span, 28)
-    return np.column_stack([x + rx * np.cos(t), y + ry * np.sin(t)])
-
-
-def _rounded(x: float, y: float, rx: float, ry: float) -> Points:
-    t = np.linspace(0, 2 * np.pi, 28)
-    return np.column_stack(
-        [x + rx * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.4, y + ry * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** 0.4]
-    )
-
-
-def _band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> Points:
-    return np.concatenate([np.column_stack([x, upper]), np.column_stack([x, lower])[::-1]])
-
-
-_SMOOTH = 64
-
-
-def _smooth(corners: Points) -> Points:
-    """A closed curve of ``_SMOOTH`` points through rounded corners."""
-    steps = np.linspace(0, len(corners), _SMOOTH, endpoint=False)
-    closed = np.concatenate([corners, corners[:1]])
-    dense = np.column_stack([np.interp(steps, np.arange(len(closed)), closed[:, axis]) for axis in (0, 1)])
-    kernel = np.hanning(9)[1:-1] / np.hanning(9).sum()
-    padded = np.concatenate([dense[-3:], dense, dense[:3]])
-    return np.column_stack([np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)])
-
-
-def _fixed(points: Points) -> np.ndarray:
-    return np.round(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
