@@ -115,7 +115,7 @@ def _bars(timing: Timing, ax: Any) -> None:
         text = f" {rounded(median)}" + ("" if ratio is None else f" ({np.median(ratio):.2f} x)")
         ax.text(spread[1][place] + median, place, text, va="center", fontsize=8)
     ax.invert_yaxis()
-    ax.margins(x=0.2)
+    ax.margins(x=0.25)
     ax.set_xlabel(f"{timing.unit}/s", fontsize=9)
     ax.tick_params(labelsize=8)
 
