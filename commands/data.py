@@ -11,6 +11,8 @@ import click
 from commands.group import CommandError, interruptible
 from commands.options import data, folder
 
+_KEPT = "what was finished is kept: run the same command to go on"
+
 
 @click.command("demo-data")
 @folder("--out", help="Where the data sets go.")
@@ -95,10 +97,14 @@ def build_shards(source: str, root: Path | None, out: Path | None, **options: An
     from pipeline.build import build
     from pipeline.build_options import options_for
     from pipeline.sources import SOURCES
+    from pipeline.workers import WorkerError
 
     layout = SOURCES[source]
-    with interruptible(lambda: "what was finished is kept: run the same command to go on"):
-        build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))
+    try:
+        with interruptible(lambda: _KEPT):
+            build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))
+    except WorkerError as error:
+        raise CommandError(f"{error}; {_KEPT}") from None
 
 
 @click.command(short_help="Check a shard set.")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a KeyboardInterrupt that ends the command, wherever it comes."""
+"""Ctrl-C, SIGTERM and SIGHUP: a KeyboardInterrupt that ends the command, wherever it comes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LATER = 0.05  # seconds
 _CLEANING = ("__del__", "rmtree")  # the first would swallow it, the second leave half a folder
 
 
 class Interruption:
-    """Within it SIGINT and SIGTERM raise KeyboardInterrupt, which is also what leaves it then, whatever became of that.
+    """Within it SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, which is also what leaves it then, whatever became of that.
 
     Finalisers, callbacks and C code may swallow an exception, or make another one of it. Behind the block everything is
     done but what Python does as it exits, which swallows exceptions, too: a first signal changes nothing there, a second

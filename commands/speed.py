@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from benchmarks.speed import VGGFACE2
-from commands.group import interruptible
+from commands.group import CommandError, expected, interruptible, line_of
 from commands.outputs import OutputPath, writing
 
 Stage = Callable[..., Iterator[Any]]
@@ -22,7 +23,10 @@ _TRAINING, _SCORING = ("VGGFace2",), ("LFW",)  # data sets that stages take face
 
 @click.group()
 def speed() -> None:
-    """Time a stage against a plain way to do it and against bare library calls."""
+    """Time a stage against a plain way to do it, build and loader also against bare library calls.
+
+    Rounds take turns; a ratio is the median of the rounds' ratios, with the least and the greatest in brackets.
+    """
 
 
 def timing_options(*needs: str) -> Any:
@@ -48,7 +52,7 @@ def timing_options(*needs: str) -> Any:
                     type=OutputPath(),
                     help="Write the times of every round as JSON, after each table.",
                 ),
-                click.option("--chart", type=OutputPath(), help="Write a bar chart as PNG."),
+                click.option("--chart", type=OutputPath(), help="Draw the rates, of scale the costs, as PNG."),
             ]
         ):
             command = option(command)
@@ -62,7 +66,7 @@ def timing_options(*needs: str) -> Any:
 def speed_scale(**options: Any) -> None:
     """What building shards, starting a loader, reading and scoring cost in time and memory as data grow.
 
-    It takes some minutes, and about 3 GB in $TMPDIR.
+    It takes some minutes, and about 3 GB in $TMPDIR. Opening and scoring are timed --rounds times, building once.
     """
     from benchmarks.speed.scale import time_scale
 
@@ -98,18 +102,30 @@ def report(
     measured: list[Any] = []
     written: list[Path] = []
     with (
-        interruptible(lambda: _kept(len(measured), written)),
+        _told(lambda: _kept(len(measured), written)),
         _charted(measured, chart, written, quick),
         _scratch() as folder,
     ):
         for stage in stages:
             for one in stage(root=root, folder=folder, rounds=rounds or (2 if quick else 5), quick=quick, **options):
-                click.echo("\n" + as_table(one, quick=quick))
                 if json_file:
                     with writing("--json", json_file):
                         write_json([*measured, one], json_file, quick=quick)
                     written[:] = [json_file]
                 measured.append(one)
+                click.echo("\n" + as_table(one, quick=quick))
+
+
+@contextlib.contextmanager
+def _told(kept: Callable[[], str]) -> Iterator[None]:
+    """What is ``kept`` is told of an interruption and of an expected failure."""
+    try:
+        with interruptible(kept):
+            yield
+    except Exception as error:
+        if not (expected(error) and kept()):
+            raise
+        raise CommandError(f"{line_of(error)}; {kept()}") from None
 
 
 def _kept(tables: int, written: Sequence[Path]) -> str:
@@ -134,15 +150,25 @@ def _charted(measured: list[Any], chart: Path | None, written: list[Path], quick
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
+    asked = os.environ.get("TMPDIR")
+    if asked and not os.path.samefile(tempfile.gettempdir(), asked):
+        raise CommandError(f"$TMPDIR {asked}: cannot be written to; name a folder that can, or unset it")
     with tempfile.TemporaryDirectory(prefix="lrfr-speed-") as folder:
         yield Path(folder)
 
 
 @speed.command("eval", short_help="LFW at five resolutions.")
 @timing_options(*_SCORING)
-@click.option("--backbone", metavar="NAME", help="Network, untrained. [default: spherenet20; quick: spherenet4]")
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="Network, untrained; train --backbone help lists them. [default: spherenet20; quick: spherenet4]",
+)
 def eval_command(**options: Any) -> None:
-    """LFW at five resolutions on the CPU, from files to accuracies: bench's engine against pair after pair."""
+    """LFW at five resolutions on the CPU, from files to accuracies: bench's engine against pair after pair.
+
+    Of generated faces few people are in many pairs, so that the gain is greater than on LFW: give --root for figures.
+    """
     from commands.speed_eval import time_eval
 
     report([time_eval], _SCORING, **options)
@@ -206,7 +232,7 @@ def time_gpu(**options: Any) -> None:
 @speed.command("all", short_help="build, loader, step and eval.")
 @timing_options(*_TRAINING, *_SCORING)
 def time_all(**options: Any) -> None:
-    """Build, loader, step and eval, one after another, with their default settings."""
+    """Build, loader, step and eval, one after another, with their default settings, on the CPU."""
     from benchmarks.speed.build import time_build
     from commands.speed_eval import time_eval
     from commands.speed_step import step

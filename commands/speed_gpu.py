@@ -118,14 +118,14 @@ def _steps(update: UpdateOn, batch: int, batches: int, device: str) -> Run:
 
 def _both(index: ShardIndex, update: UpdateOn, batch: int, batches: int, device: str, threads: int) -> Run:
     """Updates on batches as the loader gives them."""
-    from benchmarks.speed.device import wait
-    from pipeline.loader import Loader
+    from benchmarks.speed.device import endless_batches, wait
+
+    given = endless_batches(index, batch=batch, device=device, threads=threads)
 
     def run() -> None:
-        with Loader(index, batch_size=batch, device=device, threads=threads) as loader:
-            for _ in range(batches):
-                given = next(loader)
-                update(given.images, given.labels)
+        for _ in range(batches):
+            drawn = next(given)
+            update(drawn.images, drawn.labels)
         wait(device)
 
     return run

@@ -60,8 +60,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent)
-    with whole_file(path) as temporary:
-        torch.save({"format": FORMAT, "version": VERSION, **content}, temporary)
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:  # of a name, a full disk is a RuntimeError
+        torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
 
 
 def remove_abandoned(folder: Path) -> None:

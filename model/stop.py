@@ -13,6 +13,8 @@ from typing import Any
 
 from model.config import TrainingError
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
@@ -28,13 +30,17 @@ def locked(run: Path) -> Iterator[None]:
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM instead of dying of them; a second one is obeyed at once."""
+    """Notes SIGINT, SIGTERM and SIGHUP instead of dying of them; a second one is obeyed at once.
+
+    Those that the process was started to ignore, as with ``nohup`` or ``&``, stay ignored.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> StopSignals:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -16,7 +16,6 @@ from pipeline.listing import list_images
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.store import RETRIED, ShardTask, run_shard
-from pipeline.workers import WorkerError
 from shards.files import (
     ShardError,
     digest,
@@ -96,13 +95,10 @@ def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int,
         progress.skip(sum(record["rows"] for record in records.values()))
         tasks = _tasks(options, plan, fingerprint, todo)
         done = unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers)
-        try:
-            with contextlib.closing(done):  # an interruption ends the workers now, not when the interpreter does
-                for record in done:
-                    records[record["shard"]] = record
-                    progress.update(record["rows"])
-        except WorkerError as error:
-            raise WorkerError(f"{error}; what was finished is kept: run the same command to go on") from None
+        with contextlib.closing(done):  # an interruption ends the workers now, not when the interpreter does
+            for record in done:
+                records[record["shard"]] = record
+                progress.update(record["rows"])
 
 
 def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int]) -> Iterator[ShardTask]:

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+_WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)  # the last one is an interruption put off
+
 
 class WorkerError(Exception):
     """A worker process died. One line."""
@@ -29,7 +31,7 @@ class WorkerPool(futures.ProcessPoolExecutor):
     As a context manager it ends them at once, whatever they are at.
 
     Raises:
-        WorkerError: from the context manager, if a worker was killed.
+        WorkerError: from the context manager, if a worker died.
     """
 
     def __init__(self, workers: int, begin: Callable[..., object] | None = None, *arguments: object) -> None:
@@ -51,14 +53,14 @@ class WorkerPool(futures.ProcessPoolExecutor):
             process.terminate()
         self.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
-            raise WorkerError("a worker process was killed (out of memory?)") from None
+            raise WorkerError("a worker process died (out of memory?)") from None
 
 
 @contextlib.contextmanager
 def starting_processes() -> Iterator[None]:
     """Processes that are started within never get SIGINT: Ctrl-C reaches the whole group, and this one decides.
 
-    It does so at the end of the block: SIGINT and SIGTERM wait until then, for what is half started is hard to stop.
+    It does so at the end of the block: what interrupts waits until then, for what is half started is hard to stop.
     """
     resource_tracker.ensure_running()  # its start unblocks the signal
     arrived: list[int] = []
@@ -73,7 +75,7 @@ def starting_processes() -> Iterator[None]:
             signal.raise_signal(number)
 
     if threading.current_thread() is threading.main_thread():  # others are never interrupted
-        for waited in (signal.SIGINT, signal.SIGTERM):
+        for waited in _WAITING:
             handlers[waited] = signal.getsignal(waited)
             signal.signal(waited, later)
     try:
@@ -84,8 +86,8 @@ def starting_processes() -> Iterator[None]:
         waiting = False
         for restored, handler in handlers.items():
             signal.signal(restored, handler)
-    for number in arrived:
-        signal.raise_signal(number)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

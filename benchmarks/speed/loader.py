@@ -21,7 +21,7 @@ from pipeline.sampler import IdentitySampler, LoaderState
 from shards.index import ShardIndex, ShardReader
 
 _SIZES = (128, 8, 12, 16)  # px, of the images of an identity
-_BATCH, _BATCHES, _PLAIN_BATCHES = 128, 200, 12  # identities in a batch; batches of a call
+_BATCH, _BATCHES, _PLAIN_BATCHES = 128, 200, 60  # identities in a batch; batches of a call, of seconds each
 _BYTES, _NORMALISED = "uint8", "normalised float32"  # what a batch may be of
 _KEPT = 8  # batches whose JPEGs the bare decoder is given, again and again
 

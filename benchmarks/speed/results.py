@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
-_QUICK = "quick run: starting up outweighs the work, so times and ratios mislead"
+_QUICK = "quick run: too little work for its times and ratios to be trusted"
 _DPI = 130
 _ABOVE = 2.0  # of the highest point: room
 _LEAST_SPAN = 10.0  # of a logarithmic axis, times
