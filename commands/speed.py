@@ -151,7 +151,7 @@ def _charted(measured: list[Any], chart: Path | None, written: list[Path], quick
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     asked = os.environ.get("TMPDIR")
-    if asked and not os.path.samefile(tempfile.gettempdir(), asked):
+    if asked and Path(tempfile.gettempdir()).resolve() != Path(asked).resolve():
         raise CommandError(f"$TMPDIR {asked}: cannot be written to; name a folder that can, or unset it")
     with tempfile.TemporaryDirectory(prefix="lrfr-speed-") as folder:
         yield Path(folder)

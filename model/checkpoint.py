@@ -60,8 +60,13 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent)
-    with whole_file(path) as temporary, open(temporary, "wb") as stream:  # of a name, a full disk is a RuntimeError
-        torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:  # a name would lose what the system says
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk
+                raise error.__context__ from None
+            raise
 
 
 def remove_abandoned(folder: Path) -> None:

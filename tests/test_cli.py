@@ -12,11 +12,15 @@ import time
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from commands.data import build_shards
+from commands.group import CommandError
 from model.backbones import BACKBONES, build_backbone
 from model.checkpoint import checkpoints
 from pipeline.synthetic import write_demo_data
+from pipeline.workers import WorkerError
 from tests.conftest import REPOSITORY, error_of
 
 
@@ -318,3 +322,17 @@ def test_training_sets_without_landmarks_have_folders_of_their_own(run, tmp_path
     explained = " ".join(run("build-shards", "--help").stdout.split())
     assert "[default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]" in explained
     assert "[default: $LRFR_DATA/shards, shards-qmul or shards- tinyface, by --source]" in explained
+
+
+def test_a_build_whose_worker_died_says_how_to_go_on(tmp_path, monkeypatch):
+    def build(options):
+        raise WorkerError("a worker process died (out of memory?)")
+
+    write_demo_data(tmp_path, identities=2, images=2, seed=0, layouts=["VGGFace2"])
+    monkeypatch.setattr("pipeline.build.build", build)
+    words = ["--root", str(tmp_path / "VGGFace2"), "--out", str(tmp_path / "out")]
+    error = CliRunner().invoke(build_shards, words).exception
+    assert isinstance(error, CommandError)
+    assert str(error) == (
+        "a worker process died (out of memory?); what was finished is kept: run the same command to go on"
+    )

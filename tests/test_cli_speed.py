@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import tempfile
 import weakref
 
 import pytest
@@ -15,6 +16,7 @@ from commands.group import CommandError
 from commands.speed import report
 from commands.speed_step import step
 from pipeline.synthetic import write_demo_data
+from pipeline.workers import WorkerError
 from shards.index import ShardIndex
 from tests.benchmarks.speed.test_timing import timing_of
 
@@ -136,9 +138,47 @@ def test_a_chart_that_cannot_be_written_is_not_said_to_be(tmp_path, monkeypatch)
 
     monkeypatch.setattr("benchmarks.speed.results.write_chart", full)
     json_file, chart = tmp_path / "a.json", tmp_path / "a.png"
-    with pytest.raises(CommandError, match=r"--chart .*a\.png: cannot be written: No space left on device") as caught:
+    with pytest.raises(CommandError) as caught:
         report([stage], [], root=None, rounds=None, quick=False, json_file=json_file, chart=chart)
-    assert caught.value.__notes__ == [f"what was measured until then, tables: 1, is above and in {json_file}"]
+    assert str(caught.value) == (
+        f"--chart {chart}: cannot be written: No space left on device;"
+        f" what was measured until then, tables: 1, is above and in {json_file}"
+    )
+
+
+def test_a_failure_tells_what_was_measured_before_it(tmp_path, capsys):
+    def stage(**options):
+        yield timing_of()
+        raise WorkerError("a worker process died (out of memory?)")
+
+    with pytest.raises(CommandError, match=r"^a worker .*; what was measured until then, tables: 1, is above$"):
+        report([stage], [], root=None, rounds=None, quick=False, json_file=None, chart=None)
+
+
+def test_a_table_that_cannot_be_printed_is_in_the_json(tmp_path, monkeypatch):
+    def stage(**options):
+        yield timing_of()
+
+    def closed(text, **where):
+        if "A step" in text:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("click.echo", closed)
+    with pytest.raises(BrokenPipeError):
+        report(
+            [stage], [], root=None, rounds=None, quick=False, json_file=tmp_path / "a.json", chart=tmp_path / "a.png"
+        )
+    assert [timing["title"] for timing in json.loads((tmp_path / "a.json").read_text())] == ["A step"]
+    assert (tmp_path / "a.png").exists()
+
+
+def test_a_scratch_folder_that_cannot_be_used_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # where Python remembers it
+    with pytest.raises(
+        CommandError, match=r"^\$TMPDIR .*none: cannot be written to; name a folder that can, or unset it$"
+    ):
+        report([], [], root=None, rounds=None, quick=True, json_file=None, chart=None)
 
 
 def test_ctrl_c_amid_the_training_that_a_step_is_timed_on_is_one(tmp_path, monkeypatch):

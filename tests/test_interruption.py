@@ -98,7 +98,12 @@ def test_what_could_not_be_kept_is_told_too():
     assert ended(body) == (130, "", "interrupted; all of it is in a.json; a.png: cannot be written\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts(number):
+    assert ended(f"os.kill(os.getpid(), {number:d})\ntime.sleep(10)") == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -187,7 +188,7 @@ def silence() -> Iterator[None]:
 
 
 def machine() -> dict[str, str]:
-    """Processor, cores, system, and the versions of the libraries that do the work."""
+    """Processor, cores, system, where files are written, and the versions of the libraries that do the work."""
     versions = {}
     for library in _LIBRARIES:
         try:
@@ -198,6 +199,7 @@ def machine() -> dict[str, str]:
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "system": platform.platform(),
+        "files in": tempfile.gettempdir(),
         "python": platform.python_version(),
         "opencv": cv2.__version__,
         **versions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import resource
 
 import pytest
 import torch
@@ -240,3 +241,14 @@ def test_the_remedy_for_a_damaged_checkpoint_goes_by_where_it_is(tmp_path):
         with pytest.raises(CheckpointError) as error:
             read_checkpoint(path)
         assert str(error.value) == f"{path}: damaged or not a checkpoint; restore it, or {remedy}"
+
+
+def test_a_full_disk_is_told_by_the_system_and_leaves_nothing(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(tmp_path / "a.pt", {"weights": torch.zeros(1 << 20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

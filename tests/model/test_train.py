@@ -75,7 +75,7 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(tmp_pa
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, capsys):
     before = signal.getsignal(number)
     done, _ = run_training(tmp_path, config(), at_batch={1: lambda: os.kill(os.getpid(), number)})
@@ -84,6 +84,15 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number
     assert read_checkpoint(checkpoints(tmp_path)[0])["loader_state"] == {"step": 2}
     assert "stopping after this step" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_was_ignored_before_is_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done, _ = run_training(tmp_path, config(steps=3), at_batch={1: lambda: os.kill(os.getpid(), signal.SIGHUP)})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert done == 3
 
 
 def test_a_second_signal_is_obeyed_at_once(tmp_path):

@@ -41,7 +41,7 @@ def test_workers_end_at_once():
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM])
 def test_an_interruption_amid_a_start_waits_for_its_end(number):
     def stop(number, frame):
         raise KeyboardInterrupt
@@ -63,9 +63,9 @@ def test_an_interruption_amid_a_start_waits_for_its_end(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("change", [1, 2, 3, 4])
+@pytest.mark.parametrize("change", range(1, 9))
 def test_an_interruption_while_handlers_change_leaves_none_changed(monkeypatch, number, change):
-    """Before each of the four changes."""
+    """Before each of the changes."""
 
     def stop(number, frame):
         raise KeyboardInterrupt
@@ -107,5 +107,22 @@ def test_a_killed_worker_is_told_in_a_line(ask):
             else:
                 list(pool.map(signal.raise_signal, [signal.SIGKILL]))
 
-    with pytest.raises(WorkerError, match=r"^a worker process was killed \(out of memory\?\)$"):
+    with pytest.raises(WorkerError, match=r"^a worker process died \(out of memory\?\)$"):
         take()
+
+
+def test_an_interruption_amid_a_start_that_fails_is_not_lost():
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    def start():
+        with starting_processes():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise OSError("no process is left")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        signal.signal(signal.SIGTERM, before)

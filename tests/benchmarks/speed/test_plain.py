@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.speed.plain import plain_batches
+from pipeline.workers import WorkerError
 
 
 class Slow(torch.utils.data.Dataset):
@@ -49,6 +50,18 @@ def test_the_workers_are_gone_before_an_exception_is_told():
     assert told.traceback  # which still refers to the iterator
     assert len(workers) == 2
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_killed_worker_is_told_in_a_line():
+    def take():
+        with batches() as taken:
+            next(taken)
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+            list(taken)
+
+    with pytest.raises(WorkerError, match=r"^a worker process of a DataLoader died \(out of memory\?\)$"):
+        take()
 
 
 def test_an_interruption_while_the_workers_start_ends_them(monkeypatch):
