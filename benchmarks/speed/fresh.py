@@ -26,13 +26,17 @@ def in_fresh_process(function: Callable[..., Result], *arguments: object) -> Res
     Raises:
         WorkerError: that was killed.
     """
-    with WorkerPool(1, _end_in_order) as pool:
-        return pool.submit(function, *arguments).result()
+    with WorkerPool(1) as pool:
+        return pool.submit(_ending_in_order, function, *arguments).result()
 
 
-def _end_in_order() -> None:
-    """What is terminated ends its own workers first, which would leave semaphores and write on for a moment."""
+def _ending_in_order(function: Callable[..., Result], *arguments: object) -> Result:
+    """What is terminated ends its own workers first, which would leave semaphores and write on for a moment.
+
+    Not before: it has none while ``function`` is imported, where libraries make other errors of an exit.
+    """
     signal.signal(signal.SIGTERM, _leave)
+    return function(*arguments)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

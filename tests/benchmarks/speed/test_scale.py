@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -74,6 +75,34 @@ def test_a_fresh_process_that_swallows_its_exit_ends_all_the_same():
     with pytest.raises(WorkerError):
         in_fresh_process(go_on_after, signal.SIGTERM)
     assert time.monotonic() - began < 30
+
+
+INTERRUPTED_IMPORT = """
+import multiprocessing
+import os
+import signal
+import time
+
+def work():
+    pass
+
+if multiprocessing.parent_process():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    except SystemExit as error:
+        raise ImportError("initialization failed") from error
+"""
+
+
+def test_a_fresh_process_says_nothing_if_it_is_ended_amid_an_import(tmp_path, monkeypatch, capfd):
+    """As extension modules import: an exit from within comes out as an ImportError."""
+    (tmp_path / "interrupted_import.py").write_text(INTERRUPTED_IMPORT)
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("interrupted_import").work
+    with pytest.raises(WorkerError):
+        in_fresh_process(work)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_largest_process_may_be_a_child():
