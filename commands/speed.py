@@ -92,6 +92,8 @@ def report(
     from benchmarks.speed.results import as_line, as_table, write_json
     from benchmarks.speed.timing import machine
 
+    if chart and chart.suffix.lower() != ".png":
+        raise click.UsageError(f"--chart {chart}: the chart is a PNG; name a file that ends in .png")
     if json_file and chart and json_file.resolve() == chart.resolve():
         raise click.UsageError(f"--json {json_file} and --chart {chart}: one would overwrite the other; name two files")
     if root:

@@ -90,10 +90,16 @@ def test_images_that_cannot_be_read_are_told_before_anything_is_timed(run, damag
 
 
 def test_json_and_chart_of_one_name_are_refused(run, tmp_path):
-    words = ["--json", tmp_path / "a", "--chart", tmp_path / "b" / ".." / "a"]
+    words = ["--json", tmp_path / "a.png", "--chart", tmp_path / "b" / ".." / "a.png"]
     process = run("bench", "speed", "step", "--quick", *words)
     assert process.returncode == 2
     assert "one would overwrite the other" in process.stderr
+
+
+def test_a_chart_is_a_png_by_its_name_too(run, tmp_path):
+    process = run("bench", "speed", "step", "--quick", "--chart", tmp_path / "speed.svg")
+    assert process.returncode == 2
+    assert f"--chart {tmp_path / 'speed.svg'}: the chart is a PNG; name a file that ends in .png" in process.stderr
 
 
 def test_a_batch_has_no_more_identities_than_the_data(run):

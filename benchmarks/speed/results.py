@@ -19,6 +19,7 @@ from shards.files import write_bytes
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLORS = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
@@ -117,7 +118,18 @@ def _bars(timing: Timing, ax: Any) -> None:
     ax.invert_yaxis()
     ax.margins(x=0.25)
     ax.set_xlabel(f"{timing.unit}/s", fontsize=9)
+    ax.xaxis.set_major_formatter(_short)
     ax.tick_params(labelsize=8)
+    roles = [Patch(color=color, label=role) for role, color in _COLORS.items() if role in timing.roles.values()]
+    ax.legend(
+        handles=roles,
+        ncols=len(roles),
+        fontsize=8,
+        frameon=False,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderpad=0,
+    )
 
 
 def _lines(scaling: Scaling, part: Any) -> None:
