@@ -10,6 +10,7 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LATER = 0.05  # seconds
 _CLEANING = ("__del__", "rmtree")  # the first would swallow it, the second leave half a folder
+_LOCKING = ("__enter__", "__exit__")  # which would leave a lock held for ever
 
 
 class Interruption:
@@ -67,7 +68,9 @@ def _later() -> None:
 
 
 def _delicate(frame: FrameType | None) -> bool:
-    """Amid an import, for half-loaded extension modules swallow or mangle exceptions; or amid cleaning up."""
+    """Amid an import, for half-loaded extension modules swallow or mangle exceptions; amid cleaning up; at a lock."""
+    if frame is not None and frame.f_code.co_name in _LOCKING:
+        return True
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith("<frozen importlib") or code.co_name in _CLEANING:

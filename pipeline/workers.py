@@ -57,12 +57,22 @@ class WorkerPool(futures.ProcessPoolExecutor):
 
 
 @contextlib.contextmanager
-def starting_processes() -> Iterator[None]:
+def starting_processes(*never: int) -> Iterator[None]:
     """Processes that are started within never get SIGINT: Ctrl-C reaches the whole group, and this one decides.
 
-    It does so at the end of the block: what interrupts waits until then, for what is half started is hard to stop.
+    It does so at the end of the block: what is half started is hard to stop.
+
+    Args:
+        never: more signals that they do not get.
     """
     resource_tracker.ensure_running()  # its start unblocks the signal
+    with signals_wait(), _blocked(signal.SIGINT, *never):  # which a process inherits
+        yield
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[None]:
+    """What interrupts this process waits until the end of the block."""
     arrived: list[int] = []
     handlers: dict[int, Any] = {}
     waiting = False
@@ -80,8 +90,7 @@ def starting_processes() -> Iterator[None]:
             signal.signal(waited, later)
     try:
         waiting = True
-        with _blocked(signal.SIGINT):  # which a process inherits
-            yield
+        yield
     finally:
         waiting = False
         for restored, handler in handlers.items():
@@ -91,11 +100,11 @@ def starting_processes() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _blocked(number: int) -> Iterator[None]:
-    """The signal waits until the end of the block."""
+def _blocked(*numbers: int) -> Iterator[None]:
+    """The signals wait until the end of the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -145,6 +145,34 @@ with tempfile.TemporaryDirectory() as folder:
     assert not Path(folder).exists()
 
 
+LOCK = """
+class Lock:
+    held = 0
+    def __enter__(self):
+        {}
+    def __exit__(self, *error):
+        {}
+lock = Lock()
+try:
+    for _ in range(100):
+        with lock:
+            time.sleep(0.1)
+finally:
+    click.echo(lock.held)
+"""
+NOW = "os.kill(os.getpid(), signal.SIGINT)"
+LOCKS = {
+    "taken": LOCK.format(f"self.held += 1; {NOW}", "self.held -= 1"),
+    "given back": LOCK.format("self.held += 1", f"{NOW}; self.held -= 1"),
+}
+
+
+@pytest.mark.parametrize("body", LOCKS.values(), ids=LOCKS)
+def test_no_lock_is_left_held(body):
+    """threading.Condition takes and gives back its lock in Python functions: an exception in between would keep it."""
+    assert ended(body) == (130, "0\n", "interrupted\n")
+
+
 def test_a_second_signal_ends_what_cleans_up():
     process = started(
         "try:\n    click.echo('begun')\n    time.sleep(10)\nfinally:\n    click.echo('cleaning')\n    time.sleep(10)"

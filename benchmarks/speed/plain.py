@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing.util
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
-from pipeline.workers import WorkerError, starting_processes
+from pipeline.workers import WorkerError, signals_wait, starting_processes
+
+# PyTorch's handler for the death of a worker raises wherever this process is, amid a lock too, which is then held for ever.
+# Without it the loader finds a dead worker within five seconds.
+signal_handling._SIGCHLD_handler_set = True
+
+_END = object()
 
 
 @contextlib.contextmanager
@@ -22,13 +30,26 @@ def plain_batches(loader: DataLoader) -> Iterator[Iterator[Any]]:
     multiprocessing.util.get_temp_dir()  # which workers share, and this process deletes; else each makes one of its own
     batches: Any = None
     try:
-        with starting_processes():  # which ends with an interruption, if one came
+        with starting_processes(signal.SIGTERM):  # which ends with an interruption, if one came
             batches = iter(loader)
-        yield batches
+        yield _received(batches)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
             raise WorkerError("a worker process of a DataLoader died (out of memory?)") from None
         raise
     finally:
         if batches is not None:
-            batches._shutdown_workers()  # an exception's traceback would keep them at work until it is dropped
+            with signals_wait():
+                batches._shutdown_workers()  # an exception's traceback would keep them at work until it is dropped
+                for worker in batches._workers:
+                    worker.kill()  # nothing, unless it has not ended: SIGTERM, which a batch system sends to all, is ours
+
+
+def _received(batches: Iterator[Any]) -> Iterator[Any]:
+    """Interrupted between batches: one that is half received leaves locks held, and its worker complaining."""
+    while True:
+        with signals_wait():
+            batch = next(batches, _END)
+        if batch is _END:
+            return
+        yield batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -16,24 +17,28 @@ from pipeline.workers import WorkerError
 
 
 class Slow(torch.utils.data.Dataset):
+    def __init__(self, seconds=0.01):
+        self.seconds = seconds
+
     def __len__(self):
         return 40
 
     def __getitem__(self, number):
-        time.sleep(0.01)
+        time.sleep(self.seconds)
         return number
 
 
-def batches():
-    return plain_batches(DataLoader(Slow(), 2, num_workers=2, multiprocessing_context="fork"))
+def batches(dataset=None, workers=2):
+    return plain_batches(DataLoader(dataset or Slow(), 2, num_workers=workers, multiprocessing_context="fork"))
 
 
-def test_ctrl_c_does_not_reach_the_workers():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_group_do_not_reach_the_workers(number):
     with batches() as found:
         workers = multiprocessing.active_children()
         assert len(workers) == 2
         for worker in workers:
-            os.kill(worker.pid, signal.SIGINT)
+            os.kill(worker.pid, number)
         assert torch.cat(list(found)).tolist() == list(range(40))
 
 
@@ -50,6 +55,26 @@ def test_the_workers_are_gone_before_an_exception_is_told():
     assert told.traceback  # which still refers to the iterator
     assert len(workers) == 2
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_batch_that_is_being_received_is_received_whole():
+    """Half of it would leave a lock held: PyTorch's own handler must not raise there, either."""
+    with batches(Slow(0.3), workers=1) as found:
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            next(found)
+        assert time.monotonic() - began > 0.5
+
+
+@pytest.mark.heavy
+def test_a_worker_that_does_not_end_is_killed():
+    with batches(Slow(60), workers=1):
+        (worker,) = multiprocessing.active_children()
+        time.sleep(0.5)  # it is at work then
+    worker.join(5)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 def test_a_killed_worker_is_told_in_a_line():
