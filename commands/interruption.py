@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LATER = 0.05  # seconds
+_PATIENCE = 1.0  # seconds until another signal insists: some senders send two at once
 _CLEANING = ("__del__", "rmtree")  # the first would swallow it, the second leave half a folder
 _LOCKING = ("__enter__", "__exit__")  # which would leave a lock held for ever
 
@@ -18,7 +20,9 @@ class Interruption:
 
     Finalisers, callbacks and C code may swallow an exception, or make another one of it. Behind the block everything is
     done but what Python does as it exits, which swallows exceptions, too: a first signal changes nothing there, a second
-    ends the process.
+    ends the process, and so does a first one in the tenth of a second in which Python no longer has handlers.
+
+    Amid what an exception would leave half done (``_delicate``) a signal waits; a second one, a second later, does not.
 
     What was swallowed waits for a moment in which no exception is handled: cleaning up and all else that an ``except`` or a
     ``finally`` does goes on, unless a second signal comes. A signal that this process was started to ignore, as with
@@ -26,7 +30,7 @@ class Interruption:
     """
 
     def __enter__(self) -> None:
-        self._asked = False
+        self._asked: float | None = None  # when
         self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
         self._numbers = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         for number in self._numbers:
@@ -38,22 +42,23 @@ class Interruption:
         for number in self._numbers:
             signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
         sys.unraisablehook = self._hook
-        if self._asked and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if self._asked is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise KeyboardInterrupt(*getattr(error, "__notes__", ()))
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        if _delicate(frame):
+        now = time.monotonic()
+        self._asked = now if self._asked is None else self._asked
+        if _delicate(frame) and now - self._asked < _PATIENCE:
             _later()
         else:
             raise KeyboardInterrupt
 
     def _again(self, number: int, frame: FrameType | None) -> None:
         """Not while an exception is on its way: it ends the command, too, and is not to be disturbed in cleaning up."""
-        if sys.exc_info()[1] is None:
-            self._interrupt(number, frame)
-        else:
+        if sys.exc_info()[1] is not None or _delicate(frame):
             _later()
+        else:
+            raise KeyboardInterrupt
 
     def _swallowed(self, what: Any) -> None:
         """Python calls this with every exception that cannot be raised where it came up."""

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -18,7 +19,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+_GROUPS = (signal.SIGINT, signal.SIGHUP)  # a terminal sends them to all that it has started
 _WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)  # the last one is an interruption put off
+_PATIENCE = 1.0  # seconds until another signal insists: some senders send two at once
 
 
 class WorkerError(Exception):
@@ -58,29 +61,34 @@ class WorkerPool(futures.ProcessPoolExecutor):
 
 @contextlib.contextmanager
 def starting_processes(*never: int) -> Iterator[None]:
-    """Processes that are started within never get SIGINT: Ctrl-C reaches the whole group, and this one decides.
+    """Processes that are started within never get SIGINT and SIGHUP, which reach the whole group: this one decides.
 
-    It does so at the end of the block: what is half started is hard to stop.
+    Here they wait until the end of the block, for what is half started is hard to stop.
 
     Args:
-        never: more signals that they do not get.
+        never: more signals that they do not get. With SIGTERM among them only ``Process.kill`` ends them from outside.
     """
-    resource_tracker.ensure_running()  # its start unblocks the signal
-    with signals_wait(), _blocked(signal.SIGINT, *never):  # which a process inherits
+    with _blocked(signal.SIGHUP):  # the tracker minds it, but not the others
+        resource_tracker.ensure_running()  # its start unblocks SIGINT
+    with signals_wait(), _blocked(*_GROUPS, *never):  # which a process inherits
         yield
 
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """What interrupts this process waits until the end of the block."""
+    """What interrupts this process waits until the end of the block, or until it insists: another signal a second later."""
     arrived: list[int] = []
+    since = 0.0
     handlers: dict[int, Any] = {}
     waiting = False
 
     def later(number: int, frame: FrameType | None) -> None:
-        if waiting:
+        nonlocal since
+        since = since if arrived else time.monotonic()
+        if waiting and time.monotonic() - since < _PATIENCE:
             arrived.append(number)
-        else:  # a signal amid the changes has left this handler behind
+        else:  # it insists, or a signal amid the changes has left this handler behind
+            arrived.clear()
             signal.signal(number, handlers[number])
             signal.raise_signal(number)
 

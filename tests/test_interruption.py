@@ -173,6 +173,17 @@ def test_no_lock_is_left_held(body):
     assert ended(body) == (130, "0\n", "interrupted\n")
 
 
+def test_a_second_signal_ends_the_wait_for_a_lock():
+    process = started(LOCK.format("click.echo('begun'); time.sleep(30)", "pass"))
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=5) == ("0\n", "interrupted\n")
+    assert process.returncode == 130
+
+
 def test_a_second_signal_ends_what_cleans_up():
     process = started(
         "try:\n    click.echo('begun')\n    time.sleep(10)\nfinally:\n    click.echo('cleaning')\n    time.sleep(10)"
@@ -198,11 +209,11 @@ def members(session):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("delay", [0.0, 0.2, 0.5, 0.8])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.7])
 @pytest.mark.parametrize("stage", ["loader", "build", "eval", "scale"])
 def test_ctrl_c_reaches_the_workers_too_and_nothing_is_left(tmp_path, stage, delay, number):
-    """A terminal signals the whole group."""
+    """A terminal signals the whole group, a batch system all that it has started."""
     process = subprocess.Popen(
         [sys.executable, "cli.py", "bench", "speed", stage, "--quick"],
         cwd=REPOSITORY,

@@ -31,9 +31,9 @@ def in_fresh_process(function: Callable[..., Result], *arguments: object) -> Res
 
 
 def _ending_in_order(function: Callable[..., Result], *arguments: object) -> Result:
-    """What is terminated ends its own workers first, which would leave semaphores and write on for a moment.
+    """On SIGTERM the process ends its own workers before it exits: they would leave semaphores, and write on for a moment.
 
-    Not before: it has none while ``function`` is imported, where libraries make other errors of an exit.
+    While ``function`` is being imported there are none yet, and libraries make other errors of an exit: SIGTERM kills it.
     """
     signal.signal(signal.SIGTERM, _leave)
     return function(*arguments)

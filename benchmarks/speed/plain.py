@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import multiprocessing.util
 import signal
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torch.utils.data._utils import signal_handling
 from pipeline.workers import WorkerError, signals_wait, starting_processes
 
 # PyTorch's handler for the death of a worker raises wherever this process is, amid a lock too, which is then held for ever.
-# Without it the loader finds a dead worker within five seconds.
+# Without it a loader that waits for a batch finds a dead worker within five seconds. It holds for the whole process.
 signal_handling._SIGCHLD_handler_set = True
 
 _END = object()
@@ -28,6 +29,7 @@ def plain_batches(loader: DataLoader) -> Iterator[Iterator[Any]]:
         WorkerError: one was killed.
     """
     multiprocessing.util.get_temp_dir()  # which workers share, and this process deletes; else each makes one of its own
+    others = set(multiprocessing.active_children())
     batches: Any = None
     try:
         with starting_processes(signal.SIGTERM):  # which ends with an interruption, if one came
@@ -38,15 +40,18 @@ def plain_batches(loader: DataLoader) -> Iterator[Iterator[Any]]:
             raise WorkerError("a worker process of a DataLoader died (out of memory?)") from None
         raise
     finally:
-        if batches is not None:
-            with signals_wait():
-                batches._shutdown_workers()  # an exception's traceback would keep them at work until it is dropped
-                for worker in batches._workers:
-                    worker.kill()  # nothing, unless it has not ended: SIGTERM, which a batch system sends to all, is ours
+        try:
+            if batches is not None:
+                with signals_wait():
+                    batches._shutdown_workers()  # an exception's traceback would keep them at work until it is dropped
+        finally:
+            for worker in set(multiprocessing.active_children()) - others:  # SIGTERM, which PyTorch tries, is blocked
+                worker.kill()
+                worker.join()
 
 
 def _received(batches: Iterator[Any]) -> Iterator[Any]:
-    """Interrupted between batches: one that is half received leaves locks held, and its worker complaining."""
+    """Signals wait for the next batch: one that is half received leaves locks held, and its worker complaining."""
     while True:
         with signals_wait():
             batch = next(batches, _END)

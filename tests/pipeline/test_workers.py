@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 
-from pipeline.workers import WorkerError, WorkerPool, starting_processes
+from pipeline.workers import WorkerError, WorkerPool, signals_wait, starting_processes
 
 
-def interrupt(*pids):
-    for pid in pids:
-        os.kill(pid, signal.SIGINT)
-
-
-def test_a_worker_takes_no_notice_of_ctrl_c_from_its_first_moment_on():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_worker_takes_no_notice_of_a_terminal_from_its_first_moment_on(number):
     with WorkerPool(1) as pool:
         future = pool.submit(os.getpid)
         (pid,) = pool._processes
-        interrupt(pid)  # which is still importing
+        os.kill(pid, number)  # which is still importing
         assert future.result() == pid
-        interrupt(pid)
+        os.kill(pid, number)
         assert pool.submit(os.getpid).result() == pid
 
 
@@ -124,5 +121,26 @@ def test_an_interruption_amid_a_start_that_fails_is_not_lost():
     try:
         with pytest.raises(KeyboardInterrupt):
             start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_an_interruption_waits_until_it_insists():
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    def wait():
+        with signals_wait():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # at once: no more than one
+            time.sleep(1.1)
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            time.sleep(5)
+            pytest.fail("it waits on")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait()
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from benchmarks.speed.plain import plain_batches
 from pipeline.workers import WorkerError
@@ -32,7 +33,7 @@ def batches(dataset=None, workers=2):
     return plain_batches(DataLoader(dataset or Slow(), 2, num_workers=workers, multiprocessing_context="fork"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_to_the_group_do_not_reach_the_workers(number):
     with batches() as found:
         workers = multiprocessing.active_children()
@@ -75,6 +76,24 @@ def test_a_worker_that_does_not_end_is_killed():
         time.sleep(0.5)  # it is at work then
     worker.join(5)
     assert worker.exitcode == -signal.SIGKILL
+
+
+def test_a_worker_is_gone_if_the_next_could_not_be_started(monkeypatch):
+    started = []
+
+    def fork():
+        if started:
+            raise BlockingIOError("no process is left")
+        started.append(real())
+        return started[0]
+
+    real = os.fork
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__del__", lambda _: None)  # PyTorch's fails of half an object
+    with pytest.raises(BlockingIOError), batches():
+        pytest.fail("the block is not to be entered")
+    assert len(started) == 1
+    assert not multiprocessing.active_children()
 
 
 def test_a_killed_worker_is_told_in_a_line():
