@@ -45,6 +45,7 @@ class WorkerPool(futures.ProcessPoolExecutor):
         """
         # spawn, not fork: OpenCV and Arrow hold threads, which a fork would lose with their locks held
         context = multiprocessing.get_context("spawn")
+        _start_tracker()
         super().__init__(workers, mp_context=context, initializer=partial(_start_worker, begin, *arguments))
 
     def submit(self, function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> futures.Future[Result]:
@@ -68,10 +69,15 @@ def starting_processes(*never: int) -> Iterator[None]:
     Args:
         never: more signals that they do not get. With SIGTERM among them only ``Process.kill`` ends them from outside.
     """
-    with _blocked(signal.SIGHUP):  # the tracker minds it, but not the others
-        resource_tracker.ensure_running()  # its start unblocks SIGINT
+    _start_tracker()
     with signals_wait(), _blocked(*_GROUPS, *never):  # which a process inherits
         yield
+
+
+def _start_tracker() -> None:
+    """Before others need it: it minds SIGHUP, if it does not inherit that it is blocked, and its start unblocks SIGINT."""
+    with _blocked(signal.SIGHUP):
+        resource_tracker.ensure_running()
 
 
 @contextlib.contextmanager
