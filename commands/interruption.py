@@ -58,7 +58,7 @@ class Interruption:
         if sys.exc_info()[1] is not None or _delicate(frame):
             _later()
         else:
-            raise KeyboardInterrupt
+            self._interrupt(number, frame)
 
     def _swallowed(self, what: Any) -> None:
         """Python calls this with every exception that cannot be raised where it came up."""
