@@ -11,6 +11,8 @@ import pytest
 
 from pipeline.workers import WorkerError, WorkerPool, signals_wait, starting_processes
 
+WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_worker_takes_no_notice_of_a_terminal_from_its_first_moment_on(number):
@@ -38,34 +40,38 @@ def test_workers_end_at_once():
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM])
-def test_an_interruption_amid_a_start_waits_for_its_end(number):
-    def stop(number, frame):
+@pytest.fixture
+def stop():
+    """The handler of the signals that wait: it raises KeyboardInterrupt."""
+
+    def handler(number, frame):
         raise KeyboardInterrupt
 
+    before = {number: signal.signal(number, handler) for number in WAITING}
+    yield handler
+    for number, restored in before.items():
+        signal.signal(number, restored)
+
+
+@pytest.mark.parametrize("number", WAITING)
+def test_an_interruption_amid_a_start_waits_for_its_end(stop, number):
     def start():
         with starting_processes():
             os.kill(os.getpid(), number)
             done.append("started")
 
-    before, done = signal.signal(number, stop), []
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start()
-        assert signal.getsignal(number) is stop
-    finally:
-        signal.signal(number, before)
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert signal.getsignal(number) is stop
     assert done == ["started"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("change", range(1, 9))
-def test_an_interruption_while_handlers_change_leaves_none_changed(monkeypatch, number, change):
+def test_an_interruption_while_handlers_change_leaves_none_changed(stop, monkeypatch, number, change):
     """Before each of the changes."""
-
-    def stop(number, frame):
-        raise KeyboardInterrupt
 
     def changed(*arguments):
         changes.append(arguments)
@@ -78,21 +84,45 @@ def test_an_interruption_while_handlers_change_leaves_none_changed(monkeypatch, 
             pass
 
     change_handler, changes = signal.signal, []
-    before = {waiting: signal.signal(waiting, stop) for waiting in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(signal, "signal", changed)
+    with monkeypatch.context() as patched:
+        patched.setattr(signal, "signal", changed)
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    for waiting in (signal.SIGINT, signal.SIGTERM):
+        for _ in range(2):  # a handler that was left behind passes the first one on
             with pytest.raises(KeyboardInterrupt):
-                start()
-        for waiting in before:
-            for _ in range(2):  # a handler that was left behind passes the first one on
-                with pytest.raises(KeyboardInterrupt):
-                    signal.raise_signal(waiting)
-            assert signal.getsignal(waiting) is stop
-    finally:
-        for waiting, handler in before.items():
-            signal.signal(waiting, handler)
+                signal.raise_signal(waiting)
+        assert signal.getsignal(waiting) is stop
     assert not {signal.SIGINT, signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.usefixtures("stop")
+def test_an_interruption_amid_a_start_that_fails_is_not_lost():
+    def start():
+        with starting_processes():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise OSError("no process is left")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+
+
+@pytest.mark.usefixtures("stop")
+def test_an_interruption_waits_until_it_insists():
+    def wait():
+        with signals_wait():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # at once: no more than one
+            time.sleep(1.1)
+            done.append("waited")
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            time.sleep(5)
+            done.append("waited on")
+
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    assert done == ["waited"]
 
 
 @pytest.mark.parametrize("ask", ["submit", "map"])
@@ -106,41 +136,3 @@ def test_a_killed_worker_is_told_in_a_line(ask):
 
     with pytest.raises(WorkerError, match=r"^a worker process died \(out of memory\?\)$"):
         take()
-
-
-def test_an_interruption_amid_a_start_that_fails_is_not_lost():
-    def stop(number, frame):
-        raise KeyboardInterrupt
-
-    def start():
-        with starting_processes():
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise OSError("no process is left")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_an_interruption_waits_until_it_insists():
-    def stop(number, frame):
-        raise KeyboardInterrupt
-
-    def wait():
-        with signals_wait():
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)  # at once: no more than one
-            time.sleep(1.1)
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            time.sleep(5)
-            pytest.fail("it waits on")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
