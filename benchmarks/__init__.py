@@ -72,7 +72,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 def read_benchmark(name: str, root: Path) -> Any:
     """The protocol of a benchmark whose data set lies in the folder ``root`` of all data sets. Raises: as ``read``."""
-    from pipeline.folders import find_entry
+    from pipeline.sources.finder import find_entry
 
     home = BENCHMARKS[name].folder
     return BENCHMARKS[name].read(find_entry(root, home) or root / home)

@@ -100,9 +100,9 @@ def score(
     Args:
         network: as ``open_engine`` takes it.
     """
-    from benchmarks.result import write_json
-    from benchmarks.runner import run
-    from benchmarks.tables import print_result
+    from benchmarks.engine.runner import run
+    from benchmarks.report.tables import print_result
+    from benchmarks.scoring.results import write_json
 
     check_apart(json_file, report)
     results: list[Any] = []
@@ -134,7 +134,7 @@ def score(
 @contextlib.contextmanager
 def _reported(results: list[Any], report: Path | None, kept: dict[str, str]) -> Iterator[None]:
     """Writes the report of the ``results`` there are, and tells in ``kept`` where, however the block ends."""
-    from benchmarks.report import write_report
+    from benchmarks.report.page import write_report
 
     try:
         yield
@@ -151,8 +151,8 @@ bench.add_command(speed)
 @click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
 def compare_results(results: tuple[Path, ...]) -> None:
     """Set two or more --json files side by side, with paired intervals of the differences."""
-    from benchmarks.compare import compare
-    from benchmarks.document import as_text
+    from benchmarks.report.document import as_text
+    from benchmarks.scoring.comparison import compare
 
     if not 2 <= len(results) <= _MOST_COMPARED:
         raise click.UsageError(f"compare needs 2 to {_MOST_COMPARED} files; these are {len(results)}")

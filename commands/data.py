@@ -27,7 +27,7 @@ _KEPT = "what was finished is kept: run the same command to go on"
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same faces.")
 def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
     """Paint generated faces, laid out as the public data sets."""
-    from pipeline.synthetic import write_demo_data
+    from pipeline.demo.writer import write_demo_data
 
     write_demo_data(out, identities=identities, images=images, seed=seed)
 
@@ -94,9 +94,9 @@ def build_shards(source: str, root: Path | None, out: Path | None, **options: An
 
     Interrupted at any moment, the same command goes on where it stopped.
     """
-    from pipeline.build import build
-    from pipeline.build_options import options_for
-    from pipeline.sources import SOURCES
+    from pipeline.build.builder import build
+    from pipeline.build.options import options_for
+    from pipeline.sources.catalog import SOURCES
     from pipeline.workers import WorkerError
 
     layout = SOURCES[source]

@@ -30,8 +30,8 @@ def export_onnx(checkpoint: Path | None, out: Path, preprocess: bool) -> None:
     (N, 512) of unit length. Without, it takes pixels, float32 (N, 3, S, S) normalised as the checkpoint states, and
     gives embeddings as the network does. Where the two libraries differ, nothing is written and the exit code is 1.
     """
-    from model.export import LEAST_COSINE, TOLERANCE, signature
-    from model.export import export_onnx as write
+    from model.formats.onnx import LEAST_COSINE, TOLERANCE, signature
+    from model.formats.onnx import export_onnx as write
 
     backbone, spec, facts = open_network(checkpoint)
     for parity in write(backbone, out, facts=facts, spec=spec.to_dict(), preprocess=preprocess):
@@ -50,8 +50,8 @@ def export_huggingface(checkpoint: Path | None, out: Path) -> None:
     --checkpoint of every command takes the folder. Nothing is uploaded. An earlier export in --out is replaced;
     a folder with anything else in it is refused.
     """
-    from model.checkpoint import newest_checkpoint, training_of
-    from model.huggingface import write_folder
+    from model.formats.checkpoint import newest_checkpoint, training_of
+    from model.formats.huggingface import write_folder
 
     checkpoint = checkpoint or newest_checkpoint(data("runs")())
     backbone, spec, facts = open_network(checkpoint)

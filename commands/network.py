@@ -15,8 +15,8 @@ from commands.options import data, pick_device
 
 def open_network(checkpoint: Path | None) -> tuple[Any, Any, dict[str, Any]]:
     """The backbone, how its images are prepared, and facts; of the newest run's checkpoint where none is named."""
-    from benchmarks.prepare import follow
-    from model.checkpoint import load_backbone, newest_checkpoint
+    from model.formats.checkpoint import load_backbone, newest_checkpoint
+    from pipeline.prepare import follow
 
     backbone, stated, facts = load_backbone(checkpoint or newest_checkpoint(data("runs")()))
     if stated is None:
@@ -29,9 +29,9 @@ def open_engine(
     *, checkpoint: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The engine for a checkpoint, its cache open, and facts about the network and how it computes."""
-    from benchmarks.cache import EmbeddingCache
-    from benchmarks.runner import Engine
-    from model.embed import Embedder
+    from benchmarks.engine.cache import EmbeddingCache
+    from benchmarks.engine.runner import Engine
+    from model.embedder import Embedder
 
     backbone, spec, facts = open_network(checkpoint)
     device = pick_device(device)

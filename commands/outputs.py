@@ -42,7 +42,7 @@ class OutputPath(click.ParamType):
 
 def check_apart(json_file: Path | None, report: Path | None) -> None:
     """Raises: click.UsageError: the two would overwrite each other."""
-    from benchmarks.report import is_report_file
+    from benchmarks.report.page import is_report_file
 
     if json_file is None or report is None:
         return

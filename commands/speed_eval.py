@@ -20,7 +20,7 @@ def time_eval(*, root: Path | None, folder: Path, rounds: int, quick: bool, back
 
     from benchmarks.speed.scoring import time_scoring
     from model.backbones import build_backbone
-    from model.embed import Embedder
+    from model.embedder import Embedder
 
     torch.manual_seed(0)
     name = backbone or (_QUICK_BACKBONE if quick else _BACKBONE)

@@ -102,15 +102,15 @@ def random_batch(batch_size: int, device: str) -> tuple[torch.Tensor, torch.Tens
 
 def plain_update(backbone: str, device: str) -> UpdateOn:
     """The yardstick: four passes in float32."""
-    from model.plain_step import PlainStep
+    from benchmarks.speed.plain_step import PlainStep
 
     return PlainStep(backbone, classes=_CLASSES, device=device)
 
 
 def our_update(backbone: str, batch_size: int, device: str, **settings: Any) -> UpdateOn:
     """One update of the training loop, without its logging; ``settings`` of ``TrainConfig``."""
-    from model.config import TrainConfig
-    from model.state import new_run
+    from model.training.config import TrainConfig
+    from model.training.state import new_run
     from shards.schema import Preprocessing
 
     config = TrainConfig(backbone=backbone, batch_size=batch_size, views=_VIEWS, lr=1e-4, **settings)
@@ -160,11 +160,11 @@ def _loader_waits(
     """Shares of the steps of a real training run, from shards, in which it waits for images; the first ones left out."""
     from benchmarks.speed.faces import PER_IDENTITY, build_tree, data_root, read_faces, write_vggface2
     from benchmarks.speed.timing import silence
-    from model.config import TrainConfig
-    from model.runlog import METRICS, read_metrics
-    from model.state import new_run
-    from model.train import train
-    from pipeline.loader import Loader
+    from model.training.config import TrainConfig
+    from model.training.loop import train
+    from model.training.runlog import METRICS, read_metrics
+    from model.training.state import new_run
+    from pipeline.load.loader import Loader
 
     steps = _TRAINED // 3 if quick else _TRAINED
     tree, run = folder / "step-faces", folder / "step-run"

@@ -14,8 +14,8 @@ from commands.options import allow_missing_option, data, folder, pick_device
 from commands.train_options import config_options, print_list
 
 if TYPE_CHECKING:
-    from model.config import TrainConfig
-    from model.ranks import Ranks
+    from model.training.config import TrainConfig
+    from model.training.ranks import Ranks
     from shards.schema import Preprocessing
 
 
@@ -76,8 +76,8 @@ def train(
     """
     if print_list(options):
         return
-    from model.ranks import local_device, open_ranks
-    from model.recipes import as_toml, compose
+    from model.training.ranks import local_device, open_ranks
+    from model.training.recipes import as_toml, compose
 
     if options["pretrained"] and options["backbone"] is None:
         options["backbone"] = backbone_of(Path(options["pretrained"]))
@@ -120,7 +120,7 @@ def check_evaluation(evaluated: list[str], best: str | None) -> None:
 
 def backbone_of(checkpoint: Path) -> str:
     """Which backbone a checkpoint holds."""
-    from model.checkpoint import load_backbone
+    from model.formats.checkpoint import load_backbone
 
     return str(load_backbone(checkpoint)[2]["backbone"])
 
@@ -137,11 +137,11 @@ def run_training(
     allow_missing: bool,
 ) -> int:
     """Opens shards, checkpoint and loader, and trains; the number of updates done in all."""
-    from model.checkpoint import read_checkpoint
-    from model.state import new_run
-    from model.train import find_resume
-    from model.train import train as train_on
-    from pipeline.loader import Loader
+    from model.formats.checkpoint import read_checkpoint
+    from model.training.loop import find_resume
+    from model.training.loop import train as train_on
+    from model.training.state import new_run
+    from pipeline.load.loader import Loader
     from shards.index import ShardIndex
 
     index = ShardIndex(shards)
@@ -183,7 +183,7 @@ def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any]
     Args:
         images: spec of the shards.  content: checkpoint of this run to go on from; None for a new run.
     """
-    from model.checkpoint import is_ours, load_backbone
+    from model.formats.checkpoint import is_ours, load_backbone
     from shards.schema import Preprocessing
 
     if content is not None:
@@ -197,9 +197,9 @@ def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any]
 
 def evaluation(protocols: list[Any], stated: dict[str, Any], device: str, allow_missing: bool) -> Callable[[Any], Any]:
     """What training calls now and then: a backbone -> figures such as ``lfw/accuracy@8``."""
-    from benchmarks.prepare import follow
-    from benchmarks.runner import Engine, run
-    from model.embed import Embedder
+    from benchmarks.engine.runner import Engine, run
+    from model.embedder import Embedder
+    from pipeline.prepare import follow
 
     spec = follow(stated, {"path": "the shards' manifest"})
 

@@ -113,19 +113,19 @@ def _heads() -> str:
 
 
 def _losses() -> str:
-    from model.terms import TERMS
+    from model.losses.terms import TERMS
 
     return _listed({name: (term.about, term.options) for name, term in TERMS.items()})
 
 
 def _optimizers() -> str:
-    from model.optimizers import OPTIMIZERS
+    from model.training.optimizers import OPTIMIZERS
 
     return _listed({name: ("", options) for name, options in OPTIMIZERS.items()})
 
 
 def _schedules() -> str:
-    from model.schedule import SCHEDULES
+    from model.training.schedule import SCHEDULES
 
     return _listed({name: ("", options) for name, options in SCHEDULES.items()})
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.degrade import degrade
+from pipeline.load.degrade import degrade
 from shards.files import write_bytes
 from shards.finish import describe
 from shards.index import ShardIndex, ShardReader

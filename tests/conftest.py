@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.build import build
-from pipeline.build_options import BuildOptions
-from pipeline.faces import sample_identity, sample_shot
-from pipeline.landmarks import HEADER
-from pipeline.painter import paint
+from pipeline.build.builder import build
+from pipeline.build.options import BuildOptions
+from pipeline.demo.faces import sample_identity, sample_shot
+from pipeline.demo.painter import paint
+from pipeline.sources.landmarks import HEADER
 from shards.schema import Preprocessing
 
 REPOSITORY = Path(__file__).parent.parent

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from model.backbones import build_backbone
-from model.checkpoint import save_checkpoint
-from model.init import initialise_from_data
+from model.formats.checkpoint import save_checkpoint
+from model.training.init import initialise_from_data
 from shards.schema import Preprocessing
 
 SMALL = Preprocessing(size=32)

@@ -40,7 +40,7 @@ def test_data_flows_one_way(path):
 def test_only_the_loader_imports_dali():
     assert [
         str(path.relative_to(ROOT)) for path in FILES if any(name.startswith("nvidia") for name in imports(path))
-    ] == ["pipeline/loader.py"]
+    ] == ["pipeline/load/loader.py"]
 
 
 def test_processes_are_started_where_ctrl_c_is_thought_of():

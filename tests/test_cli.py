@@ -18,8 +18,8 @@ from PIL import Image
 from commands.data import build_shards
 from commands.group import CommandError
 from model.backbones import BACKBONES, build_backbone
-from model.checkpoint import checkpoints
-from pipeline.synthetic import write_demo_data
+from model.formats.checkpoint import checkpoints
+from pipeline.demo.writer import write_demo_data
 from pipeline.workers import WorkerError
 from tests.conftest import REPOSITORY, error_of
 
@@ -329,7 +329,7 @@ def test_a_build_whose_worker_died_says_how_to_go_on(tmp_path, monkeypatch):
         raise WorkerError("a worker process died (out of memory?)")
 
     write_demo_data(tmp_path, identities=2, images=2, seed=0, layouts=["VGGFace2"])
-    monkeypatch.setattr("pipeline.build.build", build)
+    monkeypatch.setattr("pipeline.build.builder.build", build)
     words = ["--root", str(tmp_path / "VGGFace2"), "--out", str(tmp_path / "out")]
     error = CliRunner().invoke(build_shards, words).exception
     assert isinstance(error, CommandError)

@@ -9,8 +9,8 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 
-from model.checkpoint import load_backbone
-from pipeline.synthetic import write_demo_data
+from model.formats.checkpoint import load_backbone
+from pipeline.demo.writer import write_demo_data
 from tests.conftest import error_of
 from tests.networks import save_small
 

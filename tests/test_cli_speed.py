@@ -15,7 +15,7 @@ from commands import speed_gpu
 from commands.group import CommandError
 from commands.speed import report
 from commands.speed_step import step
-from pipeline.synthetic import write_demo_data
+from pipeline.demo.writer import write_demo_data
 from pipeline.workers import WorkerError
 from shards.index import ShardIndex
 from tests.benchmarks.speed.test_timing import timing_of
@@ -188,7 +188,7 @@ def test_a_scratch_folder_that_cannot_be_used_is_told(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_amid_the_training_that_a_step_is_timed_on_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("model.train.train", lambda batches, state, run: 3)  # as it ends when it is asked to
+    monkeypatch.setattr("model.training.loop.train", lambda batches, state, run: 3)  # as it ends when it is asked to
     options = {"rounds": 1, "quick": True, "backbone": None, "batch_size": None, "device": "cpu", "compile": False}
     with pytest.raises(KeyboardInterrupt):
         next(step(root=None, folder=tmp_path, **options))

@@ -11,9 +11,9 @@ import torch
 from commands.speed_step import peak_share
 from model.backbones import BACKBONES, build_backbone
 from model.heads import HEADS
-from model.optimizers import OPTIMIZERS
-from model.schedule import SCHEDULES
-from model.terms import TERMS
+from model.losses.terms import TERMS
+from model.training.optimizers import OPTIMIZERS
+from model.training.schedule import SCHEDULES
 from tests.conftest import error_of
 
 SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 1]

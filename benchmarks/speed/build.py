@@ -21,7 +21,7 @@ from benchmarks.speed.faces import build_tree, data_root, read_faces, resized, w
 from benchmarks.speed.plain import plain_batches
 from benchmarks.speed.timing import Contender, Timing, compare_times, silence
 from pipeline.align import fit_similarity, template_points, warp
-from pipeline.images import decode_bytes
+from pipeline.sources.images import decode_bytes
 from pipeline.workers import WorkerPool
 
 _SIZE, _QUALITY = 128, 95

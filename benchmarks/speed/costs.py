@@ -38,7 +38,7 @@ def start_cost(root: Path, rounds: int) -> Costs:
         if len(seconds) == 1:
             grown, most = resident_mb() - before, peak_mb() - before
     began = time.perf_counter()
-    from pipeline.loader import Loader  # torch and DALI: a cost of its own
+    from pipeline.load.loader import Loader  # torch and DALI: a cost of its own
 
     imported = time.perf_counter() - began
     began = time.perf_counter()

@@ -14,8 +14,8 @@ import torch.utils.dlpack
 
 from benchmarks.speed.faces import build_excerpt, data_root
 from benchmarks.speed.timing import Contender, Timing, compare_times
-from pipeline.degrade import Precision, degrade, resize_by_products
-from pipeline.loader import Batch, Loader, decoder
+from pipeline.load.degrade import Precision, degrade, resize_by_products
+from pipeline.load.loader import Batch, Loader, decoder
 from shards.index import ShardIndex, ShardReader
 
 _BATCH, _SIZE = 512, 128  # images of a batch, as the reference has it; px

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.datasets.lfw import RESOLUTIONS
 from benchmarks.errors import ProtocolError
-from benchmarks.lfw import RESOLUTIONS
-from benchmarks.prepare import Request
-from benchmarks.protocols import PairProtocol
-from pipeline.images import ImageError, decode
+from benchmarks.scoring.protocols import PairProtocol
+from pipeline.prepare import Request
+from pipeline.sources.images import ImageError, decode
 
 _FOLDS = 2
 _LANDMARKS = 5

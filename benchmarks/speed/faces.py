@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 
 from pipeline.align import fit_similarity, template_points
-from pipeline.build import build
-from pipeline.build_options import options_for
-from pipeline.folders import find_entry
-from pipeline.images import ImageError, decode
-from pipeline.landmarks import HEADER, LandmarkError, read_landmarks
-from pipeline.sources import SOURCES, find_image, landmark_files
-from pipeline.synthetic import write_demo_data
+from pipeline.build.builder import build
+from pipeline.build.options import options_for
+from pipeline.demo.writer import write_demo_data
+from pipeline.sources.catalog import SOURCES, find_image, landmark_files
+from pipeline.sources.finder import find_entry
+from pipeline.sources.images import ImageError, decode
+from pipeline.sources.landmarks import HEADER, LandmarkError, read_landmarks
 from shards.index import ShardIndex
 
 _MANY, _FEW = (128, 4), (16, 3)  # generated people, as many as a batch of the reference has, and images of each

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.speed.faces import build_excerpt, data_root
 from benchmarks.speed.plain import plain_batches
 from benchmarks.speed.timing import Contender, Timing, compare_times
-from pipeline.degrade import Mode
-from pipeline.loader import Loader, decoder
-from pipeline.sampler import IdentitySampler, LoaderState
+from pipeline.load.degrade import Mode
+from pipeline.load.loader import Loader, decoder
+from pipeline.load.sampler import IdentitySampler, LoaderState
 from shards.index import ShardIndex, ShardReader
 
 _SIZES = (128, 8, 12, 16)  # px, of the images of an identity

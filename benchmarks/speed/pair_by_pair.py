@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.prepare import Request
 from benchmarks.speed.plain import plain_batches
 from pipeline.align import fit_similarity, template_points
+from pipeline.prepare import Request
 
 SIDE = 128  # px of a crop
 _PAIRS = 32  # a batch of the loader

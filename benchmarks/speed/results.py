@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from benchmarks.document import Grid, as_text
+from benchmarks.report.document import Grid, as_text
 from benchmarks.speed.timing import Timing, machine, rounded
 from shards.files import write_bytes
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from benchmarks import read_benchmark
-from benchmarks.lfw import RESOLUTIONS
-from benchmarks.protocols import PairProtocol
-from benchmarks.result import Result
-from benchmarks.runner import Embed, Engine, run
+from benchmarks.datasets.lfw import RESOLUTIONS
+from benchmarks.engine.runner import Embed, Engine, run
+from benchmarks.scoring.protocols import PairProtocol
+from benchmarks.scoring.results import Result
 from benchmarks.speed.excerpt import hr_to_lr, image_pairs, write_excerpt
 from benchmarks.speed.faces import data_root
 from benchmarks.speed.pair_by_pair import SIDE, PairScores, score_pairs, workers

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.prepare import Request
-from benchmarks.protocols import ClosedSetProtocol, OpenSetProtocol, Search
-from benchmarks.qmul import FALSE_IDENTIFICATION_RATES, WITHIN_RANK
+from benchmarks.datasets.qmul import FALSE_IDENTIFICATION_RATES, WITHIN_RANK
+from benchmarks.datasets.tinyface import REPORTED_RANKS
+from benchmarks.scoring.protocols import ClosedSetProtocol, OpenSetProtocol, Search
 from benchmarks.speed.fresh import LEAST_MB, peak_mb, resident_mb
-from benchmarks.tinyface import REPORTED_RANKS
+from pipeline.prepare import Request
 
 _WIDTH = 512  # of an embedding
 _IMAGES = 10  # of an identity in the gallery, about as QMUL-SurvFace has

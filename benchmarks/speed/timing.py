@@ -17,7 +17,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from benchmarks.document import Grid
+from benchmarks.report.document import Grid
 from pipeline.progress import Progress
 
 Role = Literal["baseline", "ours", "floor"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.backbones.embedding import EMBEDDING_SIZE
+from model.backbones.output import EMBEDDING_SIZE
 from model.backbones.registry import BACKBONES, Backbone, BackboneError, build_backbone, check_backbone
 
 __all__ = ["BACKBONES", "EMBEDDING_SIZE", "Backbone", "BackboneError", "build_backbone", "check_backbone"]

@@ -14,7 +14,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from model.backbones.embedding import embedding_layers
+from model.backbones.output import embedding_layers
 
 STRIDE = 16  # px of the input behind one cell of the last feature map
 _BOTTLENECK = 4  # width of a layer's 1x1 convolution, in growth rates

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.backbones.embedding import embedding_layers
+from model.backbones.output import embedding_layers
 from model.backbones.squeeze import SqueezeExcitation
 
 UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.backbones.embedding import EMBEDDING_SIZE
+from model.backbones.output import EMBEDDING_SIZE
 
 STRIDE = 16  # px of the input behind one cell of the last feature map
 _STEM = 64

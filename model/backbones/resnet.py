@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.backbones.embedding import embedding_layers
+from model.backbones.output import embedding_layers
 from model.backbones.squeeze import SqueezeExcitation
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

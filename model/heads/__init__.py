@@ -1,7 +1,7 @@
 """Classification heads by name: features and labels to logits.
 
 ``build_head`` gives a ``Head``: a classifier, whole or sharded, all classes a step or a sample, and a margin rule.
-What it returns, ``ClassScores``, goes to a criterion of ``model.losses``.
+What it returns, ``ClassScores``, goes to a criterion of ``model.losses.functional``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import distributed, nn
 
 from model.choice import Choice
 from model.heads.adaptive import AdaCos, AdaFace, ASoftmax
-from model.heads.center import CENTER_OPTIONS, CenterLoss, build_center_loss
 from model.heads.classifier import Head, LinearHead
 from model.heads.margins import AMSoftmax, ArcFace, Plain, SVSoftmax
 from model.heads.rows import HeadError
 from model.heads.scores import ClassScores
+from model.losses.center import CENTER_OPTIONS, CenterLoss, build_center_loss
 from model.options import Option, OptionError, checked
 from model.sharding import Group
 

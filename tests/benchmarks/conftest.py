@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import BENCHMARKS
-from benchmarks.runner import Engine, run
-from pipeline.synthetic import write_demo_data
+from benchmarks.engine.runner import Engine, run
+from pipeline.demo.writer import write_demo_data
 
 FACTS = {
     "path": "x.pt",

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks import BENCHMARKS, read_benchmark
-from benchmarks.runner import Engine, run
+from benchmarks.engine.runner import Engine, run
 from model.backbones import build_backbone
-from model.embed import Embedder
+from model.embedder import Embedder
 from pipeline.align import fit_similarity, template_points, warp
 from tests.golden_weights import golden_state
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.metrics import rank_gallery
-from benchmarks.vectors import unit_length
+from benchmarks.scoring.metrics import rank_gallery
+from benchmarks.scoring.vectors import unit_length
 from model.backbones import build_backbone
 from model.inputs import normalise
-from pipeline.degrade import degrade, resize
+from pipeline.load.degrade import degrade, resize
 from tests.golden_weights import golden_state
 
 GOLDEN = Path(os.environ["LRFR_GOLDEN"])

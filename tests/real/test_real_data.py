@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.align import fit_similarity, template_points, warp
-from pipeline.build import build
-from pipeline.build_options import BuildOptions
-from pipeline.loader import Loader
-from pipeline.sources import SOURCES, landmark_files
+from pipeline.build.builder import build
+from pipeline.build.options import BuildOptions
+from pipeline.load.loader import Loader
+from pipeline.sources.catalog import SOURCES, landmark_files
 from shards.index import ShardIndex, ShardReader
 from shards.schema import Preprocessing
 from shards.verify import verify

@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.speed.device import peak_memory, time_decoding, time_degradation
 from benchmarks.speed.loader import PlainFaces, bare_decoding, time_loader, write_files
 from model.inputs import normalise
-from pipeline.degrade import degrade
+from pipeline.load.degrade import degrade
 from shards.index import ShardIndex
 
 

@@ -7,7 +7,7 @@ import json
 import cv2
 import pytest
 
-from benchmarks.document import as_text
+from benchmarks.report.document import as_text
 from benchmarks.speed.results import Scaling, as_table, write_chart, write_json
 from tests.benchmarks.speed.test_timing import timing_of
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.document import as_text
+from benchmarks.report.document import as_text
 from benchmarks.speed import cold, costs, made, scale
 from benchmarks.speed.fresh import in_fresh_process, largest_mb, peak_mb, resident_mb
 from benchmarks.speed.results import Scaling, write_chart, write_json

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.datasets.lfw import read_lfw
 from benchmarks.errors import ProtocolError
-from benchmarks.lfw import read_lfw
 from benchmarks.speed.excerpt import hr_to_lr, image_pairs, write_excerpt
 from benchmarks.speed.pair_by_pair import score_pairs, workers
 from benchmarks.speed.scoring import FIVE, score_all, score_five, score_plainly
 from model.backbones import build_backbone
-from model.embed import Embedder
-from model.init import initialise_from_data
+from model.embedder import Embedder
+from model.training.init import initialise_from_data
 
 
 @pytest.fixture

@@ -1,0 +1,82 @@
+"""Finds and reads what a data set consists of: files whatever the case of their names, sizes of images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.errors import AbsentError, ProtocolError
+from pipeline.demo.writer import GENERATED_MARKER
+from pipeline.sources.finder import find_entry, find_folder
+from pipeline.sources.landmarks import IMAGE_SUFFIXES
+
+
+def is_generated(root: Path) -> bool:
+    """True for the painted faces of demo-data."""
+    return (root / GENERATED_MARKER).exists()
+
+
+def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
+    """The folder ``name`` of a data set, in ``root``, in ``root/dataset``, or ``root`` itself.
+
+    Raises:
+        AbsentError: it is nowhere; the message says what was ``expected``.
+    """
+    found = find_folder(root, dataset, name)
+    if found is None:
+        what = f"no {name} in it" if root.is_dir() or not root.exists() else "not a folder"
+        raise AbsentError(f"{root}: {what}; expected {expected} (name its folder, or run: python cli.py demo-data)")
+    return found
+
+
+def find_first(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
+    """The first of ``names`` that the first of ``folders`` has."""
+    found = (find_entry(folder, name) for folder in folders for name in names)
+    return next((path for path in found if path), None)
+
+
+def require(folders: Sequence[Path], names: Sequence[str], expected: str, beside: Sequence[Path] = ()) -> Path:
+    """As ``find_first``, in ``folders`` and then ``beside``.
+
+    Raises:
+        ProtocolError: none has any; the message says what was ``expected``, and names ``folders`` alone: what lies
+            beside a data set is looked at, but nobody need put a file there.
+    """
+    found = find_first([*folders, *beside], names)
+    if found is None:
+        places = ", ".join(dict.fromkeys(map(str, folders)))
+        raise ProtocolError(f"{' or '.join(names)}: not found in {places}; expected {expected}")
+    return found
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) that an image file states, px; None for what is no image, or states more than anyone's memory."""
+    try:
+        if not path.is_file():
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+class Folder:
+    """The images of one folder, found whatever the case of their names; the folder is listed once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        entries = sorted(path.iterdir()) if path.is_dir() else []
+        self.images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
+        self._by_name = {entry.name.lower(): entry for entry in self.images}
+        self._by_stem = {entry.stem.lower(): entry for entry in reversed(self.images)}
+
+    def find(self, name: str) -> Path:
+        """Where the image ``name`` is, with or without its extension; where it should be if it is nowhere."""
+        lower = name.lower()
+        stem = lower.rpartition(".")[0] if lower.endswith(IMAGE_SUFFIXES) else lower
+        return self._by_name.get(lower) or self._by_stem.get(stem) or self.path / name

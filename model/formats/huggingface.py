@@ -1,0 +1,142 @@
+"""Writes a network as a folder in the layout of a Hugging Face model repository; ``model.formats.folder`` reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from model.backbones import EMBEDDING_SIZE
+from model.choice import parse_choice
+from model.errors import CheckpointError, ExportError, need
+from model.formats.card import model_card
+from model.formats.checkpoint import load_backbone, sync, whole_file
+from model.formats.digest import backbone_digest
+from model.formats.folder import CARD, CONFIG, FORMAT_VERSION, MODEL_TYPE, SPEC, SPEC_KEY, WEIGHTS, read_config
+
+_BICUBIC = 3  # Pillow's number
+_TEMPORARY_SUFFIX = ".partial"
+
+
+def write_folder(
+    backbone: nn.Module, folder: Path, *, facts: dict[str, Any], spec: dict[str, Any], training: dict[str, Any]
+) -> str:
+    """Writes ``backbone`` with its preprocessing and a model card, whole or not at all, and reads it back.
+
+    Args:
+        backbone: on the CPU.
+        folder: to make; an earlier export there is replaced, anything else is not.
+        facts: as ``load_backbone`` gives them.
+        spec: of preprocessing, flat.
+        training: configuration of the run; empty if not stated.
+
+    Returns:
+        the network's digest, which is ``facts``' where the checkpoint stated this ``spec``.
+
+    Raises:
+        ExportError: a package is missing, or the folder holds something else.
+        CheckpointError: the network or its configuration cannot be put into such files.
+    """
+    folder = folder.resolve()
+    _check_free(folder)
+    config = _config(backbone, facts, spec, training)
+    state = {key: value.contiguous() for key, value in backbone.state_dict().items()}
+    texts = {
+        CONFIG: _json(config, facts["path"]),
+        SPEC: _json(_processor(spec), facts["path"]),
+        CARD: model_card(config, spec, sum(value.numel() for value in backbone.parameters())),
+    }
+    weights = need("safetensors.torch").save(state, metadata={"format": "pt"})
+    with _whole_folder(folder) as temporary:
+        for file, data in {WEIGHTS: weights, **{file: text.encode() for file, text in texts.items()}}.items():
+            with whole_file(temporary / file) as path:
+                path.write_bytes(data)
+        load_backbone(temporary)  # compares the digest
+    return config["digest"]
+
+
+def _config(
+    backbone: nn.Module, facts: dict[str, Any], spec: dict[str, Any], training: dict[str, Any]
+) -> dict[str, Any]:
+    """What ``config.json`` says."""
+    size, choice = spec["size"], parse_choice(facts["backbone"])
+    return {
+        "model_type": MODEL_TYPE,
+        "format_version": FORMAT_VERSION,
+        "backbone": choice.name,
+        "backbone_options": choice.options,
+        "embedding_size": EMBEDDING_SIZE,
+        "image_size": size,
+        "step": facts["step"],
+        "digest": backbone_digest(str(choice), backbone, spec),
+        "training": training,
+    }
+
+
+def _processor(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec, and the part of it that image processors of other tools know by these names."""
+    return {
+        SPEC_KEY: spec,
+        "do_resize": True,
+        "size": {"height": spec["size"], "width": spec["size"]},
+        "resample": _BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [spec["mean"]] * 3,
+        "image_std": [spec["std"]] * 3,
+    }
+
+
+def _json(value: Any, path: str) -> str:
+    try:
+        return json.dumps(value, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError):
+        raise CheckpointError(f"{path}: its configuration holds more than plain values; it cannot be JSON") from None
+
+
+def _check_free(folder: Path) -> None:
+    """Raises: ExportError: the folder holds more than an earlier export."""
+    if not folder.exists():
+        return
+    others = sorted({entry.name for entry in folder.iterdir()} - {CONFIG, SPEC, WEIGHTS, CARD})
+    if not others and any(folder.iterdir()):
+        try:
+            read_config(folder)
+        except CheckpointError:
+            others = [CONFIG]
+    if others:
+        raise ExportError(
+            f"{folder}: exists and holds something else ({ascii(others[0])[:80]}); choose another --out, or delete it"
+        )
+
+
+@contextlib.contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes ``folder`` when the block ends well, and disappears when it does not."""
+    workspace = folder.with_name(folder.name + _TEMPORARY_SUFFIX)
+    new, old = workspace / "new", workspace / "old"
+    _put_back(old, folder)
+    shutil.rmtree(workspace, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        sync(folder.parent)
+    finally:
+        _put_back(old, folder)
+        shutil.rmtree(workspace)
+
+
+def _put_back(old: Path, folder: Path) -> None:
+    """Undoes the first of two renames where the second did not come: a folder cannot be replaced in one."""
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)

@@ -1,0 +1,122 @@
+"""A run's log: lines on stderr, JSON lines, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.formats.checkpoint import whole_file
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes the figures of logged steps and measures images/s and the loader's share of the time between them.
+
+    Lines of steps that a resumed run will do again are dropped first. A context manager.
+
+    Args:
+        run: the run's folder; None: nothing is written, another process does.
+    """
+
+    def __init__(self, run: Path | None, *, steps: int, start: int) -> None:
+        self._run, self._steps, self._start = run, steps, start
+
+    def __enter__(self) -> RunLog:
+        self._since = self._began = time.monotonic()
+        self._images, self._waited = 0, 0.0
+        if self._run is None:
+            return self
+        from torch.utils.tensorboard import SummaryWriter  # imports slowly
+
+        path = self._run / METRICS
+        drop_rows(path, after=self._start)
+        self._json = open(path, "a")
+        self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
+        self._since = self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._run is not None:
+            self._json.close()
+            self._board.close()
+
+    def count(self, images: int, waited: float) -> None:
+        """Counts one step: its images and the seconds it waited for them."""
+        self._images += images
+        self._waited += waited
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time of the block out of images/s and loader wait; the ETA is of the whole run, and keeps it."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - before
+            if self._since == self._began:  # nothing logged yet: a few steps would multiply it into days
+                self._began += spent
+            self._since += spent
+
+    def scalars(self, step: int, figures: dict[str, float]) -> None:
+        """Shows ``figures`` of update number ``step``, counted from 1, in TensorBoard."""
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
+
+    def write(self, step: int, figures: Mapping[str, Any], mean: Callable[[Any], Any] = lambda value: value) -> None:
+        """Logs ``figures`` after update number ``step``, counted from 1, with images/s and loader wait.
+
+        Args:
+            figures: numbers, or scalar tensors, which are waited for here.
+            mean: of a tensor over all processes; called for each by all of them.
+        """
+        figures = {
+            name: mean(value).item() if isinstance(value, torch.Tensor) else value for name, value in figures.items()
+        }
+        if self._run is None:
+            return
+        now = time.monotonic()
+        elapsed = max(now - self._since, 1e-9)
+        row = {"step": step, **figures, "images_per_s": self._images / elapsed, "loader_wait": self._waited / elapsed}
+        self._since, self._images, self._waited = now, 0, 0.0
+        self._json.write(json.dumps(row) + "\n")
+        self._json.flush()
+        self.scalars(step, {name: value for name, value in row.items() if name != "step"})
+        left = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
+        parts = "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "lr")
+        print(
+            f"step {step}/{self._steps}  {parts}  lr {figures['lr']:g}  {row['images_per_s']:.0f} images/s"
+            f"  loader wait {row['loader_wait']:.1%}  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def drop_rows(path: Path, *, after: int) -> list[dict[str, float]]:
+    """Takes damaged rows and those of steps behind ``after`` out of a metrics file; returns the others."""
+    rows = [row for row in read_metrics(path) if row["step"] <= after]
+    if path.exists():
+        with whole_file(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics file up to the first that is damaged, as the last one of a killed run may be."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or "step" not in row:
+            break
+        rows.append(row)
+    return rows

@@ -1,0 +1,209 @@
+"""All that a run has learned so far: made, saved and restored, whatever the number of processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model.backbones.stages import freeze_stages
+from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
+from model.heads import Head
+from model.inputs import on_device
+from model.sharding import gather_rows
+from model.training.config import TrainConfig, TrainingError
+from model.training.learner import Learner
+from model.training.optimizers import build_optimizer
+from model.training.ranks import Ranks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """A run's learner and optimizer.
+
+    Attributes:
+        averaged: exponential average of the backbone's weights, or None.
+        trained_on: spec of the shards; the learner's own says how images for the network are prepared, which
+            differs where an aligned network is fine-tuned on images that are not.
+    """
+
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    averaged: AveragedModel | None
+    ranks: Ranks
+    trained_on: dict[str, Any]
+
+    @property
+    def judged(self) -> nn.Module:
+        """The backbone that is evaluated: the averaged one where there is one."""
+        return self.learner.backbone if self.averaged is None else self.averaged.module
+
+    def finite(self) -> bool:
+        """Whether all weights are finite; waits for the device."""
+        return all(bool(torch.isfinite(weight).all()) for weight in self.learner.parameters())
+
+    def content(self, step: int, loader_state: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint. A collective: all ranks call it."""
+        learner = self.learner
+        return {
+            "step": step,
+            "config": learner.config.to_dict(),
+            "preprocessing": learner.preprocessing,
+            "trained_on": self.trained_on,
+            "backbone": str(learner.config.chosen_backbone),
+            "backbone_state": learner.backbone.state_dict(),
+            "averaged_state": {} if self.averaged is None else self.averaged.module.state_dict(),
+            "head_state": learner.head.full_state(),
+            "center_state": learner.center.full_state() if hasattr(learner, "center") else {},
+            "optimiser_state": self._optimizer_state(),
+            "loader_state": loader_state,
+        }
+
+    def save(self, run: Path, step: int, loader_state: dict[str, Any]) -> None:
+        """Writes the checkpoint of ``step`` and deletes those beyond ``config.keep``. A collective: all ranks call it."""
+        content = self.content(step, loader_state)
+        if self.ranks.first:
+            save_checkpoint(checkpoint_path(run, step), content)
+            for old in checkpoints(run)[: -self.learner.config.keep]:
+                old.unlink()
+
+    def restore(self, content: dict[str, Any], path: Path) -> int:
+        """Puts a checkpoint's weights and momenta in place; returns the number of updates behind it.
+
+        Raises:
+            TrainingError: it belongs to another configuration, preprocessing or set of identities.
+        """
+        self._check(content, path)
+        learner = self.learner
+        learner.backbone.load_state_dict(content["backbone_state"])
+        learner.head.load_full_state(content["head_state"])
+        if content.get("center_state"):
+            learner.center.load_full_state(content["center_state"])
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(content["averaged_state"])
+            self.averaged.n_averaged.fill_(content["step"])
+        self._load_optimizer(content["optimiser_state"])
+        return int(content["step"])
+
+    def _check(self, content: dict[str, Any], path: Path) -> None:
+        config = self.learner.config
+        if not is_ours(content):
+            raise TrainingError(
+                f"{path}: a bare state dict, without optimizer and loader state; --resume needs a checkpoint of this tool,"
+                " --from takes weights alone"
+            )
+        config.check_resumes(content["config"])
+        if content["config"]["steps"] != config.steps and self.ranks.first:
+            was, now = content["config"]["steps"], config.steps
+            print(f"--steps was {was}, now {now}: the learning rate's schedule moves with it", file=sys.stderr)
+        saved = content.get("trained_on", content["preprocessing"])
+        differing = [name for name, value in self.trained_on.items() if saved.get(name) != value]
+        if differing:
+            raise TrainingError(
+                f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; train on the shards it started with"
+            )
+        classes = len(content["head_state"]["weight"])
+        if classes != self.learner.classes:
+            raise TrainingError(f"{path}: has {classes} identities, the shards have {self.learner.classes}")
+
+    def _sharded(self) -> dict[int, Head]:
+        """Number of an optimized parameter that is this rank's alone -> the module whose rows it has."""
+        if self.learner.head.group is None:
+            return {}
+        own = {id(parameter) for parameter in self.learner.head.parameters()}
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return {number: self.learner.head for number, parameter in enumerate(trained) if id(parameter) in own}
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """What one process would have."""
+        content, sharded = self.optimizer.state_dict(), self._sharded()
+        for number, head in sharded.items():
+            content["state"][number] = {
+                name: gather_rows(value, head.classes, head.group) if head.group and _has_rows(value) else value
+                for name, value in content["state"].get(number, {}).items()
+            }
+        return content
+
+    def _load_optimizer(self, content: dict[str, Any]) -> None:
+        sharded = self._sharded()
+        state = {
+            number: {
+                name: value[sharded[number].start : sharded[number].stop]
+                if number in sharded and _has_rows(value)
+                else value
+                for name, value in values.items()
+            }
+            for number, values in content["state"].items()
+        }
+        groups = [
+            {**ours, "params": saved["params"]}
+            for ours, saved in zip(self.optimizer.state_dict()["param_groups"], content["param_groups"], strict=True)
+        ]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0
+
+
+def new_run(
+    config: TrainConfig,
+    *,
+    classes: int,
+    preprocessing: dict[str, Any],
+    trained_on: dict[str, Any] | None = None,
+    device: str = "cpu",
+    ranks: Ranks | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> TrainState:
+    """A freshly initialised run, seeded.
+
+    Args:
+        preprocessing: how images for the network are prepared.  trained_on: spec of the shards, where it differs.
+        weights: state dict of the backbone to start from.
+
+    Raises:
+        BackboneError: the images' size does not suit the backbone, or it has too few stages to freeze.
+        TrainingError: the weights do not fit the backbone.
+    """
+    ranks = ranks or Ranks()
+    torch.manual_seed(config.seed)
+    learner = Learner(config, classes=classes, preprocessing=preprocessing, device=device, ranks=ranks)
+    if weights is not None:
+        _load_weights(learner, weights)
+    learner = on_device(learner, device)
+    freeze_stages(learner.backbone, config.freeze, preprocessing["size"])
+    optimizer = build_optimizer(
+        config.chosen_optimizer, learner.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    )
+    averaged = None
+    if config.ema:
+        averaged = AveragedModel(learner.backbone, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+    return TrainState(
+        learner=learner,
+        optimizer=optimizer,
+        averaged=averaged,
+        ranks=ranks,
+        trained_on=preprocessing if trained_on is None else trained_on,
+    )
+
+
+def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:
+    try:
+        learner.backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        config = learner.config
+        reason = str(error).splitlines()[-1].strip()
+        raise TrainingError(f"{config.pretrained}: its weights do not fit {config.backbone} ({reason})") from None
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds PyTorch for one update, so that what is drawn in it (dropout) is the same in a resumed run."""
+    words = hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(words, "little") >> 1)

@@ -1,0 +1,164 @@
+"""build-shards: plan (pure) -> run_shard (idempotent, commits itself; store.py) -> finished set."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
+from pipeline.executors import unordered_map
+from pipeline.sources.landmarks import read_landmarks
+from pipeline.sources.listing import list_images
+from pipeline.build.plan import Plan, make_plan
+from pipeline.progress import Progress
+from pipeline.build.worker import RETRIED, ShardTask, run_shard
+from shards.files import (
+    ShardError,
+    digest,
+    locked,
+    quick_digest,
+    remove_temporaries,
+    write_record,
+)
+from shards.finish import describe, finish_set
+from shards.schema import INDEX, MANIFEST, PLAN, Manifest, shard_file
+from shards.writer import DONE_SUFFIX, done_record
+
+
+def build(options: BuildOptions) -> Manifest:
+    """Builds a shard set, or resumes one; progress and counts go to stderr.
+
+    Raises:
+        LandmarkError: a landmark file or exclusion list cannot be read.
+        SourceError: the folder of a source without landmarks holds no image.
+        ShardError: the folder holds a build of something else, or no image could be stored.
+        WorkerError: a worker died; what was committed is kept.
+    """
+    exclude = read_exclusions(options.exclude)
+    if options.out.exists() and not options.out.is_dir():
+        raise ShardError(f"{options.out}: is a file; choose a folder for --out")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with locked(options.out):
+        images = None if options.aligned else list_images(options.root)
+        parts = fingerprint_parts(options, images)
+        fingerprint = digest(parts)
+        check_plan(options, parts)
+        plan = make_plan(
+            read_landmarks(options.landmarks) if images is None else images,
+            exclude=exclude,
+            min_images=options.min_images,
+            images_per_shard=options.images_per_shard,
+        )
+        _say_plan(plan, options, images.others if images else [])
+        if len(plan.rejected) == len(plan.keys):
+            reasons = Counter(status for status, _ in plan.rejected.values())
+            raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
+        records = _committed(options, len(plan.shards), fingerprint)
+        finished = len(records) == len(plan.shards) and _is_published(options.out)
+        if not finished:
+            _unpublish(options.out, len(plan.shards), records)
+            write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
+            _run(options, plan, fingerprint, records)
+        manifest = Manifest.read(options.out) if finished else _finish(options, plan, fingerprint, records)
+    _say_result(manifest, options, finished)
+    return manifest
+
+
+def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int, dict[str, Any]]:
+    """The done records of the shards that need not be built again."""
+    found = {shard: record for shard in range(shards) if (record := done_record(options.out, shard, fingerprint))}
+    if not options.retry_failed:
+        return found
+    return {shard: record for shard, record in found.items() if not any(map(record["statuses"].get, RETRIED))}
+
+
+def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> Manifest:
+    return finish_set(
+        options.out,
+        [records[shard] for shard in range(len(plan.shards))],
+        fingerprint=fingerprint,
+        source=options.source,
+        identities=plan.identity_count,
+        preprocessing=options.preprocessing,
+        versions=library_versions(options),
+    )
+
+
+def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> None:
+    """Runs the shards that ``records`` lacks and adds their records to it."""
+    todo = [shard for shard in range(len(plan.shards)) if shard not in records]
+    with Progress("build-shards", len(plan.keys)) as progress:
+        progress.skip(sum(record["rows"] for record in records.values()))
+        tasks = _tasks(options, plan, fingerprint, todo)
+        done = unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers)
+        with contextlib.closing(done):  # an interruption ends the workers now, not when the interpreter does
+            for record in done:
+                records[record["shard"]] = record
+                progress.update(record["rows"])
+
+
+def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int]) -> Iterator[ShardTask]:
+    for shard in shards:
+        rows = plan.shards[shard]
+        yield ShardTask(
+            shard=shard,
+            options=options,
+            fingerprint=fingerprint,
+            keys=plan.keys.take(rows).to_pylist(),
+            identities=plan.identities.take(rows).to_pylist(),
+            labels=plan.labels[rows].tolist(),
+            points=None if plan.points is None else plan.points[rows],
+            rejected={place: plan.rejected[row] for place, row in enumerate(rows.tolist()) if row in plan.rejected},
+        )
+
+
+def _is_published(out: Path) -> bool:
+    """True where index and manifest are there and belong together."""
+    try:
+        return quick_digest(out / INDEX) == Manifest.read(out).index_digest
+    except (ShardError, OSError):
+        return False
+
+
+def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
+    """Before shards change, the set stops being one: manifest first, then index and records."""
+    remove_temporaries(out, [MANIFEST, INDEX, "shard-*"])
+    for name in (MANIFEST, INDEX):
+        (out / name).unlink(missing_ok=True)
+    for shard in range(shards):
+        if shard not in keep:
+            (out / shard_file(shard, DONE_SUFFIX)).unlink(missing_ok=True)
+
+
+def _say_plan(plan: Plan, options: BuildOptions, others: list[str]) -> None:
+    names = ", ".join(path.name for path in options.landmarks) or options.root.name
+    _say(
+        f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of {plan.identity_count:,} identities to store"
+    )
+    if others:
+        named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        _say(f"{names}: {len(others):,} other entries left alone ({named})")
+    if options.exclude:
+        removed = sum(status == "excluded" for status, _ in plan.rejected.values())
+        unmatched = plan.unmatched_exclusions
+        named = ", ".join(unmatched[:3]) + (", ..." if len(unmatched) > 3 else "")
+        tail = f"; {len(unmatched)} of its entries match nothing ({named})" if unmatched else ""
+        _say(f"{options.exclude.name}: removed {removed:,} images{tail}")
+
+
+def _say_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:
+    state = "complete already, nothing to do" if finished else "done"
+    _say(
+        f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards at {options.out}"
+    )
+    if manifest.empty_identities:
+        _say(f"{manifest.empty_identities:,} identities lost all their images; they keep their labels")
+    _say(f"rejected: {describe(manifest.statuses)}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,203 @@
+"""Images of any origin as rows of a Parquet file: in order, in groups, with a reason where there is no embedding."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import benchmarks.engine.parquet
+from benchmarks.engine.cache import EmbeddingCache
+from benchmarks.engine.parquet import embed_images, find_images
+from benchmarks.engine.runner import Engine
+from benchmarks.errors import ProtocolError
+from pipeline.prepare import Request, prepare
+from pipeline.sources.landmarks import HEADER, LandmarkError
+from shards.schema import Preprocessing
+from tests.benchmarks.conftest import Recorder
+
+
+def faces(folder, painted, names):
+    """Writes generated faces under these names; returns their paths and landmarks."""
+    shots = [shot for shots in painted.values() for shot in shots]
+    for name, (pixels, _) in zip(names, shots, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), pixels[..., ::-1])
+    return [str(folder / name) for name in names], [points for _, points in shots[: len(names)]]
+
+
+def table(path, names, points):
+    rows = [
+        f'"{name}",' + ",".join(str(value) for value in row.ravel()) for name, row in zip(names, points, strict=True)
+    ]
+    path.write_text("\n".join([",".join(HEADER), *rows]) + "\n")
+    return path
+
+
+def rows(path):
+    return pq.read_table(path).to_pylist()
+
+
+def expected(path, **how):
+    request = Request(path=path, **how)
+    with open(path, "rb") as stream:
+        (seen,) = prepare(stream.read(), [request], Preprocessing())
+    return Recorder()(seen[None])[0]
+
+
+@pytest.mark.parametrize("down", [None, 8])
+def test_rows_come_in_order_with_unit_vectors_and_their_length(tmp_path, painted, down):
+    paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(7)])
+    out = tmp_path / "sub" / "x.parquet"
+    assert embed_images(Engine(embed=Recorder(), batch_size=3), paths, out, down=down, metadata={"digest": "d"}) == 7
+    found = rows(out)
+    assert [row["path"] for row in found] == paths
+    assert {(row["status"], row["error_message"]) for row in found} == {("ok", None)}
+    for path, row in zip(paths, found, strict=True):
+        vector = np.array(row["embedding"], np.float32)
+        np.testing.assert_allclose(np.linalg.norm(vector), 1, atol=1e-6)
+        np.testing.assert_allclose(vector * row["norm"], expected(path, down=down), rtol=1e-5, atol=1e-4)
+    assert pq.read_schema(out).metadata[b"digest"] == b"d"
+    assert len(pd.read_parquet(out)["embedding"][3]) == len(vector)
+    assert [entry.name for entry in out.parent.iterdir()] == ["x.parquet"]
+
+
+def test_images_that_cannot_be_used_are_rows_with_a_reason(tmp_path, painted):
+    paths, _ = faces(tmp_path, painted, ["a.png", "b.jpg", "c.png", "d.png"])
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:200])
+    (tmp_path / "d.png").write_bytes(b"")
+    assert embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet") == 1
+    found = rows(tmp_path / "x.parquet")
+    assert [row["status"] for row in found] == ["unusable-image", "unusable-image", "ok", "unusable-image"]
+    reasons = [row["error_message"] for row in found]
+    assert (reasons[0], reasons[2], reasons[3]) == ("not found", None, "empty file")
+    assert reasons[1].startswith("damaged JPEG (200 bytes)")
+    assert (
+        [row["embedding"] is None for row in found]
+        == [row["norm"] is None for row in found]
+        == [True, True, False, True]
+    )
+
+
+def test_a_file_without_a_single_embedding_is_still_a_table(tmp_path):
+    assert embed_images(Engine(embed=Recorder()), [str(tmp_path / "none.png")], tmp_path / "x.parquet") == 0
+    assert rows(tmp_path / "x.parquet") == [
+        {
+            "path": f"{tmp_path}/none.png",
+            "embedding": None,
+            "norm": None,
+            "status": "unusable-image",
+            "error_message": "not found",
+        }
+    ]
+
+
+def test_an_embedding_of_length_0_is_no_embedding(tmp_path, painted):
+    paths, _ = faces(tmp_path, painted, ["a.png"])
+    embed_images(Engine(embed=lambda batch: np.zeros((len(batch), 4), np.float32)), paths, tmp_path / "x.parquet")
+    (row,) = rows(tmp_path / "x.parquet")
+    assert (row["status"], row["embedding"]) == ("unusable-image", None)
+    assert row["error_message"] == "the network gives it an embedding of length 0"
+
+
+def test_groups_are_written_as_they_come_and_change_nothing(tmp_path, painted, monkeypatch):
+    paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(10)])
+    os.unlink(paths[5])
+    embed_images(Engine(embed=Recorder()), paths, tmp_path / "one.parquet")
+    monkeypatch.setattr(benchmarks.engine.parquet, "_ROW_GROUP", 4)
+    embed_images(Engine(embed=Recorder()), paths, tmp_path / "three.parquet")
+    assert pq.ParquetFile(tmp_path / "one.parquet").num_row_groups == 1
+    assert pq.ParquetFile(tmp_path / "three.parquet").num_row_groups == 3
+    assert rows(tmp_path / "three.parquet") == rows(tmp_path / "one.parquet")
+
+
+def test_a_second_time_comes_from_the_cache_with_the_same_bytes(tmp_path, painted):
+    paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(5)])
+    for name, embed in (("first", Recorder()), ("second", None)):  # None could not be called
+        with EmbeddingCache(tmp_path / "cache") as cache:
+            embed_images(Engine(embed=embed, cache=cache), paths, tmp_path / f"{name}.parquet")
+    assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
+
+
+def test_what_fails_midway_leaves_no_file(tmp_path, painted, monkeypatch):
+    paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(4)])
+    monkeypatch.setattr(benchmarks.engine.parquet, "_ROW_GROUP", 2)
+    batches = []
+
+    def diverged(batch):
+        batches.append(len(batch))
+        return np.full((len(batch), 4), np.nan if len(batches) == 2 else 1, np.float32)
+
+    with pytest.raises(ProtocolError, match="embeddings are not finite"):
+        embed_images(Engine(embed=diverged), paths, tmp_path / "x.parquet")
+    assert batches == [2, 2]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def test_landmarks_align_by_the_longest_name_that_fits(tmp_path, painted):
+    paths, points = faces(tmp_path / "train", painted, ["n1/1.jpg", "n2/1.jpg", "n2/2.jpg"])
+    wrong = np.full((5, 2), 3.0)
+    csv = table(tmp_path / "x.csv", ["train/n1/1.jpg", "n2/1", "2", "1"], [*points, wrong])
+    assert embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[csv]) == 3
+    for path, row, its in zip(paths, rows(tmp_path / "x.parquet"), points, strict=True):
+        its = tuple(map(tuple, its.astype(np.float32).astype(float).tolist()))
+        np.testing.assert_allclose(
+            np.array(row["embedding"]) * row["norm"], expected(path, points=its), rtol=1e-5, atol=1e-3
+        )
+
+
+def test_landmarks_that_are_missing_or_ambiguous_are_reasons(tmp_path, painted):
+    names = ["a/1.png", "b/1.png", "2.png", "3.png", "4.png", "5.png"]
+    paths, points = faces(tmp_path, painted, names)
+    points[4] = np.full((5, 2), np.nan)
+    csv = table(tmp_path / "x.csv", ["1", "2", "2", "4", "5"], [points[0], points[2], points[3], points[4], points[5]])
+    embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[csv])
+    assert [(row["status"], row["error_message"]) for row in rows(tmp_path / "x.parquet")] == [
+        *[("no-landmarks", f"several images have the name of these landmarks in {csv}")] * 2,
+        ("no-landmarks", f"landmarks given twice in {csv}"),
+        ("no-landmarks", f"no landmarks in {csv}"),
+        ("unusable-image", "its landmarks (x.csv row 4) are not all finite numbers"),
+        ("ok", None),
+    ]
+
+
+def test_a_table_that_cannot_be_read_is_told(tmp_path, painted):
+    paths, _ = faces(tmp_path, painted, ["1.png"])
+    with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
+        embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[tmp_path / "none.csv"])
+
+
+def test_folders_are_searched_once_in_order(tmp_path):
+    for name in ("b.JPG", "a/2.png", "a/1.webp", "a/deep/3.bmp", "a/notes.txt", "c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "4.png").touch()
+    (tmp_path / "linked").symlink_to(elsewhere)
+    found = find_images([tmp_path / "c.png", tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "none.png"])
+    assert [os.path.relpath(path, tmp_path) for path in found] == [
+        *["c.png", "b.JPG", "a/1.webp", "a/2.png", "a/deep/3.bmp", "linked/4.png"],
+        *["a/notes.txt", "none.png"],  # named by the user: rows with a reason
+    ]
+
+
+def test_a_folder_without_images_is_told(tmp_path):
+    with pytest.raises(ProtocolError) as error:
+        find_images([tmp_path])
+    assert str(error.value) == f"{tmp_path}: no images in it; expected .jpg, .jpeg, .png, .bmp, .webp"
+
+
+def test_a_name_that_is_not_utf8_is_a_row(tmp_path, painted):
+    paths, points = faces(tmp_path, painted, ["a.png"])
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    os.rename(paths[0], name)
+    csv = table(tmp_path / "x.csv", [r"\xff"], points)
+    assert embed_images(Engine(embed=Recorder()), find_images([tmp_path]), tmp_path / "x.parquet", landmarks=[csv]) == 1
+    assert rows(tmp_path / "x.parquet")[0]["path"] == rf"{tmp_path}/\xff.png"

@@ -1,0 +1,254 @@
+"""Metrics: the reference's figures, naive oracles, scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, top_k_accuracy_score
+from sklearn.metrics import roc_curve as sklearn_roc
+
+from benchmarks.scoring import metrics
+from benchmarks.scoring.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
+from benchmarks.scoring.vectors import identity_means, identity_templates, rows_of, unit_length
+
+
+def roc_curve(scores, genuine, weights=None):
+    return RocSamples(scores, genuine).curve(weights)
+
+
+def accuracies(scores, genuine, folds):
+    right = fold_decisions(scores, genuine, folds)
+    return np.array([right[folds == fold].mean() for fold in range(folds.max() + 1)])
+
+
+def test_qmul_figures_equal_the_reference(golden):
+    figures = golden("metrics")
+    roc = roc_curve(figures["qmul_scores"], figures["qmul_labels"].astype(bool))
+    tars = roc.tar_at(np.array([0.3, 0.1, 0.01, 0.001]))
+    np.testing.assert_allclose(tars, figures["qmul_tpr"], atol=1e-3)
+    assert roc.auc == pytest.approx(float(figures["qmul_auc"]), abs=1e-6)
+
+
+def test_fold_accuracies_equal_the_reference(golden):
+    figures = golden("metrics")
+    found = accuracies(figures["lfw_scores"], figures["lfw_labels"].astype(bool), np.arange(6000) // 600)
+    assert np.array_equal(found, figures["lfw_fold_accuracy"])
+    assert found.std() == pytest.approx(float(figures["lfw_std"]), abs=1e-12)
+
+
+def case(seed, ties):
+    rng = np.random.default_rng(seed)
+    genuine = np.append(rng.random(60) < 0.4, [True, False])
+    scores = np.clip(rng.normal(0.3 * genuine, 0.3), -1, 1)
+    return (np.round(scores, 1) if ties else scores), genuine
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_roc_equals_scikit_learn(seed, ties):
+    scores, genuine = case(seed, ties)
+    roc = roc_curve(scores, genuine)
+    far, tar, _ = sklearn_roc(genuine, scores, drop_intermediate=False)
+    np.testing.assert_allclose(roc.far, far)
+    np.testing.assert_allclose(roc.tar, tar)
+    assert roc.auc == pytest.approx(roc_auc_score(genuine, scores))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.booleans(), st.floats(0.0, 1.0))
+def test_tar_at_far_equals_a_walk_along_the_curve(seed, ties, wanted):
+    scores, genuine = case(seed, ties)
+    roc = roc_curve(scores, genuine)
+    expected = roc.tar[-1]
+    points = list(zip(roc.far, roc.tar, strict=True))
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if x0 <= wanted < x1:
+            expected = y0 + (wanted - x0) / (x1 - x0) * (y1 - y0)
+    assert float(roc.tar_at(wanted)) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_integer_weights_are_repeated_pairs(seed):
+    scores, genuine = case(seed, True)
+    weights = np.random.default_rng(seed).integers(0, 3, len(scores))
+    weights[[-1, -2]] = 1
+    weighted = roc_curve(scores, genuine, weights)
+    repeated = roc_curve(np.repeat(scores, weights), np.repeat(genuine, weights))
+    assert weighted.auc == pytest.approx(repeated.auc)
+    rates = np.array([0.05, 0.2, 0.5])
+    np.testing.assert_allclose(weighted.tar_at(rates), repeated.tar_at(rates))
+
+
+def test_a_draw_without_genuine_or_without_impostor_pairs_has_no_curve():
+    scores, genuine = case(1, False)
+    assert roc_curve(scores, genuine, genuine.astype(float)) is None
+    assert roc_curve(scores, genuine, (~genuine).astype(float)) is None
+
+
+def test_lost_samples_are_never_accepted():
+    scores, genuine = np.array([0.9, 0.5, -2.0, 0.7, 0.1]), np.array([True, True, True, False, False])
+    roc = RocSamples(scores, genuine, scores == -2).curve()
+    assert roc.tar.max() == pytest.approx(2 / 3)
+    assert roc.auc == pytest.approx((1 + 0.5 + 0) / 3)  # their share of accepted impostor pairs is all
+
+
+def naive_fold_accuracies(scores, genuine, folds):
+    out = []
+    for fold in range(folds.max() + 1):
+        best, threshold = -1.0, None
+        for candidate in np.linspace(-1, 1, 10001):
+            right = ((scores[folds != fold] >= candidate) == genuine[folds != fold]).mean()
+            if right >= best:
+                best, threshold = right, candidate
+        out.append(((scores[folds == fold] >= threshold) == genuine[folds == fold]).mean())
+    return out
+
+
+def test_fold_accuracies_equal_a_naive_search():
+    scores, genuine = case(3, False)
+    folds = np.arange(len(scores)) % 4
+    np.testing.assert_allclose(accuracies(scores, genuine, folds), naive_fold_accuracies(scores, genuine, folds))
+
+
+def test_perfect_and_reversed_scores():
+    genuine = np.array([True] * 5 + [False] * 5)
+    scores = np.linspace(0.9, -0.9, 10)
+    assert roc_curve(scores, genuine).auc == 1.0
+    assert roc_curve(scores, genuine).tar_at(0.001) == 1.0
+    assert roc_curve(-scores, genuine).auc == 0.0
+
+
+def gallery_case(seed, probes=23, gallery=40, people=9, ties=False):
+    """Unit vectors; some gallery images are of nobody (-1), some probes have no mate."""
+    rng = np.random.default_rng(seed)
+    vectors = unit_length(rng.normal(size=(probes + gallery, 6)))
+    if ties:
+        vectors = np.eye(4)[rng.integers(0, 4, probes + gallery)]
+    ids = rng.integers(0, people, probes + gallery)
+    ids[probes:][rng.random(gallery) < 0.3] = -1
+    return vectors[:probes].astype(np.float32), ids[:probes], vectors[probes:].astype(np.float32), ids[probes:]
+
+
+def naive_ranking(probe, identity, gallery, ids):
+    """Rank of the best mate, AP by walking down the list; an impostor of equal score comes first."""
+    scores = gallery @ probe
+    order = sorted(range(len(gallery)), key=lambda row: (-scores[row], ids[row] == identity))
+    mates = [ids[row] == identity and identity != -1 for row in order]
+    if not any(mates):
+        return 0, 0.0
+    precision_before, recall_before, area, hits = 1.0, 0.0, 0.0, 0
+    for position, mate in enumerate(mates, 1):
+        hits += mate
+        precision, recall = hits / position, hits / sum(mates)
+        area += (recall - recall_before) * (precision + precision_before) / 2
+        precision_before, recall_before = precision, recall
+    return mates.index(True) + 1, area
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranking_equals_a_walk_down_the_list(seed, ties, monkeypatch):
+    monkeypatch.setattr(metrics, "_BLOCK_BYTES", 8 * 40 * 5)  # five probes a block
+    probes, probe_ids, gallery, gallery_ids = gallery_case(seed, ties=ties)
+    found = rank_gallery(probes, probe_ids, gallery, gallery_ids)
+    expected = [
+        naive_ranking(probe, identity, gallery, gallery_ids) for probe, identity in zip(probes, probe_ids, strict=True)
+    ]
+    assert found.rank.tolist() == [rank for rank, _ in expected]
+    np.testing.assert_allclose(found.precision, [area for _, area in expected], atol=1e-12)
+    scores = probes @ gallery.T
+    for row in range(len(probes)):
+        own = gallery_ids == probe_ids[row]
+        if own.any():
+            assert found.mate_score[row] == pytest.approx(scores[row, own].max(), abs=1e-6)
+            assert gallery_ids[found.mate[row]] == probe_ids[row]
+        assert found.rival_score[row] == pytest.approx(scores[row, ~own].max(), abs=1e-6)
+        assert gallery_ids[found.rival[row]] != probe_ids[row]
+
+
+def test_a_probe_without_identity_has_no_mate_even_among_the_nameless():
+    gallery = np.eye(3, dtype=np.float32)
+    found = rank_gallery(gallery[:1], np.array([-1]), gallery, np.array([-1, 5, 6]))
+    assert (found.rank[0], found.precision[0], found.rival_score[0]) == (0, 0.0, 1.0)
+
+
+def test_ranks_equal_scikit_learn_top_k():
+    rng = np.random.default_rng(0)
+    gallery, probes = unit_length(rng.normal(size=(15, 4))), unit_length(rng.normal(size=(200, 4)))
+    ids = rng.integers(0, 15, 200)
+    ranks = rank_gallery(probes, ids, gallery, np.arange(15)).rank
+    for k in (1, 5, 10):
+        expected = top_k_accuracy_score(ids, probes @ gallery.T, k=k, labels=np.arange(15))
+        assert (ranks <= k).mean() == pytest.approx(expected)
+
+
+def test_a_collapsed_network_recognises_nobody():
+    same = np.ones((20, 3), np.float32) / np.sqrt(3, dtype=np.float32)
+    assert (rank_gallery(same, np.arange(20), same, np.arange(20)).rank == 20).all()
+
+
+def test_average_precision_of_a_hand_computed_list():
+    """Hits at ranks 1 and 4 of five: (1 + 1) / 2 / 2 + (1/3 + 2/4) / 2 / 2."""
+    assert average_precision(np.array([0.9, 0.2]), np.array([0.8, 0.7, 0.1])) == pytest.approx(0.5 + (1 / 3 + 0.5) / 4)
+    assert average_precision(np.array([]), np.array([0.5])) == 0.0
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1024])
+def test_templates_in_parts_are_those_made_at_once(monkeypatch, at_once):
+    monkeypatch.setattr("benchmarks.scoring.vectors._AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 9)).astype(np.float32)
+    rows, ids = rng.permutation(50)[:40], rng.integers(7, size=40)
+    expected = unit_length(identity_means(vectors[rows], ids)).astype(np.float32)
+    assert np.array_equal(identity_templates(vectors, rows, ids), expected)
+
+
+def test_rows_that_follow_one_another_are_not_copied():
+    vectors = np.arange(20.0).reshape(10, 2)
+    for rows, shared in (([3, 4, 5], True), ([7], True), ([3, 5], False), ([5, 4], False), ([], False)):
+        found = rows_of(vectors, np.array(rows, int))
+        assert np.array_equal(found, vectors[rows])
+        assert np.shares_memory(found, vectors) == shared
+
+
+def test_identity_means_equal_a_loop():
+    rng = np.random.default_rng(0)
+    vectors, ids = rng.normal(size=(30, 4)).astype(np.float32), rng.integers(3, 9, 30) * 100
+    expected = [vectors[ids == identity].mean(0) for identity in sorted(set(ids.tolist()))]
+    np.testing.assert_allclose(identity_means(vectors, ids), expected, atol=1e-6)
+
+
+def test_ties_are_not_broken_by_how_a_matrix_product_rounds():
+    """Of identical vectors, 583 x 1,139, ranks were from 851 on instead of all 1,139."""
+    rng = np.random.default_rng(0)
+    one = unit_length(rng.normal(size=(1, 512)).astype(np.float32))
+    probes, gallery = np.repeat(one, 583, 0), np.repeat(one, 1139, 0)
+    gallery *= (1 + 2e-7 * rng.uniform(-1, 1, (1139, 1))).astype(np.float32)
+    found = rank_gallery(probes, np.arange(583), gallery, np.arange(1139))
+    assert set((probes @ gallery.T).ravel().tolist()) > {1.0}
+    assert (found.rank == 1139).all()
+    np.testing.assert_allclose(found.precision, 1 / 1139 / 2)
+
+
+def test_average_precision_counts_equal_scores_as_ahead():
+    assert average_precision(np.array([0.5]), np.array([0.5 - 5e-7, 0.1])) == pytest.approx(1 / 2 / 2)
+    assert average_precision(np.array([0.5]), np.array([0.5 - 5e-6, 0.1])) == pytest.approx(1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e30, 1e38])
+def test_unit_length_is_of_any_length_but_zero(scale):
+    vectors = (np.array([[3.0, 0.0], [0.6, 0.8], [0.0, 0.0]]) * scale).astype(np.float32)
+    unit = unit_length(vectors)
+    assert unit.dtype == np.float32
+    np.testing.assert_allclose(unit[:2], [[1, 0], [0.6, 0.8]], rtol=1e-6)
+    assert unit[2].tolist() == [0, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_means_of_large_vectors_are_finite():
+    vectors = np.full((4, 2), 3e38, np.float32)
+    np.testing.assert_allclose(identity_means(vectors, np.zeros(4, int)), [[3e38, 3e38]], rtol=1e-6)

@@ -1,0 +1,259 @@
+"""Backbones: one contract for all; SphereNet: the reference's keys and shapes, and a naive forward pass."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from model.backbones import BACKBONES, EMBEDDING_SIZE, BackboneError, build_backbone, check_backbone
+from model.backbones.spherenet import BLOCKS, WIDTHS, recognise, spherenet
+from model.heads import build_head
+from model.inputs import normalise, on_device
+from model.training.init import initialise_from_data
+
+KEYS = json.loads((Path(__file__).parent.parent / "golden" / "spherenet20_state_dict.json").read_text())
+
+
+def test_keys_and_shapes_are_the_reference_s():
+    state = build_backbone("spherenet20").state_dict()
+    assert {name: list(value.shape) for name, value in state.items()} == KEYS
+    assert list(state) == list(KEYS)
+
+
+def test_spherenet20_has_28_4_million_parameters():
+    assert sum(parameter.numel() for parameter in build_backbone("spherenet20").parameters()) == pytest.approx(
+        28.4e6, rel=0.005
+    )
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("image_size", [112, 128])
+def test_every_backbone_gives_512_numbers(name, image_size):
+    with torch.device("meta"):
+        backbone, images = build_backbone(name, image_size=image_size).eval(), torch.empty(2, 3, image_size, image_size)
+    assert backbone(images).shape == (2, EMBEDDING_SIZE)
+
+
+ONE_OF_EACH = (
+    "spherenet4",
+    "ir18",
+    "irse18",
+    "resnet50",
+    "seresnet50",
+    "densenet121",
+    "mobilefacenet",
+    "vit_small",
+)
+
+
+_LARGE = ("resnet50", "seresnet50", "densenet121")
+RUN = [pytest.param(name, marks=pytest.mark.heavy if name in _LARGE else ()) for name in ONE_OF_EACH]
+
+
+def test_one_of_each_family_is_run():
+    assert {BACKBONES[name].family for name in ONE_OF_EACH} == {backbone.family for backbone in BACKBONES.values()}
+
+
+def small(name):
+    """A seeded backbone for 64 px, in evaluation mode, whose normalisations have seen a batch; and another batch."""
+    torch.manual_seed(0)
+    backbone = build_backbone(name, image_size=64)
+    with torch.no_grad():
+        backbone(torch.rand(4, 3, 64, 64) * 2 - 1)
+    return backbone.eval(), torch.rand(2, 3, 64, 64) * 2 - 1
+
+
+@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("image_size", [112, 128])
+def test_embeddings_are_finite_differ_and_repeat(name, image_size):
+    torch.manual_seed(0)
+    backbone, images = build_backbone(name, image_size=image_size), torch.rand(2, 3, image_size, image_size) * 2 - 1
+    with torch.inference_mode():
+        trained, first, second = backbone.train()(images), backbone.eval()(images), backbone(images)
+    for embeddings in (trained, first):
+        assert embeddings.shape == (2, EMBEDDING_SIZE)
+        assert embeddings.dtype == torch.float32
+        assert embeddings.isfinite().all()
+        assert not torch.equal(embeddings[0], embeddings[1])
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_gradients_reach_every_parameter(name):
+    backbone, images = small(name)  # in training mode, rounding alone makes the gradient of a shift before a BN
+    backbone(images).square().sum().backward()
+    parameters = dict(backbone.named_parameters())
+    assert len(parameters) > 10
+    assert [key for key, one in parameters.items() if one.grad is None or not one.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_memory_layout_and_a_copied_state_change_nothing(name):
+    backbone, images = small(name)
+    with torch.inference_mode():
+        expected = backbone(images)
+        copy = build_backbone(name, image_size=64)
+        copy.load_state_dict(backbone.state_dict())
+        assert torch.equal(copy.eval()(images), expected)
+        found = on_device(copy, "cpu")(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def layers_of(name, **options):
+    with torch.device("meta"):
+        return list(build_backbone(name, **options).modules())
+
+
+def dropouts(layers):
+    return [layer.p for layer in layers if isinstance(layer, nn.Dropout) and layer.p]
+
+
+def last_width(layers):
+    return [layer.in_features for layer in layers if isinstance(layer, nn.Linear)][-1]
+
+
+def test_stated_options_are_those_that_builders_take():
+    assert len(BACKBONES) == 21
+    for name, backbone in BACKBONES.items():
+        taken = set(inspect.signature(backbone.build).parameters) - {"image_size", "squeeze"}
+        assert taken == set(backbone.options), name
+
+
+POOLED = [name for name, backbone in BACKBONES.items() if "pooling" in backbone.options]
+DROPPING = [name for name, backbone in BACKBONES.items() if "dropout" in backbone.options]
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pooling_leaves_the_last_layer_one_cell(name):
+    assert last_width(layers_of(name)) == 64 * last_width(layers_of(name, pooling=True))
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_dropout_is_as_asked_for(name):
+    assert dropouts(layers_of(name, dropout=0.3)) == [0.3]
+    assert dropouts(layers_of(name, dropout=0)) == []
+
+
+def test_dropout_is_arcface_s_where_not_asked_for():
+    without = {name for name in ONE_OF_EACH if dropouts(layers_of(name)) != [0.4]}
+    assert without == {"spherenet4", "mobilefacenet", "vit_small"}
+    assert all(dropouts(layers_of(name)) == [] for name in without)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_batch_normalisation_is_stated(name):
+    held = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers_of(name))
+    assert BACKBONES[name].batch_norm == held
+
+
+def test_layers_of_the_vit_start_different():
+    first, second = build_backbone("vit_small", image_size=64).encoder.layers[:2]
+    weights = [name for name, value in first.state_dict().items() if value.dim() > 1]
+    assert len(weights) == 4
+    assert not any(torch.equal(first.state_dict()[name], second.state_dict()[name]) for name in weights)
+
+
+NAMES = (
+    "spherenet4, spherenet10, spherenet20, spherenet36, spherenet64, ir18, ir50, ir101, ir152, irse18, irse50, irse101,"
+    " irse152, resnet50, resnet101, resnet152, seresnet50, densenet121, densenet161, mobilefacenet, vit_small"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vgg", {}, f"backbone 'vgg' is unknown; choose from {NAMES}"),
+        ("ir18", {"image_size": 120}, "ir18 cannot take images of 120 px; choose a multiple of 16, such as 112 or 128"),
+        ("ir18", {"image_size": 0}, "ir18 cannot take images of 0 px; choose a multiple of 16, such as 112 or 128"),
+        (
+            "ir18",
+            {"image_size": "128"},
+            "ir18 cannot take images of '128' px; choose a multiple of 16, such as 112 or 128",
+        ),
+        (
+            "vit_small",
+            {"image_size": 100},
+            "vit_small cannot take images of 100 px; choose a multiple of 8, such as 112 or 128",
+        ),
+        (
+            "vit_small",
+            {"pooling": True},
+            "vit_small has no option 'pooling'; leave it out (it has: dropout)",
+        ),
+        ("mobilefacenet", {"dropout": 0.1}, "mobilefacenet has no option 'dropout'; leave it out (it has: none)"),
+        ("ir18", {"squeeze": True}, "ir18 has no option 'squeeze'; leave it out (it has: pooling, dropout)"),
+        ("ir18", {"pooling": 1}, "pooling of ir18 is 1; expected True or False"),
+        ("ir18", {"dropout": 1}, "dropout of ir18 is 1; expected a probability of 0 or more, below 1"),
+        ("ir18", {"dropout": float("nan")}, "dropout of ir18 is nan; expected a probability of 0 or more, below 1"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(name, options, message):
+    for refuse in (build_backbone, check_backbone):
+        with pytest.raises(BackboneError) as caught:
+            refuse(name, **options)
+        assert str(caught.value) == message
+
+
+def test_options_change_what_they_say():
+    assert spherenet(4, pooling=True)[-1].in_features == 512
+    assert spherenet(4, image_size=112)[-1].in_features == 512 * 49
+    assert any(isinstance(layer, torch.nn.Dropout) and layer.p == 0.4 for layer in spherenet(4, dropout=0.4))
+
+
+def naive_forward(state, x):
+    """Walks the state dict in order, layer by layer, without modules."""
+    tensors = iter(state.values())
+
+    def convolution(x, stride):
+        x = functional.conv2d(x, next(tensors), next(tensors), stride=stride, padding=1)
+        return functional.prelu(x, next(tensors))
+
+    for _, blocks in zip(WIDTHS, BLOCKS[20], strict=True):
+        x = convolution(x, 2)
+        for _ in range(blocks):
+            x = x + convolution(convolution(x, 1), 1)
+    return functional.linear(x.flatten(1), next(tensors), next(tensors))
+
+
+def test_the_forward_pass_is_the_naive_one():
+    backbone = build_backbone("spherenet20").eval()
+    x = torch.rand(2, 3, 128, 128) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(x), naive_forward(backbone.state_dict(), x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", BLOCKS)
+@pytest.mark.parametrize("pooling", [False, True])
+def test_shapes_tell_the_network(depth, pooling):
+    shapes = [tuple(value.shape) for value in spherenet(depth, pooling=pooling).state_dict().values()]
+    assert recognise(shapes) == (depth, 128, pooling)
+
+
+def test_other_shapes_are_not_recognised():
+    assert recognise([(64, 3, 3, 3), (64,), (10, 64)]) is None
+    assert recognise([]) is None
+
+
+def test_normalise_maps_bytes_to_minus_one_and_one():
+    images = torch.tensor([0, 255, 128], dtype=torch.uint8).reshape(1, 1, 1, 3)
+    out = normalise(images)
+    assert out.shape == (1, 3, 1, 1)
+    torch.testing.assert_close(out.flatten(), torch.tensor([-1.0, 1.0, 128 / 127.5 - 1]))
+
+
+def test_data_initialisation_centres_and_scales_embeddings():
+    torch.manual_seed(0)
+    backbone, head = build_backbone("spherenet4"), build_head("amsoftmax", features=512, classes=7)
+    inputs = torch.rand(24, 3, 128, 128) * 0.3 + 0.5
+    initialise_from_data(backbone, head, inputs)
+    with torch.inference_mode():
+        features = backbone(inputs)
+    assert features.mean(0).abs().max() < 1e-2
+    torch.testing.assert_close(features.std(0), torch.full((512,), 5.0), atol=0.05, rtol=0)
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(7))

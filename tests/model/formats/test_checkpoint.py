@@ -1,0 +1,254 @@
+"""Checkpoints: written whole, read without running code, the reference's own files recognised."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import resource
+
+import pytest
+import torch
+
+from model.backbones import build_backbone
+from model.backbones.spherenet import BLOCKS, spherenet
+from model.formats.checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    load_backbone,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from model.formats.digest import backbone_digest
+
+SPEC = {"template": "seed", "size": 128, "mean": 0.5, "std": 0.5}
+
+
+def outputs(backbone):
+    with torch.inference_mode():
+        return backbone(torch.linspace(-1, 1, 2 * 3 * 128 * 128).reshape(2, 3, 128, 128))
+
+
+@pytest.mark.parametrize("depth", BLOCKS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_bare_state_dicts_load_whatever_their_depth_and_prefix(tmp_path, depth, prefix):
+    backbone = build_backbone(f"spherenet{depth}").eval()
+    path = tmp_path / "0100000_net_backbone.pth"
+    torch.save({prefix + name: value for name, value in backbone.state_dict().items()}, path)
+    loaded, spec, facts = load_backbone(path)
+    assert spec is None
+    digest = backbone_digest(f"spherenet{depth}", backbone, None)  # whatever the names in the file
+    assert facts == {"path": str(path), "step": None, "backbone": f"spherenet{depth}", "digest": digest}
+    assert torch.equal(outputs(loaded), outputs(backbone))
+
+
+@pytest.mark.parametrize("change", ["empty stages counted", "dropout", "pooling", "sorted by name"])
+def test_bare_state_dicts_load_whatever_their_indices(tmp_path, change):
+    backbone = spherenet(10, pooling=change == "pooling").eval()
+    state = backbone.state_dict()
+    if change == "empty stages counted":  # an empty Sequential takes an index of its own
+        moved = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9, 9: 10, 11: 13}
+        state = {
+            ".".join([str(moved[int(name.split(".")[0])]), *name.split(".")[1:]]): value
+            for name, value in state.items()
+        }
+    if change == "dropout":
+        state = spherenet(10, dropout=0.5).state_dict()
+        backbone.load_state_dict(dict(zip(backbone.state_dict(), state.values(), strict=True)))
+    if change == "sorted by name":
+        state = dict(sorted(state.items()))
+    torch.save(state, tmp_path / "x.pth")
+    assert torch.equal(outputs(load_backbone(tmp_path / "x.pth")[0]), outputs(backbone))
+
+
+def ours(path, **changes):
+    backbone = build_backbone("spherenet4")
+    content = {"step": 7, "backbone": "spherenet4", "backbone_state": backbone.state_dict(), "preprocessing": SPEC}
+    content |= {"head_state": {}, "optimiser_state": {}, "rng_state": torch.zeros(1), "loader_state": {}, "config": {}}
+    save_checkpoint(path, {**content, **changes})
+    return backbone.eval()
+
+
+def test_our_checkpoints_load(tmp_path):
+    backbone = ours(tmp_path / "x.pt")
+    loaded, spec, facts = load_backbone(tmp_path / "x.pt")
+    assert spec == SPEC
+    digest = backbone_digest("spherenet4", backbone, SPEC)
+    assert facts == {"path": str(tmp_path / "x.pt"), "step": 7, "backbone": "spherenet4", "digest": digest}
+    assert torch.equal(outputs(loaded), outputs(backbone))
+
+
+def digest_of(path, **changes):
+    ours(path, **changes)
+    return load_backbone(path)[2]["digest"]
+
+
+def test_the_digest_is_of_the_network_not_of_the_file(tmp_path):
+    state = build_backbone("spherenet4").state_dict()
+    first = digest_of(tmp_path / "a.pt", backbone_state=state)
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    channels_last = {
+        name: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in state.items()
+    }
+    reordered = dict(reversed(SPEC.items()))
+    twin = digest_of(tmp_path / "b.pt", step=8, backbone_state=channels_last, preprocessing=reordered)
+    assert (tmp_path / "a.pt").read_bytes() != (tmp_path / "b.pt").read_bytes()
+    assert twin == first
+
+
+def test_the_digest_tells_one_changed_weight_and_another_preprocessing(tmp_path):
+    state = build_backbone("spherenet4").state_dict()
+    first = digest_of(tmp_path / "x.pt", backbone_state=state)
+    changed = {name: value.clone() for name, value in state.items()}
+    weight = changed["0.weight"].view(-1)
+    weight[7] = torch.nextafter(weight[7], torch.tensor(9.0))
+    assert digest_of(tmp_path / "x.pt", backbone_state=changed) != first
+    assert digest_of(tmp_path / "x.pt", backbone_state=state, preprocessing={**SPEC, "mean": 0.4}) != first
+
+
+def test_the_digest_tells_names_and_shapes_of_the_same_values():
+    values = torch.arange(6.0)
+    networks = []
+    for shape, name in [((2, 3), "a"), ((3, 2), "a"), ((2, 3), "b")]:
+        network = torch.nn.Module()
+        network.register_buffer(name, values.reshape(shape))
+        networks.append(network)
+    digests = [backbone_digest("x", network, None) for network in networks]
+    assert len({*digests, backbone_digest("y", networks[0], None), backbone_digest("x", networks[0], {})}) == 5
+
+
+def sparse_state():
+    return {name: value.to_sparse() for name, value in build_backbone("spherenet4").state_dict().items()}
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+class Hostile:
+    def __reduce__(self):
+        return (os.system, ("touch hacked",))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "not found; expected a checkpoint file"),
+        (truncate, "damaged or not a checkpoint"),
+        (lambda path: path.write_bytes(b""), "damaged or not a checkpoint"),
+        (lambda path: path.write_bytes(b"hello"), "damaged or not a checkpoint"),
+        (lambda path: torch.save([1, 2], path), "holds a list, expected a checkpoint or a state dict"),
+        (lambda path: torch.save({"a": 1}, path), "neither a checkpoint of this tool nor a bare state dict"),
+        (lambda path: torch.save({}, path), "neither a checkpoint of this tool nor a bare state dict"),
+        (lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path), "2 tensors that fit no SphereNet"),
+        (
+            lambda path: torch.save(spherenet(4, image_size=112).state_dict(), path),
+            "spherenet4 for 112 px images; bare state dicts are read for 128 px only",
+        ),
+        (lambda path: ours(path, step=None), "fields missing or of another type: step"),
+        (lambda path: ours(path, backbone=["x"], config=3), "fields missing or of another type: backbone, config"),
+        (lambda path: ours(path, preprocessing={}), "its preprocessing states size None, expected pixels (up to 1024)"),
+        (flip, "damaged or not a checkpoint"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder without config.json; expected a checkpoint file"),
+        (lambda path: ours(path, version=99), "checkpoint version 99, this tool reads 1"),
+        (lambda path: ours(path, backbone="vit"), "backbone 'vit' is unknown"),
+        (
+            lambda path: ours(path, preprocessing={**SPEC, "size": 100}),
+            "spherenet4 cannot take images of 100 px; choose a multiple of 16, such as 112 or 128",
+        ),
+        (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
+        (lambda path: ours(path, backbone="../../x\n"), r"backbone '../../x' is unknown"),
+        (lambda path: ours(path, preprocessing={**SPEC, "size": 10**6}), "states size 1000000, expected pixels"),
+        (lambda path: ours(path, preprocessing={**SPEC, "size": 1024}), "its weights do not fit spherenet4"),
+        (
+            lambda path: ours(path, preprocessing={**SPEC, "mean": [0.5]}),
+            "its preprocessing holds more than plain values",
+        ),
+        (lambda path: ours(path, backbone_state={}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state={"0.weight": 3}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state={7: torch.zeros(1)}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state={"a\n\x1b[31m": torch.zeros(1)}), "its weights do not fit spherenet4"),
+        (lambda path: ours(path, backbone_state=sparse_state()), "its weights do not fit spherenet4"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, damage, message):
+    path = tmp_path / "x.pt"
+    ours(path)
+    damage(path)
+    with pytest.raises(CheckpointError) as error:
+        load_backbone(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"payload": Hostile()}, tmp_path / "torch.pt")
+    torch.save({"payload": Hostile()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    ours(tmp_path / "field.pt", config={"lr": Hostile()})
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile()))
+    for name in ("torch.pt", "old.pt", "module.pt", "field.pt", "plain.pt"):
+        with pytest.raises(CheckpointError, match="refused: not a checkpoint, or it holds objects"):
+            read_checkpoint(tmp_path / name)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_wrong_shape_is_named(tmp_path):
+    state = build_backbone("spherenet20").state_dict()
+    state["1.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"1\.weight is \(3,\), spherenet20 has \(64,\) at 1\.weight"):
+        load_backbone(tmp_path / "x.pth")
+
+
+def test_an_interrupted_save_keeps_the_file_before_it(tmp_path, monkeypatch):
+    path = tmp_path / "x.pt"
+    ours(path, step=1)
+    monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(OSError("power cut")))
+    with pytest.raises(OSError, match="power cut"):
+        ours(path, step=2)
+    assert read_checkpoint(path)["step"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_the_newest_checkpoint_of_all_runs(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no run with a checkpoint; run: python cli\.py train"):
+        newest_checkpoint(tmp_path)
+    for age, (run, step) in enumerate([("b", 5), ("a", 3), ("a", 4)]):
+        path = checkpoint_path(tmp_path / run, step)
+        save_checkpoint(path, {"step": step})
+        os.utime(path, ns=(age, age))
+    save_checkpoint(tmp_path / "a" / "best.pt", {"step": 3})
+    assert newest_checkpoint(tmp_path) == checkpoint_path(tmp_path / "a", 4)
+
+
+def test_the_remedy_for_a_damaged_checkpoint_goes_by_where_it_is(tmp_path):
+    """Only in a run is there one before it."""
+    own = checkpoint_path(tmp_path / "run", 7)
+    own.parent.mkdir(parents=True)
+    for path, remedy in ((own, "delete it to use the one before it"), (tmp_path / "mine.pt", "name another")):
+        path.write_bytes(b"hello")
+        with pytest.raises(CheckpointError) as error:
+            read_checkpoint(path)
+        assert str(error.value) == f"{path}: damaged or not a checkpoint; restore it, or {remedy}"
+
+
+def test_a_full_disk_is_told_by_the_system_and_leaves_nothing(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(tmp_path / "a.pt", {"weights": torch.zeros(1 << 20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,376 @@
+"""Folders in the layout of a Hugging Face repository: exact both ways, whole or not at all, hostile ones in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import struct
+import sys
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from model.backbones.spherenet import spherenet
+from model.errors import ExportError
+from model.formats.checkpoint import CheckpointError, load_backbone, training_of
+from model.formats.huggingface import write_folder
+from shards.schema import Preprocessing
+from tests.networks import SMALL, TRAINING, save_small, small_backbone
+
+FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def write(folder, backbone=None, *, step=7, spec=SMALL, training=TRAINING, name="spherenet4"):
+    facts = {"path": "x.pt", "step": step, "backbone": name, "digest": "of the checkpoint"}
+    return write_folder(backbone or small_backbone(), folder, facts=facts, spec=spec.to_dict(), training=training)
+
+
+@pytest.fixture(scope="module")
+def _written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hf") / "net"
+    write(folder)
+    return folder
+
+
+@pytest.fixture
+def written(_written, tmp_path):
+    """A folder that a test may damage."""
+    return shutil.copytree(_written, tmp_path / "net")
+
+
+def outputs(backbone):
+    with torch.inference_mode():
+        return backbone(torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32))
+
+
+def test_a_checkpoint_comes_back_exactly(tmp_path):
+    backbone = save_small(tmp_path / "x.pt")
+    loaded, spec, facts = load_backbone(tmp_path / "x.pt")
+    digest = write_folder(loaded, tmp_path / "net", facts=facts, spec=spec, training=training_of(tmp_path / "x.pt"))
+    again, its_spec, its_facts = load_backbone(tmp_path / "net")
+    assert digest == facts["digest"]
+    assert its_facts == {**facts, "path": str(tmp_path / "net")}
+    assert its_spec == spec == SMALL.to_dict()
+    assert torch.equal(outputs(again), outputs(backbone))
+    assert not again.training
+    assert training_of(tmp_path / "net") == TRAINING
+    assert sorted(entry.name for entry in (tmp_path / "net").iterdir()) == FILES
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net", "x.pt"]
+
+
+def test_the_weights_are_plain_safetensors(written):
+    """Read by hand: 8 bytes of length, a JSON header, the numbers."""
+    data = (written / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    assert header.pop("__metadata__") == {"format": "pt"}
+    state = small_backbone().state_dict()
+    assert set(header) == set(state)
+    for name, facts in header.items():
+        first, last = facts["data_offsets"]
+        values = np.frombuffer(data[8 + length + first : 8 + length + last], "<f4").reshape(facts["shape"])
+        assert facts["dtype"] == "F32"
+        assert np.array_equal(values, state[name].numpy())
+
+
+def test_the_configuration_says_what_the_network_is(written):
+    config = json.loads((written / "config.json").read_text())
+    assert re.fullmatch("[0-9a-f]{32}", config.pop("digest"))
+    assert config == {
+        "model_type": "lrfr",
+        "format_version": 1,
+        "backbone": "spherenet4",
+        "backbone_options": {},
+        "embedding_size": 512,
+        "image_size": 32,
+        "step": 7,
+        "training": TRAINING,
+    }
+    processor = json.loads((written / "preprocessor_config.json").read_text())
+    assert processor["preprocessing"] == SMALL.to_dict()
+    assert (processor["size"], processor["image_mean"]) == ({"height": 32, "width": 32}, [0.5, 0.5, 0.5])
+
+
+def test_the_same_network_gives_the_same_bytes(written, tmp_path):
+    write(tmp_path / "again")
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_a_bare_state_dict_gets_the_spec_that_was_assumed_and_keeps_its_pooling(tmp_path):
+    backbone = spherenet(10, pooling=True).eval()
+    digest = write(
+        tmp_path / "net", backbone, name="spherenet10:pooling=true", step=None, training={}, spec=Preprocessing()
+    )
+    again, spec, facts = load_backbone(tmp_path / "net")
+    assert torch.equal(outputs(again), outputs(backbone))
+    assert spec == Preprocessing().to_dict()
+    assert facts == {
+        "path": str(tmp_path / "net"),
+        "step": None,
+        "backbone": "spherenet10:pooling=true",
+        "digest": digest,
+    }
+    assert json.loads((tmp_path / "net" / "config.json").read_text())["backbone_options"] == {"pooling": True}
+    card = (tmp_path / "net" / "README.md").read_text()
+    assert "| updates | not stated |" in card
+    assert "The checkpoint states nothing about how it was trained." in card
+
+
+def test_the_model_card_is_one(written):
+    card = ModelCard.load(written / "README.md")
+    assert card.data.to_dict() == {
+        "library_name": "lrfr",
+        "pipeline_tag": "image-feature-extraction",
+        "license": "other",
+        "license_name": "see-data-licence",
+        "tags": ["face-recognition", "low-resolution", "spherenet4"],
+    }
+    for heading in ("# spherenet4 for", "## Training", "## Use", "## Intended use and limits", "## Data licence"):
+        assert f"\n{heading}" in card.content
+    (training,) = re.findall(r"```json\n(.*?)\n```", card.content, re.S)
+    assert json.loads(training) == TRAINING
+
+
+def test_the_model_card_s_python_runs(written):
+    (code,) = re.findall(r"```python\n(.*?)```", (written / "README.md").read_text(), re.S)
+    names = {"images": np.zeros((2, 32, 32, 3), np.uint8)}
+    exec(code.replace("PATH/TO/THIS/FOLDER", str(written)), names)
+    assert names["embeddings"].shape == (2, 512)
+
+
+def test_a_configuration_cannot_write_into_the_model_card(tmp_path):
+    write(tmp_path / "net", training={"backbone": "```\n# Approved by everybody\n```"})
+    lines = (tmp_path / "net" / "README.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith(("# ", "```"))] == [
+        "# spherenet4 for low-resolution face recognition",
+        *["```json", "```", "```sh", "```", "```python", "```"],
+    ]
+
+
+def test_a_configuration_that_is_not_plain_is_one_line(tmp_path):
+    for training in ({"x": torch.zeros(1)}, {"x": float("nan")}):
+        with pytest.raises(CheckpointError, match=r"x\.pt: its configuration holds more than plain values"):
+            write(tmp_path / "net", training=training)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_export_is_replaced_and_an_empty_folder_filled(written, tmp_path):
+    digest = write(written, small_backbone(seed=1), step=8)
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty")
+    assert (load_backbone(written)[2]["digest"], load_backbone(written)[2]["step"]) == (digest, 8)
+    assert load_backbone(tmp_path / "empty")[2]["digest"] != digest
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty", "net"]
+
+
+@pytest.mark.parametrize("other", [".git", "notes.txt"])
+def test_a_folder_with_anything_else_in_it_is_refused(written, other):
+    (written / other).write_text("precious")
+    before = {entry.name: entry.read_bytes() for entry in written.iterdir()}
+    with pytest.raises(ExportError) as error:
+        write(written, small_backbone(seed=1))
+    assert str(error.value) == (
+        f"{written}: exists and holds something else ({other!r}); choose another --out, or delete it"
+    )
+    assert {entry.name: entry.read_bytes() for entry in written.iterdir()} == before
+
+
+def test_a_folder_of_another_model_is_refused(written):
+    (written / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ExportError, match=r"holds something else \('config\.json'\)"):
+        write(written)
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_an_interrupted_export_leaves_the_one_before_it(written, tmp_path, monkeypatch, failing):
+    """The five renames before the last: three files and the weights, then the earlier export's."""
+    digest, replace, calls = load_backbone(written)[2]["digest"], os.replace, []
+
+    def interrupted(*names):
+        calls.append(names)
+        if len(calls) == failing + 1:
+            raise KeyboardInterrupt
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(written, small_backbone(seed=1))
+    assert load_backbone(written)[2]["digest"] == digest
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
+
+
+def test_interrupted_between_the_last_two_renames_the_earlier_export_is_put_back(written, tmp_path, monkeypatch):
+    digest, replace = load_backbone(written)[2]["digest"], os.replace
+
+    def interrupted(source, target):
+        if source.name == "new":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(written, small_backbone(seed=1))
+    assert load_backbone(written)[2]["digest"] == digest
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
+
+
+def test_what_a_killed_export_left_is_put_back_and_cleared_away(written, tmp_path):
+    (tmp_path / "net.partial" / "new").mkdir(parents=True)
+    (tmp_path / "net.partial" / "new" / "model.safetensors.partial").write_bytes(b"half")
+    written.rename(tmp_path / "net.partial" / "old")
+    write(written)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
+
+
+def edit(file, **changes):
+    """Changes fields of a JSON file; None deletes."""
+
+    def change(folder):
+        content = {**json.loads((folder / file).read_text()), **changes}
+        (folder / file).write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+    return change
+
+
+def put(file, data):
+    return lambda folder: (folder / file).write_bytes(data)
+
+
+def tensors(header, numbers=b""):
+    text = json.dumps(header).encode()
+    return put("model.safetensors", struct.pack("<Q", len(text)) + text + numbers)
+
+
+def cut(size):
+    return lambda folder: os.truncate(folder / "model.safetensors", size)
+
+
+def flip(folder):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 0xFF
+    path.write_bytes(data)
+
+
+class Hostile:
+    def __reduce__(self):
+        return (os.system, ("touch hacked",))
+
+
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+UNREADABLE = "model.safetensors: damaged or not safetensors"
+DAMAGE = [
+    (lambda folder: (folder / "config.json").unlink(), "is a folder without config.json; expected a checkpoint file"),
+    (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: not found; export the folder again"),
+    (lambda folder: (folder / "preprocessor_config.json").unlink(), "preprocessor_config.json: not found"),
+    (put("config.json", b""), "config.json: not JSON (Expecting value"),
+    (put("config.json", b"\xff\xfe\x00"), "config.json: not JSON ("),
+    (put("config.json", b"[" * 100_000), "config.json: not JSON ("),
+    (put("config.json", b" " * (2 << 20)), "config.json: 2,097,152 bytes, expected a JSON object of at most 1,048,576"),
+    (put("config.json", b"[1, 2]"), "config.json: holds a list, expected a JSON object"),
+    (put("preprocessor_config.json", b"3"), "preprocessor_config.json: holds a int, expected a JSON object"),
+    (put("config.json", b"{}"), "config.json: model_type is None, expected 'lrfr'; name a checkpoint file"),
+    (edit("config.json", model_type="x\n\x1b[31m"), r"config.json: model_type is 'x\n\x1b[31m', expected 'lrfr'"),
+    (edit("config.json", format_version=99), "config.json: format version 99, this tool reads 1"),
+    (edit("config.json", digest=None, backbone=None), "fields missing or of another type: backbone, digest"),
+    (edit("config.json", backbone=["x"], image_size="1"), "fields missing or of another type: backbone, image_size"),
+    (edit("config.json", embedding_size=128), "config.json: embedding_size is 128, expected 512"),
+    (edit("config.json", backbone="../../etc/passwd"), "backbone '../../etc/passwd' is unknown; choose from"),
+    (edit("config.json", backbone_options={"depth": 10**9}), "spherenet4 has no option 'depth'; leave it out"),
+    (edit("config.json", backbone_options={"pooling": True}), "its weights do not fit spherenet4:pooling=true ("),
+    (edit("config.json", backbone="spherenet10"), "its weights do not fit spherenet10 ("),
+    (
+        edit("config.json", image_size=48),
+        "preprocessor_config.json: preprocessing is no spec for 48 px, the image_size",
+    ),
+    (edit("config.json", digest="0" * 32), "damaged or edited (the digest in its config.json does not match)"),
+    (edit("preprocessor_config.json", preprocessing=None), "preprocessing is no spec for 32 px"),
+    (edit("preprocessor_config.json", preprocessing=[32]), "preprocessing is no spec for 32 px"),
+    (
+        edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "mean": 0.4}),
+        "damaged or edited (the digest in its config.json does not match)",
+    ),
+    (
+        edit("preprocessor_config.json", preprocessing={"size": 32, "mean": [[]]}),
+        "its preprocessing holds more than plain values",
+    ),
+    (cut(0), UNREADABLE),
+    (cut(7), UNREADABLE),
+    (cut(500), UNREADABLE),
+    (cut(5000), UNREADABLE),
+    (flip, "damaged or edited (the digest in its config.json does not match)"),
+    (put("model.safetensors", b"hello, this is no header"), UNREADABLE),
+    (put("model.safetensors", struct.pack("<Q", 1 << 60) + b"{}"), UNREADABLE),
+    (put("model.safetensors", struct.pack("<Q", 200 << 20) + b" " * 100), UNREADABLE),
+    (put("model.safetensors", pickle.dumps(Hostile())), UNREADABLE),
+    (tensors([1]), UNREADABLE),
+    (tensors({"0.weight": 3}), UNREADABLE),
+    (tensors({"0.weight": {**ONE, "data_offsets": [0, 1 << 40]}}), UNREADABLE),
+    (tensors({"0.weight": {**ONE, "shape": [1 << 62, 1 << 62]}}, bytes(4)), UNREADABLE),
+    (tensors({"0.weight": {**ONE, "dtype": "PICKLE"}}, bytes(4)), UNREADABLE),
+    (tensors({}), "its weights do not fit spherenet4 ("),
+    (tensors({"../../../outside": ONE}, bytes(4)), "its weights do not fit spherenet4 ("),
+    (tensors({"a\n\x1b[31m": ONE}, bytes(4)), "its weights do not fit spherenet4 ("),
+    (lambda folder: torch.save(Hostile(), folder / "model.safetensors"), UNREADABLE),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE)
+def test_a_damaged_or_hostile_folder_is_one_line(written, monkeypatch, tmp_path, damage, message):
+    monkeypatch.chdir(tmp_path)
+    damage(written)
+    with pytest.raises(CheckpointError) as error:
+        load_backbone(written)
+    text = str(error.value)
+    assert text.startswith(str(written))
+    assert message in text
+    assert text.isprintable()
+    assert len(text) < 500
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_no_flipped_byte_of_the_header_gets_through(written):
+    path = written / "model.safetensors"
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    for _ in range(60):
+        damaged = bytearray(data)
+        damaged[rng.integers(header)] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError) as error:
+            load_backbone(written)
+        assert str(error.value).isprintable()
+
+
+def test_nothing_but_our_files_is_opened(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(Hostile(), written / "pytorch_model.bin")
+    (written / "modeling.py").write_text("open('hacked', 'w')")
+    edit("config.json", auto_map={"AutoModel": "modeling.Model"})(written)
+    load_backbone(written)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_huge_network_that_the_weights_do_not_fit_takes_no_memory(written):
+    edit("config.json", image_size=1024)(written)
+    edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 1024})(written)
+    with pytest.raises(CheckpointError, match="its weights do not fit spherenet4"):
+        load_backbone(written)  # 4 GB, were it built
+    edit("config.json", image_size=4096)(written)
+    edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 4096})(written)
+    with pytest.raises(CheckpointError, match=r"its preprocessing states size 4096, expected pixels \(up to 1024\)"):
+        load_backbone(written)
+
+
+def test_a_package_that_is_not_there_is_named(written, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for attempt in (lambda: load_backbone(written), lambda: write(written)):
+        with pytest.raises(ExportError) as error:
+            attempt()
+        assert str(error.value) == "safetensors is not installed, and this needs it; run: pip install 'lrfr[export]'"

@@ -1,0 +1,101 @@
+"""What each rank of ``test_sharded_heads`` does; free of pytest, which spawned processes need not load."""
+
+from __future__ import annotations
+
+import torch
+from torch import distributed, multiprocessing
+
+from model.heads import HEADS, build_center_loss, build_head
+from model.losses.functional import cross_entropy, focal
+
+FEATURES, CLASSES, IMAGES, STEPS = 8, 11, 14, 2
+CASES = [(name, sample, torch.float64) for name in HEADS for sample in (1.0, 0.3)]
+CASES += [(name, 1.0, torch.float32) for name in ("softmax", "amsoftmax", "adaface")]
+PAIR = (1, 2)  # ranks that also make a group of two: their ranks in it differ from those in the world
+
+
+def batch(number):
+    generator = torch.Generator().manual_seed(number)
+    features = 3.0 * torch.randn(IMAGES, FEATURES, generator=generator, dtype=torch.float64)
+    return features, torch.randint(0, CLASSES, (IMAGES,), generator=generator)
+
+
+def learn(name, sample, dtype, *, group=None, state=None):
+    """A few steps with SGD; whole figures of each, and the head's state behind them."""
+    torch.manual_seed(3)
+    head = build_head(name, features=FEATURES, classes=CLASSES, sample=sample, group=group).to(dtype)
+    if state is not None:
+        head.load_full_state(state)
+    optimiser = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    steps = []
+    for number in range(STEPS):
+        features, labels = batch(number)
+        features = features.to(dtype).requires_grad_()
+        logits = head(features, labels)
+        losses = torch.stack([cross_entropy(logits), focal(logits)])
+        optimiser.zero_grad()
+        losses.mean().backward()
+        gradients = {key: parameter.grad.clone() for key, parameter in head.named_parameters()}
+        steps.append(
+            {"losses": losses.detach(), "features": features.grad, "rows": (head.start, head.stop), **gradients}
+        )
+        optimiser.step()
+    return {"steps": steps, "state": head.full_state(), "classes_here": head.stop - head.start}
+
+
+def crowded(name, *, group=None):
+    """One class in the batch and one sampled: of three ranks, one at least has no class at hand."""
+    torch.manual_seed(3)
+    head = build_head(name, features=FEATURES, classes=CLASSES, sample=0.1, group=group).double()
+    features = batch(0)[0].requires_grad_()
+    logits = head(features, torch.full((IMAGES,), CLASSES - 1))
+    losses = cross_entropy(logits)
+    losses.sum().backward()
+    return {"losses": losses.detach(), "features": features.grad, "columns": logits.values.shape[1]}
+
+
+def center(*, group=None):
+    term = build_center_loss(features=FEATURES, classes=CLASSES, group=group).double()
+    steps = []
+    for number in range(STEPS):
+        features, labels = batch(number)
+        features.requires_grad_()
+        losses = term(features, labels)
+        losses.sum().backward()
+        steps.append({"losses": losses.detach(), "features": features.grad})
+    return {"steps": steps, "state": term.full_state()}
+
+
+def everything(group, states):
+    """All that a rank finds in ``group``, where it also goes on from ``states``."""
+    found = {case: learn(*case, group=group) for case in CASES}
+    loaded = {case: learn(*case, group=group, state=state) for case, state in states.items()}
+    few = {name: crowded(name, group=group) for name in HEADS}
+    return {
+        "heads": found,
+        "loaded": loaded,
+        "crowded": few,
+        "center": center(group=group),
+        "generator": torch.get_rng_state(),
+    }
+
+
+def work(rank, folder, states):
+    """One of three processes: first the pair goes on from ``states``, then all three from those of the pair."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=3)
+    pair = distributed.new_group(list(PAIR))
+    if rank in PAIR:
+        torch.save(everything(pair, states), f"{folder}/pair{rank}.pt")
+    distributed.barrier()
+    found = torch.load(f"{folder}/pair{PAIR[0]}.pt", weights_only=False)
+    saved = {case: found["heads"][case]["state"] for case in CASES}
+    torch.save(everything(distributed.group.WORLD, saved), f"{folder}/world{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def run(folder, states):
+    """What each rank found, in rank order: of the pair, and of all three."""
+    multiprocessing.spawn(work, (str(folder), states), nprocs=3)
+    names = [[f"pair{rank}.pt" for rank in PAIR], [f"world{rank}.pt" for rank in range(3)]]
+    return [[torch.load(folder / name, weights_only=False) for name in group] for group in names]

@@ -1,0 +1,78 @@
+"""Twenty steps on generated faces: the curve of a plain loop written out here, and the one that is on record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from model.backbones import build_backbone
+from model.training.config import TrainConfig
+from model.training.loop import train
+from model.training.state import new_run
+from pipeline.load.loader import Loader
+from shards.index import ShardIndex
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "curve.json"
+STEPS, BATCH, LR = 20, 4, 0.002
+
+
+@pytest.fixture(scope="module")
+def index(_shard_set):
+    return ShardIndex(_shard_set)
+
+
+def plain_loop(index):
+    """The method as an ordinary PyTorch user would write it: a forward pass a view, losses from their formulas."""
+    torch.manual_seed(0)
+    backbone = build_backbone("spherenet4")
+    weight = torch.nn.Parameter(torch.empty(index.manifest.identities, 512).uniform_(-1, 1))
+    optimizer = torch.optim.SGD([*backbone.parameters(), weight], lr=LR, momentum=0.9, weight_decay=5e-4)
+    curve = []
+    with Loader(index, batch_size=BATCH, mode="exact") as batches:
+        for step in range(STEPS):
+            batch = next(batches)
+            for group in optimizer.param_groups:
+                group["lr"] = LR * 0.1 ** sum(step >= milestone for milestone in (8, 12, 16))
+            views = [backbone((view.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5) for view in batch.images]
+            margin = 0.35 * functional.one_hot(batch.labels, len(weight))
+            losses = [
+                functional.cross_entropy(
+                    30 * (functional.normalize(view) @ functional.normalize(weight).T - margin), batch.labels
+                )
+                for view in views
+            ]
+            rows, labels = functional.normalize(torch.cat(views)), batch.labels.repeat(len(views))
+            distances, same = 1 - rows @ rows.T, labels[:, None] == labels
+            apart = [
+                1 + distances[i][same[i] & (torch.arange(len(labels)) != i)].max() - distances[i][~same[i]].min()
+                for i in range(len(labels))
+            ]
+            loss = torch.stack(losses).mean() + torch.stack(apart).clamp_min(0).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.item())
+    return curve
+
+
+@pytest.fixture(scope="module")
+def curve(index, tmp_path_factory):
+    run = tmp_path_factory.mktemp("curve")
+    config = TrainConfig(backbone="spherenet4", batch_size=BATCH, steps=STEPS, lr=LR)
+    spec = index.manifest.preprocessing.to_dict()
+    state = new_run(config, classes=index.manifest.identities, preprocessing=spec)
+    with Loader(index, batch_size=BATCH, mode="exact") as batches:
+        train(batches, state, run)
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_curve_is_that_of_a_plain_loop(index, curve):
+    assert curve == pytest.approx(plain_loop(index), rel=1e-4)
+
+
+def test_the_curve_is_the_one_on_record(curve):
+    assert curve == pytest.approx(json.loads(GOLDEN.read_text())["loss"], rel=2e-3)

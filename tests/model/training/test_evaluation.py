@@ -1,0 +1,448 @@
+"""Evaluation during training: what it leaves alone, when it runs, what it writes, the best checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import time
+
+import pytest
+import torch
+
+import model.training.evaluation
+from model.formats.checkpoint import checkpoint_path, checkpoints, load_backbone, read_checkpoint
+from model.training.config import TrainingError
+from model.training.evaluation import undisturbed
+from model.training.loop import train
+from model.training.runlog import RunLog
+from model.training.state import new_run
+from tests.model.training.test_loop import CLASSES, SPEC, Stream, config, losses, run_training
+
+FACES = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+
+
+def spread(backbone):
+    """A figure that depends on the weights alone."""
+    return {"spread": backbone(FACES).std().item()}
+
+
+def step_of(run):
+    """The step that a run is at."""
+    return max(losses(run), default=0)
+
+
+def table(run, **figures):
+    """Gives the figures of the step that the run is at: ``table(run, a={3: 0.5})``; at step 0 better ones than ever after."""
+    return lambda backbone: {name: {0: 9.0, **values}[step_of(run)] for name, values in figures.items()}
+
+
+def evaluations(run):
+    return [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+
+
+def best(run):
+    """The run's best.json, after a look at whether best.pt is the checkpoint of that step."""
+    facts = json.loads((run / "best.json").read_text())
+    assert read_checkpoint(run / "best.pt")["step"] == facts["step"]
+    return facts
+
+
+def resume(run, settings, **options):
+    return run_training(run, settings, resume=checkpoints(run)[-1], **options)
+
+
+# --- the training does not notice
+
+
+def test_a_run_with_evaluation_has_the_losses_and_weights_of_one_without(tmp_path):
+    seen = []
+
+    def evaluate(backbone):
+        seen.append((backbone.training, torch.is_grad_enabled()))
+        torch.rand(7)
+        return spread(backbone)
+
+    ends = {}
+    for name, function in (("with", evaluate), ("without", None)):
+        settings = config(eval_every=2)
+        state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
+        state.learner.backbone.append(torch.nn.Dropout(0.5))  # depends on the mode and on the random state
+        train(Stream(), state, tmp_path / name, evaluate=function)
+        ends[name] = read_checkpoint(checkpoint_path(tmp_path / name, 8))
+    assert seen == [(False, False)] * 5
+    assert len(losses(tmp_path / "with")) == 8
+    assert losses(tmp_path / "with") == losses(tmp_path / "without")
+    for part in ("backbone_state", "head_state"):
+        for ours, theirs in zip(ends["with"][part].values(), ends["without"][part].values(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_and_random_state_come_back_after_an_exception(training):
+    network = torch.nn.Sequential(torch.nn.Dropout()).train(training)
+    before = torch.get_rng_state()
+    seen = []
+
+    def fails():
+        with undisturbed(network):
+            seen.append(network[0].training)
+            torch.rand(1)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fails()
+    assert seen == [False]
+    assert network.training is network[0].training is training
+    assert torch.is_grad_enabled()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+def test_the_random_state_of_the_gpu_comes_back():
+    network = torch.nn.Linear(2, 2).cuda()
+    before = torch.cuda.get_rng_state()
+    with undisturbed(network):
+        torch.rand(1, device="cuda")
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the clock is ahead: ``clock[0] += 1000`` is a long wait."""
+    ahead, real = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + ahead[0])
+    return ahead
+
+
+def test_evaluating_is_neither_training_nor_waiting(tmp_path, clock, capsys):
+    def evaluate(backbone):
+        clock[0] += 1000.0
+        return {}
+
+    run_training(tmp_path, config(eval_every=2), evaluate=evaluate)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    assert min(row["images_per_s"] for row in rows) > 12 / 100
+    assert len(re.findall(r"^eval at step \d:   \(1000\.\d s\)$", capsys.readouterr().err, re.M)) == 5
+
+
+def test_a_pause_leaves_rates_alone_and_counts_in_the_eta(tmp_path, monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def passes(seconds):
+        now[0] += seconds
+
+    with RunLog(tmp_path, steps=4, start=0) as log:
+        with log.paused():  # before the first line: not in the ETA
+            passes(1000)
+        for step in (1, 2):
+            passes(4)
+            log.count(images=8, waited=1)
+            log.write(step, {"loss": 1.0, "lr": 0.1})
+            with log.paused():
+                passes(100)
+    assert capsys.readouterr().err.splitlines() == [
+        "step 1/4  loss 1.0000  lr 0.1  2 images/s  loader wait 25.0%  ETA 0:00:12",
+        "step 2/4  loss 1.0000  lr 0.1  2 images/s  loader wait 25.0%  ETA 0:01:48",
+    ]
+
+
+# --- when, and what is written
+
+
+@pytest.mark.parametrize(("every", "steps"), [(3, [0, 3, 6, 8]), (4, [0, 4, 8]), (8, [0, 8]), (20, [0, 8])])
+def test_evaluations_come_first_every_so_many_steps_and_last(tmp_path, every, steps):
+    calls = []
+    run_training(tmp_path, config(eval_every=every), evaluate=lambda backbone: calls.append(1) or {"a": 1})
+    assert [row["step"] for row in evaluations(tmp_path)] == steps
+    assert len(calls) == len(steps)
+
+
+def test_figures_go_to_a_file_to_tensorboard_and_to_stderr(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    figures = {"lfw/accuracy@8": {0: 0.5, 4: 0.91234, 8: 0.5}, "qmul/auc": {0: 0.5, 4: 0.80119, 8: math.nan}}
+    run_training(tmp_path, config(eval_every=4), evaluate=table(tmp_path, **figures))
+    assert (tmp_path / "eval.jsonl").read_text() == (
+        '{"step": 0, "lfw/accuracy@8": 0.5, "qmul/auc": 0.5}\n'
+        '{"step": 4, "lfw/accuracy@8": 0.91234, "qmul/auc": 0.80119}\n'
+        '{"step": 8, "lfw/accuracy@8": 0.5, "qmul/auc": null}\n'
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("eval")]
+    assert len(lines) == 3
+    assert re.fullmatch(r"eval at step 4: lfw/accuracy@8 0\.9123  qmul/auc 0\.8012  \(\d+\.\d s\)", lines[1])
+    assert re.fullmatch(r"eval at step 8: lfw/accuracy@8 0\.5000  qmul/auc nan  \(\d+\.\d s\)", lines[2])
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("eval/lfw/accuracy@8")]
+    assert shown == [(0, 0.5), (4, pytest.approx(0.91234)), (8, 0.5)]
+    assert len(events.Scalars("loss")) == 8
+    assert not (tmp_path / "best.pt").exists()
+    assert not (tmp_path / "best.json").exists()
+
+
+def test_rows_of_steps_that_are_done_again_are_dropped(tmp_path):
+    run_training(tmp_path, config(eval_every=2, save_every=2, keep=9), evaluate=lambda backbone: {"a": 1})
+    with open(tmp_path / "eval.jsonl", "a") as stream:
+        stream.write('{"step": 4, "a"')
+    run_training(
+        tmp_path, config(eval_every=2), resume=checkpoint_path(tmp_path, 4), evaluate=lambda backbone: {"a": 2}
+    )
+    assert [(row["step"], row["a"]) for row in evaluations(tmp_path)] == [(0, 1), (2, 1), (4, 1), (6, 2), (8, 2)]
+
+
+def test_without_an_evaluation_nothing_is_evaluated(tmp_path, capsys):
+    run_training(tmp_path, config(eval_every=2, save_every=4))
+    assert not (tmp_path / "eval.jsonl").exists()
+    assert "eval" not in capsys.readouterr().err
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000004.pt", "0000008.pt"]
+
+
+# --- interruptions
+
+
+def assert_ends_as_if_uninterrupted(run, settings, evaluate=spread):
+    """Resumes ``run`` and compares it with a run in one go."""
+    whole = run.with_name("whole")
+    run_training(whole, settings, evaluate=evaluate)
+    resume(run, settings, evaluate=evaluate)
+    assert losses(run) == losses(whole)
+    assert len(evaluations(whole)) > 1
+    assert evaluations(run) == evaluations(whole)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("step", [4, 8])
+def test_an_evaluation_that_fails_loses_nothing_and_is_done_on_resume(tmp_path, error, step):
+    run, settings = tmp_path / "run", config(eval_every=2, save_every=100)
+
+    def fails(backbone):
+        if step_of(run) == step:
+            raise error("here")
+        return spread(backbone)
+
+    with pytest.raises(error, match="here"):
+        run_training(run, settings, evaluate=fails)
+    assert checkpoints(run)[-1] == checkpoint_path(run, step)
+    assert max(row["step"] for row in evaluations(run)) == step - 2
+    assert_ends_as_if_uninterrupted(run, settings)
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_signal_during_an_evaluation_is_obeyed_at_the_next_batch(tmp_path, step, capsys):
+    run, settings = tmp_path / "run", config(eval_every=4)
+    embedded = []
+
+    def evaluate(backbone):
+        for number in range(3):
+            with contextlib.suppress(Exception):  # does not hold the stop up
+                backbone(FACES)
+            embedded.append((step_of(run), number))
+            if embedded[-1] == (step, 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+        return spread(backbone)
+
+    done, learner = run_training(run, settings, evaluate=evaluate)
+    assert done == step
+    assert embedded[-1] == (step, 1)
+    assert not learner.backbone._forward_pre_hooks
+    assert f"eval at step {step}: not done; going on with the run does it first\n" in capsys.readouterr().err
+    assert checkpoints(run)[-1] == checkpoint_path(run, step)
+    assert_ends_as_if_uninterrupted(run, settings)
+
+
+def test_a_second_signal_during_an_evaluation_is_obeyed_at_once(tmp_path):
+    def evaluate(backbone):
+        if step_of(tmp_path) == 0:
+            return {}
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path, config(eval_every=4), evaluate=evaluate)
+    assert checkpoints(tmp_path)[-1] == checkpoint_path(tmp_path, 4)
+
+
+def test_no_evaluation_starts_once_a_stop_is_asked(tmp_path):
+    run, settings, seen = tmp_path / "run", config(eval_every=4), []
+
+    def evaluate(backbone):
+        seen.append(step_of(run))
+        return spread(backbone)
+
+    done, _ = run_training(run, settings, evaluate=evaluate, at_batch={3: lambda: os.kill(os.getpid(), signal.SIGINT)})
+    assert (done, seen) == (4, [0])
+    assert_ends_as_if_uninterrupted(run, settings)
+
+
+def test_a_finished_run_is_evaluated_once_more_only_if_it_was_not(tmp_path):
+    calls = []
+    run_training(tmp_path, config())
+    for _ in range(2):
+        done, _ = resume(tmp_path, config(), evaluate=lambda backbone: calls.append(1) or {"a": 1})
+        assert done == 8
+    assert [row["step"] for row in evaluations(tmp_path)] == [8]
+    assert len(calls) == 1
+
+
+def test_a_branch_does_not_evaluate_the_checkpoint_of_another_run(tmp_path):
+    run_training(tmp_path / "one", config(steps=4))
+    run_training(
+        tmp_path / "other",
+        config(eval_every=4),
+        resume=checkpoint_path(tmp_path / "one", 4),
+        evaluate=lambda backbone: {"a": 1},
+    )
+    assert [row["step"] for row in evaluations(tmp_path / "other")] == [8]
+
+
+# --- the best checkpoint
+
+RISE_AND_FALL = {3: 0.5, 6: 0.9, 8: 0.7}
+
+
+def by_a(**changes):
+    return config(eval_every=3, best="a", keep=9, **changes)
+
+
+def test_the_best_checkpoint_is_the_one_of_its_step(tmp_path):
+    run_training(tmp_path, by_a(), evaluate=table(tmp_path, a=RISE_AND_FALL))
+    assert best(tmp_path) == {"metric": "a", "value": 0.9, "step": 6}
+    twin = checkpoint_path(tmp_path, 6)
+    assert (tmp_path / "best.pt").read_bytes() == twin.read_bytes()
+    assert load_backbone(tmp_path / "best.pt")[2]["digest"] == load_backbone(twin)[2]["digest"]
+    assert load_backbone(checkpoint_path(tmp_path, 3))[2]["digest"] != load_backbone(twin)[2]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "step"),
+    [
+        ({3: 0.5, 6: 0.5, 8: 0.5}, 3),  # the first of equals
+        ({3: math.nan, 6: math.inf, 8: -2.0}, 8),
+        ({3: 0.5, 6: math.inf, 8: math.nan}, 3),
+    ],
+)
+def test_the_best_is_finite_and_larger_than_all_before(tmp_path, figures, step):
+    run_training(tmp_path, by_a(), evaluate=table(tmp_path, a=figures))
+    assert best(tmp_path) == {"metric": "a", "value": figures[step], "step": step}
+
+
+def test_no_finite_figure_no_best(tmp_path):
+    run_training(tmp_path, by_a(), evaluate=lambda backbone: {"a": math.nan})
+    assert len(evaluations(tmp_path)) == 4
+    assert not list(tmp_path.glob("best*"))
+
+
+@pytest.mark.parametrize(("later", "step"), [(0.4, 3), (0.5, 3), (0.6, 8)])
+def test_a_resumed_run_knows_the_best_so_far(tmp_path, later, step):
+    run_training(tmp_path, by_a(steps=3), evaluate=table(tmp_path, a={3: 0.5}))
+    resume(tmp_path, by_a(), evaluate=table(tmp_path, a={6: 0.1, 8: later}))
+    assert best(tmp_path)["step"] == step
+
+
+@pytest.mark.parametrize(
+    ("name", "after"), [("best.pt", False), ("best.pt", True), ("best.json", False), ("best.json", True)]
+)
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_run_killed_while_it_wrote_its_best_ends_with_the_right_one(tmp_path, monkeypatch, name, after, step):
+    """``after``: the file is in place, and nothing behind it."""
+    run, real = tmp_path, model.training.evaluation.whole_file
+
+    @contextlib.contextmanager
+    def killed(path):
+        at = path.name == name and step_of(run) == step
+        if at and not after:
+            raise KeyboardInterrupt
+        with real(path) as temporary:
+            yield temporary
+        if at:
+            raise KeyboardInterrupt
+
+    evaluate = table(run, a=RISE_AND_FALL)
+    monkeypatch.setattr(model.training.evaluation, "whole_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(run, by_a(), evaluate=evaluate)
+    monkeypatch.undo()
+    assert checkpoints(run)[-1] == checkpoint_path(run, step)
+    (run / "best.pt.partial").write_bytes(b"half")  # of a kill amid the copy
+    resume(run, by_a(), evaluate=evaluate)
+    assert best(run) == {"metric": "a", "value": 0.9, "step": 6}
+    assert evaluations(run) == [{"step": step, "a": value} for step, value in {0: 9.0, **RISE_AND_FALL}.items()]
+    assert not list(run.glob("*.partial"))
+
+
+def test_a_resume_from_before_the_best_keeps_it_and_does_it_again(tmp_path):
+    figures = {3: 0.5, 4: 0.6, 5: 0.8, 6: 0.9, 7: 0.1, 8: 0.7}
+    evaluate = table(tmp_path, a=figures)
+    run_training(tmp_path, by_a(), evaluate=evaluate)
+    for step in (6, 8):
+        checkpoint_path(tmp_path, step).unlink()
+    before = (tmp_path / "best.pt").stat()
+    resume(tmp_path, config(eval_every=1, best="a", steps=5), evaluate=evaluate)
+    assert [row["step"] for row in evaluations(tmp_path)] == [0, 3, 4, 5]
+    assert best(tmp_path) == {"metric": "a", "value": 0.9, "step": 6}  # larger than 0.6 and 0.8
+    resume(tmp_path, config(eval_every=1, best="a"), evaluate=evaluate)
+    assert evaluations(tmp_path) == [{"step": step, "a": value} for step, value in {0: 9.0, **figures}.items()]
+    assert best(tmp_path) == {"metric": "a", "value": 0.9, "step": 6}
+    assert (tmp_path / "best.pt").stat().st_ino == before.st_ino  # the equal is not written again
+
+
+def spoil(content):
+    return lambda run: (run / "best.json").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        spoil(b""),
+        spoil(b'{"metric": "a", "val'),
+        spoil(b"[]"),
+        spoil(b"null"),
+        spoil(b"\xff\xfe"),
+        spoil(b'{"metric": "a"}'),
+        spoil(b'{"metric": "a", "value": "high", "step": 3}'),
+        spoil(b'{"metric": "a", "value": NaN, "step": 3}'),
+        spoil(b'{"metric": "b", "value": 0.5, "step": 3}'),
+        lambda run: (run / "best.json").unlink(),
+        lambda run: (run / "best.pt").unlink(),
+    ],
+)
+def test_a_best_that_is_damaged_or_of_another_figure_does_not_count(tmp_path, damage):
+    run_training(tmp_path, by_a(steps=3), evaluate=table(tmp_path, a={3: 0.5}))
+    damage(tmp_path)
+    resume(tmp_path, by_a(steps=5), evaluate=table(tmp_path, a={5: 0.1}))
+    assert best(tmp_path) == {"metric": "a", "value": 0.1, "step": 5}
+
+
+def test_another_figure_to_go_by_starts_anew(tmp_path, capsys):
+    run_training(tmp_path, by_a(steps=3), evaluate=table(tmp_path, a={3: 0.5}))
+    resume(tmp_path, config(steps=5, best="b"), evaluate=table(tmp_path, a={5: 0.9}, b={5: 0.2}))
+    assert best(tmp_path) == {"metric": "b", "value": 0.2, "step": 5}
+    assert f"{tmp_path / 'best.json'}: no best by b; the next evaluation starts anew\n" in capsys.readouterr().err
+
+
+def test_a_new_run_does_not_count_the_best_of_one_whose_checkpoints_were_deleted(tmp_path):
+    run_training(tmp_path, by_a(), evaluate=table(tmp_path, a=RISE_AND_FALL))
+    for path in checkpoints(tmp_path):
+        path.unlink()
+    run_training(tmp_path, by_a(), evaluate=table(tmp_path, a={3: 0.1, 6: 0.2, 8: 0.1}))
+    assert best(tmp_path) == {"metric": "a", "value": 0.2, "step": 6}
+
+
+def test_a_best_by_a_figure_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(TrainingError) as error:
+        run_training(tmp_path, config(eval_every=4, best="c"), evaluate=lambda backbone: {"a": 1.0, "b/x@8": 2.0})
+    assert str(error.value) == "best is 'c', which is not evaluated; there is a, b/x@8"
+    assert losses(tmp_path) == {}  # told before the first step
+
+
+def test_a_best_where_nothing_is_evaluated_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="best is 'a', but nothing is evaluated; leave it out, or evaluate"):
+        run_training(tmp_path, config(best="a"))
+    assert losses(tmp_path) == {}

@@ -1,0 +1,340 @@
+"""Training: exact resume, stopping, refusing; what a run folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoint, save_checkpoint
+from model.training.config import TrainConfig, TrainingError
+from model.training.loop import find_resume, train
+from model.training.state import new_run
+from model.training.stop import locked
+
+CLASSES = 6
+SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
+
+
+class Stream:
+    """Batches as a function of their number, like the loader's."""
+
+    def __init__(self, start=0, poison=None, at_batch=None):
+        self.number, self.poison, self.at_batch = start, poison, at_batch or {}
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.at_batch.get(self.number, lambda: None)()
+        generator = torch.Generator().manual_seed(self.number)
+        images = torch.randint(0, 256, (4, 3, 32, 32, 3), dtype=torch.uint8, generator=generator)
+        labels = torch.randperm(CLASSES, generator=generator)[:3]
+        if self.number == self.poison:
+            images = images.float() * float("nan")
+        self.number += 1
+        return SimpleNamespace(
+            images=images, labels=labels, state=SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
+        )
+
+
+def config(**changes):
+    return TrainConfig(
+        **{"backbone": "spherenet4", "batch_size": 3, "steps": 8, "lr": 0.05, "save_every": 3, **changes}
+    )
+
+
+def run_training(run, settings, *, resume=None, evaluate=None, **stream):
+    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
+    start = state.restore(read_checkpoint(resume), resume) if resume else 0
+    done = train(Stream(start, **stream), state, run, start=start, evaluate=evaluate)
+    return done, state.learner
+
+
+def losses(run):
+    return {row["step"]: row["loss"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
+
+
+@pytest.mark.parametrize("init", ["pytorch", "data"])
+def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(tmp_path, init):
+    _, whole = run_training(tmp_path / "whole", config(init=init))
+    run_training(
+        tmp_path / "cut", config(init=init, steps=8), at_batch={4: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    )
+    newest = checkpoints(tmp_path / "cut")[-1]
+    assert newest == checkpoint_path(tmp_path / "cut", 5)
+    done, resumed = run_training(tmp_path / "cut", config(init=init), resume=newest)
+    assert done == 8
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "cut")) == 8
+    for ours, theirs in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, capsys):
+    before = signal.getsignal(number)
+    done, _ = run_training(tmp_path, config(), at_batch={1: lambda: os.kill(os.getpid(), number)})
+    assert done == 2
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
+    assert read_checkpoint(checkpoints(tmp_path)[0])["loader_state"] == {"step": 2}
+    assert "stopping after this step" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_was_ignored_before_is_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done, _ = run_training(tmp_path, config(steps=3), at_batch={1: lambda: os.kill(os.getpid(), signal.SIGHUP)})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert done == 3
+
+
+def test_a_second_signal_is_obeyed_at_once(tmp_path):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path, config(), at_batch={1: twice})
+
+
+def test_a_non_finite_loss_stops_before_the_update(tmp_path):
+    with pytest.raises(TrainingError) as error:
+        run_training(tmp_path, config(), poison=4)
+    assert (
+        str(error.value) == "the loss of step 5 is nan, no update was made; start over with a lower --lr (it is 0.005)"
+    )
+    newest = checkpoints(tmp_path)[-1]
+    assert newest.name == "0000004.pt"
+    assert all(torch.isfinite(value).all() for value in read_checkpoint(newest)["backbone_state"].values())
+
+
+def test_a_non_finite_loss_in_the_first_step_saves_nothing(tmp_path):
+    with pytest.raises(TrainingError, match="the loss of step 1 is nan, no update was made"):
+        run_training(tmp_path, config(), poison=0)
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_run_folder_holds_what_it_says(tmp_path):
+    run_training(tmp_path, config(keep=2))
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        **config(keep=2).to_dict(),
+        "classes": CLASSES,
+        "preprocessing": SPEC,
+        "trained_on": SPEC,
+    }
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert set(rows[0]) == {
+        "step",
+        "loss",
+        "hardest-triplet",
+        "ce@128",
+        "ce@8",
+        "ce@12",
+        "ce@16",
+        "lr",
+        "images_per_s",
+        "loader_wait",
+    }
+    for row in rows:
+        assert row["loss"] == pytest.approx(
+            sum(row[f"ce@{size}"] for size in (128, 8, 12, 16)) / 4 + row["hardest-triplet"], rel=1e-5
+        )
+        assert row["images_per_s"] > 0
+        assert 0 <= row["loader_wait"] <= 1
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000006.pt", "0000008.pt"]
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_has_the_same_figures(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_training(tmp_path, config())
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("loss")}
+    assert logged == {step: pytest.approx(loss, rel=1e-6) for step, loss in losses(tmp_path).items()}
+
+
+def test_the_learning_rate_follows_the_milestones(tmp_path):
+    run_training(tmp_path, config(steps=10))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows] == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2 + [0.00005] * 2)
+    reference = TrainConfig()
+    assert [reference.learning_rate(step) for step in (0, 39_999, 40_000, 60_000, 80_000)] == pytest.approx(
+        [0.1, 0.1, 0.01, 1e-3, 1e-4]
+    )
+
+
+def test_momentum_and_weight_decay_reach_every_parameter():
+    state = new_run(config(optimizer="sgd:momentum=0.8", weight_decay=0.01), classes=CLASSES, preprocessing=SPEC)
+    (group,) = state.optimizer.param_groups
+    assert (group["momentum"], group["weight_decay"]) == (0.8, 0.01)
+    assert len(group["params"]) == len(list(state.learner.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.2}, "lr was 0.05 when this run started, now it is 0.2; choose another --out for a new run"),
+        ({"batch_size": 2}, "batch_size was 3"),
+        ({"degrade": "fast"}, "degrade was exact"),
+        ({"head": "arcface"}, "head was amsoftmax:scale=30.0,margin=0.35"),
+        ({"ema": 0.9}, "ema was 0.0"),
+        ({"backbone": "spherenet10"}, "backbone was spherenet4"),
+    ],
+)
+def test_resuming_with_another_configuration_is_refused(tmp_path, changes, message):
+    run_training(tmp_path, config(steps=3))
+    with pytest.raises(TrainingError, match=message):
+        run_training(tmp_path, config(**changes), resume=checkpoints(tmp_path)[-1])
+
+
+def test_more_steps_and_other_logging_may_be_asked_for_on_resume(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    changed = config(steps=5, log_every=2, save_every=1, keep=9, eval_every=2, best="a")
+    done, _ = run_training(tmp_path, changed, resume=checkpoints(tmp_path)[-1], evaluate=lambda backbone: {"a": 1.0})
+    assert done == 5
+
+
+def test_a_checkpoint_of_a_time_before_evaluations_resumes(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    path = checkpoints(tmp_path)[-1]
+    content = read_checkpoint(path)
+    for name in ("eval_every", "best"):
+        del content["config"][name]
+    save_checkpoint(path, content)
+    assert run_training(tmp_path, config(steps=5), resume=path)[0] == 5
+
+
+def test_resuming_on_other_shards_is_refused(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    path = checkpoints(tmp_path)[-1]
+    content = read_checkpoint(path)
+    other = new_run(config(), classes=CLASSES, preprocessing={**SPEC, "template": "arcface"})
+    with pytest.raises(TrainingError, match="its preprocessing differs from the shards' in template"):
+        other.restore(content, path)
+    other = new_run(config(), classes=CLASSES + 1, preprocessing=SPEC)
+    with pytest.raises(TrainingError, match="has 6 identities, the shards have 7"):
+        other.restore(content, path)
+
+
+def test_a_file_in_place_of_a_run_is_told(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(TrainingError, match="run: is a file, expected a run's folder; choose another --out"):
+        find_resume(tmp_path / "run", "auto")
+
+
+def test_find_resume(tmp_path):
+    assert find_resume(tmp_path, "auto") is None
+    assert find_resume(tmp_path, "never") is None
+    for step in (5, 20):
+        save_checkpoint(checkpoint_path(tmp_path, step), {"step": step})
+    (tmp_path / "checkpoints" / "0000030.pt.partial").write_bytes(b"half")
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000005.pt", "0000020.pt"]
+    assert find_resume(tmp_path, "auto") == checkpoint_path(tmp_path, 20)
+    assert find_resume(tmp_path, str(checkpoint_path(tmp_path, 20))) == checkpoint_path(tmp_path, 20)
+    assert find_resume(tmp_path / "new", "elsewhere.pt").name == "elsewhere.pt"
+    with pytest.raises(TrainingError, match="holds a run up to step 20; choose another --out to branch off"):
+        find_resume(tmp_path, str(checkpoint_path(tmp_path, 5)))
+    with pytest.raises(TrainingError, match="holds a run up to step 20; choose another --out, or delete it"):
+        find_resume(tmp_path, "never")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps is 0; expected a finite number above 0"),
+        ({"lr": float("inf")}, r"lr is inf; expected a finite number above 0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; expected a finite number of at least 0"),
+        ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more, below 1"),
+        ({"freeze": 1}, "freeze is 1, but no weights are given to keep"),
+        ({"pretrained": "a.pt", "init": "data"}, "init is 'data', but the weights come from a.pt"),
+        ({"precision": "fp16"}, "precision is 'fp16'; choose from fp32, bf16"),
+        ({"log_every": 0}, "log_every is 0"),
+        ({"eval_every": 0}, "eval_every is 0; expected a finite number above 0"),
+        ({"init": "magic"}, "init is 'magic'; choose from pytorch, data"),
+        (
+            {"init": "data", "backbone": "ir18"},
+            "init data is for spherenets; ir18 has batch normalisation: choose pytorch",
+        ),
+    ],
+)
+def test_a_bad_configuration_is_refused(changes, message):
+    with pytest.raises(TrainingError, match=message):
+        config(**changes)
+
+
+def test_a_metrics_line_that_a_killed_run_left_unfinished_is_dropped(tmp_path):
+    run_training(tmp_path, config(steps=3))
+    with open(tmp_path / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
+    run_training(tmp_path, config(steps=5), resume=checkpoints(tmp_path)[-1])
+    assert sorted(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("damage", [b"garbage\n", b'{"a": 1}\n', b"[]\n", b"null\n", b"\xff\xfe\x00\n"])
+def test_a_damaged_metrics_file_does_not_stop_a_run(tmp_path, damage):
+    run_training(tmp_path, config(steps=3))
+    with open(tmp_path / "metrics.jsonl", "ab") as stream:
+        stream.write(damage)
+    run_training(tmp_path, config(steps=4), resume=checkpoints(tmp_path)[-1])
+    assert sorted(losses(tmp_path)) == [1, 2, 3, 4]
+
+
+def test_a_bare_state_dict_is_not_resumed_from(tmp_path):
+    state = new_run(config(), classes=CLASSES, preprocessing=SPEC)
+    with pytest.raises(TrainingError, match="a bare state dict, without optimizer and loader state"):
+        state.restore(state.learner.backbone.state_dict(), tmp_path / "net.pth")
+
+
+def test_two_processes_do_not_train_into_one_run(tmp_path):
+    with locked(tmp_path), pytest.raises(TrainingError, match="another process is training here"):
+        run_training(tmp_path, config())
+
+
+def test_ruined_weights_are_not_saved(tmp_path):
+    settings = config(save_every=2)
+    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
+
+    def ruin():
+        with torch.no_grad():
+            state.learner.backbone[0].weight.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match="the loss of step 4 is nan"):
+        train(Stream(at_batch={3: ruin}), state, tmp_path)
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
+
+
+def test_single_resolution_training_has_no_triplets_and_says_so(tmp_path, capsys):
+    class One(Stream):
+        def __next__(self):
+            batch = super().__next__()
+            return SimpleNamespace(images=batch.images[:1], labels=batch.labels, state=batch.state)
+
+    train(One(), new_run(config(views="32", steps=1), classes=CLASSES, preprocessing=SPEC), tmp_path)
+    assert (
+        "one image of each identity: hardest-triplet has nothing to compare and adds nothing" in capsys.readouterr().err
+    )
+    (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert row["loss"] == pytest.approx(row["ce@32"])
+    assert "hardest-triplet" not in row
+
+
+def test_training_learns(tmp_path):
+    class Same(Stream):
+        def __next__(self):
+            self.number = 0
+            return super().__next__()
+
+    settings = config(steps=30, lr=0.01, init="data", schedule="constant")
+    train(Same(), new_run(settings, classes=CLASSES, preprocessing=SPEC), tmp_path)
+    curve = losses(tmp_path)
+    assert curve[30] < 0.5 * curve[1]

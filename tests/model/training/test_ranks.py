@@ -1,0 +1,154 @@
+"""Several processes: the losses and weights of one, whatever their number; how such a run stops and fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from model.formats.checkpoint import checkpoints, read_checkpoint
+from model.training.ranks import Ranks
+from tests.conftest import REPOSITORY
+from tests.model.training.train_ranks import run
+
+COMMON = {"backbone": "spherenet4", "batch_size": 4, "steps": 4, "lr": 0.05, "views": "128,8", "save_every": 2}
+CONFIGS = {
+    "seed": {},
+    "data-init": {"init": "data", "losses": "focal+octuplet"},
+    "batch-norm": {
+        "backbone": "mobilefacenet",
+        "ema": 0.9,
+        "lr": 1e-4,
+    },  # of 8 images: any rounding grows at a larger one
+    "sharded": {"shard_head": True, "head": "adaface", "losses": "cross-entropy+hardest-triplet+center"},
+    "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},
+}
+
+
+def torchrun(ranks, script, *words):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={ranks}",
+        script,
+        *words,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        list(map(str, command)), cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+def prepare(folder, name, **more):
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "settings.json").write_text(json.dumps({"config": {**COMMON, **CONFIGS[name]}, **more}))
+    return path
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+
+
+def figures(folder):
+    return [{name: row[name] for name in row if name not in ("images_per_s", "loader_wait")} for row in rows(folder)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    for name in CONFIGS:
+        run(prepare(folder, name), Ranks())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    process = torchrun(2, "tests/model/training/train_ranks.py", *[prepare(folder, name) for name in CONFIGS])
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", CONFIGS)
+def test_two_processes_have_the_losses_and_weights_of_one(alone, together, name):
+    ours, theirs = figures(together / name), figures(alone / name)
+    assert [row["step"] for row in ours] == [1, 2, 3, 4]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5, abs=1e-5)
+    (mine, other) = (read_checkpoint(checkpoints(folder / name / "run")[-1]) for folder in (together, alone))
+    for part in ("backbone_state", "averaged_state", "head_state", "center_state"):
+        assert mine[part].keys() == other[part].keys()
+        for key, value in mine[part].items():
+            torch.testing.assert_close(
+                value, other[part][key], rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
+            )
+    assert mine["optimiser_state"]["state"].keys() == other["optimiser_state"]["state"].keys()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["sharded", "batch-norm"])
+def test_a_run_goes_on_with_another_number_of_processes(alone, together, tmp_path, name):
+    path = prepare(tmp_path, name)
+    (path / "run" / "checkpoints").mkdir(parents=True)
+    (path / "run" / "checkpoints" / "0000002.pt").write_bytes(
+        (together / name / "run" / "checkpoints" / "0000002.pt").read_bytes()
+    )
+    assert run(path, Ranks()) == 4
+    for mine, other in zip(figures(path), figures(alone / name)[2:], strict=True):
+        assert mine == pytest.approx(other, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.heavy
+def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
+    path = prepare(tmp_path, "seed", stop_at=1)
+    process = torchrun(2, "tests/model/training/train_ranks.py", path)
+    assert process.returncode == 0, process.stderr
+    assert [path.stem for path in checkpoints(path / "run")] == ["0000002"]
+    assert [row["step"] for row in rows(path)] == [1, 2]
+
+
+@pytest.mark.heavy
+def test_the_command_trains_in_several_processes_and_one_s_failure_ends_all(shard_set, tmp_path):
+    words = [
+        "cli.py",
+        "train",
+        "--shards",
+        shard_set,
+        "--backbone",
+        "spherenet4",
+        "--batch-size",
+        4,
+        "--views",
+        "128,8",
+    ]
+    together = torchrun(2, *words, "--steps", 2, "--out", tmp_path / "two")
+    assert together.returncode == 0, together.stderr
+    assert together.stderr.count(f"trained 2 steps: {tmp_path}/two") == 1
+    alone = subprocess.run(
+        [sys.executable, *map(str, words), "--steps", "2", "--out", str(tmp_path / "one")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 0, alone.stderr
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for tar in shard_set.glob("*.tar"):
+        data = bytearray(tar.read_bytes())
+        data[600::64] = bytes(len(data[600::64]))
+        tar.write_bytes(data)
+    failed = torchrun(2, *words, "--steps", 50, "--out", tmp_path / "failed")
+    assert failed.returncode == 1
+    assert re.search(r"^Error: rank [01]: .*shard-00000\d\.tar", failed.stderr, re.M), failed.stderr

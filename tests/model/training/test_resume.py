@@ -1,0 +1,141 @@
+"""Resumed runs equal uninterrupted ones to the bit, whatever they train with; every setting changes the training."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from model.formats.checkpoint import checkpoint_path, load_backbone, read_checkpoint
+from model.training.config import TrainConfig
+from tests.model.training.test_loop import config, losses, run_training
+
+OPTIMIZERS = ["sgd", "sgd:nesterov=true", "adamw"]
+SCHEDULES = ["step", "cosine:warmup=0.3", "constant"]
+COMBINATIONS = [*itertools.product(OPTIMIZERS, SCHEDULES, [0.0, 0.9])]
+
+
+def assert_resumes(folder, **changes):
+    """Stopped after step 3 of 6 and resumed, compared with a run in one go: losses, weights and optimizer."""
+    settings = config(**{"steps": 6, "lr": 0.01, "save_every": 3, "keep": 9, **changes})
+    run_training(folder / "whole", settings)
+    (folder / "cut" / "checkpoints").mkdir(parents=True)
+    for name in ("0000003.pt",):
+        data = (folder / "whole" / "checkpoints" / name).read_bytes()
+        (folder / "cut" / "checkpoints" / name).write_bytes(data)
+    run_training(folder / "cut", settings, resume=checkpoint_path(folder / "cut", 3))
+    whole, cut = (read_checkpoint(checkpoint_path(folder / name, 6)) for name in ("whole", "cut"))
+    assert losses(folder / "cut") == {step: losses(folder / "whole")[step] for step in (4, 5, 6)}
+    compared = [*_tensors(whole)]
+    assert len(compared) > 20
+    for (name, value), (other_name, other) in zip(compared, _tensors(cut), strict=True):
+        assert name == other_name
+        assert torch.equal(value, other), name
+
+
+def _tensors(content, prefix=""):
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _tensors(value, f"{prefix}{name}/")
+        elif isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+
+
+@pytest.mark.parametrize(("optimizer", "schedule", "ema"), COMBINATIONS)
+def test_every_optimizer_schedule_and_average_resumes_exactly(tmp_path, optimizer, schedule, ema):
+    assert_resumes(tmp_path, optimizer=optimizer, schedule=schedule, ema=ema)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head": "adaface"},
+        {"head": "adacos"},
+        {"head": "asoftmax"},
+        {"head": "softmax:sample=0.5"},
+        {"losses": "focal+octuplet+center"},
+        {"backbone": "spherenet4:dropout=0.5"},
+        pytest.param({"backbone": "mobilefacenet", "ema": 0.5}, marks=pytest.mark.heavy),
+        {"precision": "bf16"},
+        {"init": "data"},
+    ],
+    ids=lambda changes: next(iter(changes.values())),
+)
+def test_whatever_keeps_a_state_resumes_exactly(tmp_path, changes):
+    assert_resumes(tmp_path, **changes)
+
+
+EFFECTS = [
+    {"backbone": "spherenet4:pooling=true"},
+    {"backbone": "spherenet4:dropout=0.5"},
+    {"init": "data"},
+    {"head": "arcface"},
+    {"head": "amsoftmax:scale=20"},
+    {"head": "amsoftmax:margin=0.1"},
+    {"head": "amsoftmax:sample=0.5"},
+    {"losses": "cross-entropy"},
+    {"losses": "focal+hardest-triplet"},
+    {"losses": "cross-entropy+octuplet"},
+    {"losses": "cross-entropy+hardest-triplet:margin=0.5"},
+    {"losses": "cross-entropy+hardest-triplet:weight=0.5"},
+    {"losses": "cross-entropy+hardest-triplet+center"},
+    {"optimizer": "adamw"},
+    {"optimizer": "sgd:momentum=0.5"},
+    {"lr": 0.02},
+    {"weight_decay": 0.1},
+    {"schedule": "cosine"},
+    {"schedule": "step:at=0.9"},
+    {"schedule": "step:warmup=0.5"},
+    {"precision": "bf16"},
+    {"seed": 1},
+    {"steps": 2},
+]
+_WATCHED = {"save_every", "keep", "log_every", "eval_every", "best"}  # test_train, test_evaluation
+_ELSEWHERE = {"pretrained", "freeze", "triplets", "shard_head", "views", "degrade", "batch_size", "ema", "compile"}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    run_training(folder, config(steps=3, lr=0.01))
+    return losses(folder)
+
+
+@pytest.mark.parametrize("changes", EFFECTS, ids=lambda changes: "-".join(map(str, *changes.items())))
+def test_every_setting_changes_the_training(tmp_path, plain, changes):
+    run_training(tmp_path, config(**{"steps": 3, "lr": 0.01, **changes}))
+    assert losses(tmp_path) != plain
+
+
+def test_every_setting_is_in_a_test_of_its_effect():
+    tested = {name for changes in EFFECTS for name in changes}
+    assert tested | _WATCHED | _ELSEWHERE == set(TrainConfig().to_dict())
+
+
+def test_averaged_weights_are_the_average_and_the_ones_that_are_judged(tmp_path):
+    seen = []
+
+    def evaluate(backbone):
+        seen.append({name: value.clone() for name, value in backbone.state_dict().items()})
+        return {"a": 1.0}
+
+    settings = config(steps=4, lr=0.01, ema=0.7, save_every=1, keep=9, eval_every=1)
+    run_training(tmp_path, settings, evaluate=evaluate)
+    states = [read_checkpoint(checkpoint_path(tmp_path, step)) for step in (1, 2, 3, 4)]
+    expected = states[0]["backbone_state"]
+    for state, judged in zip(states, seen[1:], strict=True):
+        expected = {name: 0.7 * expected[name] + 0.3 * value for name, value in state["backbone_state"].items()}
+        if state is states[0]:
+            expected = state["backbone_state"]
+        for name, value in expected.items():
+            torch.testing.assert_close(state["averaged_state"][name], value)
+            assert torch.equal(judged[name], state["averaged_state"][name])
+    loaded = load_backbone(checkpoint_path(tmp_path, 4))[0].state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in states[-1]["averaged_state"].items())
+
+
+@pytest.mark.heavy
+def test_a_compiled_network_trains_alike(tmp_path, plain):
+    run_training(tmp_path, config(steps=3, lr=0.01, compile=True))
+    assert losses(tmp_path) == pytest.approx(plain, rel=1e-3)

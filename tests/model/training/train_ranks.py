@@ -1,0 +1,66 @@
+"""One rank of the runs that ``test_ranks`` compares with a single process; started by torchrun.
+
+Each argument is a folder with ``settings.json``: the configuration, and ``stop_at`` or ``fail_at`` for one rank.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from model.formats.checkpoint import checkpoints, read_checkpoint
+from model.training.config import TrainConfig
+from model.training.loop import train
+from model.training.ranks import Ranks, open_ranks
+from model.training.state import new_run
+
+CLASSES, BATCH, SIZE = 7, 4, 32
+SPEC = {"template": "seed", "size": SIZE, "mean": 0.5, "std": 0.5}
+
+
+class Share:
+    """A rank's share of batches that are a function of their number."""
+
+    def __init__(self, ranks: Ranks, views: int, start: int, at: dict[int, object]) -> None:
+        self.ranks, self.views, self.number, self.at = ranks, views, start, at
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        generator = torch.Generator().manual_seed(self.number)
+        images = torch.randint(0, 256, (self.views, BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
+        labels = torch.randperm(CLASSES, generator=generator)[:BATCH]
+        self.at.get(self.number, lambda: None)()
+        self.number += 1
+        share = BATCH // self.ranks.size
+        mine = slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
+        state = SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
+        return SimpleNamespace(images=images[:, mine], labels=labels[mine], state=state)
+
+
+def run(folder: Path, ranks: Ranks) -> int:
+    settings = json.loads((folder / "settings.json").read_text())
+    at = {}
+    if ranks.rank == ranks.size - 1 and "stop_at" in settings:
+        at = {settings["stop_at"]: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    config = TrainConfig(**settings["config"])
+    torch.use_deterministic_algorithms(True)
+    state = new_run(config, classes=CLASSES, preprocessing=SPEC, ranks=ranks)
+    held = checkpoints(folder / "run")
+    start = state.restore(read_checkpoint(held[-1]), held[-1]) if held else 0
+    stream = Share(ranks, len(config.all_views), start, at)
+    return train(stream, state, folder / "run", start=start)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with open_ranks("cpu") as everyone:
+        for argument in sys.argv[1:]:
+            run(Path(argument), everyone)

@@ -1,0 +1,477 @@
+"""The build: every input is a row, interruption costs nothing, other inputs are refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.align import fit_similarity, template_points
+from pipeline.build.builder import build
+from pipeline.sources.images import ImageError, decode
+from pipeline.sources.landmarks import LandmarkError
+from pipeline.workers import WorkerError
+from shards.files import ShardError, locked
+from shards.schema import Manifest, Preprocessing
+from shards.verify import verify
+from tests.conftest import REPOSITORY, build_options
+
+CSV = "bb_landmark/loose_landmark_train.csv"
+
+
+def rows_of(out):
+    return [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def image(root, key):
+    return root / "train" / f"{key}.jpg"
+
+
+def csv_lines(root):
+    return (root / CSV).read_text().splitlines()
+
+
+def write_csv(root, lines):
+    (root / CSV).write_text("\n".join(lines) + "\n")
+
+
+def test_every_bad_input_is_a_row_with_a_reason(vggface2, tmp_path, capsys):
+    whole = image(vggface2, "n000002/0003_01").read_bytes()
+    image(vggface2, "n000001/0001_01").unlink()
+    image(vggface2, "n000001/0002_01").write_bytes(b"")
+    image(vggface2, "n000001/0003_01").write_bytes(b"not an image")
+    image(vggface2, "n000001/0004_01").write_bytes(whole[: len(whole) // 2])
+    lines = csv_lines(vggface2)
+    place = {line.split(",")[0].strip('"'): number for number, line in enumerate(lines)}
+    lines[place["n000002/0001_01"]] = '"n000002/0001_01",1,2,,4,5,6,7,8,9,10'
+    lines[place["n000002/0002_01"]] = '"n000002/0002_01",1,2,nan,4,5,6,7,8,9,10'
+    lines[place["n000003/0001_01"]] = '"n000003/0001_01",' + ",".join(["50.0"] * 10)
+    lines[place["n000003/0002_01"]] = '"n000003/0002_01",500,500,540,500,520,530,505,560,535,560'
+    lines += [
+        lines[place["n000004/0001_01"]],
+        '"../../etc/passwd",1,2,3,4,5,6,7,8,9,10',
+        '"nofolder",1,2,3,4,5,6,7,8,9,10',
+    ]
+    write_csv(vggface2, lines)
+    build(build_options(vggface2, tmp_path / "out"))
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 45 + 3
+    bad = {(row["key"], row["status"]): row["error_message"] for row in rows if row["status"] != "ok"}
+    assert bad == {
+        ("n000001/0001_01", "missing-file"): f"no image n000001/0001_01 under {vggface2} (train, test)",
+        ("n000001/0002_01", "unreadable-image"): "empty file",
+        ("n000001/0003_01", "unreadable-image"): "cannot be decoded (12 bytes, not an image or damaged)",
+        ("n000001/0004_01", "unreadable-image"): f"damaged JPEG ({len(whole) // 2} bytes): Premature end of JPEG file",
+        ("n000002/0001_01", "bad-landmarks"): "P2X is missing",
+        ("n000002/0002_01", "bad-landmarks"): "P2X is 'nan', not a finite number",
+        ("n000003/0001_01", "degenerate-landmarks"): "the five points coincide or lie on one line",
+        ("n000003/0002_01", "degenerate-landmarks"): "all five points lie outside the 120x150 image",
+        ("n000004/0001_01", "duplicate-key"): "NAME_ID given before, in loose_landmark_train.csv row 16",
+        ("../../etc/passwd", "bad-key"): "the name is not identity/image",
+        ("nofolder", "bad-key"): "the name is not identity/image",
+    }
+    assert all(row["offset"] is None and row["xxh3"] is None for row in rows if row["status"] != "ok")
+    err = capsys.readouterr().err
+    assert "37 images of 9 identities in 4 shards" in err
+    assert (
+        "rejected: 2 bad-key, 2 bad-landmarks, 2 degenerate-landmarks, 1 duplicate-key, 1 missing-file, 3 unreadable-image"
+        in err
+    )
+    assert list(verify(tmp_path / "out", full=True)) == []
+
+
+def test_crops_are_aligned_to_the_template(vggface2, tmp_path):
+    build(build_options(vggface2, tmp_path / "out"))
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 45
+    for row in rows:
+        landmarks = np.reshape(row["landmarks"], (5, 2))
+        expected = fit_similarity(landmarks[None], template_points("seed", 128))[0][0]
+        np.testing.assert_allclose(np.reshape(row["matrix"], (2, 3)), expected, rtol=1e-5, atol=1e-4)
+        assert row["eye_distance"] == pytest.approx(np.linalg.norm(landmarks[1] - landmarks[0]), rel=1e-5)
+        assert (row["width"], row["height"]) == (120, 150)
+
+
+def test_arcface_template_is_eight_pixels_to_the_right(vggface2, tmp_path):
+    for template in ("seed", "arcface"):
+        build(build_options(vggface2, tmp_path / template, preprocessing=Preprocessing(template=template)))
+    seed, arcface = ({row["key"]: row["matrix"] for row in rows_of(tmp_path / name)} for name in ("seed", "arcface"))
+    assert len(seed) == 45
+    for key, matrix in seed.items():
+        np.testing.assert_allclose(np.subtract(arcface[key], matrix), (0, 0, 8 * 128 / 112, 0, 0, 0), atol=1e-3)
+
+
+def test_train_and_test_are_merged_and_labels_follow_sorted_identities(vggface2, tmp_path):
+    (vggface2 / "test").mkdir()
+    os.rename(vggface2 / "train" / "n000005", vggface2 / "test" / "n000005")
+    lines = csv_lines(vggface2)
+    moved = [line for line in lines if "n000005" in line]
+    write_csv(vggface2, [line for line in lines if "n000005" not in line])
+    second = vggface2 / "bb_landmark" / "loose_landmark_test.csv"
+    second.write_text("\n".join([lines[0], *moved]) + "\n")
+    build(build_options(vggface2, tmp_path / "out", landmarks=(vggface2 / CSV, second)))
+    rows = rows_of(tmp_path / "out")
+    assert Counter(row["status"] for row in rows) == {"ok": 45}
+    assert {row["identity"]: row["label"] for row in rows} == {f"n{person:06d}": person - 1 for person in range(1, 10)}
+
+
+def test_exclusion_and_min_images(vggface2, tmp_path, capsys):
+    exclude = tmp_path / "exclude.txt"
+    exclude.write_text('\ufeff# people of the test sets\ntrain/n000001\ntrain/n000002/0001_01.jpg\n"n999999"\n')
+    for number in (2, 3, 4, 5):
+        lines = [line for line in csv_lines(vggface2) if f"n000009/{number:04d}" not in line]
+        write_csv(vggface2, lines)
+    build(build_options(vggface2, tmp_path / "out", exclude=exclude, min_images=2))
+    rows = rows_of(tmp_path / "out")
+    assert Counter(row["status"] for row in rows) == {"ok": 34, "excluded": 6, "too-few-images": 1}
+    assert {row["label"] for row in rows if row["identity"] in ("n000001", "n000009")} == {-1}
+    assert {row["identity"]: row["label"] for row in rows if row["status"] == "ok"} == {
+        f"n{person:06d}": person - 2 for person in range(2, 9)
+    }
+    assert "exclude.txt: removed 6 images; 1 of its entries match nothing (n999999)" in capsys.readouterr().err
+
+
+def test_any_folder_of_identities_whatever_extension_and_case(painted, tmp_path):
+    root = tmp_path / "people"
+    lines = []
+    names = ["a.PNG", "b.v2.jpeg", "c d.bmp"]
+    for (pixels, landmarks), name in zip(painted["n000001"], names, strict=False):
+        (root / "Ann O. Nym").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / "Ann O. Nym" / name)
+        lines.append(f'"Ann O. Nym/{name}",' + ",".join(map(str, landmarks.ravel())))
+    (root / "landmarks.csv").write_text("\n".join(lines) + "\n")
+    build(build_options(root, tmp_path / "out", source="folder", landmarks=(root / "landmarks.csv",)))
+    assert sorted((row["key"], row["status"]) for row in rows_of(tmp_path / "out")) == [
+        ("Ann O. Nym/a", "ok"),
+        ("Ann O. Nym/b.v2", "ok"),
+        ("Ann O. Nym/c d", "ok"),
+    ]
+    assert list(verify(tmp_path / "out", full=True)) == []
+
+
+def test_of_several_rows_of_one_key_the_first_usable_one_counts(vggface2, tmp_path):
+    lines = csv_lines(vggface2)
+    key, _, numbers = lines[1].partition(",")
+    lines[1] = f"{key},,2,3,4,5,6,7,8,9,10"
+    write_csv(vggface2, [*lines, f"{key},{numbers}", f"{key},{numbers}"])
+    build(build_options(vggface2, tmp_path / "out"))
+    mine = sorted(
+        (row["status"], row["error_message"]) for row in rows_of(tmp_path / "out") if f'"{row["key"]}"' == key
+    )
+    assert mine == [
+        ("bad-landmarks", "P1X is missing"),
+        ("duplicate-key", "NAME_ID given before, in loose_landmark_train.csv row 46"),
+        ("ok", None),
+    ]
+
+
+def test_grey_and_transparent_images_are_stored_as_rgb(vggface2, tmp_path):
+    picture = Image.open(image(vggface2, "n000001/0001_01"))
+    picture.convert("L").save(image(vggface2, "n000001/0001_01"))
+    image(vggface2, "n000001/0002_01").unlink()
+    picture.convert("RGBA").save(vggface2 / "train" / "n000001" / "0002_01.png")
+    build(build_options(vggface2, tmp_path / "out"))
+    assert {row["status"] for row in rows_of(tmp_path / "out")} == {"ok"}
+
+
+def test_a_grey_jpeg_gives_the_bytes_that_its_three_equal_channels_give(vggface2, tmp_path):
+    """It is warped as one channel."""
+    sources = {key: image(vggface2, key) for key in ("n000001/0001_01", "n000002/0001_01")}
+    for source in sources.values():
+        Image.open(source).convert("L").save(source, quality=95)
+    build(build_options(vggface2, tmp_path / "grey"))
+    for source in sources.values():
+        grey = np.asarray(Image.open(source))
+        source.unlink()
+        Image.fromarray(np.stack([grey] * 3, -1)).save(source.with_suffix(".png"))
+    build(build_options(vggface2, tmp_path / "colour"))
+    names = sorted(path.name for path in (tmp_path / "grey").glob("*.tar"))
+    assert len(names) == 4
+    assert all((tmp_path / "grey" / name).read_bytes() == (tmp_path / "colour" / name).read_bytes() for name in names)
+
+
+def test_a_pipe_in_place_of_an_image_is_no_image(vggface2, tmp_path):
+    image(vggface2, "n000001/0001_01").unlink()
+    os.mkfifo(image(vggface2, "n000001/0001_01"))
+    build(build_options(vggface2, tmp_path / "out"))
+    assert [row["key"] for row in rows_of(tmp_path / "out") if row["status"] == "missing-file"] == ["n000001/0001_01"]
+    with pytest.raises(ImageError, match="not a regular file"):
+        decode(image(vggface2, "n000001/0001_01"))
+
+
+def test_processes_build_the_same_bytes(vggface2, tmp_path):
+    build(build_options(vggface2, tmp_path / "serial"))
+    build(build_options(vggface2, tmp_path / "pool", executor="process", workers=2))
+    assert contents(tmp_path / "pool") == contents(tmp_path / "serial")
+
+
+# Each call of os.replace publishes one file: plan, then tar, idx, parquet, done for 4 shards, then index and manifest.
+PUBLICATIONS = 1 + 4 * 4 + 2
+KILLED_BUILD = """
+import os, signal, sys
+from pathlib import Path
+replace, left = os.replace, [int(sys.argv[3])]
+def counted(*names):
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    replace(*names)
+os.replace = counted
+from pipeline.align import fit_similarity, template_points
+from pipeline.build.builder import build
+from tests.conftest import build_options
+build(build_options(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("published", range(PUBLICATIONS))
+def test_killed_before_any_publication_and_resumed_the_bytes_are_the_same(vggface2, tmp_path, published):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED_BUILD, str(vggface2), str(out), str(published)]
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == -signal.SIGKILL
+    assert not (out / "manifest.json").exists()
+    build(build_options(vggface2, out))
+    build(build_options(vggface2, tmp_path / "whole"))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_the_number_of_publications_is_what_the_kill_test_covers(vggface2, tmp_path, monkeypatch):
+    calls = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append(names), replace(*names)))
+    build(build_options(vggface2, tmp_path / "out"))
+    assert len(calls) == PUBLICATIONS
+
+
+def test_resuming_keeps_committed_shards(vggface2, tmp_path):
+    out = tmp_path / "out"
+    build(build_options(vggface2, out))
+    (out / "manifest.json").unlink()
+    (out / "shard-000001.done.json").unlink()
+    (out / "shard-000002.tar").write_bytes(b"truncated")
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*.tar")}
+    build(build_options(vggface2, out))
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*.tar")}
+    assert sorted(name for name in before if before[name] != after[name]) == ["shard-000001.tar", "shard-000002.tar"]
+    assert list(verify(out, full=True)) == []
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "manifest.json"])
+def test_a_lost_index_or_manifest_is_written_again(vggface2, tmp_path, name):
+    out = tmp_path / "out"
+    build(build_options(vggface2, out))
+    before = contents(out)
+    (out / name).unlink()
+    build(build_options(vggface2, out))
+    assert contents(out) == before
+
+
+def test_a_complete_set_is_left_alone(vggface2, tmp_path, capsys):
+    build(build_options(vggface2, tmp_path / "out"))
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    build(build_options(vggface2, tmp_path / "out"))
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert "complete already, nothing to do: 45 images" in capsys.readouterr().err
+
+
+def test_retry_failed_builds_again_what_failed(vggface2, tmp_path):
+    path = image(vggface2, "n000001/0001_01")
+    data = path.read_bytes()
+    path.unlink()
+    out = tmp_path / "out"
+    build(build_options(vggface2, out))
+    path.write_bytes(data)
+    build(build_options(vggface2, out))
+    assert Manifest.read(out).statuses == {"ok": 44, "missing-file": 1}
+    build(build_options(vggface2, out, retry_failed=True))
+    assert Manifest.read(out).statuses == {"ok": 45}
+    build(build_options(vggface2, tmp_path / "whole"))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"min_images": 3}, "--min-images"),
+        ({"images_per_shard": 7}, "--images-per-shard"),
+        ({"preprocessing": Preprocessing(template="arcface")}, "preprocessing"),
+    ],
+)
+def test_other_options_are_refused_by_name(vggface2, tmp_path, changes, named):
+    build(build_options(vggface2, tmp_path / "out"))
+    before = contents(tmp_path / "out")
+    with pytest.raises(ShardError) as error:
+        build(build_options(vggface2, tmp_path / "out", **changes))
+    assert str(error.value) == (
+        f"{tmp_path / 'out'}: holds a build with other {named}; choose another --out, or delete this one first"
+    )
+    assert contents(tmp_path / "out") == before
+
+
+def test_other_landmarks_and_another_root_are_refused(vggface2, tmp_path):
+    build(build_options(vggface2, tmp_path / "out"))
+    os.rename(vggface2, tmp_path / "moved")
+    with pytest.raises(ShardError, match=r"other --root \(it was .*VGGFace2\)"):
+        build(build_options(tmp_path / "moved", tmp_path / "out"))
+    os.rename(tmp_path / "moved", vggface2)
+    write_csv(vggface2, csv_lines(vggface2)[:-1])
+    with pytest.raises(ShardError, match="other --landmarks"):
+        build(build_options(vggface2, tmp_path / "out"))
+
+
+def test_a_folder_of_something_else_is_refused(vggface2, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ShardError, match="not empty and not a shard set"):
+        build(build_options(vggface2, tmp_path))
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_wrong_root_says_so_at_the_end(vggface2, tmp_path):
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(
+        ShardError, match=r"no image could be stored \(45 missing-file\); give the --root that they lie in"
+    ):
+        build(build_options(tmp_path / "empty", tmp_path / "out", landmarks=(vggface2 / CSV,)))
+
+
+def test_options_that_leave_nothing_write_nothing(vggface2, tmp_path):
+    with pytest.raises(ShardError, match=r"no image is left to store \(45 too-few-images\); nothing was written"):
+        build(build_options(vggface2, tmp_path / "out", min_images=99))
+    assert list((tmp_path / "out").iterdir()) == []
+    build(build_options(vggface2, tmp_path / "out", min_images=2))
+
+
+def test_identities_that_lost_all_images_are_counted(vggface2, tmp_path, capsys):
+    for path in (vggface2 / "train" / "n000003").iterdir():
+        path.unlink()
+    build(build_options(vggface2, tmp_path / "out"))
+    assert Manifest.read(tmp_path / "out").empty_identities == 1
+    assert "1 identities lost all their images; they keep their labels" in capsys.readouterr().err
+
+
+def test_what_is_not_a_file_is_missing(vggface2, tmp_path):
+    pipe, folder, link = (image(vggface2, f"n000001/000{number}_01") for number in (1, 2, 3))
+    for path in (pipe, folder, link):
+        path.unlink()
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to("nowhere")
+    build(build_options(vggface2, tmp_path / "out"))
+    assert Manifest.read(tmp_path / "out").statuses == {"missing-file": 3, "ok": 42}
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(vggface2, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ShardError, match="out: is a file; choose a folder for --out"):
+        build(build_options(vggface2, tmp_path / "out"))
+
+
+def test_two_builds_do_not_share_a_folder(vggface2, tmp_path):
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"), pytest.raises(ShardError, match="another build is writing here"):
+        build(build_options(vggface2, tmp_path / "out"))
+
+
+def test_an_absent_exclusion_list_is_named(vggface2, tmp_path):
+    with pytest.raises(LandmarkError, match=r"none\.txt.*expected one identity or identity/image a line"):
+        build(build_options(vggface2, tmp_path / "out", exclude=tmp_path / "none.txt"))
+    assert not (tmp_path / "out").exists()
+
+
+def die(task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told(vggface2, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.build.builder.run_shard", die)
+    with pytest.raises(WorkerError, match=r"^a worker process died \(out of memory\?\)$"):
+        build(build_options(vggface2, tmp_path / "out", executor="process", workers=2))
+
+
+ORPHANS = """
+import sys
+from pipeline.executors import unordered_map
+from tests.pipeline.build.test_builder import tell_and_wait
+list(unordered_map(tell_and_wait, [sys.argv[1]] * 2, executor="process", workers=2)) if __name__ == "__main__" else None
+"""
+
+
+def tell_and_wait(folder):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def alive(pid):
+    command = Path(f"/proc/{pid}/cmdline")  # empty for a process that has ended and waits to be noticed
+    return command.exists() and bool(command.read_text())
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_build(tmp_path):
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    told = tmp_path / "pids"
+    told.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    parent = subprocess.Popen([sys.executable, str(script), str(told)], env=environment)
+    deadline = time.monotonic() + 60
+    while len(list(told.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(path.name) for path in told.iterdir()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline + 20, "workers are still alive"
+        time.sleep(0.05)
+
+
+def jpeg(pixels):
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+def test_damage_in_a_jpeg_is_told(tmp_path, painted):
+    good = jpeg(painted["n000001"][0][0])
+    middle = len(good) // 2
+    damaged = {
+        "truncated": good[:middle],
+        "overwritten": good[:middle] + b"\xff\x3f" * 20 + good[middle + 40 :],
+        "no pixels": good[:200],
+    }
+    for name, data in damaged.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match="damaged JPEG"):
+            decode(tmp_path / name)
+
+
+def test_whole_jpegs_of_every_kind_are_read_as_opencv_reads_them(tmp_path, painted):
+    pixels = painted["n000001"][0][0]
+    good = jpeg(pixels)
+    thumbnail = b"\xff\xe1" + (len(good) + 2).to_bytes(2, "big") + good  # an APP1 segment that holds a whole JPEG
+    (tmp_path / "thumbnail.jpg").write_bytes(good[:2] + thumbnail + good[2:] + b"trailing bytes")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=turned)
+    Image.fromarray(pixels).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    Image.fromarray(pixels).convert("L").save(tmp_path / "grey.jpg")
+    Image.fromarray(pixels).save(tmp_path / "progressive.jpg", progressive=True, subsampling=0)
+    names = sorted(path.name for path in tmp_path.glob("*.jpg"))
+    assert len(names) == 5
+    for name in names:
+        assert np.array_equal(decode(tmp_path / name), cv2.imread(str(tmp_path / name)))
+    assert decode(tmp_path / "turned.jpg").shape == (120, 150, 3)

@@ -1,0 +1,281 @@
+"""Training sets without landmarks: listed, resized whole, and built with all that a build promises."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.prepare import Request, prepare
+from commands.data import build_shards
+from pipeline.build.builder import build
+from pipeline.build.options import BuildOptions, options_for
+from pipeline.inspect import contact_sheet, figures
+from pipeline.sources.listing import SourceError, list_images
+from pipeline.load.loader import Loader
+from pipeline.sources.catalog import SOURCES, find_image
+from pipeline.demo.writer import write_demo_data
+from shards.files import ShardError
+from shards.index import ShardIndex, ShardReader
+from shards.schema import Manifest, Preprocessing
+from shards.verify import verify
+
+SETS = {"qmul": ("QMUL-SurvFace", "training_set"), "tinyface": ("TinyFace", "Training_Set")}
+PEOPLE, IMAGES = 4, 5
+FIRST = 5  # label of the first person: there are four test people
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("unaligned")
+    write_demo_data(out, identities=2 * PEOPLE, images=IMAGES, seed=3, layouts=[folder for folder, _ in SETS.values()])
+    return out
+
+
+@pytest.fixture
+def training(demo, tmp_path):
+    """QMUL-SurvFace's training set of generated faces, a copy that a test may damage."""
+    return Path(shutil.copytree(demo / "QMUL-SurvFace" / "training_set", tmp_path / "training_set"))
+
+
+def options(root, out, source="qmul", **changes):
+    defaults = {"images_per_shard": 6, "executor": "serial", "landmarks": (), "template": None}
+    return options_for(source, root=root, out=out, **{**defaults, **changes})
+
+
+def rows_of(out):
+    return [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def picture(training, number):
+    return training / str(FIRST) / f"{FIRST}_cam{(number - 1) % 3 + 1}_{number}.jpg"
+
+
+@pytest.mark.parametrize("source", SETS)
+def test_each_image_is_stored_resized_whole_as_scoring_prepares_it(demo, tmp_path, source):
+    dataset, folder = SETS[source]
+    root, out = demo / dataset, tmp_path / "out"
+    build(options(root, out, source))
+    manifest, index = Manifest.read(out), ShardIndex(out)
+    assert (manifest.source, manifest.images, manifest.identities) == (source, PEOPLE * IMAGES, PEOPLE)
+    assert manifest.preprocessing == Preprocessing(template="none", warp="pillow-bicubic")
+    assert set(manifest.versions) == {"opencv", "pillow"}
+    rows = {row["key"]: row for row in rows_of(out)}
+    files = sorted((root / folder).glob("*/*.jpg"))
+    assert sorted(rows) == sorted(f"{path.parent.name}/{path.stem}" for path in files)
+    with ShardReader(index) as reader:
+        for number in range(len(index)):
+            key = index.key(number)
+            with Image.open(root / folder / f"{key}.jpg") as image:
+                assert (rows[key]["width"], rows[key]["height"]) == image.size
+                expected = np.asarray(image.resize((128, 128), Image.Resampling.BICUBIC))
+            (scored,) = prepare(
+                (root / folder / f"{key}.jpg").read_bytes(), [Request(path=root)], Preprocessing.unaligned()
+            )
+            assert np.array_equal(scored, expected)
+            jpeg = cv2.imencode(".jpg", expected[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+            assert reader.image(number) == jpeg
+    for row in rows.values():
+        assert (row["status"], row["landmarks"], row["matrix"], row["eye_distance"]) == ("ok", None, None, None)
+    assert list(verify(out, full=True)) == []
+
+
+def test_the_set_is_inspected_and_loaded(training, tmp_path, capsys):
+    out = tmp_path / "out"
+    build(options(training, out))
+    text = figures(out)
+    assert "20 images of 4 identities in 4 shards, from qmul" in text
+    assert "crops: 128 px, not aligned, " in text
+    assert "shorter side of the source, px:" in text
+    counts = [int(line.split()[1]) for line in text.splitlines()[-9:]]
+    assert sum(counts) == 20
+    with Image.open(contact_sheet(out, tmp_path / "sheet.png")) as sheet:
+        assert sheet.size == (128 * 5, 24 + 128 * 4)
+    with Loader(ShardIndex(out), batch_size=4) as batches:
+        batch = next(iter(batches))
+    assert batch.images.shape == (4, 4, 128, 128, 3)
+    assert sorted(batch.labels.tolist()) == [0, 1, 2, 3]
+
+
+def test_every_bad_input_is_a_row_with_a_reason(training, tmp_path, capsys):
+    whole = picture(training, 1).read_bytes()
+    picture(training, 1).write_bytes(b"")
+    picture(training, 2).write_bytes(whole[:-100])
+    picture(training, 3).unlink()
+    picture(training, 3).symlink_to("nowhere")
+    person = training / str(FIRST)
+    (person / f"{picture(training, 4).stem}.png").write_bytes(whole)
+    (person / "name of bytes \udcff.jpg").write_bytes(whole)
+    (person / "folder.jpg").mkdir()
+    (person / "Thumbs.db").write_bytes(b"")
+    (training / "stray.JPG").write_bytes(whole)
+    (training / ("n" * 160)).mkdir()
+    (training / ("n" * 160) / "1.jpg").write_bytes(whole)
+    build(options(training, tmp_path / "out"))
+    rows = rows_of(tmp_path / "out")
+    bad = {(row["key"], row["status"]): row["error_message"] for row in rows if row["status"] != "ok"}
+    cams = [f"{FIRST}/{picture(training, number).stem}" for number in range(1, 5)]
+    long = f"{'n' * 160}/1"
+    assert len(rows) == 20 + 4
+    assert bad == {
+        (cams[0], "unreadable-image"): "empty file",
+        (cams[1], "unreadable-image"): f"damaged JPEG ({len(whole) - 100} bytes): Premature end of JPEG file",
+        (cams[2], "missing-file"): f"no image {cams[2]} under {training}",
+        (cams[3], "duplicate-key"): f"differs from {cams[3]}.jpg by its extension alone",
+        (f"{FIRST}/name of bytes \\udcff", "bad-key"): "the name is not identity/image",
+        ("stray", "bad-key"): "the name is not identity/image",
+        (
+            long,
+            "bad-key",
+        ): f"{long[:80]}...: name too long for a tar header (90 bytes, folder 150); shorten the file name",
+    }
+    err = capsys.readouterr().err
+    assert "24 rows of training_set: 21 images of 5 identities to store" in err
+    assert f"training_set: 2 other entries left alone ({FIRST}/Thumbs.db, {FIRST}/folder.jpg)" in err
+    assert list(verify(tmp_path / "out", full=True)) == []
+
+
+def test_names_of_any_case_and_identities_of_any_name(training, tmp_path):
+    for path in training.glob("*"):
+        shutil.rmtree(path)
+    faces = {"Ann O. Nym": ["a.JPG", "A.jpeg", "b.v2.Png", "c d.jpg"], "0": ["A_CAM1_1.BMP"], "-x (1)": ["1.WebP"]}
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 17, 3), np.uint8)
+    painted = iter(pixels)
+    for person, names in faces.items():
+        (training / person).mkdir()
+        for name in names:
+            content = io.BytesIO()
+            Image.fromarray(next(painted)).save(content, "PNG")  # loses nothing
+            (training / person / name).write_bytes(content.getvalue())
+    build(options(training, tmp_path / "out"))
+    rows = {row["key"]: (row["label"], row["status"]) for row in rows_of(tmp_path / "out")}
+    assert rows == {
+        "-x (1)/1": (0, "ok"),
+        "0/A_CAM1_1": (1, "ok"),
+        **{f"Ann O. Nym/{name}": (2, "ok") for name in ("a", "A", "b.v2", "c d")},
+    }
+    for person, names in faces.items():
+        for name in names:
+            assert find_image(training, ("",), f"{person}/{name.rpartition('.')[0]}") == training / person / name
+    assert list(verify(tmp_path / "out", full=True)) == []
+
+
+def test_exclusion_and_min_images(training, tmp_path):
+    exclude = tmp_path / "exclude.txt"
+    exclude.write_text(f"{FIRST}\n{FIRST + 1}/{FIRST + 1}_cam1_1.jpg\n")
+    for path in list((training / str(FIRST + 2)).iterdir())[2:]:
+        path.unlink()
+    build(options(training, tmp_path / "out", exclude=exclude, min_images=3))
+    rows = rows_of(tmp_path / "out")
+    assert Counter(row["status"] for row in rows) == {"ok": 9, "excluded": 6, "too-few-images": 2}
+    assert {row["label"] for row in rows if row["status"] == "ok"} == {0, 1}
+
+
+def test_the_bytes_do_not_depend_on_processes_nor_on_how_the_root_is_named(demo, tmp_path):
+    root = demo / "TinyFace"
+    build(options(root, tmp_path / "above", "tinyface"))
+    build(options(root / "Training_Set", tmp_path / "itself", "tinyface", executor="process", workers=2))
+    build(options(demo, tmp_path / "all", "tinyface"))
+    assert contents(tmp_path / "above") == contents(tmp_path / "itself") == contents(tmp_path / "all")
+
+
+def test_interrupted_before_any_publication_and_resumed_the_bytes_are_the_same(training, tmp_path, monkeypatch):
+    build(options(training, tmp_path / "whole"))
+    replace, publications = os.replace, 1 + 4 * 4 + 2
+    for published in range(publications):
+        left = [published]
+
+        def counted(*names, left=left):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            replace(*names)
+
+        out = tmp_path / f"interrupted-{published}"
+        monkeypatch.setattr(os, "replace", counted)
+        with pytest.raises(KeyboardInterrupt):
+            build(options(training, out))
+        monkeypatch.setattr(os, "replace", replace)
+        assert not (out / "manifest.json").exists()
+        build(options(training, out))
+        assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_mended_image_is_stored_by_retry_failed(training, tmp_path):
+    data = picture(training, 2).read_bytes()
+    picture(training, 2).write_bytes(b"")
+    build(options(training, tmp_path / "out"))
+    picture(training, 2).write_bytes(data)
+    build(options(training, tmp_path / "out", retry_failed=True))
+    build(options(training, tmp_path / "whole"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_restart_refuses_other_files_and_other_options(training, tmp_path):
+    out = tmp_path / "out"
+    build(options(training, out))
+    before = contents(out)
+    refused = f"{out}: holds a build with other {{}}; choose another --out, or delete this one first"
+    with pytest.raises(ShardError) as error:
+        build(options(training, out, min_images=2))
+    assert str(error.value) == refused.format("--min-images")
+    shutil.copy(picture(training, 1), training / str(FIRST) / "new.jpg")
+    with pytest.raises(ShardError) as error:
+        build(options(training, out))
+    assert str(error.value) == refused.format("files under --root")
+    assert contents(out) == before
+
+
+def test_what_does_not_apply_is_refused(training, tmp_path):
+    says = "--source qmul: its images are resized whole, not aligned by landmarks; leave {} out"
+    for name, changes in [("--landmarks", {"landmarks": (training / "x.csv",)}), ("--template", {"template": "seed"})]:
+        with pytest.raises(SourceError) as error:
+            options(training, tmp_path / "out", **changes)
+        assert str(error.value) == says.format(name)
+    with pytest.raises(SourceError, match="source qmul: has no landmarks, its images cannot be aligned"):
+        BuildOptions(
+            source="qmul", root=training, landmarks=(), out=tmp_path / "out", preprocessing=Preprocessing(size=112)
+        )
+    with pytest.raises(ShardError, match="template 'none' is unknown; choose from seed, arcface"):
+        BuildOptions(root=training, landmarks=(), out=tmp_path / "out", preprocessing=Preprocessing.unaligned())
+
+
+def test_a_folder_without_a_training_set_or_without_images_is_told(tmp_path):
+    with pytest.raises(SourceError) as error:
+        options(tmp_path, tmp_path / "out", "tinyface")
+    assert str(error.value) == (
+        f"{tmp_path}: no Training_Set in it; expected TinyFace's training set, Training_Set/<ID>/<image>.jpg"
+        " (--root names the folder; demo-data paints one)"
+    )
+    (tmp_path / "TRAINING_set" / "1").mkdir(parents=True)
+    with pytest.raises(SourceError, match=r"TRAINING_set: no image in it; expected <ID>/<image>\.jpg"):
+        build(options(tmp_path, tmp_path / "out"))
+
+
+def test_the_listing_is_sorted_and_knows_each_file(tmp_path):
+    for name in ("b/2.jpg", "b/10.png", "a/x.jpeg", "a/x.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listed = list_images(tmp_path)
+    assert listed.names.to_pylist() == ["a/x.jpg", "a/x.jpeg", "b/10.png", "b/2.jpg"]
+    assert listed.keys.to_pylist() == ["a/x", "a/x", "b/10", "b/2"]
+    digest = listed.digest
+    (tmp_path / "b" / "2.jpg").rename(tmp_path / "b" / "2.JPG")
+    assert list_images(tmp_path).digest != digest
+
+
+def test_the_command_offers_every_source():
+    (choice,) = [parameter.type for parameter in build_shards.params if parameter.name == "source"]
+    assert sorted(choice.choices) == sorted(SOURCES)

@@ -1,0 +1,134 @@
+"""Landmark files: the variants of the field are read, malformed ones are named by file and line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.sources.landmarks import HEADER, LandmarkError, read_landmarks
+
+HEAD = ",".join(HEADER)
+NUMBERS = "1.5,2,3,4,5,6,7,8,9,10.25"
+POINTS = [1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10.25]
+
+
+def read(tmp_path, text, name="landmarks.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_landmarks([path])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{HEAD}\n"n000001/0001_01",{NUMBERS}\n',
+        f"{HEAD}\nn000001/0001_01,{NUMBERS}\n",
+        f"{HEAD}\nn000001/0001_01.jpg,{NUMBERS}",
+        f"{HEAD.lower()}\ntrain/n000001/0001_01.JPG,{NUMBERS}\n",
+        f'{HEAD}\r\n"test/n000001/0001_01",{NUMBERS}\r\n',
+        f"\ufeff{HEAD}\nn000001/0001_01,{NUMBERS}\n\n",
+        f"n000001/0001_01.jpg,{NUMBERS}\n",
+        f"{HEAD}\n n000001/0001_01 , 1.5 ,2,3,4,5,6,7,8,9,10.25\n",
+    ],
+    ids=[
+        "quoted",
+        "plain",
+        "extension",
+        "lower-case header",
+        "split and CRLF",
+        "BOM and blank line",
+        "no header",
+        "spaces",
+    ],
+)
+def test_variants_are_read_alike(tmp_path, text):
+    table = read(tmp_path, text)
+    assert table.keys.to_pylist() == ["n000001/0001_01"]
+    assert table.points.dtype == np.float32
+    assert table.points.tolist() == [POINTS]
+    assert table.problems == {}
+
+
+def test_several_files_follow_each_other(tmp_path):
+    paths = []
+    for name in ("train", "test"):
+        paths.append(tmp_path / f"{name}.csv")
+        paths[-1].write_text(f"{HEAD}\n{name}1/a,{NUMBERS}\n{name}2/b,{NUMBERS}\n")
+    table = read_landmarks(paths)
+    assert table.keys.to_pylist() == ["train1/a", "train2/b", "test1/a", "test2/b"]
+    assert [table.place(row) for row in range(4)] == [
+        "train.csv row 1",
+        "train.csv row 2",
+        "test.csv row 1",
+        "test.csv row 2",
+    ]
+
+
+def test_an_identity_may_be_called_test(tmp_path):
+    assert read(tmp_path, f"{HEAD}\ntest/0001,{NUMBERS}\n").keys.to_pylist() == ["test/0001"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "P2X is missing"),
+        ("nan", "P2X is 'nan', not a finite number"),
+        ("inf", "P2X is 'inf', not a finite number"),
+        ("abc", "P2X is 'abc', not a finite number"),
+        ("1e999", "P2X is '1e999', not a finite number"),
+        ("1e39", "P2X is '1e39', not a finite number"),
+    ],
+)
+def test_a_bad_number_is_a_row_with_a_reason(tmp_path, value, reason):
+    table = read(tmp_path, f"{HEAD}\nn1/a,{NUMBERS}\nn1/b,1,2,{value},4,5,6,7,8,9,10\nn1/c,{NUMBERS}\n")
+    assert table.problems == {1: reason}
+    assert table.points[[0, 2]].tolist() == [POINTS, POINTS]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("NAME_ID,X,Y,W,H\nn1/a,1,2,3,4\n", "line 1: found 'NAME_ID,X,Y,W,H', expected the header NAME_ID,P1X"),
+        (f"{HEAD}\nn1/a,{NUMBERS}\nn1/b,1,2,3\n", f"line 3: 4 fields, expected 11 ({HEAD})"),
+        (f"{HEAD}\nn1/a,{NUMBERS}\n\nn1/b,{NUMBERS},7\n", "line 4: 12 fields, expected 11"),
+        ("", "line 1: found 'an empty line', expected the header"),
+        (HEAD.encode() + b"\nn1/\xff\xfe," + NUMBERS.encode() + b"\n", "line 2: not UTF-8 text"),
+        (f"{HEAD}\nn1/\u00a0a,{NUMBERS}\nn1/b,1\n", "line 3: 2 fields, expected 11"),
+        (f'{HEAD}\nn1/a,{NUMBERS}\n"n1/b,{NUMBERS}\nn1/c,{NUMBERS}\n', "line 3: 1 fields, expected 11"),
+        (f"{HEAD}\n".replace(",", "\t"), "line 1: found 'NAME_ID\\tP1X"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1: not UTF-8 text"),
+    ],
+    ids=[
+        "bounding boxes",
+        "short row",
+        "long row after a blank line",
+        "empty",
+        "not UTF-8",
+        "NBSP",
+        "open quote",
+        "tabs",
+        "an image",
+    ],
+)
+def test_a_malformed_file_is_named_with_its_line(tmp_path, text, line):
+    with pytest.raises(LandmarkError) as error:
+        read(tmp_path, text)
+    assert str(error.value).startswith(f"{tmp_path / 'landmarks.csv'}: {line}")
+    assert "\n" not in str(error.value)
+
+
+def test_an_absent_file_and_a_file_without_rows_are_named(tmp_path):
+    with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
+        read_landmarks([tmp_path / "none.csv"])
+    for header in (f"{HEAD}\n", HEAD):
+        with pytest.raises(LandmarkError, match=r"landmarks\.csv: no landmark rows"):
+            read(tmp_path, header)
+
+
+def test_a_large_file_is_read_in_blocks(tmp_path):
+    rows = 120_000
+    text = f"{HEAD}\n" + "".join(f"n{row // 300:06d}/{row % 300:04d}_01,{NUMBERS}\n" for row in range(rows))
+    assert len(text) > 4 << 20
+    table = read(tmp_path, text)
+    assert len(table.keys) == rows
+    assert table.keys[rows - 1].as_py() == f"n{(rows - 1) // 300:06d}/{(rows - 1) % 300:04d}_01"
