@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from shards.errors import LrfrError
 
-class ProtocolError(Exception):
+
+class ProtocolError(LrfrError):
     """A data set that is not laid out as its protocol needs, or a checkpoint that it cannot judge. One line."""
 
 

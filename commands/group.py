@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from commands.interruption import Interruption
+from shards.errors import LrfrError
 
 _OURS = ("shards", "pipeline", "model", "benchmarks", "commands")
 
 
-class CommandError(Exception):
+class CommandError(LrfrError):
     """What a command cannot do. One line."""
 
 

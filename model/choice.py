@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from shards.errors import LrfrError
 
-class ChoiceError(Exception):
+
+class ChoiceError(LrfrError):
     """A choice that cannot be read. One line."""
 
 

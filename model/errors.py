@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from shards.errors import LrfrError
 
-class CheckpointError(Exception):
+
+class CheckpointError(LrfrError):
     """A checkpoint that cannot be written, read or used. One line."""
 
 
-class ExportError(Exception):
+class ExportError(LrfrError):
     """A network that cannot be exported. One line."""
 
 

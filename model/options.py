@@ -7,8 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from shards.errors import LrfrError
 
-class OptionError(Exception):
+
+class OptionError(LrfrError):
     """Something that cannot be built as asked. One line."""
 
 

@@ -13,7 +13,7 @@ import xxhash
 from benchmarks.errors import ProtocolError
 from pipeline.align import TEMPLATES, fit_similarity, template_points, warp
 from pipeline.sources.images import ImageError, decode_bytes, resized
-from shards.files import ShardError
+from shards.errors import ShardError
 from shards.schema import NO_TEMPLATE, Preprocessing
 
 VERSION = 1  # of what is done here; part of every cache key

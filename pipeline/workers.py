@@ -17,6 +17,8 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any, TypeVar
 
+from shards.errors import LrfrError
+
 Result = TypeVar("Result")
 
 _GROUPS = (signal.SIGINT, signal.SIGHUP)  # a terminal sends them to all that it has started
@@ -24,7 +26,7 @@ _WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)  # the
 _PATIENCE = 1.0  # seconds until another signal insists: some senders send two at once
 
 
-class WorkerError(Exception):
+class WorkerError(LrfrError):
     """A worker process died. One line."""
 
 

@@ -13,12 +13,10 @@ from typing import Any
 
 import xxhash
 
+from shards.errors import ShardError
+
 TEMPORARY_SUFFIX = ".partial"
 _BLOCK = 1 << 20
-
-
-class ShardError(Exception):
-    """A shard set that cannot be written, read or trusted. The message is one line: what, where, what to do."""
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shards.files import ShardError, file_facts, whole_file, write_record
+from shards.errors import ShardError
+from shards.files import file_facts, whole_file, write_record
 from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, Preprocessing, shard_file
 from shards.writer import DONE_SUFFIX
 

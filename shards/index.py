@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.files import ShardError, quick_digest
+from shards.errors import ShardError
+from shards.files import quick_digest
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest, shard_file
 
 _PLACE = ["label", "shard", "offset", "size", "xxh3"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.files import ShardError, read_record
+from shards.errors import ShardError
+from shards.files import read_record
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

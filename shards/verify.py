@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.files import ShardError, file_facts, read_record
+from shards.errors import ShardError
+from shards.files import file_facts, read_record
 from shards.schema import INDEX, INDEX_SCHEMA, PLAN, ROW_SCHEMA, STATUS_OK, Manifest, shard_file
 from shards.writer import DATA_SUFFIXES, DONE_SUFFIX, member_stem
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.files import ShardError, file_facts, read_record, whole_file, write_bytes, write_record
+from shards.errors import ShardError
+from shards.files import file_facts, read_record, whole_file, write_bytes, write_record
 from shards.schema import ROW_SCHEMA, STATUS_OK, shard_file
 
 _BLOCK = tarfile.BLOCKSIZE

@@ -20,6 +20,7 @@ from pipeline.sources.catalog import SOURCES, find_image, landmark_files
 from pipeline.sources.finder import find_entry
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmarks import HEADER, LandmarkError, read_landmarks
+from shards.errors import LrfrError
 from shards.index import ShardIndex
 
 _MANY, _FEW = (128, 4), (16, 3)  # generated people, as many as a batch of the reference has, and images of each
@@ -31,7 +32,7 @@ PER_IDENTITY = 100  # images of an identity of a made tree
 _WARM = np.array([[0.78], [0.9], [1.0]])  # of blue, green and red: a grey face in the light of a lamp
 
 
-class RootError(Exception):
+class RootError(LrfrError):
     """A folder of data sets without a face to time anything on. One line."""
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from model.backbones import densenet, ir, mobilefacenet, resnet, spherenet, vit
+from shards.errors import LrfrError
 
 
-class BackboneError(Exception):
+class BackboneError(LrfrError):
     """A backbone that there is not, or not so. One line."""
 
 

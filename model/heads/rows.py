@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from model.sharding import Group, gather_rows, shard_bounds
+from shards.errors import LrfrError
 
 _DRAWN_AT_ONCE = 1 << 24  # numbers; a rank never holds the whole matrix
 
 
-class HeadError(Exception):
+class HeadError(LrfrError):
     """A saved head that does not fit. One line."""
 
 

@@ -13,13 +13,14 @@ from model.losses.terms import TERMS, parse_losses
 from model.training.optimizers import resolved_optimizer
 from model.training.schedule import rate_share, resolved_schedule
 from model.training.views import View, parse_views
+from shards.errors import LrfrError
 
 # may change on resume: how long, how it is watched, and how the work is spread
 _FREE = ("steps", "log_every", "save_every", "keep", "eval_every", "best", "shard_head", "compile")
 _POSITIVE = ("batch_size", "steps", "lr", "save_every", "keep", "eval_every")
 
 
-class TrainingError(Exception):
+class TrainingError(LrfrError):
     """A run that cannot start, resume or go on. One line."""
 
 

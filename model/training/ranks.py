@@ -18,12 +18,14 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shards.errors import LrfrError
+
 _PATIENCE = datetime.timedelta(
     hours=12
 )  # others wait this long for rank 0 to evaluate; a dead rank is seen by torchrun
 
 
-class RankError(Exception):
+class RankError(LrfrError):
     """Another process of the run is gone. One line."""
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from shards.errors import LrfrError
 
-class ViewError(Exception):
+
+class ViewError(LrfrError):
     """Views that cannot be read. One line."""
 
 

@@ -16,14 +16,8 @@ from pipeline.sources.listing import list_images
 from pipeline.build.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
-from shards.files import (
-    ShardError,
-    digest,
-    locked,
-    quick_digest,
-    remove_temporaries,
-    write_record,
-)
+from shards.errors import ShardError
+from shards.files import (digest, locked, quick_digest, remove_temporaries, write_record)
 from shards.finish import describe, finish_set
 from shards.schema import INDEX, MANIFEST, PLAN, Manifest, shard_file
 from shards.writer import DONE_SUFFIX, done_record

@@ -15,7 +15,8 @@ from pipeline.executors import Executor
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import ImageList, SourceError
 from pipeline.sources.catalog import SOURCES, landmark_files, training_folder
-from shards.files import ShardError, file_facts, read_record, remove_temporaries
+from shards.errors import ShardError
+from shards.files import (file_facts, read_record, remove_temporaries)
 from shards.schema import FORMAT_VERSION, PLAN, Preprocessing
 
 

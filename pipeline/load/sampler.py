@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from shards.errors import LrfrError
+
 SAMPLER_VERSION = 1
 _WORDS = 4  # 64-bit words in a Philox block
 _PERMUTATION, _DRAWS = 0, 1  # streams of one (seed, epoch)
 
 
-class SamplerError(Exception):
+class SamplerError(LrfrError):
     """A batch that cannot be drawn, or a state that belongs to other data. One line."""
 
 

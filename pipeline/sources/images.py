@@ -12,12 +12,14 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from shards.errors import LrfrError
+
 _JPEG_START = b"\xff\xd8"
 _HEAD = 1 << 16  # bytes in which an EXIF segment starts
 _HARMLESS = "extraneous bytes before marker"  # libjpeg loses no pixel over these
 
 
-class ImageError(Exception):
+class ImageError(LrfrError):
     """An image file that does not hold a whole image; the message is the row's reason."""
 
 

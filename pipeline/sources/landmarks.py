@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from shards.errors import LrfrError
+
 POINT_NAMES = [f"P{point}{axis}" for point in range(1, 6) for axis in "XY"]
 HEADER = ["NAME_ID", *POINT_NAMES]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
-class LandmarkError(Exception):
+class LandmarkError(LrfrError):
     """A landmark table that cannot be read. One line: file, line, what was found and expected."""
 
 

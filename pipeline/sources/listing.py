@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.sources.landmarks import IMAGE_SUFFIXES
+from shards.errors import LrfrError
 
 
-class SourceError(Exception):
+class SourceError(LrfrError):
     """A source that is not there, or is asked for what it does not have. One line."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shards.files import ShardError
+from shards.errors import ShardError
 from shards.schema import Preprocessing
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.files import ShardError
+from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 from shards.verify import verify
 

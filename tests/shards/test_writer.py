@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards.files import ShardError, read_record, whole_file, write_record
+from shards.errors import ShardError
+from shards.files import read_record, whole_file, write_record
 from shards.schema import Manifest, Preprocessing
 from shards.writer import Row, ShardWriter, _header, member_stem
 

@@ -21,7 +21,8 @@ from pipeline.build.builder import build
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.workers import WorkerError
-from shards.files import ShardError, locked
+from shards.errors import ShardError
+from shards.files import (locked)
 from shards.schema import Manifest, Preprocessing
 from shards.verify import verify
 from tests.conftest import REPOSITORY, build_options

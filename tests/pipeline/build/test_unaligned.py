@@ -23,7 +23,7 @@ from pipeline.sources.listing import SourceError, list_images
 from pipeline.load.loader import Loader
 from pipeline.sources.catalog import SOURCES, find_image
 from pipeline.demo.writer import write_demo_data
-from shards.files import ShardError
+from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest, Preprocessing
 from shards.verify import verify

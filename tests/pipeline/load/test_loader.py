@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.load.degrade import degrade
 from pipeline.load.loader import Loader
 from pipeline.load.sampler import SamplerError, draws
-from shards.files import ShardError
+from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 
 BATCH = 4
