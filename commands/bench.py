@@ -111,7 +111,7 @@ def score(
     with (
         interruptible(lambda: "; ".join(kept.values())),
         _reported(results, report, kept),
-        open_engine(**network) as (engine, facts),
+        open_engine(**network) as (engine, _, facts),
     ):
         for name in names:
             try:
@@ -151,8 +151,8 @@ bench.add_command(speed)
 @click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
 def compare_results(results: tuple[Path, ...]) -> None:
     """Set two or more --json files side by side, with paired intervals of the differences."""
+    from benchmarks.report.comparison import compare
     from benchmarks.report.document import as_text
-    from benchmarks.scoring.comparison import compare
 
     if not 2 <= len(results) <= _MOST_COMPARED:
         raise click.UsageError(f"compare needs 2 to {_MOST_COMPARED} files; these are {len(results)}")

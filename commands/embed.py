@@ -25,7 +25,7 @@ from commands.options import engine_options
 )
 @click.option("--down", type=click.IntRange(min=1), help="Degrade each image to this many px and back.")
 @engine_options
-def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down: int | None, **network: Any) -> None:
+def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down: int | None, **options: Any) -> None:
     """Embed images, and the images in folders, into a Parquet file.
 
     Its columns are path, embedding (512 float32 of unit length), norm (the length that the network gave it), status
@@ -36,12 +36,12 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     from model.formats.metadata import metadata_of
 
     paths = find_images(images)
-    with open_engine(**network) as (engine, facts):
+    with open_engine(**options) as (engine, network, facts):
         size = engine.spec.size
         if down is not None and down > size:
             raise CommandError(f"--down {down}: the network sees {size} px; choose at most {size}")
         metadata = {
-            **metadata_of(facts, engine.spec.to_dict()),
+            **metadata_of(network),
             "precision": facts["precision"],
             "alignment": "landmarks" if landmarks else "none",
             "down": str(down or ""),

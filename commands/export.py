@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from commands.network import open_network
-from commands.options import checkpoint_option, data
+from commands.options import checkpoint_option
 
 
 @click.group()
@@ -33,11 +33,11 @@ def export_onnx(checkpoint: Path | None, out: Path, preprocess: bool) -> None:
     from model.formats.onnx import LEAST_COSINE, TOLERANCE, signature
     from model.formats.onnx import export_onnx as write
 
-    backbone, spec, facts = open_network(checkpoint)
-    for parity in write(backbone, out, facts=facts, spec=spec.to_dict(), preprocess=preprocess):
+    network = open_network(checkpoint)
+    for parity in write(network, out, preprocess=preprocess):
         click.echo(f"ONNX Runtime against PyTorch, {parity}")
     click.echo(f"tolerance: difference {TOLERANCE:g} of the largest value, cosine {LEAST_COSINE}")
-    click.echo(f"{facts['backbone']}: {signature(spec.to_dict(), preprocess)}")
+    click.echo(f"{network.name}: {signature(network.spec, preprocess)}")
     click.echo(f"onnx: {out} ({out.stat().st_size:,} bytes)")
 
 
@@ -50,12 +50,9 @@ def export_huggingface(checkpoint: Path | None, out: Path) -> None:
     --checkpoint of every command takes the folder. Nothing is uploaded. An earlier export in --out is replaced;
     a folder with anything else in it is refused.
     """
-    from model.formats.checkpoint import newest_checkpoint, training_of
     from model.formats.huggingface import write_folder
 
-    checkpoint = checkpoint or newest_checkpoint(data("runs")())
-    backbone, spec, facts = open_network(checkpoint)
-    training = training_of(checkpoint)
-    digest = write_folder(backbone, out, facts=facts, spec=spec.to_dict(), training=training)
-    click.echo(f"{facts['backbone']}, digest {digest}, read back and equal")
+    network = open_network(checkpoint)
+    digest = write_folder(network, out)
+    click.echo(f"{network.name}, digest {digest}, read back and equal")
     click.echo(f"huggingface: {out}")

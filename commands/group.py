@@ -13,8 +13,6 @@ import click
 from commands.interruption import Interruption
 from shards.errors import LrfrError
 
-_OURS = ("shards", "pipeline", "model", "benchmarks", "commands")
-
 
 class CommandError(LrfrError):
     """What a command cannot do. One line."""
@@ -54,8 +52,7 @@ def interruptible(kept: Callable[[], str]) -> Iterator[None]:
 
 def expected(error: Exception) -> bool:
     """True for what a user can cause: it is told in one line. Anything else is a bug."""
-    ours = type(error).__module__.split(".")[0] in _OURS
-    return ours or (isinstance(error, OSError) and not isinstance(error, BrokenPipeError))
+    return isinstance(error, LrfrError | OSError) and not isinstance(error, BrokenPipeError)
 
 
 def line_of(error: Exception) -> str:

@@ -111,10 +111,10 @@ def our_update(backbone: str, batch_size: int, device: str, **settings: Any) -> 
     """One update of the training loop, without its logging; ``settings`` of ``TrainConfig``."""
     from model.training.config import TrainConfig
     from model.training.state import new_run
-    from shards.schema import Preprocessing
+    from pipeline.spec import Preprocessing
 
     config = TrainConfig(backbone=backbone, batch_size=batch_size, views=_VIEWS, lr=1e-4, **settings)
-    state = new_run(config, classes=_CLASSES, preprocessing=Preprocessing().to_dict(), device=device)
+    state = new_run(config, classes=_CLASSES, preprocessing=Preprocessing(), device=device)
     state.learner.train()
 
     def update(images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -165,6 +165,7 @@ def _loader_waits(
     from model.training.runlog import METRICS, read_metrics
     from model.training.state import new_run
     from pipeline.load.loader import Loader
+    from pipeline.spec import spec_of
 
     steps = _TRAINED // 3 if quick else _TRAINED
     tree, run = folder / "step-faces", folder / "step-run"
@@ -173,7 +174,7 @@ def _loader_waits(
         faces = read_faces(data_root(root, folder, quick=quick), _FACES)
         write_vggface2(faces, tree, images=batch_size * PER_IDENTITY, grey=False)
         index = build_tree(tree, folder / "step-shards", workers=1)
-        spec = index.manifest.preprocessing.to_dict()
+        spec = spec_of(index.manifest)
         state = new_run(config, classes=index.manifest.identities, preprocessing=spec, device=device)
         views = [(view.low, view.high) for view in config.all_views]
         with Loader(index, batch_size=batch_size, views=views, mode=config.degrade, device=device) as batches:

@@ -16,7 +16,7 @@ from commands.train_options import config_options, print_list
 if TYPE_CHECKING:
     from model.training.config import TrainConfig
     from model.training.ranks import Ranks
-    from shards.schema import Preprocessing
+    from pipeline.spec import Preprocessing
 
 
 def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -120,9 +120,9 @@ def check_evaluation(evaluated: list[str], best: str | None) -> None:
 
 def backbone_of(checkpoint: Path) -> str:
     """Which backbone a checkpoint holds."""
-    from model.formats.checkpoint import load_backbone
+    from model.formats.network import load_network
 
-    return str(load_backbone(checkpoint)[2]["backbone"])
+    return load_network(checkpoint).name
 
 
 def run_training(
@@ -142,10 +142,11 @@ def run_training(
     from model.training.loop import train as train_on
     from model.training.state import new_run
     from pipeline.load.loader import Loader
+    from pipeline.spec import spec_of
     from shards.index import ShardIndex
 
     index = ShardIndex(shards)
-    images = index.manifest.preprocessing
+    images = spec_of(index.manifest)
     found = find_resume(run, resume)
     content = read_checkpoint(found) if found else None
     spec, weights = prepared(config, images, content)
@@ -153,7 +154,7 @@ def run_training(
         config,
         classes=index.manifest.identities,
         preprocessing=spec,
-        trained_on=images.to_dict(),
+        trained_on=images,
         device=device,
         ranks=ranks,
         weights=weights,
@@ -177,31 +178,31 @@ def run_training(
         return train_on(batches, state, run, start=start, evaluate=evaluate, shown=shown)
 
 
-def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:
+def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any] | None) -> tuple[Preprocessing, Any]:
     """How images for the network are prepared, and the weights it starts from, if any.
 
     Args:
         images: spec of the shards.  content: checkpoint of this run to go on from; None for a new run.
     """
-    from model.formats.checkpoint import is_ours, load_backbone
-    from shards.schema import Preprocessing
+    from model.formats.checkpoint import is_ours
+    from model.formats.network import load_network
+    from pipeline.spec import Preprocessing
 
     if content is not None:
-        return (content["preprocessing"] if is_ours(content) else images.to_dict()), None
+        return (Preprocessing.from_dict(content["preprocessing"]) if is_ours(content) else images), None
     if config.pretrained is None:
-        return images.to_dict(), None
-    backbone, stated, _ = load_backbone(Path(config.pretrained))
-    spec = Preprocessing.from_dict(stated) if stated else Preprocessing()
-    return spec.fine_tuned_on(images).to_dict(), backbone.state_dict()
+        return images, None
+    network = load_network(Path(config.pretrained))
+    return network.spec.fine_tuned_on(images), network.backbone.state_dict()
 
 
-def evaluation(protocols: list[Any], stated: dict[str, Any], device: str, allow_missing: bool) -> Callable[[Any], Any]:
+def evaluation(protocols: list[Any], spec: Preprocessing, device: str, allow_missing: bool) -> Callable[[Any], Any]:
     """What training calls now and then: a backbone -> figures such as ``lfw/accuracy@8``."""
     from benchmarks.engine.runner import Engine, run
     from model.embedder import Embedder
-    from pipeline.prepare import follow
+    from pipeline.prepare import check_supported
 
-    spec = follow(stated, {"path": "the shards' manifest"})
+    check_supported(spec, "the shards' manifest")
 
     def evaluate(backbone: Any) -> dict[str, float]:
         engine = Engine(embed=Embedder(backbone, device=device, mean=spec.mean, std=spec.std), spec=spec)

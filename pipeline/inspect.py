@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.load.degrade import degrade
+from pipeline.spec import spec_of
 from shards.files import write_bytes
 from shards.finish import describe
 from shards.index import ShardIndex, ShardReader
@@ -27,7 +28,7 @@ def figures(root: Path) -> str:
     manifest, counts = index.manifest, index.count
     low, middle, high = np.percentile(counts, (0, 50, 100)).astype(int)
     empty = manifest.empty_identities
-    spec = manifest.preprocessing
+    spec = spec_of(manifest)
     crops = f"{spec.size} px, {f'template {spec.template}' if spec.aligned else 'not aligned'}"
     lines = [
         f"{root}: {manifest.images:,} images of {len(index.labels):,} identities in {manifest.shards} shards, from {manifest.source}",
@@ -66,7 +67,7 @@ def contact_sheet(root: Path, out: Path) -> Path:
     """Draws a PNG, an identity a row, columns as the network sees them: undegraded, 8, 12 and 16 px. Returns its path."""
     index = ShardIndex(root)
     chosen = np.linspace(0, len(index.labels) - 1, min(_ROWS, len(index.labels))).astype(int)
-    size = index.manifest.preprocessing.size
+    size = spec_of(index.manifest).size
     rows = []
     with ShardReader(index) as reader:
         for identity in chosen.tolist():

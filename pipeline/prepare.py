@@ -5,23 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
 
-from benchmarks.errors import ProtocolError
 from pipeline.align import TEMPLATES, fit_similarity, template_points, warp
 from pipeline.sources.images import ImageError, decode_bytes, resized
-from shards.errors import ShardError
-from shards.schema import NO_TEMPLATE, Preprocessing
+from pipeline.sources.points import Point
+from pipeline.spec import NO_TEMPLATE, Preprocessing, SpecError
 
 VERSION = 1  # of what is done here; part of every cache key
-_FOLLOWED = ("template", "size", "mean", "std", "jpeg_quality")  # images are prepared as a checkpoint states these
+_FREE = ("template", "size", "mean", "std", "jpeg_quality")  # fields that may differ between networks
 _MOST_SIDE = 4096  # px of an aligned crop
 _MOUTH = (3, 4)  # rows of the mouth's corners
-
-Point = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,38 +46,29 @@ class NoCropError(ImageError):
     """A sound image whose landmarks give no crop."""
 
 
-def follow(stated: dict[str, Any] | None, checkpoint: dict[str, Any]) -> Preprocessing:
-    """The spec to prepare images by: the checkpoint's own.
+def check_supported(spec: Preprocessing, source: str) -> None:
+    """Checks that images can be prepared here as a network's spec states.
 
     Args:
-        stated: the checkpoint's spec; None where it states none, and the reference's is assumed.
-        checkpoint: its facts, for the message.
+        source: the file that states ``spec``, for the message.
 
     Raises:
-        ProtocolError: the checkpoint learned from pixels that cannot be made here.
+        SpecError: unknown template, or a field such as the filter or the colour order is not supported.
     """
-    if stated is None:
-        return Preprocessing()
-    path = checkpoint.get("path")
-    try:
-        spec = Preprocessing.from_dict(stated)
-    except ShardError as error:
-        raise ProtocolError(f"{path}: {error}") from None
     if spec.aligned and spec.template not in TEMPLATES:
-        raise ProtocolError(
-            f"{path}: preprocessing spec: template {spec.template!r} is unknown, expected {', '.join(TEMPLATES)} or"
+        raise SpecError(
+            f"{source}: preprocessing spec: template {spec.template!r} is unknown, expected {', '.join(TEMPLATES)} or"
             f" {NO_TEMPLATE}; score it with the version that trained it"
         )
     ours = Preprocessing() if spec.aligned else Preprocessing.unaligned()
     differing = {
-        name: value for name, value in spec.to_dict().items() if name not in _FOLLOWED and getattr(ours, name) != value
+        name: value for name, value in spec.to_dict().items() if name not in _FREE and getattr(ours, name) != value
     }
     if differing:
         says = "; ".join(
             f"{name}: checkpoint {value!r}, here {getattr(ours, name)!r}" for name, value in differing.items()
         )
-        raise ProtocolError(f"{path}: preprocessing disagrees ({says}); use a checkpoint that was trained alike")
-    return spec
+        raise SpecError(f"{source}: preprocessing disagrees ({says}); use a checkpoint that was trained alike")
 
 
 def cache_key(data: bytes, request: Request, spec: Preprocessing) -> bytes:

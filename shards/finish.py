@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import ShardError
 from shards.files import file_facts, whole_file, write_record
-from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, Preprocessing, shard_file
+from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 from shards.writer import DONE_SUFFIX
 
 _SORTED_AT_ONCE = 200_000  # rows; keeps memory flat however many images there are
@@ -25,7 +25,7 @@ def finish_set(
     fingerprint: str,
     source: str,
     identities: int,
-    preprocessing: Preprocessing,
+    preprocessing: dict[str, Any],
     versions: dict[str, str],
 ) -> Manifest:
     """Writes ``index.parquet`` and ``manifest.json`` from the done records of all shards, in shard order.

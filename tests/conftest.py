@@ -19,7 +19,7 @@ from pipeline.build.options import BuildOptions
 from pipeline.demo.faces import sample_identity, sample_shot
 from pipeline.demo.painter import paint
 from pipeline.sources.landmarks import HEADER
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 
 REPOSITORY = Path(__file__).parent.parent
 IDENTITIES, IMAGES = 9, 5

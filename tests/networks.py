@@ -12,7 +12,7 @@ from torch import nn
 from model.backbones import build_backbone
 from model.formats.checkpoint import save_checkpoint
 from model.training.init import initialise_from_data
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 
 SMALL = Preprocessing(size=32)
 TRAINING = {"backbone": "spherenet4", "steps": 7, "lr": 0.02, "views": [128, 8, 12, 16], "best": None}

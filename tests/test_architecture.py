@@ -15,8 +15,45 @@ import cli
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
-MAY_IMPORT = {"shards": set(), "pipeline": {"shards"}, "model": set(), "benchmarks": {"shards", "pipeline"}}
-MAY_IMPORT["commands"] = set(MAY_IMPORT)
+GROUND = {"shards.errors", "shards.files", "shards.schema", "pipeline.spec", "pipeline.progress"}  # for everybody
+# Each layer and what it may import beside itself; a layer is a package, a sub-package or a single file.
+LAYERS = {
+    "shards": set(),
+    "pipeline": {"shards"},  # its own files without a line below: the leaves
+    "pipeline.sources": {"shards", "pipeline"},
+    "pipeline.prepare": {"shards", "pipeline", "pipeline.sources"},
+    "pipeline.build": {"shards", "pipeline", "pipeline.sources"},
+    "pipeline.load": {"shards", "pipeline"},
+    "pipeline.inspect": {"shards", "pipeline", "pipeline.load"},
+    "pipeline.demo": {"shards", "pipeline", "pipeline.sources"},
+    "model": GROUND,
+    "model.backbones": {"model", *GROUND},
+    "model.heads": {"model", *GROUND},
+    "model.losses": {"model", "model.heads", *GROUND},
+    "model.formats": {"model", "model.backbones", *GROUND},
+    "model.training": {"model", "model.backbones", "model.heads", "model.losses", "model.formats", *GROUND},
+    "benchmarks": {"shards", "pipeline.sources"},
+    "benchmarks.scoring": {"benchmarks", "shards", "pipeline", "pipeline.sources", "pipeline.prepare"},
+    "benchmarks.datasets": {
+        "benchmarks",
+        "benchmarks.scoring",
+        "shards",
+        "pipeline",
+        "pipeline.sources",
+        "pipeline.prepare",
+    },
+    "benchmarks.engine": {
+        "benchmarks",
+        "benchmarks.scoring",
+        "shards",
+        "pipeline",
+        "pipeline.sources",
+        "pipeline.prepare",
+    },
+    "benchmarks.report": {"benchmarks", "benchmarks.scoring", "shards", "pipeline", "pipeline.prepare"},
+}
+EVERYTHING = {*LAYERS, *GROUND}
+LAYERS |= {"benchmarks.speed": EVERYTHING, "commands": {*EVERYTHING, "benchmarks.speed"}}
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
@@ -30,11 +67,27 @@ def imports(path, top_level_only=False):
             yield node.module
 
 
+def layer_of(module):
+    """The longest name in ``LAYERS`` that ``module`` lies in."""
+    parts = module.split(".")
+    return next(name for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in LAYERS)
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_data_flows_one_way(path):
-    package = path.relative_to(ROOT).parts[0]
-    ours = {name.split(".")[0] for name in imports(path)} & {*PACKAGES, "cli", "tests"}
-    assert ours <= {package} | MAY_IMPORT[package]
+    layer = layer_of(module_of(path))
+    ours = {name for name in imports(path) if name.split(".")[0] in {*PACKAGES, "cli", "tests"}}
+    assert {name for name in ours if layer_of(name) != layer and not {name, layer_of(name)} & LAYERS[layer]} == set()
+
+
+def test_every_layer_exists():
+    assert {layer for layer in LAYERS if not (ROOT / layer.replace(".", "/")).with_suffix(".py").exists()} <= {
+        ".".join(folder.relative_to(ROOT).parts) for folder in ROOT.glob("*/**/") if (folder / "__init__.py").exists()
+    } | set(PACKAGES)
 
 
 def test_only_the_loader_imports_dali():
@@ -55,9 +108,9 @@ def test_shards_and_the_build_know_nothing_of_torch():
     heavy = {"torch", "nvidia", "scipy", "matplotlib"}
     for path in [
         *(ROOT / "shards").rglob("*.py"),
-        ROOT / "pipeline" / "build.py",
-        ROOT / "pipeline" / "build_options.py",
-        ROOT / "pipeline" / "plan.py",
+        ROOT / "pipeline" / "build" / "builder.py",
+        ROOT / "pipeline" / "build" / "options.py",
+        ROOT / "pipeline" / "build" / "plan.py",
     ]:
         assert not {name.split(".")[0] for name in imports(path)} & heavy, path
 
@@ -69,7 +122,10 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
     for path in light:
         names = set(imports(path, top_level_only=True))
         ours = {name for name in names if name.split(".")[0] == "commands"} | {"benchmarks", "benchmarks.speed"}
-        assert {name.split(".")[0] for name in names - ours} <= {*sys.stdlib_module_names, "click"}, path
+        assert {name.split(".")[0] for name in names - ours - {"shards.errors"}} <= {
+            *sys.stdlib_module_names,
+            "click",
+        }, path
 
 
 def test_help_loads_neither_torch_nor_dali_nor_opencv():

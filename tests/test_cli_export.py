@@ -9,7 +9,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 
-from model.formats.checkpoint import load_backbone
+from model.formats.network import load_network
 from pipeline.demo.writer import write_demo_data
 from tests.conftest import error_of
 from tests.networks import save_small
@@ -37,14 +37,14 @@ def test_onnx_prints_its_comparison_and_writes_one_file(run, tmp_path):
         f"onnx: out/x.onnx ({size:,} bytes)",
     ]
     session = onnxruntime.InferenceSession(tmp_path / "out" / "x.onnx")
-    assert session.get_modelmeta().custom_metadata_map["digest"] == load_backbone(tmp_path / "x.pt")[2]["digest"]
+    assert session.get_modelmeta().custom_metadata_map["digest"] == load_network(tmp_path / "x.pt").digest
 
 
 def test_the_folder_of_huggingface_embeds_and_scores_as_the_checkpoint(run, tmp_path, qmul):
     """By default the newest run's checkpoint; embeddings are the same, from another cache or from none."""
     save_small(tmp_path / "runs" / "mine" / "checkpoints" / "0000007.pt")
     done = run("export", "huggingface", "--out", "net")
-    digest = load_backbone(tmp_path / "net")[2]["digest"]
+    digest = load_network(tmp_path / "net").digest
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"spherenet4, digest {digest}, read back and equal\nhuggingface: net\n"
     first = run("embed", qmul, "none.png", "--out", "first.parquet", "--down", 8)

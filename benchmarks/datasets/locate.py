@@ -9,14 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.errors import AbsentError, ProtocolError
-from pipeline.demo.writer import GENERATED_MARKER
 from pipeline.sources.finder import find_entry, find_folder
 from pipeline.sources.landmarks import IMAGE_SUFFIXES
-
-
-def is_generated(root: Path) -> bool:
-    """True for the painted faces of demo-data."""
-    return (root / GENERATED_MARKER).exists()
 
 
 def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:

@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks.datasets.locate import Folder, find_first, image_size, require, set_folder
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
-from pipeline.prepare import Point, Request
+from pipeline.prepare import Request
 from pipeline.sources.finder import find_entry
-from pipeline.sources.points import PointTable, has_four_points, read_points
+from pipeline.sources.points import Point, PointTable, has_four_points, read_points
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 TUNING_SUBJECTS = 50  # 1-50 are kept for tuning by part of the literature, which scores 51-130

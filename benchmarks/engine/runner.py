@@ -20,7 +20,7 @@ from benchmarks.scoring.results import Result, ShownPair
 from pipeline.prepare import NoCropError, Request, cache_key, prepare
 from pipeline.progress import Progress
 from pipeline.sources.images import ImageError, read_regular
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 
 Embed = Callable[[np.ndarray], np.ndarray]
 Value = TypeVar("Value")

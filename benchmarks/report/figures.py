@@ -12,7 +12,7 @@ from benchmarks.report.tables import label
 from benchmarks.scoring.results import Result, ShownPair
 from benchmarks.scoring.samples import CurveSamples, OpenSetSamples, PairSamples, RankSamples
 from pipeline.prepare import Request, prepare
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 
 KINDS = ("roc", "det", "dir", "cmc", "resolution", "distance", "hardest")  # a picture's name: BENCHMARK-KIND...
 _CMC_RANKS = 20

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import is_generated
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.digests import question_digest, request_digests
 from benchmarks.scoring.metrics import TIE, Ranking, rank_gallery
 from benchmarks.scoring.samples import MISSED, OpenSetSamples, PairSamples, RankSamples, Samples
 from benchmarks.scoring.vectors import identity_templates, rows_of, unit_length
 from pipeline.prepare import Request
+from pipeline.sources.finder import is_generated
 
 HARDEST = 8  # pairs shown of a kind
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.spec import Preprocessing
+
 _CARD = """---
 library_name: lrfr
 pipeline_tag: image-feature-extraction
@@ -49,11 +51,11 @@ python cli.py bench qmul --checkpoint PATH/TO/THIS/FOLDER
 ```python
 from pathlib import Path
 
-from model.formats.checkpoint import load_backbone
 from model.embedder import Embedder
+from model.formats.network import load_network
 
-backbone, spec, facts = load_backbone(Path("PATH/TO/THIS/FOLDER"))
-embed = Embedder(backbone, mean=spec["mean"], std=spec["std"])
+network = load_network(Path("PATH/TO/THIS/FOLDER"))
+embed = Embedder(network.backbone, mean=network.spec.mean, std=network.spec.std)
 embeddings = embed(images)  # (N, {size}, {size}, 3) uint8 RGB aligned crops -> (N, {dimensions}) float32
 ```
 
@@ -80,12 +82,11 @@ _STATED = """The configuration of the run, as its checkpoint states it (lrfr's `
 _UNSTATED = "The checkpoint states nothing about how it was trained."
 
 
-def model_card(config: dict[str, Any], spec: dict[str, Any], parameters: int) -> str:
+def model_card(config: dict[str, Any], spec: Preprocessing, parameters: int) -> str:
     """The text of README.md.
 
     Args:
         config: what ``config.json`` holds.
-        spec: of preprocessing, flat.
         parameters: numbers that were learned.
     """
     training = config["training"]
@@ -94,9 +95,9 @@ def model_card(config: dict[str, Any], spec: dict[str, Any], parameters: int) ->
         size=config["image_size"],
         dimensions=config["embedding_size"],
         parameters=parameters,
-        mean=spec["mean"],
-        std=spec["std"],
-        template=spec["template"],
+        mean=spec.mean,
+        std=spec.std,
+        template=spec.template,
         step="not stated" if config["step"] is None else f"{config['step']:,}",
         digest=config["digest"],
         training=_STATED.format(config=json.dumps(training, indent=1)) if training else _UNSTATED,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import nn
 
+from pipeline.spec import Preprocessing
 
-def backbone_digest(name: str, backbone: nn.Module, preprocessing: dict[str, Any] | None) -> str:
+
+def backbone_digest(name: str, backbone: nn.Module, spec: Preprocessing | None) -> str:
     """Hash of a backbone's name, preprocessing spec and tensors (names, types, shapes, values): 32 hex digits.
 
     Args:
-        preprocessing: flat; the order of its fields does not count. None for a bare state dict, which states none.
+        spec: None for a bare state dict, which states none.
     """
-    spec = None if preprocessing is None else sorted(map(repr, preprocessing.items()))
-    digest = hashlib.blake2b(repr((name, spec)).encode(), digest_size=16)
+    fields = None if spec is None else sorted(map(repr, spec.to_dict().items()))
+    digest = hashlib.blake2b(repr((name, fields)).encode(), digest_size=16)
     for key, tensor in backbone.state_dict().items():
         digest.update(repr((key, tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())

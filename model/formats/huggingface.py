@@ -10,34 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from model.backbones import EMBEDDING_SIZE
 from model.choice import parse_choice
 from model.errors import CheckpointError, ExportError, need
 from model.formats.card import model_card
-from model.formats.checkpoint import load_backbone, sync, whole_file
 from model.formats.digest import backbone_digest
 from model.formats.folder import CARD, CONFIG, FORMAT_VERSION, MODEL_TYPE, SPEC, SPEC_KEY, WEIGHTS, read_config
+from model.formats.network import LoadedNetwork, load_network
+from pipeline.spec import Preprocessing
+from shards.files import sync_folder, whole_file
 
 _BICUBIC = 3  # Pillow's number
 _TEMPORARY_SUFFIX = ".partial"
 
 
-def write_folder(
-    backbone: nn.Module, folder: Path, *, facts: dict[str, Any], spec: dict[str, Any], training: dict[str, Any]
-) -> str:
+def write_folder(network: LoadedNetwork, folder: Path) -> str:
     """Writes ``backbone`` with its preprocessing and a model card, whole or not at all, and reads it back.
 
     Args:
-        backbone: on the CPU.
         folder: to make; an earlier export there is replaced, anything else is not.
-        facts: as ``load_backbone`` gives them.
-        spec: of preprocessing, flat.
-        training: configuration of the run; empty if not stated.
 
     Returns:
-        the network's digest, which is ``facts``' where the checkpoint stated this ``spec``.
+        the digest of the network with its spec, which is the checkpoint's own where that states a spec.
 
     Raises:
         ExportError: a package is missing, or the folder holds something else.
@@ -45,56 +39,54 @@ def write_folder(
     """
     folder = folder.resolve()
     _check_free(folder)
-    config = _config(backbone, facts, spec, training)
-    state = {key: value.contiguous() for key, value in backbone.state_dict().items()}
+    config = _config(network)
+    state = {key: value.contiguous() for key, value in network.backbone.state_dict().items()}
     texts = {
-        CONFIG: _json(config, facts["path"]),
-        SPEC: _json(_processor(spec), facts["path"]),
-        CARD: model_card(config, spec, sum(value.numel() for value in backbone.parameters())),
+        CONFIG: _json(config, network.path),
+        SPEC: _json(_processor(network.spec), network.path),
+        CARD: model_card(config, network.spec, sum(value.numel() for value in network.backbone.parameters())),
     }
     weights = need("safetensors.torch").save(state, metadata={"format": "pt"})
     with _whole_folder(folder) as temporary:
         for file, data in {WEIGHTS: weights, **{file: text.encode() for file, text in texts.items()}}.items():
             with whole_file(temporary / file) as path:
                 path.write_bytes(data)
-        load_backbone(temporary)  # compares the digest
+        load_network(temporary)  # compares the digest
     return config["digest"]
 
 
-def _config(
-    backbone: nn.Module, facts: dict[str, Any], spec: dict[str, Any], training: dict[str, Any]
-) -> dict[str, Any]:
-    """What ``config.json`` says."""
-    size, choice = spec["size"], parse_choice(facts["backbone"])
+def _config(network: LoadedNetwork) -> dict[str, Any]:
+    """The content of ``config.json``."""
+    choice = parse_choice(network.name)
     return {
         "model_type": MODEL_TYPE,
         "format_version": FORMAT_VERSION,
         "backbone": choice.name,
         "backbone_options": choice.options,
         "embedding_size": EMBEDDING_SIZE,
-        "image_size": size,
-        "step": facts["step"],
-        "digest": backbone_digest(str(choice), backbone, spec),
-        "training": training,
+        "image_size": network.spec.size,
+        "step": network.step,
+        "digest": backbone_digest(str(choice), network.backbone, network.spec),
+        "training": network.training,
     }
 
 
-def _processor(spec: dict[str, Any]) -> dict[str, Any]:
+def _processor(spec: Preprocessing) -> dict[str, Any]:
     """The spec, and the part of it that image processors of other tools know by these names."""
     return {
-        SPEC_KEY: spec,
+        SPEC_KEY: spec.to_dict(),
         "do_resize": True,
-        "size": {"height": spec["size"], "width": spec["size"]},
+        "size": {"height": spec.size, "width": spec.size},
         "resample": _BICUBIC,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [spec["mean"]] * 3,
-        "image_std": [spec["std"]] * 3,
+        "image_mean": [spec.mean] * 3,
+        "image_std": [spec.std] * 3,
     }
 
 
-def _json(value: Any, path: str) -> str:
+def _json(value: Any, path: Path) -> str:
     try:
         return json.dumps(value, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError, RecursionError):
@@ -130,7 +122,7 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
-        sync(folder.parent)
+        sync_folder(folder.parent)
     finally:
         _put_back(old, folder)
         shutil.rmtree(workspace)

@@ -1,22 +1,17 @@
-"""What an exported file says of the network behind it."""
+"""Metadata that exported files carry about the network behind them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+
+from model.formats.network import LoadedNetwork
 
 
-def metadata_of(facts: dict[str, Any], spec: dict[str, Any]) -> dict[str, str]:
-    """Texts by key: backbone, step (empty if not stated), digest, and the preprocessing spec as JSON.
-
-    Args:
-        facts: as ``load_backbone`` gives them.
-        spec: of preprocessing, flat.
-    """
-    step = "" if facts["step"] is None else str(facts["step"])
+def metadata_of(network: LoadedNetwork) -> dict[str, str]:
+    """Strings by key: backbone, step (empty if not stated), digest, and the preprocessing spec as JSON."""
     return {
-        "backbone": facts["backbone"],
-        "step": step,
-        "digest": facts["digest"],
-        "preprocessing": json.dumps(spec, sort_keys=True),
+        "backbone": network.name,
+        "step": "" if network.step is None else str(network.step),
+        "digest": network.digest,
+        "preprocessing": json.dumps(network.spec.to_dict(), sort_keys=True),
     }

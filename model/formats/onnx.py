@@ -16,9 +16,11 @@ from torch import nn
 
 from model.backbones import EMBEDDING_SIZE
 from model.errors import ExportError, need
-from model.formats.checkpoint import whole_file
 from model.formats.metadata import metadata_of
+from model.formats.network import LoadedNetwork
 from model.inputs import normalise
+from pipeline.spec import Preprocessing
+from shards.files import whole_file
 
 OPSET = 18
 BATCHES = (1, 3, 64)  # compared with PyTorch
@@ -63,15 +65,10 @@ class Parity:
         return f"batch {self.batch}: largest difference {self.difference:.1e}, lowest cosine {self.cosine:.7f}"
 
 
-def export_onnx(
-    backbone: nn.Module, path: Path, *, facts: dict[str, Any], spec: dict[str, Any], preprocess: bool
-) -> list[Parity]:
-    """Writes ``backbone`` as an ONNX file, whole or not at all.
+def export_onnx(network: LoadedNetwork, path: Path, *, preprocess: bool) -> list[Parity]:
+    """Writes a network as an ONNX file, whole or not at all.
 
     Args:
-        backbone: on the CPU.
-        facts: as ``load_backbone`` gives them.
-        spec: of preprocessing, flat; with ``size``, ``mean`` and ``std``.
         preprocess: the graph takes ``images``, (N, S, S, 3) uint8 RGB, and gives embeddings of unit length;
             without, it takes ``pixels``, (N, 3, S, S) float32 as ``normalise`` gives them, and embeddings are raw.
 
@@ -83,14 +80,15 @@ def export_onnx(
     """
     onnx, runtime = need("onnx"), need("onnxruntime")
     need("onnxscript")
+    backbone, spec = network.backbone, network.spec
     size = sum(value.nbytes for value in backbone.state_dict().values())
     if size > _MOST_BYTES:
         raise ExportError(
             f"{path}: {size:,} bytes of weights, one ONNX file holds {_MOST_BYTES:,}; choose a smaller backbone"
         )
-    module = (FromImages(backbone, spec["mean"], spec["std"]) if preprocess else backbone).eval()
+    module = (FromImages(backbone, spec.mean, spec.std) if preprocess else backbone).eval()
     model = _traced(module, _example(spec, 2, preprocess), "images" if preprocess else "pixels")
-    _describe(onnx, model, facts, spec, preprocess)
+    _describe(onnx, model, network, preprocess)
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
@@ -99,22 +97,22 @@ def export_onnx(
         return [_compare(path, module, session, _example(spec, batch, preprocess)) for batch in BATCHES]
 
 
-def signature(spec: dict[str, Any], preprocess: bool) -> str:
+def signature(spec: Preprocessing, preprocess: bool) -> str:
     """What the graph takes and gives, in one line."""
-    size = spec["size"]
+    size = spec.size
     if preprocess:
         return f"images uint8 (N, {size}, {size}, 3) RGB -> embeddings float32 (N, {EMBEDDING_SIZE}) of unit length"
     return (
-        f"pixels float32 (N, 3, {size}, {size}) RGB, (x / 255 - {spec['mean']}) / {spec['std']}"
+        f"pixels float32 (N, 3, {size}, {size}) RGB, (x / 255 - {spec.mean}) / {spec.std}"
         f" -> embeddings float32 (N, {EMBEDDING_SIZE}), not normalised"
     )
 
 
-def _example(spec: dict[str, Any], batch: int, preprocess: bool) -> torch.Tensor:
+def _example(spec: Preprocessing, batch: int, preprocess: bool) -> torch.Tensor:
     """Seeded random pixels, as the graph takes them."""
-    shape = (batch, spec["size"], spec["size"], 3)
+    shape = (batch, spec.size, spec.size, 3)
     images = torch.from_numpy(np.random.default_rng([0, batch]).integers(0, 256, shape, dtype=np.uint8))
-    return images if preprocess else normalise(images, spec["mean"], spec["std"])
+    return images if preprocess else normalise(images, spec.mean, spec.std)
 
 
 def _traced(module: nn.Module, example: torch.Tensor, name: str) -> Any:
@@ -146,14 +144,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _describe(onnx: Any, model: Any, facts: dict[str, Any], spec: dict[str, Any], preprocess: bool) -> None:
+def _describe(onnx: Any, model: Any, network: LoadedNetwork, preprocess: bool) -> None:
     """States what the model is; drops what the exporter notes of this machine, such as the paths in stack traces."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
-    model.doc_string = signature(spec, preprocess)
-    graph.name = facts["backbone"]
-    onnx.helper.set_model_props(model, metadata_of(facts, spec))
+    model.doc_string = signature(network.spec, preprocess)
+    graph.name = network.name
+    onnx.helper.set_model_props(model, metadata_of(network))
 
 
 def _compare(path: Path, module: nn.Module, session: Any, inputs: torch.Tensor) -> Parity:

@@ -19,21 +19,17 @@ from model.heads.classifier import Head, LinearHead
 from model.heads.margins import AMSoftmax, ArcFace, Plain, SVSoftmax
 from model.heads.rows import HeadError
 from model.heads.scores import ClassScores
-from model.losses.center import CENTER_OPTIONS, CenterLoss, build_center_loss
 from model.options import Option, OptionError, checked
 from model.sharding import Group
 
 __all__ = [
-    "CENTER_OPTIONS",
     "COMMON_OPTIONS",
     "HEADS",
-    "CenterLoss",
     "ClassScores",
     "Head",
     "HeadError",
     "HeadKind",
     "Option",
-    "build_center_loss",
     "build_head",
     "resolved_head",
 ]

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.formats.checkpoint import checkpoint_path, remove_abandoned, whole_file
+from model.formats.checkpoint import checkpoint_path
 from model.training.config import TrainingError
 from model.training.runlog import RunLog, drop_rows
 from model.training.state import TrainState
+from shards.files import remove_temporaries, whole_file
 
 EVALUATIONS = "eval.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
@@ -67,7 +68,7 @@ class Evaluations:
             raise TrainingError(f"best is {self._config.best!r}, but nothing is evaluated; leave it out, or evaluate")
         if not self._state.ranks.first:
             return
-        remove_abandoned(self._run)
+        remove_temporaries(self._run, ["*"])
         if start == 0:  # a best of another run, whose checkpoints were deleted
             (self._run / BEST_FACTS).unlink(missing_ok=True)
         if self._config.best is not None:

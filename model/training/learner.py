@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.choice import Choice
-from model.heads import build_center_loss, build_head
+from model.heads import build_head
 from model.heads.scores import ClassScores
 from model.inputs import normalise
+from model.losses.center import build_center_loss
 from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet, view_means
 from model.training.config import TrainConfig
 from model.training.prelu import prelu_in_pieces
 from model.training.ranks import Ranks, batch_norm_over
+from pipeline.spec import Preprocessing
 
 Parts = dict[str, torch.Tensor]
 
@@ -32,7 +32,7 @@ class Learner(nn.Module):
         config: TrainConfig,
         *,
         classes: int,
-        preprocessing: dict[str, Any],
+        preprocessing: Preprocessing,
         device: str = "cpu",
         ranks: Ranks | None = None,
     ) -> None:
@@ -41,7 +41,7 @@ class Learner(nn.Module):
         self.config, self.preprocessing, self.classes, self._ranks = config, preprocessing, classes, ranks
         backbone, head = config.chosen_backbone, config.chosen_head
         self._terms = config.chosen_losses
-        network = build_backbone(backbone.name, image_size=preprocessing["size"], **backbone.options)
+        network = build_backbone(backbone.name, image_size=preprocessing.size, **backbone.options)
         self.backbone = batch_norm_over(ranks, prelu_in_pieces(network) if device == "cpu" else network, device)
         group = ranks.group if config.shard_head else None
         self.head = build_head(head.name, features=EMBEDDING_SIZE, classes=classes, group=group, **head.options)
@@ -62,7 +62,7 @@ class Learner(nn.Module):
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(V, b, S, S, 3) uint8 -> (V*b, 3, S, S) float32, view after view."""
-        return normalise(images.flatten(0, 1), self.preprocessing["mean"], self.preprocessing["std"])
+        return normalise(images.flatten(0, 1), self.preprocessing.mean, self.preprocessing.std)
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         """This rank's (V, b, S, S, 3) uint8 and (b,) int64 -> the scalar loss of all; its parts by name."""

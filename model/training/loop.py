@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import torch
 
-from model.formats.checkpoint import checkpoints, whole_file
+from model.formats.checkpoint import checkpoints
 from model.training.config import TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
 from model.training.runlog import RunLog
 from model.training.state import TrainState, new_run, seed_step
 from model.training.stop import StopSignals, locked
+from shards.files import whole_file
 
 __all__ = ["CONFIG", "find_resume", "new_run", "train"]
 
@@ -149,8 +150,8 @@ def _folder(run: Path, state: TrainState) -> Iterator[None]:
         settings = {
             **learner.config.to_dict(),
             "classes": learner.classes,
-            "preprocessing": learner.preprocessing,
-            "trained_on": state.trained_on,
+            "preprocessing": learner.preprocessing.to_dict(),
+            "trained_on": state.trained_on.to_dict(),
         }
         with whole_file(run / CONFIG) as temporary:
             temporary.write_text(json.dumps(settings, indent=1) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from model.formats.checkpoint import whole_file
+from shards.files import whole_file
 
 METRICS = "metrics.jsonl"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.learner import Learner
 from model.training.optimizers import build_optimizer
 from model.training.ranks import Ranks
+from pipeline.spec import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     averaged: AveragedModel | None
     ranks: Ranks
-    trained_on: dict[str, Any]
+    trained_on: Preprocessing
 
     @property
     def judged(self) -> nn.Module:
@@ -54,8 +56,8 @@ class TrainState:
         return {
             "step": step,
             "config": learner.config.to_dict(),
-            "preprocessing": learner.preprocessing,
-            "trained_on": self.trained_on,
+            "preprocessing": learner.preprocessing.to_dict(),
+            "trained_on": self.trained_on.to_dict(),
             "backbone": str(learner.config.chosen_backbone),
             "backbone_state": learner.backbone.state_dict(),
             "averaged_state": {} if self.averaged is None else self.averaged.module.state_dict(),
@@ -103,7 +105,7 @@ class TrainState:
             was, now = content["config"]["steps"], config.steps
             print(f"--steps was {was}, now {now}: the learning rate's schedule moves with it", file=sys.stderr)
         saved = content.get("trained_on", content["preprocessing"])
-        differing = [name for name, value in self.trained_on.items() if saved.get(name) != value]
+        differing = [name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value]
         if differing:
             raise TrainingError(
                 f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; train on the shards it started with"
@@ -156,8 +158,8 @@ def new_run(
     config: TrainConfig,
     *,
     classes: int,
-    preprocessing: dict[str, Any],
-    trained_on: dict[str, Any] | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any],
+    trained_on: Preprocessing | None = None,
     device: str = "cpu",
     ranks: Ranks | None = None,
     weights: dict[str, torch.Tensor] | None = None,
@@ -165,7 +167,8 @@ def new_run(
     """A freshly initialised run, seeded.
 
     Args:
-        preprocessing: how images for the network are prepared.  trained_on: spec of the shards, where it differs.
+        preprocessing: how images for the network are prepared; a mapping gives fields that differ from the default.
+        trained_on: spec of the shards, where it differs.
         weights: state dict of the backbone to start from.
 
     Raises:
@@ -173,12 +176,14 @@ def new_run(
         TrainingError: the weights do not fit the backbone.
     """
     ranks = ranks or Ranks()
+    if not isinstance(preprocessing, Preprocessing):
+        preprocessing = Preprocessing(**preprocessing)
     torch.manual_seed(config.seed)
     learner = Learner(config, classes=classes, preprocessing=preprocessing, device=device, ranks=ranks)
     if weights is not None:
         _load_weights(learner, weights)
     learner = on_device(learner, device)
-    freeze_stages(learner.backbone, config.freeze, preprocessing["size"])
+    freeze_stages(learner.backbone, config.freeze, preprocessing.size)
     optimizer = build_optimizer(
         config.chosen_optimizer, learner.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )

@@ -77,7 +77,7 @@ def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[i
         fingerprint=fingerprint,
         source=options.source,
         identities=plan.identity_count,
-        preprocessing=options.preprocessing,
+        preprocessing=options.preprocessing.to_dict(),
         versions=library_versions(options),
     )
 

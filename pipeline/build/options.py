@@ -17,7 +17,8 @@ from pipeline.sources.listing import ImageList, SourceError
 from pipeline.sources.catalog import SOURCES, landmark_files, training_folder
 from shards.errors import ShardError
 from shards.files import (file_facts, read_record, remove_temporaries)
-from shards.schema import FORMAT_VERSION, PLAN, Preprocessing
+from pipeline.spec import Preprocessing
+from shards.schema import FORMAT_VERSION, PLAN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

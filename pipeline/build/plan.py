@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.sources.landmarks import LandmarkTable, clean_keys
 from pipeline.sources.listing import ImageList
-from pipeline.load.sampler import permutation
+from pipeline.philox import permutation
 
 _SPREAD_SEED = 0
 _AT_ONCE = 200_000  # rows compared

@@ -16,9 +16,9 @@ from pipeline.demo.layouts import LAYOUTS, DemoOptions, Plan
 from pipeline.demo.photographs import Print, Sitting, develop
 from pipeline.executors import Executor, unordered_map
 from pipeline.progress import Progress
+from pipeline.sources.finder import GENERATED_MARKER
 from shards.errors import LrfrError
 
-GENERATED_MARKER = "generated.json"  # tells generated data from a user's own
 _FEW = 48  # photographs that are painted sooner than processes start
 
 

@@ -17,6 +17,7 @@ from nvidia.dali import fn, pipeline_def, types
 
 from pipeline.load.degrade import Mode, degrade_into
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
+from pipeline.spec import spec_of
 from shards.index import ShardIndex, ShardReader
 
 _PREFETCH = 2  # batches that DALI decodes ahead
@@ -70,6 +71,7 @@ class Loader:
             SamplerError: the batch does not fit the data or the ranks, or ``resume`` belongs to another stream.
         """
         self._index, self._views, self._mode = index, tuple(views), mode
+        self._size = spec_of(index.manifest).size
         self._device, self._threads = _one_device(device), threads
         start = LoaderState(
             seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
@@ -115,7 +117,7 @@ class Loader:
         self._release()
         (decoded,) = self._pipe.run()
         draw = self._pending.popleft()
-        size = self._index.manifest.preprocessing.size
+        size = self._size
         seen = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(len(self._views), -1, size, size, 3)
         images = _room_like(seen)  # DALI uses its buffer again for a later batch
         sizes = self._sizes(draw.chances, size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+GENERATED_MARKER = "generated.json"  # demo-data writes it into every data set
+
 
 def find_entry(folder: Path, name: str) -> Path | None:
     """``folder/name``, whatever the case of the name on disk; ``name`` may hold slashes."""
@@ -21,3 +23,8 @@ def find_folder(root: Path, dataset: str, name: str) -> Path | None:
     if root.name.lower() == name.lower() and root.is_dir():
         return root
     return find_entry(root, name) or find_entry(root / dataset, name)
+
+
+def is_generated(root: Path) -> bool:
+    """True if ``demo-data`` wrote the data set."""
+    return (root / GENERATED_MARKER).exists()

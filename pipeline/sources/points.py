@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.errors import ProtocolError
-from pipeline.prepare import Point
 from pipeline.sources.landmarks import LandmarkError, read_landmarks
 
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp)$", re.I)
 _PARTED = re.compile(r"\s*[,;]\s*|\s+")
 _FOUR_POINTS = 8  # numbers a line
+
+Point = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class PointTable:
         return self.rows.get(path.stem.lower(), Landmarks(points=(), place=tables))
 
     def expect(self, paths: Sequence[Path], title: str) -> None:
-        """Raises: ProtocolError: the table has none of the images ``paths`` of the data set ``title``."""
+        """Raises: LandmarkError: the table has none of the images ``paths`` of the data set ``title``."""
         if not any(path.stem.lower() in self.rows for path in paths):
-            raise ProtocolError(
+            raise LandmarkError(
                 f"{', '.join(map(str, self.source))}: has landmarks of none of {title}'s images, such as"
                 f" {paths[0].stem}; name their table with --landmarks"
             )
@@ -67,13 +67,13 @@ def read_points(paths: Sequence[Path], four_points: bool = False) -> PointTable:
             mouth centre, parted by blanks, tabs, commas or semicolons; lines without numbers are passed over.
 
     Raises:
-        ProtocolError: a file is not there or is none of these, a line has more or fewer numbers, or an image is
+        LandmarkError: a file is not there or is none of these, a line has more or fewer numbers, or an image is
             given twice, with different numbers.
     """
     rows: dict[str, Landmarks] = {}
     for path in paths:
         if path.exists() and not path.is_file():
-            raise ProtocolError(f"{path}: not a regular file; expected a table of landmarks")
+            raise LandmarkError(f"{path}: not a regular file; expected a table of landmarks")
         if path.suffix.lower() == ".parquet":
             found = _parquet(path)
         elif four_points and has_four_points(path):
@@ -83,17 +83,14 @@ def read_points(paths: Sequence[Path], four_points: bool = False) -> PointTable:
         for key, landmarks in found:
             before = rows.setdefault(_name(key), landmarks)
             if not np.array_equal(before.points, landmarks.points, equal_nan=True):
-                raise ProtocolError(
+                raise LandmarkError(
                     f"{path}: {key} has other numbers in {landmarks.place} than in {before.place}; keep one of them"
                 )
     return PointTable(rows=rows, source=tuple(paths))
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Landmarks]]:
-    try:
-        table = read_landmarks([path])
-    except LandmarkError as error:
-        raise ProtocolError(str(error)) from None
+    table = read_landmarks([path])
     return _rows(path, table.keys.to_pylist(), table.points)
 
 
@@ -102,14 +99,14 @@ def _parquet(path: Path) -> Iterator[tuple[str, Landmarks]]:
         table = pq.read_table(path, columns=["key", "landmarks"]).drop_null()
         points = np.array(table["landmarks"].to_pylist(), np.float64).reshape(-1, 10)
     except (OSError, ValueError, pa.ArrowKeyError) as error:
-        raise ProtocolError(
+        raise LandmarkError(
             f"{path}: not a table with columns key and landmarks ({str(error).splitlines()[0][:80]})"
         ) from None
     return _rows(path, table["key"].to_pylist(), points)
 
 
 def has_four_points(path: Path) -> bool:
-    """True where most lines with numbers have eight. Raises: ProtocolError: the file cannot be read."""
+    """True where most lines with numbers have eight. Raises: LandmarkError: the file cannot be read."""
     counts = [len(numbers) for _, _, numbers in _numbered(path)]
     return counts.count(_FOUR_POINTS) > max(1, len(counts) // 2)
 
@@ -118,7 +115,7 @@ def _four_points(path: Path) -> Iterator[tuple[str, Landmarks]]:
     lines = list(_numbered(path))
     for line, _, numbers in lines:
         if len(numbers) != _FOUR_POINTS:
-            raise ProtocolError(
+            raise LandmarkError(
                 f"{path}: line {line}: {len(numbers)} numbers, expected {_FOUR_POINTS} as in the others: x and y of"
                 " left eye, right eye, nose, mouth centre"
             )
@@ -130,7 +127,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, str, list[float]]]:
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
-        raise ProtocolError(f"{path}: {error.strerror}; expected a table of landmarks") from None
+        raise LandmarkError(f"{path}: {error.strerror}; expected a table of landmarks") from None
     for number, line in enumerate(lines, 1):
         name, *fields = _PARTED.split(line.strip())
         try:

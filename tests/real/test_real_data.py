@@ -14,8 +14,8 @@ from pipeline.build.builder import build
 from pipeline.build.options import BuildOptions
 from pipeline.load.loader import Loader
 from pipeline.sources.catalog import SOURCES, landmark_files
+from pipeline.spec import Preprocessing
 from shards.index import ShardIndex, ShardReader
-from shards.schema import Preprocessing
 from shards.verify import verify
 
 DATA = Path(os.environ["LRFR_REAL_DATA"])

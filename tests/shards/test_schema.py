@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.spec import Preprocessing
 from shards.errors import ShardError
-from shards.schema import Preprocessing
 
 
 def test_unaligned_images_are_stated():

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.files import read_record, whole_file, write_record
-from shards.schema import Manifest, Preprocessing
+from shards.schema import Manifest
 from shards.writer import Row, ShardWriter, _header, member_stem
 
 
@@ -182,7 +183,7 @@ def test_a_record_notices_any_flipped_byte(tmp_path):
 def test_manifest_says_what_is_there(shard_set):
     manifest = Manifest.read(shard_set)
     assert (manifest.images, manifest.rows, manifest.identities, manifest.shards) == (45, 45, 9, 4)
-    assert manifest.preprocessing == Preprocessing(template="seed", size=128)
+    assert manifest.preprocessing == Preprocessing(template="seed", size=128).to_dict()
     assert manifest.statuses == {"ok": 45}
 
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.datasets.lfw import RESOLUTIONS, read_lfw, read_xqlfw
-from benchmarks.datasets.locate import is_generated
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
+from pipeline.sources.finder import is_generated
 from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"
@@ -134,7 +134,7 @@ def test_other_tables_and_places_give_the_same_scores(root, tmp_path):
 
 def test_the_template_of_the_checkpoint_is_followed(root):
     from pipeline.prepare import follow
-    from shards.schema import Preprocessing
+    from pipeline.spec import Preprocessing
 
     spec = follow(Preprocessing(template="arcface").to_dict(), {})
     recorder = Recorder()

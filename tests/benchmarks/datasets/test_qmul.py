@@ -11,9 +11,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from benchmarks.datasets.locate import Folder, is_generated
+from benchmarks.datasets.locate import Folder
 from benchmarks.datasets.qmul import IDENTIFICATION, VERIFICATION, read_qmul, read_qmul_id
 from benchmarks.errors import AbsentError, ProtocolError
+from pipeline.sources.finder import is_generated
 from tests.benchmarks.conftest import Recorder, cosine, score
 
 

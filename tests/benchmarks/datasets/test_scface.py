@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.datasets.locate import is_generated
 from benchmarks.datasets.scface import read_scface
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
+from pipeline.sources.finder import is_generated
 from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 DATABASE = "SCface_database"

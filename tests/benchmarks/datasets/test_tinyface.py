@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from benchmarks.datasets.locate import is_generated
 from benchmarks.datasets.tinyface import read_tinyface
 from benchmarks.errors import AbsentError, ProtocolError
+from pipeline.sources.finder import is_generated
 from tests.benchmarks.conftest import Recorder, cosine, score
 from tests.benchmarks.datasets.test_qmul import names_of, seen_by_network
 from tests.benchmarks.scoring.test_metrics import naive_ranking

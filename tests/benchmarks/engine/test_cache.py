@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.engine.cache import EmbeddingCache
 from pipeline.prepare import Request, cache_key
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import Recorder, score
 
 

@@ -17,7 +17,7 @@ from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
 from pipeline.sources.landmarks import HEADER, LandmarkError
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import Recorder
 
 

@@ -13,7 +13,7 @@ from benchmarks.datasets.lfw import read_lfw
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import NoCropError, Request, follow, prepare
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import Recorder, score
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from benchmarks import BENCHMARKS
 from benchmarks.errors import ProtocolError
+from benchmarks.report.comparison import compare
 from benchmarks.scoring.arrays import packed, unpacked
-from benchmarks.scoring.comparison import compare
 from benchmarks.scoring.results import write_json
 from benchmarks.scoring.samples import PairSamples, from_dict
 from benchmarks.scoring.saved import read_results
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import FACTS, Recorder, score
 
 

@@ -12,15 +12,9 @@ import torch
 
 from model.backbones import build_backbone
 from model.backbones.spherenet import BLOCKS, spherenet
-from model.formats.checkpoint import (
-    CheckpointError,
-    checkpoint_path,
-    load_backbone,
-    newest_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from model.formats.checkpoint import CheckpointError, checkpoint_path, read_checkpoint, save_checkpoint
 from model.formats.digest import backbone_digest
+from model.formats.network import load_network, newest_checkpoint
 
 SPEC = {"template": "seed", "size": 128, "mean": 0.5, "std": 0.5}
 
@@ -36,7 +30,8 @@ def test_bare_state_dicts_load_whatever_their_depth_and_prefix(tmp_path, depth, 
     backbone = build_backbone(f"spherenet{depth}").eval()
     path = tmp_path / "0100000_net_backbone.pth"
     torch.save({prefix + name: value for name, value in backbone.state_dict().items()}, path)
-    loaded, spec, facts = load_backbone(path)
+    network = load_network(path)
+    loaded, spec, facts = network.backbone, network.spec, network.provenance()
     assert spec is None
     digest = backbone_digest(f"spherenet{depth}", backbone, None)  # whatever the names in the file
     assert facts == {"path": str(path), "step": None, "backbone": f"spherenet{depth}", "digest": digest}
@@ -59,7 +54,7 @@ def test_bare_state_dicts_load_whatever_their_indices(tmp_path, change):
     if change == "sorted by name":
         state = dict(sorted(state.items()))
     torch.save(state, tmp_path / "x.pth")
-    assert torch.equal(outputs(load_backbone(tmp_path / "x.pth")[0]), outputs(backbone))
+    assert torch.equal(outputs(load_network(tmp_path / "x.pth").backbone), outputs(backbone))
 
 
 def ours(path, **changes):
@@ -72,7 +67,8 @@ def ours(path, **changes):
 
 def test_our_checkpoints_load(tmp_path):
     backbone = ours(tmp_path / "x.pt")
-    loaded, spec, facts = load_backbone(tmp_path / "x.pt")
+    network = load_network(tmp_path / "x.pt")
+    loaded, spec, facts = network.backbone, network.spec, network.provenance()
     assert spec == SPEC
     digest = backbone_digest("spherenet4", backbone, SPEC)
     assert facts == {"path": str(tmp_path / "x.pt"), "step": 7, "backbone": "spherenet4", "digest": digest}
@@ -81,7 +77,7 @@ def test_our_checkpoints_load(tmp_path):
 
 def digest_of(path, **changes):
     ours(path, **changes)
-    return load_backbone(path)[2]["digest"]
+    return load_network(path).digest
 
 
 def test_the_digest_is_of_the_network_not_of_the_file(tmp_path):
@@ -184,7 +180,7 @@ def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, damage, message):
     ours(path)
     damage(path)
     with pytest.raises(CheckpointError) as error:
-        load_backbone(path)
+        load_network(path)
     assert str(error.value).startswith(f"{path}: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -208,7 +204,7 @@ def test_a_wrong_shape_is_named(tmp_path):
     state["1.weight"] = torch.zeros(3)
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"1\.weight is \(3,\), spherenet20 has \(64,\) at 1\.weight"):
-        load_backbone(tmp_path / "x.pth")
+        load_network(tmp_path / "x.pth")
 
 
 def test_an_interrupted_save_keeps_the_file_before_it(tmp_path, monkeypatch):

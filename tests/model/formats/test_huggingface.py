@@ -17,9 +17,10 @@ from huggingface_hub import ModelCard
 
 from model.backbones.spherenet import spherenet
 from model.errors import ExportError
-from model.formats.checkpoint import CheckpointError, load_backbone, training_of
+from model.formats.checkpoint import CheckpointError
 from model.formats.huggingface import write_folder
-from shards.schema import Preprocessing
+from model.formats.network import load_network
+from pipeline.spec import Preprocessing
 from tests.networks import SMALL, TRAINING, save_small, small_backbone
 
 FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
@@ -50,15 +51,17 @@ def outputs(backbone):
 
 def test_a_checkpoint_comes_back_exactly(tmp_path):
     backbone = save_small(tmp_path / "x.pt")
-    loaded, spec, facts = load_backbone(tmp_path / "x.pt")
-    digest = write_folder(loaded, tmp_path / "net", facts=facts, spec=spec, training=training_of(tmp_path / "x.pt"))
-    again, its_spec, its_facts = load_backbone(tmp_path / "net")
+    network = load_network(tmp_path / "x.pt")
+    spec, facts = network.spec, network.provenance()
+    digest = write_folder(network, tmp_path / "net")
+    network = load_network(tmp_path / "net")
+    again, its_spec, its_facts = network.backbone, network.spec, network.provenance()
     assert digest == facts["digest"]
     assert its_facts == {**facts, "path": str(tmp_path / "net")}
     assert its_spec == spec == SMALL.to_dict()
     assert torch.equal(outputs(again), outputs(backbone))
     assert not again.training
-    assert training_of(tmp_path / "net") == TRAINING
+    assert network.training == TRAINING
     assert sorted(entry.name for entry in (tmp_path / "net").iterdir()) == FILES
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net", "x.pt"]
 
@@ -107,7 +110,8 @@ def test_a_bare_state_dict_gets_the_spec_that_was_assumed_and_keeps_its_pooling(
     digest = write(
         tmp_path / "net", backbone, name="spherenet10:pooling=true", step=None, training={}, spec=Preprocessing()
     )
-    again, spec, facts = load_backbone(tmp_path / "net")
+    network = load_network(tmp_path / "net")
+    again, spec, facts = network.backbone, network.spec, network.provenance()
     assert torch.equal(outputs(again), outputs(backbone))
     assert spec == Preprocessing().to_dict()
     assert facts == {
@@ -164,8 +168,8 @@ def test_an_earlier_export_is_replaced_and_an_empty_folder_filled(written, tmp_p
     digest = write(written, small_backbone(seed=1), step=8)
     (tmp_path / "empty").mkdir()
     write(tmp_path / "empty")
-    assert (load_backbone(written)[2]["digest"], load_backbone(written)[2]["step"]) == (digest, 8)
-    assert load_backbone(tmp_path / "empty")[2]["digest"] != digest
+    assert (load_network(written).digest, load_network(written).step) == (digest, 8)
+    assert load_network(tmp_path / "empty").digest != digest
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty", "net"]
 
 
@@ -190,7 +194,7 @@ def test_a_folder_of_another_model_is_refused(written):
 @pytest.mark.parametrize("failing", range(5))
 def test_an_interrupted_export_leaves_the_one_before_it(written, tmp_path, monkeypatch, failing):
     """The five renames before the last: three files and the weights, then the earlier export's."""
-    digest, replace, calls = load_backbone(written)[2]["digest"], os.replace, []
+    digest, replace, calls = load_network(written).digest, os.replace, []
 
     def interrupted(*names):
         calls.append(names)
@@ -201,12 +205,12 @@ def test_an_interrupted_export_leaves_the_one_before_it(written, tmp_path, monke
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(written, small_backbone(seed=1))
-    assert load_backbone(written)[2]["digest"] == digest
+    assert load_network(written).digest == digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
 
 
 def test_interrupted_between_the_last_two_renames_the_earlier_export_is_put_back(written, tmp_path, monkeypatch):
-    digest, replace = load_backbone(written)[2]["digest"], os.replace
+    digest, replace = load_network(written).digest, os.replace
 
     def interrupted(source, target):
         if source.name == "new":
@@ -216,7 +220,7 @@ def test_interrupted_between_the_last_two_renames_the_earlier_export_is_put_back
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(written, small_backbone(seed=1))
-    assert load_backbone(written)[2]["digest"] == digest
+    assert load_network(written).digest == digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
 
 
@@ -326,7 +330,7 @@ def test_a_damaged_or_hostile_folder_is_one_line(written, monkeypatch, tmp_path,
     monkeypatch.chdir(tmp_path)
     damage(written)
     with pytest.raises(CheckpointError) as error:
-        load_backbone(written)
+        load_network(written)
     text = str(error.value)
     assert text.startswith(str(written))
     assert message in text
@@ -344,7 +348,7 @@ def test_no_flipped_byte_of_the_header_gets_through(written):
         damaged[rng.integers(header)] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError) as error:
-            load_backbone(written)
+            load_network(written)
         assert str(error.value).isprintable()
 
 
@@ -353,7 +357,7 @@ def test_nothing_but_our_files_is_opened(written, tmp_path, monkeypatch):
     torch.save(Hostile(), written / "pytorch_model.bin")
     (written / "modeling.py").write_text("open('hacked', 'w')")
     edit("config.json", auto_map={"AutoModel": "modeling.Model"})(written)
-    load_backbone(written)
+    load_network(written)
     assert not (tmp_path / "hacked").exists()
 
 
@@ -361,16 +365,16 @@ def test_a_huge_network_that_the_weights_do_not_fit_takes_no_memory(written):
     edit("config.json", image_size=1024)(written)
     edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 1024})(written)
     with pytest.raises(CheckpointError, match="its weights do not fit spherenet4"):
-        load_backbone(written)  # 4 GB, were it built
+        load_network(written)  # 4 GB, were it built
     edit("config.json", image_size=4096)(written)
     edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 4096})(written)
     with pytest.raises(CheckpointError, match=r"its preprocessing states size 4096, expected pixels \(up to 1024\)"):
-        load_backbone(written)
+        load_network(written)
 
 
 def test_a_package_that_is_not_there_is_named(written, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    for attempt in (lambda: load_backbone(written), lambda: write(written)):
+    for attempt in (lambda: load_network(written), lambda: write(written)):
         with pytest.raises(ExportError) as error:
             attempt()
         assert str(error.value) == "safetensors is not installed, and this needs it; run: pip install 'lrfr[export]'"

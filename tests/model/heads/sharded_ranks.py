@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import distributed, multiprocessing
 
-from model.heads import HEADS, build_center_loss, build_head
+from model.heads import HEADS, build_head
+from model.losses.center import build_center_loss
 from model.losses.functional import cross_entropy, focal
 
 FEATURES, CLASSES, IMAGES, STEPS = 8, 11, 14, 2

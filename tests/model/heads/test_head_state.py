@@ -7,8 +7,9 @@ import io
 import pytest
 import torch
 
-from model.heads import HEADS, HeadError, build_center_loss, build_head
+from model.heads import HEADS, HeadError, build_head
 from model.heads.sampling import sample_classes
+from model.losses.center import build_center_loss
 from model.losses.functional import cross_entropy
 
 FEATURES, CLASSES = 8, 40

@@ -8,7 +8,8 @@ import statistics
 import pytest
 import torch
 
-from model.heads import HEADS, build_center_loss, build_head
+from model.heads import HEADS, build_head
+from model.losses.center import build_center_loss
 from model.losses.functional import cross_entropy
 from model.options import OptionError
 

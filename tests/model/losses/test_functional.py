@@ -14,7 +14,7 @@ from model.heads import ClassScores, build_head
 from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet, view_means
 from model.training.config import TrainConfig
 from model.training.learner import Learner
-from shards.schema import Preprocessing
+from pipeline.spec import Preprocessing
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.state import new_run
 from pipeline.load.loader import Loader
+from pipeline.spec import spec_of
 from shards.index import ShardIndex
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "curve.json"
@@ -63,7 +64,7 @@ def plain_loop(index):
 def curve(index, tmp_path_factory):
     run = tmp_path_factory.mktemp("curve")
     config = TrainConfig(backbone="spherenet4", batch_size=BATCH, steps=STEPS, lr=LR)
-    spec = index.manifest.preprocessing.to_dict()
+    spec = spec_of(index.manifest)
     state = new_run(config, classes=index.manifest.identities, preprocessing=spec)
     with Loader(index, batch_size=BATCH, mode="exact") as batches:
         train(batches, state, run)

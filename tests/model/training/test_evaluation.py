@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import model.training.evaluation
-from model.formats.checkpoint import checkpoint_path, checkpoints, load_backbone, read_checkpoint
+from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoint
+from model.formats.network import load_network
 from model.training.config import TrainingError
 from model.training.evaluation import undisturbed
 from model.training.loop import train
@@ -316,8 +317,8 @@ def test_the_best_checkpoint_is_the_one_of_its_step(tmp_path):
     assert best(tmp_path) == {"metric": "a", "value": 0.9, "step": 6}
     twin = checkpoint_path(tmp_path, 6)
     assert (tmp_path / "best.pt").read_bytes() == twin.read_bytes()
-    assert load_backbone(tmp_path / "best.pt")[2]["digest"] == load_backbone(twin)[2]["digest"]
-    assert load_backbone(checkpoint_path(tmp_path, 3))[2]["digest"] != load_backbone(twin)[2]["digest"]
+    assert load_network(tmp_path / "best.pt").digest == load_network(twin).digest
+    assert load_network(checkpoint_path(tmp_path, 3)).digest != load_network(twin).digest
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from model.formats.checkpoint import checkpoint_path, load_backbone, read_checkpoint
+from model.formats.checkpoint import checkpoint_path, read_checkpoint
+from model.formats.network import load_network
 from model.training.config import TrainConfig
 from tests.model.training.test_loop import config, losses, run_training
 
@@ -131,7 +132,7 @@ def test_averaged_weights_are_the_average_and_the_ones_that_are_judged(tmp_path)
         for name, value in expected.items():
             torch.testing.assert_close(state["averaged_state"][name], value)
             assert torch.equal(judged[name], state["averaged_state"][name])
-    loaded = load_backbone(checkpoint_path(tmp_path, 4))[0].state_dict()
+    loaded = load_network(checkpoint_path(tmp_path, 4)).backbone.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in states[-1]["averaged_state"].items())
 
 

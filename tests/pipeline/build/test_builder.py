@@ -23,7 +23,8 @@ from pipeline.sources.landmarks import LandmarkError
 from pipeline.workers import WorkerError
 from shards.errors import ShardError
 from shards.files import (locked)
-from shards.schema import Manifest, Preprocessing
+from pipeline.spec import Preprocessing
+from shards.schema import Manifest
 from shards.verify import verify
 from tests.conftest import REPOSITORY, build_options
 

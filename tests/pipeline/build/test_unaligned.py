@@ -25,7 +25,8 @@ from pipeline.sources.catalog import SOURCES, find_image
 from pipeline.demo.writer import write_demo_data
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
-from shards.schema import Manifest, Preprocessing
+from pipeline.spec import Preprocessing
+from shards.schema import Manifest
 from shards.verify import verify
 
 SETS = {"qmul": ("QMUL-SurvFace", "training_set"), "tinyface": ("TinyFace", "Training_Set")}
@@ -70,7 +71,7 @@ def test_each_image_is_stored_resized_whole_as_scoring_prepares_it(demo, tmp_pat
     build(options(root, out, source))
     manifest, index = Manifest.read(out), ShardIndex(out)
     assert (manifest.source, manifest.images, manifest.identities) == (source, PEOPLE * IMAGES, PEOPLE)
-    assert manifest.preprocessing == Preprocessing(template="none", warp="pillow-bicubic")
+    assert manifest.preprocessing == Preprocessing(template="none", warp="pillow-bicubic").to_dict()
     assert set(manifest.versions) == {"opencv", "pillow"}
     rows = {row["key"]: row for row in rows_of(out)}
     files = sorted((root / folder).glob("*/*.jpg"))

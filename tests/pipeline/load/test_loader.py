@@ -11,7 +11,8 @@ from PIL import Image
 
 from pipeline.load.degrade import degrade
 from pipeline.load.loader import Loader
-from pipeline.load.sampler import SamplerError, draws
+from pipeline.load.sampler import SamplerError
+from pipeline.philox import draws
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.load.sampler import IdentitySampler, LoaderState, SamplerError, draws, permutation
+from pipeline.load.sampler import IdentitySampler, LoaderState, SamplerError
+from pipeline.philox import draws, permutation
 
 FROZEN_PERMUTATION = [1, 7, 6, 5, 0, 4, 3, 9, 8, 2]
 FROZEN_PICKS = [[2798137294, 2114800800, 1835329201, 3095620055], [1066080330, 1228215794, 3066638912, 2025159420]]
