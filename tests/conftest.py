@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+import cli
 from pipeline.build.builder import build
 from pipeline.build.options import BuildOptions
 from pipeline.demo.faces import sample_identity, sample_shot
@@ -59,6 +61,26 @@ def run(tmp_path):
         environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
         command = [sys.executable, str(REPOSITORY / "cli.py"), *map(str, words)]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+
+    return runner
+
+
+@pytest.fixture
+def invoke(tmp_path, monkeypatch):
+    """Runs a command in this process, otherwise as ``run`` does: no fresh interpreter has to import torch.
+
+    Returns click's result: ``exit_code``, ``output``, ``stdout`` and ``stderr``. An unexpected exception is raised.
+    """
+    monkeypatch.setenv("LRFR_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def runner(*words):
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            return CliRunner().invoke(cli.main, [str(word) for word in words], catch_exceptions=False)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     return runner
 
