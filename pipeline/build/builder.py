@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
+from pipeline.build.plan import Plan, make_plan
+from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
+from pipeline.progress import Progress
 from pipeline.sources.landmarks import read_landmarks
 from pipeline.sources.listing import list_images
-from pipeline.build.plan import Plan, make_plan
-from pipeline.progress import Progress
-from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from shards.errors import ShardError
-from shards.files import (digest, locked, quick_digest, remove_temporaries, write_record)
+from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
 from shards.schema import INDEX, MANIFEST, PLAN, Manifest, shard_file
 from shards.writer import DONE_SUFFIX, done_record

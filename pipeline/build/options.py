@@ -12,12 +12,12 @@ import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
+from pipeline.sources.catalog import SOURCES, landmark_files, training_folder
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import ImageList, SourceError
-from pipeline.sources.catalog import SOURCES, landmark_files, training_folder
-from shards.errors import ShardError
-from shards.files import (file_facts, read_record, remove_temporaries)
 from pipeline.spec import Preprocessing
+from shards.errors import ShardError
+from shards.files import file_facts, read_record, remove_temporaries
 from shards.schema import FORMAT_VERSION, PLAN
 
 

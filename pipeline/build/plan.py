@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.philox import permutation
 from pipeline.sources.landmarks import LandmarkTable, clean_keys
 from pipeline.sources.listing import ImageList
-from pipeline.philox import permutation
 
 _SPREAD_SEED = 0
 _AT_ONCE = 200_000  # rows compared

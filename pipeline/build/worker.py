@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.align import eye_distances, fit_similarity, template_points, warp
 from pipeline.build.options import BuildOptions
-from pipeline.sources.images import ImageError, decode_bytes, read_regular, resized
 from pipeline.sources.catalog import SOURCES, find_image
+from pipeline.sources.images import ImageError, decode_bytes, read_regular, resized
 from shards.errors import ShardError
 from shards.schema import STATUS_OK
 from shards.writer import Row, ShardWriter, member_stem

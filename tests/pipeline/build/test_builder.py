@@ -20,10 +20,10 @@ from pipeline.align import fit_similarity, template_points
 from pipeline.build.builder import build
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmarks import LandmarkError
+from pipeline.spec import Preprocessing
 from pipeline.workers import WorkerError
 from shards.errors import ShardError
-from shards.files import (locked)
-from pipeline.spec import Preprocessing
+from shards.files import locked
 from shards.schema import Manifest
 from shards.verify import verify
 from tests.conftest import REPOSITORY, build_options

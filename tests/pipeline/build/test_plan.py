@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline import plan as plan_module
-from pipeline.sources.landmarks import LandmarkTable
 from pipeline.build.plan import make_plan
+from pipeline.sources.landmarks import LandmarkTable
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 200_000])

@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.prepare import Request, prepare
 from commands.data import build_shards
 from pipeline.build.builder import build
 from pipeline.build.options import BuildOptions, options_for
-from pipeline.inspect import contact_sheet, figures
-from pipeline.sources.listing import SourceError, list_images
-from pipeline.load.loader import Loader
-from pipeline.sources.catalog import SOURCES, find_image
 from pipeline.demo.writer import write_demo_data
+from pipeline.inspect import contact_sheet, figures
+from pipeline.load.loader import Loader
+from pipeline.prepare import Request, prepare
+from pipeline.sources.catalog import SOURCES, find_image
+from pipeline.sources.listing import SourceError, list_images
+from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
-from pipeline.spec import Preprocessing
 from shards.schema import Manifest
 from shards.verify import verify
 
