@@ -29,7 +29,7 @@ class Benchmark:
     def read(self, root: Path, landmarks: Sequence[Path] = ()) -> Any:
         """The protocol under ``root``. Raises: ProtocolError: the data set is not as it should be."""
         module, function = self.reader.split(":")
-        read = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+        read = getattr(importlib.import_module(f"benchmarks.datasets.{module}"), function)
         return read(root, landmarks) if self.aligned else read(root)
 
 

@@ -54,8 +54,26 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs cli.py with ``$LRFR_DATA`` in the test's folder; returns the finished process."""
+def run(tmp_path, monkeypatch):
+    """Runs a command in this process, with ``$LRFR_DATA`` and the working directory in the test's folder.
+
+    Returns a ``CompletedProcess`` (returncode, stdout, stderr). An unexpected exception fails the test.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LRFR_DATA", str(tmp_path))
+
+    def runner(*words):
+        result = CliRunner().invoke(cli.main, list(map(str, words)), prog_name="cli.py")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
+
+    return runner
+
+
+@pytest.fixture
+def run_process(tmp_path):
+    """As ``run``, in an interpreter of its own: for tests of what only a process shows."""
 
     def runner(*words):
         environment = {**os.environ, "LRFR_DATA": str(tmp_path)}

@@ -72,7 +72,7 @@ def test_help_says_where_defaults_are(run):
 
 @pytest.mark.parametrize("error", [OSError(36, "File name too long", "x"), ImageError("bad"), ProtocolError("bad")])
 def test_one_benchmark_s_failure_is_kept_and_the_next_is_read(monkeypatch, error):
-    monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, {})))
+    monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, None, {})))
     asked = []
 
     def read(name):
