@@ -114,12 +114,15 @@ def _from_folder(path: Path) -> LoadedNetwork:
 
 
 def _spec(path: Path, stated: dict[str, Any]) -> Preprocessing:
+    """The spec in a file's mapping, which may be hostile: keys of any type, numbers beyond a float."""
     try:
         spec = Preprocessing.from_dict(stated)
+        if spec.size > MAX_SIZE_PX:
+            raise SpecError(f"preprocessing spec: size is {spec.size} px, expected at most {MAX_SIZE_PX}")
     except SpecError as error:
-        raise CheckpointError(f"{path}: {ascii(str(error))[1:-1][:200]}") from None
-    if spec.size > MAX_SIZE_PX:
-        raise CheckpointError(f"{path}: preprocessing spec: size is {spec.size} px, expected at most {MAX_SIZE_PX}")
+        raise CheckpointError(f"{path}: {one_line(error, 200)}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path}: preprocessing spec: {one_line(error)}") from None
     return spec
 
 

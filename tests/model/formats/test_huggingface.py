@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from model.backbones.spherenet import spherenet
 from model.errors import ExportError
 from model.formats.checkpoint import CheckpointError
 from model.formats.huggingface import write_folder
-from model.formats.network import load_network
+from model.formats.network import LoadedNetwork, load_network
 from pipeline.spec import Preprocessing
 from tests.networks import SMALL, TRAINING, save_small, small_backbone
 
@@ -27,8 +28,17 @@ FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.j
 
 
 def write(folder, backbone=None, *, step=7, spec=SMALL, training=TRAINING, name="spherenet4"):
-    facts = {"path": "x.pt", "step": step, "backbone": name, "digest": "of the checkpoint"}
-    return write_folder(backbone or small_backbone(), folder, facts=facts, spec=spec.to_dict(), training=training)
+    network = LoadedNetwork(
+        backbone=backbone or small_backbone(),
+        spec=spec,
+        name=name,
+        path=Path("x.pt"),
+        step=step,
+        digest="of the checkpoint",
+        training=training,
+        spec_stated=True,
+    )
+    return write_folder(network, folder)
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +61,15 @@ def outputs(backbone):
 
 def test_a_checkpoint_comes_back_exactly(tmp_path):
     backbone = save_small(tmp_path / "x.pt")
-    network = load_network(tmp_path / "x.pt")
-    spec, facts = network.spec, network.provenance()
-    digest = write_folder(network, tmp_path / "net")
-    network = load_network(tmp_path / "net")
-    again, its_spec, its_facts = network.backbone, network.spec, network.provenance()
-    assert digest == facts["digest"]
-    assert its_facts == {**facts, "path": str(tmp_path / "net")}
-    assert its_spec == spec == SMALL.to_dict()
-    assert torch.equal(outputs(again), outputs(backbone))
-    assert not again.training
-    assert network.training == TRAINING
+    checkpoint = load_network(tmp_path / "x.pt")
+    digest = write_folder(checkpoint, tmp_path / "net")
+    exported = load_network(tmp_path / "net")
+    assert digest == checkpoint.digest
+    assert exported.provenance() == {**checkpoint.provenance(), "path": str(tmp_path / "net")}
+    assert exported.spec == checkpoint.spec == SMALL
+    assert torch.equal(outputs(exported.backbone), outputs(backbone))
+    assert not exported.backbone.training
+    assert exported.training == TRAINING
     assert sorted(entry.name for entry in (tmp_path / "net").iterdir()) == FILES
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net", "x.pt"]
 
@@ -111,10 +119,9 @@ def test_a_bare_state_dict_gets_the_spec_that_was_assumed_and_keeps_its_pooling(
         tmp_path / "net", backbone, name="spherenet10:pooling=true", step=None, training={}, spec=Preprocessing()
     )
     network = load_network(tmp_path / "net")
-    again, spec, facts = network.backbone, network.spec, network.provenance()
-    assert torch.equal(outputs(again), outputs(backbone))
-    assert spec == Preprocessing().to_dict()
-    assert facts == {
+    assert torch.equal(outputs(network.backbone), outputs(backbone))
+    assert network.spec == Preprocessing()
+    assert network.provenance() == {
         "path": str(tmp_path / "net"),
         "step": None,
         "backbone": "spherenet10:pooling=true",
@@ -302,7 +309,11 @@ DAMAGE = [
     ),
     (
         edit("preprocessor_config.json", preprocessing={"size": 32, "mean": [[]]}),
-        "its preprocessing holds more than plain values",
+        "preprocessing spec: fields ['color', 'degradation', 'jpeg_quality', 'std', 'template', 'warp'] are missing",
+    ),
+    (
+        edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "mean": [[]]}),
+        "preprocessing spec: mean is [[]], expected float",
     ),
     (cut(0), UNREADABLE),
     (cut(7), UNREADABLE),
@@ -368,7 +379,7 @@ def test_a_huge_network_that_the_weights_do_not_fit_takes_no_memory(written):
         load_network(written)  # 4 GB, were it built
     edit("config.json", image_size=4096)(written)
     edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 4096})(written)
-    with pytest.raises(CheckpointError, match=r"its preprocessing states size 4096, expected pixels \(up to 1024\)"):
+    with pytest.raises(CheckpointError, match="preprocessing spec: size is 4096 px, expected at most 1024"):
         load_network(written)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,18 +15,29 @@ import torch
 import model.formats.onnx
 from model.embedder import Embedder
 from model.errors import ExportError
+from model.formats.network import LoadedNetwork
 from model.formats.onnx import Parity, export_onnx
 from model.inputs import normalise
+from pipeline.spec import Preprocessing
 from tests.conftest import REPOSITORY
 from tests.networks import small_backbone
 
-SPEC = {"template": "seed", "size": 32, "mean": 0.4, "std": 0.25}
-FACTS = {"path": "x.pt", "step": 7, "backbone": "spherenet4", "digest": "0123456789abcdef" * 2}
+SPEC = Preprocessing(size=32, mean=0.4, std=0.25)
+DIGEST = "0123456789abcdef" * 2
 
 
-def export(path, *, preprocess=False, backbone=None, **changes):
-    backbone = small_backbone() if backbone is None else backbone
-    return export_onnx(backbone, path, facts=FACTS, spec={**SPEC, **changes}, preprocess=preprocess)
+def export(path, *, preprocess=False, backbone=None):
+    network = LoadedNetwork(
+        backbone=small_backbone() if backbone is None else backbone,
+        spec=SPEC,
+        name="spherenet4",
+        path=Path("x.pt"),
+        step=7,
+        digest=DIGEST,
+        training={},
+        spec_stated=True,
+    )
+    return export_onnx(network, path, preprocess=preprocess)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["images", "pixels"])
@@ -72,8 +84,8 @@ def test_the_graph_says_what_it_takes_and_gives(exported):
         else "pixels float32 (N, 3, 32, 32) RGB, (x / 255 - 0.4) / 0.25 -> embeddings float32 (N, 512), not normalised"
     )
     stated = {one.key: one.value for one in content.metadata_props}
-    assert json.loads(stated.pop("preprocessing")) == SPEC
-    assert stated == {"backbone": "spherenet4", "step": "7", "digest": FACTS["digest"]}
+    assert json.loads(stated.pop("preprocessing")) == SPEC.to_dict()
+    assert stated == {"backbone": "spherenet4", "step": "7", "digest": DIGEST}
 
 
 def test_it_is_one_file_that_tells_nothing_of_this_machine(exported):
