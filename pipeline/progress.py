@@ -1,53 +1,59 @@
-"""A progress line on stderr: done, total, rate, time left."""
+"""Progress on stderr: a tqdm bar on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-import time
+import threading
 
-_TERMINAL_S, _LOG_S = 0.2, 10.0  # seconds between lines on a terminal and in a log file
+from tqdm import tqdm
+
+TERMINAL_INTERVAL_S, LOG_INTERVAL_S = 0.2, 10.0
 
 
-class Progress:
-    """Counts work of one kind; ``update`` prints now and then, ``close`` prints the last line."""
+class Progress(tqdm):
+    """A tqdm bar for a known amount of work.
+
+    On a terminal the bar is live. In a log file, where tqdm would repeat the bar after carriage returns, it is one
+    line every 10 s and one line at the end.
+    """
+
+    monitor_interval = 0  # no monitor thread: every update checks the clock
+    _lock = threading.RLock()  # tqdm's default lock also fixes the start method of the caller's multiprocessing
 
     def __init__(self, label: str, total: int, unit: str = "images") -> None:
-        self._label, self._total, self._unit = label, total, unit
-        self._done, self._counted, self._start = 0, 0, time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._next = self._start + (_TERMINAL_S if self._terminal else _LOG_S)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        self._is_terminal = sys.stderr.isatty()
+        screen = shutil.get_terminal_size()  # tqdm shows nothing on a terminal of unknown size; here it is 80 x 24
+        tail = f"{{n:,}}/{{total:,}} {unit} [{{elapsed}}<{{remaining}}, {{rate_noinv_fmt}}]"
+        super().__init__(
+            desc=label,
+            total=total,
+            unit=f" {unit}",
+            file=sys.stderr,
+            gui=not self._is_terminal,  # tqdm's switch for subclasses with a display of their own
+            mininterval=TERMINAL_INTERVAL_S if self._is_terminal else LOG_INTERVAL_S,
+            miniters=1,
+            ncols=screen.columns - 1,
+            nrows=screen.lines,
+            smoothing=0,  # the mean rate: shards and identities arrive in bursts
+            bar_format=f"{{l_bar}}{{bar}}| {tail}" if self._is_terminal else f"{{desc}}: {tail}",
+        )
 
     def skip(self, count: int) -> None:
-        """Counts work that was done before: it moves the bar, not the rate."""
-        self._done += count
+        """Counts work done by an earlier run: moves the bar, not the rate."""
+        self.initial += count
+        self.last_print_n += count
+        self.n += count
 
-    def update(self, count: int = 1) -> None:
-        """Counts ``count`` more."""
-        self._done += count
-        self._counted += count
-        now = time.monotonic()
-        if now >= self._next:
-            self._print(now, end="\r" if self._terminal else "\n")
-            self._next = now + (_TERMINAL_S if self._terminal else _LOG_S)
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Draws the bar, or prints its line in a log file."""
+        if self._is_terminal:
+            super().display(msg, pos)
+        else:
+            print(self, file=self.fp, flush=True)
 
     def close(self) -> None:
-        """Prints where it ended."""
-        self._print(time.monotonic(), end="\n")
-
-    def _print(self, now: float, end: str) -> None:
-        rate = self._counted / max(now - self._start, 1e-9)
-        left = (self._total - self._done) / rate if rate else float("inf")
-        eta = f", ETA {_clock(left)}" if 0 < left < float("inf") else f" in {_clock(now - self._start)}"
-        line = f"{self._label}: {self._done:,}/{self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s{eta}"
-        print(f"{line:<78}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    whole = int(seconds + 0.5)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+        """Draws the bar for the last time."""
+        if not self._is_terminal and not self.disable:
+            self.display()
+        super().close()

@@ -93,7 +93,7 @@ def test_the_remedy_is_of_what_is_wrong(demo):
 
 def test_progress_counts_preparations(demo, capsys):
     count = score("lfw", demo("LFW")).counts["prepared"]
-    assert f"bench lfw: {count}/{count} preparations, " in capsys.readouterr().err
+    assert f"bench lfw: {count}/{count} preparations [" in capsys.readouterr().err
 
 
 def test_partial_figures_leave_out_the_pairs_and_say_so(root):

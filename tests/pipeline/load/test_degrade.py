@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.load.degrade import degrade, degrade_into, resize_by_products
+from pipeline.load.degrade import _split_weights, degrade, degrade_into, resize_by_products
 
 
 def pillow(image, size):
@@ -96,3 +96,15 @@ def test_exactness_does_not_depend_on_the_matmul_precision_of_training(images):
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_the_widest_range_of_sizes_computes_each_weight_matrix_once():
+    """A view of 8 to 128 px used to evict every matrix before its next use."""
+    tiny = torch.zeros((1, 128, 128, 3), dtype=torch.uint8)
+    _split_weights.cache_clear()
+    for _ in range(2):
+        for size in range(8, 128):
+            products_degraded(tiny, size)
+    found = _split_weights.cache_info()
+    assert (found.misses, found.hits) == (240, 240)
+    assert found.maxsize is not None  # bounded, however many devices there are

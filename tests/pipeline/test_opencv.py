@@ -1,0 +1,34 @@
+"""OpenCV's process-wide settings are changed within a block and restored after it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.opencv import quiet, single_thread
+
+
+def truncated_png():
+    png = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1]
+    return png[: len(png) // 2]
+
+
+def test_threads_are_restored_even_after_an_error():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        with pytest.raises(ZeroDivisionError), single_thread():
+            assert cv2.getNumThreads() == 1
+            raise ZeroDivisionError
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_a_damaged_image_prints_a_warning_outside_the_block_only(capfd):
+    with quiet():
+        cv2.imdecode(truncated_png(), cv2.IMREAD_COLOR)
+    assert capfd.readouterr().err == ""
+    cv2.imdecode(truncated_png(), cv2.IMREAD_COLOR)
+    assert "WARN" in capfd.readouterr().err

@@ -1,0 +1,98 @@
+"""Progress: a live bar on a terminal, plain lines in a log file; resumed work does not count for the rate."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+
+import pipeline.progress
+from pipeline.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_log_file_gets_one_line_at_the_end_of_short_work(capsys):
+    with Progress("embed", 4, "faces") as progress:
+        for _ in range(4):
+            progress.update()
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert len(lines) == 1
+    assert re.fullmatch(r"embed: 4/4 faces \[00:00<00:00, +[\d.]+ faces/s\]\n", lines[0])
+
+
+def test_a_log_file_gets_a_line_every_interval(capsys, monkeypatch):
+    monkeypatch.setattr(pipeline.progress, "LOG_INTERVAL_S", 0.0)
+    with Progress("verify", 12_000) as progress:
+        for _ in range(3):
+            progress.update(4000)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" images ")[0] for line in lines] == [
+        "verify: 4,000/12,000",
+        "verify: 8,000/12,000",
+        "verify: 12,000/12,000",
+        "verify: 12,000/12,000",
+    ]
+
+
+def test_skipped_work_moves_the_count_and_not_the_rate(capsys):
+    with Progress("build-shards", 1000) as progress:
+        progress.skip(900)
+        progress.start_t -= 10  # seconds
+        progress.update(50)
+    assert re.fullmatch(
+        r"build-shards: 950/1,000 images \[00:10<00:(09|10), +[45]\.\d+ images/s\]\n", capsys.readouterr().err
+    )
+
+
+def test_work_that_stops_early_says_how_far_it_came(capsys):
+    with pytest.raises(KeyboardInterrupt), Progress("embed", 4) as progress:
+        progress.update(3)
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.startswith("embed: 3/4 images [")
+
+
+def test_a_terminal_shows_one_line_that_is_drawn_again(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(pipeline.progress, "TERMINAL_INTERVAL_S", 0.0)
+    with Progress("embed", 4) as progress:
+        progress.update(2)
+    shown = terminal.getvalue()
+    assert shown.count("\n") == 1
+    assert shown.endswith("\n")
+    drawn = shown.split("\r")[1:]
+    assert [re.search(r"^embed: +(\d+)%\|.*\| (\d)/4 images \[", line).groups() for line in drawn] == [
+        ("0", "0"),
+        ("50", "2"),
+        ("50", "2"),
+    ]
+
+
+def test_no_work_is_no_error(capsys, monkeypatch):
+    with Progress("embed", 0):
+        pass
+    assert capsys.readouterr().err.startswith("embed: 0/0 images [")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Progress("embed", 0):
+        pass
+    assert "0/0 images" in terminal.getvalue()
+
+
+def test_nothing_is_left_behind_in_the_process_that_uses_it():
+    """Neither tqdm's monitor thread nor a start method of processes that the program can no longer choose."""
+    code = """
+import multiprocessing, threading
+from pipeline.progress import Progress
+with Progress("embed", 1) as progress:
+    progress.update()
+    assert threading.active_count() == 1
+multiprocessing.set_start_method("spawn")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
