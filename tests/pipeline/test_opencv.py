@@ -15,12 +15,16 @@ def truncated_png():
 
 
 def test_threads_are_restored_even_after_an_error():
+    def failing():
+        with single_thread():
+            assert cv2.getNumThreads() == 1
+            raise ZeroDivisionError
+
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
     try:
-        with pytest.raises(ZeroDivisionError), single_thread():
-            assert cv2.getNumThreads() == 1
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            failing()
         assert cv2.getNumThreads() == 3
     finally:
         cv2.setNumThreads(before)

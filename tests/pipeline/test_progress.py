@@ -52,9 +52,13 @@ def test_skipped_work_moves_the_count_and_not_the_rate(capsys):
 
 
 def test_work_that_stops_early_says_how_far_it_came(capsys):
-    with pytest.raises(KeyboardInterrupt), Progress("embed", 4) as progress:
-        progress.update(3)
-        raise KeyboardInterrupt
+    def interrupted():
+        with Progress("embed", 4) as progress:
+            progress.update(3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert capsys.readouterr().err.startswith("embed: 3/4 images [")
 
 
