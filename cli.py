@@ -14,7 +14,8 @@ from commands.train import train
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="lrfr")
-def main() -> None:
+@click.option("--debug", is_flag=True, envvar="LRFR_DEBUG", help="Show the traceback of every error. [LRFR_DEBUG=1]")
+def main(debug: bool) -> None:
     """Low-resolution face recognition: VGGFace2 -> shards -> DALI -> a Siamese network -> a score.
 
     Paths default to folders under $LRFR_DATA (default: data).

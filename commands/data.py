@@ -96,8 +96,8 @@ def build_shards(source: str, root: Path | None, out: Path | None, **options: An
     """
     from pipeline.build.builder import build
     from pipeline.build.options import options_for
+    from pipeline.executors import WorkerError
     from pipeline.sources.catalog import SOURCES
-    from pipeline.workers import WorkerError
 
     layout = SOURCES[source]
     try:

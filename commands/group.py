@@ -1,71 +1,101 @@
-"""The root of the command line: how commands end."""
+"""The root of the command line: exit codes, error messages and interruptions."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from commands.interruption import Interruption
 from shards.errors import LrfrError
 
 
 class CommandError(LrfrError):
-    """What a command cannot do. One line."""
+    """A command that cannot run or finish."""
 
 
 class Commands(click.Group):
-    """Shows expected failures as one line, exit 1; interruption exits 130; anything else is a bug and keeps its traceback."""
+    """Root command group.
+
+    Exit codes: 0 success, 1 expected failure (one line), 2 usage error, 130 interrupted (one line). Other exceptions
+    are bugs and keep their traceback.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with Interruption():
+            with _signals_interrupt():
                 return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            failed = [line_of(stop.__context__)] if isinstance(stop.__context__, CommandError) else []
-            click.echo("; ".join(["interrupted", *stop.args, *failed]), err=True)
-            sys.exit(130)
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            if not expected(error):
+        except (KeyboardInterrupt, Exception) as error:
+            interrupted = _since_interruption(error)
+            if not (interrupted or expected(error)):
                 raise
-            _fail(line_of(error))
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            if interrupted:
+                notes = [note for one in interrupted for note in getattr(one, "__notes__", ())]
+                failure = [line_of(error)] if expected(error) else []
+                _exit(130, "; ".join(["interrupted", *notes, *failure]))
+            rank = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+            _exit(1, f"Error: {rank}{line_of(error)}")
 
 
 @contextlib.contextmanager
 def interruptible(kept: Callable[[], str]) -> Iterator[None]:
-    """Within it, an interruption tells what is ``kept`` of the work, and how to go on, even if another error came of it."""
+    """Adds a note to errors and interruptions of the block: ``kept()``, which says what work is saved and how to go on."""
     try:
         yield
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(*stop.args, *filter(None, [kept()])) from None
-    except Exception as error:
-        if said := kept():
-            error.add_note(said)
+    except (KeyboardInterrupt, Exception) as error:
+        if note := kept():
+            error.add_note(note)
         raise
 
 
-def expected(error: Exception) -> bool:
-    """True for what a user can cause: it is told in one line. Anything else is a bug."""
+def expected(error: BaseException) -> bool:
+    """True for errors that a user can cause; they are reported in one line. Other errors are bugs."""
     return isinstance(error, LrfrError | OSError) and not isinstance(error, BrokenPipeError)
 
 
-def line_of(error: Exception) -> str:
-    """The line that tells an expected failure."""
+def line_of(error: BaseException) -> str:
+    """The message of an expected error, in one line."""
     if not isinstance(error, OSError):
         return str(error)
-    what = error.strerror or str(error)
-    return (
-        f"{os.fsdecode(error.filename)}: {what}" if error.filename else f"{what}; free it, then run the command again"
-    )
+    file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "; free space, then run the same command again" if full else ""
+    return f"{file}{error.strerror or error}{remedy}"
 
 
-def _fail(line: str) -> None:
-    rank = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-    click.echo(f"Error: {rank}{line}", err=True)
-    sys.exit(1)
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does, unless they are ignored, as under ``nohup``."""
+    handled = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _since_interruption(error: BaseException) -> list[BaseException]:
+    """The exceptions from the KeyboardInterrupt that led to ``error`` to ``error``; empty if there is none.
+
+    Extension modules turn a KeyboardInterrupt into an ImportError, and cleaning up after one may fail.
+    """
+    chain = [error]
+    while not isinstance(chain[0], KeyboardInterrupt):
+        if chain[0].__context__ is None:
+            return []
+        chain.insert(0, chain[0].__context__)
+    return chain
+
+
+def _exit(code: int, line: str) -> NoReturn:
+    click.echo(line, err=True)
+    sys.exit(code)

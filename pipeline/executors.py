@@ -1,40 +1,145 @@
-"""One unordered map over independent tasks: in this process or in a pool of them."""
+"""Worker processes, and an unordered map over independent tasks."""
 
 from __future__ import annotations
 
-import concurrent.futures as futures
-from collections.abc import Callable, Generator, Iterable
+import contextlib
+import itertools
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Literal, TypeVar
 
-from pipeline.workers import WorkerPool
+from pipeline.signals import starting_workers
+from shards.errors import LrfrError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Executor = Literal["process", "serial"]
 
-_IN_FLIGHT = 2  # tasks a worker: one at work, one waiting, so that memory does not grow with their number
+
+class WorkerError(LrfrError):
+    """A worker process died."""
+
+
+class WorkerPool:
+    """Context manager: worker processes that ignore Ctrl-C, and die when the block ends or the parent dies.
+
+    They are connected by pipes alone: a concurrent.futures pool holds locks that an interruption can leave locked.
+    """
+
+    def __init__(self, workers: int, initializer: Callable[[], object] | None = None) -> None:
+        """
+        Args:
+            initializer: called in each worker before its first task; importable by name.
+        """
+        self._count, self._initializer = workers, initializer
+        self._workers: dict[Connection, BaseProcess] = {}
+
+    def __enter__(self) -> WorkerPool:
+        # spawn, not fork: a fork loses the threads of OpenCV and Arrow, and keeps their locks locked
+        context = multiprocessing.get_context("spawn")
+        try:
+            with starting_workers():
+                for _ in range(self._count):
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=_work, args=(theirs, self._initializer))
+                    process.start()
+                    self._workers[ours] = process
+                    theirs.close()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._workers.values():
+            process.kill()
+        for connection, process in self._workers.items():
+            connection.close()
+            process.join()
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
+        """Yields ``function(task)`` for every task, in any order; the first error of a task is raised here.
+
+        Args:
+            function: importable by name.
+
+        Raises:
+            WorkerError: a worker process died.
+        """
+        remaining = iter(tasks)
+        busy = set()
+        for connection, task in zip(self._workers, remaining, strict=False):
+            with _deaths_reported():
+                connection.send((function, task))
+            busy.add(connection)
+        while busy:
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                with _deaths_reported():
+                    result, error = ready.recv()
+                if error:
+                    raise error
+                busy.remove(ready)
+                for task in itertools.islice(remaining, 1):
+                    with _deaths_reported():
+                        ready.send((function, task))
+                    busy.add(ready)
+                yield result
 
 
 def unordered_map(
-    function: Callable[[Task], Result], tasks: Iterable[Task], *, executor: Executor, workers: int
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    executor: Executor,
+    workers: int,
+    initializer: Callable[[], object] | None = None,
 ) -> Generator[Result, None, None]:
-    """Yields ``function(task)`` for every task, in any order; a failing task raises here and stops the rest.
+    """Yields ``function(task)`` for every task, in any order; the first error of a task is raised here.
 
     Args:
-        function: importable by name, so that a worker process finds it.
+        function: importable by name.
+        initializer: called in each worker process before its first task, and not at all by the serial executor.
 
     Raises:
-        WorkerError: a worker process was killed.
+        WorkerError: a worker process died.
     """
     if executor == "serial":
         yield from map(function, tasks)
         return
-    with WorkerPool(workers) as pool:
-        remaining = iter(tasks)
-        first = zip(range(workers * _IN_FLIGHT), remaining, strict=False)
-        running = {pool.submit(function, task) for _, task in first}
-        while running:
-            done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-            running |= {pool.submit(function, task) for _, task in zip(done, remaining, strict=False)}
-            for future in done:
-                yield future.result()
+    with WorkerPool(workers, initializer) as pool:
+        yield from pool.map(function, tasks)
+
+
+@contextlib.contextmanager
+def _deaths_reported() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        raise WorkerError("a worker process died (out of memory?)") from None
+
+
+def _work(tasks: Connection, initializer: Callable[[], object] | None) -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if initializer:
+        initializer()
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent died
+        while True:
+            function, task = tasks.recv()
+            try:
+                tasks.send((function(task), None))
+            except Exception as error:  # noqa: BLE001 -- raised again by WorkerPool.map
+                error.add_note(traceback.format_exc())
+                tasks.send((None, error))
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

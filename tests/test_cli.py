@@ -20,7 +20,7 @@ from commands.group import CommandError
 from model.backbones import BACKBONES, build_backbone
 from model.formats.checkpoint import checkpoints
 from pipeline.demo.writer import write_demo_data
-from pipeline.workers import WorkerError
+from pipeline.executors import WorkerError
 from tests.conftest import REPOSITORY, error_of
 
 

@@ -16,7 +16,7 @@ from commands.group import CommandError
 from commands.speed import report
 from commands.speed_step import step
 from pipeline.demo.writer import write_demo_data
-from pipeline.workers import WorkerError
+from pipeline.executors import WorkerError
 from shards.index import ShardIndex
 from tests.benchmarks.speed.test_timing import timing_of
 

@@ -21,8 +21,8 @@ from benchmarks.speed.faces import build_tree, data_root, read_faces, resized, w
 from benchmarks.speed.plain import plain_batches
 from benchmarks.speed.timing import Contender, Timing, compare_times, silence
 from pipeline.align import fit_similarity, template_points, warp
+from pipeline.executors import WorkerPool
 from pipeline.sources.images import decode_bytes
-from pipeline.workers import WorkerPool
 
 _SIZE, _QUALITY = 128, 95
 _FITS = 5000  # faces of a shard
@@ -185,10 +185,10 @@ def bare_calls(tree: Path, images: int, workers: int) -> Iterator[Callable[[bool
         what does the calls, as anybody writes them or as the build does, and returns how many bytes they gave.
     """
     shares = [len(range(first, images, workers)) for first in range(workers)]
-    with WorkerPool(workers, _hold, tree) as pool:
+    with WorkerPool(workers, functools.partial(_hold, tree)) as pool:
 
         def run(as_built: bool) -> int:
-            return sum(pool.map(_bare, shares, itertools.repeat(as_built)))
+            return sum(pool.map(functools.partial(_bare, as_built=as_built), shares))
 
         run(False)
         yield run

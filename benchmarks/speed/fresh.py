@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 import resource
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
-from pipeline.workers import WorkerPool
+from pipeline.executors import WorkerPool
 
 Result = TypeVar("Result")
-
-_GRACE = 5  # seconds to end in order
 
 LEAST_MB = 4096 / 1e6  # a page: no less can be told, and a logarithm needs something
 
@@ -27,22 +22,13 @@ def in_fresh_process(function: Callable[..., Result], *arguments: object) -> Res
         WorkerError: that was killed.
     """
     with WorkerPool(1) as pool:
-        return pool.submit(_ending_in_order, function, *arguments).result()
+        (result,) = pool.map(_call, [(function, arguments)])
+        return result
 
 
-def _ending_in_order(function: Callable[..., Result], *arguments: object) -> Result:
-    """On SIGTERM the process ends its own workers before it exits: they would leave semaphores, and write on for a moment.
-
-    While ``function`` is being imported there are none yet, and libraries make other errors of an exit: SIGTERM kills it.
-    """
-    signal.signal(signal.SIGTERM, _leave)
+def _call(task: tuple[Callable[..., Result], tuple[object, ...]]) -> Result:
+    function, arguments = task
     return function(*arguments)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's, then our parent's: a second would break off the ending
-    signal.alarm(_GRACE)  # the end of a process that a finaliser has kept from its exit by swallowing it
-    sys.exit(1)
 
 
 def resident_mb() -> float:

@@ -1,59 +1,54 @@
-"""The ordinary DataLoader that baselines read by, ended in order."""
+"""PyTorch's DataLoader as baselines use it, with worker processes that end with the block."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import multiprocessing.util
-import signal
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
-from torch.utils.data._utils import signal_handling
 
-from pipeline.workers import WorkerError, signals_wait, starting_processes
-
-# PyTorch's handler for the death of a worker raises wherever this process is, amid a lock too, which is then held for ever.
-# Without it a loader that waits for a batch finds a dead worker within five seconds. It holds for the whole process.
-signal_handling._SIGCHLD_handler_set = True
+from pipeline.executors import WorkerError
+from pipeline.signals import delayed_interruption, starting_workers
 
 _END = object()
 
 
 @contextlib.contextmanager
 def plain_batches(loader: DataLoader) -> Iterator[Iterator[Any]]:
-    """The batches of a loader with worker processes, which are there as long as the block is.
+    """The batches of ``loader``. Its worker processes end with the block.
 
     Raises:
-        WorkerError: one was killed.
+        WorkerError: a worker process was killed.
     """
-    multiprocessing.util.get_temp_dir()  # which workers share, and this process deletes; else each makes one of its own
+    multiprocessing.util.get_temp_dir()  # for this process and its workers; without it each worker leaves one behind
     others = set(multiprocessing.active_children())
     batches: Any = None
     try:
-        with starting_processes(signal.SIGTERM):  # which ends with an interruption, if one came
+        with starting_workers():
             batches = iter(loader)
-        yield _received(batches)
+        yield _receive(batches)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
             raise WorkerError("a worker process of a DataLoader died (out of memory?)") from None
         raise
     finally:
         try:
-            if batches is not None:
-                with signals_wait():
-                    batches._shutdown_workers()  # an exception's traceback would keep them at work until it is dropped
+            if batches is not None:  # the traceback of an exception keeps it alive
+                with delayed_interruption():
+                    batches._shutdown_workers()
         finally:
-            for worker in set(multiprocessing.active_children()) - others:  # SIGTERM, which PyTorch tries, is blocked
+            for worker in set(multiprocessing.active_children()) - others:  # PyTorch sends SIGTERM, which is blocked
                 worker.kill()
                 worker.join()
 
 
-def _received(batches: Iterator[Any]) -> Iterator[Any]:
-    """Signals wait for the next batch: one that is half received leaves locks held, and its worker complaining."""
+def _receive(batches: Iterator[Any]) -> Iterator[Any]:
+    """Interruptions wait until a batch is complete: half a batch leaves queues locked."""
     while True:
-        with signals_wait():
+        with delayed_interruption():
             batch = next(batches, _END)
         if batch is _END:
             return

@@ -18,7 +18,8 @@ from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
 from model.training.runlog import RunLog
 from model.training.state import TrainState, new_run, seed_step
-from model.training.stop import StopSignals, locked
+from model.training.stop import locked
+from pipeline.signals import StopSignals
 from shards.files import whole_file
 
 __all__ = ["CONFIG", "find_resume", "new_run", "train"]
@@ -91,11 +92,11 @@ def train(
             f"one image of each identity: {learner.idle_term} has nothing to compare and adds nothing", file=sys.stderr
         )
     own_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
-    with _folder(run, state), own_log as log, StopSignals() as stop:
-        evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.asked, shown=shown)
+    with _folder(run, state), own_log as log, StopSignals("stopping after this step...\n") as stop:
+        evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
         evaluations.begin(start)
         parallel, stream = ranks.parallel(learner, learner.own), iter(batches)
-        while step < config.steps and not ranks.any(stop.asked):
+        while step < config.steps and not ranks.any(stop.requested):
             asked = time.monotonic()
             batch = next(stream)
             log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel(), waited=time.monotonic() - asked)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from benchmarks.speed.plain import plain_batches
-from pipeline.workers import WorkerError
+from pipeline.executors import WorkerError
 
 
 class Slow(torch.utils.data.Dataset):

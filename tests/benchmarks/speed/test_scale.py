@@ -20,7 +20,7 @@ from benchmarks.speed import cold, costs, made, scale
 from benchmarks.speed.fresh import in_fresh_process, largest_mb, peak_mb, resident_mb
 from benchmarks.speed.results import Scaling, write_chart, write_json
 from benchmarks.speed.search import search_cost
-from pipeline.workers import WorkerError
+from pipeline.executors import WorkerError
 from shards.index import ShardIndex, ShardReader
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from pipeline.align import fit_similarity, template_points
 from pipeline.build.builder import build
+from pipeline.executors import WorkerError
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.spec import Preprocessing
-from pipeline.workers import WorkerError
 from shards.errors import ShardError
 from shards.files import locked
 from shards.schema import Manifest

@@ -1,0 +1,142 @@
+"""The worker pool and the unordered map: results, errors, deaths, and signals that workers do not receive."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from pipeline.executors import WorkerError, WorkerPool, unordered_map
+from shards.errors import ShardError
+
+_state = []
+
+
+def prepare():
+    _state.append("prepared")
+
+
+def prepared(task):
+    return _state, os.getpid()
+
+
+def double(task):
+    return 2 * task
+
+
+def wait(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def fail(task):
+    raise ShardError(f"task {task}")
+
+
+def fail_for_good(task):
+    return lambda: task
+
+
+@pytest.mark.parametrize("executor", ["serial", "process"])
+@pytest.mark.parametrize("tasks", [0, 1, 20])
+def test_every_task_is_done_once(executor, tasks):
+    assert sorted(unordered_map(double, range(tasks), executor=executor, workers=2)) == list(range(0, 2 * tasks, 2))
+    assert not multiprocessing.active_children()
+
+
+def test_large_tasks_and_results_fit_through_the_pipes():
+    tasks = [bytes([number]) * 3_000_000 for number in range(5)]
+    assert sorted(unordered_map(double, tasks, executor="process", workers=2)) == [2 * task for task in tasks]
+
+
+def test_tasks_are_drawn_as_workers_become_free():
+    drawn = []
+    tasks = (drawn.append(number) or number for number in range(100))
+    results = unordered_map(double, tasks, executor="process", workers=2)
+    next(results)
+    assert len(drawn) == 3
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_the_initializer_runs_once_in_each_worker():
+    found = list(unordered_map(prepared, range(6), executor="process", workers=2, initializer=prepare))
+    assert [state for state, _ in found] == [["prepared"]] * 6
+    assert 1 <= len({pid for _, pid in found} - {os.getpid()}) <= 2
+    assert _state == []
+
+
+@pytest.mark.parametrize("executor", ["serial", "process"])
+def test_the_error_of_a_task_is_raised(executor):
+    with pytest.raises(ShardError, match="task 7") as error:
+        list(unordered_map(fail, [7], executor=executor, workers=1))
+    assert str(error.value) == "task 7"
+    if executor == "process":
+        assert "in fail" in error.value.__notes__[0]  # the worker's traceback
+
+
+def test_a_result_that_cannot_be_sent_is_an_error_here():
+    with pytest.raises(Exception, match="fail_for_good"):
+        list(unordered_map(fail_for_good, [1], executor="process", workers=1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_workers_do_not_receive_signals_of_the_group(number):
+    with WorkerPool(1) as pool:
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid, number)  # while it starts
+        assert list(pool.map(wait, [0])) == [process.pid]
+        os.kill(process.pid, number)
+        assert list(pool.map(wait, [0])) == [process.pid]
+
+
+def test_busy_workers_are_killed_at_the_end_of_the_block():
+    with WorkerPool(2) as pool:
+        processes = multiprocessing.active_children()
+        assert len(processes) == 2
+        results = pool.map(wait, [0, 60])
+        next(results)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_workers_are_killed_if_one_cannot_be_started(monkeypatch):
+    started = []
+    start = multiprocessing.process.BaseProcess.start
+
+    def fail_second(process):
+        if started:
+            raise BlockingIOError("no more processes")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", fail_second)
+    with pytest.raises(BlockingIOError), WorkerPool(2):
+        pytest.fail("the block must not be entered")
+    assert len(started) == 1
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("tasks", [[signal.SIGKILL], [0, signal.SIGKILL, 0, 0]])
+def test_a_killed_worker_is_a_worker_error(tasks):
+    with pytest.raises(WorkerError, match=r"^a worker process died \(out of memory\?\)$"):
+        list(unordered_map(kill, tasks, executor="process", workers=1))
+    assert not multiprocessing.active_children()
+
+
+def kill(number):
+    os.kill(os.getpid(), number)
+
+
+def test_a_worker_killed_between_tasks_is_a_worker_error():
+    with WorkerPool(1) as pool:
+        (process,) = multiprocessing.active_children()
+        assert list(pool.map(double, [1])) == [2]
+        process.kill()
+        process.join()
+        with pytest.raises(WorkerError):
+            list(pool.map(double, [1]))
