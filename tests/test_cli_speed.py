@@ -131,7 +131,7 @@ def test_what_was_measured_before_the_end_is_kept(tmp_path, capsys, end):
     assert [timing["title"] for timing in json.loads(json_file.read_text())] == ["A step"]
     assert chart.read_bytes().startswith(b"\x89PNG")
     if isinstance(end, KeyboardInterrupt):
-        assert f"is above and in {json_file} and in {chart}" in str(caught.value)
+        assert f"is above and in {json_file} and in {chart}" in caught.value.__notes__[0]
 
 
 def test_a_chart_that_cannot_be_written_is_not_said_to_be(tmp_path, monkeypatch):

@@ -89,10 +89,13 @@ def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int,
         progress.skip(sum(record["rows"] for record in records.values()))
         tasks = _tasks(options, plan, fingerprint, todo)
         done = unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers)
-        with contextlib.closing(done):  # an interruption ends the workers now, not when the interpreter does
-            for record in done:
-                records[record["shard"]] = record
-                progress.update(record["rows"])
+        try:
+            with contextlib.closing(done):  # kills the workers before their files are removed
+                for record in done:
+                    records[record["shard"]] = record
+                    progress.update(record["rows"])
+        finally:
+            remove_temporaries(options.out, ["shard-*"])
 
 
 def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int]) -> Iterator[ShardTask]:

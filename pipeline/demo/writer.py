@@ -68,20 +68,24 @@ def _paint(out: Path, plans: dict[str, Plan], options: DemoOptions) -> None:
         return
     partial = {name: out / f"{name}.partial" for name in plans}
     for folder in partial.values():
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir(parents=True)
     landmarks: dict[str, dict[str, np.ndarray]] = {name: {} for name in plans}
     sittings = _sittings(plans, partial, options.seed)
     total = sum(sitting.photographs for sitting in sittings)
     executor: Executor = "serial" if total < _FEW else "process"
     done = unordered_map(develop, sittings, executor=executor, workers=len(os.sched_getaffinity(0)))
-    with Progress("demo-data", total) as progress, contextlib.closing(done):
-        for photographs, printed in done:
-            for name, points in printed.items():
-                landmarks[name].update(points)
-                if len(landmarks[name]) == len(plans[name].prints):
-                    _publish(partial[name], out / name, landmarks[name], options, plans[name])
-            progress.update(photographs)
+    try:
+        with Progress("demo-data", total) as progress, contextlib.closing(done):
+            for photographs, printed in done:
+                for name, points in printed.items():
+                    landmarks[name].update(points)
+                    if len(landmarks[name]) == len(plans[name].prints):
+                        _publish(partial[name], out / name, landmarks[name], options, plans[name])
+                progress.update(photographs)
+    finally:
+        for folder in partial.values():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sittings(plans: dict[str, Plan], folders: dict[str, Path], seed: int) -> list[Sitting]:

@@ -1,4 +1,4 @@
-"""The DataLoader of the baselines: its workers leave Ctrl-C to us and are gone when we are done."""
+"""The DataLoader of the baselines: its workers do not receive signals of the group and end with the block."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_signals_to_the_group_do_not_reach_the_workers(number):
         assert torch.cat(list(found)).tolist() == list(range(40))
 
 
-def test_the_workers_are_gone_before_an_exception_is_told():
+def test_the_workers_have_ended_when_an_exception_is_raised():
     def take(workers):
         with batches() as found:
             workers += multiprocessing.active_children()
@@ -51,17 +51,15 @@ def test_the_workers_are_gone_before_an_exception_is_told():
                 os.kill(os.getpid(), signal.SIGINT)
 
     workers = []
-    with pytest.raises(KeyboardInterrupt) as told:
+    with pytest.raises(KeyboardInterrupt) as raised:
         take(workers)
-    assert told.traceback  # which still refers to the iterator
+    assert raised.traceback  # which still refers to the iterator
     assert len(workers) == 2
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_a_batch_that_is_being_received_is_received_whole():
-    """Half of it would leave a lock held: PyTorch's own handler must not raise there, either."""
+def test_an_interruption_waits_for_the_batch():
     with batches(Slow(0.3), workers=1) as found:
-        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
@@ -73,30 +71,32 @@ def test_a_batch_that_is_being_received_is_received_whole():
 def test_a_worker_that_does_not_end_is_killed():
     with batches(Slow(60), workers=1):
         (worker,) = multiprocessing.active_children()
-        time.sleep(0.5)  # it is at work then
+        time.sleep(0.5)  # it is in __getitem__ then
     worker.join(5)
     assert worker.exitcode == -signal.SIGKILL
 
 
-def test_a_worker_is_gone_if_the_next_could_not_be_started(monkeypatch):
+def test_a_worker_is_killed_if_the_next_cannot_be_started(monkeypatch):
     started = []
 
     def fork():
         if started:
-            raise BlockingIOError("no process is left")
+            raise BlockingIOError("no more processes")
         started.append(real())
         return started[0]
 
     real = os.fork
     monkeypatch.setattr(os, "fork", fork)
-    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__del__", lambda _: None)  # PyTorch's fails of half an object
+    monkeypatch.setattr(
+        _MultiProcessingDataLoaderIter, "__del__", lambda _: None
+    )  # PyTorch's fails on a half-built object
     with pytest.raises(BlockingIOError), batches():
-        pytest.fail("the block is not to be entered")
+        pytest.fail("the block must not be entered")
     assert len(started) == 1
     assert not multiprocessing.active_children()
 
 
-def test_a_killed_worker_is_told_in_a_line():
+def test_a_killed_worker_is_a_worker_error():
     def take():
         with batches() as taken:
             next(taken)
@@ -119,12 +119,12 @@ def test_an_interruption_while_the_workers_start_ends_them(monkeypatch):
 
     def take():
         with batches():
-            pytest.fail("the block is not to be entered")
+            pytest.fail("the block must not be entered")
 
     real = DataLoader.__iter__
     monkeypatch.setattr(DataLoader, "__iter__", interrupted)
-    with pytest.raises(KeyboardInterrupt) as told:
+    with pytest.raises(KeyboardInterrupt) as raised:
         take()
-    assert told.traceback  # which still refers to the iterator
+    assert raised.traceback  # which still refers to the iterator
     assert len(started) == 2
     assert not any(worker.is_alive() for worker in started)

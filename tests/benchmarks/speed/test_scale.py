@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import os
-import signal
-import time
 
 import cv2
 import matplotlib.image
@@ -20,7 +16,6 @@ from benchmarks.speed import cold, costs, made, scale
 from benchmarks.speed.fresh import in_fresh_process, largest_mb, peak_mb, resident_mb
 from benchmarks.speed.results import Scaling, write_chart, write_json
 from benchmarks.speed.search import search_cost
-from pipeline.executors import WorkerError
 from shards.index import ShardIndex, ShardReader
 
 
@@ -60,49 +55,6 @@ def test_a_fresh_process_is_one_and_its_memory_its_own():
     ballast = np.ones(200_000_000, np.uint8)
     assert in_fresh_process(os.getpid) != os.getpid()
     assert 5 < in_fresh_process(resident_mb) <= in_fresh_process(peak_mb) + 1 < 150 < len(ballast) / 1e6 < resident_mb()
-
-
-def go_on_after(number):
-    """As a finaliser or a callback does that swallows the exit."""
-    with contextlib.suppress(SystemExit):
-        os.kill(os.getpid(), number)
-        time.sleep(10)
-    time.sleep(60)
-
-
-def test_a_fresh_process_that_swallows_its_exit_ends_all_the_same():
-    began = time.monotonic()
-    with pytest.raises(WorkerError):
-        in_fresh_process(go_on_after, signal.SIGTERM)
-    assert time.monotonic() - began < 30
-
-
-INTERRUPTED_IMPORT = """
-import multiprocessing
-import os
-import signal
-import time
-
-def work():
-    pass
-
-if multiprocessing.parent_process():
-    try:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-    except SystemExit as error:
-        raise ImportError("initialization failed") from error
-"""
-
-
-def test_a_fresh_process_says_nothing_if_it_is_ended_amid_an_import(tmp_path, monkeypatch, capfd):
-    """As extension modules import: an exit from within comes out as an ImportError."""
-    (tmp_path / "interrupted_import.py").write_text(INTERRUPTED_IMPORT)
-    monkeypatch.syspath_prepend(tmp_path)
-    work = importlib.import_module("interrupted_import").work
-    with pytest.raises(WorkerError):
-        in_fresh_process(work)
-    assert capfd.readouterr().err == ""
 
 
 def test_the_largest_process_may_be_a_child():

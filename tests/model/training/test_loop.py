@@ -76,13 +76,13 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, capsys):
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, capfd):
     before = signal.getsignal(number)
     done, _ = run_training(tmp_path, config(), at_batch={1: lambda: os.kill(os.getpid(), number)})
     assert done == 2
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
     assert read_checkpoint(checkpoints(tmp_path)[0])["loader_state"] == {"step": 2}
-    assert "stopping after this step" in capsys.readouterr().err
+    assert "stopping after this step" in capfd.readouterr().err
     assert signal.getsignal(number) is before
 
 

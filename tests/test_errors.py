@@ -1,0 +1,79 @@
+"""Expected failures: one line, which says what is wrong and suggests only what helps; --debug adds the traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import cli
+from commands.group import CommandError, Commands, expected, line_of
+from shards.errors import LrfrError
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (CommandError("a.csv, row 3: expected 10 numbers, found 8"), "a.csv, row 3: expected 10 numbers, found 8"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free space, then run the same command again"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "a"), "a: Disk quota exceeded; free space, then run the same command again"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
+        (OSError(errno.EIO, "Input/output error", 3), "Input/output error"),
+        (OSError("no error number"), "no error number"),
+    ],
+)  # fmt: skip
+def test_the_line_of_an_expected_error(error, line):
+    assert expected(error)
+    assert line_of(error) == line
+
+
+def test_bugs_and_closed_pipes_are_not_expected():
+    assert not expected(ValueError("a bug"))
+    assert not expected(BrokenPipeError())
+
+
+@click.group(cls=Commands)
+@click.option("--debug", is_flag=True)
+def main(debug):
+    pass
+
+
+@main.command()
+@click.argument("kind")
+def fail(kind):
+    raise {"expected": LrfrError("wrong"), "file": FileNotFoundError(2, os.strerror(2), "a"), "bug": ValueError()}[kind]
+
+
+@pytest.mark.parametrize(("kind", "line"), [("expected", "wrong"), ("file", "a: No such file or directory")])
+def test_an_expected_error_is_one_line_and_exit_1(kind, line):
+    result = CliRunner().invoke(main, ["fail", kind])
+    assert (result.exit_code, result.stderr, result.stdout) == (1, f"Error: {line}\n", "")
+
+
+def test_debug_adds_the_traceback():
+    result = CliRunner().invoke(main, ["--debug", "fail", "expected"])
+    first, *_, last = result.stderr.splitlines()
+    assert (result.exit_code, first, last) == (1, "Traceback (most recent call last):", "Error: wrong")
+
+
+def test_a_bug_keeps_its_traceback():
+    assert isinstance(CliRunner().invoke(main, ["fail", "bug"]).exception, ValueError)
+
+
+def test_one_process_of_several_says_which_it_is(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert CliRunner().invoke(main, ["fail", "expected"]).stderr == "Error: rank 1: wrong\n"
+
+
+@pytest.mark.parametrize(("words", "environment"), [(["--debug"], {}), ([], {"LRFR_DEBUG": "1"})])
+def test_the_command_line_has_debug(words, environment, tmp_path):
+    missing = ["verify", str(tmp_path / "none")]
+    result = CliRunner().invoke(cli.main, [*words, *missing], env=environment)
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {tmp_path}/none")
+    assert "Traceback" not in CliRunner().invoke(cli.main, missing, env={"LRFR_DEBUG": ""}).stderr
