@@ -27,7 +27,7 @@ _KEPT = "what was finished is kept: run the same command to go on"
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same faces.")
 def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
     """Paint generated faces, laid out as the public data sets."""
-    from pipeline.demo.writer import write_demo_data
+    from pipeline.demo.generate import write_demo_data
 
     write_demo_data(out, identities=identities, images=images, seed=seed)
 

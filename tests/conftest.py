@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import cli
 from pipeline.build.builder import build
 from pipeline.build.options import BuildOptions
-from pipeline.demo.faces import sample_identity, sample_shot
+from pipeline.demo.faces import sample_identity, sample_conditions
 from pipeline.demo.painter import paint
 from pipeline.sources.landmarks import HEADER
 from pipeline.spec import Preprocessing
@@ -128,7 +128,7 @@ def painted():
         shots = []
         for image in range(IMAGES):
             rng = np.random.default_rng([7, person, image])
-            shots.append(paint(who, sample_shot(rng), width=120, height=150, rng=rng))
+            shots.append(paint(who, sample_conditions(rng), width=120, height=150, rng=rng))
         faces[f"n{person + 1:06d}"] = shots
     return faces
 

@@ -19,7 +19,7 @@ from commands.data import build_shards
 from commands.group import CommandError
 from model.backbones import BACKBONES, build_backbone
 from model.formats.checkpoint import checkpoints
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 from pipeline.executors import WorkerError
 from tests.conftest import REPOSITORY, error_of
 

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.errors import ProtocolError
 from commands import bench
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 from pipeline.sources.images import ImageError
 from tests.conftest import REPOSITORY, error_of
 from tests.networks import save_small

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.formats.network import load_network
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 from tests.conftest import error_of
 from tests.networks import save_small
 

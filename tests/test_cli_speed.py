@@ -15,7 +15,7 @@ from commands import speed_gpu
 from commands.group import CommandError
 from commands.speed import report
 from commands.speed_step import step
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 from pipeline.executors import WorkerError
 from shards.index import ShardIndex
 from tests.benchmarks.speed.test_timing import timing_of

@@ -16,7 +16,7 @@ import torch
 
 from model.backbones import build_backbone
 from pipeline.build.builder import build
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 from tests.conftest import REPOSITORY, build_options
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

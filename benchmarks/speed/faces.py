@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.align import fit_similarity, template_points
 from pipeline.build.builder import build
 from pipeline.build.options import options_for
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 from pipeline.sources.catalog import SOURCES, find_image, landmark_files
 from pipeline.sources.finder import find_entry
 from pipeline.sources.images import ImageError, decode

@@ -1,4 +1,4 @@
-"""What a face is painted on: an oversampled picture, and the camera that looks at the head."""
+"""Drawing surface for a face: an oversampled picture, a camera, and the curves that features are drawn with."""
 
 from __future__ import annotations
 
@@ -7,49 +7,52 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from pipeline.demo.curves import Points, ellipse
-from pipeline.demo.faces import Identity, Shot
+from pipeline.demo.faces import Conditions, Identity
+
+Points = np.ndarray  # (N, 2) or (N, 3) float64
 
 OVERSAMPLING = 2
-_SUBPIXEL_BITS = 4
 DEPTH = 0.6  # of the head, face units
+SUBPIXEL_BITS = 4
+ARC_POINTS = 28
+SMOOTH_POINTS = 64
 
 
 class Canvas:
-    """An oversampled picture and the camera that looks at the head."""
+    """An oversampled picture and the camera that projects the head onto it."""
 
-    def __init__(self, shot: Shot, width: int, height: int) -> None:
-        self.shot = shot
+    def __init__(self, conditions: Conditions, width: int, height: int) -> None:
+        self.conditions = conditions
         size = np.array([width, height]) * OVERSAMPLING
         self.scale = 0.41 * size.min()
-        self.center = size * (0.5, 0.5) + shot.offset * size[0]
-        self.rotation = _rotation(shot.yaw, shot.pitch, shot.roll)
-        # seen from the side a head is as deep as it is wide: outlines are widened by what turning takes from them
-        self.widening = float(np.hypot(np.cos(shot.yaw), 1.1 * np.sin(shot.yaw)) / np.cos(shot.yaw))
+        self.center = size * (0.5, 0.5) + conditions.offset * size[0]
+        self.rotation = _rotation(conditions.yaw, conditions.pitch, conditions.roll)
+        # rotation narrows a flat outline but not a head, which is as deep as it is wide: widen outlines to compensate
+        self.widening = float(np.hypot(np.cos(conditions.yaw), 1.1 * np.sin(conditions.yaw)) / np.cos(conditions.yaw))
         self.pixels = (
-            cv2.resize(shot.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC)
+            cv2.resize(conditions.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC)
             .clip(0, 255)
             .astype(np.uint8)
         )
 
     def project(self, points: Points) -> Points:
-        """(N, 3) face units -> (N, 2) px of the oversampled picture."""
+        """Projects (N, 3) face units to (N, 2) px of the oversampled picture."""
         return (points @ self.rotation.T)[:, :2] * self.scale + self.center
 
-    def lift(self, points: Points, who: Identity, above: float = 0.0) -> Points:
-        """(N, 2) on the face -> (N, 3) on the ellipsoid, or ``above`` it."""
-        radius = 1 - (points[:, 0] / (who.width * 1.04)) ** 2 - (points[:, 1] / 1.12) ** 2
-        return np.column_stack([points, DEPTH * np.sqrt(np.maximum(radius, 0.0)) + above])
+    def lift(self, points: Points, face: Identity) -> Points:
+        """Lifts (N, 2) face units to (N, 3) on the head's ellipsoid."""
+        squared_depth = 1 - (points[:, 0] / (face.width * 1.04)) ** 2 - (points[:, 1] / 1.12) ** 2
+        return np.column_stack([points, DEPTH * np.sqrt(np.maximum(squared_depth, 0.0))])
 
     def outline(self, points: Points, depth: float = 0.0) -> Points:
-        """(N, 2) face units around the head, at one depth -> (N, 2) px."""
+        """Projects an outline of the head, (N, 2) face units at one depth, to (N, 2) px."""
         return self.project(np.column_stack([points * (self.widening, 1.0), np.full(len(points), depth)]))
 
     def fill(self, points: Points, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Fills a polygon of (N, 2) px; ``soft`` blurs its edge, in face units."""
-        fixed = _fixed(points)
+        """Fills a polygon of (N, 2) px with an RGB colour; ``soft`` is the blur of its edge, face units."""
+        fixed = _fixed_point(points)
         if opacity == 1.0 and not soft:
-            cv2.fillPoly(self.pixels, [fixed], np.round(color).tolist(), cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.fillPoly(self.pixels, [fixed], np.round(color).tolist(), cv2.LINE_AA, SUBPIXEL_BITS)
             return
         margin = int(3 * soft * self.scale) + 2
         limit = np.array(self.pixels.shape[1::-1])
@@ -57,7 +60,7 @@ class Canvas:
         high = np.clip(np.ceil(points.max(0)).astype(int) + margin, 0, limit)
         if (high - low).min() <= 0:
             return
-        mask = _filled((high - low)[::-1], points - low)
+        mask = _polygon_mask((high - low)[::-1], points - low)
         if soft:
             mask = cv2.GaussianBlur(mask, (0, 0), max(soft * self.scale, 0.3))
         alpha = (mask * (opacity / 255)).astype(np.float32)[..., None]
@@ -65,50 +68,85 @@ class Canvas:
         part[:] = part + alpha * (np.asarray(color, np.float32) - part)
 
     def mask(self, points: Points) -> np.ndarray:
-        """(H, W) uint8 of the oversampled picture: 255 within a polygon of (N, 2) px."""
-        return _filled(self.pixels.shape[:2], points)
+        """(H, W) uint8 mask of the oversampled picture: 255 inside a polygon of (N, 2) px."""
+        return _polygon_mask(self.pixels.shape[:2], points)
 
     def on_face(
-        self, points: Points, who: Identity, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0
+        self, points: Points, face: Identity, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0
     ) -> None:
-        """Fills a polygon of (N, 2) face units on the head."""
-        self.fill(self.project(self.lift(points, who)), color, opacity=opacity, soft=soft)
+        """Fills a polygon of (N, 2) face units on the head; arguments as for ``fill``."""
+        self.fill(self.project(self.lift(points, face)), color, opacity=opacity, soft=soft)
 
     def line(self, points: Points, color: np.ndarray, thickness: float) -> None:
-        """Draws a polyline of (N, 2) px, ``thickness`` in face units."""
+        """Draws a polyline through (N, 2) px; ``thickness`` is in face units."""
         cv2.polylines(
             self.pixels,
-            [_fixed(points)],
+            [_fixed_point(points)],
             False,
             np.round(color).tolist(),
             max(round(thickness * self.scale), 1),
             cv2.LINE_AA,
-            _SUBPIXEL_BITS,
+            SUBPIXEL_BITS,
         )
 
-    def backdrop(self, who: Identity) -> None:
-        """Shoulders and neck, which do not turn with the head."""
+    def paint_body(self, face: Identity) -> None:
+        """Paints shoulders and neck, which do not turn with the head."""
         x, y = self.center
         s = self.scale
-        self.fill(ellipse(x, y + 2.3 * s, 1.75 * s, 1.1 * s), self.shot.clothes)
+        self.fill(ellipse(x, y + 2.3 * s, 1.75 * s, 1.1 * s), self.conditions.clothes)
         neck = np.array([(-0.42, 0.5), (0.42, 0.5), (0.5, 1.5), (-0.5, 1.5)]) * s + (x, y)
-        self.fill(neck, who.skin * 0.72)
+        self.fill(neck, face.skin * 0.72)
 
 
 def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    turn = np.array([(cy, 0, sy), (0, 1, 0), (-sy, 0, cy)])
-    nod = np.array([(1, 0, 0), (0, cp, sp), (0, -sp, cp)])
-    lean = np.array([(cr, -sr, 0), (sr, cr, 0), (0, 0, 1)])
-    return lean @ nod @ turn
+    yaw_matrix = np.array([(cy, 0, sy), (0, 1, 0), (-sy, 0, cy)])
+    pitch_matrix = np.array([(1, 0, 0), (0, cp, sp), (0, -sp, cp)])
+    roll_matrix = np.array([(cr, -sr, 0), (sr, cr, 0), (0, 0, 1)])
+    return roll_matrix @ pitch_matrix @ yaw_matrix
 
 
-def _filled(shape: Sequence[int], points: Points) -> np.ndarray:
-    """(H, W) uint8: 255 within a polygon, less along its edge."""
+def _polygon_mask(shape: Sequence[int], points: Points) -> np.ndarray:
+    """(H, W) uint8 mask: 255 inside a polygon of (N, 2) px, antialiased."""
     mask = np.zeros(shape, np.uint8)
-    cv2.fillPoly(mask, [_fixed(points)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.fillPoly(mask, [_fixed_point(points)], 255, cv2.LINE_AA, SUBPIXEL_BITS)
     return mask
 
 
-def _fixed(points: Points) -> np.ndarray:
-    return np.round(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+def _fixed_point(points: Points) -> np.ndarray:
+    """OpenCV's fixed-point coordinates of (N, 2) px."""
+    return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
+
+
+def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
+    """(N, 2) ellipse about (x, y)."""
+    return arc(x, y, rx, ry, (0.0, 2 * np.pi))
+
+
+def arc(x: float, y: float, rx: float, ry: float, span: tuple[float, float]) -> Points:
+    """(N, 2) part of an ellipse between two angles, radians clockwise from the right."""
+    t = np.linspace(*span, ARC_POINTS)
+    return np.column_stack([x + rx * np.cos(t), y + ry * np.sin(t)])
+
+
+def rounded_rectangle(x: float, y: float, rx: float, ry: float) -> Points:
+    """(N, 2) rectangle with round corners; ``rx``, ``ry`` are half its width and height."""
+    t = np.linspace(0, 2 * np.pi, ARC_POINTS)
+    return np.column_stack(
+        [x + rx * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.4, y + ry * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** 0.4]
+    )
+
+
+def band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> Points:
+    """(2N, 2) outline of the area between two curves over the same (N,) ``x``."""
+    return np.concatenate([np.column_stack([x, upper]), np.column_stack([x, lower])[::-1]])
+
+
+def smooth(corners: Points) -> Points:
+    """Rounds the corners of a closed polygon; returns (SMOOTH_POINTS, 2)."""
+    steps = np.linspace(0, len(corners), SMOOTH_POINTS, endpoint=False)
+    closed = np.concatenate([corners, corners[:1]])
+    dense = np.column_stack([np.interp(steps, np.arange(len(closed)), closed[:, axis]) for axis in (0, 1)])
+    kernel = np.hanning(9)[1:-1] / np.hanning(9).sum()
+    padded = np.concatenate([dense[-3:], dense, dense[:3]])
+    return np.column_stack([np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)])

@@ -1,4 +1,4 @@
-"""Who a generated face is (``Identity``) and how it was photographed (``Shot``), drawn at random."""
+"""Random parameters of generated faces: the person (``Identity``) and the photo (``Conditions``)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import dataclasses
 
 import numpy as np
 
-_SKINS = np.array(
+SKIN_COLORS = np.array(
     [(255, 222, 196), (242, 202, 170), (224, 178, 140), (198, 148, 108), (158, 108, 74), (112, 72, 48), (84, 54, 38)],
     float,
 )
-_HAIRS = np.array(
+HAIR_COLORS = np.array(
     [(28, 22, 20), (58, 38, 26), (98, 64, 38), (150, 104, 58), (206, 168, 104), (142, 62, 34), (150, 148, 146)], float
 )
-_IRISES = np.array([(74, 46, 26), (98, 66, 36), (70, 96, 62), (78, 112, 142), (58, 70, 84)], float)
+IRIS_COLORS = np.array([(74, 46, 26), (98, 66, 36), (70, 96, 62), (78, 112, 142), (58, 70, 84)], float)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What stays the same between photographs of a person; lengths in face units, colours RGB 0..255."""
+    """A person: what all their photos share. Lengths are in face units, colours are RGB 0..255."""
 
     width: float
     jaw: float  # exponent of the lower contour: 2 round, 3 square
@@ -49,13 +49,13 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shot:
-    """What differs between photographs: pose (radians), light, expression, lens, background."""
+class Conditions:
+    """Capture conditions of one photo: pose (radians), light, expression, lens, background."""
 
     yaw: float
     pitch: float
     roll: float
-    light: np.ndarray  # (3,) unit vector to the light
+    light: np.ndarray  # (3,) unit vector towards the light
     ambient: float
     exposure: float
     tint: np.ndarray  # (3,)
@@ -64,26 +64,26 @@ class Shot:
     eye_open: float  # 0..1
     gaze: np.ndarray  # (2,)
     blur: float  # px
-    noise: float  # levels
+    noise: float  # standard deviation, levels
     clothes: np.ndarray
     background: np.ndarray  # (6, 6, 3)
-    offset: np.ndarray  # (2,) of the face from the image's centre, share of the width
+    offset: np.ndarray  # (2,) of the face from the centre, fraction of the width
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """A random person."""
-    tone = int(rng.integers(len(_SKINS)))
-    skin = _mixed(rng, _SKINS[max(tone - 1, 0) : tone + 1])
+    """Draws a random person."""
+    tone = int(rng.integers(len(SKIN_COLORS)))
+    skin = _blend(rng, SKIN_COLORS[max(tone - 1, 0) : tone + 1])
     male = rng.random() < 0.5
     return Identity(
         width=rng.uniform(0.64, 0.82),
         jaw=rng.uniform(1.9, 3.0),
         chin=rng.uniform(0.88, 1.08),
         skin=skin,
-        hair=_mixed(rng, _HAIRS if tone < 4 else _HAIRS[[0, 1, 6]], spread=0.4),
+        hair=_blend(rng, HAIR_COLORS if tone < 4 else HAIR_COLORS[[0, 1, 6]], spread=0.4),
         hair_style=int(rng.choice([0, 1, 1, 2, 3] if male else [2, 3, 4, 4, 4])),
         hairline=rng.uniform(-0.74, -0.52),
-        iris=_mixed(rng, _IRISES, spread=0.3),
+        iris=_blend(rng, IRIS_COLORS, spread=0.3),
         eye_gap=rng.uniform(0.27, 0.36),
         eye_y=rng.uniform(-0.24, -0.12),
         eye_width=rng.uniform(0.125, 0.175),
@@ -105,10 +105,10 @@ def sample_identity(rng: np.random.Generator) -> Identity:
     )
 
 
-def sample_shot(rng: np.random.Generator) -> Shot:
-    """A random photograph."""
+def sample_conditions(rng: np.random.Generator) -> Conditions:
+    """Draws random capture conditions."""
     light = np.array([rng.normal(0, 0.6), rng.normal(-0.4, 0.35), 1.0])
-    return Shot(
+    return Conditions(
         yaw=float(np.clip(rng.normal(0, 0.25), -0.6, 0.6)),
         pitch=float(np.clip(rng.normal(0, 0.13), -0.35, 0.35)),
         roll=rng.normal(0, 0.09),
@@ -132,7 +132,7 @@ def sample_shot(rng: np.random.Generator) -> Shot:
     )
 
 
-def _mixed(rng: np.random.Generator, palette: np.ndarray, spread: float = 0.5) -> np.ndarray:
-    """A colour near one of the palette, mixed with a neighbour."""
+def _blend(rng: np.random.Generator, palette: np.ndarray, spread: float = 0.5) -> np.ndarray:
+    """A random colour of ``palette``, blended towards another one."""
     first, second = palette[rng.integers(len(palette))], palette[rng.integers(len(palette))]
     return first + spread * rng.random() ** 2 * (second - first)

@@ -1,7 +1,8 @@
-"""Paints an ``Identity`` as a ``Shot`` shows it, and tells where its five points are.
+"""Paints a face, with exact landmarks.
 
-A head is an ellipsoid; every feature is a curve on it in face units (x to the viewer's right, y down, z to the
-viewer; the head is about 1.5 wide and 2 high), turned by the pose and projected. Shading follows the ellipsoid.
+A head is an ellipsoid. Every feature is a curve on it in face units: x to the viewer's right, y down, z towards the
+viewer; the head is about 1.5 wide and 2 high. Curves are rotated by the pose and projected. Shading follows the
+ellipsoid.
 """
 
 from __future__ import annotations
@@ -9,259 +10,268 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.demo.canvas import DEPTH, OVERSAMPLING, Canvas
-from pipeline.demo.curves import Points, arc, band, ellipse, rounded, smooth
-from pipeline.demo.faces import Identity, Shot
+from pipeline.demo.canvas import DEPTH, OVERSAMPLING, Canvas, Points, arc, band, ellipse, rounded_rectangle, smooth
+from pipeline.demo.faces import Conditions, Identity
 
 
-def paint(who: Identity, shot: Shot, *, width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarray, Points]:
-    """Paints one photograph.
+def paint(
+    face: Identity, conditions: Conditions, *, width: int, height: int, rng: np.random.Generator
+) -> tuple[np.ndarray, Points]:
+    """Paints one photo of ``face``.
 
     Args:
-        width, height: of the image, px.
-        rng: for skin texture and sensor noise.
+        width, height: of the photo, px.
+        rng: source of skin texture and sensor noise.
 
     Returns:
-        (height, width, 3) uint8 RGB; (5, 2) float64 landmarks, px: left eye, right eye, nose tip, left and right
-        mouth corner, as the viewer sees them.
+        The photo, (height, width, 3) uint8 RGB, and its landmarks, (5, 2) float64 px: left eye, right eye, nose tip,
+        left and right mouth corner, as the viewer sees them.
     """
-    canvas = Canvas(shot, width, height)
-    canvas.backdrop(who)
-    _hair_behind(canvas, who)
-    _head(canvas, who, rng)
+    canvas = Canvas(conditions, width, height)
+    canvas.paint_body(face)
+    _hair_behind(canvas, face)
+    _head(canvas, face, rng)
     for side in (-1, 1):
-        _eye(canvas, who, shot, side)
-    _nose(canvas, who)
-    corners = _mouth(canvas, who, shot)
-    _hair_in_front(canvas, who)
-    if who.glasses:
-        _glasses(canvas, who)
-    eyes = [canvas.project(canvas.lift(_eye_center(who, side)[None], who))[0] for side in (-1, 1)]
-    landmarks = np.stack([*eyes, canvas.project(_nose_tip(who)[None])[0], *corners])
-    return _develop(canvas.pixels, shot, width, height, rng), landmarks / OVERSAMPLING
+        _eye(canvas, face, conditions, side)
+    _nose(canvas, face)
+    corners = _mouth(canvas, face, conditions)
+    _hair_in_front(canvas, face)
+    if face.glasses:
+        _glasses(canvas, face)
+    eyes = [canvas.project(canvas.lift(_eye_center(face, side)[None], face))[0] for side in (-1, 1)]
+    landmarks = np.stack([*eyes, canvas.project(_nose_tip(face)[None])[0], *corners])
+    return _apply_camera(canvas.pixels, conditions, width, height, rng), landmarks / OVERSAMPLING
 
 
-def _head(canvas: Canvas, who: Identity, rng: np.random.Generator) -> None:
+def _head(canvas: Canvas, face: Identity, rng: np.random.Generator) -> None:
     for side in (-1, 1):
         canvas.fill(
-            canvas.outline(ellipse(side * who.width * 1.02, who.eye_y + 0.14, 0.09, 0.19), -0.05), who.skin * 0.82
+            canvas.outline(ellipse(side * face.width * 1.02, face.eye_y + 0.14, 0.09, 0.19), -0.05), face.skin * 0.82
         )
-    outline = _contour(who)
+    outline = _contour(face)
     silhouette = canvas.outline(outline)
     mask = canvas.mask(silhouette)
     texture = cv2.resize(
         rng.normal(0, 0.012, (24, 20)).astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_CUBIC
     )
-    shade = _shading(canvas, who) + texture
-    skin = (who.skin * shade[..., None]).clip(0, 255)
+    shade = _shading(canvas, face) + texture
+    skin = (face.skin * shade[..., None]).clip(0, 255)
     canvas.pixels[:] = canvas.pixels + (mask / 255.0)[..., None] * (skin - canvas.pixels)
     for side in (-1, 1):
-        canvas.on_face(ellipse(side * 0.4, 0.25, 0.17, 0.14), who, who.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06)
-    for x, y in who.moles:
-        canvas.on_face(ellipse(x, y, 0.018, 0.018), who, who.skin * 0.45, opacity=0.8, soft=0.005)
-    if who.beard:
+        canvas.on_face(
+            ellipse(side * 0.4, 0.25, 0.17, 0.14), face, face.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06
+        )
+    for x, y in face.moles:
+        canvas.on_face(ellipse(x, y, 0.018, 0.018), face, face.skin * 0.45, opacity=0.8, soft=0.005)
+    if face.beard:
         jaw = outline[outline[:, 1] > 0.2]
-        inner = np.column_stack([jaw[::-1, 0] * 0.74, np.minimum(jaw[::-1, 1] * 0.9, who.mouth_y + 0.18)])
-        canvas.fill(canvas.outline(np.concatenate([jaw, inner]), 0.12), who.hair, opacity=who.beard * 0.85, soft=0.035)
+        inner = np.column_stack([jaw[::-1, 0] * 0.74, np.minimum(jaw[::-1, 1] * 0.9, face.mouth_y + 0.18)])
+        canvas.fill(
+            canvas.outline(np.concatenate([jaw, inner]), 0.12), face.hair, opacity=face.beard * 0.85, soft=0.035
+        )
 
 
-def _shading(canvas: Canvas, who: Identity) -> np.ndarray:
-    """Lambert shading of the head's ellipsoid at every pixel."""
+def _shading(canvas: Canvas, face: Identity) -> np.ndarray:
+    """(H, W) Lambert shading of the head's ellipsoid."""
     height, width = canvas.pixels.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     x, y = (x - canvas.center[0]) / canvas.scale, (y - canvas.center[1]) / canvas.scale
-    nx, ny = x / (who.width * 1.12), y / 1.2
+    nx, ny = x / (face.width * 1.12), y / 1.2
     nz = np.sqrt(np.maximum(1 - nx**2 - ny**2, 0.04))
-    lx, ly, lz = canvas.shot.light
+    lx, ly, lz = canvas.conditions.light
     lambert = np.maximum((nx * lx + ny * ly + nz * lz) / np.sqrt(nx**2 + ny**2 + nz**2), 0.0)
-    return canvas.shot.ambient + (1.08 - canvas.shot.ambient) * lambert
+    return canvas.conditions.ambient + (1.08 - canvas.conditions.ambient) * lambert
 
 
-def _eye_center(who: Identity, side: int) -> Points:
-    return np.array([side * who.eye_gap, who.eye_y])
+def _eye_center(face: Identity, side: int) -> Points:
+    return np.array([side * face.eye_gap, face.eye_y])
 
 
-def _eye(canvas: Canvas, who: Identity, shot: Shot, side: int) -> None:
-    x, y = _eye_center(who, side)
-    across, up = who.eye_width, who.eye_height * shot.eye_open
+def _eye(canvas: Canvas, face: Identity, conditions: Conditions, side: int) -> None:
+    x, y = _eye_center(face, side)
+    across, up = face.eye_width, face.eye_height * conditions.eye_open
     canvas.on_face(
-        ellipse(x, y - 0.03, across * 1.35, who.eye_height + 0.09), who, who.skin * 0.6, opacity=0.4, soft=0.045
+        ellipse(x, y - 0.03, across * 1.35, face.eye_height + 0.09), face, face.skin * 0.6, opacity=0.4, soft=0.045
     )
     t = np.linspace(-1, 1, 13)
-    tilt = -side * who.eye_tilt * t * side
+    tilt = -side * face.eye_tilt * t * side
     upper = np.column_stack([x + across * t, y + tilt - up * (1 - t**2) ** 0.8])
     lower = np.column_stack([x + across * t, y + tilt + 0.75 * up * (1 - t**2)])
     almond = np.concatenate([upper, lower[::-1]])
-    canvas.on_face(almond, who, np.array([236, 232, 226]) * min(shot.exposure, 1.0))
-    iris = np.array([x, y]) + shot.gaze * (across * 0.35, up * 0.3)
-    radius = min(who.eye_height * 0.95, across * 0.55)
-    for size, color in ((1.0, who.iris), (0.48, np.array([14, 12, 12]))):
+    canvas.on_face(almond, face, np.array([236, 232, 226]) * min(conditions.exposure, 1.0))
+    iris = np.array([x, y]) + conditions.gaze * (across * 0.35, up * 0.3)
+    radius = min(face.eye_height * 0.95, across * 0.55)
+    for size, color in ((1.0, face.iris), (0.48, np.array([14, 12, 12]))):
         disc = ellipse(iris[0], iris[1], radius * size, radius * size)
         disc[:, 1] = np.clip(
             disc[:, 1], np.interp(disc[:, 0], upper[:, 0], upper[:, 1]), np.interp(disc[:, 0], lower[:, 0], lower[:, 1])
         )
-        canvas.on_face(disc, who, color)
+        canvas.on_face(disc, face, color)
     canvas.on_face(
         ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2),
-        who,
+        face,
         np.array([250, 250, 250]),
     )
-    canvas.line(canvas.project(canvas.lift(upper, who)), who.skin * 0.22, 0.022)
-    canvas.line(canvas.project(canvas.lift(lower, who)), who.skin * 0.6, 0.008)
+    canvas.line(canvas.project(canvas.lift(upper, face)), face.skin * 0.22, 0.022)
+    canvas.line(canvas.project(canvas.lift(lower, face)), face.skin * 0.6, 0.008)
     brow = np.column_stack(
         [
             x + side * 0.01 + across * 1.35 * t,
-            y - who.brow_height - who.brow_arch * (1 - t**2) - 0.02 * shot.smile * 0.3,
+            y - face.brow_height - face.brow_arch * (1 - t**2) - 0.02 * conditions.smile * 0.3,
         ]
     )
-    thickness = who.brow_thickness * (0.65 - 0.35 * side * t)
+    thickness = face.brow_thickness * (0.65 - 0.35 * side * t)
     outline = np.concatenate(
         [brow - np.column_stack([0 * t, thickness]), (brow + np.column_stack([0 * t, thickness]))[::-1]]
     )
-    canvas.on_face(outline, who, who.hair * 0.75, opacity=0.9, soft=0.008)
+    canvas.on_face(outline, face, face.hair * 0.75, opacity=0.9, soft=0.008)
 
 
-def _nose_tip(who: Identity) -> Points:
-    return np.array([0.0, who.eye_y + who.nose_length, DEPTH + 0.2])
+def _nose_tip(face: Identity) -> Points:
+    return np.array([0.0, face.eye_y + face.nose_length, DEPTH + 0.2])
 
 
-def _nose(canvas: Canvas, who: Identity) -> None:
-    tip = _nose_tip(who)
-    top = who.eye_y + 0.05
-    w = who.nose_width
+def _nose(canvas: Canvas, face: Identity) -> None:
+    tip = _nose_tip(face)
+    top = face.eye_y + 0.05
+    w = face.nose_width
     bridge = np.array([(0.0, top, DEPTH * 0.98), (0.0, tip[1] * 0.6 + top * 0.4, DEPTH + 0.1), tip])
-    shadow_side = -1 if canvas.shot.light[0] > 0 else 1
+    shadow_side = -1 if canvas.conditions.light[0] > 0 else 1
     flank = np.array(
         [(shadow_side * 0.07, top, DEPTH * 0.93), (shadow_side * w, tip[1] + 0.02, DEPTH * 0.98), tip, bridge[0]]
     )
-    canvas.fill(canvas.project(flank), who.skin * 0.6, opacity=0.4, soft=0.025)
+    canvas.fill(canvas.project(flank), face.skin * 0.6, opacity=0.4, soft=0.025)
     base = np.array(
         [(-w, tip[1] + 0.0, DEPTH), (0, tip[1] + 0.12, DEPTH + 0.06), (w, tip[1], DEPTH), (0, tip[1] + 0.02, tip[2])]
     )
-    canvas.fill(canvas.project(base), who.skin * 0.55, opacity=0.5, soft=0.018)
+    canvas.fill(canvas.project(base), face.skin * 0.55, opacity=0.5, soft=0.018)
     for side in (-1, 1):
         nostril = ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023)
         canvas.fill(
             canvas.project(np.column_stack([nostril, np.full(len(nostril), DEPTH + 0.06)])),
-            who.skin * 0.25,
+            face.skin * 0.25,
             opacity=0.85,
             soft=0.008,
         )
         wing = arc(
             side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6)
         )
-        canvas.line(canvas.project(np.column_stack([wing, np.full(len(wing), DEPTH + 0.02)])), who.skin * 0.55, 0.012)
-    canvas.line(canvas.project(bridge[1:] + (0.0, -0.02, 0.02)), np.minimum(who.skin * 1.14, 255), 0.03)
+        canvas.line(canvas.project(np.column_stack([wing, np.full(len(wing), DEPTH + 0.02)])), face.skin * 0.55, 0.012)
+    canvas.line(canvas.project(bridge[1:] + (0.0, -0.02, 0.02)), np.minimum(face.skin * 1.14, 255), 0.03)
     ball = ellipse(0, tip[1] - 0.005, w * 0.5, 0.06)
     canvas.fill(
         canvas.project(np.column_stack([ball, np.full(len(ball), tip[2])])),
-        np.minimum(who.skin * 1.12, 255),
+        np.minimum(face.skin * 1.12, 255),
         opacity=0.45,
         soft=0.025,
     )
 
 
-def _mouth(canvas: Canvas, who: Identity, shot: Shot) -> Points:
-    """Paints the mouth; returns its two corners, px."""
+def _mouth(canvas: Canvas, face: Identity, conditions: Conditions) -> Points:
+    """Paints the mouth and returns its two corners, (2, 2) px."""
     t = np.linspace(-1, 1, 17)
-    half = who.mouth_width * (1 + 0.16 * max(shot.smile, 0))
-    curve = who.mouth_y - 0.085 * shot.smile * t**2
-    gape = 0.13 * shot.mouth_open * (1 - t**2)
-    bow = who.lip * (1 - t**2) ** 0.6 * (1 - 0.22 * np.exp(-((t / 0.18) ** 2)))
+    half = face.mouth_width * (1 + 0.16 * max(conditions.smile, 0))
+    curve = face.mouth_y - 0.085 * conditions.smile * t**2
+    gape = 0.13 * conditions.mouth_open * (1 - t**2)
+    bow = face.lip * (1 - t**2) ** 0.6 * (1 - 0.22 * np.exp(-((t / 0.18) ** 2)))
     x = half * t
     upper, lower = curve - gape * 0.35, curve + gape * 0.65
-    shadow = ellipse(0, who.mouth_y + 0.09 + who.lip, half * 0.6, 0.035)
-    canvas.on_face(shadow, who, who.skin * 0.6, opacity=0.4, soft=0.03)
-    canvas.on_face(band(x, upper - bow, upper + 0.006), who, who.lip_color * 0.86, soft=0.006)
-    canvas.on_face(band(x, lower - 0.006, lower + 1.25 * who.lip * (1 - t**2) ** 0.7), who, who.lip_color, soft=0.006)
-    if shot.mouth_open > 0.05:
-        canvas.on_face(band(x * 0.96, upper, lower), who, np.array([62, 22, 24]))
+    shadow = ellipse(0, face.mouth_y + 0.09 + face.lip, half * 0.6, 0.035)
+    canvas.on_face(shadow, face, face.skin * 0.6, opacity=0.4, soft=0.03)
+    canvas.on_face(band(x, upper - bow, upper + 0.006), face, face.lip_color * 0.86, soft=0.006)
+    canvas.on_face(
+        band(x, lower - 0.006, lower + 1.25 * face.lip * (1 - t**2) ** 0.7), face, face.lip_color, soft=0.006
+    )
+    if conditions.mouth_open > 0.05:
+        canvas.on_face(band(x * 0.96, upper, lower), face, np.array([62, 22, 24]))
         canvas.on_face(
-            band(x * 0.86, upper, upper + gape * 0.45), who, np.array([232, 228, 218]) * min(shot.exposure, 1)
+            band(x * 0.86, upper, upper + gape * 0.45), face, np.array([232, 228, 218]) * min(conditions.exposure, 1)
         )
     else:
-        canvas.line(canvas.project(canvas.lift(np.column_stack([x, curve]), who)), who.lip_color * 0.45, 0.014)
-    if who.moustache:
+        canvas.line(canvas.project(canvas.lift(np.column_stack([x, curve]), face)), face.lip_color * 0.45, 0.014)
+    if face.moustache:
         canvas.on_face(
             band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75),
-            who,
-            who.hair,
-            opacity=who.moustache * 0.9,
+            face,
+            face.hair,
+            opacity=face.moustache * 0.9,
             soft=0.014,
         )
     corners = np.array([(-half, curve[0]), (half, curve[-1])])
-    return canvas.project(canvas.lift(corners, who))
+    return canvas.project(canvas.lift(corners, face))
 
 
-def _hair_behind(canvas: Canvas, who: Identity) -> None:
-    if who.hair_style == 4:
+def _hair_behind(canvas: Canvas, face: Identity) -> None:
+    if face.hair_style == 4:
         fall = np.array(
             [(-1.18, -0.3), (-1.0, -0.95), (0, -1.28), (1.0, -0.95), (1.18, -0.3), (1.28, 1.25), (-1.28, 1.25)]
-        ) * (who.width * 1.05, 1.0)
-        canvas.fill(canvas.outline(smooth(fall), -0.25), who.hair * 0.8, soft=0.03)
-    elif who.hair_style:
-        canvas.fill(canvas.outline(ellipse(0, -0.34, who.width * 1.08, 0.86), -0.12), who.hair * 0.88, soft=0.02)
+        ) * (face.width * 1.05, 1.0)
+        canvas.fill(canvas.outline(smooth(fall), -0.25), face.hair * 0.8, soft=0.03)
+    elif face.hair_style:
+        canvas.fill(canvas.outline(ellipse(0, -0.34, face.width * 1.08, 0.86), -0.12), face.hair * 0.88, soft=0.02)
 
 
-def _hair_in_front(canvas: Canvas, who: Identity) -> None:
-    if who.hair_style == 0:
+def _hair_in_front(canvas: Canvas, face: Identity) -> None:
+    if face.hair_style == 0:
         return
-    outline = _contour(who)
+    outline = _contour(face)
     top = outline[outline[:, 1] < -0.3]
     top = top[np.argsort(top[:, 0])] * (1.06, 1.12)
     u = np.linspace(1, -1, 21)
     line = {
-        1: who.hairline + 0.3 * np.abs(u) ** 3,
-        2: who.hairline + 0.12 * u + 0.32 * np.abs(u) ** 4,
-        3: np.minimum(who.hairline + 0.24 + 0.03 * np.cos(u * 23), who.eye_y - who.brow_height + 0.02)
+        1: face.hairline + 0.3 * np.abs(u) ** 3,
+        2: face.hairline + 0.12 * u + 0.32 * np.abs(u) ** 4,
+        3: np.minimum(face.hairline + 0.24 + 0.03 * np.cos(u * 23), face.eye_y - face.brow_height + 0.02)
         + 0.16 * np.abs(u) ** 4,
-        4: who.hairline + 0.45 * np.abs(u - 0.15) ** 1.7,
-    }[who.hair_style]
-    edge = np.column_stack([u * who.width * 1.03, line])
-    front = canvas.project(canvas.lift(edge, who))
-    canvas.fill(np.concatenate([canvas.outline(top), front]), who.hair, soft=0.012)
+        4: face.hairline + 0.45 * np.abs(u - 0.15) ** 1.7,
+    }[face.hair_style]
+    edge = np.column_stack([u * face.width * 1.03, line])
+    front = canvas.project(canvas.lift(edge, face))
+    canvas.fill(np.concatenate([canvas.outline(top), front]), face.hair, soft=0.012)
     sheen = np.column_stack([np.linspace(-0.4, 0.4, 9), -0.86 + 0.3 * np.linspace(-0.6, 0.6, 9) ** 2])
     glow = np.concatenate([sheen, sheen[::-1] + (0, 0.1)])
     canvas.fill(
         canvas.project(np.column_stack([glow, np.full(len(glow), 0.4)])),
-        np.minimum(who.hair * 1.6 + 22, 255),
+        np.minimum(face.hair * 1.6 + 22, 255),
         opacity=0.3,
         soft=0.05,
     )
 
 
-def _glasses(canvas: Canvas, who: Identity) -> None:
-    color = np.array([30, 28, 30]) if who.glasses == 1 else who.hair * 0.4 + 10
+def _glasses(canvas: Canvas, face: Identity) -> None:
+    color = np.array([30, 28, 30]) if face.glasses == 1 else face.hair * 0.4 + 10
     for side in (-1, 1):
-        x, y = _eye_center(who, side)
-        rim = ellipse(x, y + 0.02, 0.225, 0.175) if who.glasses == 1 else rounded(x, y + 0.03, 0.23, 0.14)
+        x, y = _eye_center(face, side)
+        rim = ellipse(x, y + 0.02, 0.225, 0.175) if face.glasses == 1 else rounded_rectangle(x, y + 0.03, 0.23, 0.14)
         rim3 = np.column_stack([rim, np.full(len(rim), DEPTH * 0.95)])
         canvas.line(canvas.project(np.concatenate([rim3, rim3[:1]])), color, 0.028)
-        temple = np.array([(x + side * 0.22, y, DEPTH * 0.95), (side * who.width * 1.04, y + 0.03, 0.0)])
+        temple = np.array([(x + side * 0.22, y, DEPTH * 0.95), (side * face.width * 1.04, y + 0.03, 0.0)])
         canvas.line(canvas.project(temple), color, 0.024)
-    inner = who.eye_gap - 0.22
+    inner = face.eye_gap - 0.22
     bridge = np.array(
-        [(-inner, who.eye_y - 0.01, DEPTH), (0, who.eye_y - 0.04, DEPTH + 0.06), (inner, who.eye_y - 0.01, DEPTH)]
+        [(-inner, face.eye_y - 0.01, DEPTH), (0, face.eye_y - 0.04, DEPTH + 0.06), (inner, face.eye_y - 0.01, DEPTH)]
     )
     canvas.line(canvas.project(bridge), color, 0.026)
 
 
-def _develop(pixels: np.ndarray, shot: Shot, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, lens blur and sensor noise, at the final size."""
+def _apply_camera(
+    pixels: np.ndarray, conditions: Conditions, width: int, height: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Resizes to the final size, then applies lens blur, exposure and sensor noise."""
     image = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-    if shot.blur > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), shot.blur)
-    image = image * (shot.exposure * shot.tint).astype(np.float32)
-    image += rng.standard_normal(image.shape, np.float32) * np.float32(shot.noise)
+    if conditions.blur > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), conditions.blur)
+    image = image * (conditions.exposure * conditions.tint).astype(np.float32)
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(conditions.noise)
     return image.clip(0, 255).astype(np.uint8)
 
 
-def _contour(who: Identity) -> Points:
-    """The head's outline: an ellipse above, a superellipse below."""
+def _contour(face: Identity) -> Points:
+    """(N, 2) outline of the head: an ellipse above the centre, a superellipse below."""
     t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     c, s = np.cos(t), np.sin(t)
-    power = 2 / who.jaw
+    power = 2 / face.jaw
     x_low = np.sign(c) * np.abs(c) ** power * (1 - 0.12 * np.maximum(s, 0) ** 2)
     x = np.where(s > 0, x_low, c)
-    y = np.where(s > 0, np.abs(s) ** (0.5 + 0.5 * power) * who.chin, s * 1.02)
-    return np.column_stack([x * who.width, y])
+    y = np.where(s > 0, np.abs(s) ** (0.5 + 0.5 * power) * face.chin, s * 1.02)
+    return np.column_stack([x * face.width, y])

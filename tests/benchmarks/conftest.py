@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import BENCHMARKS
 from benchmarks.engine.runner import Engine, run
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 
 FACTS = {
     "path": "x.pt",

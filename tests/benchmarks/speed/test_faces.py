@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from benchmarks.speed import faces
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 
 
 @pytest.fixture

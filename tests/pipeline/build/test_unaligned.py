@@ -17,7 +17,7 @@ from PIL import Image
 from commands.data import build_shards
 from pipeline.build.builder import build
 from pipeline.build.options import BuildOptions, options_for
-from pipeline.demo.writer import write_demo_data
+from pipeline.demo.generate import write_demo_data
 from pipeline.inspect import contact_sheet, figures
 from pipeline.load.loader import Loader
 from pipeline.prepare import Request, prepare

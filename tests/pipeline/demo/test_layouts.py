@@ -1,4 +1,4 @@
-"""Generated faces: the same seed, the same bytes; exact landmarks; layouts as the real ones."""
+"""Layouts: folders, file names, list files and image sizes are those of the public data sets."""
 
 from __future__ import annotations
 
@@ -11,58 +11,25 @@ import numpy as np
 import pytest
 import scipy.io
 
-import pipeline.demo.writer
-from pipeline.demo.faces import sample_identity, sample_shot
+from pipeline.demo.generate import write_demo_data
 from pipeline.demo.layouts import LAYOUTS, DemoOptions
-from pipeline.demo.painter import paint
-from pipeline.demo.photographs import FIRST_TEST_PERSON, develop
-from pipeline.demo.writer import DemoDataError, write_demo_data
+from pipeline.demo.render import FIRST_TEST_PERSON
 from pipeline.sources.landmarks import read_landmarks
+from tests.pipeline.demo.conftest import IDENTITIES, IMAGES, SIZES, TEST_PEOPLE
 
-IDENTITIES, IMAGES, TEST_PEOPLE = 9, 3, 4
-SIZES = {"identities": IDENTITIES, "images": IMAGES, "seed": 1}
 TRAINING_SETS = ("VGGFace2", "QMUL-SurvFace/training_set", "TinyFace/Training_Set")
 XQLFW = "lfw_original_imgs_min_qual0.85variant11"
 
 
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo")
-    write_demo_data(out, **SIZES)
-    return out
-
-
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.demo.writer, "_FEW", 0)  # in processes, where the first were painted in this one
-    write_demo_data(tmp_path / "again", **SIZES)
-    assert tree(tmp_path / "again") == tree(demo)
-    write_demo_data(tmp_path / "other", **{**SIZES, "seed": 2})
-    first, other = tree(demo), tree(tmp_path / "other")
-    assert list(first) == list(other)
-    assert [path for path in first if path.endswith(".jpg") and first[path] == other[path]] == []
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_data_set_made_alone_is_the_same(name, demo, tmp_path):
-    write_demo_data(tmp_path, **SIZES, layouts=[name])
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert tree(tmp_path / name) == tree(demo / name)
-
-
-def test_people_of_the_benchmarks_are_in_no_training_set():
+def test_no_test_person_is_in_a_training_set():
     options = DemoOptions(**SIZES)
     training, testing = set(), set()
     for name, layout in LAYOUTS.items():
-        prints = layout(options).prints
-        paths = [job.path for job in prints]
+        images = layout(options).images
+        paths = [image.path for image in images]
         assert len(set(paths)) == len(paths)
-        for job in prints:
-            (training if f"{name}/{job.path}".startswith(TRAINING_SETS) else testing).add(job.person)
+        for image in images:
+            (training if f"{name}/{image.path}".startswith(TRAINING_SETS) else testing).add(image.person)
     assert training == set(range(IDENTITIES))
     assert testing == {FIRST_TEST_PERSON + index for index in range(TEST_PEOPLE)}
 
@@ -104,7 +71,7 @@ def test_lfw_layout(demo):
         assert 25 < np.linalg.norm(points[1] - points[0]) < 60
 
 
-def test_xqlfw_shows_the_same_images_some_of_them_badly(demo):
+def test_xqlfw_has_the_images_of_lfw_and_degrades_about_half(demo):
     good, poor = demo / "LFW" / "lfw", demo / "XQLFW" / XQLFW
     assert jpegs(poor) == jpegs(good)
     untouched = []
@@ -142,14 +109,14 @@ def check_pairs(path, images):
     assert found == 10
 
 
-def test_pair_lists_name_images_of_one_person_and_of_two(demo):
+def test_genuine_pairs_show_one_person_and_impostor_pairs_two(demo):
     images = set(jpegs(demo / "LFW" / "lfw"))
     check_pairs(demo / "LFW" / "pairs.txt", images)
     check_pairs(demo / "XQLFW" / "xqlfw_pairs.txt", images)
     assert (demo / "LFW" / "pairs.txt").read_text() != (demo / "XQLFW" / "xqlfw_pairs.txt").read_text()
 
 
-def test_with_people_enough_nobody_is_in_two_folds_and_no_pair_comes_twice(tmp_path):
+def test_with_enough_people_folds_share_nobody_and_pairs_are_unique(tmp_path):
     for name, file in (("LFW", "pairs.txt"), ("XQLFW", "xqlfw_pairs.txt")):
         path = tmp_path / file
         path.write_bytes(LAYOUTS[name](DemoOptions(identities=50, images=4, seed=3)).lists(NoLandmarks())[file])
@@ -168,11 +135,11 @@ class NoLandmarks(dict):
 
 @pytest.mark.parametrize(("identities", "subjects"), [(4, 2), (64, 32), (400, 130)])
 def test_scface_subjects_are_on_both_sides_of_50(identities, subjects):
-    prints = LAYOUTS["SCface"](DemoOptions(identities=identities, images=2, seed=0)).prints
-    mugshots = [int(job.path.split("/")[-1][:3]) for job in prints if "mugshot" in job.path]
+    images = LAYOUTS["SCface"](DemoOptions(identities=identities, images=2, seed=0)).images
+    mugshots = [int(image.path.split("/")[-1][:3]) for image in images if "mugshot" in image.path]
     assert len(mugshots) == len(set(mugshots)) == subjects
     assert (mugshots[0], mugshots[-1]) == (1, 130)
-    assert len(prints) == subjects * 16
+    assert len(images) == subjects * 16
 
 
 def test_scface_layout(demo):
@@ -199,19 +166,19 @@ def test_scface_layout(demo):
 
 
 def test_landmarks_follow_the_pixels_through_every_camera(demo):
-    """Put on one another by their landmarks, a small print and the photograph that it came from agree."""
-    names = [job.path.split("/")[1] for job in LAYOUTS["LFW"](DemoOptions(**SIZES)).prints[::IMAGES]]
+    """Aligned by their landmarks, a small image and the photo it was made from agree."""
+    names = [image.path.split("/")[1] for image in LAYOUTS["LFW"](DemoOptions(**SIZES)).images[::IMAGES]]
     large, small = landmark_rows(demo / "LFW" / "LFW.csv"), landmark_rows(demo / "SCface" / "scface_distance3.csv")
-    prints = {
-        job.path.removeprefix("SCface_database/"): job
-        for job in LAYOUTS["SCface"](DemoOptions(**SIZES)).prints
-        if job.path.endswith("_3.jpg")
+    small_images = {
+        image.path.removeprefix("SCface_database/"): image
+        for image in LAYOUTS["SCface"](DemoOptions(**SIZES)).images
+        if image.path.endswith("_3.jpg")
     }
     assert len(small) == TEST_PEOPLE * 5
     for path, points in small.items():
-        job = prints[path]
-        name = names[job.person - FIRST_TEST_PERSON]
-        source = f"{name}/{name}_{job.image + 1:04d}.jpg"
+        image = small_images[path]
+        name = names[image.person - FIRST_TEST_PERSON]
+        source = f"{name}/{name}_{image.photo + 1:04d}.jpg"
         before = patch(demo / "LFW" / "lfw" / source, large[source])
         after = patch(demo / "SCface" / "SCface_database" / path, points)
         assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.98, path
@@ -285,7 +252,7 @@ def test_tinyface_layout(demo):
     assert training == [f"{person}/{person}_{image}.jpg" for person in (10, 11, 12, 13) for image in (1, 2, 3)]
 
 
-def test_surveillance_faces_are_small(demo):
+def test_surveillance_images_are_small(demo):
     for folder, count, most in (("QMUL-SurvFace", 36, 30), ("TinyFace", 24, 39)):
         paths = sorted((demo / folder).rglob("*.jpg"))
         assert len(paths) == count
@@ -296,7 +263,7 @@ def test_surveillance_faces_are_small(demo):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("identities", "images"), [(2, 2), (4, 2), (5, 7)])
-def test_few_people_fill_every_protocol(tmp_path, identities, images):
+def test_every_list_has_entries_with_few_people(tmp_path, identities, images):
     write_demo_data(tmp_path, identities=identities, images=images, seed=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(LAYOUTS)
     listed = set(jpegs(tmp_path / "LFW" / "lfw"))
@@ -312,96 +279,3 @@ def test_few_people_fill_every_protocol(tmp_path, identities, images):
     )
     assert [folder for folder in expected if not jpegs(tmp_path / folder)] == []
     assert all(len(list((tmp_path / folder).iterdir())) >= 2 for folder in TRAINING_SETS[1:])
-
-
-def test_a_second_time_nothing_is_painted_and_other_options_are_refused(demo, monkeypatch):
-    before = tree(demo)
-    monkeypatch.setattr(pipeline.demo.writer, "develop", None)
-    write_demo_data(demo, **SIZES)
-    assert tree(demo) == before
-    with pytest.raises(DemoDataError, match="VGGFace2: exists and is generated with other options"):
-        write_demo_data(demo, **{**SIZES, "seed": 5})
-
-
-@pytest.mark.parametrize("few", [{"identities": 1}, {"images": 1}])
-def test_fewer_than_two_of_anything_are_refused(few, tmp_path):
-    with pytest.raises(ValueError, match="two are the least"):
-        write_demo_data(tmp_path, **{**SIZES, **few})
-
-
-def test_other_data_are_refused_before_anything_is_painted(tmp_path):
-    (tmp_path / "TinyFace").mkdir()
-    with pytest.raises(DemoDataError, match="TinyFace: exists and is not generated data"):
-        write_demo_data(tmp_path, **SIZES)
-    assert [path.name for path in tmp_path.iterdir()] == ["TinyFace"]
-
-
-def test_what_an_earlier_version_laid_out_otherwise_is_refused(tmp_path):
-    (tmp_path / "QMUL-SurvFace").mkdir()
-    (tmp_path / "QMUL-SurvFace" / "generated.json").write_text('{"identities": 9, "images": 3, "seed": 1}\n')
-    with pytest.raises(DemoDataError, match=r"QMUL-SurvFace: exists and is .* by another version; .* delete it"):
-        write_demo_data(tmp_path, **SIZES, layouts=["QMUL-SurvFace"])
-
-
-def test_an_interrupted_run_keeps_what_is_finished_and_makes_the_rest_again(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.demo.writer, "develop", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_demo_data(tmp_path, **SIZES)
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == [
-        "LFW.partial",
-        "QMUL-SurvFace.partial",
-        "SCface.partial",
-        "TinyFace.partial",
-        "VGGFace2",
-        "XQLFW.partial",
-    ]
-    (tmp_path / "LFW.partial" / "stray.jpg").touch()
-    kept = (tmp_path / "VGGFace2" / "train" / "n000001" / "0001_01.jpg").stat().st_mtime_ns
-    monkeypatch.undo()
-    write_demo_data(tmp_path, **SIZES)
-    assert tree(tmp_path) == tree(demo)
-    assert (tmp_path / "VGGFace2" / "train" / "n000001" / "0001_01.jpg").stat().st_mtime_ns == kept
-
-
-def interrupted(sitting):
-    if sitting.person == FIRST_TEST_PERSON + 1:
-        raise KeyboardInterrupt
-    return develop(sitting)
-
-
-def test_landmarks_lie_on_what_they_name():
-    """A face painted without nuisance: dark pupils at the eyes, lips between the mouth corners, order as viewed."""
-    found = 0
-    for person in range(12):
-        who = sample_identity(np.random.default_rng(person))
-        rng = np.random.default_rng([person, 1])
-        shot = sample_shot(rng)
-        image, points = paint(who, shot, width=240, height=300, rng=rng)
-        left, right, nose, left_mouth, right_mouth = points
-        assert left[0] < right[0]
-        assert left_mouth[0] < right_mouth[0]
-        assert max(left[1], right[1]) < nose[1] < max(left_mouth[1], right_mouth[1])
-        assert ((points > 0) & (points < (240, 300))).all()
-        if who.glasses == 0 and abs(shot.yaw) < 0.3:
-            for eye in (left, right):
-                x, y = np.round(eye).astype(int)
-                patch = image[y - 4 : y + 5, x - 6 : x + 7].astype(int).sum(2)
-                assert patch.min() < 0.6 * image[y + 22 : y + 27, x - 5 : x + 6].astype(int).sum(2).mean()
-                found += 1
-    assert found >= 6
-
-
-def test_people_differ_more_than_photographs_of_one():
-    def average(person):
-        who = sample_identity(np.random.default_rng(person))
-        faces = []
-        for image in range(6):
-            rng = np.random.default_rng([person, image])
-            faces.append(paint(who, sample_shot(rng), width=96, height=120, rng=rng)[0].astype(float)[30:90, 25:70])
-        return np.stack(faces)
-
-    people = [average(person) for person in range(6)]
-    within = np.mean([faces.std(0).mean() for faces in people])
-    between = np.stack([faces.mean(0) for faces in people]).std(0).mean()
-    assert between > 0.4 * within

@@ -1,0 +1,110 @@
+"""Generates data sets of painted faces, in the folder layouts of the public ones (``demo-data``)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.demo.layouts import LAYOUTS, DatasetPlan, DemoOptions
+from pipeline.demo.render import IdentityJob, ImageSpec, render_identity
+from pipeline.executors import Executor, unordered_map
+from pipeline.progress import Progress
+from pipeline.sources.finder import GENERATED_MARKER
+from shards.errors import LrfrError
+
+MIN_PHOTOS_FOR_POOL = 48  # fewer photos are painted before worker processes have started
+
+
+class DemoDataError(LrfrError):
+    """The output folder holds other data. One line."""
+
+
+def write_demo_data(
+    out: Path, *, identities: int, images: int, seed: int, layouts: Sequence[str] | None = None
+) -> None:
+    """Writes data sets of generated faces under ``out``; keeps those that exist with the same options.
+
+    Each data set appears whole or not at all, as soon as its last image is written.
+
+    Args:
+        identities: number of training people, at least two; there are half as many test people, at least two.
+        images: photos of each person, at least two.
+        layouts: data sets to write, keys of ``LAYOUTS``; None for all.
+
+    Raises:
+        DemoDataError: a folder with the name of a data set exists and holds other data.
+    """
+    options = DemoOptions(identities=identities, images=images, seed=seed)
+    plans = {name: LAYOUTS[name](options) for name in (LAYOUTS if layouts is None else layouts)}
+    _render({name: plan for name, plan in plans.items() if not _exists(out / name, options, plan)}, out, options)
+
+
+def _marker(options: DemoOptions, plan: DatasetPlan) -> str:
+    """Content of a data set's marker file. The first revision of a layout is not recorded."""
+    revision = {"revision": plan.revision} if plan.revision > 1 else {}
+    return json.dumps(dataclasses.asdict(options) | revision, sort_keys=True) + "\n"
+
+
+def _exists(folder: Path, options: DemoOptions, plan: DatasetPlan) -> bool:
+    """True if ``folder`` holds this data set, False if it does not exist."""
+    if not folder.exists():
+        return False
+    marker = folder / GENERATED_MARKER
+    found = marker.read_text() if marker.exists() else None
+    if found == _marker(options, plan):
+        return True
+    what = "was generated with other options or by another version" if found else "is not generated data"
+    raise DemoDataError(f"{folder}: exists and {what}; choose another --out, or delete it")
+
+
+def _render(plans: dict[str, DatasetPlan], out: Path, options: DemoOptions) -> None:
+    """Paints each photo once for all data sets that contain it."""
+    if not plans:
+        return
+    partial = {name: out / f"{name}.partial" for name in plans}
+    for folder in partial.values():
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
+        folder.mkdir(parents=True)
+    landmarks: dict[str, dict[str, np.ndarray]] = {name: {} for name in plans}
+    jobs = _identity_jobs(plans, partial, options.seed)
+    total = sum(job.photo_count for job in jobs)
+    executor: Executor = "serial" if total < MIN_PHOTOS_FOR_POOL else "process"
+    results = unordered_map(render_identity, jobs, executor=executor, workers=len(os.sched_getaffinity(0)))
+    try:
+        with Progress("demo-data", total) as progress, contextlib.closing(results):
+            for photo_count, written in results:
+                for name, points in written.items():
+                    landmarks[name].update(points)
+                    if len(landmarks[name]) == len(plans[name].images):
+                        _publish(partial[name], out / name, landmarks[name], options, plans[name])
+                progress.update(photo_count)
+    finally:
+        for folder in partial.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identity_jobs(plans: dict[str, DatasetPlan], folders: dict[str, Path], seed: int) -> list[IdentityJob]:
+    """One job for each person, training people first."""
+    images: dict[int, dict[str, list[ImageSpec]]] = {}
+    for name, plan in plans.items():
+        for image in plan.images:
+            images.setdefault(image.person, {}).setdefault(name, []).append(image)
+    return [IdentityJob(person=person, seed=seed, images=images[person], folders=folders) for person in sorted(images)]
+
+
+def _publish(
+    partial: Path, folder: Path, landmarks: dict[str, np.ndarray], options: DemoOptions, plan: DatasetPlan
+) -> None:
+    """Adds the lists of a data set to its images and renames its folder."""
+    for path, content in plan.lists(landmarks).items():
+        (partial / path).parent.mkdir(parents=True, exist_ok=True)
+        (partial / path).write_bytes(content)
+    (partial / GENERATED_MARKER).write_text(_marker(options, plan))
+    os.replace(partial, folder)

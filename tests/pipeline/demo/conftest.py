@@ -1,0 +1,18 @@
+"""Demo data that the tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.demo.generate import write_demo_data
+
+IDENTITIES, IMAGES, TEST_PEOPLE = 9, 3, 4
+SIZES = {"identities": IDENTITIES, "images": IMAGES, "seed": 1}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """All data sets, with the options ``SIZES``; read-only."""
+    out = tmp_path_factory.mktemp("demo")
+    write_demo_data(out, **SIZES)
+    return out

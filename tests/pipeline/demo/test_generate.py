@@ -1,0 +1,95 @@
+"""Generation: the same options give the same bytes; existing and partial data sets."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+
+import pipeline.demo.generate
+from pipeline.demo.generate import DemoDataError, write_demo_data
+from pipeline.demo.layouts import LAYOUTS
+from pipeline.demo.render import FIRST_TEST_PERSON, render_identity
+from tests.pipeline.demo.conftest import SIZES
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_different_ones(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        pipeline.demo.generate, "MIN_PHOTOS_FOR_POOL", 0
+    )  # worker processes; the first set was painted in this one
+    write_demo_data(tmp_path / "again", **SIZES)
+    assert tree(tmp_path / "again") == tree(demo)
+    write_demo_data(tmp_path / "other", **{**SIZES, "seed": 2})
+    first, other = tree(demo), tree(tmp_path / "other")
+    assert list(first) == list(other)
+    assert [path for path in first if path.endswith(".jpg") and first[path] == other[path]] == []
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_data_set_generated_alone_is_the_same(name, demo, tmp_path):
+    write_demo_data(tmp_path, **SIZES, layouts=[name])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert tree(tmp_path / name) == tree(demo / name)
+
+
+def test_a_second_run_renders_nothing_and_other_options_are_refused(demo, monkeypatch):
+    before = tree(demo)
+    monkeypatch.setattr(pipeline.demo.generate, "render_identity", None)
+    write_demo_data(demo, **SIZES)
+    assert tree(demo) == before
+    with pytest.raises(DemoDataError, match="VGGFace2: exists and was generated with other options"):
+        write_demo_data(demo, **{**SIZES, "seed": 5})
+
+
+@pytest.mark.parametrize("few", [{"identities": 1}, {"images": 1}])
+def test_fewer_than_two_identities_or_images_are_refused(few, tmp_path):
+    with pytest.raises(ValueError, match="expected at least 2 of each"):
+        write_demo_data(tmp_path, **{**SIZES, **few})
+
+
+def test_other_data_are_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "TinyFace").mkdir()
+    with pytest.raises(DemoDataError, match="TinyFace: exists and is not generated data"):
+        write_demo_data(tmp_path, **SIZES)
+    assert [path.name for path in tmp_path.iterdir()] == ["TinyFace"]
+
+
+def test_a_data_set_of_an_earlier_layout_is_refused(tmp_path):
+    (tmp_path / "QMUL-SurvFace").mkdir()
+    (tmp_path / "QMUL-SurvFace" / "generated.json").write_text('{"identities": 9, "images": 3, "seed": 1}\n')
+    with pytest.raises(DemoDataError, match=r"QMUL-SurvFace: exists and was .* by another version; .* delete it"):
+        write_demo_data(tmp_path, **SIZES, layouts=["QMUL-SurvFace"])
+
+
+def test_an_interrupted_run_keeps_finished_data_sets_and_generates_the_others(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.demo.generate, "render_identity", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_demo_data(tmp_path, **SIZES)
+    assert [path.name for path in tmp_path.iterdir()] == ["VGGFace2"]
+    (tmp_path / "LFW.partial").mkdir()  # as a killed process leaves it
+    (tmp_path / "LFW.partial" / "stray.jpg").touch()
+    kept = (tmp_path / "VGGFace2" / "train" / "n000001" / "0001_01.jpg").stat().st_mtime_ns
+    monkeypatch.undo()
+    write_demo_data(tmp_path, **SIZES)
+    assert tree(tmp_path) == tree(demo)
+    assert (tmp_path / "VGGFace2" / "train" / "n000001" / "0001_01.jpg").stat().st_mtime_ns == kept
+
+
+def interrupted(job):
+    if job.person == FIRST_TEST_PERSON + 1:
+        raise KeyboardInterrupt
+    return render_identity(job)
+
+
+def test_opencv_keeps_the_threads_that_the_caller_chose(tmp_path):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        write_demo_data(tmp_path, identities=2, images=2, seed=0, layouts=["LFW"])
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
