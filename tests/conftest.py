@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import cli
 from pipeline.build.builder import build
 from pipeline.build.options import BuildOptions
-from pipeline.demo.faces import sample_identity, sample_conditions
+from pipeline.demo.faces import sample_conditions, sample_identity
 from pipeline.demo.painter import paint
 from pipeline.sources.landmarks import HEADER
 from pipeline.spec import Preprocessing
