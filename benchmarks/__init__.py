@@ -1,6 +1,6 @@
-"""Data set -> protocol -> score. Gets an ``embed`` callable; never imports the model.
+"""Benchmarks: data set -> protocol -> score. They get an ``embed`` callable and never import the model.
 
-This list is light: the command line reads it for ``--help``.
+The command line imports this registry for ``--help``, so that it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One benchmark.
+    """An entry of the registry.
 
     Attributes:
-        folder: of its data set, under ``$LRFR_DATA``.  summary: one line.
-        reader: ``module:function`` that reads its protocol.  aligned: it takes landmarks.
+        folder: name of the data set's folder under ``$LRFR_DATA``.
+        summary: one-line help text.
+        reader: ``module:function`` in ``benchmarks.datasets`` that reads the protocol.
+        aligned: whether faces are aligned, so that the reader accepts landmark tables.
     """
 
     folder: str
@@ -27,28 +29,32 @@ class Benchmark:
     aligned: bool = False
 
     def read(self, root: Path, landmarks: Sequence[Path] = ()) -> Any:
-        """The protocol under ``root``. Raises: ProtocolError: the data set is not as it should be."""
+        """Reads the protocol of the data set in ``root``.
+
+        Raises:
+            ProtocolError: the data set is missing or incomplete.
+        """
         module, function = self.reader.split(":")
-        read = getattr(importlib.import_module(f"benchmarks.datasets.{module}"), function)
-        return read(root, landmarks) if self.aligned else read(root)
+        reader = getattr(importlib.import_module(f"benchmarks.datasets.{module}"), function)
+        return reader(root, landmarks) if self.aligned else reader(root)
 
 
 BENCHMARKS: dict[str, Benchmark] = {
     "lfw": Benchmark(
         folder="LFW",
-        summary="LFW at low resolution: accuracy over folds and AUC at 8, 12, 16, 20 and 128 px, HR to LR and LR to LR.",
+        summary="LFW at low resolution: 10-fold accuracy and AUC at 8, 12, 16, 20 and 128 px, HR to LR and LR to LR.",
         reader="lfw:read_lfw",
         aligned=True,
     ),
     "xqlfw": Benchmark(
         folder="XQLFW",
-        summary="XQLFW, pairs across quality: accuracy over folds, AUC.",
+        summary="XQLFW, cross-quality pairs: 10-fold accuracy, AUC.",
         reader="lfw:read_xqlfw",
         aligned=True,
     ),
     "scface": Benchmark(
         folder="SCface",
-        summary="SCface, cameras against mugshots: rank-1 at three distances, all subjects and 51-130.",
+        summary="SCface, surveillance cameras against mugshots: rank-1 at three distances, all subjects and 51-130.",
         reader="scface:read_scface",
         aligned=True,
     ),
@@ -59,20 +65,20 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "qmul-id": Benchmark(
         folder="QMUL-SurvFace",
-        summary="QMUL-SurvFace watch list (open set): TPIR20 at FPIR 30, 20, 10, 1 %, AUC.",
+        summary="QMUL-SurvFace open-set identification: TPIR20 at FPIR 30, 20, 10, 1 %, AUC.",
         reader="qmul:read_qmul_id",
     ),
     "tinyface": Benchmark(
         folder="TinyFace",
-        summary="TinyFace, search among distractors: rank 1, 5, 10, 20, mAP.",
+        summary="TinyFace closed-set identification with distractors: rank 1, 5, 10, 20, mAP.",
         reader="tinyface:read_tinyface",
     ),
 }
 
 
 def read_benchmark(name: str, root: Path) -> Any:
-    """The protocol of a benchmark whose data set lies in the folder ``root`` of all data sets. Raises: as ``read``."""
+    """Reads the protocol of a benchmark; ``root`` is the folder that holds all data sets. Raises: ProtocolError."""
     from pipeline.sources.finder import find_entry
 
-    home = BENCHMARKS[name].folder
-    return BENCHMARKS[name].read(find_entry(root, home) or root / home)
+    folder = BENCHMARKS[name].folder
+    return BENCHMARKS[name].read(find_entry(root, folder) or root / folder)

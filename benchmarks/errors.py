@@ -1,4 +1,4 @@
-"""What a benchmark refuses to judge."""
+"""Errors of the benchmarks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from shards.errors import LrfrError
 
 
 class ProtocolError(LrfrError):
-    """A data set that is not laid out as its protocol needs, or a checkpoint that it cannot judge. One line."""
+    """A data set, results file or network that a protocol cannot score."""
 
 
 class AbsentError(ProtocolError):
-    """The data set is not there at all."""
+    """The data set was not found."""

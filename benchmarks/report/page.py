@@ -1,4 +1,4 @@
-"""Results as a report: Markdown, HTML, pictures, JSON."""
+"""Writes the report of several results: HTML, Markdown, pictures, JSON."""
 
 from __future__ import annotations
 
@@ -8,84 +8,74 @@ from pathlib import Path
 
 from benchmarks import BENCHMARKS
 from benchmarks.report.document import Grid, Section, as_html, as_markdown
-from benchmarks.report.figures import KINDS, draw
+from benchmarks.report.figures import KINDS, result_pictures
 from benchmarks.report.published import PUBLISHED
-from benchmarks.report.tables import facts, grids, heading, network, percent, span, warnings
+from benchmarks.report.tables import facts, metric_label, network_label, percent, percent_range, result_grids, warnings
 from benchmarks.scoring.intervals import ROUNDS
-from benchmarks.scoring.results import Result, write_json
+from benchmarks.scoring.results import Result, library_versions, write_json
 from shards.files import write_bytes
 
-_TITLE = "Low-resolution face recognition: scores"
-_PAGE, _TEXT = "report.html", "report.md"
-_LISTED = 20  # missing images named
-_OF_A_BENCHMARK = re.compile(rf"(?:{'|'.join(BENCHMARKS)})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
+TITLE = "Low-resolution face recognition: scores"
+HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
+MAX_LISTED = 20  # missing images
+_BENCHMARK_FILE = re.compile(rf"(?:{'|'.join(BENCHMARKS)})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
 
 
 def write_report(results: list[Result], folder: Path) -> Path:
-    """Writes report.md, report.html, the pictures and a JSON a benchmark into ``folder``; returns the HTML's path.
+    """Writes report.html, report.md, the pictures and one JSON a benchmark; returns the path of report.html.
 
-    What an earlier report left there of other benchmarks is deleted.
+    If ``folder`` contains an earlier report, its files of other benchmarks are deleted.
     """
-    earlier = (folder / _PAGE).exists()
+    is_update = (folder / HTML_NAME).exists()
     folder.mkdir(parents=True, exist_ok=True)
-    sections = [_summary(results), *(_section(result) for result in results), _about(results[0])]
+    sections = [_summary(results), *(_section(result) for result in results), _methods(results[0])]
     pictures = [picture for section in sections for picture in section.pictures]
     for picture in pictures:
         write_bytes(folder / picture.name, picture.png)
     for result in results:
         write_json([result], folder / f"{result.benchmark}.json")
-    write_bytes(folder / _TEXT, as_markdown(_TITLE, sections).encode())
-    write_bytes(folder / _PAGE, as_html(_TITLE, sections).encode())
-    if earlier:
+    write_bytes(folder / MARKDOWN_NAME, as_markdown(TITLE, sections).encode())
+    write_bytes(folder / HTML_NAME, as_html(TITLE, sections).encode())
+    if is_update:
         written = {picture.name for picture in pictures} | {f"{result.benchmark}.json" for result in results}
         for path in folder.iterdir():
-            if _OF_A_BENCHMARK.fullmatch(path.name) and path.name not in written:
+            if _BENCHMARK_FILE.fullmatch(path.name) and path.name not in written:
                 path.unlink()
-    return folder / _PAGE
+    return folder / HTML_NAME
 
 
 def is_report_file(name: str) -> bool:
-    """Whether a report may have a file of this name, which it overwrites or deletes."""
-    return name in (_PAGE, _TEXT) or _OF_A_BENCHMARK.fullmatch(name) is not None
+    """Whether a report may overwrite or delete a file of this name."""
+    return name in (HTML_NAME, MARKDOWN_NAME) or _BENCHMARK_FILE.fullmatch(name) is not None
 
 
 def _summary(results: list[Result]) -> Section:
-    doubts: dict[str, list[str]] = {}
+    by_caveat: dict[str, list[str]] = {}
     for result in results:
-        if result.doubts:
-            doubts.setdefault("; ".join(result.doubts), []).append(result.title)
+        if result.caveats:
+            by_caveat.setdefault("; ".join(result.caveats), []).append(result.title)
     rows = [
         [
             result.title + (" (partial)" if result.missing else ""),
-            heading(result.benchmark, result.main),
+            metric_label(result.benchmark, result.main),
             percent(result.metrics[result.main]),
-            span(result.intervals.get(result.main)),
+            percent_range(result.intervals.get(result.main)),
         ]
         for result in results
     ]
-    header = ["benchmark", "figure", "score", "95 % interval"]
     return Section(
         title="Summary",
-        warnings=[f"Not comparable with published figures ({why}): {', '.join(who)}." for why, who in doubts.items()],
-        text=[f"Network: {network(results[0].checkpoint)}."],
-        grids=[Grid(caption="one figure a benchmark, %", header=header, rows=rows)],
-    )
-
-
-def _about(result: Result) -> Section:
-    content = result.to_dict()
-    named = ("path", "digest", "precision", "device")
-    return Section(
-        title="How it was measured",
-        text=[
-            f"Intervals are Wilson's for proportions and {ROUNDS} bootstrap rounds over identities for the rest; the"
-            " standard deviation's is the chi-squared one. Similarity is the cosine of two embeddings, without flip"
-            " fusion."
+        warnings=[
+            f"Not comparable with published results ({caveat}): {', '.join(titles)}."
+            for caveat, titles in by_caveat.items()
         ],
-        notes=[
-            *(f"{'checkpoint' if name == 'path' else name}: {result.checkpoint.get(name)}" for name in named),
-            f"preprocessing: {json.dumps(content['preprocessing'])}",
-            f"versions: {json.dumps(content['versions'])}",
+        text=[f"Network: {network_label(results[0].checkpoint)}."],
+        grids=[
+            Grid(
+                caption="headline metric of each benchmark, %",
+                header=["benchmark", "metric", "score", "95 % interval"],
+                rows=rows,
+            )
         ],
     )
 
@@ -94,15 +84,31 @@ def _section(result: Result) -> Section:
     sources = [
         f"{row.system}: {row.source}{f' ({row.note})' if row.note else ''}." for row in PUBLISHED[result.benchmark]
     ]
-    missing = [f"left out: {path}: {reason}" for path, reason in result.missing[:_LISTED]]
-    rest = len(result.missing) - _LISTED
-    if rest > 0:
-        missing.append(f"left out: {rest:,} more, listed in {result.benchmark}.json")
+    missing = [f"left out: {path}: {reason}" for path, reason in result.missing[:MAX_LISTED]]
+    if len(result.missing) > MAX_LISTED:
+        missing.append(f"left out: {len(result.missing) - MAX_LISTED:,} more, listed in {result.benchmark}.json")
     return Section(
         title=result.title,
         warnings=warnings(result),
         text=facts(result),
-        grids=grids(result),
-        pictures=list(draw(result)),
+        grids=result_grids(result),
+        pictures=list(result_pictures(result)),
         notes=[*sources, *missing],
+    )
+
+
+def _methods(result: Result) -> Section:
+    labels = {"path": "checkpoint", "digest": "digest", "precision": "precision", "device": "device"}
+    return Section(
+        title="How it was measured",
+        text=[
+            "Similarity is the cosine of two embeddings, without flip augmentation. 95 % intervals: Wilson's for"
+            " proportions, chi-squared for standard deviations, percentile bootstrap over identities"
+            f" ({ROUNDS} rounds) for other metrics."
+        ],
+        notes=[
+            *(f"{label}: {result.checkpoint.get(name)}" for name, label in labels.items()),
+            f"preprocessing: {json.dumps(result.preprocessing.to_dict())}",
+            f"versions: {json.dumps(library_versions())}",
+        ],
     )

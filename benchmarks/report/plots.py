@@ -1,4 +1,4 @@
-"""The report's pictures, as PNG bytes."""
+"""Figures of the report, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -6,176 +6,185 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import scipy.stats
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.report.published import Published
 from benchmarks.scoring.intervals import Interval, wilson
 from benchmarks.scoring.samples import CurveSamples, RankSamples
 
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-_DPI = 130
+DPI = 130
 _MARKERS = "sD^vPX"
-_BAND = 0.18
+_BAND_ALPHA = 0.18
 _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
-_DET_LOW, _DET_HIGH = 5e-4, 0.995
+_DET_MIN, _DET_MAX = 5e-4, 0.995
 
-PairTiles = Sequence[tuple[np.ndarray, np.ndarray, float]]
+PairTiles = tuple[np.ndarray, np.ndarray, float]  # two (S, S, 3) uint8 RGB images and their cosine
 
 
-def _figure(title: str) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(layout="constrained", figsize=(7.2, 5.6))
-    figure.suptitle(title, fontsize=11, parse_math=False)  # a path may hold dollar signs
-    return figure, axes
+def png(figure: Figure) -> bytes:
+    """Renders a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
 
 
 def roc(
-    title: str, curves: Mapping[str, CurveSamples], points: Sequence[Published], names: tuple[str, str], prefix: str
-) -> bytes:
-    """True over false rate, the latter logarithmic, with published operating points and 95 % bands as ``_banded``.
+    title: str,
+    curves: Mapping[str, CurveSamples],
+    published: Sequence[Published],
+    axis_labels: tuple[str, str],
+    prefix: str,
+) -> Figure:
+    """True rate against false rate (logarithmic), with published operating points and 95 % bands (``_has_band``).
 
     Args:
         curves: label -> samples.
-        names: of the false and the true rate.
-        prefix: of the published figures, up to their false rate, ``tar@far=``.
+        axis_labels: x and y.
+        prefix: of the metric names of operating points, such as ``tar@far=``; the false rate follows it.
     """
-    figure, axes = _figure(title)
-    lowest = min(samples.grid()[0] for samples in curves.values())
+    figure, axes = _new_figure(title)
+    left = min(samples.grid()[0] for samples in curves.values())
     for index, (label, samples) in enumerate(curves.items()):
         grid = samples.grid()
-        if index in _banded(curves):
-            axes.fill_between(grid, *samples.band(), alpha=_BAND, color=f"C{index}", linewidth=0)
+        if _has_band(index, curves):
+            axes.fill_between(grid, *samples.band(), alpha=_BAND_ALPHA, color=f"C{index}", linewidth=0)
         axes.plot(grid, samples.roc.tar_at(grid), color=f"C{index}", label=label)
-    for row, marker in zip(points, _MARKERS, strict=False):
-        rates = {float(name.partition("=")[2]): value for name, value in row.figures.items() if name.startswith(prefix)}
-        if rates:
-            axes.plot(rates.keys(), rates.values(), marker, mfc="none", color="black", label=f"published: {row.system}")
+    for row, marker in zip(published, _MARKERS, strict=False):
+        points = {
+            float(name.removeprefix(prefix)): value for name, value in row.metrics.items() if name.startswith(prefix)
+        }
+        _plot_published(axes, row, points, marker)
     if prefix.startswith("tar"):
         axes.plot(grid, grid, ":", color="grey", label="chance")
-    axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.005), xlabel=names[0], ylabel=names[1])
+    axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.005), xlabel=axis_labels[0], ylabel=axis_labels[1])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
-    _finish(axes)
-    return _png(figure)
+    _finish(figure, axes)
+    return figure
 
 
-def det(title: str, curves: Mapping[str, CurveSamples]) -> bytes:
-    """False reject over false accept rate, both on normal-deviate scales, with 95 % bands as ``_banded``. Source: Martin et al., 1997."""
-    figure, axes = _figure(title)
+def det(title: str, curves: Mapping[str, CurveSamples]) -> Figure:
+    """DET curve: false reject rate against false accept rate on normal-deviate scales, with 95 % bands (``_has_band``).
+
+    Source: Martin et al., The DET curve in assessment of detection task performance, 1997.
+    """
+    figure, axes = _new_figure(title)
     for index, (label, samples) in enumerate(curves.items()):
         grid = samples.grid()
-        if index in _banded(curves):
+        if _has_band(index, curves):
             low, high = (_probit(1 - bound) for bound in samples.band())
-            axes.fill_between(_probit(grid), high, low, alpha=_BAND, color=f"C{index}", linewidth=0)
+            axes.fill_between(_probit(grid), high, low, alpha=_BAND_ALPHA, color=f"C{index}", linewidth=0)
         axes.plot(_probit(grid), _probit(1 - samples.roc.tar_at(grid)), color=f"C{index}", label=label)
-    ends = (_probit(_DET_LOW), _probit(_DET_HIGH))
-    axes.plot(ends, [-end for end in ends], ":", color="grey", label="chance")
-    axes.set(xlim=ends, ylim=ends, xlabel="false accept rate (FAR)", ylabel="false reject rate (1 - TAR)")
-    _finish(axes)
+    limits = (float(_probit(_DET_MIN)), float(_probit(_DET_MAX)))
+    axes.plot(limits, [-limit for limit in limits], ":", color="grey", label="chance")
+    axes.set(xlim=limits, ylim=limits, xlabel="false accept rate (FAR)", ylabel="false reject rate (1 - TAR)")
+    _finish(figure, axes)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(_probit(np.array(_DET_TICKS)).tolist()))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: _percent(scipy.stats.norm.cdf(value))))
-    return _png(figure)
+    return figure
 
 
-def _banded(curves: Mapping[str, CurveSamples]) -> set[int]:
-    """Which of several curves have a band: the first and the last, as the bands of all would hide each other."""
-    return {0, len(curves) - 1}
+def cmc(title: str, curves: Mapping[str, RankSamples], published: Sequence[Published], max_rank: int) -> Figure:
+    """CMC curve: share of probes identified within each rank, with Wilson's 95 % bands and published ranks."""
+    figure, axes = _new_figure(title)
+    ranks = np.arange(1, max_rank + 1)
+    for index, (label, samples) in enumerate(curves.items()):
+        shares, probes = samples.cmc(max_rank), len(samples.ranks)
+        low, high = np.array([wilson(share * probes, probes) for share in shares]).T
+        axes.fill_between(ranks, low, high, alpha=_BAND_ALPHA, color=f"C{index}", linewidth=0)
+        axes.plot(ranks, shares, marker=".", color=f"C{index}", label=label)
+    for row, marker in zip(published, _MARKERS, strict=False):
+        points = {float(name[4:]): value for name, value in row.metrics.items() if name[4:].isdigit()}  # rank5
+        _plot_published(axes, row, points, marker)
+    axes.set(xlim=(0.7, max_rank + 0.3), ylim=(0, 1.005), xlabel="rank", ylabel="identified within that rank")
+    axes.xaxis.set_major_locator(FixedLocator([1, *range(5, max_rank + 1, 5)]))
+    _finish(figure, axes)
+    return figure
+
+
+def by_condition(
+    title: str,
+    ticks: Sequence[str],
+    ours: Mapping[str, Sequence[tuple[float, Interval]]],
+    published: Mapping[str, Sequence[float]],
+    axis_labels: tuple[str, str],
+) -> Figure:
+    """A metric against resolution or distance: ours with 95 % intervals, published results as dashed lines.
+
+    Args:
+        ticks: the conditions, left to right.
+        ours: label -> metric and interval under each condition; may cover only the first conditions.
+        published: system -> metric under each condition.
+        axis_labels: x and y.
+    """
+    figure, axes = _new_figure(title)
+    for index, (label, points) in enumerate(ours.items()):
+        values = np.array([value for value, _ in points])
+        low, high = np.array([interval for _, interval in points]).T
+        errors = np.maximum([values - low, high - values], 0)
+        x = np.arange(len(values)) + 0.04 * index
+        axes.errorbar(x, values, yerr=errors, marker="o", capsize=4, color=f"C{index}", label=label)
+    for index, (system, metrics) in enumerate(published.items()):
+        style = {"marker": _MARKERS[index], "mfc": "none", "color": f"C{len(ours) + index}"}
+        axes.plot(metrics, "--", label=f"published: {system}", **style)
+    axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], ylim=(None, 1.01))
+    axes.set_xticks(range(len(ticks)), ticks)
+    _finish(figure, axes)
+    return figure
+
+
+def hard_pairs(title: str, kinds: Mapping[str, Sequence[PairTiles]]) -> Figure:
+    """Rows of image pairs, one image above the other, with their cosine.
+
+    Args:
+        kinds: heading of a row -> pairs.
+    """
+    columns = max(map(len, kinds.values()))
+    figure = Figure(layout="constrained", figsize=(max(1.15 * columns, 4), 2.75 * len(kinds) + 0.3))
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    parts = figure.subfigures(len(kinds), squeeze=False)[:, 0]
+    for part, (heading, pairs) in zip(parts, kinds.items(), strict=True):
+        part.suptitle(heading, fontsize=9)
+        for column, (*images, score) in zip(part.subplots(2, columns, squeeze=False).T, pairs, strict=False):
+            column[0].set_title(f"{score:.2f}", fontsize=8)
+            for axes, image in zip(column, images, strict=True):
+                axes.imshow(image)
+        for axes in part.axes:
+            axes.set_axis_off()
+    return figure
+
+
+def _new_figure(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(layout="constrained", figsize=(7.2, 5.6))
+    figure.suptitle(title, fontsize=11, parse_math=False)  # a path may contain dollar signs
+    return figure, figure.subplots()
+
+
+def _has_band(index: int, curves: Mapping[str, Any]) -> bool:
+    """Only the first and the last curve have a band: those of all curves would hide each other."""
+    return index in (0, len(curves) - 1)
 
 
 def _probit(share: np.ndarray | float) -> np.ndarray:
     return scipy.stats.norm.ppf(np.clip(share, 1e-5, 1 - 1e-5))
 
 
-def cmc(title: str, curves: Mapping[str, RankSamples], points: Sequence[Published], most: int) -> bytes:
-    """Share of probes identified within each rank, with Wilson's 95 % band and published ranks."""
-    figure, axes = _figure(title)
-    ranks = np.arange(1, most + 1)
-    for index, (label, samples) in enumerate(curves.items()):
-        share = samples.cmc(most)
-        low, high = np.array([wilson(value * len(samples.ranks), len(samples.ranks)) for value in share]).T
-        axes.fill_between(ranks, low, high, alpha=_BAND, color=f"C{index}", linewidth=0)
-        axes.plot(ranks, share, marker=".", color=f"C{index}", label=label)
-    for row, marker in zip(points, _MARKERS, strict=False):
-        known = {int(name[4:]): value for name, value in row.figures.items() if name[4:].isdigit()}
-        if known:
-            axes.plot(known.keys(), known.values(), marker, mfc="none", color="black", label=f"published: {row.system}")
-    axes.set(xlim=(0.7, most + 0.3), ylim=(0, 1.005), xlabel="rank", ylabel="identified within that rank")
-    axes.xaxis.set_major_locator(FixedLocator([1, *range(5, most + 1, 5)]))
-    _finish(axes)
-    return _png(figure)
+def _plot_published(axes: Axes, row: Published, points: Mapping[float, float], marker: str) -> None:
+    if points:
+        axes.plot(points.keys(), points.values(), marker, mfc="none", color="black", label=f"published: {row.system}")
 
 
-def against(
-    title: str,
-    ticks: Sequence[str],
-    ours: Mapping[str, tuple[Sequence[float], Sequence[Interval]]],
-    others: Mapping[str, Sequence[float]],
-    names: tuple[str, str],
-) -> bytes:
-    """Figures against resolution or distance: ours with 95 % intervals, published ones as broken lines.
-
-    Args:
-        ticks: the conditions, left to right.
-        ours: label -> figure and interval of each condition; may be shorter than ``ticks``.
-        others: system -> figures.
-        names: of the two axes.
-    """
-    figure, axes = _figure(title)
-    for index, (label, (values, intervals)) in enumerate(ours.items()):
-        low, high = np.array(intervals).T
-        at = np.arange(len(values)) + 0.04 * index
-        errors = np.maximum([np.array(values) - low, high - np.array(values)], 0)
-        axes.errorbar(at, values, yerr=errors, marker="o", capsize=4, color=f"C{index}", label=label)
-    for index, (system, values) in enumerate(others.items()):
-        axes.plot(
-            values,
-            "--",
-            marker=_MARKERS[index],
-            mfc="none",
-            color=f"C{len(ours) + index}",
-            label=f"published: {system}",
-        )
-    axes.set(xlabel=names[0], ylabel=names[1], ylim=(None, 1.01))
-    axes.set_xticks(range(len(ticks)), ticks)
-    _finish(axes)
-    return _png(figure)
-
-
-def _finish(axes: Any) -> None:
-    """Percent up the side, a grid, and the legend below, where it hides nothing."""
+def _finish(figure: Figure, axes: Axes) -> None:
+    """Adds percent labels, a grid, and a legend below the axes, where it hides nothing."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     axes.grid(alpha=0.3, which="both")
-    axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.4g} %"
-
-
-def hard_pairs(title: str, kinds: Mapping[str, PairTiles]) -> bytes:
-    """Rows of pairs, one image above the other, as the network sees them, with their cosine. kinds: heading -> pairs."""
-    columns = max(len(pairs) for pairs in kinds.values())
-    figure = plt.figure(layout="constrained", figsize=(max(1.15 * columns, 4), 2.75 * len(kinds) + 0.3))
-    figure.suptitle(title, fontsize=11, parse_math=False)
-    for part, (heading, pairs) in zip(figure.subfigures(len(kinds), squeeze=False)[:, 0], kinds.items(), strict=True):
-        part.suptitle(heading, fontsize=9)
-        for axes, pair in zip(part.subplots(2, columns, squeeze=False).T, pairs, strict=False):
-            axes[0].set_title(f"{pair[2]:.2f}", fontsize=8)
-            for axis, image in zip(axes, pair[:2], strict=True):
-                axis.imshow(image)
-        for axis in part.axes:
-            axis.set_axis_off()
-    return _png(figure)
-
-
-def _png(figure: Any) -> bytes:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI)
-    plt.close(figure)
-    return png.getvalue()

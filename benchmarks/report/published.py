@@ -1,4 +1,4 @@
-"""Published figures, as fractions, each with its source and a word on comparability; which figures a table shows."""
+"""Published results with their sources, and the columns of the report's tables."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ _RESOLUTIONS = (8, 12, 16, 20, 128)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """One published row. figures: by metric name, fractions."""
+    """A row of published results.
+
+    Attributes:
+        system: name in tables and legends.
+        source: publication.
+        metrics: fractions by metric name.
+        note: what limits the comparison, if anything.
+    """
 
     system: str
     source: str
-    figures: dict[str, float]
+    metrics: dict[str, float]
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Figures shown side by side. title: may be empty.  columns: metric name -> heading."""
+    """A table of metrics.
+
+    Attributes:
+        title: may be empty.
+        columns: metric name -> column title.
+    """
 
     title: str
     columns: dict[str, str]
@@ -66,17 +78,15 @@ TABLES: dict[str, list[Table]] = {
     ],
 }
 
-Figures = tuple[float, ...]
-
-_ICIP = "Lai & Lam, Deep Siamese network for low-resolution face recognition, ICIP 2021"
+_PAPER = "Lai & Lam, Deep Siamese network for low-resolution face recognition, ICIP 2021"
 _RELEASE = "results page of the paper's 2024 release"
-_OLD_FILTER = "its 8 px figure rests on the resampling filter of Pillow before 7.0"
+_PILLOW_NOTE = "its result at 8 px depends on the resampling filter of Pillow before 7.0"
 
 
 def _reference(
     system: str, source: str, lfw: tuple[float, ...], scface: tuple[float, ...], qmul: tuple[float, ...], note: str = ""
 ) -> dict[str, Published]:
-    """One row of the reference for its three benchmarks, from percentages."""
+    """A row of the reference for each of its three benchmarks, from percentages."""
     names = {
         "lfw": [f"accuracy@{size}" for size in _RESOLUTIONS],
         "scface": [f"rank1@d{distance}" for distance in (1, 2, 3)],
@@ -87,7 +97,7 @@ def _reference(
         benchmark: Published(
             system=system,
             source=source,
-            figures={name: round(value / 100, 6) for name, value in zip(names[benchmark], values, strict=True)},
+            metrics={name: round(value / 100, 6) for name, value in zip(names[benchmark], values, strict=True)},
             note=note if benchmark == "lfw" else "650 probes a distance" if benchmark == "scface" else "",
         )
         for benchmark, values in rows.items()
@@ -97,14 +107,14 @@ def _reference(
 _REFERENCE = [
     _reference(
         "Lai & Lam 2021, paper",
-        _ICIP,
+        _PAPER,
         (94.8, 97.6, 98.2, 98.1, 99.1),
         (79.7, 95.7, 98.2),
         (75.09, 52.74, 21.41, 11.02, 80.03),
-        note=_OLD_FILTER,
+        note=_PILLOW_NOTE,
     ),
     _reference(
-        "its checkpoint, re-run 2024",
+        "released checkpoint, re-run 2024",
         _RELEASE,
         (83.53, 94.20, 97.23, 98.37, 99.08),
         (78.92, 96.0, 98.77),
@@ -124,13 +134,13 @@ _BEST: dict[str, list[Published]] = {
         Published(
             system="QGFace",
             source="Song & Wang, QGFace: quality-guided joint training for mixed-quality face recognition, 2023",
-            figures={"rank1@d1": 0.9231, "rank1@d2": 0.9954, "rank1@d3": 1.0},
+            metrics={"rank1@d1": 0.9231, "rank1@d2": 0.9954, "rank1@d3": 1.0},
             note="650 probes a distance",
         ),
         Published(
             system="DDL",
             source="Huang et al., Improving face recognition from hard samples via distribution distillation loss, ECCV 2020",
-            figures={"rank1@d1/51-130": 0.868, "rank1@d2/51-130": 0.983, "rank1@d3/51-130": 0.983},
+            metrics={"rank1@d1/51-130": 0.868, "rank1@d2/51-130": 0.983, "rank1@d3/51-130": 0.983},
             note="400 probes a distance, tuned on subjects 1-50",
         ),
     ],
@@ -138,7 +148,7 @@ _BEST: dict[str, list[Published]] = {
         Published(
             system="BTNet",
             source="He et al., Learning unified representations for multi-resolution face recognition, BMVC 2023",
-            figures={
+            metrics={
                 "tpir20@fpir=0.3": 0.312,
                 "tpir20@fpir=0.2": 0.269,
                 "tpir20@fpir=0.1": 0.206,
@@ -152,13 +162,13 @@ _BEST: dict[str, list[Published]] = {
         Published(
             system="ViT-KPRPE, WebFace12M",
             source="CVLface; Kim et al., KeyPoint relative position encoding for face recognition, CVPR 2024",
-            figures={"rank1": 0.7610, "rank5": 0.7892},
+            metrics={"rank1": 0.7610, "rank5": 0.7892},
             note="a larger network and training set, aligned faces",
         ),
         Published(
             system="AdaFace IR-18, VGGFace2",
             source="Kim, Jain & Liu, AdaFace: quality adaptive margin for face recognition, CVPR 2022, and its model zoo",
-            figures={"rank1": 0.6462, "rank5": 0.6915},
+            metrics={"rank1": 0.6462, "rank5": 0.6915},
             note="the same training set, aligned faces",
         ),
     ],
@@ -166,7 +176,7 @@ _BEST: dict[str, list[Published]] = {
         Published(
             system="FaceTransformer + octuplet loss",
             source="Knoche et al., Octuplet loss: make face recognition robust to image resolution, FG 2023",
-            figures={"accuracy": 0.9512},
+            metrics={"accuracy": 0.9512},
             note="a larger training set",
         )
     ],

@@ -1,4 +1,4 @@
-"""A result as tables of text, and in sentences."""
+"""A result as tables and sentences."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from typing import Any
 
 from benchmarks.report.document import Grid, as_text
 from benchmarks.report.published import PUBLISHED, TABLES, Table
+from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.results import Result
-from benchmarks.scoring.samples import CurveSamples
+from benchmarks.scoring.samples import CurveSamples, unresolved_metrics
 
 ABSENT = "-"
 _DISTANCES = {"@d1": "4.2 m", "@d2": "2.6 m", "@d3": "1.0 m"}
-_COUNTED = {
+_COUNT_PHRASES = {
     "genuine": "{} of them genuine",
     "gallery": "{} in the gallery",
     "identities": "of {} identities",
     "prepared": "{} preparations",
 }
-_BY_DISTANCE = {"probes": "{} probes a distance"}
 
 
-def print_result(result: Result) -> str:
-    """The tables as aligned text, with what was scored below them."""
-    tables = [as_text(grid) for grid in grids(result)]
+def result_text(result: Result) -> str:
+    """What ``bench`` prints: the tables as aligned text, warnings and facts below."""
+    tables = [as_text(grid) for grid in result_grids(result)]
     return "\n".join(["\n\n".join(tables), "", *warnings(result), *facts(result)])
 
 
-def grids(result: Result) -> list[Grid]:
-    """This network's figures in percent, their intervals, and the published ones, for each table of the benchmark.
+def result_grids(result: Result) -> list[Grid]:
+    """The tables of a benchmark in percent: metrics of this network, their intervals, published results.
 
-    Figures that the samples are too few for are left out.
+    Metrics that the data set is too small to resolve are not shown.
     """
     return [
         _grid(result, table)
@@ -40,98 +40,100 @@ def grids(result: Result) -> list[Grid]:
 
 def _grid(result: Result, table: Table) -> Grid:
     names = list(table.columns)
-    others = [row for row in PUBLISHED[result.benchmark] if any(name in row.figures for name in names)]
-    partial = " (partial)" if result.missing else ""
-    ours = {name: value for name, value in result.metrics.items() if name not in unresolved(result)}
-    spans = {name: interval for name, interval in result.intervals.items() if name in ours}
+    published = [row for row in PUBLISHED[result.benchmark] if any(name in row.metrics for name in names)]
+    hidden = unresolved_metrics(result.settings)
+    metrics = {name: value for name, value in result.metrics.items() if name not in hidden}
+    intervals = {name: interval for name, interval in result.intervals.items() if name not in hidden}
     return Grid(
-        caption=f"{result.title}{': ' * bool(table.title)}{table.title}, %",
+        caption=f"{result.title}{f': {table.title}' if table.title else ''}, %",
         header=["", *table.columns.values()],
         rows=[
-            [network(result.checkpoint) + partial, *(percent(ours.get(name)) for name in names)],
-            ["  95 % interval", *(span(spans.get(name)) for name in names)],
-            *([row.system, *(percent(row.figures.get(name)) for name in names)] for row in others),
+            [
+                network_label(result.checkpoint) + (" (partial)" if result.missing else ""),
+                *(percent(metrics.get(name)) for name in names),
+            ],
+            ["  95 % interval", *(percent_range(intervals.get(name)) for name in names)],
+            *([row.system, *(percent(row.metrics.get(name)) for name in names)] for row in published),
         ],
         ours=1,
-        published=len(others),
+        published=len(published),
     )
 
 
-def network(checkpoint: dict[str, Any]) -> str:
-    """``spherenet20, step 100,000, bf16``; full precision is not named."""
-    step, precision = checkpoint.get("step"), checkpoint.get("precision", "fp32")
-    parts = [
-        checkpoint.get("backbone", "network"),
-        *([] if step is None else [f"step {step:,}"]),
-        *([] if precision == "fp32" else [precision]),
-    ]
+def network_label(checkpoint: dict[str, Any]) -> str:
+    """Backbone, step and reduced precision of a network: ``spherenet20, step 100,000, bf16``."""
+    parts = [checkpoint.get("backbone", "network")]
+    if (step := checkpoint.get("step")) is not None:
+        parts.append(f"step {step:,}")
+    if (precision := checkpoint.get("precision", "fp32")) != "fp32":
+        parts.append(precision)
     return ", ".join(parts)
 
 
 def percent(value: float | None) -> str:
-    """A fraction, in percent without the sign."""
+    """Formats a fraction in percent, without the sign."""
     return ABSENT if value is None else f"{100 * value:.2f}"
 
 
-def span(interval: tuple[float, float] | None) -> str:
-    """An interval of fractions, in percent without the sign."""
+def percent_range(interval: Interval | None) -> str:
+    """Formats an interval of fractions in percent, without the sign."""
     return ABSENT if interval is None else f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}"
 
 
-def heading(benchmark: str, name: str) -> str:
-    """What tables call a figure: ``accuracy@8`` -> ``HR to LR, accuracy, 8 px``."""
-    found = [(table.title, table.columns[name]) for table in TABLES[benchmark] if name in table.columns]
-    return ", ".join(part for part in found[0] if part) if found else name
+def metric_label(benchmark: str, name: str) -> str:
+    """A metric's title in the tables: ``accuracy@8`` -> ``HR to LR, accuracy, 8 px``."""
+    for table in TABLES[benchmark]:
+        if name in table.columns:
+            return ", ".join(filter(None, [table.title, table.columns[name]]))
+    return name
 
 
-def label(setting: str) -> str:
-    """``@8`` -> ``8 px``, ``@d1/51-130`` -> ``4.2 m, subjects 51-130``."""
+def setting_label(setting: str) -> str:
+    """A setting's title: ``{}@8`` -> ``8 px``, ``{}@d1/51-130`` -> ``4.2 m, subjects 51-130``."""
     prefix, _, suffix = setting.partition("{}")
-    condition, _, part = suffix.partition("/")
+    condition, _, subjects = suffix.partition("/")
     name = _DISTANCES.get(condition, f"{condition[1:]} px" if condition else "this network")
-    return f"{'LR to LR, ' if prefix else ''}{name}{f', subjects {part}' if part else ''}"
-
-
-def unresolved(result: Result) -> list[str]:
-    """Figures that the samples are too few for."""
-    return [setting.format(name) for setting, samples in result.settings.items() for name in samples.unresolved()]
+    return f"{'LR to LR, ' if prefix else ''}{name}{f', subjects {subjects}' if subjects else ''}"
 
 
 def warnings(result: Result) -> list[str]:
-    """What a reader must know before the figures."""
-    found = []
+    """Sentences to read before the metrics: missing images, incomparable data, hidden metrics."""
+    lines = []
     if result.missing:
-        found.append(
+        lines.append(
             f"Partial: {len(result.missing):,} of {result.counts['images']:,} images could not be used,"
             f" {result.counts['left_out']:,} pairs or probes were left out."
         )
-    if result.doubts:
-        found.append(f"Not comparable with the published rows: {'; '.join(result.doubts)}.")
-    if names := unresolved(result):
-        fewest = min(int((~s.genuine).sum()) for s in result.settings.values() if isinstance(s, CurveSamples))
-        shown = ", ".join(heading(result.benchmark, name) for name in names)
-        found.append(
-            f"Not shown: {shown}; with {fewest:,} impostors no false rate below {100 / fewest:.2g} %, one of them, can be told."
+    if result.caveats:
+        lines.append(f"Not comparable with the published rows: {'; '.join(result.caveats)}.")
+    if hidden := unresolved_metrics(result.settings):
+        curves = [samples for samples in result.settings.values() if isinstance(samples, CurveSamples)]
+        impostors = min(samples.impostors for samples in curves)
+        lines.append(
+            f"Not shown: {', '.join(metric_label(result.benchmark, name) for name in hidden)};"
+            f" smallest resolvable {curves[0].false_rate}: {100 / impostors:.2g} % (1/{impostors:,})."
         )
-    return found
+    return lines
 
 
 def facts(result: Result) -> list[str]:
-    """What was scored, in a line or two."""
-    counts = {name: f"{count:,}" for name, count in result.counts.items()}
-    cost = f"{counts.pop('embedded')} embedded, {counts.pop('cached')} from the cache"
-    counts.pop("left_out")
-    phrases = {**_COUNTED, **(_BY_DISTANCE if result.benchmark == "scface" else {})}
+    """One or two lines about the size of the protocol, the forward passes and the data."""
+    counts = {name: f"{count:,}" for name, count in result.counts.items() if name != "left_out"}
+    passes = f"{counts.pop('embedded')} embedded, {counts.pop('cached')} from the cache"
+    phrases = {**_COUNT_PHRASES, **({"probes": "{} probes a distance"} if result.benchmark == "scface" else {})}
     sizes = [phrases.get(name, f"{{}} {name.replace('_', ' ')}").format(count) for name, count in counts.items()]
-    doubts = f" ({'; '.join(result.doubts)})" if result.doubts else ""
-    return [f"{', '.join(sizes)}; {cost}; data: {result.data}{doubts}", *_deviations(result)]
+    caveats = f" ({'; '.join(result.caveats)})" if result.caveats else ""
+    return [f"{', '.join(sizes)}; {passes}; data: {result.data}{caveats}", *_deviations(result)]
 
 
 def _deviations(result: Result) -> list[str]:
-    """The standard deviations of accuracy, which no table has."""
-    found = {setting: result.metrics.get(setting.format("std")) for setting in result.settings}
-    known = {setting: percent(value) for setting, value in found.items() if value is not None}
-    if list(known) == ["{}"]:
-        return [f"Standard deviation of accuracy over folds: {known['{}']} %."]
-    each = "; ".join(f"{label(setting)}: {value}" for setting, value in known.items())
-    return [f"Standard deviation of accuracy over folds, %: {each}."] if known else []
+    """A line with the standard deviations of accuracy over folds, if the benchmark has any."""
+    values = {
+        setting: percent(result.metrics[name])
+        for setting in result.settings
+        if (name := setting.format("std")) in result.metrics
+    }
+    if list(values) == ["{}"]:
+        return [f"Standard deviation of accuracy over folds: {values['{}']} %."]
+    listed = "; ".join(f"{setting_label(setting)}: {value}" for setting, value in values.items())
+    return [f"Standard deviation of accuracy over folds, %: {listed}."] if values else []

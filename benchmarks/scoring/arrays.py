@@ -1,4 +1,4 @@
-"""Arrays in a JSON file, and what is required of them."""
+"""NumPy arrays in JSON, and their validation."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = sys.float_info.max
-_TYPES = ("|b1", "|u1", "<i2", "<i4", "<i8", "<f4", "<f8")
+MAX_FLOAT = sys.float_info.max
+_DTYPES = ("|b1", "|u1", "<i2", "<i4", "<i8", "<f4", "<f8")
 
 
-def packed(array: np.ndarray) -> dict[str, Any]:
-    """JSON-able: base64 of little-endian bytes."""
+def encode_array(array: np.ndarray) -> dict[str, Any]:
+    """Encodes an array as JSON-able fields: dtype, shape and base64 of its little-endian bytes."""
     array = np.ascontiguousarray(array)
     array = array.astype(array.dtype.newbyteorder("<"))
     return {"dtype": array.dtype.str, "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
 
 
-def unpacked(record: dict[str, Any]) -> np.ndarray:
-    """What ``packed`` made. Raises: KeyError, TypeError, ValueError: it did not."""
-    if record["dtype"] not in _TYPES:
-        raise ValueError(f"dtype {str(record['dtype'])[:20]!r}, expected one of {', '.join(_TYPES)}")
+def decode_array(record: dict[str, Any]) -> np.ndarray:
+    """Decodes what ``encode_array`` returned. Raises: KeyError, TypeError, ValueError: invalid record."""
+    if record["dtype"] not in _DTYPES:
+        raise ValueError(f"dtype {str(record['dtype'])[:20]!r}, expected one of {', '.join(_DTYPES)}")
     return np.frombuffer(base64.b64decode(record["data"]), np.dtype(record["dtype"])).reshape(record["shape"]).copy()
 
 
-def require(
-    name: str, array: np.ndarray, kinds: str, shape: tuple[int, ...], low: float = -LARGEST, high: float = LARGEST
+def check_array(
+    name: str, array: np.ndarray, kinds: str, shape: tuple[int, ...], low: float = -MAX_FLOAT, high: float = MAX_FLOAT
 ) -> None:
-    """Raises: ValueError: the array is of another kind (``dtype.kind``) or shape, or a value is outside ``low..high``."""
+    """Validates kind (``dtype.kind``), shape and range (both ends included) of an array. Raises: ValueError."""
     if array.dtype.kind not in kinds or array.shape != shape:
         raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, expected shape {shape} of kind {kinds}")
     if array.size and not (low <= float(array.min()) and float(array.max()) <= high):
-        raise ValueError(f"{name}: a value is not a number, or outside {low:g} to {high:g}")
+        raise ValueError(f"{name}: a value is NaN or outside {low:g} to {high:g}")

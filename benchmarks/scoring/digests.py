@@ -1,4 +1,4 @@
-"""What a network was asked, as a digest: only answers to the same questions may be paired."""
+"""Digests of what a protocol scores. Two results may be paired only if their digests are equal."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ DIGEST_BYTES = 16
 
 
 def request_digests(requests: Sequence[Request]) -> np.ndarray:
-    """(N, 16) uint8 digests of the (image, preparation)s; an image by its path below the folder that holds them all.
+    """(N, 16) uint8 digests of the requests: path and preparation.
 
-    So copies of a data set in different places have the same.
+    Paths are relative to the common parent folder, so that copies of a data set have the same digests.
     """
     paths = [str(request.path) for request in requests]
-    start = len(os.path.commonpath(paths))
-    digests = [_digest(path[start:], request) for path, request in zip(paths, requests, strict=True)]
+    prefix_length = len(os.path.commonpath(paths))
+    digests = [_digest(path[prefix_length:], request) for path, request in zip(paths, requests, strict=True)]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def _digest(name: str, request: Request) -> bytes:
-    how = [os.fsencode(name).hex(), request.points, request.points_size, request.side, request.down]
-    return xxhash.xxh3_128(json.dumps(how).encode()).digest()
+def _digest(path: str, request: Request) -> bytes:
+    content = [os.fsencode(path).hex(), *request.preparation.values()]
+    return xxhash.xxh3_128(json.dumps(content).encode()).digest()
 
 
-def question_digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> np.ndarray:
-    """(16,) uint8 digest of the questions of one setting; their order counts.
+def protocol_digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> np.ndarray:
+    """(16,) uint8 digest of the images and labels of one setting, in their order.
 
     Args:
-        images: for each role, such as probe and gallery, the (n, 16) ``request_digests`` of those in it.
-        labels: integer arrays of what belongs to them, such as identities and folds.
+        images: for each role, such as probe or gallery, the (n, 16) ``request_digests`` of its images.
+        labels: integer or bool arrays, such as identities and folds.
     """
     hasher = xxhash.xxh3_128()
     for part in (*images, *(np.asarray(label, "<i8") for label in labels)):

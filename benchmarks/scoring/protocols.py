@@ -1,4 +1,4 @@
-"""The three kinds of protocol: pairs of images, probes against a gallery, probes against a watch list."""
+"""The three kinds of protocol: verification of pairs, closed-set and open-set identification."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.digests import question_digest, request_digests
+from benchmarks.scoring.digests import protocol_digest, request_digests
 from benchmarks.scoring.metrics import TIE, Ranking, rank_gallery
 from benchmarks.scoring.samples import MISSED, OpenSetSamples, PairSamples, RankSamples, Samples
 from benchmarks.scoring.vectors import identity_templates, rows_of, unit_length
 from pipeline.prepare import Request
 from pipeline.sources.finder import is_generated
 
-HARDEST = 8  # pairs shown of a kind
+HARDEST_PAIRS = 8  # genuine ones, and as many impostor ones
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HardPair:
-    """Two requests (their rows) that the network found too unlike or too alike; score: their cosine."""
+    """A genuine pair of low similarity, or an impostor pair of high similarity.
+
+    Attributes:
+        first: row in the protocol's requests.
+        second: row in the protocol's requests.
+        score: cosine similarity.
+    """
 
     first: int
     second: int
@@ -30,12 +36,14 @@ class HardPair:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scored:
-    """One setting of a protocol, scored.
+class ScoredSetting:
+    """The scores of one setting of a protocol.
 
     Attributes:
-        genuine, impostors: the hardest pairs, hardest first.
-        left_out: samples that could not be scored for want of an image.
+        samples: the scored samples.
+        genuine: the hardest genuine pairs, hardest first.
+        impostors: the hardest impostor pairs, hardest first.
+        left_out: number of pairs or probes without a usable image.
     """
 
     samples: Samples
@@ -46,14 +54,18 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What a benchmark asks of a network.
+    """A benchmark read from a data set: the images to embed, and how to score their embeddings.
+
+    A setting is a condition such as a resolution. Its name is a template of its metrics' names: ``lr-lr/{}@8``.
 
     Attributes:
-        name: as in ``bench NAME``.  title: for people.  root: the data set's folder.
-        requests: the distinct (image, preparation)s, N of them.
-        main: the figure that stands for all.
-        published: counts of the set that published figures are of.
-        doubt: another sign that this is not that set.
+        name: as in ``bench NAME``.
+        title: display name.
+        root: folder of the data set.
+        requests: the N distinct images and preparations.
+        main: name of the headline metric.
+        published_counts: sizes of the data set that published metrics refer to.
+        caveat: another reason why this is not that data set, if any.
     """
 
     name: str
@@ -61,57 +73,55 @@ class Protocol:
     root: Path
     requests: list[Request]
     main: str
-    published: dict[str, int]
-    doubt: str = ""
+    published_counts: dict[str, int]
+    caveat: str = ""
 
     @property
-    def data(self) -> str:
-        """Path of the data set's folder."""
-        return str(self.root)
-
-    @property
-    def doubts(self) -> list[str]:
-        """Why figures on these data are not comparable with those published; empty if they are."""
+    def caveats(self) -> list[str]:
+        """Reasons why metrics on this data set are not comparable with published ones; empty if they are."""
         if is_generated(self.root):
             return ["generated faces"]
-        differing = [
-            f"{name.replace('_', ' ')} {self.counts[name]:,}, published {count:,}"
-            for name, count in self.published.items()
-            if self.counts[name] != count
+        counts = self.counts
+        mismatches = [
+            f"{name.replace('_', ' ')} {counts[name]:,}, published {count:,}"
+            for name, count in self.published_counts.items()
+            if counts[name] != count
         ]
-        return differing + [self.doubt] * bool(self.doubt)
+        return mismatches + ([self.caveat] if self.caveat else [])
 
     @functools.cached_property
-    def asked(self) -> np.ndarray:
+    def digests(self) -> np.ndarray:
         """(N, 16) uint8 digests of ``requests``."""
         return request_digests(self.requests)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Sizes of what the protocol asks."""
+        """Sizes of the protocol."""
         raise NotImplementedError
 
-    def score(self, vectors: np.ndarray, good: np.ndarray) -> dict[str, Scored]:
-        """Scores by setting; a setting is a template of its figures' names, ``lr-lr/{}@8``.
+    def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
+        """Scores every setting.
 
         Args:
-            vectors: (N, D) float32 embeddings of ``requests``, of any length.
-            good: (N,) bool, False where there is none.
+            vectors: (N, D) float32 embeddings of ``requests``, of any norm.
+            valid: (N,) bool, False where there is no embedding.
 
         Raises:
-            ProtocolError: too little is left to score.
+            ProtocolError: too few images have an embedding.
         """
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairProtocol(Protocol):
-    """Verification.
+    """Verification of P pairs.
 
     Attributes:
         members: setting -> (P, 2) rows of ``requests``.
-        identities: (P, 2) codes of the people.  genuine: (P,) bool.  folds: (P,) int.
-        rates: FAR at which TAR is a figure.
+        identities: (P, 2) int codes of the identities.
+        genuine: (P,) bool.
+        folds: (P,) int.
+        rates: FARs at which TAR is a metric.
     """
 
     members: dict[str, np.ndarray]
@@ -128,37 +138,44 @@ class PairProtocol(Protocol):
             "folds": len(set(self.folds.tolist())),
         }
 
-    def score(self, vectors: np.ndarray, good: np.ndarray) -> dict[str, Scored]:
+    def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
         unit = unit_length(vectors)
-        return {setting: self._scored(setting, members, unit, good) for setting, members in self.members.items()}
+        return {setting: self._score(setting, members, unit, valid) for setting, members in self.members.items()}
 
-    def _scored(self, setting: str, members: np.ndarray, unit: np.ndarray, good: np.ndarray) -> Scored:
-        kept = good[members].all(1)
+    def _score(self, setting: str, members: np.ndarray, unit: np.ndarray, valid: np.ndarray) -> ScoredSetting:
+        kept = valid[members].all(1)
         if not (kept & self.genuine).any() or not (kept & ~self.genuine).any() or len(set(self.folds[kept])) < 2:
-            raise ProtocolError(f"bench {self.name}: {setting.format('accuracy')}: too few pairs are left to score")
+            raise ProtocolError(f"bench {self.name}: {setting.format('accuracy')}: too few usable pairs")
         first, second = members[kept].T
         scores = np.einsum("nd,nd->n", unit[first], unit[second])
-        genuine = self.genuine[kept]
-        return Scored(
+        identities, genuine, folds = self.identities[kept], self.genuine[kept], self.folds[kept]
+        return ScoredSetting(
             samples=PairSamples(
-                questions=question_digest(
-                    [self.asked[first], self.asked[second]], [self.identities[kept], genuine, self.folds[kept]]
+                protocol_digest=protocol_digest(
+                    [self.digests[first], self.digests[second]], [identities, genuine, folds]
                 ),
-                identities=self.identities[kept].astype(np.int32),
+                identities=identities.astype(np.int32),
                 scores=scores,
                 genuine=genuine,
-                folds=self.folds[kept].astype(np.int16),
+                folds=folds.astype(np.int16),
                 rates=np.array(self.rates, np.float64),
             ),
-            genuine=_hardest(scores, first, second, genuine),
-            impostors=_hardest(-scores, first, second, ~genuine, sign=-1),
+            genuine=_least_similar(scores, first, second, genuine),
+            impostors=_most_similar(scores, first, second, ~genuine),
             left_out=int((~kept).sum()),
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """Probes to look up in a gallery: rows of ``requests``, (P,) and (G,), and the identity of each."""
+    """P probes to find in a gallery of G images.
+
+    Attributes:
+        probes: (P,) rows of the protocol's requests.
+        probe_ids: (P,) int identities.
+        gallery: (G,) rows of the protocol's requests.
+        gallery_ids: (G,) int identities.
+    """
 
     probes: np.ndarray
     probe_ids: np.ndarray
@@ -168,12 +185,12 @@ class Search:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClosedSetProtocol(Protocol):
-    """Identification of people who are all in the gallery.
+    """Identification of probes whose identities are all in the gallery.
 
     Attributes:
         searches: setting -> search.
-        reported: ranks that are figures.
-        mean_precision: mAP is one too.
+        reported: ranks that are metrics.
+        mean_precision: whether mAP is a metric.
     """
 
     searches: dict[str, Search]
@@ -185,41 +202,42 @@ class ClosedSetProtocol(Protocol):
         largest = max(self.searches.values(), key=lambda search: len(search.probes))
         return {"gallery": len(largest.gallery), "probes": len(largest.probes)}
 
-    def score(self, vectors: np.ndarray, good: np.ndarray) -> dict[str, Scored]:
+    def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
         unit = unit_length(vectors)
-        return {setting: self._scored(setting, search, unit, good) for setting, search in self.searches.items()}
+        return {setting: self._score(setting, search, unit, valid) for setting, search in self.searches.items()}
 
-    def _scored(self, setting: str, search: Search, unit: np.ndarray, good: np.ndarray) -> Scored:
-        here = good[search.gallery]
-        gallery, gallery_ids = search.gallery[here], search.gallery_ids[here]
-        kept = good[search.probes] & np.isin(search.probe_ids, gallery_ids[gallery_ids != -1])
+    def _score(self, setting: str, search: Search, unit: np.ndarray, valid: np.ndarray) -> ScoredSetting:
+        usable = valid[search.gallery]
+        gallery, gallery_ids = search.gallery[usable], search.gallery_ids[usable]
+        kept = valid[search.probes] & np.isin(search.probe_ids, gallery_ids[gallery_ids != -1])
         if not kept.any() or len(set(gallery_ids)) < 2:
-            raise ProtocolError(f"bench {self.name}: {setting.format('rank1')}: too few images are left to score")
+            raise ProtocolError(f"bench {self.name}: {setting.format('rank1')}: too few usable images")
         probes, ids = search.probes[kept], search.probe_ids[kept]
-        found = rank_gallery(unit[probes], ids, rows_of(unit, gallery), gallery_ids)
+        ranking = rank_gallery(unit[probes], ids, rows_of(unit, gallery), gallery_ids)
         every = np.ones(len(probes), bool)
-        return Scored(
+        return ScoredSetting(
             samples=RankSamples(
-                questions=question_digest([self.asked[probes], self.asked[gallery]], [ids, gallery_ids]),
-                identities=_codes(ids),
-                ranks=found.rank.astype(np.int32),
+                protocol_digest=protocol_digest([self.digests[probes], self.digests[gallery]], [ids, gallery_ids]),
+                identities=_identity_codes(ids),
+                ranks=ranking.rank.astype(np.int32),
                 reported=np.array(self.reported, np.int32),
-                precisions=found.precision if self.mean_precision else np.empty(0),
+                precisions=ranking.precision if self.mean_precision else np.empty(0),
             ),
-            genuine=_hardest(found.mate_score, probes, gallery[found.mate], every),
-            impostors=_hardest(-found.rival_score, probes, gallery[found.rival], every, sign=-1),
+            genuine=_least_similar(ranking.mate_score, probes, gallery[ranking.mate], every),
+            impostors=_most_similar(ranking.impostor_score, probes, gallery[ranking.impostor], every),
             left_out=int((~kept).sum()),
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OpenSetProtocol(Protocol):
-    """Identification against a watch list, by probes of whom not all are on it.
+    """Identification against a watch list, by probes of which some are not on it.
 
     Attributes:
-        search: mated probes, and unmated ones with identity -1, against the gallery's images.
-        people: (P,) code of the person on each probe, for the bootstrap.
-        rates: FPIR at which TPIR is a figure.  within: ranks that count as identified.
+        search: mated probes, and unmated probes with identity -1, against the gallery.
+        people: (P,) int code of the person on each probe, for the bootstrap.
+        rates: FPIRs at which TPIR is a metric.
+        within: rank up to which a probe counts as identified.
     """
 
     search: Search
@@ -237,50 +255,56 @@ class OpenSetProtocol(Protocol):
             "unmated_probes": len(self.search.probes) - mated,
         }
 
-    def score(self, vectors: np.ndarray, good: np.ndarray) -> dict[str, Scored]:
-        here = good[self.search.gallery]
-        gallery, gallery_ids = self.search.gallery[here], self.search.gallery_ids[here]
-        ids, first = np.unique(gallery_ids, return_index=True)
+    def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
+        usable = valid[self.search.gallery]
+        gallery, gallery_ids = self.search.gallery[usable], self.search.gallery_ids[usable]
+        ids, first_rows = np.unique(gallery_ids, return_index=True)
         mated = self.search.probe_ids != -1
-        kept = good[self.search.probes] & (~mated | np.isin(self.search.probe_ids, ids))
+        kept = valid[self.search.probes] & (~mated | np.isin(self.search.probe_ids, ids))
         if not (kept & mated).any() or not (kept & ~mated).any() or len(ids) < 2:
-            raise ProtocolError(f"bench {self.name}: too few images are left to score")
-        templates = identity_templates(vectors, gallery, gallery_ids)
+            raise ProtocolError(f"bench {self.name}: too few usable images")
         probes, probe_ids = self.search.probes[kept], self.search.probe_ids[kept]
-        found = rank_gallery(unit_length(vectors[probes]), probe_ids, templates, ids)
-        genuine, shown = probe_ids != -1, gallery[first]
-        return {
-            "{}": Scored(
-                samples=OpenSetSamples(
-                    questions=question_digest([self.asked[probes], self.asked[gallery]], [probe_ids, gallery_ids]),
-                    identities=_codes(self.people[kept]),
-                    scores=self._scores(found, genuine),
-                    genuine=genuine,
-                    rates=np.array(self.rates, np.float64),
-                    within=np.array([self.within], np.int32),
+        templates = identity_templates(vectors, gallery, gallery_ids)
+        ranking = rank_gallery(unit_length(vectors[probes]), probe_ids, templates, ids)
+        genuine, representatives = probe_ids != -1, gallery[first_rows]
+        scored = ScoredSetting(
+            samples=OpenSetSamples(
+                protocol_digest=protocol_digest(
+                    [self.digests[probes], self.digests[gallery]], [probe_ids, gallery_ids]
                 ),
-                genuine=_hardest(found.mate_score, probes, shown[found.mate], genuine),
-                impostors=_hardest(-found.rival_score, probes, shown[found.rival], ~genuine, sign=-1),
-                left_out=int((~kept).sum()),
-            )
-        }
+                identities=_identity_codes(self.people[kept]),
+                scores=self._scores(ranking, genuine),
+                genuine=genuine,
+                rates=np.array(self.rates, np.float64),
+                within=np.array([self.within], np.int32),
+            ),
+            genuine=_least_similar(ranking.mate_score, probes, representatives[ranking.mate], genuine),
+            impostors=_most_similar(ranking.impostor_score, probes, representatives[ranking.impostor], ~genuine),
+            left_out=int((~kept).sum()),
+        )
+        return {"{}": scored}
 
-    def _scores(self, found: Ranking, genuine: np.ndarray) -> np.ndarray:
-        identified = np.where(found.rank <= self.within, found.mate_score, MISSED)
-        scores = np.where(genuine, identified, found.rival_score)
-        return (np.round(scores / TIE) * TIE).astype(np.float32)  # so that equal ones are
+    def _scores(self, ranking: Ranking, genuine: np.ndarray) -> np.ndarray:
+        """(P,) float32 scores, rounded to ``TIE`` so that equal cosines are equal."""
+        identified = np.where(ranking.rank <= self.within, ranking.mate_score, MISSED)
+        scores = np.where(genuine, identified, ranking.impostor_score)
+        return (np.round(scores / TIE) * TIE).astype(np.float32)
 
 
-def _codes(ids: np.ndarray) -> np.ndarray:
-    """(N, 2) int32: each sample has one person."""
+def _identity_codes(ids: np.ndarray) -> np.ndarray:
+    """(N, 2) int32 codes of (N,) identities: both columns are equal."""
     codes = np.unique(ids, return_inverse=True)[1].astype(np.int32)
     return np.stack([codes, codes], axis=1)
 
 
-def _hardest(
-    scores: np.ndarray, first: np.ndarray, second: np.ndarray, which: np.ndarray, sign: int = 1
-) -> list[HardPair]:
-    """The ``HARDEST`` of ``which`` with the lowest scores."""
-    rows = np.flatnonzero(which)
-    rows = rows[np.argsort(scores[rows], kind="stable")[:HARDEST]]
-    return [HardPair(first=int(first[row]), second=int(second[row]), score=float(sign * scores[row])) for row in rows]
+def _least_similar(scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> list[HardPair]:
+    """The ``HARDEST_PAIRS`` pairs of lowest score in ``mask``."""
+    rows = np.flatnonzero(mask)
+    rows = rows[np.argsort(scores[rows], kind="stable")[:HARDEST_PAIRS]]
+    return [HardPair(first=int(first[row]), second=int(second[row]), score=float(scores[row])) for row in rows]
+
+
+def _most_similar(scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> list[HardPair]:
+    """The ``HARDEST_PAIRS`` pairs of highest score in ``mask``."""
+    pairs = _least_similar(-scores, first, second, mask)
+    return [dataclasses.replace(pair, score=-pair.score) for pair in pairs]

@@ -1,84 +1,96 @@
-"""What a protocol scored, sample by sample: enough for its figures, their intervals, curves and comparisons."""
+"""The scored samples of a protocol: everything that its metrics, intervals, curves and comparisons are computed from."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.scoring.arrays import packed, require, unpacked
+from benchmarks.scoring.arrays import check_array, decode_array, encode_array
 from benchmarks.scoring.digests import DIGEST_BYTES
 from benchmarks.scoring.intervals import Interval, bootstrap, deviation_interval, wilson
 from benchmarks.scoring.metrics import Roc, RocSamples, fold_decisions
 
-MISSED = -2.0  # below every cosine: the score of a probe whose identity is not among the first ranks
+MISSED = -2.0  # score of a mated probe that is not identified; below every cosine
 CURVE_POINTS = 100
-_FAR_LOW = 1e-6
-_MOST_PEOPLE = 1 << 24
-_MOST_FOLDS = 1 << 15
+MIN_FAR = 1e-6  # left end of a curve
+MAX_IDENTITIES = 1 << 24
+MAX_FOLDS = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Samples:
-    """(N,) scored samples.
+    """N scored samples.
 
     Attributes:
-        questions: (16,) uint8 digest of what was asked: images, how they were prepared, their roles.
-        identities: (N, 2) int32 codes of the people of each sample; equal where it has one.
+        protocol_digest: (16,) uint8 digest of the images, their preparation and their roles.
+        identities: (N, 2) int32 codes of the two identities of each sample; equal if it has one identity.
 
     Raises:
-        ValueError: an array has another type, shape or range than stated.
+        ValueError: an array has the wrong type, shape or range.
     """
 
     kind: ClassVar[str]
-    questions: np.ndarray
+    protocol_digest: np.ndarray
     identities: np.ndarray
 
     def __post_init__(self) -> None:
-        require("questions", self.questions, "u", (DIGEST_BYTES,))
-        require("identities", self.identities, "i", (max(len(self.identities), 1), 2), 0, _MOST_PEOPLE)
+        check_array("questions", self.protocol_digest, "u", (DIGEST_BYTES,))  # its name in JSON
+        check_array("identities", self.identities, "i", (max(len(self.identities), 1), 2), 0, MAX_IDENTITIES)
 
-    def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        """Figures by name; (N,) weights count a sample several times. Empty if such a draw cannot be judged."""
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        """Metrics by name, as fractions.
+
+        Args:
+            weights: (N,), how many times each sample counts.
+
+        Returns:
+            An empty mapping if the weights leave the metrics undefined.
+        """
         raise NotImplementedError
 
     def proportions(self) -> dict[str, tuple[float, int]]:
-        """Figures that are proportions: successes and trials."""
+        """Successes and trials of the metrics that are proportions."""
         return {}
 
     def unresolved(self) -> list[str]:
-        """Figures that these samples are too few for."""
+        """Metrics that need more samples than there are."""
         return []
 
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals: Wilson's of proportions, bootstrap over identities of the rest."""
-        drawn = bootstrap(self.figures, self.identities)
-        found = {name: (float(low), float(high)) for name, (low, high) in drawn.items()}
-        return {**found, **{name: wilson(*counts) for name, counts in self.proportions().items()}}
+        """95 % intervals by metric: Wilson's for proportions, bootstrap over identities for the rest."""
+        bounds = bootstrap(self.metrics, self.identities)
+        intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+        return {**intervals, **{name: wilson(*counts) for name, counts in self.proportions().items()}}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: arrays as base64 of little-endian bytes."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"kind": self.kind, **{name: packed(value) for name, value in fields.items()}}
+        """The samples as JSON-able fields."""
+        record = {field.name: encode_array(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {"kind": self.kind, "questions": record.pop("protocol_digest"), **record}
 
-    def same_questions(self, other: Samples) -> bool:
-        """True if both were asked the same: the condition for a paired comparison."""
+    def same_protocol(self, other: Samples) -> bool:
+        """Whether both score the same images in the same roles, so that they can be paired."""
         return (
             type(self) is type(other)
-            and np.array_equal(self.questions, other.questions)
+            and np.array_equal(self.protocol_digest, other.protocol_digest)
             and np.array_equal(self.identities, other.identities)
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurveSamples(Samples):
-    """Samples with a curve of accepted genuine over accepted impostor ones.
+    """Samples with a ROC-like curve.
 
-    scores: (N,).  genuine: (N,) bool, some of each.  rates: (R,) false rates at which the true one is a figure.
+    Attributes:
+        scores: (N,) float.
+        genuine: (N,) bool, with at least one True and one False.
+        rates: (R,) false rates at which the true rate is a metric.
     """
 
+    false_rate: ClassVar[str]  # abbreviation
     scores: np.ndarray
     genuine: np.ndarray
     rates: np.ndarray
@@ -86,20 +98,23 @@ class CurveSamples(Samples):
     def __post_init__(self) -> None:
         super().__post_init__()
         count = len(self.identities)
-        require("scores", self.scores, "f", (count,))
-        require("genuine", self.genuine, "b", (count,))
-        require("rates", self.rates, "f", (self.rates.size,), 0, 1)
+        check_array("scores", self.scores, "f", (count,))
+        check_array("genuine", self.genuine, "b", (count,))
+        check_array("rates", self.rates, "f", (self.rates.size,), 0, 1)
         if self.genuine.all() or not self.genuine.any():
-            raise ValueError("genuine: of one kind only, expected genuine and impostor samples")
+            raise ValueError("genuine: all values are equal, expected genuine and impostor samples")
 
     def rate_name(self, rate: float) -> str:
-        """Of the true rate at a false one."""
+        """Name of the metric at a false rate."""
         raise NotImplementedError
 
+    @property
+    def impostors(self) -> int:
+        """Number of impostor samples; 1 / impostors is the smallest false rate that can be resolved."""
+        return int((~self.genuine).sum())
+
     def unresolved(self) -> list[str]:
-        """True rates at a false one that is less than one of the impostors there are."""
-        impostors = int((~self.genuine).sum())
-        return [self.rate_name(rate) for rate in self.rates if rate * impostors < 1 - 1e-9]
+        return [self.rate_name(rate) for rate in self.rates if rate * self.impostors < 1 - 1e-9]
 
     @functools.cached_property
     def _sorted(self) -> RocSamples:
@@ -109,64 +124,73 @@ class CurveSamples(Samples):
     def roc(self) -> Roc:
         """The unweighted curve."""
         curve = self._sorted.curve()
-        assert curve is not None, "there are samples of both kinds"
+        assert curve is not None, "validated: both kinds of samples are present"
         return curve
 
     def grid(self) -> np.ndarray:
-        """(K,) false rates at which the curve and its band are drawn."""
-        return np.geomspace(max(1 / (~self.genuine).sum(), _FAR_LOW), 1.0, CURVE_POINTS)
+        """(K,) false rates at which the curve and its band are plotted."""
+        return np.geomspace(max(1 / self.impostors, MIN_FAR), 1.0, CURVE_POINTS)
 
     def band(self) -> np.ndarray:
-        """(2, K) 95 % interval of the curve at ``grid``, by bootstrap over identities."""
+        """(2, K) 95 % band of the curve at ``grid``, by bootstrap over identities."""
 
-        def heights(weights: np.ndarray) -> dict[str, np.ndarray | float]:
+        def true_rates(weights: np.ndarray) -> dict[str, np.ndarray | float]:
             curve = self._sorted.curve(weights)
             return {} if curve is None else {"band": curve.tar_at(self.grid())}
 
-        return bootstrap(heights, self.identities)["band"]
+        return bootstrap(true_rates, self.identities)["band"]
 
-    def same_questions(self, other: Samples) -> bool:
-        return super().same_questions(other) and np.array_equal(self.genuine, other.genuine)  # type: ignore[attr-defined]
+    def same_protocol(self, other: Samples) -> bool:
+        return super().same_protocol(other) and np.array_equal(self.genuine, other.genuine)  # type: ignore[attr-defined]
+
+    def _curve_metrics(self, curve: Roc) -> dict[str, float]:
+        """True rates at ``rates``, and the AUC."""
+        names = map(self.rate_name, self.rates)
+        return {**dict(zip(names, curve.tar_at(self.rates).tolist(), strict=True)), "auc": curve.auc}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairSamples(CurveSamples):
-    """Verification pairs. folds: (N,) int.  rates: FAR at which TAR is a figure."""
+    """Verification pairs; ``rates`` are FARs.
+
+    Attributes:
+        folds: (N,) int.
+    """
 
     kind = "pairs"
+    false_rate = "FAR"
     folds: np.ndarray
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("folds", self.folds, "i", (len(self.identities),), 0, _MOST_FOLDS)
+        check_array("folds", self.folds, "i", (len(self.identities),), 0, MAX_FOLDS)
 
     def rate_name(self, rate: float) -> str:
         return f"tar@far={rate:g}"
 
     @functools.cached_property
-    def right(self) -> np.ndarray:
-        """(N,) bool: judged right by the k-fold protocol."""
+    def correct(self) -> np.ndarray:
+        """(N,) bool: whether each pair is classified correctly in the k-fold protocol."""
         return fold_decisions(self.scores, self.genuine, self.folds)
 
     @functools.cached_property
     def fold_accuracies(self) -> np.ndarray:
-        """(K,) accuracy of each fold that has a pair."""
+        """(K,) accuracy of each non-empty fold."""
         sizes = np.bincount(self.folds)
-        return (np.bincount(self.folds, self.right) / np.maximum(sizes, 1))[sizes > 0]
+        return (np.bincount(self.folds, self.correct) / np.maximum(sizes, 1))[sizes > 0]
 
-    def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
         curve = self.roc if weights is None else self._sorted.curve(weights)
         if curve is None:
             return {}
-        heights = curve.tar_at(self.rates)
-        tars = {self.rate_name(rate): float(tar) for rate, tar in zip(self.rates, heights, strict=True)}
+        metrics = self._curve_metrics(curve)
         if weights is not None:
-            return {**tars, "auc": curve.auc, "accuracy": float(np.average(self.right, weights=weights))}
+            return {**metrics, "accuracy": float(np.average(self.correct, weights=weights))}
         folds = self.fold_accuracies
-        return {**tars, "auc": curve.auc, "accuracy": float(folds.mean()), "std": float(folds.std())}
+        return {**metrics, "accuracy": float(folds.mean()), "std": float(folds.std())}
 
     def proportions(self) -> dict[str, tuple[float, int]]:
-        return {"accuracy": (float(self.fold_accuracies.mean()) * len(self.right), len(self.right))}
+        return {"accuracy": (float(self.fold_accuracies.mean()) * len(self.correct), len(self.correct))}
 
     def intervals(self) -> dict[str, Interval]:
         folds = self.fold_accuracies
@@ -175,7 +199,13 @@ class PairSamples(CurveSamples):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankSamples(Samples):
-    """Closed-set probes. ranks: (N,) int, from 1.  reported: (R,) ranks that are figures.  precisions: (N,) average precisions, or none."""
+    """Closed-set probes.
+
+    Attributes:
+        ranks: (N,) int, rank of the best mate, from 1.
+        reported: (R,) int ranks that are metrics.
+        precisions: (N,) average precisions, or (0,) if mAP is not a metric.
+    """
 
     kind = "ranks"
     ranks: np.ndarray
@@ -185,57 +215,66 @@ class RankSamples(Samples):
     def __post_init__(self) -> None:
         super().__post_init__()
         count = len(self.identities)
-        require("ranks", self.ranks, "i", (count,), 1)
-        require("reported", self.reported, "i", (self.reported.size,), 1)
-        require("precisions", self.precisions, "f", (count,) if self.precisions.size else (0,), 0, 1 + 1e-6)
+        check_array("ranks", self.ranks, "i", (count,), 1)
+        check_array("reported", self.reported, "i", (self.reported.size,), 1)
+        check_array("precisions", self.precisions, "f", (count,) if self.precisions.size else (0,), 0, 1 + 1e-6)
 
-    def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
         weights = np.ones(len(self.ranks)) if weights is None else weights
         if not weights.sum():
             return {}
-        found = {f"rank{k}": float(np.average(self.ranks <= k, weights=weights)) for k in self.reported}
+        metrics = {f"rank{k}": float(np.average(self.ranks <= k, weights=weights)) for k in self.reported}
         if len(self.precisions):
-            found["map"] = float(np.average(self.precisions, weights=weights))
-        return found
+            metrics["map"] = float(np.average(self.precisions, weights=weights))
+        return metrics
 
     def proportions(self) -> dict[str, tuple[float, int]]:
         return {f"rank{k}": (int((self.ranks <= k).sum()), len(self.ranks)) for k in self.reported}
 
-    def cmc(self, most: int) -> np.ndarray:
-        """(most,) share of probes whose mate is within rank 1, 2, ... ``most``."""
-        return (self.ranks[:, None] <= np.arange(1, most + 1)).mean(0)
+    def cmc(self, max_rank: int) -> np.ndarray:
+        """(max_rank,) share of probes whose best mate is within rank 1, 2, ..., ``max_rank``."""
+        return (self.ranks[:, None] <= np.arange(1, max_rank + 1)).mean(0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OpenSetSamples(CurveSamples):
-    """Open-set probes: genuine are the mated ones, with the true identity's score or ``MISSED``; impostors the unmated, with their top score.
+    """Open-set probes; ``rates`` are FPIRs.
 
-    rates: FPIR at which TPIR is a figure.  within: (1,) ranks that count as identified.
+    The genuine samples are mated probes with the score of their identity, or ``MISSED`` if they are not identified.
+    The impostors are unmated probes with their highest score.
+
+    Attributes:
+        within: (1,) int, the rank up to which a probe counts as identified.
     """
 
     kind = "open-set"
+    false_rate = "FPIR"
     within: np.ndarray
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("within", self.within, "i", (1,), 1)
+        check_array("within", self.within, "i", (1,), 1)
 
     def rate_name(self, rate: float) -> str:
         return f"tpir{self.within[0]}@fpir={rate:g}"
 
-    def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
         curve = self.roc if weights is None else self._sorted.curve(weights)
-        if curve is None:
-            return {}
-        heights = curve.tar_at(self.rates)
-        tpirs = {self.rate_name(rate): float(tpir) for rate, tpir in zip(self.rates, heights, strict=True)}
-        return {**tpirs, "auc": curve.auc}
+        return {} if curve is None else self._curve_metrics(curve)
+
+
+def unresolved_metrics(settings: Mapping[str, Samples]) -> list[str]:
+    """Full names of the metrics that need more samples than there are."""
+    return [setting.format(name) for setting, samples in settings.items() for name in samples.unresolved()]
 
 
 _KINDS: dict[str, type[Samples]] = {kind.kind: kind for kind in (PairSamples, RankSamples, OpenSetSamples)}
 
 
 def from_dict(record: dict[str, Any]) -> Samples:
-    """What ``Samples.to_dict`` made. Raises: KeyError, TypeError, ValueError: it did not."""
+    """Decodes what ``Samples.to_dict`` returned. Raises: KeyError, TypeError, ValueError: invalid record."""
     record = dict(record)
-    return _KINDS[record.pop("kind")](**{name: unpacked(value) for name, value in record.items()})
+    arrays = {"protocol_digest": record.pop("questions")}
+    kind = _KINDS[record.pop("kind")]
+    arrays.update(record)
+    return kind(**{name: decode_array(value) for name, value in arrays.items()})

@@ -1,4 +1,4 @@
-"""Results read back from the files that ``bench --json`` wrote; the files come from anywhere, so everything is checked."""
+"""Reads result files that ``bench --json`` wrote. Everything is validated, because a file may come from anywhere."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.samples import Samples, from_dict
 
-_MOST = 1 + 1e-6  # figures are fractions; sums of rounded terms may exceed 1 by a little
+MAX_METRIC = 1 + 1e-6  # metrics are fractions; rounding may exceed 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SavedResult:
-    """The part of a written result that comparisons need; fields as in ``Result``."""
+    """The part of a saved result that a comparison needs; fields as in ``Result``."""
 
     benchmark: str
     title: str
@@ -26,10 +26,10 @@ class SavedResult:
 
 
 def read_results(path: Path) -> list[SavedResult]:
-    """Reads what ``write_json`` wrote.
+    """Reads a file that ``write_json`` wrote.
 
     Raises:
-        ProtocolError: the file is not there, or not a result of this tool; the message says which part is not.
+        ProtocolError: the file is missing or not a valid result; the message names the invalid field.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -37,12 +37,12 @@ def read_results(path: Path) -> list[SavedResult]:
         records = _field(content, "results", list) if several else [content]
         results = [_result(record) for record in records]
     except OSError as error:
-        raise ProtocolError(f"{path}: {error.strerror}; expected a file that bench --json wrote") from None
+        raise ProtocolError(f"{path}: {error.strerror}; expected a file written by bench --json") from None
     except (ValueError, RecursionError) as error:
         reason = ascii(str(error).partition("\n")[0])[1:-1][:120]
-        raise ProtocolError(f"{path}: not a result that bench --json wrote ({reason})") from None
+        raise ProtocolError(f"{path}: not a result written by bench --json ({reason})") from None
     if not results:
-        raise ProtocolError(f"{path}: holds no result; expected a file that bench --json wrote")
+        raise ProtocolError(f"{path}: contains no result; expected a file written by bench --json")
     return results
 
 
@@ -55,14 +55,14 @@ def _result(record: Any) -> SavedResult:
     if not settings:
         raise ValueError("samples: empty")
     metrics = _field(record, "metrics", dict)
-    expected = [setting.format(name) for setting, samples in settings.items() for name in samples.figures()]
-    for name in expected:
-        if not 0 <= _field(metrics, name, float, int) <= _MOST:
+    names = [setting.format(name) for setting, samples in settings.items() for name in samples.metrics()]
+    for name in names:
+        if not 0 <= _field(metrics, name, float, int) <= MAX_METRIC:
             raise ValueError(f"metrics {name}: {metrics[name]}, expected a fraction")
     return SavedResult(
         benchmark=_field(record, "benchmark", str),
         title=_field(record, "title", str),
-        metrics={name: float(metrics[name]) for name in expected},
+        metrics={name: float(metrics[name]) for name in names},
         checkpoint=checkpoint,
         partial=_field(record, "partial", bool),
         settings=settings,
@@ -70,9 +70,9 @@ def _result(record: Any) -> SavedResult:
 
 
 def _samples(setting: str, record: Any) -> Samples:
-    """Raises: ValueError: the name is not a template of figures' names, or the record not one of samples."""
+    """Raises: ValueError: ``setting`` is not a template of metric names, or ``record`` is not valid samples."""
     if setting.count("{}") != 1 or setting.count("{") + setting.count("}") != 2:
-        raise ValueError(f"samples {setting[:40]}: not the name of a setting")
+        raise ValueError(f"samples {setting[:40]}: not a valid setting name")
     try:
         return from_dict(record)
     except KeyError as error:
@@ -81,11 +81,11 @@ def _samples(setting: str, record: Any) -> Samples:
         raise ValueError(f"samples {setting}: {str(error)[:90]}") from None
 
 
-def _field(record: Any, name: str, *kinds: type) -> Any:
-    """The field ``name``. Raises: ValueError: the record is not an object, lacks it, or it is of none of the kinds."""
+def _field(record: Any, name: str, *types: type) -> Any:
+    """``record[name]``. Raises: ValueError: ``record`` is not an object, lacks the field, or its type is wrong."""
     if not isinstance(record, dict) or name not in record:
         raise ValueError(f"{name}: missing")
-    if type(record[name]) not in kinds:
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{name}: {type(record[name]).__name__}, expected {wanted}")
+    if type(record[name]) not in types:
+        expected = " or ".join(kind.__name__ for kind in types)
+        raise ValueError(f"{name}: {type(record[name]).__name__}, expected {expected}")
     return record[name]

@@ -28,13 +28,13 @@ def search_cost(gallery: int, probes: int, rounds: int) -> dict[str, float]:
     costs: dict[str, float] = {}
     for name, protocol in (("open set", _open_set(gallery, probes)), ("closed set", _closed_set(gallery, probes))):
         every = np.ones(len(vectors), bool)
-        assert len(protocol.asked) == len(every)  # digests of the names, computed once
+        assert len(protocol.digests) == len(every)  # digests of the names, computed once
         seconds: list[float] = []
         before = resident_mb()
         for _ in range(rounds):
             began = time.perf_counter()
             for scored in protocol.score(vectors, every).values():
-                scored.samples.figures()
+                scored.samples.metrics()
             seconds.append(time.perf_counter() - began)
             if len(seconds) == 1:
                 most = peak_mb() - before
@@ -82,5 +82,5 @@ def _asked(gallery: int, probes: int) -> dict[str, Any]:
         "root": Path("made"),
         "requests": [Request(path=Path(f"{number:07d}.jpg")) for number in range(probes + gallery)],
         "main": "rank1",
-        "published": {},
+        "published_counts": {},
     }

@@ -43,7 +43,7 @@ def test_two_at_a_time_do_not_disturb_each_other(tmp_path):
 
 
 def test_much_is_written_while_it_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.engine.cache._FULL", 3)
+    monkeypatch.setattr("benchmarks.engine.cache.FILE_EMBEDDINGS", 3)
     cache = EmbeddingCache(tmp_path).__enter__()
     for number in range(7):
         cache.put(bytes([number]) * 16, np.full(2, number, np.float32))
@@ -128,7 +128,7 @@ def test_a_changed_image_and_a_damaged_entry_are_embedded_anew(demo, tmp_path):
 
 
 def test_a_run_that_is_killed_loses_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.engine.cache._EVERY_S", 0)
+    monkeypatch.setattr("benchmarks.engine.cache.FLUSH_S", 0)
     cache = EmbeddingCache(tmp_path).__enter__()
     for number in range(3):
         cache.put(bytes([number]) * 16, np.full(2, number, np.float32))
@@ -166,15 +166,15 @@ def test_an_embedding_may_be_asked_for_while_its_file_is_written(tmp_path):
 
     class Swapped(dict):
         def __contains__(self, key):
-            cache._new = {}
+            cache._pending = {}
             return super().__contains__(key)
 
-    cache._new = Swapped({b"a" * 16: np.ones(2, np.float32)})
+    cache._pending = Swapped({b"a" * 16: np.ones(2, np.float32)})
     assert cache.get(b"a" * 16).tolist() == [1, 1]
 
 
 def warned(folder, reason):
-    return f"warning: {folder}: {reason}; embeddings are not kept from here on: free or mend it, or pass --no-cache"
+    return f"warning: {folder}: {reason}; embeddings are no longer cached: make the folder writable, or pass --no-cache"
 
 
 def warnings_of(capsys):
@@ -197,7 +197,7 @@ def test_a_file_in_place_of_the_folder_is_one_warning_and_scoring_goes_on(demo, 
 def test_a_full_disk_is_one_warning_and_scoring_goes_on(demo, tmp_path, capsys, monkeypatch, full):
     root, folder = demo("QMUL-SurvFace"), tmp_path / "cache"
     expected = score("qmul", root).metrics
-    monkeypatch.setattr("benchmarks.engine.cache._FULL", full)
+    monkeypatch.setattr("benchmarks.engine.cache.FILE_EMBEDDINGS", full)
     with EmbeddingCache(folder) as cache:
         shutil.rmtree(folder)
         assert score("qmul", root, cache=cache).metrics == expected

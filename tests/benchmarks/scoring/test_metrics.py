@@ -151,7 +151,7 @@ def naive_ranking(probe, identity, gallery, ids):
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("ties", [False, True])
 def test_ranking_equals_a_walk_down_the_list(seed, ties, monkeypatch):
-    monkeypatch.setattr(metrics, "_BLOCK_BYTES", 8 * 40 * 5)  # five probes a block
+    monkeypatch.setattr(metrics, "BLOCK_BYTES", 8 * 40 * 5)  # five probes a block
     probes, probe_ids, gallery, gallery_ids = gallery_case(seed, ties=ties)
     found = rank_gallery(probes, probe_ids, gallery, gallery_ids)
     expected = [
@@ -165,14 +165,14 @@ def test_ranking_equals_a_walk_down_the_list(seed, ties, monkeypatch):
         if own.any():
             assert found.mate_score[row] == pytest.approx(scores[row, own].max(), abs=1e-6)
             assert gallery_ids[found.mate[row]] == probe_ids[row]
-        assert found.rival_score[row] == pytest.approx(scores[row, ~own].max(), abs=1e-6)
-        assert gallery_ids[found.rival[row]] != probe_ids[row]
+        assert found.impostor_score[row] == pytest.approx(scores[row, ~own].max(), abs=1e-6)
+        assert gallery_ids[found.impostor[row]] != probe_ids[row]
 
 
 def test_a_probe_without_identity_has_no_mate_even_among_the_nameless():
     gallery = np.eye(3, dtype=np.float32)
     found = rank_gallery(gallery[:1], np.array([-1]), gallery, np.array([-1, 5, 6]))
-    assert (found.rank[0], found.precision[0], found.rival_score[0]) == (0, 0.0, 1.0)
+    assert (found.rank[0], found.precision[0], found.impostor_score[0]) == (0, 0.0, 1.0)
 
 
 def test_ranks_equal_scikit_learn_top_k():
@@ -198,7 +198,7 @@ def test_average_precision_of_a_hand_computed_list():
 
 @pytest.mark.parametrize("at_once", [1, 3, 1024])
 def test_templates_in_parts_are_those_made_at_once(monkeypatch, at_once):
-    monkeypatch.setattr("benchmarks.scoring.vectors._AT_ONCE", at_once)
+    monkeypatch.setattr("benchmarks.scoring.vectors.CHUNK_IDENTITIES", at_once)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 9)).astype(np.float32)
     rows, ids = rng.permutation(50)[:40], rng.integers(7, size=40)

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import BENCHMARKS
 from benchmarks.errors import ProtocolError
-from benchmarks.report.comparison import compare
-from benchmarks.scoring.arrays import packed, unpacked
+from benchmarks.report.comparison_table import compare
+from benchmarks.scoring.arrays import decode_array, encode_array
 from benchmarks.scoring.results import write_json
 from benchmarks.scoring.samples import PairSamples, from_dict
 from benchmarks.scoring.saved import read_results
@@ -52,8 +52,8 @@ def test_the_result_as_json_and_back(demo, tmp_path, name):
     assert set(content["versions"]) == {"lrfr", "python", "torch", "numpy", "opencv", "pillow"}
     (saved,) = read_results(tmp_path / "a" / "x.json")
     for setting, samples in result.settings.items():
-        assert saved.settings[setting].figures() == samples.figures()
-        assert saved.settings[setting].same_questions(samples)
+        assert saved.settings[setting].metrics() == samples.metrics()
+        assert saved.settings[setting].same_protocol(samples)
 
 
 def test_several_results_in_one_file(demo, tmp_path):
@@ -180,7 +180,7 @@ def test_the_precision_is_recorded_and_told(demo, tmp_path):
 )
 def test_a_file_that_is_no_result_is_one_line(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ProtocolError, match=r"x\.json: not a result that bench --json wrote") as error:
+    with pytest.raises(ProtocolError, match=r"x\.json: not a result written by bench --json") as error:
         read_results(tmp_path / "x.json")
     assert "\n" not in str(error.value)
     with pytest.raises(ProtocolError, match=r"nothing\.json: No such file"):
@@ -206,7 +206,7 @@ def record(_demo):
         (["checkpoint", "precision"], ..., "precision: missing"),
         (["partial"], "no", "partial: str, expected bool"),
         (["samples"], {}, "samples: empty"),
-        (["samples"], {"{0.__class__}": {}}, "samples {0.__class__}: not the name of a setting"),
+        (["samples"], {"{0.__class__}": {}}, "samples {0.__class__}: not a valid setting name"),
         (["samples", "{}", "kind"], "x", "samples {}: 'x' is missing or unknown"),
         (["samples", "{}", "questions"], ..., "questions"),
         (["samples", "{}", "ranks"], [1], "samples {}: "),
@@ -225,7 +225,7 @@ def test_every_part_of_a_file_is_checked(record, tmp_path, place, value, says):
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(ProtocolError) as error:
         read_results(tmp_path / "x.json")
-    assert str(error.value).startswith(f"{tmp_path}/x.json: not a result that bench --json wrote (")
+    assert str(error.value).startswith(f"{tmp_path}/x.json: not a result written by bench --json (")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -247,24 +247,24 @@ def test_every_part_of_a_file_is_checked(record, tmp_path, place, value, says):
 def test_arrays_of_a_file_are_checked(record, tmp_path, name, change):
     content = copy.deepcopy(record)
     samples = content["samples"]["{}"]
-    samples[name] = packed(change(unpacked(samples[name])))
+    samples[name] = encode_array(change(decode_array(samples[name])))
     (tmp_path / "x.json").write_text(json.dumps(content))
-    with pytest.raises(ProtocolError, match=rf"x\.json: not a result that bench --json wrote \(samples {{}}: {name}: "):
+    with pytest.raises(ProtocolError, match=rf"x\.json: not a result written by bench --json \(samples {{}}: {name}: "):
         read_results(tmp_path / "x.json")
 
 
 def test_a_file_of_brackets_and_an_empty_one_are_one_line(tmp_path):
     (tmp_path / "x.json").write_text("[" * 200_000)
-    with pytest.raises(ProtocolError, match=r"x\.json: not a result that bench --json wrote"):
+    with pytest.raises(ProtocolError, match=r"x\.json: not a result written by bench --json"):
         read_results(tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"benchmark": "all", "results": []}')
-    with pytest.raises(ProtocolError, match=r"x\.json: holds no result; expected a file that bench --json wrote"):
+    with pytest.raises(ProtocolError, match=r"x\.json: contains no result; expected a file written by bench --json"):
         read_results(tmp_path / "x.json")
 
 
 def test_samples_survive_the_journey_with_their_types():
     samples = PairSamples(
-        questions=np.arange(16, dtype=np.uint8),
+        protocol_digest=np.arange(16, dtype=np.uint8),
         identities=np.array([[0, 1], [2, 2]], np.int32),
         scores=np.array([0.1, 0.9], np.float32),
         genuine=np.array([False, True]),
@@ -272,7 +272,7 @@ def test_samples_survive_the_journey_with_their_types():
         rates=np.array([0.1]),
     )
     again = from_dict(json.loads(json.dumps(samples.to_dict())))
-    for name in ("questions", "identities", "scores", "genuine", "folds", "rates"):
+    for name in ("protocol_digest", "identities", "scores", "genuine", "folds", "rates"):
         ours, theirs = getattr(samples, name), getattr(again, name)
         assert ours.dtype == theirs.dtype
         assert np.array_equal(ours, theirs)

@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-import benchmarks.engine.parquet
+import benchmarks.engine.parquet_writer
 from benchmarks.engine.cache import EmbeddingCache
-from benchmarks.engine.parquet import embed_images, find_images
+from benchmarks.engine.parquet_writer import embed_images, find_images
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
@@ -102,14 +102,14 @@ def test_an_embedding_of_length_0_is_no_embedding(tmp_path, painted):
     embed_images(Engine(embed=lambda batch: np.zeros((len(batch), 4), np.float32)), paths, tmp_path / "x.parquet")
     (row,) = rows(tmp_path / "x.parquet")
     assert (row["status"], row["embedding"]) == ("unusable-image", None)
-    assert row["error_message"] == "the network gives it an embedding of length 0"
+    assert row["error_message"] == "the network's output is zero"
 
 
 def test_groups_are_written_as_they_come_and_change_nothing(tmp_path, painted, monkeypatch):
     paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(10)])
     os.unlink(paths[5])
     embed_images(Engine(embed=Recorder()), paths, tmp_path / "one.parquet")
-    monkeypatch.setattr(benchmarks.engine.parquet, "_ROW_GROUP", 4)
+    monkeypatch.setattr(benchmarks.engine.parquet_writer, "ROW_GROUP", 4)
     embed_images(Engine(embed=Recorder()), paths, tmp_path / "three.parquet")
     assert pq.ParquetFile(tmp_path / "one.parquet").num_row_groups == 1
     assert pq.ParquetFile(tmp_path / "three.parquet").num_row_groups == 3
@@ -126,7 +126,7 @@ def test_a_second_time_comes_from_the_cache_with_the_same_bytes(tmp_path, painte
 
 def test_what_fails_midway_leaves_no_file(tmp_path, painted, monkeypatch):
     paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(4)])
-    monkeypatch.setattr(benchmarks.engine.parquet, "_ROW_GROUP", 2)
+    monkeypatch.setattr(benchmarks.engine.parquet_writer, "ROW_GROUP", 2)
     batches = []
 
     def diverged(batch):
@@ -158,10 +158,10 @@ def test_landmarks_that_are_missing_or_ambiguous_are_reasons(tmp_path, painted):
     csv = table(tmp_path / "x.csv", ["1", "2", "2", "4", "5"], [points[0], points[2], points[3], points[4], points[5]])
     embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[csv])
     assert [(row["status"], row["error_message"]) for row in rows(tmp_path / "x.parquet")] == [
-        *[("no-landmarks", f"several images have the name of these landmarks in {csv}")] * 2,
-        ("no-landmarks", f"landmarks given twice in {csv}"),
+        *[("no-landmarks", f"several images match these landmarks in {csv}")] * 2,
+        ("no-landmarks", f"duplicate landmarks in {csv}"),
         ("no-landmarks", f"no landmarks in {csv}"),
-        ("unusable-image", "its landmarks (x.csv row 4) are not all finite numbers"),
+        ("unusable-image", "landmarks (x.csv row 4) are not all finite numbers"),
         ("ok", None),
     ]
 
@@ -191,7 +191,7 @@ def test_folders_are_searched_once_in_order(tmp_path):
 def test_a_folder_without_images_is_told(tmp_path):
     with pytest.raises(ProtocolError) as error:
         find_images([tmp_path])
-    assert str(error.value) == f"{tmp_path}: no images in it; expected .jpg, .jpeg, .png, .bmp, .webp"
+    assert str(error.value) == f"{tmp_path}: contains no images; expected .jpg, .jpeg, .png, .bmp, .webp"
 
 
 def test_a_name_that_is_not_utf8_is_a_row(tmp_path, painted):

@@ -1,0 +1,198 @@
+"""Embeds image files into a Parquet file, group by group: memory grows only with the number of paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.engine.runner import Engine
+from benchmarks.errors import ProtocolError
+from benchmarks.scoring.vectors import unit_length, vector_norms
+from pipeline.prepare import Request
+from pipeline.progress import Progress
+from pipeline.sources.landmarks import IMAGE_SUFFIXES, clean_keys, read_landmarks
+from pipeline.sources.points import Landmarks
+from shards.files import whole_file
+from shards.schema import STATUS_OK
+
+STATUS_NO_LANDMARKS, STATUS_UNUSABLE = "no-landmarks", "unusable-image"
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),  # as found; bytes that are not UTF-8 as \\xNN
+        # Unit length; null unless the status is ok. A list of variable size as in the shards, because PyArrow before 24
+        # cannot read a fixed-size list with nulls.
+        pa.field("embedding", pa.list_(pa.float32())),
+        pa.field("norm", pa.float32()),  # of the network's output: embedding * norm is the output
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_message", pa.string()),
+    ]
+)
+ROW_GROUP = 8192  # images embedded before they are written
+
+
+def find_images(paths: Sequence[Path]) -> list[str]:
+    """Lists image files: given files in their order, and all images below given folders, sorted; each path once.
+
+    Raises:
+        ProtocolError: there are no images.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        found.update(dict.fromkeys(_images_below(path) if path.is_dir() else [str(path)]))
+    if not found:
+        raise ProtocolError(f"{', '.join(map(str, paths))}: contains no images; expected {', '.join(IMAGE_SUFFIXES)}")
+    return list(found)
+
+
+def _images_below(root: Path) -> Iterator[str]:
+    """Follows links to folders, but visits each folder once."""
+    visited = set()
+    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
+        facts = os.stat(folder)
+        if (facts.st_dev, facts.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((facts.st_dev, facts.st_ino))
+        folders.sort()
+        yield from (os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def embed_images(
+    engine: Engine,
+    paths: Sequence[str],
+    out: Path,
+    *,
+    landmarks: Sequence[Path] = (),
+    down: int | None = None,
+    metadata: dict[str, str] | None = None,
+) -> int:
+    """Embeds images into a Parquet file, one row an image, in order. The file is written atomically.
+
+    An image that cannot be embedded is a row without embedding; ``status`` and ``error_message`` say why.
+
+    Args:
+        landmarks: tables to align by. Without them each image is taken as an aligned crop and resized.
+        down: degrade each image to this many px and back; None: do not.
+        metadata: for the file; ``alignment`` and ``down`` are added.
+
+    Returns:
+        The number of embedded images.
+
+    Raises:
+        ProtocolError: an embedding is not finite.
+        LandmarkError: a table cannot be read.
+    """
+    table = _ImageLandmarks(landmarks, paths) if landmarks else None
+    metadata = {**(metadata or {}), "alignment": "landmarks" if landmarks else "none", "down": str(down or "")}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    embedded = 0
+    with (
+        whole_file(out) as temporary,
+        open(temporary, "wb") as stream,
+        pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd", use_dictionary=["status"]) as file,
+        Progress("embed", len(paths)) as progress,
+    ):
+        for start in range(0, len(paths), ROW_GROUP):
+            group = range(start, min(start + ROW_GROUP, len(paths)))
+            rows = _embed_group(engine, paths, group, table, down, progress)
+            file.write_table(rows.replace_schema_metadata(metadata))
+            embedded += rows.num_rows - rows["embedding"].null_count
+    return embedded
+
+
+def _embed_group(
+    engine: Engine,
+    paths: Sequence[str],
+    group: range,
+    landmarks: _ImageLandmarks | None,
+    down: int | None,
+    progress: Progress,
+) -> pa.Table:
+    """The rows of one group of images."""
+    reasons: list[str | None] = [landmarks.problem(image) if landmarks else None for image in group]
+    statuses = [STATUS_OK if reason is None else STATUS_NO_LANDMARKS for reason in reasons]
+    rows = [row for row, reason in enumerate(reasons) if reason is None]
+    progress.skip(len(reasons) - len(rows))
+    requests = [_request(Path(paths[group[row]]), landmarks.of(group[row]) if landmarks else None, down) for row in rows]
+    embedded = engine.embed_all(requests, progress)
+    norms = vector_norms(embedded.vectors)
+    for row, request, norm in zip(rows, requests, norms, strict=True):
+        if request.path in embedded.missing or norm == 0:
+            statuses[row] = STATUS_UNUSABLE
+            reasons[row] = embedded.missing.get(request.path, "the network's output is zero")
+    all_norms = np.zeros(len(reasons), np.float32)
+    all_norms[rows] = norms
+    failed = np.array([reason is not None for reason in reasons])
+    units = unit_length(embedded.vectors[norms > 0])
+    offsets = np.concatenate([[0], np.cumsum(~failed)]) * units.shape[1]
+    return pa.table(
+        [
+            pa.array([_utf8(paths[image]) for image in group]),
+            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(units.ravel()), mask=pa.array(failed)),
+            pa.array(all_norms, mask=failed),
+            pa.array(statuses),
+            pa.array(reasons, pa.string()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+class _ImageLandmarks:
+    """Matches images with rows of landmark tables, by the longest trailing part of the path that is a row's name.
+
+    So ``VGGFace2/train/n000001/0001_01.jpg`` matches ``n000001/0001_01``, or else ``0001_01``.
+
+    Raises:
+        LandmarkError: a table cannot be read.
+    """
+
+    def __init__(self, tables: Sequence[Path], paths: Sequence[str]) -> None:
+        self._table = read_landmarks(tables)
+        self._source = ", ".join(map(str, tables))
+        keys = self._table.keys
+        self._rows = np.full(len(paths), -1)
+        max_depth = pc.max(pc.count_substring(keys, "/")).as_py() + 1
+        for depth in range(1, max_depth + 1):
+            names = pa.array(["/".join(_utf8(path).split("/")[-depth:]) for path in paths])
+            matches = pc.index_in(clean_keys(names), value_set=keys).fill_null(-1).to_numpy()
+            self._rows = np.where(matches >= 0, matches, self._rows)
+        codes = keys.dictionary_encode().indices.to_numpy()
+        self._is_duplicate = (np.bincount(codes) > 1)[codes]
+        self._is_shared = np.bincount(self._rows[self._rows >= 0], minlength=len(codes)) > 1
+
+    def problem(self, image: int) -> str | None:
+        """The reason why an image has no row of its own, or None."""
+        row = self._rows[image]
+        if row < 0:
+            return f"no landmarks in {self._source}"
+        if self._is_duplicate[row]:
+            return f"duplicate landmarks in {self._source}"
+        if self._is_shared[row]:
+            return f"several images match these landmarks in {self._source}"
+        return None
+
+    def of(self, image: int) -> Landmarks:
+        """The landmarks in px of an image without problem; NaN where the table has no number."""
+        row = int(self._rows[image])
+        points = tuple((x, y) for x, y in self._table.points[row].astype(float).reshape(-1, 2).tolist())
+        return Landmarks(points=points, place=self._table.place(row))
+
+
+def _request(path: Path, landmarks: Landmarks | None, down: int | None) -> Request:
+    if landmarks is None:
+        return Request(path=path, down=down)
+    return Request(path=path, points=landmarks.points, down=down, place=landmarks.place)
+
+
+def _utf8(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
