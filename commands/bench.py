@@ -101,7 +101,7 @@ def score(
         network: as ``open_engine`` takes it.
     """
     from benchmarks.engine.runner import run
-    from benchmarks.report.tables import print_result
+    from benchmarks.report.tables import result_text
     from benchmarks.scoring.results import write_json
 
     check_apart(json_file, report)
@@ -125,7 +125,7 @@ def score(
                 with writing("--json", json_file):
                     write_json(results, json_file)
                 kept["--json"] = f"{len(results)} of {len(names)} results are in {json_file}"
-            click.echo(print_result(results[-1]) + "\n" * (len(names) > 1))
+            click.echo(result_text(results[-1]) + "\n" * (len(names) > 1))
     if "--report" in kept:
         click.echo(kept["--report"])
     return failed
@@ -151,7 +151,7 @@ bench.add_command(speed)
 @click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
 def compare_results(results: tuple[Path, ...]) -> None:
     """Set two or more --json files side by side, with paired intervals of the differences."""
-    from benchmarks.report.comparison import compare
+    from benchmarks.report.comparison_table import compare
     from benchmarks.report.document import as_text
 
     if not 2 <= len(results) <= _MOST_COMPARED:

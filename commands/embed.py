@@ -32,7 +32,7 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     and error_message. An image that cannot be used is a row without embedding; the exit code is 0 all the same, and
     a line on stderr says how many there are. The file's metadata name the network and its preprocessing.
     """
-    from benchmarks.engine.parquet import embed_images, find_images
+    from benchmarks.engine.parquet_writer import embed_images, find_images
     from model.formats.metadata import metadata_of
 
     paths = find_images(images)

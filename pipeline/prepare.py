@@ -73,7 +73,9 @@ def check_supported(spec: Preprocessing, source: str) -> None:
         if name not in _CONFIGURABLE and getattr(ours, name) != value
     )
     if mismatches:
-        raise SpecError(f"{source}: unsupported preprocessing ({mismatches}); score it with the version that trained it")
+        raise SpecError(
+            f"{source}: unsupported preprocessing ({mismatches}); score it with the version that trained it"
+        )
 
 
 def cache_key(data: bytes, request: Request, spec: Preprocessing) -> bytes:

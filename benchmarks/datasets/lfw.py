@@ -96,7 +96,7 @@ def _protocol(
         name=name,
         title=title,
         root=root,
-        published={"pairs": _PAIRS},
+        published_counts={"pairs": _PAIRS},
         requests=[requests[row] for row in used],
         main=main,
         members=dict(zip(settings, split, strict=True)),

@@ -44,7 +44,7 @@ def read_qmul(root: Path) -> PairProtocol:
         name="qmul",
         title="QMUL-SurvFace verification",
         root=folder.parent,
-        published={"pairs": 10_640},
+        published_counts={"pairs": 10_640},
         requests=[Request(path=images.find(name)) for name in distinct],
         main="auc",
         members={"{}": members},
@@ -93,7 +93,7 @@ def read_qmul_id(root: Path) -> OpenSetProtocol:
         name="qmul-id",
         title="QMUL-SurvFace open-set identification",
         root=folder.parent,
-        published={"gallery": 60_294, "mated_probes": 60_423, "unmated_probes": 121_736},
+        published_counts={"gallery": 60_294, "mated_probes": 60_423, "unmated_probes": 121_736},
         requests=[Request(path=path) for path in paths],
         main="auc",
         search=Search(

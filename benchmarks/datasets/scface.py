@@ -68,8 +68,8 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         name="scface",
         title="SCface",
         root=home,
-        published={"gallery": 130, "probes": 650},
-        doubt=_doubt(requests[0].path),
+        published_counts={"gallery": 130, "probes": 650},
+        caveat=_caveat(requests[0].path),
         requests=requests,
         main="rank1@d1",
         searches=searches,
@@ -77,7 +77,7 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
     )
 
 
-def _doubt(mugshot: Path) -> str:
+def _caveat(mugshot: Path) -> str:
     """SCface's mugshots are 2048x3072 px; simulated sets have the same counts."""
     size = image_size(mugshot)
     return f"mugshots of {size[0]}x{size[1]} px" if size and min(size) < _LEAST_MUGSHOT else ""

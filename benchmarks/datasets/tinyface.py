@@ -47,7 +47,7 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
         name="tinyface",
         title="TinyFace",
         root=folder.parent,
-        published={"gallery": 157_871, "probes": 3728},
+        published_counts={"gallery": 157_871, "probes": 3728},
         requests=[Request(path=path) for path in paths],
         main="rank1",
         searches={"{}": search},

@@ -123,7 +123,9 @@ def _embed_group(
     statuses = [STATUS_OK if reason is None else STATUS_NO_LANDMARKS for reason in reasons]
     rows = [row for row, reason in enumerate(reasons) if reason is None]
     progress.skip(len(reasons) - len(rows))
-    requests = [_request(Path(paths[group[row]]), landmarks.of(group[row]) if landmarks else None, down) for row in rows]
+    requests = [
+        _request(Path(paths[group[row]]), landmarks.of(group[row]) if landmarks else None, down) for row in rows
+    ]
     embedded = engine.embed_all(requests, progress)
     norms = vector_norms(embedded.vectors)
     for row, request, norm in zip(rows, requests, norms, strict=True):

@@ -130,8 +130,8 @@ def by_condition(
         x = np.arange(len(values)) + 0.04 * index
         axes.errorbar(x, values, yerr=errors, marker="o", capsize=4, color=f"C{index}", label=label)
     for index, (system, metrics) in enumerate(published.items()):
-        style = {"marker": _MARKERS[index], "mfc": "none", "color": f"C{len(ours) + index}"}
-        axes.plot(metrics, "--", label=f"published: {system}", **style)
+        color, marker = f"C{len(ours) + index}", _MARKERS[index]
+        axes.plot(metrics, "--", marker=marker, mfc="none", color=color, label=f"published: {system}")
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], ylim=(None, 1.01))
     axes.set_xticks(range(len(ticks)), ticks)
     _finish(figure, axes)
@@ -176,7 +176,7 @@ def _probit(share: np.ndarray | float) -> np.ndarray:
 
 def _plot_published(axes: Axes, row: Published, points: Mapping[float, float], marker: str) -> None:
     if points:
-        axes.plot(points.keys(), points.values(), marker, mfc="none", color="black", label=f"published: {row.system}")
+        axes.plot([*points], [*points.values()], marker, mfc="none", color="black", label=f"published: {row.system}")
 
 
 def _finish(figure: Figure, axes: Axes) -> None:

@@ -16,6 +16,8 @@ from benchmarks.datasets.lfw import RESOLUTIONS, read_lfw, read_xqlfw
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.sources.finder import is_generated
+from pipeline.sources.landmarks import LandmarkError
+from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"
@@ -133,13 +135,10 @@ def test_other_tables_and_places_give_the_same_scores(root, tmp_path):
 
 
 def test_the_template_of_the_checkpoint_is_followed(root):
-    from pipeline.prepare import follow
-    from pipeline.spec import Preprocessing
-
-    spec = follow(Preprocessing(template="arcface").to_dict(), {})
+    spec = Preprocessing(template="arcface")
     recorder = Recorder()
     centred = score("lfw", root, recorder, spec=spec)
-    assert centred.preprocessing["template"] == "arcface"
+    assert centred.preprocessing == spec
     plain = Recorder()
     score("lfw", root, plain)
     assert not np.array_equal(recorder.images[0], plain.images[0])
@@ -157,7 +156,7 @@ def test_the_template_of_the_checkpoint_is_followed(root):
         (lambda root: (root / "LFW.csv").unlink(), ProtocolError, "LFW.csv: not found in "),
         (
             lambda root: (root / "LFW.csv").write_text("a,1,2\n"),
-            ProtocolError,
+            LandmarkError,
             "LFW.csv: line 1: found 'a,1,2', expected",
         ),
     ],
@@ -174,7 +173,7 @@ def test_landmarks_that_are_not_there_are_told_image_by_image(root, capsys):
     lines = (root / "LFW.csv").read_text().splitlines()
     (root / "LFW.csv").write_text("\n".join(lines[1:]) + "\n")
     lost = lines[0].split(",")[0]
-    with pytest.raises(ProtocolError, match="bench lfw: 1 image cannot be used, listed above"):
+    with pytest.raises(ProtocolError, match="bench lfw: 1 unusable image, listed above"):
         score("lfw", root)
     assert f"{root}/lfw/{lost}: no row for {lost.split('/')[1][:-4]} in LFW.csv" in capsys.readouterr().err
     partial = score("lfw", root, allow_missing=True)
@@ -235,7 +234,7 @@ def test_people_are_found_whatever_the_case_of_their_folder(root):
 def test_a_table_of_other_images_is_told_at_once(demo, root, name, capsys):
     table = demo("SCface") / "scface_mugshot.csv"
     other = root if name == "lfw" else demo("XQLFW")
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(LandmarkError) as error:
         score(name, other, landmarks=[table])
     assert str(error.value).startswith(f"{table}: has landmarks of none of {name.upper()}'s images, such as ")
     assert str(error.value).endswith("; name their table with --landmarks")

@@ -14,6 +14,7 @@ from benchmarks.datasets.scface import read_scface
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.sources.finder import is_generated
+from pipeline.sources.landmarks import LandmarkError
 from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 DATABASE = "SCface_database"
@@ -117,7 +118,7 @@ def test_the_official_four_points_align_as_five_with_the_mouth_s_centre(root, se
         (lambda root: (root / "scface_distance2.csv").unlink(), ProtocolError, "scface_distance2.csv: not found in"),
         (
             lambda root: [path.write_text("other.jpg" + ",1" * 10) for path in root.glob("scface_*.csv")],
-            ProtocolError,
+            LandmarkError,
             "has landmarks of none of SCface's images",
         ),
         (
@@ -138,7 +139,7 @@ def test_a_missing_or_malformed_part_is_one_line(root, damage, error, says):
 def test_a_lost_mugshot_is_missed_and_takes_its_probes_along(root, capsys):
     mugshots = sorted((root / DATABASE / "mugshot_frontal_original_all").iterdir())
     mugshots[0].unlink()
-    with pytest.raises(ProtocolError, match="bench scface: 1 image cannot be used"):
+    with pytest.raises(ProtocolError, match="bench scface: 1 unusable image"):
         score("scface", root)
     assert f"{mugshots[0]}: not found" in capsys.readouterr().err
     partial = score("scface", root, allow_missing=True)
@@ -151,9 +152,7 @@ def test_a_probe_without_a_row_says_so_whatever_its_crop(root, capsys):
     lines = path.read_text().splitlines()
     name = lines[0].split(",")[0]
     path.write_text("\n".join(lines[1:]))
-    with pytest.raises(
-        ProtocolError, match="1 image cannot be used, listed above; mend the table of landmarks or name"
-    ):
+    with pytest.raises(ProtocolError, match="1 unusable image, listed above; correct the landmark table or name"):
         score("scface", root)
     tables = "scface_mugshot.csv, scface_distance1.csv, scface_distance2.csv, scface_distance3.csv"
     assert (
@@ -166,15 +165,15 @@ def test_a_probe_with_its_points_on_a_line_says_so_whatever_its_crop(root, capsy
     lines = path.read_text().splitlines()
     lines[3] = lines[3].split(",")[0] + ",1,5,2,5,3,5,4,5,5,5"
     path.write_text("\n".join(lines))
-    with pytest.raises(ProtocolError, match="1 image cannot be used"):
+    with pytest.raises(ProtocolError, match="1 unusable image"):
         score("scface", root)
-    assert "its landmarks (scface_distance2.csv row 4) are in one place or on one line" in capsys.readouterr().err
+    assert "landmarks (scface_distance2.csv row 4) coincide or lie on one line" in capsys.readouterr().err
 
 
 def test_tables_of_five_points_cut_to_four_are_refused(root):
     for path in root.glob("scface_*.csv"):
         path.write_text("".join(",".join(line.split(",")[:9]) + "\n" for line in path.read_text().splitlines()))
-    with pytest.raises(ProtocolError, match=r"scface_mugshot\.csv: line 1: found .*, expected the header"):
+    with pytest.raises(LandmarkError, match=r"scface_mugshot\.csv: line 1: found .*, expected the header"):
         read_scface(root)
 
 
@@ -183,7 +182,7 @@ def test_a_hostile_mugshot_is_one_that_cannot_be_used(root, kind, capsys):
     path = root / DATABASE / "mugshot_frontal_original_all" / "001_frontal.jpg"
     path.unlink()
     path.write_bytes(bomb()) if kind == "bomb" else os.mkfifo(path)
-    with pytest.raises(ProtocolError, match="bench scface: 1 image cannot be used"):
+    with pytest.raises(ProtocolError, match="bench scface: 1 unusable image"):
         score("scface", root)
     assert f"{path}: cannot be " in capsys.readouterr().err
 

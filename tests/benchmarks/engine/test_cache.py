@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks.engine.cache import EmbeddingCache
-from pipeline.prepare import Request, cache_key
-from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import Recorder, score
 
 
@@ -78,21 +76,6 @@ def test_a_file_that_cannot_be_read_is_removed(tmp_path, damage):
     with EmbeddingCache(tmp_path) as cache:
         assert all(cache.get(key) is None for key in items)
     assert not path.exists()
-
-
-def test_the_key_names_image_preparation_and_spec(tmp_path):
-    request, spec = Request(path=tmp_path / "a.jpg", down=8), Preprocessing()
-    key = cache_key(b"image", request, spec)
-    assert key == cache_key(b"image", Request(path=tmp_path / "other.jpg", down=8), spec)
-    others = [
-        cache_key(b"imagE", request, spec),
-        cache_key(b"image", Request(path=tmp_path / "a.jpg", down=12), spec),
-        cache_key(b"image", Request(path=tmp_path / "a.jpg", down=8, side=90), spec),
-        cache_key(b"image", Request(path=tmp_path / "a.jpg", down=8, points=((1.0, 2.0),) * 5), spec),
-        cache_key(b"image", request, Preprocessing(template="arcface")),
-        cache_key(b"image", request, Preprocessing(mean=0.4)),
-    ]
-    assert len({key, *others}) == 7
 
 
 def test_a_second_score_costs_no_forward_pass_and_is_the_same(demo, tmp_path):

@@ -7,6 +7,7 @@ import html.parser
 import json
 import re
 import subprocess
+import sys
 
 import matplotlib
 import numpy as np
@@ -14,15 +15,15 @@ import pytest
 from PIL import Image
 
 from benchmarks import BENCHMARKS
-from benchmarks.report import figures as drawings
-from benchmarks.report import plots as pictures
+from benchmarks.report import plots
 from benchmarks.report.document import Grid, Picture, Section, as_html, as_markdown
-from benchmarks.report.figures import picture_title
+from benchmarks.report.figures import figure_title, result_pictures
 from benchmarks.report.page import is_report_file, write_report
 from benchmarks.report.published import PUBLISHED, TABLES
-from benchmarks.report.tables import facts, grids, network, print_result, unresolved, warnings
+from benchmarks.report.tables import facts, network_label, result_grids, result_text, warnings
+from benchmarks.scoring.samples import unresolved_metrics
 from tests.benchmarks.conftest import score
-from tests.conftest import CHROMIUM
+from tests.conftest import CHROMIUM, REPOSITORY
 
 PICTURES = {
     "lfw": {"lfw-roc", "lfw-det", "lfw-resolution", "lfw-hardest-8", "lfw-hardest-128"},
@@ -128,7 +129,7 @@ def test_the_page_opens_in_a_browser_from_disk(report, tmp_path):
 
 
 def test_the_printed_table(results):
-    lines = print_result(results[list(BENCHMARKS).index("qmul")]).splitlines()
+    lines = result_text(results[list(BENCHMARKS).index("qmul")]).splitlines()
     assert lines[0].startswith("QMUL-SurvFace verification, %  ")
     assert lines[0].split()[-2:] == ["AUC", "accuracy"]
     assert lines[2].startswith("spherenet4, step 7  ")
@@ -139,7 +140,7 @@ def test_the_printed_table(results):
 def test_partial_figures_are_called_so(demo):
     root = demo("TinyFace")
     sorted((root / "Testing_Set" / "Probe").iterdir())[0].unlink()
-    text = print_result(score("tinyface", root, intervals=True, allow_missing=True))
+    text = result_text(score("tinyface", root, intervals=True, allow_missing=True))
     assert "spherenet4, step 7 (partial)  " in text
     assert re.search(r"Partial: 1 of \d+ images could not be used, 1 pairs or probes were left out\.", text)
 
@@ -147,7 +148,7 @@ def test_partial_figures_are_called_so(demo):
 def test_generated_faces_are_told(results):
     (lfw,) = [result for result in results if result.benchmark == "lfw"]
     assert lfw.data.endswith("LFW")
-    assert lfw.doubts == ["generated faces"]
+    assert lfw.caveats == ["generated faces"]
     assert warnings(lfw) == ["Not comparable with the published rows: generated faces."]
     assert facts(lfw)[0].endswith(f"data: {lfw.data} (generated faces)")
 
@@ -156,25 +157,27 @@ def test_data_that_is_neither_generated_nor_the_published_set_is_told(demo):
     root = demo("LFW")
     (root / "generated.json").unlink()
     result = score("lfw", root)
-    assert (result.data, result.doubts) == (str(root), [f"pairs {result.counts['pairs']}, published 6,000"])
+    assert (result.data, result.caveats) == (str(root), [f"pairs {result.counts['pairs']}, published 6,000"])
     scface = demo("SCface")
     (scface / "generated.json").unlink()
-    gallery, probes, mugshots = score("scface", scface).doubts
+    gallery, probes, mugshots = score("scface", scface).caveats
     assert re.fullmatch(r"gallery \d+, published 130", gallery)
     assert re.fullmatch(r"probes \d+, published 650", probes)
     assert re.fullmatch(r"mugshots of \d+x\d+ px", mugshots)
 
 
 def test_comparability_does_not_depend_on_the_folder_s_name(results):
-    whole = dataclasses.replace(results[0], data="/data/LFW: full (copy)", doubts=[])
+    whole = dataclasses.replace(results[0], data="/data/LFW: full (copy)", caveats=[])
     assert warnings(whole) == []
     assert facts(whole)[0].endswith("data: /data/LFW: full (copy)")
-    assert picture_title(whole) == "LFW\n/data/LFW: full (copy)"
+    assert figure_title(whole) == "LFW\n/data/LFW: full (copy)"
 
 
 def test_the_precision_is_named_where_it_is_reduced(results):
-    assert network({"backbone": "spherenet4", "step": 1000, "precision": "bf16"}) == "spherenet4, step 1,000, bf16"
-    assert network({"backbone": "spherenet4", "step": None, "precision": "fp32"}) == "spherenet4"
+    assert (
+        network_label({"backbone": "spherenet4", "step": 1000, "precision": "bf16"}) == "spherenet4, step 1,000, bf16"
+    )
+    assert network_label({"backbone": "spherenet4", "step": None, "precision": "fp32"}) == "spherenet4"
 
 
 def test_the_report_says_how_it_was_measured(report):
@@ -187,7 +190,7 @@ def test_the_report_says_how_it_was_measured(report):
 
 def test_the_summary_names_figures_as_the_tables_do_and_says_what_is_not_comparable(report):
     text = report.with_name("report.md").read_text().partition("## LFW")[0]
-    assert "Not comparable with published figures (generated faces): LFW, XQLFW, SCface, " in text
+    assert "Not comparable with published results (generated faces): LFW, XQLFW, SCface, " in text
     figures = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| ")]
     assert figures[1:] == [
         "HR to LR, accuracy, 8 px",
@@ -216,16 +219,14 @@ def test_lines_below_the_tables(results):
 
 def test_a_figure_that_the_set_cannot_resolve_is_kept_but_not_shown(results):
     (qmul,) = [result for result in results if result.benchmark == "qmul"]
-    assert unresolved(qmul) == ["tar@far=0.01", "tar@far=0.001"]
+    assert unresolved_metrics(qmul.settings) == ["tar@far=0.01", "tar@far=0.001"]
     assert "tar@far=0.001" in qmul.metrics
-    (grid,) = grids(qmul)
+    (grid,) = result_grids(qmul)
     assert [grid.rows[row][4] for row in (0, 1)] == ["-", "-"]
     assert grid.rows[2][4] == "11.02"
-    assert warnings(qmul)[1] == (
-        "Not shown: TAR@0.01, TAR@0.001; with 32 impostors no false rate below 3.1 %, one of them, can be told."
-    )
+    assert warnings(qmul)[1] == ("Not shown: TAR@0.01, TAR@0.001; smallest resolvable FAR: 3.1 % (1/32).")
     (watch,) = [result for result in results if result.benchmark == "qmul-id"]
-    assert unresolved(watch) == ["tpir20@fpir=0.01"]
+    assert unresolved_metrics(watch.settings) == ["tpir20@fpir=0.01"]
 
 
 def test_a_report_names_some_missing_images_and_counts_the_rest(results, tmp_path):
@@ -250,19 +251,22 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(results, tmp_path):
     assert not is_report_file("all.json")
 
 
-def legends(monkeypatch, draw):
-    """What ``draw`` draws: each figure, rendered, before it is closed."""
-    figures = []
-    monkeypatch.setattr(pictures.plt, "close", figures.append)
-    draw()
-    for figure in figures:
-        figure.canvas.draw()
+@pytest.fixture
+def figures_of(monkeypatch):
+    """``figures_of(result)``: the matplotlib figures of its report, laid out."""
+
+    def figures(result):
+        drawn = []
+        to_png = plots.png
+        monkeypatch.setattr(plots, "png", lambda figure: (drawn.append(figure), to_png(figure))[1])
+        assert len(list(result_pictures(result))) == len(drawn)
+        return drawn
+
     return figures
 
 
-def test_legends_lie_outside_the_axes_and_ticks_are_alike(results, monkeypatch):
-    figures = legends(monkeypatch, lambda: [list(drawings.draw(result)) for result in (results[0], results[2])])
-    plotted = [figure for figure in figures if figure.legends]
+def test_legends_lie_outside_the_axes_and_ticks_are_alike(results, figures_of):
+    plotted = [figure for result in (results[0], results[2]) for figure in figures_of(result) if figure.legends]
     assert len(plotted) == 5
     for figure in plotted:
         (axes,) = figure.axes
@@ -274,15 +278,22 @@ def test_legends_lie_outside_the_axes_and_ticks_are_alike(results, monkeypatch):
         assert all(re.fullmatch(r"[\d.]+ %", tick) for tick in ticks)
 
 
-def test_of_many_curves_two_have_bands(results, monkeypatch):
-    figures = legends(monkeypatch, lambda: list(drawings.draw(results[0])))
-    roc, det = figures[:2]
+def test_of_many_curves_two_have_bands(results, figures_of):
+    roc, det = figures_of(results[0])[:2]
     for figure in (roc, det):
         (axes,) = figure.axes
         assert len(axes.collections) == 2
         assert [band.get_facecolor()[0][:3].tolist() for band in axes.collections] == [
             list(matplotlib.colors.to_rgb(color)) for color in ("C0", "C4")
         ]
+
+
+def test_figures_leave_the_caller_s_matplotlib_alone(results):
+    """Neither the backend nor the open figures of pyplot change."""
+    code = "import matplotlib; before = matplotlib.get_backend(auto_select=False); import benchmarks.report.page; "
+    code += "import sys; print(before == matplotlib.get_backend(auto_select=False), 'matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout == "True False\n", done.stderr
 
 
 def test_every_published_row_has_a_source_and_figures_that_a_table_shows():
@@ -293,9 +304,9 @@ def test_every_published_row_has_a_source_and_figures_that_a_table_shows():
     for name, row in rows:
         shown = {column for table in TABLES[name] for column in table.columns}
         assert row.source
-        assert row.figures
-        assert set(row.figures) <= shown, row.system
-        assert all(0 < value <= 1 for value in row.figures.values())
+        assert row.metrics
+        assert set(row.metrics) <= shown, row.system
+        assert all(0 < value <= 1 for value in row.metrics.values())
 
 
 def test_every_shown_figure_is_one_that_the_benchmark_gives(results):
