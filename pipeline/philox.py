@@ -1,7 +1,7 @@
-"""Random numbers by position: counter-based Philox streams.
+"""Counter-based random numbers: Philox streams that can start at any position.
 
-The draws of any slot are computed without drawing the slots before it. NumPy guarantees the raw stream of a bit
-generator across versions, but not the methods of ``Generator``: only the raw stream is used here.
+Only the raw stream of the bit generator is used. NumPy guarantees that it is the same in all versions, which does not
+hold for the methods of ``Generator``.
 
 Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 """
@@ -10,29 +10,26 @@ from __future__ import annotations
 
 import numpy as np
 
-_WORDS = 4  # 64-bit words in a Philox block
-_PERMUTATION, _DRAWS = 0, 1  # streams of one (seed, epoch)
+BLOCK_WORDS = 4  # 64-bit words in a Philox block
+PERMUTATION_STREAM, DRAW_STREAM = 0, 1  # independent streams of each (seed, epoch)
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """A (count,) int64 permutation of 0..count-1, the same on every machine."""
-    words = np.random.Philox(key=[seed, epoch << 1 | _PERMUTATION]).random_raw(count)
+    """(count,) int64 random permutation of 0..count-1, the same on every machine."""
+    words = np.random.Philox(key=[seed, epoch << 1 | PERMUTATION_STREAM]).random_raw(count)
     return np.argsort(words, kind="stable")
 
 
 def draws(seed: int, epoch: int, slots: slice, views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The random numbers of some global slots.
-
-    Args:
-        slots: a slice start:stop of global slots of the epoch.
+    """Random numbers of the slots ``slots.start`` to ``slots.stop`` of an epoch. A slot is one identity of one batch.
 
     Returns:
-        (slots, views) uint64 picks below 2**32, to be scaled to an identity's number of images;
-        (slots, views) bool flips;
-        (slots, views) uint64 chances below 2**31, for whatever else is drawn of an image.
+        (slots, views) uint64 below 2**32, which choose an image of the identity;
+        (slots, views) bool, whether to flip the image;
+        (slots, views) uint64 below 2**31, which choose the size to degrade it to.
     """
-    blocks = -(-views // _WORDS)
-    generator = np.random.Philox(key=[seed, epoch << 1 | _DRAWS], counter=slots.start * blocks)
-    words = generator.random_raw((slots.stop - slots.start) * blocks * _WORDS)
-    words = words.reshape(slots.stop - slots.start, blocks * _WORDS)[:, :views]
+    blocks = -(-views // BLOCK_WORDS)
+    generator = np.random.Philox(key=[seed, epoch << 1 | DRAW_STREAM], counter=slots.start * blocks)
+    words = generator.random_raw((slots.stop - slots.start) * blocks * BLOCK_WORDS)
+    words = words.reshape(slots.stop - slots.start, blocks * BLOCK_WORDS)[:, :views]
     return words >> np.uint64(32), (words & np.uint64(1)).astype(bool), words << np.uint64(32) >> np.uint64(33)

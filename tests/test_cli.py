@@ -216,7 +216,7 @@ def test_expected_failures_are_one_line(run, tmp_path, shard_set):
         f"Error: {tmp_path}/none/manifest.json: not found; {tmp_path}/none is not a shard set"
     )
     assert error_of(run("train", "--shards", shard_set)) == (
-        "Error: a batch of 128 distinct identities needs as many; there are 9: lower --batch-size"
+        "Error: batch size 128 is larger than the number of identities, 9; lower --batch-size"
     )
     assert error_of(run("train", "--shards", shard_set, "--backbone", "vgg")) == (
         f"Error: backbone 'vgg' is unknown; choose from {', '.join(BACKBONES)}"

@@ -1,4 +1,4 @@
-"""Down to s pixels and back up, as Pillow's bicubic does it: bit-exact, or fast and nearly so."""
+"""Degradation: downsamples images and upsamples them again, with Pillow's bicubic filter."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from PIL import Image
 Mode = Literal["fast", "exact"]
 Precision = Literal["highest", "high", "medium"]
 
-_AT_ONCE = 32  # images that a CPU degrades at a time
-_PRECISION = 22  # bits of Pillow's fixed-point weights
-_SPLIT = 11  # weight = high * 2**11 + low, so that fp32 sums of 8-bit pixels stay whole numbers below 2**24
-CACHED_WEIGHTS = 1024  # pairs of sizes: all views of crops up to 512 px; those of 128 px are 254 pairs and 17 MB
-_CUBIC_A = -0.5
-_SUPPORT = 2.0
+CHUNK_IMAGES = 32  # images that a CPU degrades in one call
+PRECISION_BITS = 22  # of Pillow's fixed-point weights
+SPLIT_BITS = 11  # weight = high * 2**11 + low: fp32 sums of 8-bit pixels times either part are integers below 2**24
+CACHED_WEIGHTS = 1024  # pairs of sizes: all sizes of crops up to 512 px. Crops of 128 px have 254 pairs (17 MB).
+CUBIC_A = -0.5
+CUBIC_SUPPORT = 2.0
 
 
 def degrade(images: torch.Tensor, size: int, mode: Mode = "exact") -> torch.Tensor:
-    """Shrinks square images to ``size`` px and enlarges them to what they were.
+    """Resizes square images to ``size`` px and back.
 
     Args:
         images: (..., S, S, 3) uint8.
-        size: side of the small image, px; S itself changes nothing.
-        mode: ``exact`` equals Pillow's ``resize(BICUBIC)`` twice bit for bit, on the CPU and on a GPU. ``fast`` is
-            several times faster on a CPU and at most 3 levels away on under 1 % of pixels; on a GPU it is the exact one.
+        size: side of the small image, px; with ``size`` S, ``images`` is returned unchanged.
+        mode: ``exact`` equals two calls of Pillow's ``resize(BICUBIC)`` bit for bit, on a CPU and on a GPU. ``fast``
+            is several times faster on a CPU, and differs by at most 3 levels in under 1 % of the values; on a GPU it
+            is the same as ``exact``.
 
     Returns:
-        uint8 of the same shape.
+        (..., S, S, 3) uint8.
     """
     side = images.shape[-2]
     if size == side:
@@ -45,100 +46,115 @@ def degrade(images: torch.Tensor, size: int, mode: Mode = "exact") -> torch.Tens
 
 
 def degrade_into(out: torch.Tensor, images: torch.Tensor, *, size: int, flips: torch.Tensor, mode: Mode) -> None:
-    """Writes (N, S, S, 3) uint8 ``images`` to ``out``: mirrored left to right where (N,) bool ``flips`` says so, and degraded.
+    """Degrades ``images`` and flips some of them left to right.
 
-    What is mirrored is the small image: resizing commutes with it bit for bit, as the weights are symmetric.
+    The small image is flipped, which costs less. The result is the same bit for bit, because the weights are symmetric.
+
+    Args:
+        out: (N, S, S, 3) uint8, written; may be ``images``.
+        images: (N, S, S, 3) uint8.
+        size: side of the small image, px.
+        flips: (N,) bool.
+        mode: as for ``degrade``.
     """
     side = images.shape[-2]
     if size == side:
         _copy(out, images)
-        _mirror(out, flips)
+        _flip(out, flips)
         return
-    at_once = _AT_ONCE if mode == "fast" and not images.is_cuda else len(images)
-    for start in range(0, len(images), at_once):
-        some = slice(start, start + at_once)
-        small = resize(images[some], size, mode)
-        _mirror(small, flips[some])
-        resize(small, side, mode, out=out[some])
+    chunk_size = CHUNK_IMAGES if mode == "fast" and not images.is_cuda else len(images)
+    for start in range(0, len(images), chunk_size):
+        chunk = slice(start, start + chunk_size)
+        small = resize(images[chunk], size, mode)
+        _flip(small, flips[chunk])
+        resize(small, side, mode, out=out[chunk])
 
 
 def resize(images: torch.Tensor, size: int, mode: Mode = "exact", *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Resizes (N, S, S, 3) uint8 to (N, size, size, 3) uint8, in ``out`` if it is given; modes as ``degrade``."""
+    """Resizes (N, S, S, 3) uint8 to (N, size, size, 3) uint8.
+
+    Args:
+        size: side of the result, px.
+        mode: as for ``degrade``.
+        out: where to write the result; None allocates it.
+    """
     if out is None:
         out = images.new_empty((len(images), size, size, images.shape[-1]))
     if images.is_cuda:
         out.copy_(resize_by_products(images, size))
     elif mode == "exact":
         _resize_by_pillow(images, size, out.numpy())
-    else:  # what ``functional.interpolate`` calls, which cannot be told where to write
+    else:  # the operator behind torch.nn.functional.interpolate, which has no ``out``
         resized, planes = out.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
         torch.ops.aten._upsample_bicubic2d_aa.out(planes, [size, size], False, None, None, out=resized)
     return out
 
 
 def _copy(out: torch.Tensor, images: torch.Tensor) -> None:
-    """On the CPU by NumPy: torch shares a copy among threads, which find the cores taken by the decoder."""
+    """Copies ``images`` to ``out``. NumPy's copy uses one thread; torch's would compete with the decoder for cores."""
     if out.is_cuda:
         out.copy_(images)
     else:
         np.copyto(out.numpy(), images.numpy())
 
 
-def _mirror(images: torch.Tensor, flips: torch.Tensor) -> None:
-    """Mirrors some of (N, S, S, 3) images in place."""
+def _flip(images: torch.Tensor, flips: torch.Tensor) -> None:
+    """Flips (N, S, S, 3) images left to right in place where (N,) bool ``flips`` is set."""
     if images.is_cuda:
         images.copy_(torch.where(flips[:, None, None, None], images.flip(-2), images))
     else:
         pixels = images.numpy()
-        for place in np.flatnonzero(flips.numpy()):
-            cv2.flip(pixels[place], 1, dst=pixels[place])
+        for index in np.flatnonzero(flips.numpy()):
+            cv2.flip(pixels[index], 1, dst=pixels[index])
 
 
 def _resize_by_pillow(images: torch.Tensor, size: int, out: np.ndarray) -> None:
     pixels = images.numpy()
 
-    def some(places: range) -> None:
-        for place in places:
-            small = Image.fromarray(pixels[place]).resize((size, size), Image.Resampling.BICUBIC)
-            out[place] = np.asarray(small)
+    def resize_some(indices: range) -> None:
+        for index in indices:
+            resized = Image.fromarray(pixels[index]).resize((size, size), Image.Resampling.BICUBIC)
+            out[index] = np.asarray(resized)
 
     threads = torch.get_num_threads()
-    list(_threads(threads).map(some, [range(first, len(out), threads) for first in range(threads)]))
+    list(_thread_pool(threads).map(resize_some, [range(first, len(out), threads) for first in range(threads)]))
 
 
 @functools.lru_cache(maxsize=1)
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "degrade")
+def _thread_pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "degrade")
 
 
 def resize_by_products(images: torch.Tensor, size: int, precision: Precision = "highest") -> torch.Tensor:
-    """``resize``, exact, as matrix products of whole numbers: Pillow's very sums, on any device and in any order.
+    """``resize`` in mode ``exact`` as matrix products, on any device.
+
+    The products are of integers that float32 represents exactly, so they equal Pillow's sums in any order.
 
     Args:
-        precision: of the products, as ``torch.set_float32_matmul_precision`` has it; only ``highest`` is sure to be exact.
+        precision: argument of ``torch.set_float32_matmul_precision``; only ``highest`` is exact on all devices.
     """
     weights = _split_weights(images.shape[1], size, images.device)
     with _matmul_precision(precision):
-        across = _apply(weights, images)  # Pillow goes horizontally first, and rounds and clamps in between
-        return _apply(weights, across.transpose(1, 2)).transpose(1, 2)
+        narrow = _resample(weights, images)  # as Pillow: first horizontally, with rounding and clamping in between
+        return _resample(weights, narrow.transpose(1, 2)).transpose(1, 2)
 
 
-def _apply(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Resamples axis 2 of (N, H, W, 3) uint8 with weights (2, out, W), high and low parts."""
+def _resample(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Resamples the width of (N, H, W, 3) uint8 images with (2, out, W) weights, see ``_split_weights``."""
     count, height, width, channels = images.shape
     columns = images.permute(2, 0, 1, 3).reshape(width, -1).float()
     sums = weights.flatten(0, 1) @ columns
     high, low = sums.to(torch.int32).chunk(2)
-    total = (high << _SPLIT) + low + (1 << _PRECISION - 1)
-    out = (total >> _PRECISION).clamp_(0, 255).to(torch.uint8)
+    total = (high << SPLIT_BITS) + low + (1 << PRECISION_BITS - 1)
+    out = (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
     return out.reshape(-1, count, height, channels).permute(1, 2, 0, 3)
 
 
 @contextlib.contextmanager
-def _matmul_precision(wanted: Precision) -> Iterator[None]:
-    """TF32 and its bf16 relatives may keep too few bits for whole-number sums, whatever the training uses."""
+def _matmul_precision(precision: Precision) -> Iterator[None]:
+    """Sets the precision of float32 products: TF32 and bf16 have too few bits for exact integer sums."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(wanted)
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
@@ -147,23 +163,26 @@ def _matmul_precision(wanted: Precision) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=CACHED_WEIGHTS)
 def _split_weights(source: int, target: int, device: torch.device) -> torch.Tensor:
-    """(2, target, source) float32: the high and low parts of ``fixed_point_weights``."""
+    """(2, target, source) float32, the high and the low bits of ``fixed_point_weights``."""
     weights = torch.tensor(fixed_point_weights(source, target), dtype=torch.int64)
-    high = (weights + (1 << _SPLIT - 1)) >> _SPLIT
-    return torch.stack([high, weights - (high << _SPLIT)]).float().to(device)
+    high = (weights + (1 << SPLIT_BITS - 1)) >> SPLIT_BITS
+    return torch.stack([high, weights - (high << SPLIT_BITS)]).float().to(device)
 
 
 def fixed_point_weights(source: int, target: int) -> list[list[int]]:
-    """Pillow's bicubic weights from ``source`` to ``target`` samples, (target, source) whole numbers in units of 2**-22.
+    """Pillow's bicubic weights from ``source`` to ``target`` samples.
 
-    Keys' cubic with a = -0.5, widened by the scale when shrinking, cut at the border, normalised, rounded half
-    away from zero.
+    Keys' cubic with a = -0.5, stretched by the scale when downsampling, truncated at the border, normalised, and
+    rounded half away from zero.
+
+    Returns:
+        (target, source) integers in units of 2**-22.
 
     Source: Keys, Cubic convolution interpolation, 1981; Pillow's documented resampling behaviour.
     """
     scale = source / target
     stretch = max(scale, 1.0)
-    support = _SUPPORT * stretch
+    support = CUBIC_SUPPORT * stretch
     rows = []
     for index in range(target):
         center = (index + 0.5) * scale
@@ -172,13 +191,13 @@ def fixed_point_weights(source: int, target: int) -> list[list[int]]:
         norm = sum(taps)
         row = [0] * source
         for position, tap in zip(range(low, high), taps, strict=True):
-            row[position] = _round_half_away(tap / norm * (1 << _PRECISION))
+            row[position] = _round_half_away(tap / norm * (1 << PRECISION_BITS))
         rows.append(row)
     return rows
 
 
 def _cubic(x: float) -> float:
-    x, a = abs(x), _CUBIC_A
+    x, a = abs(x), CUBIC_A
     if x < 1.0:
         return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     if x < 2.0:

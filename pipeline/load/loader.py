@@ -1,6 +1,6 @@
-"""DALI decodes, flips and degradation follow: an endless, resumable stream of training batches.
+"""The data loader: an endless, resumable stream of training batches, decoded by DALI.
 
-The only file that imports DALI.
+No other file imports DALI.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
 from pipeline.spec import spec_of
 from shards.index import ShardIndex, ShardReader
 
-_PREFETCH = 2  # batches that DALI decodes ahead
+PREFETCH_BATCHES = 2  # decoded ahead
+HW_DECODER_LOAD = 0.9  # fraction of a batch for the hardware JPEG decoder of a GPU; DALI's default is 0.65
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +29,10 @@ class Batch:
     """One rank's share of a batch, on the loader's device.
 
     Attributes:
-        images: (V, b, S, S, 3) uint8 RGB, 0..255, NHWC; each degraded to its size and back.
-        labels: (b,) int64, distinct over all ranks; the identity of ``images[:, i]``.
-        sizes: (V, b) int64 on the CPU, px; S for an image that is left as it is.
-        state: where the stream stands once this batch is consumed; saved in a checkpoint.
+        images: (V, b, S, S, 3) uint8 RGB, 0..255; each image is degraded to its size and back.
+        labels: (b,) int64, the identity of ``images[:, i]``; distinct over all ranks.
+        sizes: (V, b) int64 on the CPU, px; S for an image that is not degraded.
+        state: position in the stream after this batch, for checkpoints.
     """
 
     images: torch.Tensor
@@ -41,7 +42,7 @@ class Batch:
 
 
 class Loader:
-    """Iterates over batches for ever; a context manager, which starts DALI on entry and stops it on exit."""
+    """Endless iterator over batches, and a context manager that starts and stops DALI."""
 
     def __init__(
         self,
@@ -59,20 +60,20 @@ class Loader:
     ) -> None:
         """
         Args:
-            batch_size: identities in a batch over all ranks.
-            views: least and greatest size, px, that an image of an identity is degraded to, drawn evenly; each view
-                draws an image of its own. Sizes from that of the crops on leave it as it is.
-            mode: how to degrade, see ``pipeline.load.degrade``.
-            device: ``cpu``, ``cuda`` or ``cuda:N``; on a GPU nvJPEG decodes and the batch stays there.
-            threads: DALI's CPU threads.
-            resume: the ``state.to_dict()`` of the last batch that was consumed, from any number of ranks.
+            batch_size: identities per batch over all ranks.
+            views: minimum and maximum size of each view, px. Each view draws one image of the identity and a size,
+                uniformly from this range, to degrade it to. Sizes of at least that of the crops do not degrade.
+            mode: as for ``pipeline.load.degrade.degrade``.
+            device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU, nvJPEG decodes and the batch stays there.
+            threads: CPU threads of DALI.
+            resume: ``state.to_dict()`` of the last consumed batch, of a run with any number of ranks.
 
         Raises:
-            SamplerError: the batch does not fit the data or the ranks, or ``resume`` belongs to another stream.
+            SamplerError: the batch size does not fit the data or the ranks, or ``resume`` belongs to another stream.
         """
         self._index, self._views, self._mode = index, tuple(views), mode
         self._size = spec_of(index.manifest).size
-        self._device, self._threads = _one_device(device), threads
+        self._device, self._threads = _resolve_device(device), threads
         start = LoaderState(
             seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
         )
@@ -81,17 +82,17 @@ class Loader:
         self._pending: deque[Draw] = deque()
         self._reader = ShardReader(index)
         images = batch_size // world_size * len(self._views)
-        self._room = np.empty(images * int(index.size.max()), np.uint8)
+        self._buffer = np.empty(images * int(index.size.max()), np.uint8)
 
     @property
     def state(self) -> LoaderState:
-        """Where the stream stands: after the last batch that ``next`` returned."""
+        """Position in the stream after the last batch that ``next`` returned."""
         return self._consumed
 
     def __enter__(self) -> Loader:
-        self._drawn = self._consumed  # what an earlier use had decoded ahead is decoded again
+        self._drawn = self._consumed  # batches that an earlier use decoded ahead are decoded again
         self._pending.clear()
-        self._held: tuple[Any, torch.cuda.Event] | None = None
+        self._in_use: tuple[Any, torch.cuda.Event] | None = None
         share = self._consumed.global_batch // self._sampler.world_size
         self._pipe = decoder(
             source=self._feed,
@@ -99,7 +100,7 @@ class Loader:
             batch_size=share * len(self._views),
             num_threads=self._threads,
             device_id=self._device.index,
-            prefetch_queue_depth=_PREFETCH,
+            prefetch_queue_depth=PREFETCH_BATCHES,
         )
         self._pipe.build()
         return self
@@ -113,73 +114,78 @@ class Loader:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch. Raises: ShardError: an image is damaged; the line names shard and key."""
+        """The next batch.
+
+        Raises:
+            ShardError: an image is damaged; the message names shard and key.
+        """
         self._release()
         (decoded,) = self._pipe.run()
         draw = self._pending.popleft()
         size = self._size
-        seen = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(len(self._views), -1, size, size, 3)
-        images = _room_like(seen)  # DALI uses its buffer again for a later batch
-        sizes = self._sizes(draw.chances, size)
-        for view, wanted in enumerate(sizes):
-            self._degrade(images[view], seen[view], wanted, draw.flips[view])
-        self._hold(decoded)
+        crops = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(len(self._views), -1, size, size, 3)
+        images = _empty_like(crops)  # DALI reuses the buffer of the crops
+        sizes = self._sizes(draw.size_draws, size)
+        for view, view_sizes in enumerate(sizes):
+            self._degrade(images[view], crops[view], view_sizes, draw.flips[view])
+        self._keep_until_read(decoded)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
         labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
         return Batch(images=images, labels=labels, sizes=sizes, state=self._consumed)
 
-    def _sizes(self, chances: np.ndarray, most: int) -> np.ndarray:
-        """(V, b) sizes, px, of one batch."""
+    def _sizes(self, size_draws: np.ndarray, crop_size: int) -> np.ndarray:
+        """(V, b) int64 sizes of the images of one batch, px, from uniform (V, b) ``size_draws`` below 2**31."""
         low, high = np.array(self._views, np.uint64).T[..., None]
-        return np.minimum(low + (chances * (high - low + np.uint64(1)) >> np.uint64(31)), most).astype(np.int64)
+        return np.minimum(low + (size_draws * (high - low + np.uint64(1)) >> np.uint64(31)), crop_size).astype(np.int64)
 
-    def _degrade(self, out: torch.Tensor, seen: torch.Tensor, sizes: np.ndarray, flips: np.ndarray) -> None:
-        """Degrades the (b, S, S, 3) images of a view from ``seen`` into ``out``, each to its size and flipped or not."""
+    def _degrade(self, out: torch.Tensor, crops: torch.Tensor, sizes: np.ndarray, flips: np.ndarray) -> None:
+        """Degrades and flips the (b, S, S, 3) ``crops`` of one view into ``out``, those of each size together."""
         for size in np.unique(sizes).tolist():
-            places = np.flatnonzero(sizes == size)
-            turned = self._upload(flips[places])
-            if len(places) == len(sizes):
-                degrade_into(out, seen, size=size, flips=turned, mode=self._mode)
+            indices = np.flatnonzero(sizes == size)
+            group_flips = self._upload(flips[indices])
+            if len(indices) == len(sizes):
+                degrade_into(out, crops, size=size, flips=group_flips, mode=self._mode)
                 continue
-            where = self._upload(places)
-            part = seen.index_select(0, where)
-            degrade_into(part, part, size=size, flips=turned, mode=self._mode)
-            out.index_copy_(0, where, part)
+            where = self._upload(indices)
+            group = crops.index_select(0, where)
+            degrade_into(group, group, size=size, flips=group_flips, mode=self._mode)
+            out.index_copy_(0, where, group)
 
     def _upload(self, values: np.ndarray) -> torch.Tensor:
-        """A small array on the device; from pinned memory, so that nobody waits for the step that a GPU is at."""
+        """Copies a small array to the device; from pinned memory, so that the copy does not wait for the GPU."""
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
 
-    def _hold(self, decoded: Any) -> None:
-        """On a GPU what reads DALI's buffer is only queued, behind the step before: DALI may have it back when that is done."""
+    def _keep_until_read(self, decoded: Any) -> None:
+        """Keeps DALI's output alive on a GPU, where the kernels that read it are queued and may not have run yet."""
         if self._device.type == "cuda":
             read = torch.cuda.Event()  # type: ignore[no-untyped-call]
             read.record(torch.cuda.current_stream(self._device))
-            self._held = (decoded, read)
+            self._in_use = (decoded, read)
 
     def _release(self) -> None:
-        if self._held is not None:
-            self._held[1].synchronize()
-            self._held = None
+        """Returns the output of the last batch to DALI once it has been read."""
+        if self._in_use is not None:
+            self._in_use[1].synchronize()
+            self._in_use = None
 
     def _feed(self) -> np.ndarray:
-        """DALI asks for the JPEGs of one batch, ahead of ``__next__``."""
+        """The JPEGs of the next batch, (V * b, bytes) uint8, padded with zeros. DALI calls this ahead of ``__next__``."""
         draw = self._sampler.draw(self._drawn.epoch, self._drawn.step)
-        encoded = self._reader.padded(draw.rows.ravel(), self._room)  # DALI takes a copy
+        encoded = self._reader.padded(draw.rows.ravel(), self._buffer)  # DALI copies them
         self._pending.append(draw)
         self._drawn = self._drawn.next(self._sampler.steps_per_epoch)
         return encoded
 
 
 @pipeline_def
-def decoder(source: Any, decode_on: str, hw_decoder_load: float = 0.9) -> Any:
-    """The DALI graph: JPEGs decoded to RGB.
+def decoder(source: Any, decode_on: str, hw_decoder_load: float = HW_DECODER_LOAD) -> Any:
+    """DALI pipeline that decodes JPEGs to RGB.
 
     Args:
-        source: gives a batch when called, zero-padded (N, bytes) uint8 or a list of (bytes,) uint8.
+        source: called for each batch; returns (N, bytes) uint8 padded with zeros, or a list of N (bytes,) uint8.
         decode_on: ``cpu``, or ``mixed`` for nvJPEG.
-        hw_decoder_load: the share of a batch that the GPU's JPEG hardware decodes, where it has any; DALI's own default.
+        hw_decoder_load: fraction of a batch for the hardware JPEG decoder, on GPUs that have one.
     """
     encoded = fn.external_source(source=source, batch=True, dtype=types.UINT8, ndim=1)
     hints: dict[str, Any] = {}
@@ -188,13 +194,13 @@ def decoder(source: Any, decode_on: str, hw_decoder_load: float = 0.9) -> Any:
     return fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
 
 
-def _room_like(images: torch.Tensor) -> torch.Tensor:
-    """As ``torch.empty_like``; on the CPU NumPy's, which asks for huge pages: thousands of page faults fewer a batch."""
+def _empty_like(images: torch.Tensor) -> torch.Tensor:
+    """``torch.empty_like``. On the CPU NumPy allocates: it uses huge pages, which saves thousands of page faults."""
     return torch.empty_like(images) if images.is_cuda else torch.from_numpy(np.empty(images.shape, np.uint8))
 
 
-def _one_device(name: str) -> torch.device:
-    """``cuda`` means torch's current GPU, for DALI and for the labels alike."""
+def _resolve_device(name: str) -> torch.device:
+    """The device of that name; ``cuda`` is torch's current GPU."""
     device = torch.device(name)
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())

@@ -1,4 +1,4 @@
-"""Which identities, images and flips: a pure function of (seed, epoch, slot)."""
+"""Which identities, images, flips and sizes are in a batch: a pure function of seed, epoch and step."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SAMPLER_VERSION = 1
 
 
 class SamplerError(LrfrError):
-    """A batch that cannot be drawn, or a state that belongs to other data. One line."""
+    """The batch size does not fit the data, or a saved state belongs to another stream. One line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoaderState:
-    """Where a run is in its stream of batches; nothing in it depends on the number of ranks.
+    """Position in the stream of batches. Saved in checkpoints; independent of the number of ranks.
 
     Attributes:
-        epoch, step: the next batch to be consumed is number ``step`` of ``epoch``.
-        global_batch: identities in a batch over all ranks.
-        views: images an identity.
-        index_digest: names the exact index that the batches are drawn from.
+        epoch, step: the next batch to consume is number ``step`` of ``epoch``; both count from 0.
+        global_batch: identities per batch over all ranks.
+        views: images per identity.
+        index_digest: digest of the shard index.
     """
 
     seed: int
@@ -40,83 +40,89 @@ class LoaderState:
         if not 0 <= self.seed < 1 << 32:
             raise SamplerError(f"seed {self.seed} is out of range; expected 0 to {(1 << 32) - 1}")
         if self.global_batch < 1 or self.views < 1 or self.epoch < 0 or self.step < 0:
-            raise SamplerError(f"a batch needs at least one identity and one view, epoch and step count from 0: {self}")
+            raise SamplerError(f"expected at least one identity and one view, and epoch and step from 0: {self}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON-able fields."""
+        """The fields, for JSON."""
         return dataclasses.asdict(self)
 
     def next(self, steps_per_epoch: int) -> LoaderState:
-        """The state after one more batch."""
-        last = self.step + 1 >= steps_per_epoch
-        return dataclasses.replace(self, epoch=self.epoch + last, step=0 if last else self.step + 1)
+        """The position one batch later."""
+        is_last = self.step + 1 >= steps_per_epoch
+        return dataclasses.replace(self, epoch=self.epoch + is_last, step=0 if is_last else self.step + 1)
 
     def resumed(self, saved: dict[str, Any]) -> LoaderState:
-        """The position of ``saved``, taken over where everything that determines the batches agrees.
+        """This state at the position of ``saved``.
 
         Raises:
-            SamplerError: it was saved for other data, another seed, batch size, number of views or sampler.
+            SamplerError: ``saved`` differs in a field that determines the batches: data, seed, batch size, number of
+                views or sampler version.
         """
-        mine = self.to_dict()
-        for name, value in mine.items():
+        for name, value in self.to_dict().items():
             if name == "index_digest" and saved.get(name) != value:
-                raise SamplerError(
-                    "loader state: it belongs to other shards; resume on those that the run started with"
-                )
+                raise SamplerError("loader state: belongs to other shards; resume with the shards of the original run")
             if name not in ("epoch", "step") and saved.get(name) != value:
                 raise SamplerError(
-                    f"loader state: {name} was {saved.get(name)}, now it is {value}; resume with what the run started with"
+                    f"loader state: {name} was {saved.get(name)}, is now {value}; resume with the settings of the original run"
                 )
         return dataclasses.replace(self, epoch=int(saved["epoch"]), step=int(saved["step"]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One rank's share of one global batch: ``classes`` (b,), positions in the list of identities; the rest (views, b)."""
+    """One rank's share of a global batch.
+
+    Attributes:
+        classes: (b,) int64, positions in the list of identities.
+        rows: (views, b) int64, index rows of the images.
+        flips: (views, b) bool, whether to flip each image left to right.
+        size_draws: (views, b) uint64 below 2**31, which choose the size of each image.
+    """
 
     classes: np.ndarray
     rows: np.ndarray
     flips: np.ndarray
-    chances: np.ndarray
+    size_draws: np.ndarray
 
 
 class IdentitySampler:
-    """Draws batches of distinct identities, an epoch being one pass over all of them, the last partial batch dropped."""
+    """Draws batches of distinct identities. An epoch visits each identity once and drops the last partial batch."""
 
     def __init__(
         self, first: np.ndarray, count: np.ndarray, state: LoaderState, *, rank: int = 0, world_size: int = 1
     ) -> None:
         """
         Args:
-            first, count: (I,) first index row and number of rows of each identity.
-            state: gives seed, global batch and views; its position is not read.
-            rank, world_size: which slice of each global batch this process draws.
+            first: (I,) int64, first index row of each identity.
+            count: (I,) int64, number of rows of each identity.
+            state: seed, global batch size and number of views; its position is ignored.
+            rank, world_size: select the slice of each global batch that this process draws.
 
         Raises:
-            SamplerError: more identities in a batch than there are, or a batch that the ranks cannot share evenly.
+            SamplerError: a batch has more identities than the data, or is not divisible by ``world_size``.
         """
         if state.global_batch > len(first):
             raise SamplerError(
-                f"a batch of {state.global_batch} distinct identities needs as many; there are {len(first)}: lower --batch-size"
+                f"batch size {state.global_batch} is larger than the number of identities, {len(first)}; lower --batch-size"
             )
         if state.global_batch % world_size:
             raise SamplerError(
-                f"a batch of {state.global_batch} identities cannot be shared by {world_size} processes; choose a multiple"
+                f"batch size {state.global_batch} is not divisible by the number of processes, {world_size}; change --batch-size"
             )
         self._first, self._count, self._state, self.world_size = first, count, state, world_size
         share = state.global_batch // world_size
-        self._mine = slice(rank * share, (rank + 1) * share)
-        self._order: tuple[int, np.ndarray] | None = None
+        self._offset, self._share = rank * share, share
+        self._order: tuple[int, np.ndarray] | None = None  # epoch and its permutation of the identities
         self.steps_per_epoch = len(first) // state.global_batch
 
     def draw(self, epoch: int, step: int) -> Draw:
-        """The draw of batch ``step`` of ``epoch``."""
+        """Draws batch ``step`` of ``epoch``."""
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, permutation(self._state.seed, epoch, len(self._first)))
-        start = step * self._state.global_batch
-        slots = slice(start + self._mine.start, start + self._mine.stop)
+        start = step * self._state.global_batch + self._offset
+        slots = slice(start, start + self._share)
         classes = self._order[1][slots]
-        picks, flips, chances = draws(self._state.seed, epoch, slots, self._state.views)
-        within = (picks * self._count[classes, None].astype(np.uint64)) >> np.uint64(32)
-        rows = self._first[classes, None] + within.astype(np.int64)
-        return Draw(classes=classes, rows=rows.T, flips=flips.T, chances=chances.T)
+        picks, flips, size_draws = draws(self._state.seed, epoch, slots, self._state.views)
+        offsets = (picks * self._count[classes, None].astype(np.uint64)) >> np.uint64(32)
+        rows = self._first[classes, None] + offsets.astype(np.int64)
+        return Draw(classes=classes, rows=rows.T, flips=flips.T, size_draws=size_draws.T)

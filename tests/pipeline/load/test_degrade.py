@@ -1,4 +1,4 @@
-"""Degradation against Pillow itself: bit for bit, or within the stated bounds."""
+"""Degradation compared with Pillow: bit-exact, or within the stated bounds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def products_degraded(images, size):
 
 @pytest.mark.parametrize("size", [2, 3, 5, 8, 12, 16, 20, 31, 37, 64, 100, 127])
 def test_products_equal_pillow(images, size):
-    """What a GPU computes, here on the CPU: whole numbers are the same everywhere."""
+    """The computation of a GPU, on the CPU: integer arithmetic gives the same result on both."""
     theirs = np.stack([pillow_degraded(image, size) for image in images])
     assert np.array_equal(products_degraded(torch.from_numpy(images), size), theirs)
 
@@ -68,7 +68,7 @@ def test_products_equal_pillow_for_any_sizes(source, target, seed):
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
 @pytest.mark.parametrize("size", [8, 12, 37, 127, 128])
-def test_flipping_the_small_image_is_flipping_the_large_one(images, size, mode):
+def test_flipping_the_small_image_equals_flipping_the_large_one(images, size, mode):
     batch, flips = torch.from_numpy(images), torch.arange(len(images)) % 3 == 0
     out = torch.zeros_like(batch)
     kept = batch.clone()
@@ -99,7 +99,7 @@ def test_exactness_does_not_depend_on_the_matmul_precision_of_training(images):
 
 
 def test_the_widest_range_of_sizes_computes_each_weight_matrix_once():
-    """A view of 8 to 128 px used to evict every matrix before its next use."""
+    """With a cache of 64 matrices, a view of 8 to 128 px evicted each matrix before its next use."""
     tiny = torch.zeros((1, 128, 128, 3), dtype=torch.uint8)
     _split_weights.cache_clear()
     for _ in range(2):

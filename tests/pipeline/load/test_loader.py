@@ -1,4 +1,4 @@
-"""The loader: what it decodes, who is in a batch, and that it goes on where it stopped on any number of ranks."""
+"""Loader: pixels, labels and sizes of batches, and resuming on any number of ranks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BATCH = 4
 STEPS = 5  # two epochs of two steps and one more
 
 
-def take(index, steps, **options):
+def batches_of(index, steps, **options):
     with Loader(index, batch_size=BATCH, threads=1, **options) as loader:
         return [next(loader) for _ in range(steps)]
 
 
-def globally(per_rank):
-    """Batches of all ranks put together: (images, labels) by step."""
+def global_batches(per_rank):
+    """Global batches from those of all ranks: (images, labels) by step."""
     return [
         (torch.cat([batch.images for batch in batches], 1), torch.cat([batch.labels for batch in batches]))
         for batches in zip(*per_rank, strict=True)
@@ -45,8 +45,8 @@ def index(shard_set):
     return ShardIndex(shard_set)
 
 
-def test_a_batch_is_what_it_says(index):
-    batch = take(index, 1)[0]
+def test_shapes_and_types_of_a_batch(index):
+    batch = batches_of(index, 1)[0]
     assert batch.images.shape == (4, BATCH, 128, 128, 3)
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous()
@@ -56,8 +56,8 @@ def test_a_batch_is_what_it_says(index):
     assert (batch.state.epoch, batch.state.step) == (0, 1)
 
 
-def test_pixels_are_the_stored_ones_flipped_and_degraded_as_pillow_does(index):
-    """Every image of several batches against a walk with OpenCV and Pillow over the same draws."""
+def test_pixels_equal_those_of_opencv_and_pillow(index):
+    """Oracle: decode each image with OpenCV, flip and degrade it with Pillow."""
     with Loader(index, batch_size=BATCH, mode="exact", threads=1) as loader, ShardReader(index) as reader:
         compared = flipped = 0
         for step in range(2):
@@ -83,7 +83,7 @@ def test_pixels_are_the_stored_ones_flipped_and_degraded_as_pillow_does(index):
     assert 4 < flipped < 28
 
 
-def test_labels_are_those_of_the_index(index):
+def test_labels_match_the_index(index):
     labels = {row["key"]: row["label"] for row in pq.read_table(index.root / "index.parquet").to_pylist()}
     with Loader(index, batch_size=BATCH, threads=1) as loader:
         for step in range(2):
@@ -93,17 +93,17 @@ def test_labels_are_those_of_the_index(index):
                 assert {labels[index.key(int(row))] for row in draw.rows[:, place]} == {label}
 
 
-def test_any_views(index):
-    batch = take(index, 1, views=((16, 16), (128, 128), (20, 20)))[0]
+def test_other_views(index):
+    batch = batches_of(index, 1, views=((16, 16), (128, 128), (20, 20)))[0]
     assert batch.images.shape[0] == 3
-    assert take(index, 1, views=((128, 128),))[0].images.shape == (1, BATCH, 128, 128, 3)
+    assert batches_of(index, 1, views=((128, 128),))[0].images.shape == (1, BATCH, 128, 128, 3)
 
 
 def test_ranges_draw_a_size_for_each_image(index):
-    """Sizes are part of the stream: the same on any number of ranks; a size from 128 px on leaves a crop as it is."""
+    """Sizes are the same on any number of ranks. Sizes of 128 px and more leave a crop unchanged."""
     views = ((8, 32), (100, 200), (128, 128))
-    (batch,) = take(index, 1, views=views)
-    plain = take(index, 1, views=((128, 128),) * 3)[0].images
+    (batch,) = batches_of(index, 1, views=views)
+    plain = batches_of(index, 1, views=((128, 128),) * 3)[0].images
     low, high, whole = batch.sizes
     assert len(set(low.tolist())) > 1
     assert ((low >= 8) & (low <= 32)).all()
@@ -113,59 +113,62 @@ def test_ranges_draw_a_size_for_each_image(index):
         for place, size in enumerate(sizes.tolist()):
             expected = degrade(plain[view, place], size, "fast")
             assert torch.equal(batch.images[view, place], expected)
-    ranks = [take(index, 1, views=views, rank=rank, world_size=2)[0] for rank in range(2)]
+    ranks = [batches_of(index, 1, views=views, rank=rank, world_size=2)[0] for rank in range(2)]
     assert np.array_equal(np.concatenate([one.sizes for one in ranks], 1), batch.sizes)
 
 
-def test_a_range_is_drawn_evenly():
-    chances = draws(0, 0, slice(0, 20_000), 1)[2]
-    sizes = 8 + (chances * np.uint64(25) >> np.uint64(31))
+def test_sizes_of_a_range_are_uniform():
+    size_draws = draws(0, 0, slice(0, 20_000), 1)[2]
+    sizes = 8 + (size_draws * np.uint64(25) >> np.uint64(31))
     counts = np.bincount(sizes.ravel().astype(int))[8:]
     assert len(counts) == 25
     assert abs(counts / 800 - 1).max() < 0.15
 
 
-def test_seeds_differ_and_repeat(index):
-    first, again, other = (globally([take(index, 2, seed=seed)]) for seed in (0, 0, 1))
+def test_a_seed_repeats_its_batches_and_another_does_not(index):
+    first, again, other = (global_batches([batches_of(index, 2, seed=seed)]) for seed in (0, 0, 1))
     assert_same(first, again)
     assert not torch.equal(first[0][1], other[0][1])
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_together_see_the_global_batches(index, world_size):
-    alone = globally([take(index, STEPS)])
-    together = globally([take(index, STEPS, rank=rank, world_size=world_size) for rank in range(world_size)])
+    alone = global_batches([batches_of(index, STEPS)])
+    together = global_batches(
+        [batches_of(index, STEPS, rank=rank, world_size=world_size) for rank in range(world_size)]
+    )
     assert_same(together, alone)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 2), (2, 4), (4, 1)])
 @pytest.mark.parametrize("consumed", [1, 2, 3])
-def test_a_saved_state_goes_on_with_the_same_batches_on_any_number_of_ranks(index, before, after, consumed):
-    """DALI has decoded ahead of what was consumed; the saved state must not count that."""
-    alone = globally([take(index, STEPS)])
-    states = [take(index, consumed, rank=rank, world_size=before)[-1].state for rank in range(before)]
+def test_resuming_gives_the_same_batches_on_any_number_of_ranks(index, before, after, consumed):
+    """The saved state does not count the batches that DALI decoded ahead."""
+    alone = global_batches([batches_of(index, STEPS)])
+    states = [batches_of(index, consumed, rank=rank, world_size=before)[-1].state for rank in range(before)]
     assert len(set(states)) == 1
     rest = [
-        take(index, STEPS - consumed, rank=rank, world_size=after, resume=states[0].to_dict()) for rank in range(after)
+        batches_of(index, STEPS - consumed, rank=rank, world_size=after, resume=states[0].to_dict())
+        for rank in range(after)
     ]
-    assert_same(globally(rest), alone[consumed:])
+    assert_same(global_batches(rest), alone[consumed:])
 
 
-def test_a_loader_used_twice_goes_on_where_it_stopped(index):
-    """What DALI had decoded ahead in the first use must not meet the labels of the second."""
-    alone = globally([take(index, STEPS)])
+def test_a_loader_used_twice_continues_its_stream(index):
+    """Images that DALI decoded ahead in the first use are not paired with labels of the second."""
+    alone = global_batches([batches_of(index, STEPS)])
     loader = Loader(index, batch_size=BATCH, threads=1)
     batches = []
     for count in (2, STEPS - 2):
         with loader:
             batches += [next(loader) for _ in range(count)]
-    assert_same(globally([batches]), alone)
+    assert_same(global_batches([batches]), alone)
 
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_batches(index):
-    """nvJPEG and libjpeg may differ by a level or two; behind a queue of work no buffer is used again too early."""
-    expected = globally([take(index, STEPS, mode="exact")])
+    """nvJPEG and libjpeg may differ by a level or two. Queued work delays the reads: no buffer may be reused before."""
+    expected = global_batches([batches_of(index, STEPS, mode="exact")])
     busy = torch.randn(4096, 4096, device="cuda")
     batches = []
     with Loader(index, batch_size=BATCH, device="cuda", mode="exact") as loader:
@@ -179,18 +182,18 @@ def test_a_gpu_gives_the_same_batches(index):
         assert (images.int() - batch.images.cpu().int()).abs().float().mean() < 1.0
 
 
-def test_a_state_of_other_shards_is_refused(index):
-    saved = take(index, 1)[0].state.to_dict()
-    with pytest.raises(SamplerError, match="loader state: it belongs to other shards"):
+def test_a_state_of_other_shards_is_rejected(index):
+    saved = batches_of(index, 1)[0].state.to_dict()
+    with pytest.raises(SamplerError, match="loader state: belongs to other shards"):
         Loader(index, batch_size=BATCH, resume={**saved, "index_digest": "0"})
 
 
-def test_more_identities_than_there_are_is_refused(index):
-    with pytest.raises(SamplerError, match="there are 9: lower --batch-size"):
+def test_a_batch_larger_than_the_data_is_rejected(index):
+    with pytest.raises(SamplerError, match="larger than the number of identities, 9; lower --batch-size"):
         Loader(index, batch_size=64)
 
 
-def test_a_damaged_image_stops_the_loader_by_name(index):
+def test_a_damaged_image_stops_the_loader_and_is_named(index):
     for row in range(len(index)):
         with open(index.root / f"shard-{index.shard[row]:06d}.tar", "r+b") as tar:
             tar.seek(int(index.offset[row]) + 300)

@@ -1,4 +1,4 @@
-"""Sampling: one pass an epoch, distinct identities, and nothing that depends on the number of ranks."""
+"""Sampling: distinct identities, one pass per epoch, independent of the number of ranks."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_ranks_share_the_global_batch(seed, epoch, step, world_size, views):
     assert np.array_equal(np.concatenate([part.flips for part in parts], axis=1), whole.flips)
 
 
-def test_the_stream_is_the_same_on_every_machine():
-    """Frozen: a change here changes every run's batches and needs a new SAMPLER_VERSION."""
+def test_the_stream_is_frozen():
+    """A change here changes the batches of every run and requires a new SAMPLER_VERSION."""
     assert permutation(7, 2, 10).tolist() == FROZEN_PERMUTATION
     picks, flips, _ = draws(7, 2, slice(3, 5), 4)
     assert picks.tolist() == FROZEN_PICKS
@@ -74,19 +74,21 @@ def test_draws_are_uniform_and_independent_of_the_slice():
     assert np.abs(np.corrcoef(np.column_stack([picks.astype(float), flips]).T) - np.eye(8)).max() < 0.03
 
 
-def test_a_permutation_is_one_and_moves_things():
+def test_permutations_differ_by_seed_and_epoch():
     order = permutation(1, 0, 1000)
     assert sorted(order.tolist()) == list(range(1000))
     assert not np.array_equal(order, permutation(1, 1, 1000))
     assert not np.array_equal(order, permutation(2, 0, 1000))
 
 
-def test_impossible_batches_are_refused():
+def test_impossible_batches_are_rejected():
     with pytest.raises(
-        SamplerError, match="a batch of 30 distinct identities needs as many; there are 21: lower --batch-size"
+        SamplerError, match="batch size 30 is larger than the number of identities, 21; lower --batch-size"
     ):
         sampler(global_batch=30)
-    with pytest.raises(SamplerError, match="a batch of 8 identities cannot be shared by 3 processes"):
+    with pytest.raises(
+        SamplerError, match="batch size 8 is not divisible by the number of processes, 3; change --batch-size"
+    ):
         sampler(world_size=3)
     with pytest.raises(SamplerError, match="seed -1 is out of range"):
         state(seed=-1)
@@ -95,13 +97,13 @@ def test_impossible_batches_are_refused():
 
 
 @pytest.mark.parametrize("name", ["seed", "global_batch", "views", "sampler_version"])
-def test_a_state_of_another_stream_is_refused_by_name(name):
+def test_a_state_of_another_stream_is_rejected_and_the_field_named(name):
     saved = {**state(epoch=2, step=1).to_dict(), name: "other"}
-    with pytest.raises(SamplerError, match=f"loader state: {name} was other, now it is"):
+    with pytest.raises(SamplerError, match=f"loader state: {name} was other, is now"):
         state().resumed(saved)
 
 
-def test_a_state_counts_batches_over_epochs():
+def test_a_state_advances_over_epochs():
     position = state()
     steps = [(position := position.next(2)) for _ in range(5)]
     assert [(at.epoch, at.step) for at in steps] == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
