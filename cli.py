@@ -5,11 +5,14 @@ from __future__ import annotations
 import click
 
 from commands.bench import bench
-from commands.data import build_shards, demo_data, inspect, verify
+from commands.build_shards import build_shards
+from commands.demo_data import demo_data
 from commands.embed import embed
 from commands.export import export
 from commands.group import Commands
+from commands.inspect import inspect
 from commands.train import train
+from commands.verify import verify
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,4 +1,4 @@
-"""Five-point alignment: a similarity fit in closed form, named templates, the bicubic warp."""
+"""Five-point alignment: named templates, a closed-form similarity fit and the bicubic warp; and the whole-image resize."""
 
 from __future__ import annotations
 
@@ -6,44 +6,45 @@ import math
 
 import cv2
 import numpy as np
+from PIL import Image
 
-_TEMPLATE_SIDE = 112
+_TEMPLATE_PX = 112
 _SEED = np.array([(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)])
 
-# The five points in a 112 px square crop. "seed" is the 96x112 template used unshifted, as the released
-# checkpoints need it: faces sit 8 px left of the centre. "arcface" is the centred one.
+# The five points in a 112 px square crop. "seed" is the 96x112 template without the usual shift, as the released
+# checkpoints expect: faces are 8 px left of the centre. "arcface" is centred.
 # Source: Lai & Lam, ICIP 2021 (seed); Deng et al., ArcFace, CVPR 2019 (arcface).
 TEMPLATES = {"seed": _SEED, "arcface": _SEED + (8.0, 0.0)}
 
-_LEAST_EYE_DISTANCE = 0.5  # px; below it five points are one
-_TIE = 1e-6
+MIN_EYE_DISTANCE = 0.5  # source px; below it the points coincide
+MIN_SCALE_GAP = 1e-6  # relative; below it the direct and the reflected fit are equally good: the points are on a line
 
-_REACH = 2  # px that a bicubic sample reaches
-_MOST_PADDED = 1 << 21  # px; to copy more takes longer than it saves
+BICUBIC_RADIUS = 2  # px from a bicubic sample to the farthest pixel it uses
+MAX_PADDED_PX = 1 << 21  # copying a larger image takes longer than padding saves
 
 
 def template_points(name: str, size: int) -> np.ndarray:
-    """The (5, 2) float64 points of template ``name`` in a square crop of ``size`` px."""
-    return TEMPLATES[name] * (size / _TEMPLATE_SIDE)
+    """Returns the (5, 2) float64 points of template ``name`` in a square crop of ``size`` px."""
+    return TEMPLATES[name] * (size / _TEMPLATE_PX)
 
 
 def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Similarity transforms from source pixels to the template, fitted in the inverse direction.
+    """Fits similarity transforms from source pixels to the template, in the inverse direction.
 
-    The error is minimised in source pixels (template -> landmarks) and the solution inverted, which is not
-    the usual forward fit. A reflection is taken only where it fits better. Points as complex numbers make
-    both fits one scalar each: the least-squares factor is ``sum(conj(p) q) / sum(|p|^2)``, with ``p q`` for
-    the reflected one, and the larger factor has the smaller error.
+    Unlike the usual forward fit, this minimises the error in source pixels (template -> landmarks) and inverts the
+    solution. A reflection is used only if it fits better. With points as complex numbers, each fit is one scalar: the
+    least-squares factor is ``sum(conj(p) q) / sum(|p|^2)``, with ``p q`` for the reflected fit, and the larger factor
+    has the smaller error.
 
     Args:
-        landmarks: (N, 5, 2) source px.
-        template: (5, 2) crop px.
+        landmarks: (N, P, 2) source px.
+        template: (P, 2) crop px.
 
     Returns:
-        (N, 2, 3) float64 matrices, source px -> crop px; (N,) bool, False where the points coincide, lie on
-        one line or are not finite, and the matrix means nothing.
+        (N, 2, 3) float64 matrices, source px -> crop px.
+        (N,) bool, False if the points coincide, lie on one line or are not finite; such a matrix is meaningless.
 
-    Source: Lai & Lam, ICIP 2021, which aligns this way.
+    Source: Lai & Lam, ICIP 2021.
     """
     target = template[:, 0] + 1j * template[:, 1]
     source = np.asarray(landmarks, np.float64)[..., 0] + 1j * np.asarray(landmarks, np.float64)[..., 1]
@@ -54,11 +55,11 @@ def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndar
         direct, reflected = (p.conj() * q).sum(-1) / energy, (p * q).sum(-1) / energy
         direct_scale, reflected_scale = np.abs(direct), np.abs(reflected)
         scale = np.maximum(direct_scale, reflected_scale)
-        good = scale * np.abs(target[1] - target[0]) >= _LEAST_EYE_DISTANCE
-        good &= np.abs(direct_scale - reflected_scale) > _TIE * scale
+        good = scale * np.abs(target[1] - target[0]) >= MIN_EYE_DISTANCE
+        good &= np.abs(direct_scale - reflected_scale) > MIN_SCALE_GAP * scale
         mirrored = reflected_scale > direct_scale
         factor = np.where(mirrored, 1 / reflected.conj(), 1 / direct)
-        # crop = factor * z + shift, with z conjugated where mirrored
+        # crop = factor * z + shift, with z conjugated if mirrored
         shift = target_mean - factor * np.where(mirrored, source_mean[..., 0].conj(), source_mean[..., 0])
     sign = np.where(mirrored, -1.0, 1.0)
     matrices = np.empty((len(source), 2, 3))
@@ -68,19 +69,25 @@ def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndar
 
 
 def eye_distances(landmarks: np.ndarray) -> np.ndarray:
-    """(N,) distances between the eyes of (N, 5, 2) landmarks, in their unit."""
+    """Returns the (N,) distances between the eyes of (N, 5, 2) landmarks, in the same unit."""
     return np.linalg.norm(landmarks[:, 1].astype(np.float64) - landmarks[:, 0], axis=-1)
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """The (size, size, 3) uint8 crop of a (H, W, 3) uint8 image, or (size, size) of (H, W), under a (2, 3) source-to-crop matrix.
+    """Warps an image with OpenCV's bicubic filter (a = -0.75); pixels outside the image are black.
 
-    OpenCV's bicubic (a = -0.75), black outside the image; the channel order is kept. Where a crop reaches beyond its
-    image, the black is laid around the image first: OpenCV is slow wherever it has to ask what lies inside.
+    If the crop extends beyond the image, the image is padded first, because OpenCV's bounds checks are slow.
+
+    Args:
+        image: (H, W, 3) or (H, W) uint8, any channel order.
+        matrix: (2, 3), source px -> crop px.
+
+    Returns:
+        (size, size, 3) or (size, size) uint8, in the channel order of ``image``.
     """
     left, top, right, bottom = _overhang(image.shape[1], image.shape[0], matrix, size)
-    around = (image.shape[1] + left + right) * (image.shape[0] + top + bottom)
-    if left + top + right + bottom and around <= _MOST_PADDED:
+    padded = (image.shape[1] + left + right) * (image.shape[0] + top + bottom)
+    if left + top + right + bottom and padded <= MAX_PADDED_PX:
         image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
         matrix = np.column_stack([matrix[:, :2], matrix[:, 2] - matrix[:, :2] @ (left, top)])
     return cv2.warpAffine(
@@ -89,15 +96,22 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 def _overhang(width: int, height: int, matrix: np.ndarray, size: int) -> tuple[int, int, int, int]:
-    """How far, px, the pixels that a crop is made of reach beyond its image: on the left, above, on the right, below."""
+    """Returns how far the pixels of a crop extend beyond the image, px: left, top, right, bottom."""
     (a, b, x), (c, d, y) = matrix.tolist()
     scale = 1 / (a * d - b * c)
     corners = [(u - x, v - y) for u in (0, size - 1) for v in (0, size - 1)]
     across = [(d * u - b * v) * scale for u, v in corners]
     down = [(a * v - c * u) * scale for u, v in corners]
     return (
-        max(math.ceil(_REACH - min(across)), 0),
-        max(math.ceil(_REACH - min(down)), 0),
-        max(math.ceil(max(across) + _REACH) + 1 - width, 0),
-        max(math.ceil(max(down) + _REACH) + 1 - height, 0),
+        max(math.ceil(BICUBIC_RADIUS - min(across)), 0),
+        max(math.ceil(BICUBIC_RADIUS - min(down)), 0),
+        max(math.ceil(max(across) + BICUBIC_RADIUS) + 1 - width, 0),
+        max(math.ceil(max(down) + BICUBIC_RADIUS) + 1 - height, 0),
     )
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a (H, W, 3) uint8 image to (size, size, 3) with Pillow's bicubic filter, ignoring its aspect ratio."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))

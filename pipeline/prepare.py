@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from pipeline.align import TEMPLATES, fit_similarity, template_points, warp
-from pipeline.sources.images import ImageError, decode_bytes, resized
-from pipeline.sources.points import Point
+from pipeline.align import TEMPLATES, fit_similarity, resized, template_points, warp
+from pipeline.sources.images import ImageError, decode_bytes
+from pipeline.sources.landmarks import Point
 from pipeline.spec import NO_TEMPLATE, Preprocessing, SpecError
 
 VERSION = 1  # of the pixels that `prepare` returns; part of every cache key

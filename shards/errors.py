@@ -1,11 +1,15 @@
-"""The base of every error that a user can cause."""
+"""The base class of expected errors, and the errors of shard sets."""
 
 from __future__ import annotations
 
 
 class LrfrError(Exception):
-    """An expected failure. Its message is one line: what was found, what was expected, where, and what to do next."""
+    """An expected error. Its message is one line: where, what was found, what was expected, what to do next."""
 
 
 class ShardError(LrfrError):
-    """A shard set that cannot be written, read or trusted."""
+    """A shard set that cannot be written or read, or is damaged."""
+
+
+class LockedError(LrfrError):
+    """A folder that another process has locked."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and small JSON records that notice a flipped byte."""
+"""Atomic files and folders, locks, digests, and JSON records with a checksum."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from shards.errors import ShardError
+from shards.errors import LockedError, ShardError
 
 TEMPORARY_SUFFIX = ".partial"
-_BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 
 
 def sync_folder(folder: Path) -> None:
@@ -30,9 +31,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path that becomes ``path`` when the block ends well, and disappears when it does not.
+    """Yields a temporary path, which is renamed to ``path`` if the block succeeds and deleted if it fails.
 
-    The bytes are on disk before the name is: fsync, rename, fsync of the folder.
+    Durable: fsync of the file, rename, fsync of the folder.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
@@ -46,42 +47,72 @@ def whole_file(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder, which replaces ``folder`` if the block succeeds and is deleted if it fails."""
+    workspace = folder.with_name(folder.name + TEMPORARY_SUFFIX)
+    new, old = workspace / "new", workspace / "old"
+    _restore(old, folder)
+    shutil.rmtree(workspace, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        sync_folder(folder.parent)
+    finally:
+        _restore(old, folder)
+        shutil.rmtree(workspace)
+
+
+def _restore(old: Path, folder: Path) -> None:
+    """Undoes the first of the two renames that replace a folder, if the second did not happen."""
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes ``data`` to ``path``, whole or not at all."""
+    """Writes ``data`` to ``path`` atomically."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
 
 
 def remove_temporaries(folder: Path, names: Sequence[str]) -> None:
-    """Deletes what interrupted writers left behind of files with these names (patterns)."""
+    """Deletes temporary files that interrupted writers of these names (glob patterns) left behind."""
     for name in names:
         for path in folder.glob(name + TEMPORARY_SUFFIX):
             path.unlink()
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds ``folder`` for one writer; the lock dies with its process.
+def locked(folder: Path, activity: str) -> Iterator[None]:
+    """Locks ``folder`` for one process; the lock ends with the process.
+
+    Args:
+        activity: what the lock is for, such as ``training``; part of the error message.
 
     Raises:
-        ShardError: another process holds it.
+        LockedError: another process has locked it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ShardError(f"{folder}: another build is writing here; wait for it, or choose another --out") from None
+            raise LockedError(
+                f"{folder}: another process is {activity} here; wait for it to end, or choose another --out"
+            ) from None
         yield
     finally:
         os.close(handle)
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """``{"size": bytes, "xxh3": hex, "sha256": hex}`` of a file, read in blocks."""
+    """Returns ``{"size": bytes, "xxh3": hex, "sha256": hex}`` of a file."""
     fast, strong, size = xxhash.xxh3_64(), hashlib.sha256(), 0
     with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(BLOCK_BYTES):
             fast.update(block)
             strong.update(block)
             size += len(block)
@@ -89,30 +120,30 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def quick_digest(path: Path) -> str:
-    """xxh3 (hex) of a file, at the speed of memory."""
+    """Returns the xxh3 (hex) of a file."""
     hasher = xxhash.xxh3_64()
     with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(BLOCK_BYTES):
             hasher.update(block)
     return hasher.hexdigest()
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    """Returns the SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Writes ``record`` as JSON with a ``digest`` of its other fields."""
+    """Writes ``record`` as JSON, with a field ``digest`` over all other fields."""
     text = json.dumps({**record, "digest": digest(record)}, indent=1, sort_keys=True)
     write_bytes(path, (text + "\n").encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Reads what ``write_record`` wrote, without its ``digest``.
+    """Reads a file that ``write_record`` wrote; the result has no ``digest``.
 
     Raises:
-        ShardError: the file is absent, is not JSON, or does not match its digest.
+        ShardError: the file is absent, not JSON, or does not match its digest.
     """
     try:
         record = json.loads(path.read_bytes())
@@ -120,7 +151,9 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ShardError(f"{path}: not found") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise ShardError(f"{path}: damaged (not a record of this tool); build again into an empty --out") from None
+        raise ShardError(
+            f"{path}: damaged, or not a JSON record of this tool; build again into an empty --out"
+        ) from None
     if stated != digest(record):
-        raise ShardError(f"{path}: damaged or edited (its digest does not match); build again into an empty --out")
+        raise ShardError(f"{path}: damaged or edited (digest mismatch); build again into an empty --out")
     return record

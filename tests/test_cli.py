@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from commands.data import build_shards
+from commands.build_shards import build_shards
 from commands.group import CommandError
 from model.backbones import BACKBONES, build_backbone
 from model.formats.checkpoint import checkpoints
@@ -33,7 +33,7 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     assert "48 images of 12 identities" in built.stderr
     assert re.search(r"build-shards: 48/48 images \[00:\d\d<00:00, +[\d.]+ images/s\]", built.stderr)
     sound = run("verify", "--full")
-    assert (sound.returncode, sound.stdout) == (0, f"{tmp_path}/shards: sound; 48 images, 1 shards\n")
+    assert (sound.returncode, sound.stdout) == (0, f"{tmp_path}/shards: valid; 48 images, 1 shards\n")
     inspected = run("inspect")
     assert "48 images of 12 identities in 1 shards, from vggface2" in inspected.stdout
     assert "rejected: 0 of 48 rows (none)" in inspected.stdout
@@ -201,7 +201,7 @@ def test_an_interrupted_build_exits_130_and_goes_on(run, tmp_path):
     assert process.stderr is not None
     assert (
         process.stderr.read().splitlines()[-1]
-        == "interrupted; what was finished is kept: run the same command to go on"
+        == "interrupted; finished shards are kept: run the same command to continue"
     )
     assert process.wait(60) == 130
     assert run(*words).returncode == 0
@@ -309,10 +309,10 @@ def test_training_sets_without_landmarks_have_folders_of_their_own(run, tmp_path
     assert "crops: 128 px, not aligned, " in inspected.stdout
     assert error_of(run("build-shards", "--source", "tinyface")) == (
         f"Error: {tmp_path}/TinyFace: no Training_Set in it; expected TinyFace's training set, Training_Set/<ID>/<image>.jpg"
-        " (--root names the folder; demo-data paints one)"
+        " (give its folder with --root, or run: python cli.py demo-data)"
     )
     assert error_of(run("build-shards", "--source", "qmul", "--landmarks", "x.csv")) == (
-        "Error: --source qmul: its images are resized whole, not aligned by landmarks; leave --landmarks out"
+        "Error: --source qmul: its images are resized whole, not aligned; omit --landmarks"
     )
     assert error_of(
         run("build-shards", "--source", "folder", "--root", tmp_path / "QMUL-SurvFace" / "training_set")
@@ -334,5 +334,5 @@ def test_a_build_whose_worker_died_says_how_to_go_on(tmp_path, monkeypatch):
     error = CliRunner().invoke(build_shards, words).exception
     assert isinstance(error, CommandError)
     assert str(error) == (
-        "a worker process died (out of memory?); what was finished is kept: run the same command to go on"
+        "a worker process died (out of memory?); finished shards are kept: run the same command to continue"
     )

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import Folder, find_first, image_size, require, set_folder
+from benchmarks.datasets.locate import find_first, image_size, require, set_folder
 from benchmarks.datasets.pairs import HEADER, Pairs, read_pairs
 from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
-from pipeline.sources.finder import find_entry
-from pipeline.sources.points import PointTable, read_points
+from pipeline.sources.finder import ImageFolder, find_entry
+from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.lookup import NameLookup
 
 RESOLUTIONS = (8, 12, 16, 20)  # px
 _XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"
@@ -40,9 +41,9 @@ def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     home = [images.parent, images, root]
     pairs = read_pairs(require(home, ["pairs.txt"], f"LFW's pair list: {HEADER}, then a line for each pair"))
     expected = "LFW's landmarks, path and 10 numbers a line"
-    points = read_points(landmarks or [_lfw_table(home, expected, [root.parent])])
+    points = NameLookup(read_landmarks(landmarks or [_lfw_table(home, expected, [root.parent])]))
     paths, members, identities = _distinct(pairs, _Album(images))
-    points.expect(paths, "LFW")
+    points.require_any(paths, "LFW")
     sizes = (None, *RESOLUTIONS)
     aligned = [_request(path, points) for path in paths]
     requests = [dataclasses.replace(request, down=down) for request in aligned for down in sizes]
@@ -70,9 +71,9 @@ def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     own = [*landmarks] or [path for path in [find_first([images.parent, *home], ["XQLFW.csv"])] if path]
     places = [images.parent, *home, root.parent / "LFW", images.parent.parent / "LFW"]
     expected = "landmarks: XQLFW.csv, or LFW's LFW.csv in the LFW folder beside"
-    points = read_points(own or [_lfw_table(places, expected, [root.parent])])
+    points = NameLookup(read_landmarks(own or [_lfw_table(places, expected, [root.parent])]))
     paths, members, identities = _distinct(pairs, _Album(images))
-    points.expect(paths, "XQLFW")
+    points.require_any(paths, "XQLFW")
     lfw = find_first([folder for folder in [*places, root.parent] if folder.name.lower() == "lfw"], ["lfw"])
     originals = _Album(lfw) if lfw else None
     requests = [_request(path, points, None if own else _original_size(path, originals)) for path in paths]
@@ -111,12 +112,12 @@ class _Album:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._folders: dict[str, Folder] = {}
+        self._folders: dict[str, ImageFolder] = {}
 
     def find(self, person: str, image: str) -> Path:
         """Where ``image``, without its extension, of a person is, or should be."""
         if person not in self._folders:
-            self._folders[person] = Folder(find_entry(self._root, person) or self._root / person)
+            self._folders[person] = ImageFolder(find_entry(self._root, person) or self._root / person)
         return self._folders[person].find(f"{image}.jpg")
 
 
@@ -129,8 +130,8 @@ def _distinct(pairs: Pairs, album: _Album) -> tuple[list[Path], np.ndarray, np.n
     return paths, members.reshape(-1, 2), people.reshape(-1, 2)
 
 
-def _request(path: Path, points: PointTable, points_size: tuple[int, int] | None = None) -> Request:
-    landmarks = points.of(path)
+def _request(path: Path, points: NameLookup, points_size: tuple[int, int] | None = None) -> Request:
+    landmarks = points.find(path)
     return Request(path=path, points=landmarks.points, points_size=points_size, place=landmarks.place)
 
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.sources.finder import find_entry, find_folder
-from pipeline.sources.landmarks import IMAGE_SUFFIXES
 
 
 def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
@@ -57,20 +56,3 @@ def image_size(path: Path) -> tuple[int, int] | None:
                 return image.size
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-
-
-class Folder:
-    """The images of one folder, found whatever the case of their names; the folder is listed once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        entries = sorted(path.iterdir()) if path.is_dir() else []
-        self.images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
-        self._by_name = {entry.name.lower(): entry for entry in self.images}
-        self._by_stem = {entry.stem.lower(): entry for entry in reversed(self.images)}
-
-    def find(self, name: str) -> Path:
-        """Where the image ``name`` is, with or without its extension; where it should be if it is nowhere."""
-        lower = name.lower()
-        stem = lower.rpartition(".")[0] if lower.endswith(IMAGE_SUFFIXES) else lower
-        return self._by_name.get(lower) or self._by_stem.get(stem) or self.path / name

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import Folder, require, set_folder
+from benchmarks.datasets.locate import require, set_folder
 from benchmarks.datasets.matlab import read_cells, read_ids
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import OpenSetProtocol, PairProtocol, Search
 from pipeline.prepare import Request
+from pipeline.sources.finder import ImageFolder
 
 FALSE_ACCEPT_RATES = (0.3, 0.1, 0.01, 0.001)
 FALSE_IDENTIFICATION_RATES = (0.3, 0.2, 0.1, 0.01)
@@ -34,7 +35,7 @@ def read_qmul(root: Path) -> PairProtocol:
     """
     folder = set_folder(root, "QMUL-SurvFace", VERIFICATION, "the verification set of QMUL-SurvFace")
     names = [_pair_names(folder, kind) for kind in ("positive", "negative")]
-    images = Folder(require([folder], ["verification_images"], "the folder of verification images"))
+    images = ImageFolder(require([folder], ["verification_images"], "the folder of verification images"))
     stacked = np.concatenate(names)
     distinct, members = np.unique(stacked, return_inverse=True)
     people = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
@@ -79,7 +80,7 @@ def read_qmul_id(root: Path) -> OpenSetProtocol:
     folder = set_folder(root, "QMUL-SurvFace", IDENTIFICATION, "the identification set of QMUL-SurvFace")
     gallery, gallery_ids = _listed(folder, "gallery", "gallery")
     mated, mated_ids = _listed(folder, "mated_probe", "mated_probe")
-    unmated = Folder(require([folder], ["unmated_probe"], "the folder of unmated probes")).images
+    unmated = ImageFolder(require([folder], ["unmated_probe"], "the folder of unmated probes")).images
     if not unmated:
         raise ProtocolError(f"{folder / 'unmated_probe'}: no image in it; expected the unmated probes")
     without = sorted(set(mated_ids.tolist()) - set(gallery_ids.tolist()))
@@ -116,5 +117,5 @@ def _listed(folder: Path, images: str, variable: str) -> tuple[list[Path], np.nd
     names = read_cells(path, f"{variable}_set", 1)[:, 0]
     if not len(names):
         raise ProtocolError(f"{path}: lists no image")
-    within = Folder(require([folder], [images], f"the folder of {images} images"))
+    within = ImageFolder(require([folder], [images], f"the folder of {images} images"))
     return [within.find(name) for name in names], read_ids(path, f"{variable}_ids", len(names))

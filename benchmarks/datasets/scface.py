@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import Folder, find_first, image_size, require, set_folder
+from benchmarks.datasets.locate import find_first, image_size, require, set_folder
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
-from pipeline.sources.finder import find_entry
-from pipeline.sources.points import Point, PointTable, has_four_points, read_points
+from pipeline.sources.finder import ImageFolder, find_entry
+from pipeline.sources.landmark_reader import has_four_points, read_landmarks
+from pipeline.sources.landmarks import Point
+from pipeline.sources.lookup import NameLookup
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 TUNING_SUBJECTS = 50  # 1-50 are kept for tuning by part of the literature, which scores 51-130
@@ -43,12 +45,12 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         ProtocolError: a folder or table is missing, or a table holds none of the images.
     """
     inside = find_first([root, root / "SCface"], [_DATABASE]) or root
-    mugshots = Folder(set_folder(inside, "", _MUGSHOTS, f"SCface's mugshots, {_MUGSHOTS}/001_frontal.jpg"))
+    mugshots = ImageFolder(set_folder(inside, "", _MUGSHOTS, f"SCface's mugshots, {_MUGSHOTS}/001_frontal.jpg"))
     database = mugshots.path.parent
     home = database.parent if database.name.lower() == _DATABASE.lower() else database
     probes = {distance: _probe_folders(database, distance) for distance in DISTANCES}
     subjects = _subjects(mugshots, probes)
-    points = read_points(landmarks, four_points=True) if landmarks else _points([database, home, root])
+    points = NameLookup(read_landmarks(landmarks, four_points=True)) if landmarks else _points([database, home, root])
     requests = [_request(mugshots.find(f"{subject:03d}_frontal.jpg"), points) for subject in subjects]
     gallery = np.arange(len(subjects))
     searches = {}
@@ -63,7 +65,7 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         searches[f"{{}}@d{distance}"] = every
         if (subjects > TUNING_SUBJECTS).sum() > 1:
             searches[f"{{}}@d{distance}/51-130"] = _tested(every)
-    points.expect([request.path for request in requests], "SCface")
+    points.require_any([request.path for request in requests], "SCface")
     return ClosedSetProtocol(
         name="scface",
         title="SCface",
@@ -93,23 +95,23 @@ def _tested(search: Search) -> Search:
     )
 
 
-def _probe_folders(database: Path, distance: int) -> list[Folder]:
+def _probe_folders(database: Path, distance: int) -> list[ImageFolder]:
     """One flat folder, or one for each camera: whichever is there."""
     if flat := find_entry(database, _FLAT):
-        return [Folder(flat)]
+        return [ImageFolder(flat)]
     nested = require(
         [database],
         [_NESTED.format(distance)],
         f"{_FLAT}/ with 001_cam1_{distance}.jpg, or {_NESTED.format(distance)}/cam_1/ with them",
     )
-    return [Folder(find_entry(nested, f"cam_{camera}") or nested) for camera in CAMERAS]
+    return [ImageFolder(find_entry(nested, f"cam_{camera}") or nested) for camera in CAMERAS]
 
 
-def _probe(folders: list[Folder], name: str, camera: int) -> Path:
+def _probe(folders: list[ImageFolder], name: str, camera: int) -> Path:
     return folders[0 if len(folders) == 1 else CAMERAS.index(camera)].find(name)
 
 
-def _subjects(mugshots: Folder, probes: dict[int, list[Folder]]) -> np.ndarray:
+def _subjects(mugshots: ImageFolder, probes: dict[int, list[ImageFolder]]) -> np.ndarray:
     """(S,) subject numbers that any image is of, so that a lost image is missed."""
     named = [_MUGSHOT_NAME.fullmatch(path.stem) for path in mugshots.images]
     named += [
@@ -123,16 +125,16 @@ def _subjects(mugshots: Folder, probes: dict[int, list[Folder]]) -> np.ndarray:
     return np.array(subjects)
 
 
-def _points(folders: Sequence[Path]) -> PointTable:
+def _points(folders: Sequence[Path]) -> NameLookup:
     """The tables of the reference, or else the official text file."""
     found = [find_first(folders, [name]) for name in _TABLES]
     if all(found):
-        return read_points([path for path in found if path])
+        return NameLookup(read_landmarks([path for path in found if path]))
     for folder in folders:
         texts = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.is_file())
         official = [path for path in texts if has_four_points(path)]
         if official:
-            return read_points(official, four_points=True)
+            return NameLookup(read_landmarks(official, four_points=True))
     missing = ", ".join(name for name, path in zip(_TABLES, found, strict=True) if path is None)
     raise ProtocolError(
         f"{missing}: not found in {', '.join(map(str, dict.fromkeys(folders)))}; expected landmarks there, path and"
@@ -140,8 +142,8 @@ def _points(folders: Sequence[Path]) -> PointTable:
     )
 
 
-def _request(path: Path, points: PointTable, cropped: bool = False) -> Request:
-    known = points.of(path)
+def _request(path: Path, points: NameLookup, cropped: bool = False) -> Request:
+    known = points.find(path)
     side = _crop_side(known.points) if cropped and known.points else None
     return Request(path=path, points=known.points, side=side, place=known.place)
 

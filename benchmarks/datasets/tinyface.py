@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import Folder, require, set_folder
+from benchmarks.datasets.locate import require, set_folder
 from benchmarks.datasets.matlab import read_cells, read_ids
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
+from pipeline.sources.finder import ImageFolder
 
 REPORTED_RANKS = (1, 5, 10, 20)
 _TEST_SET = "Testing_Set"
@@ -32,7 +33,7 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
     folder = set_folder(root, "TinyFace", _TEST_SET, "TinyFace's test set")
     probes, probe_ids = _listed(folder, "Probe", "probe_img_ID_pairs.mat", "probe")
     matches, match_ids = _listed(folder, "Gallery_Match", "gallery_match_img_ID_pairs.mat", "gallery")
-    distractors = Folder(require([folder], ["Gallery_Distractor"], "the folder of distractors")).images
+    distractors = ImageFolder(require([folder], ["Gallery_Distractor"], "the folder of distractors")).images
     without = sorted(set(probe_ids.tolist()) - set(match_ids.tolist()))
     if without:
         raise ProtocolError(f"{folder}: probes of identity {without[0]}, of whom the gallery list has no image")
@@ -63,5 +64,5 @@ def _listed(folder: Path, images: str, name: str, variable: str) -> tuple[list[P
     names = read_cells(path, f"{variable}_set", 1)[:, 0]
     if not len(names):
         raise ProtocolError(f"{path}: lists no image")
-    within = Folder(require([folder], [images], f"the folder of {images} images"))
+    within = ImageFolder(require([folder], [images], f"the folder of {images} images"))
     return [within.find(name) for name in names], read_ids(path, f"{variable}_ids", len(names))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.engine.runner import Engine
@@ -16,8 +15,10 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
 from pipeline.prepare import Request
 from pipeline.progress import Progress
-from pipeline.sources.landmarks import IMAGE_SUFFIXES, clean_keys, read_landmarks
-from pipeline.sources.points import Landmarks
+from pipeline.sources.finder import IMAGE_SUFFIXES
+from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.landmarks import Landmarks
+from pipeline.sources.lookup import PathLookup
 from shards.files import whole_file
 from shards.schema import STATUS_OK
 
@@ -92,7 +93,7 @@ def embed_images(
         ProtocolError: an embedding is not finite.
         LandmarkError: a table cannot be read.
     """
-    table = _ImageLandmarks(landmarks, paths) if landmarks else None
+    table = PathLookup(read_landmarks(landmarks), [_utf8(path) for path in paths]) if landmarks else None
     metadata = {**(metadata or {}), "alignment": "landmarks" if landmarks else "none", "down": str(down or "")}
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded = 0
@@ -114,7 +115,7 @@ def _embed_group(
     engine: Engine,
     paths: Sequence[str],
     group: range,
-    landmarks: _ImageLandmarks | None,
+    landmarks: PathLookup | None,
     down: int | None,
     progress: Progress,
 ) -> pa.Table:
@@ -124,7 +125,7 @@ def _embed_group(
     rows = [row for row, reason in enumerate(reasons) if reason is None]
     progress.skip(len(reasons) - len(rows))
     requests = [
-        _request(Path(paths[group[row]]), landmarks.of(group[row]) if landmarks else None, down) for row in rows
+        _request(Path(paths[group[row]]), landmarks.find(group[row]) if landmarks else None, down) for row in rows
     ]
     embedded = engine.embed_all(requests, progress)
     norms = vector_norms(embedded.vectors)
@@ -147,47 +148,6 @@ def _embed_group(
         ],
         schema=SCHEMA,
     )
-
-
-class _ImageLandmarks:
-    """Matches images with rows of landmark tables, by the longest trailing part of the path that is a row's name.
-
-    So ``VGGFace2/train/n000001/0001_01.jpg`` matches ``n000001/0001_01``, or else ``0001_01``.
-
-    Raises:
-        LandmarkError: a table cannot be read.
-    """
-
-    def __init__(self, tables: Sequence[Path], paths: Sequence[str]) -> None:
-        self._table = read_landmarks(tables)
-        self._source = ", ".join(map(str, tables))
-        keys = self._table.keys
-        self._rows = np.full(len(paths), -1)
-        max_depth = pc.max(pc.count_substring(keys, "/")).as_py() + 1
-        for depth in range(1, max_depth + 1):
-            names = pa.array(["/".join(_utf8(path).split("/")[-depth:]) for path in paths])
-            matches = pc.index_in(clean_keys(names), value_set=keys).fill_null(-1).to_numpy()
-            self._rows = np.where(matches >= 0, matches, self._rows)
-        codes = keys.dictionary_encode().indices.to_numpy()
-        self._is_duplicate = (np.bincount(codes) > 1)[codes]
-        self._is_shared = np.bincount(self._rows[self._rows >= 0], minlength=len(codes)) > 1
-
-    def problem(self, image: int) -> str | None:
-        """The reason why an image has no row of its own, or None."""
-        row = self._rows[image]
-        if row < 0:
-            return f"no landmarks in {self._source}"
-        if self._is_duplicate[row]:
-            return f"duplicate landmarks in {self._source}"
-        if self._is_shared[row]:
-            return f"several images match these landmarks in {self._source}"
-        return None
-
-    def of(self, image: int) -> Landmarks:
-        """The landmarks in px of an image without problem; NaN where the table has no number."""
-        row = int(self._rows[image])
-        points = tuple((x, y) for x, y in self._table.points[row].astype(float).reshape(-1, 2).tolist())
-        return Landmarks(points=points, place=self._table.place(row))
 
 
 def _request(path: Path, landmarks: Landmarks | None, down: int | None) -> Request:

@@ -13,20 +13,19 @@ import cv2
 import numpy as np
 
 from pipeline.align import fit_similarity, template_points
-from pipeline.build.builder import build
-from pipeline.build.options import options_for
+from pipeline.build import build, options_for
 from pipeline.demo.generate import write_demo_data
-from pipeline.sources.catalog import SOURCES, find_image, landmark_files
-from pipeline.sources.finder import find_entry
+from pipeline.sources.catalog import VGGFACE2
+from pipeline.sources.finder import ImageTree, find_entry
 from pipeline.sources.images import ImageError, decode
-from pipeline.sources.landmarks import HEADER, LandmarkError, read_landmarks
+from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.landmarks import HEADER, LandmarkError
 from shards.errors import LrfrError
 from shards.index import ShardIndex
 
 _MANY, _FEW = (128, 4), (16, 3)  # generated people, as many as a batch of the reference has, and images of each
 _EXCERPT, _QUICK_EXCERPT = 50_000, 2000  # images, of VGGFace2 about as many people as that and some more
 _QUALITY = 95
-_VGGFACE2 = SOURCES["vggface2"]
 _REMEDY = "--root names the folder with VGGFace2 in it; without --root faces are generated"
 PER_IDENTITY = 100  # images of an identity of a made tree
 _WARM = np.array([[0.78], [0.9], [1.0]])  # of blue, green and red: a grey face in the light of a lamp
@@ -75,9 +74,9 @@ def read_faces(root: Path, count: int) -> list[Face]:
 
 def _faces_of(root: Path) -> tuple[Path, Iterator[tuple[str, np.ndarray]]]:
     """The folder of VGGFace2 in ``root``, and key and (5, 2) landmarks of its faces."""
-    folder = find_entry(root, _VGGFACE2.dataset) or root / _VGGFACE2.dataset
+    folder = find_entry(root, VGGFACE2.dataset) or root / VGGFACE2.dataset
     try:
-        files = landmark_files(_VGGFACE2, folder)
+        files = VGGFACE2.landmark_files(folder)
     except LandmarkError:
         raise RootError(f"{folder}: no such folder with bb_landmark/loose_landmark_train.csv; {_REMEDY}") from None
     try:
@@ -89,7 +88,7 @@ def _faces_of(root: Path) -> tuple[Path, Iterator[tuple[str, np.ndarray]]]:
 
 def _read_face(folder: Path, key: str, points: np.ndarray) -> Face:
     """Raises: ImageError: it cannot be used."""
-    path = find_image(folder, _VGGFACE2.splits, key)
+    path = ImageTree(folder, VGGFACE2.splits).find(key)
     if path is None:
         raise ImageError("no image")
     if not fit_similarity(points[None], template_points("seed", 128))[1].all():
@@ -164,7 +163,8 @@ def build_excerpt(root: Path, out: Path, workers: int, *, quick: bool) -> ShardI
         RootError: it has no landmarks that can be read.
     """
     folder, rows = _faces_of(root)
-    there = ((key, points) for key, points in rows if find_image(folder, _VGGFACE2.splits, key))
+    tree = ImageTree(folder, VGGFACE2.splits)
+    there = ((key, points) for key, points in rows if tree.find(key))
     out.mkdir(parents=True)
     landmarks = out / "landmarks.csv"
     _write_landmarks(itertools.islice(there, _QUICK_EXCERPT if quick else _EXCERPT), landmarks)

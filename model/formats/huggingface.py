@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +14,9 @@ from model.formats.digest import backbone_digest
 from model.formats.folder import CARD, CONFIG, FORMAT_VERSION, MODEL_TYPE, SPEC, SPEC_KEY, WEIGHTS, read_config
 from model.formats.network import LoadedNetwork, load_network
 from pipeline.spec import Preprocessing
-from shards.files import sync_folder, whole_file
+from shards.files import whole_file, whole_folder
 
 _BICUBIC = 3  # Pillow's number
-_TEMPORARY_SUFFIX = ".partial"
 
 
 def write_folder(network: LoadedNetwork, folder: Path) -> str:
@@ -47,7 +42,7 @@ def write_folder(network: LoadedNetwork, folder: Path) -> str:
         CARD: model_card(config, network.spec, sum(value.numel() for value in network.backbone.parameters())),
     }
     weights = need("safetensors.torch").save(state, metadata={"format": "pt"})
-    with _whole_folder(folder) as temporary:
+    with whole_folder(folder) as temporary:
         for file, data in {WEIGHTS: weights, **{file: text.encode() for file, text in texts.items()}}.items():
             with whole_file(temporary / file) as path:
                 path.write_bytes(data)
@@ -107,28 +102,3 @@ def _check_free(folder: Path) -> None:
         raise ExportError(
             f"{folder}: exists and holds something else ({ascii(others[0])[:80]}); choose another --out, or delete it"
         )
-
-
-@contextlib.contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes ``folder`` when the block ends well, and disappears when it does not."""
-    workspace = folder.with_name(folder.name + _TEMPORARY_SUFFIX)
-    new, old = workspace / "new", workspace / "old"
-    _put_back(old, folder)
-    shutil.rmtree(workspace, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        sync_folder(folder.parent)
-    finally:
-        _put_back(old, folder)
-        shutil.rmtree(workspace)
-
-
-def _put_back(old: Path, folder: Path) -> None:
-    """Undoes the first of two renames where the second did not come: a folder cannot be replaced in one."""
-    if old.exists() and not folder.exists():
-        os.replace(old, folder)

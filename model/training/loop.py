@@ -18,9 +18,8 @@ from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
 from model.training.runlog import RunLog
 from model.training.state import TrainState, new_run, seed_step
-from model.training.stop import locked
 from pipeline.signals import StopSignals
-from shards.files import whole_file
+from shards.files import locked, whole_file
 
 __all__ = ["CONFIG", "find_resume", "new_run", "train"]
 
@@ -147,7 +146,7 @@ def _folder(run: Path, state: TrainState) -> Iterator[None]:
         return
     run.mkdir(parents=True, exist_ok=True)
     learner = state.learner
-    with locked(run):
+    with locked(run, "training"):
         settings = {
             **learner.config.to_dict(),
             "classes": learner.classes,

@@ -1,4 +1,4 @@
-"""build-shards: plan (pure) -> run_shard (idempotent, commits itself; store.py) -> finished set."""
+"""Builds a shard set, or resumes one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.build.plan import Plan, make_plan
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
 from pipeline.progress import Progress
-from pipeline.sources.landmarks import read_landmarks
+from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.listing import list_images
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
@@ -22,21 +22,24 @@ from shards.finish import describe, finish_set
 from shards.schema import INDEX, MANIFEST, PLAN, Manifest, shard_file
 from shards.writer import DONE_SUFFIX, done_record
 
+_NAMED = 3  # entries named in a message
+
 
 def build(options: BuildOptions) -> Manifest:
-    """Builds a shard set, or resumes one; progress and counts go to stderr.
+    """Builds a shard set, or resumes one, and prints progress and counts to stderr.
 
     Raises:
-        LandmarkError: a landmark file or exclusion list cannot be read.
-        SourceError: the folder of a source without landmarks holds no image.
-        ShardError: the folder holds a build of something else, or no image could be stored.
-        WorkerError: a worker died; what was committed is kept.
+        LandmarkError: a landmark table or the exclusion list cannot be read.
+        SourceError: the folder of a source without landmarks contains no image.
+        ShardError: ``out`` contains something else, or no image could be stored.
+        LockedError: another process is building in ``out``.
+        WorkerError: a worker process died; committed shards are kept.
     """
     exclude = read_exclusions(options.exclude)
     if options.out.exists() and not options.out.is_dir():
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
-    with locked(options.out):
+    with locked(options.out, "building shards"):
         images = None if options.aligned else list_images(options.root)
         parts = fingerprint_parts(options, images)
         fingerprint = digest(parts)
@@ -47,7 +50,7 @@ def build(options: BuildOptions) -> Manifest:
             min_images=options.min_images,
             images_per_shard=options.images_per_shard,
         )
-        _say_plan(plan, options, images.others if images else [])
+        _print_plan(plan, options, images.others if images else [])
         if len(plan.rejected) == len(plan.keys):
             reasons = Counter(status for status, _ in plan.rejected.values())
             raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
@@ -58,7 +61,7 @@ def build(options: BuildOptions) -> Manifest:
             write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
             _run(options, plan, fingerprint, records)
         manifest = Manifest.read(options.out) if finished else _finish(options, plan, fingerprint, records)
-    _say_result(manifest, options, finished)
+    _print_result(manifest, options, finished)
     return manifest
 
 
@@ -83,7 +86,7 @@ def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[i
 
 
 def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> None:
-    """Runs the shards that ``records`` lacks and adds their records to it."""
+    """Builds the shards that ``records`` lacks and adds their done records to it."""
     todo = [shard for shard in range(len(plan.shards)) if shard not in records]
     with Progress("build-shards", len(plan.keys)) as progress:
         progress.skip(sum(record["rows"] for record in records.values()))
@@ -109,12 +112,14 @@ def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int
             identities=plan.identities.take(rows).to_pylist(),
             labels=plan.labels[rows].tolist(),
             points=None if plan.points is None else plan.points[rows],
-            rejected={place: plan.rejected[row] for place, row in enumerate(rows.tolist()) if row in plan.rejected},
+            rejected={
+                position: plan.rejected[row] for position, row in enumerate(rows.tolist()) if row in plan.rejected
+            },
         )
 
 
 def _is_published(out: Path) -> bool:
-    """True where index and manifest are there and belong together."""
+    """Returns True if index and manifest exist and belong together."""
     try:
         return quick_digest(out / INDEX) == Manifest.read(out).index_digest
     except (ShardError, OSError):
@@ -122,7 +127,7 @@ def _is_published(out: Path) -> bool:
 
 
 def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
-    """Before shards change, the set stops being one: manifest first, then index and records."""
+    """Deletes manifest, then index and outdated done records, so that a set never looks finished while shards change."""
     remove_temporaries(out, [MANIFEST, INDEX, "shard-*"])
     for name in (MANIFEST, INDEX):
         (out / name).unlink(missing_ok=True)
@@ -131,31 +136,35 @@ def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
             (out / shard_file(shard, DONE_SUFFIX)).unlink(missing_ok=True)
 
 
-def _say_plan(plan: Plan, options: BuildOptions, others: list[str]) -> None:
+def _print_plan(plan: Plan, options: BuildOptions, others: list[str]) -> None:
     names = ", ".join(path.name for path in options.landmarks) or options.root.name
-    _say(
-        f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of {plan.identity_count:,} identities to store"
+    _print(
+        f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of"
+        f" {plan.identity_count:,} identities to store"
     )
     if others:
-        named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        _say(f"{names}: {len(others):,} other entries left alone ({named})")
+        _print(f"{names}: ignored {len(others):,} other entries ({_shortened(others)})")
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions
-        named = ", ".join(unmatched[:3]) + (", ..." if len(unmatched) > 3 else "")
-        tail = f"; {len(unmatched)} of its entries match nothing ({named})" if unmatched else ""
-        _say(f"{options.exclude.name}: removed {removed:,} images{tail}")
+        tail = f"; {len(unmatched)} of its entries match nothing ({_shortened(unmatched)})" if unmatched else ""
+        _print(f"{options.exclude.name}: removed {removed:,} images{tail}")
 
 
-def _say_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:
-    state = "complete already, nothing to do" if finished else "done"
-    _say(
-        f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards at {options.out}"
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _print_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:
+    state = "already complete, nothing to do" if finished else "done"
+    _print(
+        f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards"
+        f" at {options.out}"
     )
     if manifest.empty_identities:
-        _say(f"{manifest.empty_identities:,} identities lost all their images; they keep their labels")
-    _say(f"rejected: {describe(manifest.statuses)}")
+        _print(f"{manifest.empty_identities:,} identities lost all their images; they keep their labels")
+    _print(f"rejected: {describe(manifest.statuses)}")
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

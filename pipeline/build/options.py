@@ -1,9 +1,8 @@
-"""What a build is asked to do, and how a restart knows that it is the same build."""
+"""Build options, and the fingerprint that tells whether a build can be resumed."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
-from pipeline.sources.catalog import SOURCES, landmark_files, training_folder
+from pipeline.sources.catalog import SOURCES, AlignedSource
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import ImageList, SourceError
 from pipeline.spec import Preprocessing
@@ -23,11 +22,17 @@ from shards.schema import FORMAT_VERSION, PLAN
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What to build and how; everything but ``workers`` and ``executor`` shapes the result.
+    """What to build and how. All fields but ``workers`` and ``executor`` affect the result.
 
     Attributes:
-        root: the data set's folder; of a source without landmarks the folder of identities itself.
-        landmarks: none for a source that has none.
+        source: a key of ``SOURCES``.
+        root: the data set's folder; for a source without landmarks, the folder of identities.
+        landmarks: landmark tables; empty for a source without landmarks.
+        out: the shard set's folder.
+        exclude: file of identities or keys to leave out.
+        min_images: identities with fewer usable images are left out.
+        images_per_shard: None for the default.
+        retry_failed: build shards with missing or unreadable images again.
     """
 
     source: str = "vggface2"
@@ -45,81 +50,79 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if not self.aligned:
             if self.landmarks or self.preprocessing.aligned:
-                raise SourceError(f"source {self.source}: has no landmarks, its images cannot be aligned")
+                raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
         elif self.preprocessing.template not in TEMPLATES:
-            raise ShardError(f"template {self.preprocessing.template!r} is unknown; choose from {', '.join(TEMPLATES)}")
+            raise ShardError(f"unknown template {self.preprocessing.template!r}; choose from {', '.join(TEMPLATES)}")
 
     @property
     def aligned(self) -> bool:
-        """True where faces are aligned by landmarks."""
-        return SOURCES[self.source].aligned
+        """True if faces are aligned by landmarks."""
+        return isinstance(SOURCES[self.source], AlignedSource)
 
 
 def options_for(
     source: str, *, root: Path, landmarks: tuple[Path, ...], template: str | None, **options: Any
 ) -> BuildOptions:
-    """Options with what the source implies: where its images and landmarks are, and how they are prepared.
+    """Returns options with the source's defaults: where its images and landmarks are, and how they are prepared.
 
     Args:
-        landmarks: empty for the files that the source has by default.
-        template: None for the default one.
+        landmarks: empty for the source's default files.
+        template: None for the default.
         options: further fields of ``BuildOptions``.
 
     Raises:
-        SourceError: the source is not there, or has no landmarks and is given some, or a template.
-        LandmarkError: its landmark files are not there.
+        SourceError: the source's folder is absent, or the source has no landmarks and ``landmarks`` or ``template``
+            is given.
+        LandmarkError: the source's landmark files are absent.
     """
     layout = SOURCES[source]
-    if layout.aligned:
+    if isinstance(layout, AlignedSource):
         spec = Preprocessing() if template is None else Preprocessing(template=template)
-        files = landmarks or tuple(landmark_files(layout, root))
+        files = landmarks or tuple(layout.landmark_files(root))
         return BuildOptions(source=source, root=root, landmarks=files, preprocessing=spec, **options)
     for name, value in (("--landmarks", landmarks), ("--template", template)):
         if value:
-            raise SourceError(
-                f"--source {source}: its images are resized whole, not aligned by landmarks; leave {name} out"
-            )
-    folder = training_folder(layout, root)
+            raise SourceError(f"--source {source}: its images are resized whole, not aligned; omit {name}")
+    folder = layout.training_folder(root)
     return BuildOptions(source=source, root=folder, landmarks=(), preprocessing=Preprocessing.unaligned(), **options)
 
 
 def read_exclusions(path: Path | None) -> list[str]:
-    """The entries of an exclusion list, one a line, without comments. Raises: LandmarkError: it cannot be read."""
+    """Reads an exclusion list: one entry a line, ``#`` starts a comment.
+
+    Raises:
+        LandmarkError: the file cannot be read.
+    """
     if path is None:
         return []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise LandmarkError(f"{path}: {_reason(error)}; expected one identity or identity/image a line") from None
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise LandmarkError(f"{path}: {reason}; expected one identity or identity/image a line") from None
     entries = [line.strip().strip('"') for line in lines if not line.startswith("#")]
     return [entry for entry in entries if entry]
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
-
-
 def library_versions(options: BuildOptions) -> dict[str, str]:
-    """Of those that make the stored pixels."""
+    """Returns the versions of the libraries that determine the stored pixels."""
     return {"opencv": cv2.__version__} | ({} if options.aligned else {"pillow": PIL.__version__})
 
 
 def fingerprint_parts(options: BuildOptions, images: ImageList | None) -> dict[str, Any]:
-    """All that shapes the stored bytes, by name, so that a refusal can say what differs.
+    """Returns everything that determines the stored bytes, by the name that error messages use.
 
     Args:
-        images: what the folder holds, of a source without landmarks.
+        images: the image list of a source without landmarks.
+
+    Raises:
+        LandmarkError: a landmark file or the exclusion list cannot be read.
     """
-    files: Sequence[Path] = (*options.landmarks, *([options.exclude] if options.exclude else []))
-    try:
-        hashes = [file_facts(path)["sha256"] for path in files]
-    except OSError as error:
-        raise LandmarkError(f"{error.filename}: {error.strerror}; expected a landmark CSV") from None
     return {
         "format version": FORMAT_VERSION,
         "--source": options.source,
-        "--landmarks": hashes[: len(options.landmarks)],
-        "--exclude": hashes[len(options.landmarks) :],
+        "--landmarks": [_sha256(path) for path in options.landmarks],
+        "--exclude": [_sha256(options.exclude)] if options.exclude else [],
         "--min-images": options.min_images,
         "--images-per-shard": options.images_per_shard,
         "preprocessing": options.preprocessing.to_dict(),
@@ -128,22 +131,36 @@ def fingerprint_parts(options: BuildOptions, images: ImageList | None) -> dict[s
     }
 
 
+def _sha256(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise LandmarkError(f"{path}: not a regular file")
+        return str(file_facts(path)["sha256"])
+    except OSError as error:
+        raise LandmarkError(f"{path}: {error.strerror}; expected a landmark table") from None
+
+
 def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
-    """Raises: ShardError: ``out`` holds something else, or a build whose ``parts`` or root differ."""
+    """Checks that ``out`` is empty or holds a build with the same fingerprint ``parts`` and root.
+
+    Raises:
+        ShardError: it holds anything else.
+    """
     path = options.out / PLAN
     if not path.exists():
-        remove_temporaries(options.out, [PLAN])  # a build may have been killed while it wrote its plan
-        strangers = sorted(entry.name for entry in options.out.iterdir())
-        if strangers:
+        remove_temporaries(options.out, [PLAN])  # of a build that was killed while it wrote its plan
+        others = sorted(entry.name for entry in options.out.iterdir())
+        if others:
             raise ShardError(
-                f"{options.out}: not empty and not a shard set (it holds {strangers[0]}); choose a new or empty --out"
+                f"{options.out}: not empty and not a shard set (it contains {others[0]}); choose a new or empty --out"
             )
         return
     record = read_record(path)
-    different = [name for name, value in parts.items() if record["parts"].get(name) != value]
+    differing = [name for name, value in parts.items() if record["parts"].get(name) != value]
     if record["root"] != str(options.root.resolve()):
-        different.insert(0, f"--root (it was {record['root']})")
-    if different:
+        differing.insert(0, f"--root (it was {record['root']})")
+    if differing:
         raise ShardError(
-            f"{options.out}: holds a build with other {', '.join(different)}; choose another --out, or delete this one first"
+            f"{options.out}: contains a build with different {', '.join(differing)};"
+            " choose another --out, or delete this folder first"
         )

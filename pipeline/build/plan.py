@@ -1,4 +1,4 @@
-"""What a build will do with every input row, decided before the first image is opened. Pure."""
+"""The build plan: label, rejection reason and shard of every input row. Pure; opens no image."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.philox import permutation
 from pipeline.sources.landmarks import LandmarkTable, clean_keys
 from pipeline.sources.listing import ImageList
 
-_SPREAD_SEED = 0
-_AT_ONCE = 200_000  # rows compared
+_SHARD_SEED = 0
+CHUNK_ROWS = 200_000  # rows compared at a time
 _BAD_KEY = r"^\.{1,2}/|[\x00-\x1f\x7f\\]"
 _ONE_SLASH = r"^[^/]+/[^/]+$"
 UNLABELLED = -1
@@ -22,14 +22,16 @@ UNLABELLED = -1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every input row, its label, its fate so far and its shard.
+    """The plan of a build with N input rows.
 
     Attributes:
-        keys, identities: (N,) strings; of the latter each is kept once.  points: (N, 10) float32; None where images are not aligned.
-        labels: (N,) int32, rank of the identity among those that take part; -1 for those that do not.
-        rejected: row -> (status, reason); all other rows are to be stored.
+        keys: (N,) strings.
+        identities: (N,) strings, dictionary-encoded.
+        points: (N, 10) float32; None if images are not aligned.
+        labels: (N,) int32, rank of the identity among the stored ones; -1 for identities without a stored image.
+        rejected: row -> (status, reason); all other rows will be stored.
         shards: for each shard its rows, in tar order.
-        unmatched_exclusions: entries of the exclusion list that named nothing.
+        unmatched_exclusions: entries of the exclusion list that match no row.
     """
 
     keys: pa.StringArray
@@ -47,7 +49,7 @@ class Plan:
 
 
 def default_images_per_shard(images: int) -> int:
-    """Shards large enough to read well, small enough that an interrupted build loses seconds of work."""
+    """Returns a size large enough for fast reads, and small enough that an interrupted build loses only seconds."""
     return min(max(-(-images // 32), 250), 5000)
 
 
@@ -58,14 +60,15 @@ def make_plan(
     min_images: int = 1,
     images_per_shard: int | None = None,
 ) -> Plan:
-    """Decides labels, rejections and shards.
+    """Assigns labels, rejections and shards.
 
-    Labels are the ranks of the identities in sorted order, of those that have a usable row. Rows to be stored
-    are spread over the shards at random, by a fixed seed; rejected rows follow them, shared out evenly.
+    Labels are the ranks of the identities that have a usable row, in sorted order. Stored rows are assigned to shards
+    at random, with a fixed seed; rejected rows follow them, distributed evenly.
 
     Args:
         exclude: identities, or keys ``identity/image``, to leave out.
         min_images: identities with fewer usable rows are left out.
+        images_per_shard: None for ``default_images_per_shard``.
     """
     identities = pc.replace_substring_regex(table.keys, r"/[^/]*$", "")
     encoded = identities.dictionary_encode()
@@ -82,8 +85,8 @@ def make_plan(
             "too-few-images",
             f"its identity has {found} usable image{'s' if found > 1 else ''}, --min-images is {min_images}",
         )
-    taking_part = (counts >= max(min_images, 1)) & (counts > 0)
-    labels = _ranks(encoded.dictionary, taking_part)[codes].astype(np.int32)
+    labelled = counts >= max(min_images, 1)
+    labels = _ranks(encoded.dictionary, labelled)[codes].astype(np.int32)
     stored = np.ones(len(codes), bool)
     stored[list(rejected)] = False
     return Plan(
@@ -92,13 +95,17 @@ def make_plan(
         points=table.points,
         labels=labels,
         rejected=rejected,
-        shards=_spread(stored, images_per_shard),
+        shards=_shards(stored, images_per_shard),
         unmatched_exclusions=unmatched,
     )
 
 
 def _bad_rows(table: LandmarkTable | ImageList, identities: np.ndarray) -> dict[int, tuple[str, str]]:
-    """Args: identities: (N,) code of each row's."""
+    """Rejects rows with bad landmarks, bad keys or repeated keys.
+
+    Args:
+        identities: (N,) identity code of each row.
+    """
     rejected = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
     well_formed = pc.and_(
         pc.match_substring_regex(table.keys, _ONE_SLASH), pc.invert(pc.match_substring_regex(table.keys, _BAD_KEY))
@@ -108,18 +115,18 @@ def _bad_rows(table: LandmarkTable | ImageList, identities: np.ndarray) -> dict[
     usable = np.ones(len(identities), bool)
     usable[list(rejected)] = False
     repeated = dict(_repeated(table.keys, identities, usable))
-    return rejected | {row: ("duplicate-key", table.repeats(repeated[row])) for row in sorted(repeated)}
+    return rejected | {row: ("duplicate-key", table.duplicate_of(repeated[row])) for row in sorted(repeated)}
 
 
 def _repeated(keys: pa.StringArray, identities: np.ndarray, usable: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Usable rows whose key an earlier usable one has, and that one, the first; some identities at a time.
+    """Yields usable rows whose key occurs in an earlier usable row, and the first such row.
 
-    A table of all keys there are would take twice the memory of the keys.
+    Works on a few identities at a time, because a hash table of all keys would take twice the memory of the keys.
     """
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(identities[rows], kind="stable")]
     starts = np.flatnonzero(np.diff(identities[rows], prepend=-1))
-    cuts = starts[np.unique(np.searchsorted(starts, np.arange(0, len(rows), _AT_ONCE)).clip(max=len(starts) - 1))]
+    cuts = starts[np.unique(np.searchsorted(starts, np.arange(0, len(rows), CHUNK_ROWS)).clip(max=len(starts) - 1))]
     for part in np.split(rows, cuts[1:]) if len(rows) else []:
         codes = keys.take(pa.array(part)).dictionary_encode().indices.to_numpy(zero_copy_only=False)
         first = np.unique(codes, return_index=True)[1][codes]
@@ -130,6 +137,7 @@ def _repeated(keys: pa.StringArray, identities: np.ndarray, usable: np.ndarray) 
 def _exclude(
     keys: pa.StringArray, identities: pa.StringArray, exclude: list[str], rejected: dict[int, tuple[str, str]]
 ) -> list[str]:
+    """Adds the excluded rows to ``rejected``; returns the entries that match no row."""
     if not exclude:
         return []
     wanted = clean_keys(pa.array(exclude, pa.string()))
@@ -142,17 +150,19 @@ def _exclude(
     return wanted.filter(pc.invert(known)).to_pylist()
 
 
-def _ranks(names: pa.StringArray, taking_part: np.ndarray) -> np.ndarray:
+def _ranks(names: pa.StringArray, labelled: np.ndarray) -> np.ndarray:
+    """Returns the rank of each labelled name among the labelled ones in sorted order; ``UNLABELLED`` for the others."""
     order = pc.array_sort_indices(names).to_numpy()
     ranks = np.full(len(names), UNLABELLED)
-    chosen = order[taking_part[order]]
+    chosen = order[labelled[order]]
     ranks[chosen] = np.arange(len(chosen))
     return ranks
 
 
-def _spread(stored: np.ndarray, images_per_shard: int | None) -> list[np.ndarray]:
+def _shards(stored: np.ndarray, images_per_shard: int | None) -> list[np.ndarray]:
+    """Returns the rows of each shard: a random share of the stored rows, then a share of the others."""
     rows = np.flatnonzero(stored)
-    rows = rows[permutation(_SPREAD_SEED, 0, len(rows))]
+    rows = rows[permutation(_SHARD_SEED, 0, len(rows))]
     size = images_per_shard or default_images_per_shard(len(rows))
     count = max(-(-len(rows) // size), 1)
     others = np.flatnonzero(~stored)

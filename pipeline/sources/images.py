@@ -1,4 +1,4 @@
-"""Reads source images, and resizes whole ones; a file that does not hold a whole image is an error with a reason."""
+"""Reads and decodes image files; an incomplete or damaged image is an error with a reason."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from shards.errors import LrfrError
 
 _JPEG_START = b"\xff\xd8"
-_HEAD = 1 << 16  # bytes in which an EXIF segment starts
-_HARMLESS = "extraneous bytes before marker"  # libjpeg loses no pixel over these
+_EXIF_BYTES = 1 << 16  # an EXIF segment starts within them
+_HARMLESS = "extraneous bytes before marker"  # a libjpeg warning that affects no pixel
 
 
 class ImageError(LrfrError):
-    """An image file that does not hold a whole image; the message is the row's reason."""
+    """An image file that cannot be used. The message becomes a row's ``error_message``."""
 
 
 def read_regular(path: Path | str) -> bytes:
-    """The content of a file. Raises: OSError: it cannot be read, or is a pipe or device, which might never end."""
+    """Returns the content of a regular file.
+
+    Raises:
+        OSError: the file cannot be read, or is a pipe or device, which might block for ever.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         facts = os.fstat(handle)
@@ -33,14 +36,17 @@ def read_regular(path: Path | str) -> bytes:
         data = os.read(handle, facts.st_size + 1)
         if len(data) == facts.st_size:
             return data
-        with open(handle, "rb", closefd=False) as stream:  # beyond what one call reads, or growing
+        with open(handle, "rb", closefd=False) as stream:  # larger than one call reads, or growing
             return data + stream.read()
     finally:
         os.close(handle)
 
 
 def decode(path: Path) -> np.ndarray:
-    """The (H, W, 3) uint8 BGR image in a file, turned upright by its EXIF tag.
+    """Decodes an image file.
+
+    Returns:
+        (H, W, 3) uint8 BGR, rotated according to its EXIF tag.
 
     Raises:
         ImageError: empty, truncated, damaged, not an image, or not readable.
@@ -53,10 +59,10 @@ def decode(path: Path) -> np.ndarray:
 
 
 def decode_bytes(data: bytes, *, grey: bool = False) -> np.ndarray:
-    """As ``decode``, of a file's content.
+    """Decodes the content of an image file, see ``decode``.
 
     Args:
-        grey: a JPEG of one component may be given as (H, W), which is a third of the work to whoever warps it.
+        grey: return a one-component JPEG as (H, W), which makes a later warp three times as fast.
     """
     if not data:
         raise ImageError("empty file")
@@ -64,12 +70,12 @@ def decode_bytes(data: bytes, *, grey: bool = False) -> np.ndarray:
 
 
 def _decode_jpeg(data: bytes, grey: bool) -> np.ndarray:
-    """OpenCV fills what a damaged JPEG lacks with grey and says nothing; simplejpeg gives the same pixels and does."""
+    """Decodes with simplejpeg, which reports damage; OpenCV returns the same pixels but silently fills gaps with grey."""
     try:
         components = simplejpeg.decode_jpeg_header(data)[2]
-        if components == "CMYK" or b"Exif" in data[:_HEAD]:
+        if components == "CMYK" or b"Exif" in data[:_EXIF_BYTES]:
             simplejpeg.decode_jpeg(data, "GRAY")
-            return _decode_any(data)  # converts and turns as users of OpenCV expect
+            return _decode_any(data)  # converts the colours and applies the rotation
         if grey and components == "Gray":
             return simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
         return simplejpeg.decode_jpeg(data, "BGR")
@@ -87,10 +93,3 @@ def _decode_any(data: bytes) -> np.ndarray:
     if image is None:
         raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
     return image
-
-
-def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """The (size, size, 3) uint8 image, by Pillow's bicubic, that a (H, W, 3) one becomes; its aspect ratio is not kept."""
-    if image.shape[:2] == (size, size):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.align import fit_similarity, template_points, warp
-from pipeline.build.builder import build
-from pipeline.build.options import BuildOptions
+from pipeline.build import BuildOptions, build
 from pipeline.load.loader import Loader
-from pipeline.sources.catalog import SOURCES, landmark_files
+from pipeline.sources.catalog import VGGFACE2
 from pipeline.spec import Preprocessing
 from shards.index import ShardIndex, ShardReader
 from shards.verify import verify
@@ -25,7 +24,7 @@ DATA = Path(os.environ["LRFR_REAL_DATA"])
 def index(tmp_path_factory):
     out = tmp_path_factory.mktemp("real") / "shards"
     root = DATA / "VGGFace2"
-    files = tuple(landmark_files(SOURCES["vggface2"], root))
+    files = tuple(VGGFACE2.landmark_files(root))
     build(BuildOptions(root=root, landmarks=files, out=out, preprocessing=Preprocessing(), workers=2))
     return ShardIndex(out)
 

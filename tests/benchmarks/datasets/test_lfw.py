@@ -236,8 +236,8 @@ def test_a_table_of_other_images_is_told_at_once(demo, root, name, capsys):
     other = root if name == "lfw" else demo("XQLFW")
     with pytest.raises(LandmarkError) as error:
         score(name, other, landmarks=[table])
-    assert str(error.value).startswith(f"{table}: has landmarks of none of {name.upper()}'s images, such as ")
-    assert str(error.value).endswith("; name their table with --landmarks")
+    assert str(error.value).startswith(f"{table}: no landmarks for any image of {name.upper()}, for example ")
+    assert str(error.value).endswith("; name the right table with --landmarks")
     assert capsys.readouterr().err == ""
 
 

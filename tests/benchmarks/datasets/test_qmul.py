@@ -11,10 +11,9 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from benchmarks.datasets.locate import Folder
 from benchmarks.datasets.qmul import IDENTIFICATION, VERIFICATION, read_qmul, read_qmul_id
 from benchmarks.errors import AbsentError, ProtocolError
-from pipeline.sources.finder import is_generated
+from pipeline.sources.finder import ImageFolder, is_generated
 from tests.benchmarks.conftest import Recorder, cosine, score
 
 
@@ -87,7 +86,7 @@ def test_identification_equals_a_naive_evaluation(root):
     for vector, identity in listed("mated_probe", "mated_probe"):
         ordered = sorted(templates, key=lambda other: -cosine(templates[other], vector))
         hits.append(cosine(templates[identity], vector) if identity in ordered[:20] else -9.0)
-    unmated = Folder(folder / "unmated_probe").images
+    unmated = ImageFolder(folder / "unmated_probe").images
     tops = [max(cosine(t, embed(seen_by_network(path)[None])[0]) for t in templates.values()) for path in unmated]
     hits, tops = np.array(hits), np.sort(tops)[::-1]
     points = [((tops >= t).mean(), (hits >= t).mean()) for t in sorted({*tops, *hits[hits > -9]}, reverse=True)]

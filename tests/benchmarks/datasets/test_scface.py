@@ -119,7 +119,7 @@ def test_the_official_four_points_align_as_five_with_the_mouth_s_centre(root, se
         (
             lambda root: [path.write_text("other.jpg" + ",1" * 10) for path in root.glob("scface_*.csv")],
             LandmarkError,
-            "has landmarks of none of SCface's images",
+            "no landmarks for any image of SCface",
         ),
         (
             lambda root: [path.rename(f"{path}.old") for path in (root / DATABASE).rglob("*.jpg")],

@@ -14,7 +14,8 @@ from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoi
 from model.training.config import TrainConfig, TrainingError
 from model.training.loop import find_resume, train
 from model.training.state import new_run
-from model.training.stop import locked
+from shards.errors import LockedError
+from shards.files import locked
 
 CLASSES = 6
 SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
@@ -296,8 +297,16 @@ def test_a_bare_state_dict_is_not_resumed_from(tmp_path):
 
 
 def test_two_processes_do_not_train_into_one_run(tmp_path):
-    with locked(tmp_path), pytest.raises(TrainingError, match="another process is training here"):
+    with locked(tmp_path, "testing"), pytest.raises(LockedError, match="another process is training here"):
         run_training(tmp_path, config())
+
+
+def test_a_blocking_pipe_inside_a_run_is_not_reported_as_another_run(tmp_path):
+    def fail():
+        raise BlockingIOError("write could not complete without blocking")
+
+    with pytest.raises(BlockingIOError, match="could not complete"):
+        run_training(tmp_path, config(), at_batch={1: fail})
 
 
 def test_ruined_weights_are_not_saved(tmp_path):

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.align import fit_similarity, template_points
-from pipeline.build.builder import build
+from pipeline.build import build
 from pipeline.executors import WorkerError
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.spec import Preprocessing
-from shards.errors import ShardError
+from shards.errors import LockedError, ShardError
 from shards.files import locked
 from shards.schema import Manifest
 from shards.verify import verify
@@ -233,8 +234,7 @@ def counted(*names):
     left[0] -= 1
     replace(*names)
 os.replace = counted
-from pipeline.align import fit_similarity, template_points
-from pipeline.build.builder import build
+from pipeline.build import build
 from tests.conftest import build_options
 build(build_options(Path(sys.argv[1]), Path(sys.argv[2])))
 """
@@ -288,7 +288,7 @@ def test_a_complete_set_is_left_alone(vggface2, tmp_path, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     build(build_options(vggface2, tmp_path / "out"))
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
-    assert "complete already, nothing to do: 45 images" in capsys.readouterr().err
+    assert "already complete, nothing to do: 45 images" in capsys.readouterr().err
 
 
 def test_retry_failed_builds_again_what_failed(vggface2, tmp_path):
@@ -306,6 +306,51 @@ def test_retry_failed_builds_again_what_failed(vggface2, tmp_path):
     assert contents(out) == contents(tmp_path / "whole")
 
 
+def test_retry_failed_sees_a_file_added_by_this_process(vggface2, tmp_path):
+    path, out = image(vggface2, "n000001/0001_01"), tmp_path / "out"
+    data = path.read_bytes()
+    path.unlink()
+    build(build_options(vggface2, out))
+    assert Manifest.read(out).statuses == {"ok": 44, "missing-file": 1}
+    path.with_suffix(".JPEG").write_bytes(data)
+    build(build_options(vggface2, out, retry_failed=True))
+    assert Manifest.read(out).statuses == {"ok": 45}
+
+
+def test_a_serial_build_restores_opencv_settings(vggface2, tmp_path):
+    image(vggface2, "n000001/0001_01").write_bytes(b"not an image")
+    threads, level = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
+    try:
+        cv2.setNumThreads(3)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        build(build_options(vggface2, tmp_path / "out"))
+        assert (cv2.getNumThreads(), cv2.utils.logging.getLogLevel()) == (3, cv2.utils.logging.LOG_LEVEL_ERROR)
+    finally:
+        cv2.setNumThreads(threads)
+        cv2.utils.logging.setLogLevel(level)
+
+
+def test_a_parquet_table_of_landmarks_builds_the_same_crops(vggface2, tmp_path):
+    build(build_options(vggface2, tmp_path / "csv"))
+    rows = [row for row in rows_of(tmp_path / "csv") if row["key"] != "n000001/0001_01"]
+    rows.sort(key=lambda row: row["key"])
+    rows.append({"key": "n000001/0001_01", "landmarks": None})
+    table = tmp_path / "landmarks.parquet"
+    pq.write_table(pa.Table.from_pylist([{name: row[name] for name in ("key", "landmarks")} for row in rows]), table)
+    build(build_options(vggface2, tmp_path / "parquet", landmarks=(table,)))
+    (missing,) = (row for row in rows_of(tmp_path / "parquet") if row["status"] != "ok")
+    assert (missing["key"], missing["status"], missing["error_message"]) == (
+        "n000001/0001_01",
+        "bad-landmarks",
+        "the landmarks are missing",
+    )
+    expected = {row["key"]: row["xxh3"] for row in rows_of(tmp_path / "csv")}
+    found = {row["key"]: row["xxh3"] for row in rows_of(tmp_path / "parquet")}
+    del expected["n000001/0001_01"], found["n000001/0001_01"]
+    assert len(found) == 44
+    assert found == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -320,7 +365,7 @@ def test_other_options_are_refused_by_name(vggface2, tmp_path, changes, named):
     with pytest.raises(ShardError) as error:
         build(build_options(vggface2, tmp_path / "out", **changes))
     assert str(error.value) == (
-        f"{tmp_path / 'out'}: holds a build with other {named}; choose another --out, or delete this one first"
+        f"{tmp_path / 'out'}: contains a build with different {named}; choose another --out, or delete this folder first"
     )
     assert contents(tmp_path / "out") == before
 
@@ -328,11 +373,11 @@ def test_other_options_are_refused_by_name(vggface2, tmp_path, changes, named):
 def test_other_landmarks_and_another_root_are_refused(vggface2, tmp_path):
     build(build_options(vggface2, tmp_path / "out"))
     os.rename(vggface2, tmp_path / "moved")
-    with pytest.raises(ShardError, match=r"other --root \(it was .*VGGFace2\)"):
+    with pytest.raises(ShardError, match=r"different --root \(it was .*VGGFace2\)"):
         build(build_options(tmp_path / "moved", tmp_path / "out"))
     os.rename(tmp_path / "moved", vggface2)
     write_csv(vggface2, csv_lines(vggface2)[:-1])
-    with pytest.raises(ShardError, match="other --landmarks"):
+    with pytest.raises(ShardError, match="different --landmarks"):
         build(build_options(vggface2, tmp_path / "out"))
 
 
@@ -385,7 +430,10 @@ def test_a_file_in_the_place_of_the_folder_is_named(vggface2, tmp_path):
 
 def test_two_builds_do_not_share_a_folder(vggface2, tmp_path):
     (tmp_path / "out").mkdir()
-    with locked(tmp_path / "out"), pytest.raises(ShardError, match="another build is writing here"):
+    with (
+        locked(tmp_path / "out", "testing"),
+        pytest.raises(LockedError, match="another process is building shards here"),
+    ):
         build(build_options(vggface2, tmp_path / "out"))
 
 

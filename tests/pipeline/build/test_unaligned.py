@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from commands.data import build_shards
-from pipeline.build.builder import build
-from pipeline.build.options import BuildOptions, options_for
+from commands.build_shards import build_shards
+from pipeline.build import BuildOptions, build, options_for
 from pipeline.demo.generate import write_demo_data
 from pipeline.inspect import contact_sheet, figures
 from pipeline.load.loader import Loader
 from pipeline.prepare import Request, prepare
-from pipeline.sources.catalog import SOURCES, find_image
+from pipeline.sources.catalog import SOURCES
+from pipeline.sources.finder import ImageTree
 from pipeline.sources.listing import SourceError, list_images
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
@@ -144,7 +144,7 @@ def test_every_bad_input_is_a_row_with_a_reason(training, tmp_path, capsys):
     }
     err = capsys.readouterr().err
     assert "24 rows of training_set: 21 images of 5 identities to store" in err
-    assert f"training_set: 2 other entries left alone ({FIRST}/Thumbs.db, {FIRST}/folder.jpg)" in err
+    assert f"training_set: ignored 2 other entries ({FIRST}/Thumbs.db, {FIRST}/folder.jpg)" in err
     assert list(verify(tmp_path / "out", full=True)) == []
 
 
@@ -169,7 +169,7 @@ def test_names_of_any_case_and_identities_of_any_name(training, tmp_path):
     }
     for person, names in faces.items():
         for name in names:
-            assert find_image(training, ("",), f"{person}/{name.rpartition('.')[0]}") == training / person / name
+            assert ImageTree(training).find(f"{person}/{name.rpartition('.')[0]}") == training / person / name
     assert list(verify(tmp_path / "out", full=True)) == []
 
 
@@ -228,7 +228,7 @@ def test_a_restart_refuses_other_files_and_other_options(training, tmp_path):
     out = tmp_path / "out"
     build(options(training, out))
     before = contents(out)
-    refused = f"{out}: holds a build with other {{}}; choose another --out, or delete this one first"
+    refused = f"{out}: contains a build with different {{}}; choose another --out, or delete this folder first"
     with pytest.raises(ShardError) as error:
         build(options(training, out, min_images=2))
     assert str(error.value) == refused.format("--min-images")
@@ -240,16 +240,16 @@ def test_a_restart_refuses_other_files_and_other_options(training, tmp_path):
 
 
 def test_what_does_not_apply_is_refused(training, tmp_path):
-    says = "--source qmul: its images are resized whole, not aligned by landmarks; leave {} out"
+    says = "--source qmul: its images are resized whole, not aligned; omit {}"
     for name, changes in [("--landmarks", {"landmarks": (training / "x.csv",)}), ("--template", {"template": "seed"})]:
         with pytest.raises(SourceError) as error:
             options(training, tmp_path / "out", **changes)
         assert str(error.value) == says.format(name)
-    with pytest.raises(SourceError, match="source qmul: has no landmarks, its images cannot be aligned"):
+    with pytest.raises(SourceError, match="source qmul: has no landmarks, so its images cannot be aligned"):
         BuildOptions(
             source="qmul", root=training, landmarks=(), out=tmp_path / "out", preprocessing=Preprocessing(size=112)
         )
-    with pytest.raises(ShardError, match="template 'none' is unknown; choose from seed, arcface"):
+    with pytest.raises(ShardError, match="unknown template 'none'; choose from seed, arcface"):
         BuildOptions(root=training, landmarks=(), out=tmp_path / "out", preprocessing=Preprocessing.unaligned())
 
 
@@ -258,10 +258,10 @@ def test_a_folder_without_a_training_set_or_without_images_is_told(tmp_path):
         options(tmp_path, tmp_path / "out", "tinyface")
     assert str(error.value) == (
         f"{tmp_path}: no Training_Set in it; expected TinyFace's training set, Training_Set/<ID>/<image>.jpg"
-        " (--root names the folder; demo-data paints one)"
+        " (give its folder with --root, or run: python cli.py demo-data)"
     )
     (tmp_path / "TRAINING_set" / "1").mkdir(parents=True)
-    with pytest.raises(SourceError, match=r"TRAINING_set: no image in it; expected <ID>/<image>\.jpg"):
+    with pytest.raises(SourceError, match=r"TRAINING_set: no images found; expected <ID>/<image>\.jpg"):
         build(options(tmp_path, tmp_path / "out"))
 
 

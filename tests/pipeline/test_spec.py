@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.spec import Preprocessing
-from shards.errors import ShardError
+from pipeline.spec import Preprocessing, SpecError
 
 
 def test_unaligned_images_are_stated():
@@ -17,7 +16,7 @@ def test_unaligned_images_are_stated():
 
 @pytest.mark.parametrize("fields", [{"template": "none"}, {"warp": "pillow-bicubic"}])
 def test_template_none_and_the_resize_belong_together(fields):
-    with pytest.raises(ShardError, match="'none' and 'pillow-bicubic' belong together"):
+    with pytest.raises(SpecError, match="'none' and 'pillow-bicubic' belong together"):
         Preprocessing(**fields)
 
 
@@ -41,7 +40,7 @@ def test_a_fine_tuned_network_aligns_as_it_last_saw_a_face_aligned():
 )
 @pytest.mark.parametrize("images", [Preprocessing(), Preprocessing.unaligned()])
 def test_what_fine_tuning_cannot_change_is_refused_by_name(changes, says, images):
-    with pytest.raises(ShardError) as error:
+    with pytest.raises(SpecError) as error:
         Preprocessing(**changes).fine_tuned_on(images)
     assert str(error.value) == f"preprocessing disagrees ({says}); fine-tune on shards that were built alike"
 
@@ -57,6 +56,6 @@ def test_what_fine_tuning_cannot_change_is_refused_by_name(changes, says, images
     ],
 )
 def test_what_is_out_of_range_is_named(changes, says):
-    with pytest.raises(ShardError) as error:
+    with pytest.raises(SpecError) as error:
         Preprocessing(**changes)
     assert str(error.value) == f"preprocessing spec: {says}; restore the file that states it"

@@ -1,0 +1,90 @@
+"""build-shards: from photographs to a shard set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.group import CommandError, interruptible
+from commands.options import data
+
+_KEPT = "finished shards are kept: run the same command to continue"
+
+
+@click.command("build-shards", short_help="Align faces into WebDataset tars with Parquet metadata.")
+@click.option(
+    "--source",
+    type=click.Choice(["vggface2", "qmul", "tinyface", "folder"]),
+    default="vggface2",
+    show_default=True,
+    help="Layout of --root. qmul and tinyface are training sets for fine-tuning, whose images are resized whole.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Folder with the images. [default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]",
+)
+@click.option(
+    "--landmarks",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Landmark table, CSV or Parquet; can be repeated. [default: found under --root]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the shards. [default: $LRFR_DATA/shards, shards-qmul or shards-tinyface, by --source]",
+)
+@click.option(
+    "--template",
+    type=click.Choice(["seed", "arcface"]),
+    help="Position of the five points: seed as in the reference, or arcface, which is centred. [default: seed]",
+)
+@click.option(
+    "--min-images",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Leave out identities with fewer images.",
+)
+@click.option(
+    "--exclude",
+    type=click.Path(path_type=Path),
+    help="File with identities or identity/image to leave out, one a line.",
+)
+@click.option(
+    "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: 1/32 of the set, 250 to 5000]"
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all cores",
+    help="Number of worker processes.",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["process", "serial"]),
+    default="process",
+    show_default=True,
+    help="Build shards in worker processes, or one after another in this process.",
+)
+@click.option("--retry-failed", is_flag=True, help="Build shards with missing or unreadable images again.")
+def build_shards(source: str, root: Path | None, out: Path | None, **options: Any) -> None:
+    """Align faces, or resize whole images, and store them as WebDataset tars with Parquet metadata.
+
+    An interrupted build continues when the same command is run again.
+    """
+    from pipeline.build import build, options_for
+    from pipeline.executors import WorkerError
+    from pipeline.sources.catalog import SOURCES
+
+    layout = SOURCES[source]
+    try:
+        with interruptible(lambda: _KEPT):
+            build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))
+    except WorkerError as error:
+        raise CommandError(f"{error}; {_KEPT}") from None

@@ -1,0 +1,20 @@
+"""inspect: statistics and a contact sheet of a shard set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from commands.options import data
+
+
+@click.command(short_help="Print statistics of a shard set and draw a contact sheet.")
+@click.argument("shards", type=click.Path(path_type=Path), default=data("shards"))
+@click.option("--out", type=click.Path(path_type=Path), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png]")
+def inspect(shards: Path, out: Path | None) -> None:
+    """Print statistics of a shard set and draw a contact sheet of what the network sees."""
+    from pipeline.inspect import contact_sheet, figures
+
+    click.echo(figures(shards))
+    click.echo(f"contact sheet: {contact_sheet(shards, out or shards / 'contact-sheet.png')}")

@@ -1,0 +1,33 @@
+"""verify: check a shard set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from commands.group import CommandError
+from commands.options import data
+
+
+@click.command(short_help="Check a shard set.")
+@click.argument("shards", type=click.Path(path_type=Path), default=data("shards"))
+@click.option("--full", is_flag=True, help="Read every byte and compare hashes.")
+def verify(shards: Path, full: bool) -> None:
+    """Check a shard set. Prints every problem; exits with 1 if there is one."""
+    from pipeline.progress import Progress
+    from shards.schema import Manifest
+    from shards.verify import verify as problems_of
+
+    manifest = Manifest.read(shards)
+    with Progress("verify", manifest.shards, "shards") as progress:
+        problems = list(problems_of(shards, full=full, on_shard=progress.update))
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise CommandError(
+            f"{shards}: {len(problems)} problem{'s' if len(problems) > 1 else ''};"
+            " restore the files, or delete the folder and build again"
+        )
+    checked = "" if full else " (checked sizes and indexes; --full reads every byte)"
+    click.echo(f"{shards}: valid; {manifest.images:,} images, {manifest.shards} shards{checked}")

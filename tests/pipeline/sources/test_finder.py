@@ -1,0 +1,90 @@
+"""Lookup of data set files: exact names first, then any case and any image extension."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pipeline.sources.finder import ImageFolder, ImageTree, find_entry, find_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of empty files by name."""
+
+    def make(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return make
+
+
+def test_an_entry_is_found_in_any_case_and_exactly_if_possible(folder):
+    root = folder("Lists/Pairs.TXT", "Lists/pairs.txt")
+    assert find_entry(root, "lists/PAIRS.txt") == root / "Lists" / "Pairs.TXT"
+    assert find_entry(root, "LISTS/pairs.txt") == root / "Lists" / "pairs.txt"
+    assert find_entry(root, "lists/none") is None
+    assert find_entry(root / "none", "lists") is None
+
+
+def test_a_folder_is_the_root_or_in_it_or_in_its_data_set(folder):
+    root = folder("TinyFace/TESTING_set/1.jpg")
+    found = root / "TinyFace" / "TESTING_set"
+    assert [find_folder(path, "tinyface", "Testing_Set") for path in (root, root / "TinyFace", found)] == [found] * 3
+    assert find_folder(root, "other", "Testing_Set") is None
+
+
+def test_images_of_a_folder(folder):
+    root = folder("b.JPG", "a-1.png", "a.jpeg", "notes.txt", "x.jpg/inside.jpg")
+    (root / "broken.jpg").symlink_to("nowhere")
+    (root / "circle.jpg").symlink_to("circle.jpg")
+    (root / "linked.jpg").symlink_to("x.jpg")
+    images = ImageFolder(root)
+    assert [path.name for path in images.images] == ["a-1.png", "a.jpeg", "b.JPG", "broken.jpg", "circle.jpg"]
+    assert ImageFolder(root / "none").images == []
+    assert ImageFolder(root / "none").find("a.jpg") == root / "none" / "a.jpg"
+
+
+def test_an_image_is_found_by_name_then_by_stem(folder):
+    root = folder("a.JPG", "A.jpeg", "b.bmp", "b.jpg", "c.d.png", "e.jpg.png", "F.webp")
+    wanted = {
+        "a.JPG": "a.JPG",
+        "a.jpeg": "A.jpeg",
+        "a.png": "a.JPG",
+        "A.png": "A.jpeg",
+        "b.png": "b.jpg",
+        "B.BMP": "b.bmp",
+        "c.d": "c.d.png",
+        "e.jpg": "e.jpg",
+        "f.jpg": "F.webp",
+        "none.jpg": "none.jpg",
+    }
+    images = ImageFolder(root)
+    assert {name: images.find(name).name for name in wanted} == wanted
+    assert images.find_stem("e.jpg") == root / "e.jpg.png"
+    assert images.find_stem("e") is None
+
+
+def test_a_tree_finds_keys_in_the_first_split_that_has_them(folder):
+    root = folder("train/n1/1.jpg", "test/n1/1.jpg", "test/n1/2.PNG", "n2/3.JPG", "train/n1/4.jpg/inside")
+    tree = ImageTree(root, ("train", "test", ""))
+    assert tree.find("n1/1") == root / "train" / "n1" / "1.jpg"
+    assert tree.find("n1/2") == root / "test" / "n1" / "2.PNG"
+    assert tree.find("n2/3") == root / "n2" / "3.JPG"
+    assert tree.find("n1/4") is None
+
+
+def test_a_tree_reads_regular_files_only(folder):
+    root = folder("train/n1/4.jpg/inside")
+    (root / "train" / "n1" / "1.PNG").write_bytes(b"content")
+    os.mkfifo(root / "train" / "n1" / "2.png")
+    (root / "train" / "n1" / "3.jpg").symlink_to("3.jpg")
+    tree = ImageTree(root, ("train", ""))
+    assert tree.read("n1/1") == b"content"
+    for key in ("n1/2", "n1/3", "n1/4", "n9/1"):
+        with pytest.raises(FileNotFoundError) as error:
+            tree.read(key)
+        assert str(error.value) == f"no image {key} under {root} (train)"

@@ -1,0 +1,255 @@
+"""The reader of landmark tables: all variants give the same table; malformed files are reported by file and line."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.landmarks import HEADER, LandmarkError
+
+HEAD = ",".join(HEADER)
+NUMBERS = "1.5,2,3,4,5,6,7,8,9,10.25"
+POINTS = [1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10.25]
+
+
+def read(tmp_path, text, name="landmarks.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_landmarks([path])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{HEAD}\n"n000001/0001_01",{NUMBERS}\n',
+        f"{HEAD}\nn000001/0001_01,{NUMBERS}\n",
+        f"{HEAD}\nn000001/0001_01.jpg,{NUMBERS}",
+        f"{HEAD.lower()}\ntrain/n000001/0001_01.JPG,{NUMBERS}\n",
+        f'{HEAD}\r\n"test/n000001/0001_01",{NUMBERS}\r\n',
+        f"\ufeff{HEAD}\nn000001/0001_01,{NUMBERS}\n\n",
+        f"n000001/0001_01.jpg,{NUMBERS}\n",
+        f"{HEAD}\n n000001/0001_01 , 1.5 ,2,3,4,5,6,7,8,9,10.25\n",
+    ],
+    ids=[
+        "quoted",
+        "plain",
+        "extension",
+        "lower-case header",
+        "split and CRLF",
+        "BOM and blank line",
+        "no header",
+        "spaces",
+    ],
+)
+def test_variants_are_read_alike(tmp_path, text):
+    table = read(tmp_path, text)
+    assert table.keys.to_pylist() == ["n000001/0001_01"]
+    assert table.points.dtype == np.float32
+    assert table.points.tolist() == [POINTS]
+    assert table.problems == {}
+
+
+def test_several_files_follow_each_other(tmp_path):
+    paths = []
+    for name in ("train", "test"):
+        paths.append(tmp_path / f"{name}.csv")
+        paths[-1].write_text(f"{HEAD}\n{name}1/a,{NUMBERS}\n{name}2/b,{NUMBERS}\n")
+    table = read_landmarks(paths)
+    assert table.keys.to_pylist() == ["train1/a", "train2/b", "test1/a", "test2/b"]
+    assert [table.landmarks(row).place for row in range(4)] == [
+        "train.csv row 1",
+        "train.csv row 2",
+        "test.csv row 1",
+        "test.csv row 2",
+    ]
+
+
+def test_an_identity_may_be_called_test(tmp_path):
+    assert read(tmp_path, f"{HEAD}\ntest/0001,{NUMBERS}\n").keys.to_pylist() == ["test/0001"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "P2X is missing"),
+        ("nan", "P2X is 'nan', not a finite number"),
+        ("inf", "P2X is 'inf', not a finite number"),
+        ("abc", "P2X is 'abc', not a finite number"),
+        ("1e999", "P2X is '1e999', not a finite number"),
+        ("1e39", "P2X is '1e39', not a finite number"),
+    ],
+)
+def test_a_bad_number_is_a_row_with_a_reason(tmp_path, value, reason):
+    table = read(tmp_path, f"{HEAD}\nn1/a,{NUMBERS}\nn1/b,1,2,{value},4,5,6,7,8,9,10\nn1/c,{NUMBERS}\n")
+    assert table.problems == {1: reason}
+    assert table.points[[0, 2]].tolist() == [POINTS, POINTS]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("NAME_ID,X,Y,W,H\nn1/a,1,2,3,4\n", "line 1: found 'NAME_ID,X,Y,W,H', expected the header NAME_ID,P1X"),
+        (f"{HEAD}\nn1/a,{NUMBERS}\nn1/b,1,2,3\n", f"line 3: 4 fields, expected 11 ({HEAD})"),
+        (f"{HEAD}\nn1/a,{NUMBERS}\n\nn1/b,{NUMBERS},7\n", "line 4: 12 fields, expected 11"),
+        ("", "line 1: found 'an empty line', expected the header"),
+        (HEAD.encode() + b"\nn1/\xff\xfe," + NUMBERS.encode() + b"\n", "line 2: not UTF-8 text"),
+        (f"{HEAD}\nn1/\u00a0a,{NUMBERS}\nn1/b,1\n", "line 3: 2 fields, expected 11"),
+        (f'{HEAD}\nn1/a,{NUMBERS}\n"n1/b,{NUMBERS}\nn1/c,{NUMBERS}\n', "line 3: 1 fields, expected 11"),
+        (f"{HEAD}\n".replace(",", "\t"), "line 1: found 'NAME_ID\\tP1X"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1: not UTF-8 text"),
+    ],
+    ids=[
+        "bounding boxes",
+        "short row",
+        "long row after a blank line",
+        "empty",
+        "not UTF-8",
+        "NBSP",
+        "open quote",
+        "tabs",
+        "an image",
+    ],
+)
+def test_a_malformed_file_is_named_with_its_line(tmp_path, text, line):
+    with pytest.raises(LandmarkError) as error:
+        read(tmp_path, text)
+    assert str(error.value).startswith(f"{tmp_path / 'landmarks.csv'}: {line}")
+    assert "\n" not in str(error.value)
+
+
+def test_an_absent_file_and_a_file_without_rows_are_named(tmp_path):
+    with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
+        read_landmarks([tmp_path / "none.csv"])
+    for header in (f"{HEAD}\n", HEAD):
+        with pytest.raises(LandmarkError, match=r"landmarks\.csv: no landmark rows"):
+            read(tmp_path, header)
+
+
+def test_a_large_file_is_read_in_blocks(tmp_path):
+    rows = 120_000
+    text = f"{HEAD}\n" + "".join(f"n{row // 300:06d}/{row % 300:04d}_01,{NUMBERS}\n" for row in range(rows))
+    assert len(text) > 4 << 20
+    table = read(tmp_path, text)
+    assert len(table.keys) == rows
+    assert table.keys[rows - 1].as_py() == f"n{(rows - 1) // 300:06d}/{(rows - 1) % 300:04d}_01"
+
+
+FIVE = [
+    f"a/{name}.jpg," + ",".join(str(10 * number + value) for value in range(10)) for number, name in enumerate("xyz")
+]
+FOUR = [",".join(line.split(",")[:9]) for line in FIVE]
+
+
+def write(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("four_points", [False, True])
+def test_one_short_row_is_reported_and_does_not_make_a_four_point_file(tmp_path, at, four_points):
+    path = write(tmp_path / "LFW.csv", FIVE[:at] + FOUR[at : at + 1] + FIVE[at + 1 :])
+    with pytest.raises(LandmarkError) as error:
+        read_landmarks([path], four_points=four_points)
+    assert str(error.value).startswith(f"{path}: line {at + 1}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("torn", ["a/t.jpg,1,2,3,4,5,6,7", "a/t.jpg,1,2,3,4,5,6,7,8,9,10"])
+def test_a_short_row_of_a_four_point_file_is_reported(tmp_path, at, torn):
+    path = write(tmp_path / "points.txt", ["image x y", *FOUR[:at], torn, *FOUR[at:]])
+    with pytest.raises(LandmarkError) as error:
+        read_landmarks([path], four_points=True)
+    assert str(error.value).startswith(f"{path}: line {at + 2}: {torn.count(',')} numbers, expected 8: x and y of")
+
+
+def test_four_points_are_accepted_only_on_request(tmp_path):
+    path = write(tmp_path / "LFW.csv", FOUR)
+    table = read_landmarks([path], four_points=True)
+    assert [table.landmarks(row).points for row in range(3)] == [
+        tuple((10.0 * row + x, 10.0 * row + x + 1) for x in (0, 2, 4, 6)) for row in range(3)
+    ]
+    with pytest.raises(LandmarkError, match=r"line 1: found 'a/x\.jpg,0,1,2,3,4,5,6,7', expected the header"):
+        read_landmarks([path])
+
+
+def test_files_of_every_kind_are_read_into_one_table(tmp_path):
+    values = [[20.5 + value for value in range(10)], None]
+    pq.write_table(pa.table({"landmarks": values, "key": ["b/1.png", "b/2"]}), tmp_path / "b.parquet")
+    text = write(tmp_path / "c.txt", ["image x y", '"c1.jpg"; 1; 2; 3; 4; 5; 6; 7; 8', "c2 1 2 3 4 5 6 7 nan"])
+    table = read_landmarks([write(tmp_path / "a.csv", FIVE), tmp_path / "b.parquet", text], four_points=True)
+    assert table.keys.to_pylist() == ["a/x", "a/y", "a/z", "b/1", "b/2", "c1", "c2"]
+    assert table.points[3].tolist() == values[0]
+    assert [len(table.landmarks(row).points) for row in range(7)] == [5, 5, 5, 5, 5, 4, 4]
+    assert table.landmarks(5).points == ((1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.0, 8.0))
+    assert np.isnan(table.points[5, 8:]).all()
+    assert table.problems == {4: "the landmarks are missing", 6: "P4Y is nan, not a finite number"}
+    places = [table.landmarks(row).place for row in (2, 4, 6)]
+    assert places == ["a.csv row 3", "b.parquet row 2", "c.txt row 2"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.int32(), 10), pa.large_list(pa.float16())]
+)
+def test_parquet_lists_of_every_type_are_read(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("pipeline.sources.landmark_reader.PARQUET_BLOCK_ROWS", 2)
+    numbers = np.arange(50, dtype=np.float16).reshape(5, 10)
+    values = pa.array(
+        [None if row == 3 else list(numbers[row].astype(kind.value_type.to_pandas_dtype())) for row in range(5)], kind
+    )
+    pq.write_table(
+        pa.table({"key": pa.array(list("abcde"), pa.large_string()), "landmarks": values}), tmp_path / "a.parquet"
+    )
+    table = read_landmarks([tmp_path / "a.parquet"])
+    assert table.keys.to_pylist() == list("abcde")
+    assert table.problems == {3: "the landmarks are missing"}
+    assert np.array_equal(np.delete(table.points, 3, 0), np.delete(numbers, 3, 0))
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"key": ["x", "y"], "landmarks": [[1.0] * 10, [1.0] * 9]}, "row 2: 9 numbers, expected 10"),
+        ({"key": ["x"], "points": [[1.0] * 10]}, "no column landmarks"),
+        ({"name": ["x"]}, "no column key or landmarks"),
+        ({"key": ["x"], "landmarks": [1.0]}, ""),
+        ({"key": ["x"], "landmarks": [["a"] * 10]}, ""),
+    ],
+)
+def test_another_parquet_table_is_refused(tmp_path, columns, reason):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(LandmarkError) as error:
+        read_landmarks([path])
+    assert str(error.value).startswith(f"{path}: not a table with columns key and landmarks ({reason}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_parquet_file_is_reported(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"not Parquet")
+    for path in (tmp_path / "a.parquet", tmp_path / "none.parquet"):
+        with pytest.raises(LandmarkError, match=r"\.parquet: not a table with columns key and landmarks"):
+            read_landmarks([path])
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_are_infinite_without_a_warning(tmp_path):
+    csv = write(tmp_path / "a.csv", ["x.jpg" + ",1e300" * 10, "y.jpg" + ",oops" * 10])
+    text = write(tmp_path / "b.txt", ["p" + " 1e300" * 8, "q" + " 1e300" * 8])
+    pq.write_table(pa.table({"key": ["r"], "landmarks": [[1e300] * 10]}), tmp_path / "c.parquet")
+    table = read_landmarks([csv, text, tmp_path / "c.parquet"], four_points=True)
+    assert table.points[[0, 2, 3, 4], 0].tolist() == [float("inf")] * 4
+    assert sorted(table.problems) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.txt"])
+def test_a_pipe_is_refused(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(LandmarkError, match="not a regular file; expected a landmark table"):
+        read_landmarks([tmp_path / name], four_points=True)

@@ -1,0 +1,103 @@
+"""Landmarks of image files: by file name, and by the longest path suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.landmarks import LandmarkError
+from pipeline.sources.lookup import NameLookup, PathLookup
+
+FIVE = [
+    f"a/{name}.jpg," + ",".join(str(10 * number + value) for value in range(10)) for number, name in enumerate("xyz")
+]
+
+
+def write(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def parquet(path, keys, first=0.0):
+    values = pa.array([[first + number] * 10 for number in range(len(keys))], pa.list_(pa.float64()))
+    pq.write_table(pa.table({"key": keys, "landmarks": values}), path)
+    return path
+
+
+def lookup(*paths, **options):
+    return NameLookup(read_landmarks(paths, **options))
+
+
+def first_numbers(found, names):
+    return [found.find(Path(name)).points[0][0] for name in names]
+
+
+def test_names_are_found_whatever_folder_extension_and_case(tmp_path):
+    table = write(tmp_path / "a.csv", [*FIVE, "C:\\faces\\Q.png" + ",70" * 10, "/far/train/r/R.v2.JPEG" + ",80" * 10])
+    assert first_numbers(lookup(table), ["X.png", "else/y.jpg", "z", "q.jpg", "r.v2.bmp"]) == [0, 10, 20, 70, 80]
+
+
+def test_a_repeated_name_must_have_the_same_numbers(tmp_path):
+    path = write(tmp_path / "a.csv", [*FIVE, FIVE[1]])
+    assert first_numbers(lookup(path), ["x", "y", "z"]) == [0, 10, 20]
+    path = write(tmp_path / "a.csv", [*FIVE, "b/y.png" + ",5" * 10])
+    with pytest.raises(LandmarkError) as error:
+        lookup(path)
+    assert str(error.value) == (
+        f"{path}: the landmarks of b/y differ between a.csv row 2 and a.csv row 4; keep one of them"
+    )
+    path, other = write(tmp_path / "a.csv", FIVE), parquet(tmp_path / "b.parquet", ["q", "z"])
+    with pytest.raises(LandmarkError) as error:
+        lookup(path, other)
+    assert str(error.value) == (
+        f"{path}, {other}: the landmarks of z differ between a.csv row 3 and b.parquet row 2; keep one of them"
+    )
+
+
+def test_four_points_and_five_points_of_one_name_differ(tmp_path):
+    four = write(tmp_path / "b.txt", [f"{name} 0 1 2 3 4 5 6 7" for name in "xq"])
+    with pytest.raises(LandmarkError, match="the landmarks of x differ"):
+        lookup(write(tmp_path / "a.csv", FIVE), four, four_points=True)
+
+
+def test_a_row_without_numbers_contradicts_no_other(tmp_path):
+    path = write(tmp_path / "a.csv", ["x.jpg" + ",nan" * 10, FIVE[0], "x.jpg" + ",nan" * 10, "q.jpg" + ",nan" * 10])
+    found = lookup(path)
+    assert first_numbers(found, ["x"]) == [0]
+    assert found.find(Path("q")).place == "a.csv row 4"
+
+
+def test_landmarks_say_where_they_are_from(tmp_path):
+    found = lookup(write(tmp_path / "a.csv", FIVE), parquet(tmp_path / "b.parquet", ["q"]))
+    assert [found.find(Path(f"far/{name}.PNG")).place for name in "XQ"] == ["a.csv row 1", "b.parquet row 1"]
+    absent = found.find(Path("none.jpg"))
+    assert (absent.points, absent.place) == ((), "a.csv, b.parquet")
+
+
+def test_a_table_of_other_images_is_refused(tmp_path):
+    path = write(tmp_path / "a.csv", FIVE)
+    lookup(path).require_any([Path("none.jpg"), Path("Z.png")], "LFW")
+    with pytest.raises(LandmarkError) as error:
+        lookup(path).require_any([Path("none.jpg")], "LFW")
+    assert str(error.value) == (
+        f"{path}: no landmarks for any image of LFW, for example none; name the right table with --landmarks"
+    )
+
+
+def test_the_longest_path_suffix_wins(tmp_path):
+    keys = ["train/n1/1.jpg", "n2/1", "2", "1", "b/3", "3", "3"]
+    table = read_landmarks([parquet(tmp_path / "a.parquet", keys)])
+    paths = ["/d/train/n1/1.jpg", "/d/train/n2/1.png", "n2/2.jpg", "n3/1.jpg", "b/3.jpg", "c/3.jpg", "4.jpg"]
+    found = PathLookup(table, paths)
+    assert [found.problem(image) for image in range(7)] == [
+        *[None] * 5,
+        f"duplicate landmarks in {tmp_path / 'a.parquet'}",
+        f"no landmarks in {tmp_path / 'a.parquet'}",
+    ]
+    assert [found.find(image).points[0][0] for image in range(5)] == [0, 1, 2, 3, 4]
+    shared = PathLookup(table, ["x/2.jpg", "y/2.jpg"])
+    assert shared.problem(0) == f"several images match these landmarks in {tmp_path / 'a.parquet'}"
