@@ -33,7 +33,6 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     a line on stderr says how many there are. The file's metadata name the network and its preprocessing.
     """
     from benchmarks.engine.parquet_writer import embed_images, find_images
-    from model.formats.metadata import metadata_of
 
     paths = find_images(images)
     with open_engine(**options) as (engine, network, facts):
@@ -41,7 +40,7 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
         if down is not None and down > size:
             raise CommandError(f"--down {down}: the network sees {size} px; choose at most {size}")
         metadata = {
-            **metadata_of(network),
+            **network.metadata(),
             "precision": facts["precision"],
             "alignment": "landmarks" if landmarks else "none",
             "down": str(down or ""),

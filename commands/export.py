@@ -1,4 +1,4 @@
-"""export: a network for other tools."""
+"""The ``export`` commands: write a network for other tools."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ def export() -> None:
 @click.option(
     "--preprocess",
     is_flag=True,
-    help="Take uint8 images and give unit-length embeddings; without, normalised pixels and raw embeddings.",
+    help="Include preprocessing: uint8 images to unit-length embeddings. [default: normalised pixels to raw embeddings]",
 )
 def export_onnx(checkpoint: Path | None, out: Path, preprocess: bool) -> None:
     """Write one ONNX file with a dynamic batch, and compare ONNX Runtime with PyTorch on random images.
 
-    With --preprocess the graph takes images, uint8 (N, S, S, 3) RGB aligned crops, and gives embeddings, float32
-    (N, 512) of unit length. Without, it takes pixels, float32 (N, 3, S, S) normalised as the checkpoint states, and
-    gives embeddings as the network does. Where the two libraries differ, nothing is written and the exit code is 1.
+    With --preprocess, the input is uint8 (N, S, S, 3) RGB aligned crops, and the output is float32 (N, 512) embeddings
+    of unit length. Without it, the input is float32 (N, 3, S, S) pixels, normalised as the checkpoint states, and the
+    output is the network's embeddings. If the two libraries differ, nothing is written and the exit code is 1.
     """
-    from model.formats.onnx import LEAST_COSINE, TOLERANCE, signature
-    from model.formats.onnx import export_onnx as write
+    from model.formats import export_onnx as onnx
 
     network = open_network(checkpoint)
-    for parity in write(network, out, preprocess=preprocess):
+    for parity in onnx.export_onnx(network, out, preprocess=preprocess):
         click.echo(f"ONNX Runtime against PyTorch, {parity}")
-    click.echo(f"tolerance: difference {TOLERANCE:g} of the largest value, cosine {LEAST_COSINE}")
-    click.echo(f"{network.name}: {signature(network.spec, preprocess)}")
+    click.echo(f"tolerance: difference {onnx.TOLERANCE:g} of the largest value, cosine {onnx.MIN_COSINE}")
+    click.echo(f"{network.name}: {onnx.signature(network.spec, preprocess)}")
     click.echo(f"onnx: {out} ({out.stat().st_size:,} bytes)")
 
 
@@ -47,10 +46,10 @@ def export_onnx(checkpoint: Path | None, out: Path, preprocess: bool) -> None:
 def export_huggingface(checkpoint: Path | None, out: Path) -> None:
     """Write a folder in the layout of a Hugging Face model repository: safetensors, configuration, model card.
 
-    --checkpoint of every command takes the folder. Nothing is uploaded. An earlier export in --out is replaced;
-    a folder with anything else in it is refused.
+    --checkpoint of every command accepts the folder. Nothing is uploaded. An earlier export in --out is replaced;
+    a folder that holds anything else is refused.
     """
-    from model.formats.huggingface import write_folder
+    from model.formats.export_huggingface import write_folder
 
     network = open_network(checkpoint)
     digest = write_folder(network, out)

@@ -1,4 +1,4 @@
-"""From a checkpoint to what embeds images, for every command that uses a trained network."""
+"""Opening the network of ``--checkpoint``, for every command that uses a trained network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 
 def open_network(checkpoint: Path | None) -> LoadedNetwork:
-    """Loads ``checkpoint``, or the newest checkpoint of all runs."""
-    from model.formats.network import load_network, newest_checkpoint
+    """Loads ``checkpoint``, or the newest checkpoint of all runs.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it cannot be loaded.
+        SpecError: its preprocessing is not supported.
+    """
+    from model.formats.checkpoint import newest_checkpoint
+    from model.formats.network import load_network
     from pipeline.prepare import check_supported
 
     network = load_network(checkpoint or newest_checkpoint(data("runs")()))
@@ -33,7 +39,11 @@ def open_network(checkpoint: Path | None) -> LoadedNetwork:
 def open_engine(
     *, checkpoint: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool
 ) -> Iterator[tuple[Engine, LoadedNetwork, dict[str, Any]]]:
-    """The engine for a checkpoint with its cache open, the network, and what results record about both."""
+    """Opens a checkpoint and its embedding cache.
+
+    Yields:
+        The engine, the network, and its provenance with precision and device, for results.
+    """
     from benchmarks.engine.cache import EmbeddingCache
     from benchmarks.engine.runner import Engine
     from model.embedder import Embedder

@@ -1,4 +1,4 @@
-"""Cosines, never in half precision: under autocast a margin of a few hundredths would drown in bf16 rounding."""
+"""Cosine similarity in float32 or float64, also under autocast: bf16 rounding exceeds a margin of a few hundredths."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch.nn import functional
 
 
-def exact(values: torch.Tensor) -> torch.Tensor:
-    """``values`` in float64 if they are, else in float32."""
+def full_precision(values: torch.Tensor) -> torch.Tensor:
+    """``values`` as float32; float64 stays float64."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def cosines(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """(N, D) and (M, D) -> (N, M) cosines of every pair, in float32, or in float64 if that is what was given."""
+    """Cosine similarity of every pair: (N, D) and (M, D) -> (N, M), float32 or float64."""
     with torch.autocast(rows.device.type, enabled=False):
-        return functional.normalize(exact(rows)) @ functional.normalize(exact(columns)).T
+        return functional.normalize(full_precision(rows)) @ functional.normalize(full_precision(columns)).T

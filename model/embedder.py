@@ -1,4 +1,4 @@
-"""Embeds images in batches: the one thing that benchmarks need of a network."""
+"""Batched embedding of images with a trained backbone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from torch import nn
 from model.inputs import normalise, on_device
 
 Precision = Literal["fp32", "bf16"]
-_PIECE = 16  # images that a CPU embeds at a time, at most: feature maps stay in its cache, and weights are laid out once for all
-_REDUCED: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+MAX_CHUNK_IMAGES = 16  # per forward pass on a CPU: feature maps of more do not fit its cache
+_AUTOCAST_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 
 
 class Embedder:
-    """A callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised.
+    """Callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised.
 
     Args:
-        precision: of the network's convolutions and products; the embeddings are float32 with either.
-        mean, std: of pixels in 0..1, as the network's preprocessing spec states them.
+        backbone: is moved to ``device`` and put in evaluation mode.
+        device: ``cpu`` or ``cuda``.
+        precision: of convolutions and matrix products. Embeddings are float32 in either case.
+        mean, std: normalisation of pixels in 0..1, from the network's preprocessing spec.
     """
 
     def __init__(
@@ -35,37 +37,36 @@ class Embedder:
         std: float = 0.5,
     ) -> None:
         self._backbone = on_device(backbone.eval(), device)
-        self._device, self._reduced = device, _REDUCED[precision]
+        self._device, self._autocast_dtype = torch.device(device), _AUTOCAST_DTYPES[precision]
         self._mean, self._std = mean, std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        if torch.device(self._device).type != "cpu":
+        if self._device.type != "cpu":
             return self._embed(images)
         threads = torch.get_num_threads()
-        pieces = np.array_split(images, _pieces(len(images), threads))
-        at_once = min(threads, len(pieces))
-        if at_once == 1:
-            return np.concatenate([self._embed(piece) for piece in pieces])
-        return self._embed_at_once(pieces, at_once, threads)
+        chunks = np.array_split(images, _chunk_count(len(images), threads))
+        workers = min(threads, len(chunks))
+        if workers == 1:
+            return np.concatenate([self._embed(chunk) for chunk in chunks])
+        return self._embed_parallel(chunks, workers, threads)
 
-    def _embed_at_once(self, pieces: list[np.ndarray], at_once: int, threads: int) -> np.ndarray:
-        """Pieces side by side: threads that share a piece wait for each other at every layer, and for the slowest of
-        them wherever something else runs on its core."""
+    def _embed_parallel(self, chunks: list[np.ndarray], workers: int, threads: int) -> np.ndarray:
+        """Embeds one chunk per worker. Threads that share a chunk would synchronise at every layer."""
         try:
             with futures.ThreadPoolExecutor(
-                at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)
+                workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
             ) as pool:
-                return np.concatenate(list(pool.map(self._embed, pieces)))
+                return np.concatenate(list(pool.map(self._embed, chunks)))
         finally:
-            torch.set_num_threads(threads)  # the pool's number is also what later threads would begin with
+            torch.set_num_threads(threads)  # the workers' setting is also the default of threads started later
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
-        kind = torch.device(self._device).type
-        with torch.inference_mode(), torch.autocast(kind, self._reduced, enabled=self._reduced is not None):
+        dtype = self._autocast_dtype
+        with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)
             return self._backbone(inputs).float().cpu().numpy()
 
 
-def _pieces(images: int, threads: int) -> int:
-    """How many: as many for each thread, or some would end without work; of few images one each."""
-    return max(min(math.ceil(images / (_PIECE * threads)) * threads, images), 1)
+def _chunk_count(images: int, threads: int) -> int:
+    """Number of chunks: a multiple of ``threads``, so that no thread idles; at most one per image."""
+    return max(min(math.ceil(images / (MAX_CHUNK_IMAGES * threads)) * threads, images), 1)

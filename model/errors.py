@@ -1,31 +1,35 @@
-"""What loading and exporting a network refuse; and a package of the extra that is not there."""
+"""Errors of loading and exporting networks; import of optional packages."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 from shards.errors import LrfrError
 
 
 class CheckpointError(LrfrError):
-    """A checkpoint that cannot be written, read or used. One line."""
+    """A checkpoint that cannot be read, written or used."""
 
 
 class ExportError(LrfrError):
-    """A network that cannot be exported. One line."""
+    """A network that cannot be exported."""
 
 
-def need(module: str) -> Any:
-    """A module that the extra ``export`` brings. Raises: ExportError: it is not installed."""
+def import_optional(module: str) -> ModuleType:
+    """Imports a module of the extra ``export``.
+
+    Raises:
+        ExportError: the package is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = (error.name or module).split(".")[0]
-        raise ExportError(f"{name} is not installed, and this needs it; run: pip install 'lrfr[export]'") from None
+        raise ExportError(f"{name} is not installed; run: pip install --editable '.[export]'") from None
 
 
-def one_line(error: Exception, most: int = 160) -> str:
-    """The last line of an error's text, which may quote a hostile file: printable ASCII, ``most`` characters of it."""
+def one_line(error: Exception, max_chars: int = 160) -> str:
+    """Last line of an error's text, which may quote a hostile file: printable ASCII, at most ``max_chars`` characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return ascii(lines[-1].strip())[1:-1][:most]
+    return ascii(lines[-1].strip())[1:-1][:max_chars]

@@ -1,4 +1,4 @@
-"""From bytes to network input, on the device where the bytes are."""
+"""Normalisation of uint8 images on the device that holds them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def normalise(images: torch.Tensor, mean: float = 0.5, std: float = 0.5) -> torch.Tensor:
-    """(N, S, S, 3) uint8 RGB -> (N, 3, S, S) float32 ``(x / 255 - mean) / std``, in channels-last memory."""
+    """Converts images to network inputs: ``(x / 255 - mean) / std``.
+
+    Args:
+        images: (N, S, S, 3) uint8 RGB.
+        mean, std: of pixels in 0..1.
+
+    Returns:
+        (N, 3, S, S) float32 in channels-last memory format.
+    """
     return images.permute(0, 3, 1, 2).float().div_(255.0).sub_(mean).div_(std)
 
 
 def on_device(module: Module, device: str) -> Module:
-    """Moves a network to ``device`` with its weights in channels-last memory, as ``normalise`` lays out its input."""
+    """Moves ``module`` to ``device`` with weights in the memory format of ``normalise``'s output, channels-last."""
     return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,9 +1,9 @@
-"""Class rows over the ranks of a process group: who holds which, and sums and gradients exact over all of them.
+"""Class rows sharded over the ranks of a process group, with exact sums and gradients.
 
-The convention for gradients: every rank is given the same global batch and computes the same loss from it. A sum over
-ranks therefore passes its gradient on as it is, and the gradient of what all ranks share (the features) is the sum of
-what came back through each rank's rows. Rows need no reduction: their rank has seen the whole batch. Group ``None``
-stands for a single process; nothing of ``torch.distributed`` is then called.
+Every rank receives the same global batch and computes the same loss. Therefore a sum over ranks passes its gradient
+on unchanged, and the gradient of a shared tensor (the features) is the sum over ranks of the gradients through each
+rank's rows. The rows' own gradients need no reduction: their rank sees the whole batch. Group ``None`` means a single
+process, without any call to ``torch.distributed``.
 
 Source: Shoeybi et al., Megatron-LM, 2019 (the conjugate operators f and g); An et al., Partial FC, CVPR 2022.
 """
@@ -19,22 +19,29 @@ Group = distributed.ProcessGroup
 
 
 def shard_bounds(count: int, group: Group | None) -> tuple[int, int]:
-    """First row of this rank, and one past its last: contiguous blocks in rank order, longer by one in the first ranks."""
+    """First row of this rank and one past its last. Blocks are contiguous, in rank order; the first may be longer by 1."""
     if group is None:
         return 0, count
     return _bounds(count, distributed.get_world_size(group), distributed.get_rank(group))
 
 
 def _bounds(count: int, world: int, rank: int) -> tuple[int, int]:
-    each, rest = divmod(count, world)
-    start = rank * each + min(rank, rest)
-    return start, start + each + (rank < rest)
+    rows, remainder = divmod(count, world)
+    start = rank * rows + min(rank, remainder)
+    return start, start + rows + (rank < remainder)
 
 
 def gather_rows(block: torch.Tensor, count: int, group: Group) -> torch.Tensor:
-    """Every rank's block of rows -> all ``count`` rows on the CPU, on every rank. A collective: all ranks call it.
+    """Gathers the blocks of all ranks on every rank. A collective: all ranks call it.
 
-    One block at a time passes through device memory, which need not hold the whole.
+    Device memory needs room for one block at a time.
+
+    Args:
+        block: (rows of this rank, ...).
+        count: rows of all ranks together.
+
+    Returns:
+        (count, ...) on the CPU.
     """
     world, rank, blocks = distributed.get_world_size(group), distributed.get_rank(group), []
     for owner in range(world):
@@ -45,7 +52,7 @@ def gather_rows(block: torch.Tensor, count: int, group: Group) -> torch.Tensor:
     return torch.cat(blocks)
 
 
-class _CompleteGradient(torch.autograd.Function):
+class _AllReduceGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shared: torch.Tensor, group: Group) -> torch.Tensor:
         ctx.group = group
@@ -58,37 +65,42 @@ class _CompleteGradient(torch.autograd.Function):
         return gradient, None
 
 
-class _Total(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, part: torch.Tensor, group: Group) -> torch.Tensor:
+    def forward(ctx: object, part: torch.Tensor, group: Group) -> torch.Tensor:
         whole = part.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(whole, group=group)
         return whole
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: object, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient, None
 
 
-def complete_gradient(shared: torch.Tensor, group: Group | None) -> torch.Tensor:
-    """``shared`` itself, the same on every rank; its gradient is summed over the ranks."""
-    return shared if group is None else _CompleteGradient.apply(shared, group)  # type: ignore[no-untyped-call]
+def all_reduce_gradient(shared: torch.Tensor, group: Group | None) -> torch.Tensor:
+    """Returns ``shared``, the same on every rank, and sums its gradient over the ranks in the backward pass."""
+    return shared if group is None else _AllReduceGradient.apply(shared, group)  # type: ignore[no-untyped-call]
 
 
-def total(part: torch.Tensor, group: Group | None) -> torch.Tensor:
-    """The sum of every rank's ``part``; the gradient passes as it is."""
-    return part if group is None else _Total.apply(part, group)  # type: ignore[no-untyped-call]
+def all_reduce_sum(part: torch.Tensor, group: Group | None) -> torch.Tensor:
+    """Sums ``part`` over the ranks and passes the gradient on unchanged."""
+    return part if group is None else _AllReduceSum.apply(part, group)  # type: ignore[no-untyped-call]
 
 
 def log_sum_exp(values: torch.Tensor, group: Group | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, K) -> (N,) ``peak`` without gradient and (N,) ``rest``: log sum exp over all ranks' columns is their sum.
+    """Log-sum-exp over the columns of all ranks, as two terms to add: the maximum and the rest.
 
-    They are apart because a loss subtracts its target from the peak first, which loses fewer digits. K may be 0 on some
-    ranks; a row of nothing but -inf has peak 0 and rest -inf.
+    A loss subtracts its target from the maximum before it adds the rest, which loses fewer digits.
+
+    Args:
+        values: (N, K) columns of this rank; K may be 0.
+
+    Returns:
+        (N,) maximum, without gradient, and (N,) rest. A row whose values are all -inf has maximum 0 and rest -inf.
     """
     blank = values.new_full((len(values),), -torch.inf)
     peak = values.detach().amax(1) if values.shape[1] else blank
     if group is not None:
         distributed.all_reduce(peak, distributed.ReduceOp.MAX, group)
     peak = peak.masked_fill(peak == -torch.inf, 0.0)
-    return peak, total((values - peak[:, None]).exp().sum(1), group).log()
+    return peak, all_reduce_sum((values - peak[:, None]).exp().sum(1), group).log()

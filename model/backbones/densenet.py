@@ -1,8 +1,8 @@
 """DenseNet with bottlenecks and compression (DenseNet-BC) for small aligned faces.
 
-Changed as ResNet is (see ``model.backbones.resnet``): a 3x3 stem of stride 1 before the max pooling, and
-``embedding_layers``, whose first normalisation stands for the network's own last one, without the ReLU after it.
-It is light in parameters and heavy in activations. Initialisation: PyTorch's defaults.
+Changed like ResNet (see ``model.backbones.resnet``): a 3x3 stem of stride 1 before the max pooling, and
+``embedding_layers`` at the end. Its first normalisation replaces the network's last one, without the ReLU. DenseNet has
+few parameters and large activations. Initialisation: PyTorch's defaults.
 
 Source: Huang et al., Densely connected convolutional networks, CVPR 2017.
 """
@@ -16,13 +16,18 @@ from torch import nn
 
 from model.backbones.output import embedding_layers
 
-STRIDE = 16  # px of the input behind one cell of the last feature map
-_BOTTLENECK = 4  # width of a layer's 1x1 convolution, in growth rates
+STRIDE = 16  # input px per cell of the last feature map
+_BOTTLENECK = 4  # width of a layer's 1x1 convolution in units of the growth rate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Layers of the four dense blocks; channels that each layer adds (the growth rate)."""
+    """Sizes of a network.
+
+    Attributes:
+        blocks: number of layers in each dense block.
+        growth: channels added per layer, the growth rate.
+    """
 
     blocks: tuple[int, int, int, int]
     growth: int
@@ -32,7 +37,7 @@ PLANS = {121: Plan(blocks=(6, 12, 24, 16), growth=32), 161: Plan(blocks=(6, 12, 
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1x1, BN, ReLU, 3x3: (N, C, H, W) -> (N, C + growth, H, W), the input's channels first."""
+    """BN, ReLU, 1x1, BN, ReLU, 3x3, concatenated to the input: (N, C, H, W) -> (N, C + growth, H, W)."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -51,7 +56,7 @@ class DenseLayer(nn.Module):
 
 
 def transition(channels: int) -> nn.Sequential:
-    """(N, channels, H, W) -> (N, channels / 2, H / 2, W / 2)."""
+    """BN, ReLU, 1x1 and average pooling: (N, channels, H, W) -> (N, channels / 2, H / 2, W / 2)."""
     return nn.Sequential(
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
@@ -61,11 +66,11 @@ def transition(channels: int) -> nn.Sequential:
 
 
 def densenet(depth: int, *, image_size: int = 128, pooling: bool = False, dropout: float = 0.4) -> nn.Sequential:
-    """DenseNet of ``depth`` layers.
+    """Builds a DenseNet: (N, 3, S, S) -> (N, 512).
 
     Args:
-        depth: 121 or 161.
-        image_size: side of the input, px, a multiple of 16.
+        depth: number of layers, 121 or 161.
+        image_size: side of the input in px, a multiple of 16.
         pooling, dropout: see ``embedding_layers``.
     """
     plan = PLANS[depth]

@@ -1,7 +1,7 @@
 """IR and IR-SE: ArcFace's networks of improved residual units, without and with squeeze-and-excitation.
 
-The names are the field's and count layers loosely: all are made of units with two convolutions, so that ``ir101`` has
-100 layers (InsightFace's r100) and ``ir152`` has 102. Initialisation: PyTorch's defaults.
+The usual names do not count layers exactly, because every unit has two convolutions: ``ir101`` has 100 layers
+(InsightFace's r100), ``ir152`` has 102. Initialisation: PyTorch's defaults.
 
 Source: Deng et al., ArcFace, CVPR 2019; the unit: Han et al., Deep pyramidal residual networks, CVPR 2017.
 """
@@ -15,12 +15,12 @@ from model.backbones.output import embedding_layers
 from model.backbones.squeeze import SqueezeExcitation
 
 UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
-STRIDE = 16  # px of the input behind one cell of the last feature map
+STRIDE = 16  # input px per cell of the last feature map
 _WIDTHS = (64, 128, 256, 512)
 
 
 class ImprovedUnit(nn.Module):
-    """BN, 3x3, BN, PReLU, 3x3 with the stride, BN around a shortcut: (N, channels, H, W) -> (N, width, H/s, W/s)."""
+    """Residual unit of BN, 3x3, BN, PReLU, strided 3x3, BN: (N, channels, H, W) -> (N, width, H / stride, W / stride)."""
 
     def __init__(self, channels: int, width: int, *, stride: int, squeeze: bool) -> None:
         super().__init__()
@@ -46,12 +46,14 @@ class ImprovedUnit(nn.Module):
 def ir(
     depth: int, *, squeeze: bool = False, image_size: int = 128, pooling: bool = False, dropout: float = 0.4
 ) -> nn.Sequential:
-    """IR of ``depth`` layers; every stage halves the image at its first unit, to 8x8 cells at 128 px, 7x7 at 112 px.
+    """Builds an IR network: (N, 3, S, S) -> (N, 512).
+
+    The first unit of each of the four stages has stride 2. The last feature map has 8x8 cells at 128 px, 7x7 at 112 px.
 
     Args:
         depth: 18, 50, 101 or 152.
-        squeeze: squeeze-and-excitation at the end of each residual branch.
-        image_size: side of the input, px, a multiple of 16.
+        squeeze: adds squeeze-and-excitation to the end of each residual branch.
+        image_size: side of the input in px, a multiple of 16.
         pooling, dropout: see ``embedding_layers``.
     """
     channels = _WIDTHS[0]

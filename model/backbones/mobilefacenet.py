@@ -1,7 +1,7 @@
-"""MobileFaceNet: inverted bottlenecks, and a depthwise convolution over the whole last feature map in place of pooling.
+"""MobileFaceNet: inverted bottlenecks, and a global depthwise convolution instead of pooling.
 
-The paper's network but for 512 numbers instead of 128, and 8x8 cells at 128 px besides its 7x7 at 112 px.
-Initialisation: PyTorch's defaults.
+Differs from the paper in the embedding size, 512 instead of 128. The last feature map has 8x8 cells at 128 px, 7x7 at
+112 px as in the paper. Initialisation: PyTorch's defaults.
 
 Source: Chen et al., MobileFaceNets: Efficient CNNs for accurate real-time face verification on mobile devices, CCBR 2018.
 """
@@ -13,14 +13,14 @@ from torch import nn
 
 from model.backbones.output import EMBEDDING_SIZE
 
-STRIDE = 16  # px of the input behind one cell of the last feature map
-_STEM = 64
+STRIDE = 16  # input px per cell of the last feature map
+_STEM = 64  # channels of the first feature maps
 _WIDE = 512  # channels of the last feature map
-_STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # the paper's t, c, n, s
+_STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # t, c, n, s in the paper
 
 
 def convolution(channels: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution without bias that keeps the size but for its stride, and the normalisation after it."""
+    """A padded convolution without bias, and batch normalisation: (N, channels, H, W) -> (N, width, H / s, W / s)."""
     return [
         nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(width),
@@ -28,9 +28,9 @@ def convolution(channels: int, width: int, kernel: int, *, stride: int = 1, grou
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1 to ``expansion`` times the channels, depthwise 3x3, linear 1x1; a shortcut where the shape stays.
+    """1x1 to ``expansion`` times the channels, depthwise 3x3, linear 1x1: (N, channels, H, W) -> (N, width, H / s, W / s).
 
-    (N, channels, H, W) -> (N, width, H/stride, W/stride).
+    It has a shortcut if input and output have the same shape.
     """
 
     def __init__(self, channels: int, width: int, *, expansion: int, stride: int) -> None:
@@ -50,7 +50,11 @@ class InvertedBottleneck(nn.Module):
 
 
 def mobilefacenet(*, image_size: int = 128) -> nn.Sequential:
-    """MobileFaceNet for images of ``image_size`` px, a multiple of 16."""
+    """Builds a MobileFaceNet: (N, 3, S, S) -> (N, 512).
+
+    Args:
+        image_size: side of the input in px, a multiple of 16.
+    """
     layers: list[nn.Module] = [
         *convolution(3, _STEM, 3, stride=2),
         nn.PReLU(_STEM),
@@ -67,7 +71,7 @@ def mobilefacenet(*, image_size: int = 128) -> nn.Sequential:
         *layers,
         *convolution(channels, _WIDE, 1),
         nn.PReLU(_WIDE),
-        nn.Conv2d(_WIDE, _WIDE, image_size // STRIDE, groups=_WIDE, bias=False),  # one cell is left
+        nn.Conv2d(_WIDE, _WIDE, image_size // STRIDE, groups=_WIDE, bias=False),  # to one cell
         nn.BatchNorm2d(_WIDE),
         nn.Flatten(),
         nn.Linear(_WIDE, EMBEDDING_SIZE, bias=False),

@@ -1,4 +1,4 @@
-"""From the last feature map to the embedding: the same layers for every convolutional backbone with batch normalisation."""
+"""Layers from the last feature map to the embedding, shared by the convolutional backbones with batch normalisation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ EMBEDDING_SIZE = 512
 
 
 def embedding_layers(channels: int, cells: int, *, pooling: bool = False, dropout: float = 0.4) -> nn.Sequential:
-    """(N, channels, H, W) -> (N, 512): batch normalisation, dropout, linear layer, batch normalisation.
+    """Batch normalisation, dropout, linear layer, batch normalisation: (N, channels, H, W) -> (N, 512).
 
-    The linear layer sees every cell, since aligned faces have each part in its place; pooling would forget the place.
-    It has no bias: the normalisation after it would take any away again.
+    The linear layer has weights for every cell, because facial features have fixed positions in an aligned crop. It has
+    no bias, because the normalisation after it would remove the bias.
 
     Args:
         channels: of the feature map.
         cells: H * W.
-        pooling: global average pooling before the dropout, for a linear layer of 1 / ``cells`` the size.
+        pooling: adds global average pooling before the dropout, which divides the linear layer's size by ``cells``.
         dropout: probability before the linear layer.
 
-    Source: Deng et al., ArcFace, CVPR 2019, option E, also for the dropout of 0.4.
+    Source: Deng et al., ArcFace, CVPR 2019, option E; also the dropout of 0.4.
     """
     return nn.Sequential(
         nn.BatchNorm2d(channels),

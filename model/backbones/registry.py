@@ -1,11 +1,10 @@
-"""Every backbone by its name, and the one way to build it."""
+"""Registry of backbones by name."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from torch import nn
 
@@ -14,21 +13,21 @@ from shards.errors import LrfrError
 
 
 class BackboneError(LrfrError):
-    """A backbone that there is not, or not so. One line."""
+    """Unknown backbone or invalid option."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """What can be built under a name.
+    """A registered backbone.
 
     Attributes:
-        build: takes ``image_size`` (px) and ``options``.
-        family: networks that differ in depth only.
+        build: constructor with the arguments ``image_size`` (px) and ``options``.
+        family: name shared by networks that differ in depth only.
         source: the paper.
-        stride: px of the input behind one cell, or patch, of the last feature map; image sizes are multiples of it.
-        options: ``pooling`` (bool), global average pooling before the last linear layer; ``dropout`` (0..1), the
-            probability before it.
-        batch_norm: trained with statistics of the batch, so on at least two images at once.
+        stride: input px per cell of the last feature map, or per patch. Image sizes are multiples of it.
+        options: names of constructor arguments. ``pooling`` (bool) adds global average pooling before the last linear
+            layer; ``dropout`` (0..1) is the probability before that layer.
+        batch_norm: the backbone has batch normalisation, so that a training batch needs at least two images.
     """
 
     build: Callable[..., nn.Module]
@@ -49,9 +48,15 @@ _VIT = "Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021"
 
 
 def _family(
-    family: str, build: Callable[..., nn.Module], depths: Iterable[int], source: str, stride: int, **fields: Any
+    family: str,
+    build: Callable[..., nn.Module],
+    depths: Iterable[int],
+    source: str,
+    stride: int,
+    *,
+    batch_norm: bool = True,
 ) -> dict[str, Backbone]:
-    """``family`` and a depth -> the backbone, for each of ``depths``; all with pooling and dropout."""
+    """Backbones named after family and depth, with pooling and dropout."""
     return {
         f"{family}{depth}": Backbone(
             build=functools.partial(build, depth),
@@ -59,7 +64,7 @@ def _family(
             source=source,
             stride=stride,
             options=("pooling", "dropout"),
-            **fields,
+            batch_norm=batch_norm,
         )
         for depth in depths
     }
@@ -85,20 +90,28 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-def build_backbone(name: str, *, image_size: int = 128, **options: Any) -> nn.Module:
-    """A freshly initialised backbone for square images of ``image_size`` px. Raises: BackboneError: see ``check_backbone``."""
+def build_backbone(name: str, *, image_size: int = 128, **options: object) -> nn.Module:
+    """Builds a backbone with initial weights: (N, 3, S, S) float in -1..1 -> (N, 512) float, not normalised.
+
+    Args:
+        name: a key of ``BACKBONES``.
+        image_size: side S of the input in px.
+        options: see ``Backbone``; each backbone has its own defaults.
+
+    Raises:
+        BackboneError: see ``check_backbone``.
+    """
     return check_backbone(name, image_size=image_size, **options).build(image_size=image_size, **options)
 
 
-def check_backbone(name: str, *, image_size: int = 128, **options: Any) -> Backbone:
-    """What would be built, without building it.
+def check_backbone(name: str, *, image_size: int = 128, **options: object) -> Backbone:
+    """Validates the arguments of ``build_backbone`` without building the backbone.
 
-    Args:
-        image_size: px.
-        options: see ``Backbone``; where left out, the backbone's own defaults hold.
+    Returns:
+        The registered backbone.
 
     Raises:
-        BackboneError: the name is unknown, the backbone is not for this size, or an option or its value is not for it.
+        BackboneError: unknown name or option, invalid value, or an image size that is not a multiple of the stride.
     """
     if name not in BACKBONES:
         raise BackboneError(f"backbone {name!r} is unknown; choose from {', '.join(BACKBONES)}")
@@ -116,7 +129,7 @@ def check_backbone(name: str, *, image_size: int = 128, **options: Any) -> Backb
     return backbone
 
 
-def _check_value(name: str, option: str, value: Any) -> None:
+def _check_value(name: str, option: str, value: object) -> None:
     if option == "pooling" and not isinstance(value, bool):
         raise BackboneError(f"pooling of {name} is {value!r}; expected True or False")
     if option == "dropout" and not (isinstance(value, int | float) and 0 <= value < 1):

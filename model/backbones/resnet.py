@@ -1,9 +1,9 @@
 """ResNet with bottlenecks, and SE-ResNet, for small aligned faces.
 
-Two changes to the networks for ImageNet. The stem is a 3x3 convolution of stride 1, max pooling after it, so that the
-last feature map has 8x8 cells at 128 px (7x7 at 112 px) as theirs has 7x7 at 224 px. The average pooling and the
-classifier give way to ``embedding_layers``; ``pooling`` brings the former back, and with it most of the size down.
-A bottleneck strides in its 3x3 convolution, as is usual since. Initialisation: PyTorch's defaults.
+The networks differ from those for ImageNet in two ways. The stem is a 3x3 convolution of stride 1 with max pooling, so
+that the last feature map has 8x8 cells at 128 px and 7x7 at 112 px. ``embedding_layers`` replace the average pooling and
+the classifier; the option ``pooling`` restores the pooling, which removes most of the parameters. As in current
+implementations, the stride of a bottleneck is in its 3x3 convolution. Initialisation: PyTorch's defaults.
 
 Source: He et al., Deep residual learning, CVPR 2016; Hu et al., Squeeze-and-excitation networks, CVPR 2018.
 """
@@ -17,13 +17,13 @@ from model.backbones.output import embedding_layers
 from model.backbones.squeeze import SqueezeExcitation
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-STRIDE = 16  # px of the input behind one cell of the last feature map
+STRIDE = 16  # input px per cell of the last feature map
 _WIDTHS = (64, 128, 256, 512)
 _EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride, 1x1 around a shortcut: (N, channels, H, W) -> (N, 4 * width, H/s, W/s)."""
+    """Residual block of 1x1, strided 3x3, 1x1: (N, channels, H, W) -> (N, 4 * width, H / stride, W / stride)."""
 
     def __init__(self, channels: int, width: int, *, stride: int, squeeze: bool) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class Bottleneck(nn.Module):
 def resnet(
     depth: int, *, squeeze: bool = False, image_size: int = 128, pooling: bool = False, dropout: float = 0.4
 ) -> nn.Sequential:
-    """ResNet of ``depth`` layers.
+    """Builds a ResNet: (N, 3, S, S) -> (N, 512).
 
     Args:
-        depth: 50, 101 or 152.
-        squeeze: squeeze-and-excitation at the end of each residual branch.
-        image_size: side of the input, px, a multiple of 16.
+        depth: number of layers, 50, 101 or 152.
+        squeeze: adds squeeze-and-excitation to the end of each residual branch.
+        image_size: side of the input in px, a multiple of 16.
         pooling, dropout: see ``embedding_layers``.
     """
     channels = _WIDTHS[0]

@@ -1,6 +1,6 @@
-"""SphereNet: the plain residual networks of SphereFace, without normalisation layers.
+"""SphereNet: SphereFace's residual networks without normalisation layers.
 
-Source: Liu et al., SphereFace, CVPR 2017; widths and input size as Lai & Lam, ICIP 2021.
+Source: Liu et al., SphereFace, CVPR 2017; widths and input size: Lai & Lam, ICIP 2021.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from model.backbones.output import EMBEDDING_SIZE
 
 BLOCKS = {4: (0, 0, 0, 0), 10: (0, 1, 2, 0), 20: (1, 2, 4, 1), 36: (2, 4, 8, 2), 64: (3, 8, 16, 3)}
 WIDTHS = (64, 128, 256, 512)
-STRIDE = 2 ** len(WIDTHS)  # px of the input behind one cell of the last feature map
+STRIDE = 2 ** len(WIDTHS)  # input px per cell of the last feature map
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions with PReLU around a shortcut; keeps (N, C, H, W)."""
+    """Residual block of two 3x3 convolutions with PReLU: (N, width, H, W) -> (N, width, H, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -32,13 +32,15 @@ class ResBlock(nn.Module):
 
 
 def spherenet(depth: int, *, image_size: int = 128, pooling: bool = False, dropout: float = 0.0) -> nn.Sequential:
-    """SphereNet of ``depth`` layers as one ``nn.Sequential``, so that its keys are those of released checkpoints.
+    """Builds a SphereNet: (N, 3, S, S) -> (N, 512).
+
+    It is one ``nn.Sequential``, so that its state dict has the keys of the reference's checkpoints.
 
     Args:
-        depth: 4, 10, 20, 36 or 64.
-        image_size: side of the input, px, a multiple of 16.
-        pooling: global average pooling before the linear layer.
-        dropout: probability before the linear layer; 0 for none.
+        depth: number of layers, 4, 10, 20, 36 or 64.
+        image_size: side of the input in px, a multiple of 16.
+        pooling: adds global average pooling before the linear layer.
+        dropout: probability before the linear layer; 0 adds no dropout layer.
     """
     layers: list[nn.Module] = []
     channels = 3
@@ -57,10 +59,15 @@ def spherenet(depth: int, *, image_size: int = 128, pooling: bool = False, dropo
     return nn.Sequential(*layers)
 
 
-def recognise(shapes: list[tuple[int, ...]]) -> tuple[int, int, bool] | None:
-    """(depth, image size in px, pooling) of the SphereNet with these parameter shapes, in layer order; None if there is none.
+def infer_spherenet(shapes: list[tuple[int, ...]]) -> tuple[int, int, bool] | None:
+    """Finds the SphereNet that has the given parameter shapes.
 
-    With pooling the shapes do not tell the image size, and 128 is returned.
+    Args:
+        shapes: of all parameters, in layer order.
+
+    Returns:
+        Depth, image size in px and pooling; None if no SphereNet fits. With pooling, the shapes do not depend on the
+        image size, and 128 is returned.
     """
     convolutions = [shape[0] for shape in shapes if len(shape) == 4]
     blocks = tuple((convolutions.count(width) - 1) // 2 for width in WIDTHS)

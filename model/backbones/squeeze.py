@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: feature maps weighted by what the whole image holds."""
+"""Squeeze-and-excitation: channel weights computed from global averages."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _REDUCTION = 16
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel of (N, C, H, W) by a number in 0..1 computed from the means of all channels.
+    """Multiplies each channel by a weight in 0..1 computed from the means of all channels: (N, C, H, W) -> (N, C, H, W).
 
-    Source: Hu et al., Squeeze-and-excitation networks, CVPR 2018, with their reduction of 16.
+    Source: Hu et al., Squeeze-and-excitation networks, CVPR 2018; also the reduction of 16.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, channels // _REDUCTION, 1),  # on one cell: their linear layers
+            nn.Conv2d(channels, channels // _REDUCTION, 1),  # equals a linear layer, as H = W = 1
             nn.ReLU(inplace=True),
             nn.Conv2d(channels // _REDUCTION, channels, 1),
             nn.Sigmoid(),

@@ -1,8 +1,6 @@
-"""The stages of a backbone, and keeping the first of them as they are."""
+"""Stages of a backbone: layers grouped by output resolution, and freezing the first of them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,13 +10,18 @@ from model.backbones.vit import VisionTransformer
 
 
 def stages(backbone: nn.Module, image_size: int) -> list[list[nn.Module]]:
-    """What works at one resolution, from the image on: in a convolutional network the layers whose output has one
-    height; in a transformer the patches, then each encoder layer. The layers behind, which embed, are no stage.
+    """Layers grouped by output resolution, from the input on.
+
+    The stages of a transformer are the patch embedding and each encoder layer. The layers after the last feature map
+    belong to no stage.
+
+    Args:
+        image_size: side of the input in px.
     """
     if isinstance(backbone, VisionTransformer):
         return [[backbone.patches], *([layer] for layer in backbone.encoder.layers)]
     found: list[list[nn.Module]] = []
-    height, training = 0, backbone.training
+    size, training = 0, backbone.training
     backbone.eval()
     with torch.no_grad():
         x = next(backbone.parameters()).new_zeros(1, 3, image_size, image_size)
@@ -26,31 +29,34 @@ def stages(backbone: nn.Module, image_size: int) -> list[list[nn.Module]]:
             x = layer(x)
             if x.dim() < 4 or x.shape[-1] == 1:
                 break
-            if x.shape[-1] != height:
+            if x.shape[-1] != size:
                 found.append([])
             found[-1].append(layer)
-            height = x.shape[-1]
+            size = x.shape[-1]
     backbone.train(training)
     return found
 
 
 def freeze_stages(backbone: nn.Module, count: int, image_size: int) -> None:
-    """Keeps weights and batch statistics of the first ``count`` stages as they are.
+    """Excludes weights and batch statistics of the first ``count`` stages from training.
+
+    Args:
+        image_size: side of the input in px.
 
     Raises:
-        BackboneError: there are not so many.
+        BackboneError: the backbone has fewer stages.
     """
     known = stages(backbone, image_size) if count else []
     if count > len(known):
-        raise BackboneError(f"freeze is {count}, but there are {len(known)} stages to keep; choose as many at most")
+        raise BackboneError(f"freeze is {count}, but the backbone has {len(known)} stages; choose at most {len(known)}")
     for layer in (layer for stage in known[:count] for layer in stage):
         layer.requires_grad_(False)
         for module in layer.modules():
             module.eval()
-            module.train = _stays  # type: ignore[method-assign, assignment]  # backbone.train() would start it again
+            module.train = _stay_in_eval  # type: ignore[method-assign, assignment]
     if count and isinstance(backbone, VisionTransformer):
         backbone.positions.requires_grad_(False)
 
 
-def _stays(mode: bool = True) -> Any:
-    """In place of ``nn.Module.train``, whose result nothing reads."""
+def _stay_in_eval(mode: bool = True) -> None:
+    """Replaces ``nn.Module.train`` of frozen modules: ``backbone.train()`` would update their batch statistics."""

@@ -1,10 +1,9 @@
-"""How large the backbones are and what they cost, without memory for their weights."""
+"""Parameters and multiply-adds of backbones, computed on the meta device without memory for weights."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,14 +13,19 @@ from model.backbones.registry import BACKBONES, build_backbone
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Parameters of a backbone, and multiply-adds of its convolutions and matrix products for one image."""
+    """Size and compute of a backbone.
+
+    Attributes:
+        parameters: number of learned values.
+        multiply_adds: of convolutions and matrix products, for one image.
+    """
 
     parameters: int
     multiply_adds: int
 
 
-def backbone_cost(name: str, *, image_size: int = 128, **options: Any) -> Cost:
-    """The cost of the backbone that ``build_backbone`` would give. Raises: BackboneError: it would give none."""
+def backbone_cost(name: str, *, image_size: int = 128, **options: object) -> Cost:
+    """The cost of a backbone, with the arguments of ``build_backbone``. Raises: BackboneError: see ``check_backbone``."""
     with torch.device("meta"):
         backbone = build_backbone(name, image_size=image_size, **options).eval()
         image = torch.empty(1, 3, image_size, image_size)
@@ -34,7 +38,11 @@ def backbone_cost(name: str, *, image_size: int = 128, **options: Any) -> Cost:
 
 
 def backbone_table(image_size: int = 128) -> str:
-    """Every backbone on a line of aligned text, as built by default for images of ``image_size`` px."""
+    """All backbones with their default options, one per line of aligned text.
+
+    Args:
+        image_size: side of the input in px.
+    """
     rows = [("name", "family", "parameters (M)", "multiply-adds (G)", "source")]
     for name, backbone in BACKBONES.items():
         cost = backbone_cost(name, image_size=image_size)
@@ -45,6 +53,6 @@ def backbone_table(image_size: int = 128) -> str:
 
 
 def _line(row: Iterable[str], widths: Iterable[int]) -> str:
-    """The row's cells padded to ``widths``, figures to the right."""
+    """Cells padded to ``widths``, numbers aligned to the right."""
     cells = zip(row, widths, (str.ljust, str.ljust, str.rjust, str.rjust, str.ljust), strict=True)
     return "  ".join(justify(cell, width) for cell, width, justify in cells).rstrip()

@@ -1,10 +1,10 @@
-"""A vision transformer for face crops: the small one, with 8 px patches, on PyTorch's own encoder.
+"""ViT-Small with 8 px patches, on PyTorch's transformer encoder.
 
-The tokens' mean is embedded, without a class token (Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022),
-by a linear layer and the batch normalisation that ends the other backbones, too.
+The embedding is a linear layer and batch normalisation, as in the other backbones, on the mean of the tokens. There is
+no class token (Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022).
 
-Source: Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021; width and heads of the small one: Touvron et al.,
-Training data-efficient image transformers, ICML 2021.
+Source: Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021; width and heads: Touvron et al., Training
+data-efficient image transformers, ICML 2021.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import nn
 
 from model.backbones.output import EMBEDDING_SIZE
 
-PATCH = 8  # px: 256 tokens at 128 px, about as many as 16 px patches give at 224 px
+PATCH = 8  # px; 256 tokens at 128 px, similar to the 196 of 16 px patches at 224 px
 _WIDTH, _DEPTH, _HEADS, _MLP = 384, 12, 6, 1536
-_POSITION_SPREAD = 0.02  # deviation of the positions' embeddings at the start, as Dosovitskiy et al.
+_POSITION_STD = 0.02  # of the initial position embeddings, as Dosovitskiy et al.
 
 
 class VisionTransformer(nn.Module):
-    """(N, 3, image_size, image_size) -> (N, 512).
+    """Vision transformer: (N, 3, S, S) -> (N, 512).
 
     Args:
-        image_size: side of the input, px, a multiple of 8.
-        dropout: probability before the last linear layer; there is none in the encoder.
+        image_size: side of the input in px, a multiple of 8.
+        dropout: probability before the last linear layer. The encoder has no dropout.
     """
 
     def __init__(self, *, image_size: int = 128, dropout: float = 0.0) -> None:
@@ -41,11 +41,12 @@ class VisionTransformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """The encoder's weights anew: ``nn.TransformerEncoder`` copies one layer, so all would start the same.
+        """Initialises positions and encoder layers; the other layers keep PyTorch's defaults.
 
-        Xavier's and no bias, as Dosovitskiy et al. and ``nn.Transformer``; the other layers keep PyTorch's defaults.
+        ``nn.TransformerEncoder`` copies one layer, so all layers would have the same weights. Xavier weights and zero
+        biases, as Dosovitskiy et al. and ``nn.Transformer``.
         """
-        nn.init.trunc_normal_(self.positions, std=_POSITION_SPREAD)
+        nn.init.trunc_normal_(self.positions, std=_POSITION_STD)
         for name, parameter in self.encoder.layers.named_parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)

@@ -1,4 +1,4 @@
-"""What a network is, as a short string: the same for every file that holds the same weights."""
+"""Digest of a network: equal for all files that hold the same network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from pipeline.spec import Preprocessing
 
 
 def backbone_digest(name: str, backbone: nn.Module, spec: Preprocessing | None) -> str:
-    """Hash of a backbone's name, preprocessing spec and tensors (names, types, shapes, values): 32 hex digits.
+    """BLAKE2b hash of a backbone's name, preprocessing spec and tensors (names, dtypes, shapes, values).
 
     Args:
-        spec: None for a bare state dict, which states none.
+        name: the backbone as text, such as ``spherenet20:pooling=true``.
+        spec: None for a bare state dict, which states no spec.
+
+    Returns:
+        32 hex digits.
     """
     fields = None if spec is None else sorted(map(repr, spec.to_dict().items()))
     digest = hashlib.blake2b(repr((name, fields)).encode(), digest_size=16)

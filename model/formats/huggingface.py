@@ -1,104 +1,141 @@
-"""Writes a network as a folder in the layout of a Hugging Face model repository; ``model.formats.folder`` reads it."""
+"""Folders in the layout of a Hugging Face model repository: file names, fields and reader.
+
+``model.formats.export_huggingface`` writes them. The reader downloads nothing and runs no code: the files are JSON and
+safetensors, and all fields are validated.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model.backbones import EMBEDDING_SIZE
-from model.choice import parse_choice
-from model.errors import CheckpointError, ExportError, need
-from model.formats.card import model_card
-from model.formats.digest import backbone_digest
-from model.formats.folder import CARD, CONFIG, FORMAT_VERSION, MODEL_TYPE, SPEC, SPEC_KEY, WEIGHTS, read_config
-from model.formats.network import LoadedNetwork, load_network
-from pipeline.spec import Preprocessing
-from shards.files import whole_file, whole_folder
+from model.errors import CheckpointError, import_optional, one_line
 
-_BICUBIC = 3  # Pillow's number
+CONFIG, PROCESSOR, WEIGHTS, CARD = "config.json", "preprocessor_config.json", "model.safetensors", "README.md"
+MODEL_TYPE, FORMAT_VERSION = "lrfr", 1  # in config.json
+SPEC_KEY = "preprocessing"  # in preprocessor_config.json; its other keys are for other tools
+MAX_JSON_BYTES = 1 << 20
+_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+    "backbone": str,
+    "backbone_options": dict,
+    "embedding_size": int,
+    "image_size": int,
+    "digest": str,
+    "step": (int, type(None)),
+    "training": dict,
+}
+# raised by safetensors on damaged files, besides SafetensorError
+_LOAD_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
 
-def write_folder(network: LoadedNetwork, folder: Path) -> str:
-    """Writes ``backbone`` with its preprocessing and a model card, whole or not at all, and reads it back.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderContent:
+    """Content of a folder, validated as far as is possible without building the network.
 
-    Args:
-        folder: to make; an earlier export there is replaced, anything else is not.
+    Attributes:
+        backbone: its name in the registry.
+        options: of the backbone's constructor.
+        step: number of updates; None if not stated.
+        digest: the expected ``backbone_digest``.
+        training: configuration of the run; empty if not stated.
+        preprocessing: the spec as a mapping.
+        state: tensors by name.
+    """
 
-    Returns:
-        the digest of the network with its spec, which is the checkpoint's own where that states a spec.
+    backbone: str
+    options: dict[str, Any]
+    step: int | None
+    digest: str
+    training: dict[str, Any]
+    preprocessing: dict[str, Any]
+    state: dict[str, torch.Tensor]
+
+
+def read_folder(folder: Path) -> FolderContent:
+    """Reads a folder that ``export_huggingface.write_folder`` wrote.
 
     Raises:
-        ExportError: a package is missing, or the folder holds something else.
-        CheckpointError: the network or its configuration cannot be put into such files.
+        CheckpointError: another kind of folder, another version, or a missing or damaged file.
+        ExportError: safetensors is not installed.
     """
-    folder = folder.resolve()
-    _check_free(folder)
-    config = _config(network)
-    state = {key: value.contiguous() for key, value in network.backbone.state_dict().items()}
-    texts = {
-        CONFIG: _json(config, network.path),
-        SPEC: _json(_processor(network.spec), network.path),
-        CARD: model_card(config, network.spec, sum(value.numel() for value in network.backbone.parameters())),
-    }
-    weights = need("safetensors.torch").save(state, metadata={"format": "pt"})
-    with whole_folder(folder) as temporary:
-        for file, data in {WEIGHTS: weights, **{file: text.encode() for file, text in texts.items()}}.items():
-            with whole_file(temporary / file) as path:
-                path.write_bytes(data)
-        load_network(temporary)  # compares the digest
-    return config["digest"]
-
-
-def _config(network: LoadedNetwork) -> dict[str, Any]:
-    """The content of ``config.json``."""
-    choice = parse_choice(network.name)
-    return {
-        "model_type": MODEL_TYPE,
-        "format_version": FORMAT_VERSION,
-        "backbone": choice.name,
-        "backbone_options": choice.options,
-        "embedding_size": EMBEDDING_SIZE,
-        "image_size": network.spec.size,
-        "step": network.step,
-        "digest": backbone_digest(str(choice), network.backbone, network.spec),
-        "training": network.training,
-    }
-
-
-def _processor(spec: Preprocessing) -> dict[str, Any]:
-    """The spec, and the part of it that image processors of other tools know by these names."""
-    return {
-        SPEC_KEY: spec.to_dict(),
-        "do_resize": True,
-        "size": {"height": spec.size, "width": spec.size},
-        "resample": _BICUBIC,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [spec.mean] * 3,
-        "image_std": [spec.std] * 3,
-    }
-
-
-def _json(value: Any, path: Path) -> str:
-    try:
-        return json.dumps(value, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError, RecursionError):
-        raise CheckpointError(f"{path}: its configuration holds more than plain values; it cannot be JSON") from None
-
-
-def _check_free(folder: Path) -> None:
-    """Raises: ExportError: the folder holds more than an earlier export."""
-    if not folder.exists():
-        return
-    others = sorted({entry.name for entry in folder.iterdir()} - {CONFIG, SPEC, WEIGHTS, CARD})
-    if not others and any(folder.iterdir()):
-        try:
-            read_config(folder)
-        except CheckpointError:
-            others = [CONFIG]
-    if others:
-        raise ExportError(
-            f"{folder}: exists and holds something else ({ascii(others[0])[:80]}); choose another --out, or delete it"
+    config = read_config(folder)
+    spec = _read_json(folder / PROCESSOR).get(SPEC_KEY)
+    if not isinstance(spec, dict) or spec.get("size") != config["image_size"]:
+        raise CheckpointError(
+            f"{folder / PROCESSOR}: {SPEC_KEY} is not a spec for {config['image_size']} px, the image_size in {CONFIG};"
+            " restore both files"
         )
+    return FolderContent(
+        backbone=config["backbone"],
+        options=config["backbone_options"],
+        step=config["step"],
+        digest=config["digest"],
+        training=config["training"],
+        preprocessing=spec,
+        state=_read_tensors(folder / WEIGHTS),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads and validates ``config.json``.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or belongs to another kind of folder.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder}: is a folder without {CONFIG}; expected a checkpoint file, or a folder of export huggingface"
+        )
+    config = _read_json(path)
+    if config.get("model_type") != MODEL_TYPE:
+        raise CheckpointError(
+            f"{path}: model_type is {_quoted(config.get('model_type'))}, expected {MODEL_TYPE!r};"
+            " name a checkpoint file, or a folder of export huggingface"
+        )
+    if config.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {_quoted(config.get('format_version'))}, this tool reads {FORMAT_VERSION}"
+        )
+    wrong = [name for name, kind in _FIELD_TYPES.items() if not isinstance(config.get(name, ...), kind)]
+    if wrong:
+        raise CheckpointError(f"{path}: fields missing or of the wrong type: {', '.join(wrong)}; restore the file")
+    if config["embedding_size"] != EMBEDDING_SIZE:
+        raise CheckpointError(f"{path}: embedding_size is {config['embedding_size']}, expected {EMBEDDING_SIZE}")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not found; export the folder again")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise CheckpointError(
+            f"{path}: {path.stat().st_size:,} bytes, expected a JSON object of at most {MAX_JSON_BYTES:,}"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({one_line(error)}); restore the file") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    safetensors = import_optional("safetensors")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not found; export the folder again")
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as content:
+            return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, it is not a mapping
+    except (safetensors.SafetensorError, *_LOAD_ERRORS) as error:
+        raise CheckpointError(f"{path}: damaged or not safetensors ({one_line(error)}); restore the file") from None
+
+
+def _quoted(value: object) -> str:
+    return ascii(value)[:80]

@@ -1,8 +1,10 @@
-"""LoadedNetwork: a trained backbone read from a file, with what the file states about it."""
+"""Loading a trained backbone from any supported format."""
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +14,9 @@ from torch import nn
 from model.backbones import BackboneError, build_backbone
 from model.choice import Choice, ChoiceError, parse_choice
 from model.errors import CheckpointError, one_line
-from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
+from model.formats.checkpoint import is_ours, read_checkpoint
 from model.formats.digest import backbone_digest
-from model.formats.folder import read_folder
+from model.formats.huggingface import read_folder
 from model.formats.reference import from_state_dict
 from pipeline.spec import Preprocessing, SpecError
 
@@ -30,7 +32,7 @@ class LoadedNetwork(NamedTuple):
         name: the backbone as text, such as ``ir50`` or ``spherenet20:pooling=true``.
         path: the checkpoint file or folder.
         step: number of updates; None if not stated.
-        digest: hash of name, spec and weights. Every file that holds the same network has the same digest.
+        digest: hash of name, spec and weights; equal for all files that hold the same network.
         training: configuration of the run; empty if not stated.
         spec_stated: False if ``spec`` is assumed.
     """
@@ -44,40 +46,42 @@ class LoadedNetwork(NamedTuple):
     training: dict[str, Any]
     spec_stated: bool
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, str | int | None]:
         """Path, step, backbone and digest as JSON-able fields."""
         return {"path": str(self.path), "step": self.step, "backbone": self.name, "digest": self.digest}
 
+    def metadata(self) -> dict[str, str]:
+        """Metadata for exported files: backbone, step (empty if not stated), digest, and preprocessing as JSON."""
+        return {
+            "backbone": self.name,
+            "step": "" if self.step is None else str(self.step),
+            "digest": self.digest,
+            "preprocessing": json.dumps(self.spec.to_dict(), sort_keys=True),
+        }
+
 
 def load_network(path: Path) -> LoadedNetwork:
-    """Loads our checkpoint, a bare state dict of the reference, or a folder written by ``export huggingface``.
+    """Loads a checkpoint of this tool, a bare state dict of the reference, or a folder of ``export huggingface``.
+
+    Weights are the exponential average if the checkpoint has one.
 
     Raises:
-        CheckpointError: as ``read_checkpoint``, or the weights fit no known backbone.
+        CheckpointError: the file cannot be read, or its weights fit no known backbone.
+        ExportError: a folder is given, and safetensors is not installed.
     """
     if path.is_dir():
-        return _from_folder(path)
+        return _load_folder(path)
     content = read_checkpoint(path)
     if not is_ours(content):
         backbone, name = from_state_dict(path, content)
         return _loaded(path, backbone.eval(), name, None)
-    spec = _spec(path, content["preprocessing"])
+    spec = _read_spec(path, content["preprocessing"])
     try:
         choice = parse_choice(content["backbone"])
     except ChoiceError as error:
-        raise CheckpointError(f"{path}: its backbone is {ascii(str(error))[:80]}") from None
-    backbone = _built(path, choice, spec, content.get("averaged_state") or content["backbone_state"])
+        raise CheckpointError(f"{path}: backbone: {one_line(error, 80)}") from None
+    backbone = _build(path, choice, spec, content.get("averaged_state") or content["backbone_state"])
     return _loaded(path, backbone, str(choice), spec, step=content["step"], training=content["config"])
-
-
-def newest_checkpoint(runs: Path) -> Path:
-    """The newest checkpoint of all runs in the folder ``runs``. Raises: CheckpointError: there is none."""
-    found = [path for run in (runs.iterdir() if runs.is_dir() else []) for path in checkpoints(run)]
-    if not found:
-        raise CheckpointError(
-            f"{runs}: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint"
-        )
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def _loaded(
@@ -101,10 +105,10 @@ def _loaded(
     )
 
 
-def _from_folder(path: Path) -> LoadedNetwork:
+def _load_folder(path: Path) -> LoadedNetwork:
     content = read_folder(path)
-    choice, spec = Choice(content.backbone, content.options), _spec(path, content.preprocessing)
-    backbone = _built(path, choice, spec, content.state)
+    choice, spec = Choice(content.backbone, content.options), _read_spec(path, content.preprocessing)
+    backbone = _build(path, choice, spec, content.state)
     network = _loaded(path, backbone, str(choice), spec, step=content.step, training=content.training)
     if network.digest != content.digest:
         raise CheckpointError(
@@ -113,10 +117,10 @@ def _from_folder(path: Path) -> LoadedNetwork:
     return network
 
 
-def _spec(path: Path, stated: dict[str, Any]) -> Preprocessing:
-    """The spec in a file's mapping, which may be hostile: keys of any type, numbers beyond a float."""
+def _read_spec(path: Path, record: dict[str, Any]) -> Preprocessing:
+    """Validates the spec of a file, which may be hostile: keys of any type, numbers beyond float range."""
     try:
-        spec = Preprocessing.from_dict(stated)
+        spec = Preprocessing.from_dict(record)
         if spec.size > MAX_SIZE_PX:
             raise SpecError(f"preprocessing spec: size is {spec.size} px, expected at most {MAX_SIZE_PX}")
     except SpecError as error:
@@ -126,24 +130,24 @@ def _spec(path: Path, stated: dict[str, Any]) -> Preprocessing:
     return spec
 
 
-def _built(path: Path, choice: Choice, spec: Preprocessing, state: dict[str, Any]) -> nn.Module:
+def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, torch.Tensor]) -> nn.Module:
     """The backbone with the weights of ``state``, in evaluation mode."""
     try:
         _check_fits(choice, spec.size, state)
         backbone = build_backbone(choice.name, image_size=spec.size, **choice.options)
         backbone.load_state_dict(state)
     except BackboneError as error:
-        raise CheckpointError(f"{path}: {ascii(str(error))[1:-1][:400]}") from None
+        raise CheckpointError(f"{path}: {one_line(error, 400)}") from None
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit {choice} ({one_line(error)})") from None
     return backbone.eval()
 
 
-def _check_fits(choice: Choice, size: int, state: dict[str, Any]) -> None:
+def _check_fits(choice: Choice, size: int, state: Mapping[str, torch.Tensor]) -> None:
     """Compares names and shapes before memory is allocated: a hostile file may ask for a huge network.
 
     Raises:
-        BackboneError: unknown backbone or option.
+        BackboneError: unknown backbone or invalid option.
         RuntimeError, TypeError, AttributeError: names or shapes differ.
     """
     with torch.device("meta"), warnings.catch_warnings():

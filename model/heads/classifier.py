@@ -1,4 +1,4 @@
-"""The classifier: rows of class weights, all of them or a rank's, all or a sample a step; features to logits."""
+"""Classifiers: features to logits with one weight row per class, optionally sharded over ranks and sampled."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.cosine import cosines, exact
+from model.cosine import cosines, full_precision
 from model.heads.rows import ClassRows, draw_uniform
 from model.heads.sampling import sample_classes
 from model.heads.scores import ClassScores
-from model.sharding import Group, complete_gradient
+from model.sharding import Group, all_reduce_gradient
 
 
 class Head(ClassRows):
-    """Cosines of features to class weights, then a margin. All in float32, also under autocast.
+    """Cosines of features and class weights, then a margin. Computes in float32, also under autocast.
 
-    Sampled (``sample`` < 1) and in training, a forward pass uses the classes of its labels and that share of the
-    others; the buffer ``draws`` counts passes and, with ``seed``, determines the sample. Rows that are not in it
-    have the gradient 0, not none: SGD goes on moving them by their momentum and shrinks them by its weight decay. The
-    first fades within some ten steps, the second does not turn a row. (An et al. keep momenta of sampled rows only.)
+    If sampled (``sample`` < 1), a forward pass in training mode uses the classes of its labels and that fraction of the
+    others. The buffer ``draws`` counts these passes; it determines the sample together with ``seed``. Rows outside the
+    sample have a gradient of 0, not None, so SGD still applies their momentum and weight decay. The momentum fades
+    within about ten steps, and the decay does not change a row's direction. (An et al. keep the momenta of sampled rows
+    only.)
 
-    Sharded (``group``), every rank is given the same global features and labels, seeded alike; see ``model.sharding``.
-    Its parameters are of this rank alone: keep them out of DistributedDataParallel, and reduce norms over the group.
+    If sharded (``group``), every rank must receive the same global features and labels; see ``model.sharding``. The
+    parameters belong to this rank alone: exclude them from DistributedDataParallel, and reduce norms over the group.
+
+    Args:
+        margin: module from cosines and feature norms to logits; see ``model.heads.margins``.
+        features: dimension of an embedding.
+        classes: number of classes of all ranks.
+        sample: fraction of the classes outside the batch that take part in a step.
+        seed: of the samples.
+        group: ranks that share the classes; None for a single process.
 
     Source: An et al., Killing two birds with one stone: Partial FC, CVPR 2022.
     """
@@ -41,15 +50,15 @@ class Head(ClassRows):
             self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> ClassScores:
-        """(N, features) and (N,) int64 -> (N, K) logits of this rank's classes."""
+        """Logits of this rank's classes: (N, features) float and (N,) int64 labels -> (N, K)."""
         with torch.autocast(features.device.type, enabled=False):
-            features = complete_gradient(exact(features), self.group)
+            features = all_reduce_gradient(full_precision(features), self.group)
             rows, columns = self._rows(labels)
             scores = ClassScores(values=self._similarities(features, rows), columns=columns, group=self.group)
             return self.margin(scores, torch.linalg.vector_norm(features, dim=1))
 
     def _rows(self, labels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """The rows of this step, None for all; and the labels' places among them, as ``columns``."""
+        """Rows of this step, None for all rows, and the positions of ``labels`` among them."""
         columns = self.columns(labels)
         if self.sample == 1.0 or not self.training:
             return None, columns
@@ -59,7 +68,7 @@ class Head(ClassRows):
         return rows, torch.searchsorted(rows, columns).where(columns >= 0, -1)
 
     def _similarities(self, features: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-        return cosines(features, _chosen(self.weight, rows))
+        return cosines(features, _select(self.weight, rows))
 
     @staticmethod
     def _bound(features: int) -> float:
@@ -67,7 +76,7 @@ class Head(ClassRows):
 
 
 class LinearHead(Head):
-    """Dot products with class weights, plus a bias; PyTorch's initialisation of a linear layer."""
+    """Dot products with class weights plus a bias, initialised like ``nn.Linear``. Arguments as ``Head``."""
 
     by_class = ("weight", "bias")
 
@@ -78,12 +87,14 @@ class LinearHead(Head):
         self.bias = nn.Parameter(draw_uniform(classes, bound=self._bound(features), group=group))
 
     def _similarities(self, features: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-        return functional.linear(features, exact(_chosen(self.weight, rows)), exact(_chosen(self.bias, rows)))
+        return functional.linear(
+            features, full_precision(_select(self.weight, rows)), full_precision(_select(self.bias, rows))
+        )
 
     @staticmethod
     def _bound(features: int) -> float:
         return 1.0 / math.sqrt(features)
 
 
-def _chosen(values: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+def _select(values: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
     return values if rows is None else values.index_select(0, rows)

@@ -1,7 +1,7 @@
-"""Margins without memory: cosines of a batch to logits.
+"""Margins without state: cosines to logits.
 
-Each is called with the cosines (``ClassScores``) and the (N,) norms of the features, and returns logits (``ClassScores``).
-The gradient flows through the cosines only; what a rule learns of other ranks' targets decides, and has no gradient.
+A margin maps the cosines (``ClassScores``) and the (N,) norms of the features to logits (``ClassScores``). Gradients flow
+through this rank's cosines only; targets gathered from other ranks have no gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model.heads.scores import ClassScores
 
 
 class Plain(nn.Module):
-    """No margin: the scores are the logits."""
+    """No margin: returns the scores."""
 
     def forward(self, scores: ClassScores, norms: torch.Tensor) -> ClassScores:
         return scores
@@ -40,8 +40,8 @@ class AMSoftmax(nn.Module):
 class ArcFace(nn.Module):
     """Additive angular margin: ``s cos(theta + m)`` for the target, ``s cos theta`` for the others.
 
-    Beyond theta = pi - m, where ``cos(theta + m)`` would rise again, the target is ``s (cos theta - m sin m)``: the
-    rule of the authors' released code. It goes on falling, with a step down at the border.
+    For theta > pi - m, where ``cos(theta + m)`` would increase, the target is ``s (cos theta - m sin m)`` as in the
+    authors' code. It keeps decreasing with theta, with a step down at pi - m.
 
     Source: Deng et al., ArcFace, CVPR 2019, equation 3.
     """
@@ -52,16 +52,16 @@ class ArcFace(nn.Module):
 
     def forward(self, scores: ClassScores, norms: torch.Tensor) -> ClassScores:
         cosine = scores.target()
-        tiny = torch.finfo(cosine.dtype).eps ** 2  # at 0 and pi the root has no slope
+        tiny = torch.finfo(cosine.dtype).eps ** 2  # the square root has no gradient at theta = 0 and pi
         sine = (1.0 - cosine.square()).clamp_min(tiny).sqrt()
-        turned = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         beyond = cosine - self.margin * math.sin(self.margin)
-        target = turned.where(cosine > math.cos(math.pi - self.margin), beyond)
+        target = shifted.where(cosine > math.cos(math.pi - self.margin), beyond)
         return scores.replaced(self.scale * scores.values, self.scale * target)
 
 
 class SVSoftmax(nn.Module):
-    """Support vectors count more: AM-Softmax, where a class that beats ``cos_y - m`` has ``s (t cos + t - 1)``.
+    """AM-Softmax with more weight on support vectors: a class with ``cos > cos_y - m`` has ``s (t cos + t - 1)``.
 
     Source: Wang et al., Support vector guided softmax loss for face recognition, 2018: SV-AM-Softmax.
     """

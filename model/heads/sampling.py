@@ -1,4 +1,4 @@
-"""Which classes take part in a step."""
+"""Class sampling of Partial FC."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import numpy as np
 import torch
 
 
-def sample_classes(labels: torch.Tensor, classes: int, share: float, *, seed: int, draw: int) -> torch.Tensor:
-    """(N,) labels -> (S,) int64, ascending: their classes, and ``share`` of all others at random (rounded).
+def sample_classes(labels: torch.Tensor, classes: int, fraction: float, *, seed: int, draw: int) -> torch.Tensor:
+    """Samples the classes of one step: those of ``labels``, and a fraction of all others.
 
-    Every class draws a number and the smallest stay. The sample is a function of the arguments alone, so it is the same
-    on every rank, whatever their number.
+    The result depends on the arguments alone, so it is the same on every rank and for any number of ranks.
+
+    Args:
+        labels: (N,) int64.
+        classes: number of all classes.
+        fraction: of the classes that are not in ``labels``, rounded to whole classes.
+        seed, draw: seed of the run and number of the sample.
+
+    Returns:
+        (S,) int64 class numbers in ascending order.
 
     Source: An et al., Killing two birds with one stone: Partial FC, CVPR 2022.
     """
     numbers = torch.from_numpy(np.random.default_rng([seed, draw]).random(classes)).to(labels.device)
     numbers[labels] = -1.0
-    positives = int((numbers < 0.0).sum())  # waits for the device
-    kept = positives + round(share * (classes - positives))
+    positives = int((numbers < 0.0).sum())  # synchronises with the device
+    kept = positives + round(fraction * (classes - positives))
     return numbers.topk(kept, largest=False).indices.sort().values

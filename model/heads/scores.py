@@ -1,4 +1,4 @@
-"""What a classifier says of a batch: cosines or logits of the classes that this rank has at hand."""
+"""Logits of this rank's classes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import dataclasses
 
 import torch
 
-from model.sharding import Group, total
+from model.sharding import Group, all_reduce_sum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """One row an image, one column a class of this rank (of this step's sample, if classes are sampled).
+    """Cosines or logits of a batch, for the classes of this rank or the sampled ones among them.
 
     Attributes:
-        values: (N, K) float32 (float64 where features and weights are).
-        columns: (N,) int64, the column of the image's own class, -1 where it lies on another rank.
-        group: the ranks that hold the other columns; None: there are none.
+        values: (N, K) float32 or float64; a row per image, a column per class.
+        columns: (N,) int64, column of the image's target class; -1 if another rank has it.
+        group: the ranks that share the classes; None for a single process.
     """
 
     values: torch.Tensor
@@ -25,21 +25,28 @@ class ClassScores:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.columns.shape != self.values.shape[:1]:
-            raise ValueError(f"values {tuple(self.values.shape)} and columns {tuple(self.columns.shape)} do not fit")
+            raise ValueError(
+                f"shapes of values {tuple(self.values.shape)} and columns {tuple(self.columns.shape)} differ"
+            )
 
     def target(self) -> torch.Tensor:
-        """(N,) scores of the own classes, 0 for one on another rank."""
+        """(N,) scores of the target classes; 0 if another rank has the class."""
         if not self.values.shape[1]:
-            return self.values.sum(1)  # zeros that keep the graph: every rank must take part in the backward pass
+            return self.values.sum(1)  # zeros with a graph: every rank must take part in the backward pass
         found = self.values.gather(1, self.columns.clamp_min(0)[:, None])[:, 0]
         return found if self.group is None else found.where(self.columns >= 0, 0.0)
 
     def all_targets(self) -> torch.Tensor:
-        """(N,) scores of the own classes, wherever they lie; without gradient."""
-        return total(self.target().detach(), self.group)
+        """(N,) scores of the target classes, gathered from all ranks; without gradient."""
+        return all_reduce_sum(self.target().detach(), self.group)
 
     def replaced(self, values: torch.Tensor, target: torch.Tensor) -> ClassScores:
-        """``values`` (N, K) in place of these, with ``target`` (N,) in the columns of the own classes."""
+        """A copy with new scores.
+
+        Args:
+            values: (N, K) scores of all columns.
+            target: (N,) scores of the target classes, which overwrite their columns.
+        """
         if not values.shape[1]:
             return dataclasses.replace(self, values=values)
         columns = self.columns.clamp_min(0)[:, None]

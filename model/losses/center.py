@@ -1,4 +1,4 @@
-"""Center loss: a term added to a head's, with a centre a class that follows the class's features."""
+"""Center loss: distance of each feature to a moving center of its class."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from model.cosine import exact
+from model.cosine import full_precision
 from model.heads.rows import ClassRows
 from model.options import Option, checked
-from model.sharding import Group, complete_gradient, total
+from model.sharding import Group, all_reduce_gradient, all_reduce_sum
 
 CENTER_OPTIONS = {
     "weight": Option(default=0.003, about="factor of the term in the loss (lambda)"),
@@ -18,12 +18,19 @@ CENTER_OPTIONS = {
 
 
 class CenterLoss(ClassRows):
-    """``weight / 2 |x - c|^2`` for each image, c the centre of its class. Features are not normalised.
+    """``weight / 2 |x - c|^2`` for each image, with c the center of its class. Features are not normalised.
 
-    The centres are a buffer, not parameters: no optimiser, momentum or weight decay moves them. After the distances are
-    taken, a forward pass in training mode moves the centre of each class in the batch by
-    ``alpha * sum(x - c) / (1 + n)``, n its images. Centres start at 0. Features that are not finite move none.
-    Sharded like ``Head``: each rank holds and moves the centres of its block.
+    Centers start at 0. They are a buffer, which no optimizer, momentum or weight decay changes. In training mode, after
+    the distances are computed, the center of each class in the batch moves by ``alpha * sum(x - c) / (1 + n)``, with n
+    its images in the batch. Features that are not finite do not move a center. If sharded, each rank has the centers of
+    its block of classes, like ``Head``.
+
+    Args:
+        features: dimension of an embedding.
+        classes: number of classes of all ranks.
+        weight: lambda of the paper.
+        alpha: fraction of the way that a center moves, 0..1.
+        group: ranks that share the classes; None for a single process.
 
     Source: Wen et al., A discriminative feature learning approach for deep face recognition, ECCV 2016, equations 2-4.
     """
@@ -37,21 +44,21 @@ class CenterLoss(ClassRows):
         self.register_buffer("centers", torch.zeros(self.stop - self.start, features))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(N, features) and (N,) int64 -> (N,) terms. The paper sums them over the batch; a mean is as good."""
+        """Loss of each image: (N, features) float and (N,) int64 labels -> (N,). The paper sums over the batch."""
         with torch.autocast(features.device.type, enabled=False):
             columns = self.columns(labels)
-            own = (columns >= 0).nonzero()[:, 0]  # waits for the device
-            away = complete_gradient(exact(features), self.group)[own] - self.centers[columns[own]]
+            local = (columns >= 0).nonzero()[:, 0]  # images whose class this rank has; synchronises with the device
+            rows = columns[local]
+            offsets = all_reduce_gradient(full_precision(features), self.group)[local] - self.centers[rows]
             if self.training:
-                self._follow(away.detach(), columns[own])
-            terms = away.new_zeros(len(features)).index_add(0, own, 0.5 * self.weight * away.square().sum(1))
-            return total(terms, self.group)
+                self._move_centers(offsets.detach(), rows)
+            losses = offsets.new_zeros(len(features)).index_add(0, local, 0.5 * self.weight * offsets.square().sum(1))
+            return all_reduce_sum(losses, self.group)
 
-    def _follow(self, away: torch.Tensor, rows: torch.Tensor) -> None:
-        moved, place, counts = torch.unique(rows, return_inverse=True, return_counts=True)
-        sums = self.centers.new_zeros(len(moved), self.centers.shape[1]).index_add_(
-            0, place, away.to(self.centers.dtype)
-        )
+    def _move_centers(self, offsets: torch.Tensor, rows: torch.Tensor) -> None:
+        moved, index, counts = torch.unique(rows, return_inverse=True, return_counts=True)
+        sums = self.centers.new_zeros(len(moved), self.centers.shape[1])
+        sums.index_add_(0, index, offsets.to(self.centers.dtype))
         steps = self.alpha * sums / (1.0 + counts)[:, None]
         self.centers.index_add_(0, moved, steps.where(steps.isfinite(), 0.0))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 from model.backbones import BACKBONES, EMBEDDING_SIZE, BackboneError, build_backbone, check_backbone
-from model.backbones.spherenet import BLOCKS, WIDTHS, recognise, spherenet
+from model.backbones.spherenet import BLOCKS, WIDTHS, infer_spherenet, spherenet
 from model.heads import build_head
 from model.inputs import normalise, on_device
 from model.training.init import initialise_from_data
+from tests.conftest import REPOSITORY
 
-KEYS = json.loads((Path(__file__).parent.parent / "golden" / "spherenet20_state_dict.json").read_text())
+KEYS = json.loads((REPOSITORY / "tests" / "golden" / "spherenet20_state_dict.json").read_text())
 
 
 def test_keys_and_shapes_are_the_reference_s():
@@ -232,12 +232,12 @@ def test_the_forward_pass_is_the_naive_one():
 @pytest.mark.parametrize("pooling", [False, True])
 def test_shapes_tell_the_network(depth, pooling):
     shapes = [tuple(value.shape) for value in spherenet(depth, pooling=pooling).state_dict().values()]
-    assert recognise(shapes) == (depth, 128, pooling)
+    assert infer_spherenet(shapes) == (depth, 128, pooling)
 
 
 def test_other_shapes_are_not_recognised():
-    assert recognise([(64, 3, 3, 3), (64,), (10, 64)]) is None
-    assert recognise([]) is None
+    assert infer_spherenet([(64, 3, 3, 3), (64,), (10, 64)]) is None
+    assert infer_spherenet([]) is None
 
 
 def test_normalise_maps_bytes_to_minus_one_and_one():

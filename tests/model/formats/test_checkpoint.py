@@ -12,9 +12,15 @@ import torch
 
 from model.backbones import build_backbone
 from model.backbones.spherenet import BLOCKS, spherenet
-from model.formats.checkpoint import CheckpointError, checkpoint_path, read_checkpoint, save_checkpoint
+from model.formats.checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from model.formats.digest import backbone_digest
-from model.formats.network import load_network, newest_checkpoint
+from model.formats.network import load_network
 from pipeline.spec import Preprocessing
 from tests.golden_weights import golden_state
 
@@ -168,10 +174,13 @@ class Hostile:
         (lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path), "2 tensors that fit no SphereNet"),
         (
             lambda path: torch.save(spherenet(4, image_size=112).state_dict(), path),
-            "spherenet4 for 112 px images; bare state dicts are read for 128 px only",
+            "spherenet4 for 112 px images; expected 128 px in a bare state dict",
         ),
-        (lambda path: ours(path, step=None), "fields missing or of another type: step"),
-        (lambda path: ours(path, backbone=["x"], config=3), "fields missing or of another type: backbone, config"),
+        (lambda path: ours(path, step=None), "incomplete checkpoint: missing or of the wrong type: step"),
+        (
+            lambda path: ours(path, backbone=["x"], config=3),
+            "incomplete checkpoint: missing or of the wrong type: backbone, config",
+        ),
         (
             lambda path: ours(path, preprocessing={}),
             "preprocessing spec: fields ['color', 'degradation', 'jpeg_quality', ",
@@ -266,7 +275,7 @@ def test_the_remedy_for_a_damaged_checkpoint_goes_by_where_it_is(tmp_path):
     """Only in a run is there one before it."""
     own = checkpoint_path(tmp_path / "run", 7)
     own.parent.mkdir(parents=True)
-    for path, remedy in ((own, "delete it to use the one before it"), (tmp_path / "mine.pt", "name another")):
+    for path, remedy in ((own, "delete it to use the previous one"), (tmp_path / "mine.pt", "name another")):
         path.write_bytes(b"hello")
         with pytest.raises(CheckpointError) as error:
             read_checkpoint(path)

@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from model.backbones.spherenet import spherenet
 from model.errors import ExportError
 from model.formats.checkpoint import CheckpointError
-from model.formats.huggingface import write_folder
+from model.formats.export_huggingface import write_folder
 from model.formats.network import LoadedNetwork, load_network
 from pipeline.spec import Preprocessing
 from tests.networks import SMALL, TRAINING, save_small, small_backbone
@@ -130,7 +130,7 @@ def test_a_bare_state_dict_gets_the_spec_that_was_assumed_and_keeps_its_pooling(
     assert json.loads((tmp_path / "net" / "config.json").read_text())["backbone_options"] == {"pooling": True}
     card = (tmp_path / "net" / "README.md").read_text()
     assert "| updates | not stated |" in card
-    assert "The checkpoint states nothing about how it was trained." in card
+    assert "The checkpoint does not state how the network was trained." in card
 
 
 def test_the_model_card_is_one(written):
@@ -166,7 +166,7 @@ def test_a_configuration_cannot_write_into_the_model_card(tmp_path):
 
 def test_a_configuration_that_is_not_plain_is_one_line(tmp_path):
     for training in ({"x": torch.zeros(1)}, {"x": float("nan")}):
-        with pytest.raises(CheckpointError, match=r"x\.pt: its configuration holds more than plain values"):
+        with pytest.raises(CheckpointError, match=r"x\.pt: its configuration holds values other than finite numbers"):
             write(tmp_path / "net", training=training)
     assert list(tmp_path.iterdir()) == []
 
@@ -289,8 +289,8 @@ DAMAGE = [
     (put("config.json", b"{}"), "config.json: model_type is None, expected 'lrfr'; name a checkpoint file"),
     (edit("config.json", model_type="x\n\x1b[31m"), r"config.json: model_type is 'x\n\x1b[31m', expected 'lrfr'"),
     (edit("config.json", format_version=99), "config.json: format version 99, this tool reads 1"),
-    (edit("config.json", digest=None, backbone=None), "fields missing or of another type: backbone, digest"),
-    (edit("config.json", backbone=["x"], image_size="1"), "fields missing or of another type: backbone, image_size"),
+    (edit("config.json", digest=None, backbone=None), "fields missing or of the wrong type: backbone, digest"),
+    (edit("config.json", backbone=["x"], image_size="1"), "fields missing or of the wrong type: backbone, image_size"),
     (edit("config.json", embedding_size=128), "config.json: embedding_size is 128, expected 512"),
     (edit("config.json", backbone="../../etc/passwd"), "backbone '../../etc/passwd' is unknown; choose from"),
     (edit("config.json", backbone_options={"depth": 10**9}), "spherenet4 has no option 'depth'; leave it out"),
@@ -298,11 +298,11 @@ DAMAGE = [
     (edit("config.json", backbone="spherenet10"), "its weights do not fit spherenet10 ("),
     (
         edit("config.json", image_size=48),
-        "preprocessor_config.json: preprocessing is no spec for 48 px, the image_size",
+        "preprocessor_config.json: preprocessing is not a spec for 48 px, the image_size in config.json",
     ),
     (edit("config.json", digest="0" * 32), "damaged or edited (the digest in its config.json does not match)"),
-    (edit("preprocessor_config.json", preprocessing=None), "preprocessing is no spec for 32 px"),
-    (edit("preprocessor_config.json", preprocessing=[32]), "preprocessing is no spec for 32 px"),
+    (edit("preprocessor_config.json", preprocessing=None), "preprocessing is not a spec for 32 px"),
+    (edit("preprocessor_config.json", preprocessing=[32]), "preprocessing is not a spec for 32 px"),
     (
         edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "mean": 0.4}),
         "damaged or edited (the digest in its config.json does not match)",
@@ -388,4 +388,4 @@ def test_a_package_that_is_not_there_is_named(written, monkeypatch):
     for attempt in (lambda: load_network(written), lambda: write(written)):
         with pytest.raises(ExportError) as error:
             attempt()
-        assert str(error.value) == "safetensors is not installed, and this needs it; run: pip install 'lrfr[export]'"
+        assert str(error.value) == "safetensors is not installed; run: pip install --editable '.[export]'"

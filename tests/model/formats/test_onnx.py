@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 import torch
 
-import model.formats.onnx
+import model.formats.export_onnx
 from model.embedder import Embedder
 from model.errors import ExportError
+from model.formats.export_onnx import Parity, export_onnx
 from model.formats.network import LoadedNetwork
-from model.formats.onnx import Parity, export_onnx
 from model.inputs import normalise
 from pipeline.spec import Preprocessing
 from tests.conftest import REPOSITORY
@@ -142,8 +142,10 @@ def test_a_network_whose_training_diverged_is_told(tmp_path):
 
 
 def test_weights_beyond_one_protobuf_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(model.formats.onnx, "_MOST_BYTES", 1000)
-    with pytest.raises(ExportError, match=r"x\.onnx: [\d,]+ bytes of weights, one ONNX file holds 1,000; choose"):
+    monkeypatch.setattr(model.formats.export_onnx, "MAX_WEIGHT_BYTES", 1000)
+    with pytest.raises(
+        ExportError, match=r"x\.onnx: [\d,]+ bytes of weights, expected at most 1,000 in an ONNX file; choose"
+    ):
         export(tmp_path / "x.onnx")
 
 
@@ -152,7 +154,7 @@ def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ExportError) as error:
         export(tmp_path / "x.onnx")
-    assert str(error.value) == f"{package} is not installed, and this needs it; run: pip install 'lrfr[export]'"
+    assert str(error.value) == f"{package} is not installed; run: pip install --editable '.[export]'"
 
 
 @pytest.mark.parametrize(

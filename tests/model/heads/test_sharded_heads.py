@@ -128,7 +128,7 @@ def test_blocks_of_rows_are_one_matrix_however_it_is_drawn(world, monkeypatch):
     torch.manual_seed(8)
     expected = torch.empty(CLASSES, FEATURES).uniform_(-1, 1)
     after = torch.get_rng_state()
-    monkeypatch.setattr(heads_rows, "_DRAWN_AT_ONCE", 3 * FEATURES)
+    monkeypatch.setattr(heads_rows, "CHUNK_VALUES", 3 * FEATURES)
     blocks = []
     for rank in range(world):
         bounds = rank * CLASSES // world, (rank + 1) * CLASSES // world

@@ -18,10 +18,8 @@ from pipeline.spec import Preprocessing
 
 
 @pytest.fixture(scope="module")
-def figures():
-    from pathlib import Path
-
-    return np.load(Path(__file__).parent.parent / "golden" / "losses.npz")
+def figures(golden):
+    return golden("losses")
 
 
 def head_of(weights):
@@ -162,7 +160,7 @@ class Flat(nn.Module):
 def test_one_pass_is_the_four_pass_loss_and_gradient():
     torch.manual_seed(0)
     config = TrainConfig(backbone="spherenet4", losses="cross-entropy+hardest-triplet:weight=0.7")
-    learner = Learner(config, classes=6, preprocessing=Preprocessing().to_dict())
+    learner = Learner(config, classes=6, preprocessing=Preprocessing())
     learner.backbone = Flat()
     images = torch.randint(0, 256, (4, 3, 4, 4, 3), dtype=torch.uint8)
     labels = torch.tensor([5, 0, 2])

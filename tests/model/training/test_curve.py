@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +15,9 @@ from model.training.state import new_run
 from pipeline.load.loader import Loader
 from pipeline.spec import spec_of
 from shards.index import ShardIndex
+from tests.conftest import REPOSITORY
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "curve.json"
+GOLDEN = REPOSITORY / "tests" / "golden" / "curve.json"
 STEPS, BATCH, LR = 20, 4, 0.002
 
 

@@ -76,7 +76,7 @@ def _prefixes(backbone, modules):
 
 
 def test_too_many_stages_are_refused():
-    with pytest.raises(BackboneError, match="freeze is 5, but there are 4 stages to keep; choose as many at most"):
+    with pytest.raises(BackboneError, match="freeze is 5, but the backbone has 4 stages; choose at most 4"):
         freeze_stages(build_backbone("spherenet4", image_size=32), 5, 32)
 
 

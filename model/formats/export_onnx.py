@@ -1,4 +1,4 @@
-"""ONNX: one file with a dynamic batch, compared with PyTorch before it appears."""
+"""ONNX export: one file with a dynamic batch, compared with PyTorch before it is written."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from model.backbones import EMBEDDING_SIZE
-from model.errors import ExportError, need
-from model.formats.metadata import metadata_of
+from model.errors import ExportError, import_optional
 from model.formats.network import LoadedNetwork
 from model.inputs import normalise
 from pipeline.spec import Preprocessing
 from shards.files import whole_file
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 OPSET = 18
-BATCHES = (1, 3, 64)  # compared with PyTorch
-TOLERANCE = 1e-4  # largest difference, as a fraction of the largest absolute value that PyTorch gives
-LEAST_COSINE = 0.99999
-_MOST_BYTES = 2**31 - 2**20  # of one protobuf, with room for the graph
+BATCH_SIZES = (1, 3, 64)  # compared with PyTorch
+TOLERANCE = 1e-4  # largest difference, relative to PyTorch's largest absolute value
+MIN_COSINE = 0.99999
+MAX_WEIGHT_BYTES = 2**31 - 2**20  # protobuf's limit of 2 GiB, less room for the graph
 
 
-class FromImages(nn.Module):
-    """(N, S, S, 3) uint8 RGB -> (N, D) float32 of unit length."""
+class ImageEmbedder(nn.Module):
+    """Normalisation before and after a backbone: (N, S, S, 3) uint8 RGB -> (N, D) float32 of unit length."""
 
     def __init__(self, backbone: nn.Module, mean: float, std: float) -> None:
         super().__init__()
@@ -42,13 +45,13 @@ class FromImages(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far ONNX Runtime is from PyTorch on one batch.
+    """Difference between ONNX Runtime and PyTorch on one batch.
 
     Attributes:
-        batch: images.
-        difference: largest absolute one of a number in an embedding.
-        scale: largest absolute value of a number that PyTorch gives.
-        cosine: lowest of two embeddings of one image.
+        batch: number of images.
+        difference: largest absolute difference of two values.
+        scale: largest absolute value of PyTorch.
+        cosine: lowest cosine of the two embeddings of an image.
     """
 
     batch: int
@@ -58,47 +61,49 @@ class Parity:
 
     @property
     def close(self) -> bool:
-        """Within the tolerance; False for numbers that are not finite."""
-        return self.difference <= TOLERANCE * self.scale and self.cosine >= LEAST_COSINE
+        """Whether both measures are within tolerance; False if one is NaN."""
+        return self.difference <= TOLERANCE * self.scale and self.cosine >= MIN_COSINE
 
     def __str__(self) -> str:
         return f"batch {self.batch}: largest difference {self.difference:.1e}, lowest cosine {self.cosine:.7f}"
 
 
 def export_onnx(network: LoadedNetwork, path: Path, *, preprocess: bool) -> list[Parity]:
-    """Writes a network as an ONNX file, whole or not at all.
+    """Writes a network as one ONNX file, atomically.
 
     Args:
-        preprocess: the graph takes ``images``, (N, S, S, 3) uint8 RGB, and gives embeddings of unit length;
-            without, it takes ``pixels``, (N, 3, S, S) float32 as ``normalise`` gives them, and embeddings are raw.
+        preprocess: if True, the graph's input is ``images``, (N, S, S, 3) uint8 RGB, and embeddings have unit length.
+            Otherwise it is ``pixels``, (N, 3, S, S) float32 as ``normalise`` returns, and embeddings are not normalised.
 
     Returns:
-        the comparison with PyTorch for each of ``BATCHES``.
+        The comparison with PyTorch for each of ``BATCH_SIZES``.
 
     Raises:
-        ExportError: a package is missing, the network is too large for one file, or ONNX Runtime gives something else.
+        ExportError: a package is missing, the network is too large for one file, its embeddings are not finite, or
+            ONNX Runtime and PyTorch differ.
     """
-    onnx, runtime = need("onnx"), need("onnxruntime")
-    need("onnxscript")
+    onnx, runtime = import_optional("onnx"), import_optional("onnxruntime")
+    import_optional("onnxscript")
     backbone, spec = network.backbone, network.spec
     size = sum(value.nbytes for value in backbone.state_dict().values())
-    if size > _MOST_BYTES:
+    if size > MAX_WEIGHT_BYTES:
         raise ExportError(
-            f"{path}: {size:,} bytes of weights, one ONNX file holds {_MOST_BYTES:,}; choose a smaller backbone"
+            f"{path}: {size:,} bytes of weights, expected at most {MAX_WEIGHT_BYTES:,} in an ONNX file;"
+            " choose a smaller backbone"
         )
-    module = (FromImages(backbone, spec.mean, spec.std) if preprocess else backbone).eval()
-    model = _traced(module, _example(spec, 2, preprocess), "images" if preprocess else "pixels")
+    module = (ImageEmbedder(backbone, spec.mean, spec.std) if preprocess else backbone).eval()
+    model = _trace(module, _random_inputs(spec, 2, preprocess), "images" if preprocess else "pixels")
     _describe(onnx, model, network, preprocess)
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         onnx.save(model, temporary, format="protobuf")
         session = runtime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        return [_compare(path, module, session, _example(spec, batch, preprocess)) for batch in BATCHES]
+        return [_compare(path, module, session, _random_inputs(spec, batch, preprocess)) for batch in BATCH_SIZES]
 
 
 def signature(spec: Preprocessing, preprocess: bool) -> str:
-    """What the graph takes and gives, in one line."""
+    """Input and output of the graph in one line."""
     size = spec.size
     if preprocess:
         return f"images uint8 (N, {size}, {size}, 3) RGB -> embeddings float32 (N, {EMBEDDING_SIZE}) of unit length"
@@ -108,18 +113,18 @@ def signature(spec: Preprocessing, preprocess: bool) -> str:
     )
 
 
-def _example(spec: Preprocessing, batch: int, preprocess: bool) -> torch.Tensor:
-    """Seeded random pixels, as the graph takes them."""
+def _random_inputs(spec: Preprocessing, batch: int, preprocess: bool) -> torch.Tensor:
+    """A seeded batch of inputs for the graph."""
     shape = (batch, spec.size, spec.size, 3)
     images = torch.from_numpy(np.random.default_rng([0, batch]).integers(0, 256, shape, dtype=np.uint8))
     return images if preprocess else normalise(images, spec.mean, spec.std)
 
 
-def _traced(module: nn.Module, example: torch.Tensor, name: str) -> Any:
+def _trace(module: nn.Module, inputs: torch.Tensor, name: str) -> ModelProto:
     with torch.inference_mode(False), torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module,
-            (example.contiguous(),),
+            (inputs.contiguous(),),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=[name],
@@ -133,7 +138,7 @@ def _traced(module: nn.Module, example: torch.Tensor, name: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks about packages that are not there and its own deprecated calls."""
+    """Suppresses the exporter's warnings about missing optional packages and its own deprecated calls."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -144,22 +149,22 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _describe(onnx: Any, model: Any, network: LoadedNetwork, preprocess: bool) -> None:
-    """States what the model is; drops what the exporter notes of this machine, such as the paths in stack traces."""
+def _describe(onnx: ModuleType, model: ModelProto, network: LoadedNetwork, preprocess: bool) -> None:
+    """Adds metadata of the network, and removes the exporter's, which includes local paths of stack traces."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
     model.doc_string = signature(network.spec, preprocess)
     graph.name = network.name
-    onnx.helper.set_model_props(model, metadata_of(network))
+    onnx.helper.set_model_props(model, network.metadata())
 
 
 def _compare(path: Path, module: nn.Module, session: Any, inputs: torch.Tensor) -> Parity:
-    """Raises: ExportError: the two are not close, or PyTorch's numbers are not finite."""
+    """Raises: ExportError: the embeddings differ, or PyTorch's are not finite."""
     with torch.inference_mode():
         expected = module(inputs).double().numpy()
-    (name,) = (one.name for one in session.get_inputs())
-    found = session.run(["embeddings"], {name: inputs.numpy()})[0].astype(np.float64)
+    (input_name,) = (one.name for one in session.get_inputs())
+    found = session.run(["embeddings"], {input_name: inputs.numpy()})[0].astype(np.float64)
     if not np.isfinite(expected).all():
         raise ExportError("the network's embeddings are not finite; the checkpoint is damaged or its training diverged")
     lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
@@ -172,6 +177,6 @@ def _compare(path: Path, module: nn.Module, session: Any, inputs: torch.Tensor) 
     if not parity.close:
         raise ExportError(
             f"{path}: not written, ONNX Runtime differs from PyTorch ({parity}; allowed"
-            f" {TOLERANCE * parity.scale:.1e} and {LEAST_COSINE}); try other versions of onnxscript and onnxruntime"
+            f" {TOLERANCE * parity.scale:.1e} and {MIN_COSINE}); try other versions of onnxscript and onnxruntime"
         )
     return parity

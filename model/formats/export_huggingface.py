@@ -1,0 +1,115 @@
+"""Writer of folders in the layout of a Hugging Face model repository; ``model.formats.huggingface`` reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model.backbones import EMBEDDING_SIZE
+from model.choice import parse_choice
+from model.errors import CheckpointError, ExportError, import_optional
+from model.formats.digest import backbone_digest
+from model.formats.huggingface import (
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    MODEL_TYPE,
+    PROCESSOR,
+    SPEC_KEY,
+    WEIGHTS,
+    read_config,
+)
+from model.formats.model_card import model_card
+from model.formats.network import LoadedNetwork, load_network
+from pipeline.spec import Preprocessing
+from shards.files import whole_folder, write_bytes
+
+_PILLOW_BICUBIC = 3  # value of PIL.Image.Resampling.BICUBIC
+
+
+def write_folder(network: LoadedNetwork, folder: Path) -> str:
+    """Writes weights, configuration, preprocessing and model card atomically, and reads them back.
+
+    Args:
+        folder: to create. An earlier export is replaced; a folder with other files is refused.
+
+    Returns:
+        The digest of the network with its spec. It is ``network.digest`` if the checkpoint states a spec.
+
+    Raises:
+        ExportError: a package is missing, or the folder holds other files.
+        CheckpointError: the configuration of the run cannot be written as JSON.
+    """
+    folder = folder.resolve()
+    _check_replaceable(folder)
+    config = _config(network)
+    state = {key: value.contiguous() for key, value in network.backbone.state_dict().items()}
+    files = {
+        WEIGHTS: import_optional("safetensors.torch").save(state, metadata={"format": "pt"}),
+        CONFIG: _json(config, network.path),
+        PROCESSOR: _json(_processor(network.spec), network.path),
+        CARD: model_card(network, config["digest"]).encode(),
+    }
+    with whole_folder(folder) as temporary:
+        for name, data in files.items():
+            write_bytes(temporary / name, data)
+        load_network(temporary)  # compares the digest
+    return config["digest"]
+
+
+def _config(network: LoadedNetwork) -> dict[str, Any]:
+    """The content of ``config.json``."""
+    choice = parse_choice(network.name)
+    return {
+        "model_type": MODEL_TYPE,
+        "format_version": FORMAT_VERSION,
+        "backbone": choice.name,
+        "backbone_options": choice.options,
+        "embedding_size": EMBEDDING_SIZE,
+        "image_size": network.spec.size,
+        "step": network.step,
+        "digest": backbone_digest(str(choice), network.backbone, network.spec),
+        "training": network.training,
+    }
+
+
+def _processor(spec: Preprocessing) -> dict[str, object]:
+    """The content of ``preprocessor_config.json``: the spec, and the keys that image processors of other tools read."""
+    return {
+        SPEC_KEY: spec.to_dict(),
+        "do_resize": True,
+        "size": {"height": spec.size, "width": spec.size},
+        "resample": _PILLOW_BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [spec.mean] * 3,
+        "image_std": [spec.std] * 3,
+    }
+
+
+def _json(value: object, path: Path) -> bytes:
+    try:
+        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError):
+        raise CheckpointError(
+            f"{path}: its configuration holds values other than finite numbers, text, lists and mappings;"
+            " it cannot be written as JSON"
+        ) from None
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raises: ExportError: the folder holds anything but an earlier export."""
+    if not folder.exists():
+        return
+    others = sorted({entry.name for entry in folder.iterdir()} - {CONFIG, PROCESSOR, WEIGHTS, CARD})
+    if not others and any(folder.iterdir()):
+        try:
+            read_config(folder)
+        except CheckpointError:
+            others = [CONFIG]
+    if others:
+        raise ExportError(
+            f"{folder}: exists and holds something else ({ascii(others[0])[:80]}); choose another --out, or delete it"
+        )
