@@ -82,7 +82,7 @@ def test_expected_failures_are_one_line(run, tmp_path):
         "Error: mine: is a folder without config.json; expected a checkpoint file, or a folder of export huggingface"
     )
     assert error_of(run("embed", "mine", "--checkpoint", "x.pt", "--out", "x.parquet")) == (
-        "Error: mine: no images in it; expected .jpg, .jpeg, .png, .bmp, .webp"
+        "Error: mine: contains no images; expected .jpg, .jpeg, .png, .bmp, .webp"
     )
     assert error_of(run("embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--down", 33)) == (
         "Error: --down 33: the network sees 32 px; choose at most 32"
