@@ -1,1 +1,1 @@
-"""Pixels to batches: sources, alignment, the build, sampling, decoding, degradation, generated faces."""
+"""From image files to training batches: sources, alignment, shard building, loading, and generated demo data."""

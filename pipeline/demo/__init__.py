@@ -1,0 +1,1 @@
+"""Generated faces in the folder layouts of the public data sets."""

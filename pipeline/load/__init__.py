@@ -1,0 +1,1 @@
+"""Training batches from shards: sampling, decoding and degradation."""

@@ -1,0 +1,1 @@
+"""Image files and landmark tables of the supported data sets."""

@@ -50,7 +50,7 @@ def by_preference(name: str) -> tuple[str, bool, str]:
 
 
 def scan(folder: Path) -> list[tuple[str, bool]]:
-    """Lists a folder, unsorted: name, and whether the entry is a folder. A broken or circular link is not."""
+    """Lists the entries of a folder, unsorted, as (name, is a folder). A broken or circular link is not a folder."""
     with os.scandir(folder) as entries:
         return [(entry.name, os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()) for entry in entries]
 
