@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
+from pipeline.signals import handle_signals
 from shards.errors import LrfrError
 
 
@@ -29,7 +30,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _signals_interrupt():
+            with handle_signals(_exit_at_once):
                 return super().invoke(ctx)
         except (KeyboardInterrupt, Exception) as error:
             interrupted = _since_interruption(error)
@@ -46,10 +47,15 @@ class Commands(click.Group):
 
 
 @contextlib.contextmanager
-def interruptible(kept: Callable[[], str]) -> Iterator[None]:
-    """Adds a note to errors and interruptions of the block: ``kept()``, which says what work is saved and how to go on."""
+def interruptible(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """The work of a command: from here on SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that it can clean up.
+
+    Args:
+        kept: says what work is saved and how to go on, added as a note to interruptions and errors of the block.
+    """
     try:
-        yield
+        with handle_signals():
+            yield
     except (KeyboardInterrupt, Exception) as error:
         if note := kept():
             error.add_note(note)
@@ -71,18 +77,6 @@ def line_of(error: BaseException) -> str:
     return f"{file}{error.strerror or error}{remedy}"
 
 
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does, unless they are ignored, as under ``nohup``."""
-    handled = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _since_interruption(error: BaseException) -> list[BaseException]:
     """The exceptions from the KeyboardInterrupt that led to ``error`` to ``error``; empty if there is none.
 
@@ -94,6 +88,12 @@ def _since_interruption(error: BaseException) -> list[BaseException]:
             return []
         chain.insert(0, chain[0].__context__)
     return chain
+
+
+def _exit_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process before its work starts: there is nothing to clean up, and an import could swallow an exception."""
+    os.write(2, b"interrupted\n")
+    os._exit(130)
 
 
 def _exit(code: int, line: str) -> NoReturn:

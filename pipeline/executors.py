@@ -6,14 +6,16 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Literal, TypeVar
 
-from pipeline.signals import starting_workers
+from pipeline.signals import SIGNALS, delayed_interruption
 from shards.errors import LrfrError
 
 Task = TypeVar("Task")
@@ -114,6 +116,22 @@ def unordered_map(
         return
     with WorkerPool(workers, initializer) as pool:
         yield from pool.map(function, tasks)
+
+
+@contextlib.contextmanager
+def starting_workers() -> Iterator[None]:
+    """Processes started in this block never receive ``SIGNALS``: only SIGKILL stops them from outside.
+
+    Terminals and batch systems signal the whole process group; the parent decides what happens to its workers.
+    """
+    with delayed_interruption():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            resource_tracker.ensure_running()  # handles SIGINT and SIGTERM itself, and unblocks them here
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited by new processes
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

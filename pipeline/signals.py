@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP where a KeyboardInterrupt must not hit: in a training step or while processes start."""
+"""Handlers for SIGINT, SIGTERM and SIGHUP, the signals that interrupt a command."""
 
 from __future__ import annotations
 
@@ -7,38 +7,45 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopSignals:
-    """Context manager: the first signal sets ``requested``, the second raises KeyboardInterrupt.
+@contextlib.contextmanager
+def handle_signals(handler: Any = signal.default_int_handler) -> Iterator[None]:
+    """Sets ``handler``, by default the one that raises KeyboardInterrupt, for ``SIGNALS`` within the block.
 
     Signals that the process ignores, as under ``nohup``, stay ignored. Does nothing outside the main thread, which is
     the only one that Python interrupts.
     """
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: old for number in SIGNALS if (old := signal.getsignal(number)) != signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class StopSignals:
+    """Context manager: the first signal sets ``requested`` and writes ``message``, the second raises KeyboardInterrupt."""
 
     def __init__(self, message: str = "") -> None:
-        """
-        Args:
-            message: written to stderr at the first signal.
-        """
         self.requested = False
         self._message = message
-        self._before: dict[signal.Signals, Any] = {}
+        self._handled = handle_signals(self._handle)
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._handle) for number in handled}
+        self._handled.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, *error: Any) -> None:
+        self._handled.__exit__(*error)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
@@ -56,19 +63,3 @@ def delayed_interruption() -> Iterator[None]:
         finally:
             if stop.requested:
                 raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def starting_workers() -> Iterator[None]:
-    """Processes started in this block never receive ``SIGNALS``: only SIGKILL stops them from outside.
-
-    Terminals and batch systems signal the whole process group; the parent decides what happens to its workers.
-    """
-    with delayed_interruption():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        try:
-            resource_tracker.ensure_running()  # handles SIGINT and SIGTERM itself, and unblocks them here
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited by new processes
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from pipeline.executors import WorkerError
-from pipeline.signals import delayed_interruption, starting_workers
+from pipeline.executors import WorkerError, starting_workers
+from pipeline.signals import delayed_interruption
 
 _END = object()
 

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from pipeline.signals import SIGNALS, StopSignals, delayed_interruption, starting_workers
+from pipeline.executors import starting_workers
+from pipeline.signals import SIGNALS, StopSignals, delayed_interruption
 
 
 @pytest.fixture(autouse=True)
