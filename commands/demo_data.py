@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from commands.group import interruptible
 from commands.options import folder
 
 
@@ -24,4 +25,5 @@ def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
     """Generate faces in the folder layouts of the public data sets."""
     from pipeline.demo.generate import write_demo_data
 
-    write_demo_data(out, identities=identities, images=images, seed=seed)
+    with interruptible():
+        write_demo_data(out, identities=identities, images=images, seed=seed)

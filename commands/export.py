@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from commands.group import interruptible
 from commands.network import open_network
 from commands.options import checkpoint_option
 
@@ -33,8 +34,9 @@ def export_onnx(checkpoint: Path | None, out: Path, preprocess: bool) -> None:
     from model.formats import export_onnx as onnx
 
     network = open_network(checkpoint)
-    for parity in onnx.export_onnx(network, out, preprocess=preprocess):
-        click.echo(f"ONNX Runtime against PyTorch, {parity}")
+    with interruptible():
+        for parity in onnx.export_onnx(network, out, preprocess=preprocess):
+            click.echo(f"ONNX Runtime against PyTorch, {parity}")
     click.echo(f"tolerance: difference {onnx.TOLERANCE:g} of the largest value, cosine {onnx.MIN_COSINE}")
     click.echo(f"{network.name}: {onnx.signature(network.spec, preprocess)}")
     click.echo(f"onnx: {out} ({out.stat().st_size:,} bytes)")
@@ -52,6 +54,7 @@ def export_huggingface(checkpoint: Path | None, out: Path) -> None:
     from model.formats.export_huggingface import write_folder
 
     network = open_network(checkpoint)
-    digest = write_folder(network, out)
+    with interruptible():
+        digest = write_folder(network, out)
     click.echo(f"{network.name}, digest {digest}, read back and equal")
     click.echo(f"huggingface: {out}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from commands.group import interruptible
 from commands.options import data
 
 
@@ -17,4 +18,6 @@ def inspect(shards: Path, out: Path | None) -> None:
     from pipeline.inspect import contact_sheet, figures
 
     click.echo(figures(shards))
-    click.echo(f"contact sheet: {contact_sheet(shards, out or shards / 'contact-sheet.png')}")
+    with interruptible():
+        sheet = contact_sheet(shards, out or shards / "contact-sheet.png")
+    click.echo(f"contact sheet: {sheet}")

@@ -329,7 +329,7 @@ def test_a_build_whose_worker_died_says_how_to_go_on(tmp_path, monkeypatch):
         raise WorkerError("a worker process died (out of memory?)")
 
     write_demo_data(tmp_path, identities=2, images=2, seed=0, layouts=["VGGFace2"])
-    monkeypatch.setattr("pipeline.build.builder.build", build)
+    monkeypatch.setattr("pipeline.build.build", build)
     words = ["--root", str(tmp_path / "VGGFace2"), "--out", str(tmp_path / "out")]
     error = CliRunner().invoke(build_shards, words).exception
     assert isinstance(error, CommandError)

@@ -74,6 +74,7 @@ def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(number):
     assert process.returncode == 0
 
 
+WORK = "with interruptible():\n    "
 CONVERTED = {
     "ImportError": "try:\n    interrupt()\nexcept BaseException as error:\n    raise ImportError('in C') from error",
     "UsageError": "try:\n    interrupt()\nexcept BaseException:\n    raise click.UsageError('wrong') from None",
@@ -84,7 +85,7 @@ KEPT = "with interruptible(lambda: 'all of it is in a.json'):\n    "
 @pytest.mark.parametrize("body", CONVERTED.values(), ids=CONVERTED)
 def test_an_interruption_that_a_library_converts_is_one(body):
     """pybind11 raises ImportError if a signal arrives while an extension module is imported."""
-    assert ended(body) == (130, "", "interrupted\n")
+    assert ended(WORK + body.replace("\n", "\n    ")) == (130, "", "interrupted\n")
 
 
 def test_the_line_says_what_is_kept():
@@ -104,7 +105,7 @@ def test_an_error_says_what_is_kept():
 
 
 def test_debug_shows_where_a_command_was_interrupted():
-    code, _, err = ended("interrupt()", "--debug")
+    code, _, err = ended(WORK + "interrupt()", "--debug")
     assert (code, err.splitlines()[0], err.splitlines()[-1]) == (
         130,
         "Traceback (most recent call last):",
@@ -112,10 +113,14 @@ def test_debug_shows_where_a_command_was_interrupted():
     )
 
 
+def test_before_the_work_a_signal_cannot_be_swallowed():
+    """Extension modules swallow exceptions while they are imported."""
+    assert ended("try:\n    interrupt()\nexcept BaseException:\n    pass") == (130, "", "interrupted\n")
+
+
 def test_a_second_signal_ends_the_cleanup():
-    process = started(
-        "try:\n    click.echo('begun')\n    time.sleep(10)\nfinally:\n    click.echo('cleaning')\n    time.sleep(10)"
-    )
+    wait = "click.echo('{}')\n        time.sleep(10)"
+    process = started(WORK + f"try:\n        {wait.format('begun')}\n    finally:\n        {wait.format('cleaning')}")
     assert process.stdout.readline() == "begun\n"
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "cleaning\n"
