@@ -1,1 +1,1 @@
-"""Networks and how they learn. Imports nothing else of this project."""
+"""Networks: backbones, heads, losses, training and file formats."""

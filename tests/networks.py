@@ -1,4 +1,4 @@
-"""Small networks that tell faces apart without training, and their checkpoints."""
+"""Small backbones whose embeddings differ between faces without training, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TRAINING = {"backbone": "spherenet4", "steps": 7, "lr": 0.02, "views": [128, 8, 
 
 
 def small_backbone(seed: int = 0) -> nn.Module:
-    """SphereNet-4 for 32 px, whose embeddings of different images point in different directions; a copy of one's own."""
-    return copy.deepcopy(_made(seed))
+    """A new SphereNet-4 for 32 px in evaluation mode; embeddings of different images have different directions."""
+    return copy.deepcopy(_initialised(seed))
 
 
 @functools.cache
-def _made(seed: int) -> nn.Module:
+def _initialised(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     backbone = build_backbone("spherenet4", image_size=32)
     initialise_from_data(backbone, nn.Linear(512, 4), torch.randn(8, 3, 32, 32))
@@ -32,7 +32,7 @@ def _made(seed: int) -> nn.Module:
 
 
 def save_small(path: Path, **changes) -> nn.Module:
-    """Writes a checkpoint of ``small_backbone`` after 7 steps, with ``changes`` of its fields; returns the network."""
+    """Writes a checkpoint of ``small_backbone`` after 7 steps; ``changes`` replace fields. Returns the backbone."""
     backbone = small_backbone()
     content = {
         "step": 7,

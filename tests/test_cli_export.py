@@ -1,4 +1,4 @@
-"""export and embed as a user meets them: exit codes, exact texts, one network in every form."""
+"""The commands export and embed: exit codes, exact texts, one network in every format."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_onnx_prints_its_comparison_and_writes_one_file(run, tmp_path):
     assert session.get_modelmeta().custom_metadata_map["digest"] == load_network(tmp_path / "x.pt").digest
 
 
-def test_the_folder_of_huggingface_embeds_and_scores_as_the_checkpoint(run, tmp_path, qmul):
-    """By default the newest run's checkpoint; embeddings are the same, from another cache or from none."""
+def test_an_exported_folder_embeds_and_scores_like_its_checkpoint(run, tmp_path, qmul):
+    """The default is the newest run's checkpoint. Embeddings are equal with and without a cache."""
     save_small(tmp_path / "runs" / "mine" / "checkpoints" / "0000007.pt")
     done = run("export", "huggingface", "--out", "net")
     digest = load_network(tmp_path / "net").digest
@@ -55,9 +55,9 @@ def test_the_folder_of_huggingface_embeds_and_scores_as_the_checkpoint(run, tmp_
     for done, name in ((first, "first"), (second, "second")):
         assert done.returncode == 0
         assert done.stdout == f"embedded {count - 1} of {count} images: {name}.parquet\n"
-        progress, told = done.stderr.splitlines()
+        progress, warning = done.stderr.splitlines()
         assert re.fullmatch(rf"embed: {count}/{count} images \[00:\d\d<00:00, +[\d.]+ images/s\]", progress)
-        assert told == f"1 of {count} images could not be used; status and error_message say why"
+        assert warning == f"1 of {count} images could not be used; status and error_message say why"
     assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
     assert table.schema.metadata[b"digest"].decode() == digest
     assert {name.decode() for name in table.schema.metadata} == {

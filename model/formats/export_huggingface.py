@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from model.backbones import EMBEDDING_SIZE
 from model.choice import parse_choice
@@ -43,22 +42,22 @@ def write_folder(network: LoadedNetwork, folder: Path) -> str:
     """
     folder = folder.resolve()
     _check_replaceable(folder)
-    config = _config(network)
+    digest = backbone_digest(network.name, network.backbone, network.spec)
     state = {key: value.contiguous() for key, value in network.backbone.state_dict().items()}
     files = {
         WEIGHTS: import_optional("safetensors.torch").save(state, metadata={"format": "pt"}),
-        CONFIG: _json(config, network.path),
+        CONFIG: _json(_config(network, digest), network.path),
         PROCESSOR: _json(_processor(network.spec), network.path),
-        CARD: model_card(network, config["digest"]).encode(),
+        CARD: model_card(network, digest).encode(),
     }
     with whole_folder(folder) as temporary:
         for name, data in files.items():
             write_bytes(temporary / name, data)
         load_network(temporary)  # compares the digest
-    return config["digest"]
+    return digest
 
 
-def _config(network: LoadedNetwork) -> dict[str, Any]:
+def _config(network: LoadedNetwork, digest: str) -> dict[str, object]:
     """The content of ``config.json``."""
     choice = parse_choice(network.name)
     return {
@@ -69,7 +68,7 @@ def _config(network: LoadedNetwork) -> dict[str, Any]:
         "embedding_size": EMBEDDING_SIZE,
         "image_size": network.spec.size,
         "step": network.step,
-        "digest": backbone_digest(str(choice), network.backbone, network.spec),
+        "digest": digest,
         "training": network.training,
     }
 

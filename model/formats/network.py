@@ -117,7 +117,7 @@ def _load_folder(path: Path) -> LoadedNetwork:
     return network
 
 
-def _read_spec(path: Path, record: dict[str, Any]) -> Preprocessing:
+def _read_spec(path: Path, record: dict[str, object]) -> Preprocessing:
     """Validates the spec of a file, which may be hostile: keys of any type, numbers beyond float range."""
     try:
         spec = Preprocessing.from_dict(record)

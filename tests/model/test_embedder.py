@@ -1,4 +1,4 @@
-"""The embedder: precision, preprocessing."""
+"""The embedder: precision, normalisation, threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model.training.init import initialise_from_data
 def backbone():
     torch.manual_seed(0)
     network = build_backbone("spherenet4", image_size=32)
-    inputs = torch.randn(8, 3, 32, 32)  # faces must differ, or all cosines are 1
+    inputs = torch.randn(8, 3, 32, 32)  # images differ, or all cosines would be 1
     initialise_from_data(network, torch.nn.Linear(512, 4), inputs)
     return network.eval()
 
@@ -33,7 +33,7 @@ def cosines(a, b):
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def test_bf16_embeddings_are_close_to_those_of_fp32_and_float32(backbone, images):
+def test_bf16_embeddings_are_float32_and_close_to_fp32(backbone, images):
     full, reduced = Embedder(backbone)(images), Embedder(backbone, precision="bf16")(images)
     assert (full.dtype, reduced.dtype, reduced.shape) == (np.float32, np.float32, (5, 512))
     assert not np.array_equal(full, reduced)
@@ -42,48 +42,48 @@ def test_bf16_embeddings_are_close_to_those_of_fp32_and_float32(backbone, images
     assert all(weight.dtype == torch.float32 for weight in backbone.parameters())
 
 
-def test_fp32_is_the_network_itself(backbone, images):
+def test_fp32_equals_the_network(backbone, images):
     with torch.inference_mode():
         expected = backbone(normalise(torch.from_numpy(images))).numpy()
     assert np.array_equal(Embedder(backbone)(images), expected)
 
 
-def test_mean_and_std_reach_the_pixels(backbone, images):
-    by_hand = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.4) / 0.25
+def test_mean_and_std_are_applied(backbone, images):
+    inputs = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.4) / 0.25
     with torch.inference_mode():
-        expected = backbone(by_hand.contiguous(memory_format=torch.channels_last)).numpy()
+        expected = backbone(inputs.contiguous(memory_format=torch.channels_last)).numpy()
     found = Embedder(backbone, mean=0.4, std=0.25)(images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert np.abs(found - Embedder(backbone)(images)).max() > 0.1
 
 
-def test_an_unknown_precision_is_refused(backbone):
+def test_an_unknown_precision_is_an_error(backbone):
     with pytest.raises(KeyError):
         Embedder(backbone, precision="fp16")
 
 
-def test_a_batch_in_pieces_on_several_threads_is_the_same_and_leaves_their_number_alone(backbone):
+def test_chunks_on_several_threads_give_the_same_embeddings_and_keep_the_thread_count(backbone):
     images = np.random.default_rng(1).integers(0, 256, (37, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = backbone(normalise(torch.from_numpy(images))).numpy()
     seen, sizes = set(), []
 
-    def note(module, inputs):
+    def record(module, inputs):
         seen.add((threading.get_ident(), torch.get_num_threads()))
         sizes.append(len(inputs[0]))
 
-    hook = backbone.register_forward_pre_hook(note)
+    hook = backbone.register_forward_pre_hook(record)
     before = torch.get_num_threads()
     try:
-        for threads, each in ((1, 1), (2, 1), (7, 1), (80, 2)):
+        for threads, per_worker in ((1, 1), (2, 1), (7, 1), (80, 2)):
             seen.clear()
             sizes.clear()
             torch.set_num_threads(threads)
             np.testing.assert_allclose(Embedder(backbone)(images), expected, rtol=1e-4, atol=1e-4)
             assert torch.get_num_threads() == threads
-            assert {number for _, number in seen} == {each}
+            assert {number for _, number in seen} == {per_worker}
             assert len(seen) <= threads
-            assert len(sizes) % threads == 0 or set(sizes) == {1}  # as many for each
+            assert len(sizes) % threads == 0 or set(sizes) == {1}  # equally many per thread
             assert max(sizes) <= 16
     finally:
         hook.remove()
@@ -92,7 +92,7 @@ def test_a_batch_in_pieces_on_several_threads_is_the_same_and_leaves_their_numbe
         assert pool.submit(torch.get_num_threads).result() == before
 
 
-def test_what_stops_a_piece_stops_the_batch(backbone):
+def test_an_exception_in_one_chunk_stops_the_batch(backbone):
     class StopError(BaseException):
         pass
 

@@ -1,4 +1,4 @@
-"""Backbones: one contract for all; SphereNet: the reference's keys and shapes, and a naive forward pass."""
+"""Backbones: a common contract; SphereNet: keys and shapes of the reference, and a naive forward pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 KEYS = json.loads((REPOSITORY / "tests" / "golden" / "spherenet20_state_dict.json").read_text())
 
 
-def test_keys_and_shapes_are_the_reference_s():
+def test_keys_and_shapes_equal_the_reference():
     state = build_backbone("spherenet20").state_dict()
     assert {name: list(value.shape) for name, value in state.items()} == KEYS
     assert list(state) == list(KEYS)
@@ -34,7 +34,7 @@ def test_spherenet20_has_28_4_million_parameters():
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("image_size", [112, 128])
-def test_every_backbone_gives_512_numbers(name, image_size):
+def test_every_backbone_embeds_in_512_dimensions(name, image_size):
     with torch.device("meta"):
         backbone, images = build_backbone(name, image_size=image_size).eval(), torch.empty(2, 3, image_size, image_size)
     assert backbone(images).shape == (2, EMBEDDING_SIZE)
@@ -61,7 +61,7 @@ def test_one_of_each_family_is_run():
 
 
 def small(name):
-    """A seeded backbone for 64 px, in evaluation mode, whose normalisations have seen a batch; and another batch."""
+    """A seeded backbone for 64 px in evaluation mode, with batch statistics of one batch; and another batch."""
     torch.manual_seed(0)
     backbone = build_backbone(name, image_size=64)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_embeddings_are_finite_differ_and_repeat(name, image_size):
 
 @pytest.mark.parametrize("name", RUN)
 def test_gradients_reach_every_parameter(name):
-    backbone, images = small(name)  # in training mode, rounding alone makes the gradient of a shift before a BN
+    backbone, images = small(name)  # in training mode a shift before a BN has no gradient but rounding errors
     backbone(images).square().sum().backward()
     parameters = dict(backbone.named_parameters())
     assert len(parameters) > 10
@@ -94,7 +94,7 @@ def test_gradients_reach_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_memory_layout_and_a_copied_state_change_nothing(name):
+def test_outputs_do_not_depend_on_memory_format_or_copying(name):
     backbone, images = small(name)
     with torch.inference_mode():
         expected = backbone(images)
@@ -118,7 +118,7 @@ def last_width(layers):
     return [layer.in_features for layer in layers if isinstance(layer, nn.Linear)][-1]
 
 
-def test_stated_options_are_those_that_builders_take():
+def test_registered_options_are_the_constructor_arguments():
     assert len(BACKBONES) == 21
     for name, backbone in BACKBONES.items():
         taken = set(inspect.signature(backbone.build).parameters) - {"image_size", "squeeze"}
@@ -130,29 +130,29 @@ DROPPING = [name for name, backbone in BACKBONES.items() if "dropout" in backbon
 
 
 @pytest.mark.parametrize("name", POOLED)
-def test_pooling_leaves_the_last_layer_one_cell(name):
+def test_pooling_reduces_the_last_layer_to_one_cell(name):
     assert last_width(layers_of(name)) == 64 * last_width(layers_of(name, pooling=True))
 
 
 @pytest.mark.parametrize("name", DROPPING)
-def test_dropout_is_as_asked_for(name):
+def test_dropout_has_the_given_probability(name):
     assert dropouts(layers_of(name, dropout=0.3)) == [0.3]
     assert dropouts(layers_of(name, dropout=0)) == []
 
 
-def test_dropout_is_arcface_s_where_not_asked_for():
+def test_the_default_dropout_is_arcface_s():
     without = {name for name in ONE_OF_EACH if dropouts(layers_of(name)) != [0.4]}
     assert without == {"spherenet4", "mobilefacenet", "vit_small"}
     assert all(dropouts(layers_of(name)) == [] for name in without)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_batch_normalisation_is_stated(name):
-    held = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers_of(name))
-    assert BACKBONES[name].batch_norm == held
+def test_batch_normalisation_is_registered(name):
+    found = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers_of(name))
+    assert BACKBONES[name].batch_norm == found
 
 
-def test_layers_of_the_vit_start_different():
+def test_encoder_layers_of_the_vit_have_different_initial_weights():
     first, second = build_backbone("vit_small", image_size=64).encoder.layers[:2]
     weights = [name for name, value in first.state_dict().items() if value.dim() > 1]
     assert len(weights) == 4
@@ -193,21 +193,21 @@ NAMES = (
         ("ir18", {"dropout": float("nan")}, "dropout of ir18 is nan; expected a probability of 0 or more, below 1"),
     ],
 )
-def test_what_cannot_be_built_is_refused(name, options, message):
-    for refuse in (build_backbone, check_backbone):
+def test_invalid_arguments_are_errors(name, options, message):
+    for function in (build_backbone, check_backbone):
         with pytest.raises(BackboneError) as caught:
-            refuse(name, **options)
+            function(name, **options)
         assert str(caught.value) == message
 
 
-def test_options_change_what_they_say():
+def test_options_change_the_layers():
     assert spherenet(4, pooling=True)[-1].in_features == 512
     assert spherenet(4, image_size=112)[-1].in_features == 512 * 49
     assert any(isinstance(layer, torch.nn.Dropout) and layer.p == 0.4 for layer in spherenet(4, dropout=0.4))
 
 
 def naive_forward(state, x):
-    """Walks the state dict in order, layer by layer, without modules."""
+    """Applies the tensors of the state dict in order, without modules."""
     tensors = iter(state.values())
 
     def convolution(x, stride):
@@ -221,7 +221,7 @@ def naive_forward(state, x):
     return functional.linear(x.flatten(1), next(tensors), next(tensors))
 
 
-def test_the_forward_pass_is_the_naive_one():
+def test_the_forward_pass_equals_the_naive_one():
     backbone = build_backbone("spherenet20").eval()
     x = torch.rand(2, 3, 128, 128) * 2 - 1
     with torch.inference_mode():
@@ -230,12 +230,12 @@ def test_the_forward_pass_is_the_naive_one():
 
 @pytest.mark.parametrize("depth", BLOCKS)
 @pytest.mark.parametrize("pooling", [False, True])
-def test_shapes_tell_the_network(depth, pooling):
+def test_a_spherenet_is_inferred_from_its_shapes(depth, pooling):
     shapes = [tuple(value.shape) for value in spherenet(depth, pooling=pooling).state_dict().values()]
     assert infer_spherenet(shapes) == (depth, 128, pooling)
 
 
-def test_other_shapes_are_not_recognised():
+def test_other_shapes_are_not_inferred():
     assert infer_spherenet([(64, 3, 3, 3), (64,), (10, 64)]) is None
     assert infer_spherenet([]) is None
 

@@ -1,4 +1,4 @@
-"""The units that backbones are made of, against their layers written out one after the other."""
+"""Blocks of the backbones against their layers applied one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.backbones.resnet import Bottleneck
 
 
 class Walk:
-    """Applies a state dict's tensors in order: what remains when a module's structure is taken away."""
+    """Applies the tensors of a state dict in order, without the module's structure."""
 
     def __init__(self, module):
         self.tensors = list(module.state_dict().values())
@@ -24,9 +24,9 @@ class Walk:
         taken, self.tensors = self.tensors[:count], self.tensors[count:]
         return taken
 
-    def conv(self, x, **how):
+    def conv(self, x, **options):
         (weight,) = self.take(1)
-        return functional.conv2d(x, weight, padding=weight.shape[-1] // 2, **how)
+        return functional.conv2d(x, weight, padding=weight.shape[-1] // 2, **options)
 
     def norm(self, x):
         weight, bias, mean, variance, _ = (one.reshape(-1, *[1] * (x.dim() - 2)) for one in self.take(5))
@@ -43,7 +43,7 @@ class Walk:
 
 
 def random(module):
-    """Every parameter and statistic random, so that none is without effect; evaluation mode; a walk over them."""
+    """The module in evaluation mode with random parameters and statistics, so that each has an effect; its ``Walk``."""
     torch.manual_seed(0)
     for tensor in module.state_dict().values():
         if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""The size of every backbone, against published counts and a naive count; the table."""
+"""Size of every backbone against published counts and a naive count; the table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from model.backbones import BACKBONES, build_backbone
 from model.backbones.summary import backbone_cost, backbone_table
 
-FROZEN = {  # parameters at 128 px; a change breaks people's checkpoints
+FROZEN = {  # parameters at 128 px; a change breaks existing checkpoints
     "spherenet4": 18_329_664,
     "spherenet10": 20_986_432,
     "spherenet20": 28_437_824,
@@ -41,7 +41,7 @@ def parameters(name, **options):
         return sum(parameter.numel() for parameter in build_backbone(name, **options).parameters())
 
 
-def test_the_cost_has_the_parameters():
+def test_the_cost_counts_parameters():
     assert backbone_cost("ir18", image_size=112).parameters == parameters("ir18", image_size=112)
     assert backbone_cost("ir18", pooling=True).parameters == parameters("ir18", pooling=True)
 
@@ -61,16 +61,16 @@ def test_parameters_are_frozen():
         ("densenet161", 28_681_000, 2208, 96),
     ],
 )
-def test_trunks_are_those_for_imagenet(name, published, width, stem):
+def test_trunks_have_the_parameters_of_imagenet_networks(name, published, width, stem):
     trunk = published - (width * 1000 + 1000) - 3 * 7 * 7 * stem + 3 * 3 * 3 * stem
-    normalisation = 0 if name.startswith("densenet") else 2 * width  # DenseNet ends in one itself
+    normalisation = 0 if name.startswith("densenet") else 2 * width  # DenseNet has a normalisation at its end
     assert parameters(name) == trunk + normalisation + width * 8 * 8 * 512 + EMBEDDING_BN
     assert parameters(name, pooling=True) == trunk + normalisation + width * 512 + EMBEDDING_BN
 
 
 @pytest.mark.parametrize(("name", "millions"), [("ir18", 24.03), ("ir50", 43.59), ("ir101", 65.16)])
-def test_ir_is_as_large_as_published_at_112_px(name, millions):
-    """InsightFace's r18, r50 and r100, which have one more vector of 512, the linear layer's bias."""
+def test_ir_has_the_published_parameters_at_112_px(name, millions):
+    """InsightFace's r18, r50 and r100 have 512 parameters more, the bias of the linear layer."""
     assert parameters(name, image_size=112) + 512 == pytest.approx(millions * 1e6, abs=0.005e6)
 
 
@@ -83,19 +83,19 @@ def test_squeeze_and_excitation_adds_its_two_layers(depth):
     assert parameters(f"irse{depth}") - parameters(f"ir{depth}") == added
 
 
-def test_mobilefacenet_is_as_large_as_published():
-    """0.99 M with 128 numbers at 112 px (Chen et al. 2018); the 384 more have a row each and a normalisation."""
+def test_mobilefacenet_has_the_published_parameters():
+    """0.99 M for 128 dimensions at 112 px (Chen et al. 2018). Each further dimension has a row and a normalisation."""
     assert parameters("mobilefacenet", image_size=112) - 384 * (512 + 2) == pytest.approx(0.99e6, rel=0.02)
 
 
-def test_vit_small_is_as_large_as_published():
+def test_vit_small_has_the_published_parameters():
     """DeiT-S has 22,050,664 (timm) with 196 patches of 16 px, a class token and a classifier."""
     trunk = 22_050_664 - 385_000 - 384 * (3 * 16 * 16 + 1) - 197 * 384 - 384
     assert parameters("vit_small") == trunk + 384 * (3 * 8 * 8 + 1) + 256 * 384 + 384 * 512 + EMBEDDING_BN
 
 
 def naive_multiply_adds(backbone, image_size):
-    """By hooks: each output number of a convolution or linear layer takes as many as it has weights."""
+    """Counts in hooks: one multiply-add per weight for each output value of a convolution or linear layer."""
     counts = []
 
     def count(layer, inputs, output):
@@ -110,19 +110,19 @@ def naive_multiply_adds(backbone, image_size):
 
 @pytest.mark.parametrize("name", ["spherenet4", "irse18", "seresnet50", "densenet121", "mobilefacenet"])
 @pytest.mark.parametrize("image_size", [112, 128])
-def test_multiply_adds_are_the_naive_ones(name, image_size):
+def test_multiply_adds_equal_the_naive_count(name, image_size):
     with torch.device("meta"):
         backbone = build_backbone(name, image_size=image_size).eval()
     assert backbone_cost(name, image_size=image_size).multiply_adds == naive_multiply_adds(backbone, image_size)
 
 
-def test_multiply_adds_of_the_vit_are_the_formula_s():
+def test_multiply_adds_of_the_vit_follow_the_formula():
     tokens, width = 256, 384
     layer = tokens * (4 + 8) * width**2 + 2 * tokens**2 * width  # projections and MLP; attention and its use
     assert backbone_cost("vit_small").multiply_adds == tokens * 192 * width + 12 * layer + width * 512
 
 
-def test_the_table_has_every_backbone_on_a_line():
+def test_the_table_has_a_line_per_backbone():
     lines = backbone_table().splitlines()
     assert lines[0] == "name           family         parameters (M)  multiply-adds (G)  source"
     assert (

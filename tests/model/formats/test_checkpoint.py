@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read without running code, the reference's own files recognised."""
+"""Checkpoints: atomic writes, reading without running code, bare state dicts of the reference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def outputs(backbone):
 
 @pytest.mark.parametrize("depth", BLOCKS)
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_bare_state_dicts_load_whatever_their_depth_and_prefix(tmp_path, depth, prefix):
+def test_bare_state_dicts_of_any_depth_load_with_and_without_prefix(tmp_path, depth, prefix):
     backbone = build_backbone(f"spherenet{depth}").eval()
     path = tmp_path / "0100000_net_backbone.pth"
     torch.save({prefix + name: value for name, value in backbone.state_dict().items()}, path)
@@ -51,10 +51,10 @@ def test_bare_state_dicts_load_whatever_their_depth_and_prefix(tmp_path, depth, 
 
 
 @pytest.mark.parametrize("change", ["empty stages counted", "dropout", "pooling", "sorted by name"])
-def test_bare_state_dicts_load_whatever_their_indices(tmp_path, change):
+def test_bare_state_dicts_load_with_any_layer_indices(tmp_path, change):
     backbone = spherenet(10, pooling=change == "pooling").eval()
     state = backbone.state_dict()
-    if change == "empty stages counted":  # an empty Sequential takes an index of its own
+    if change == "empty stages counted":  # an empty Sequential takes an index
         moved = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9, 9: 10, 11: 13}
         state = {
             ".".join([str(moved[int(name.split(".")[0])]), *name.split(".")[1:]]): value
@@ -69,7 +69,7 @@ def test_bare_state_dicts_load_whatever_their_indices(tmp_path, change):
     assert torch.equal(outputs(load_network(tmp_path / "x.pth").backbone), outputs(backbone))
 
 
-def ours(path, **changes):
+def save(path, **changes):
     backbone = build_backbone("spherenet4")
     content = {"step": 7, "backbone": "spherenet4", "backbone_state": backbone.state_dict(), "preprocessing": SPEC}
     content |= {"head_state": {}, "optimiser_state": {}, "rng_state": torch.zeros(1), "loader_state": {}, "config": {}}
@@ -78,7 +78,7 @@ def ours(path, **changes):
 
 
 def test_our_checkpoints_load(tmp_path):
-    backbone = ours(tmp_path / "x.pt")
+    backbone = save(tmp_path / "x.pt")
     network = load_network(tmp_path / "x.pt")
     assert (network.spec, network.spec_stated, network.training) == (Preprocessing(), True, {})
     digest = backbone_digest("spherenet4", backbone, Preprocessing())
@@ -94,11 +94,11 @@ def test_our_checkpoints_load(tmp_path):
 
 
 def digest_of(path, **changes):
-    ours(path, **changes)
+    save(path, **changes)
     return load_network(path).digest
 
 
-def test_the_digest_is_of_the_network_not_of_the_file(tmp_path):
+def test_the_digest_depends_on_the_network_and_not_on_the_file(tmp_path):
     state = build_backbone("spherenet4").state_dict()
     first = digest_of(tmp_path / "a.pt", backbone_state=state)
     assert re.fullmatch("[0-9a-f]{32}", first)
@@ -112,7 +112,7 @@ def test_the_digest_is_of_the_network_not_of_the_file(tmp_path):
     assert twin == first
 
 
-def test_the_digest_tells_one_changed_weight_and_another_preprocessing(tmp_path):
+def test_the_digest_changes_with_one_weight_and_with_the_preprocessing(tmp_path):
     state = build_backbone("spherenet4").state_dict()
     first = digest_of(tmp_path / "x.pt", backbone_state=state)
     changed = {name: value.clone() for name, value in state.items()}
@@ -122,7 +122,7 @@ def test_the_digest_tells_one_changed_weight_and_another_preprocessing(tmp_path)
     assert digest_of(tmp_path / "x.pt", backbone_state=state, preprocessing={**SPEC, "mean": 0.4}) != first
 
 
-def test_the_digest_tells_names_and_shapes_of_the_same_values():
+def test_the_digest_changes_with_names_and_shapes():
     values = torch.arange(6.0)
     networks = []
     for shape, name in [((2, 3), "a"), ((3, 2), "a"), ((2, 3), "b")]:
@@ -176,50 +176,50 @@ class Hostile:
             lambda path: torch.save(spherenet(4, image_size=112).state_dict(), path),
             "spherenet4 for 112 px images; expected 128 px in a bare state dict",
         ),
-        (lambda path: ours(path, step=None), "incomplete checkpoint: missing or of the wrong type: step"),
+        (lambda path: save(path, step=None), "incomplete checkpoint: missing or of the wrong type: step"),
         (
-            lambda path: ours(path, backbone=["x"], config=3),
+            lambda path: save(path, backbone=["x"], config=3),
             "incomplete checkpoint: missing or of the wrong type: backbone, config",
         ),
         (
-            lambda path: ours(path, preprocessing={}),
+            lambda path: save(path, preprocessing={}),
             "preprocessing spec: fields ['color', 'degradation', 'jpeg_quality', ",
         ),
         (
-            lambda path: ours(path, preprocessing={**SPEC, "a\n\x1b[31m": 1}),
+            lambda path: save(path, preprocessing={**SPEC, "a\n\x1b[31m": 1}),
             r"preprocessing spec: fields ['a\\n\\x1b[31m'] are missing or unknown",
         ),
-        (lambda path: ours(path, preprocessing={**SPEC, 7: 1, "x": 1}), "preprocessing spec: "),
-        (lambda path: ours(path, preprocessing={**SPEC, "size": None}), "size is None, expected int"),
-        (lambda path: ours(path, preprocessing={**SPEC, "size": "128"}), "size is '128', expected int"),
-        (lambda path: ours(path, preprocessing={**SPEC, "size": True}), "size is True, expected int"),
-        (lambda path: ours(path, preprocessing={**SPEC, "size": 0}), "size is 0, expected 1 px or more"),
-        (lambda path: ours(path, preprocessing={**SPEC, "size": 10**400}), "preprocessing spec: size is 1000"),
-        (lambda path: ours(path, preprocessing={**SPEC, "mean": 10**400}), "preprocessing spec: "),
-        (lambda path: ours(path, preprocessing={**SPEC, "std": 0.0}), "std is 0.0, expected a finite number above 0"),
+        (lambda path: save(path, preprocessing={**SPEC, 7: 1, "x": 1}), "preprocessing spec: "),
+        (lambda path: save(path, preprocessing={**SPEC, "size": None}), "size is None, expected int"),
+        (lambda path: save(path, preprocessing={**SPEC, "size": "128"}), "size is '128', expected int"),
+        (lambda path: save(path, preprocessing={**SPEC, "size": True}), "size is True, expected int"),
+        (lambda path: save(path, preprocessing={**SPEC, "size": 0}), "size is 0, expected 1 px or more"),
+        (lambda path: save(path, preprocessing={**SPEC, "size": 10**400}), "preprocessing spec: size is 1000"),
+        (lambda path: save(path, preprocessing={**SPEC, "mean": 10**400}), "preprocessing spec: "),
+        (lambda path: save(path, preprocessing={**SPEC, "std": 0.0}), "std is 0.0, expected a finite number above 0"),
         (flip, "damaged or not a checkpoint"),
         (lambda path: (path.unlink(), path.mkdir()), "is a folder without config.json; expected a checkpoint file"),
-        (lambda path: ours(path, version=99), "checkpoint version 99, this tool reads 1"),
-        (lambda path: ours(path, backbone="vit"), "backbone 'vit' is unknown"),
+        (lambda path: save(path, version=99), "checkpoint version 99, this tool reads 1"),
+        (lambda path: save(path, backbone="vit"), "backbone 'vit' is unknown"),
         (
-            lambda path: ours(path, preprocessing={**SPEC, "size": 100}),
+            lambda path: save(path, preprocessing={**SPEC, "size": 100}),
             "spherenet4 cannot take images of 100 px; choose a multiple of 16, such as 112 or 128",
         ),
-        (lambda path: ours(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
-        (lambda path: ours(path, backbone="../../x\n"), r"backbone '../../x' is unknown"),
-        (lambda path: ours(path, preprocessing={**SPEC, "size": 10**6}), "size is 1000000 px, expected at most 1024"),
-        (lambda path: ours(path, preprocessing={**SPEC, "size": 1024}), "its weights do not fit spherenet4"),
-        (lambda path: ours(path, preprocessing={**SPEC, "mean": [0.5]}), "mean is [0.5], expected float"),
-        (lambda path: ours(path, backbone_state={}), "its weights do not fit spherenet4"),
-        (lambda path: ours(path, backbone_state={"0.weight": 3}), "its weights do not fit spherenet4"),
-        (lambda path: ours(path, backbone_state={7: torch.zeros(1)}), "its weights do not fit spherenet4"),
-        (lambda path: ours(path, backbone_state={"a\n\x1b[31m": torch.zeros(1)}), "its weights do not fit spherenet4"),
-        (lambda path: ours(path, backbone_state=sparse_state()), "its weights do not fit spherenet4"),
+        (lambda path: save(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
+        (lambda path: save(path, backbone="../../x\n"), r"backbone '../../x' is unknown"),
+        (lambda path: save(path, preprocessing={**SPEC, "size": 10**6}), "size is 1000000 px, expected at most 1024"),
+        (lambda path: save(path, preprocessing={**SPEC, "size": 1024}), "its weights do not fit spherenet4"),
+        (lambda path: save(path, preprocessing={**SPEC, "mean": [0.5]}), "mean is [0.5], expected float"),
+        (lambda path: save(path, backbone_state={}), "its weights do not fit spherenet4"),
+        (lambda path: save(path, backbone_state={"0.weight": 3}), "its weights do not fit spherenet4"),
+        (lambda path: save(path, backbone_state={7: torch.zeros(1)}), "its weights do not fit spherenet4"),
+        (lambda path: save(path, backbone_state={"a\n\x1b[31m": torch.zeros(1)}), "its weights do not fit spherenet4"),
+        (lambda path: save(path, backbone_state=sparse_state()), "its weights do not fit spherenet4"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, damage, message):
+def test_an_invalid_file_is_a_one_line_error(tmp_path, damage, message):
     path = tmp_path / "x.pt"
-    ours(path)
+    save(path)
     damage(path)
     with pytest.raises(CheckpointError) as error:
         load_network(path)
@@ -234,7 +234,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path, monkeypatch):
     torch.save({"payload": Hostile()}, tmp_path / "torch.pt")
     torch.save({"payload": Hostile()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
-    ours(tmp_path / "field.pt", config={"lr": Hostile()})
+    save(tmp_path / "field.pt", config={"lr": Hostile()})
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile()))
     for name in ("torch.pt", "old.pt", "module.pt", "field.pt", "plain.pt"):
         with pytest.raises(CheckpointError, match="refused: not a checkpoint, or it holds objects"):
@@ -250,12 +250,12 @@ def test_a_wrong_shape_is_named(tmp_path):
         load_network(tmp_path / "x.pth")
 
 
-def test_an_interrupted_save_keeps_the_file_before_it(tmp_path, monkeypatch):
+def test_an_interrupted_save_keeps_the_previous_file(tmp_path, monkeypatch):
     path = tmp_path / "x.pt"
-    ours(path, step=1)
+    save(path, step=1)
     monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(OSError("power cut")))
     with pytest.raises(OSError, match="power cut"):
-        ours(path, step=2)
+        save(path, step=2)
     assert read_checkpoint(path)["step"] == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
 
@@ -271,18 +271,18 @@ def test_the_newest_checkpoint_of_all_runs(tmp_path):
     assert newest_checkpoint(tmp_path) == checkpoint_path(tmp_path / "a", 4)
 
 
-def test_the_remedy_for_a_damaged_checkpoint_goes_by_where_it_is(tmp_path):
-    """Only in a run is there one before it."""
-    own = checkpoint_path(tmp_path / "run", 7)
-    own.parent.mkdir(parents=True)
-    for path, remedy in ((own, "delete it to use the previous one"), (tmp_path / "mine.pt", "name another")):
+def test_the_remedy_for_a_damaged_checkpoint_depends_on_its_folder(tmp_path):
+    """Only a run has a previous checkpoint."""
+    in_run = checkpoint_path(tmp_path / "run", 7)
+    in_run.parent.mkdir(parents=True)
+    for path, remedy in ((in_run, "delete it to use the previous one"), (tmp_path / "mine.pt", "name another")):
         path.write_bytes(b"hello")
         with pytest.raises(CheckpointError) as error:
             read_checkpoint(path)
         assert str(error.value) == f"{path}: damaged or not a checkpoint; restore it, or {remedy}"
 
 
-def test_a_full_disk_is_told_by_the_system_and_leaves_nothing(tmp_path):
+def test_a_failed_write_raises_the_system_error_and_leaves_no_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:

@@ -1,4 +1,4 @@
-"""Folders in the layout of a Hugging Face repository: exact both ways, whole or not at all, hostile ones in one line."""
+"""Folders in the layout of a Hugging Face repository: exact round trip, atomic writes, one line for hostile ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _written(tmp_path_factory):
 
 @pytest.fixture
 def written(_written, tmp_path):
-    """A folder that a test may damage."""
+    """A copy that the test may damage."""
     return shutil.copytree(_written, tmp_path / "net")
 
 
@@ -59,7 +59,7 @@ def outputs(backbone):
         return backbone(torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32))
 
 
-def test_a_checkpoint_comes_back_exactly(tmp_path):
+def test_a_checkpoint_survives_the_round_trip_exactly(tmp_path):
     backbone = save_small(tmp_path / "x.pt")
     checkpoint = load_network(tmp_path / "x.pt")
     digest = write_folder(checkpoint, tmp_path / "net")
@@ -75,7 +75,7 @@ def test_a_checkpoint_comes_back_exactly(tmp_path):
 
 
 def test_the_weights_are_plain_safetensors(written):
-    """Read by hand: 8 bytes of length, a JSON header, the numbers."""
+    """Parses the file by hand: 8 bytes of length, a JSON header, the values."""
     data = (written / "model.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
@@ -89,7 +89,7 @@ def test_the_weights_are_plain_safetensors(written):
         assert np.array_equal(values, state[name].numpy())
 
 
-def test_the_configuration_says_what_the_network_is(written):
+def test_the_configuration_describes_the_network(written):
     config = json.loads((written / "config.json").read_text())
     assert re.fullmatch("[0-9a-f]{32}", config.pop("digest"))
     assert config == {
@@ -113,7 +113,7 @@ def test_the_same_network_gives_the_same_bytes(written, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (written / name).read_bytes()
 
 
-def test_a_bare_state_dict_gets_the_spec_that_was_assumed_and_keeps_its_pooling(tmp_path):
+def test_the_export_of_a_bare_state_dict_states_the_assumed_spec_and_its_pooling(tmp_path):
     backbone = spherenet(10, pooling=True).eval()
     digest = write(
         tmp_path / "net", backbone, name="spherenet10:pooling=true", step=None, training={}, spec=Preprocessing()
@@ -133,7 +133,7 @@ def test_a_bare_state_dict_gets_the_spec_that_was_assumed_and_keeps_its_pooling(
     assert "The checkpoint does not state how the network was trained." in card
 
 
-def test_the_model_card_is_one(written):
+def test_the_model_card_is_valid(written):
     card = ModelCard.load(written / "README.md")
     assert card.data.to_dict() == {
         "library_name": "lrfr",
@@ -164,7 +164,7 @@ def test_a_configuration_cannot_write_into_the_model_card(tmp_path):
     ]
 
 
-def test_a_configuration_that_is_not_plain_is_one_line(tmp_path):
+def test_a_configuration_that_is_not_json_is_a_one_line_error(tmp_path):
     for training in ({"x": torch.zeros(1)}, {"x": float("nan")}):
         with pytest.raises(CheckpointError, match=r"x\.pt: its configuration holds values other than finite numbers"):
             write(tmp_path / "net", training=training)
@@ -199,8 +199,8 @@ def test_a_folder_of_another_model_is_refused(written):
 
 
 @pytest.mark.parametrize("failing", range(5))
-def test_an_interrupted_export_leaves_the_one_before_it(written, tmp_path, monkeypatch, failing):
-    """The five renames before the last: three files and the weights, then the earlier export's."""
+def test_an_interrupted_export_keeps_the_earlier_one(written, tmp_path, monkeypatch, failing):
+    """Interrupts each rename but the last: those of four files, then that of the earlier export."""
     digest, replace, calls = load_network(written).digest, os.replace, []
 
     def interrupted(*names):
@@ -216,7 +216,7 @@ def test_an_interrupted_export_leaves_the_one_before_it(written, tmp_path, monke
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
 
 
-def test_interrupted_between_the_last_two_renames_the_earlier_export_is_put_back(written, tmp_path, monkeypatch):
+def test_an_interruption_between_the_last_two_renames_restores_the_earlier_export(written, tmp_path, monkeypatch):
     digest, replace = load_network(written).digest, os.replace
 
     def interrupted(source, target):
@@ -231,7 +231,7 @@ def test_interrupted_between_the_last_two_renames_the_earlier_export_is_put_back
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
 
 
-def test_what_a_killed_export_left_is_put_back_and_cleared_away(written, tmp_path):
+def test_the_next_export_cleans_up_after_a_killed_one(written, tmp_path):
     (tmp_path / "net.partial" / "new").mkdir(parents=True)
     (tmp_path / "net.partial" / "new" / "model.safetensors.partial").write_bytes(b"half")
     written.rename(tmp_path / "net.partial" / "old")
@@ -337,7 +337,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE)
-def test_a_damaged_or_hostile_folder_is_one_line(written, monkeypatch, tmp_path, damage, message):
+def test_a_damaged_or_hostile_folder_is_a_one_line_error(written, monkeypatch, tmp_path, damage, message):
     monkeypatch.chdir(tmp_path)
     damage(written)
     with pytest.raises(CheckpointError) as error:
@@ -350,7 +350,7 @@ def test_a_damaged_or_hostile_folder_is_one_line(written, monkeypatch, tmp_path,
     assert not (tmp_path / "hacked").exists()
 
 
-def test_no_flipped_byte_of_the_header_gets_through(written):
+def test_every_flipped_bit_of_the_header_is_detected(written):
     path = written / "model.safetensors"
     data, rng = path.read_bytes(), np.random.default_rng(0)
     header = 8 + struct.unpack("<Q", data[:8])[0]
@@ -363,7 +363,7 @@ def test_no_flipped_byte_of_the_header_gets_through(written):
         assert str(error.value).isprintable()
 
 
-def test_nothing_but_our_files_is_opened(written, tmp_path, monkeypatch):
+def test_other_files_in_the_folder_are_not_opened(written, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(Hostile(), written / "pytorch_model.bin")
     (written / "modeling.py").write_text("open('hacked', 'w')")
@@ -372,18 +372,18 @@ def test_nothing_but_our_files_is_opened(written, tmp_path, monkeypatch):
     assert not (tmp_path / "hacked").exists()
 
 
-def test_a_huge_network_that_the_weights_do_not_fit_takes_no_memory(written):
+def test_a_huge_network_is_rejected_before_it_takes_memory(written):
     edit("config.json", image_size=1024)(written)
     edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 1024})(written)
     with pytest.raises(CheckpointError, match="its weights do not fit spherenet4"):
-        load_network(written)  # 4 GB, were it built
+        load_network(written)  # building it would take 4 GB
     edit("config.json", image_size=4096)(written)
     edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 4096})(written)
     with pytest.raises(CheckpointError, match="preprocessing spec: size is 4096 px, expected at most 1024"):
         load_network(written)
 
 
-def test_a_package_that_is_not_there_is_named(written, monkeypatch):
+def test_a_missing_package_is_named(written, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     for attempt in (lambda: load_network(written), lambda: write(written)):
         with pytest.raises(ExportError) as error:

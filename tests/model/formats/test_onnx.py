@@ -1,4 +1,4 @@
-"""ONNX: the same embeddings as PyTorch, one file that says what it is, nothing where they differ."""
+"""ONNX export: embeddings equal to PyTorch's, one file with metadata, no file if the embeddings differ."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def exported(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 17])
-def test_the_file_embeds_as_our_embedder_does(exported, batch):
+def test_embeddings_equal_those_of_the_embedder(exported, batch):
     preprocess, path, _ = exported
     images = np.random.default_rng(batch).integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8)
     expected = Embedder(small_backbone(), mean=0.4, std=0.25)(images)
@@ -64,20 +64,20 @@ def test_the_file_embeds_as_our_embedder_does(exported, batch):
     assert (found.dtype, found.shape) == (np.float32, (batch, 512))
 
 
-def test_the_graph_says_what_it_takes_and_gives(exported):
+def test_the_graph_describes_its_input_and_output(exported):
     preprocess, path, _ = exported
     content = onnx.load(path)
-    (taken,), (given,) = content.graph.input, content.graph.output
-    ways = [
+    (graph_input,), (graph_output,) = content.graph.input, content.graph.output
+    signatures = [
         (
             value.name,
             value.type.tensor_type.elem_type,
             [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
         )
-        for value in (taken, given)
+        for value in (graph_input, graph_output)
     ]
     first = ("images", 2, ["batch", 32, 32, 3]) if preprocess else ("pixels", 1, ["batch", 3, 32, 32])
-    assert ways == [first, ("embeddings", 1, ["batch", 512])]
+    assert signatures == [first, ("embeddings", 1, ["batch", 512])]
     assert content.doc_string == (
         "images uint8 (N, 32, 32, 3) RGB -> embeddings float32 (N, 512) of unit length"
         if preprocess
@@ -88,14 +88,14 @@ def test_the_graph_says_what_it_takes_and_gives(exported):
     assert stated == {"backbone": "spherenet4", "step": "7", "digest": DIGEST}
 
 
-def test_it_is_one_file_that_tells_nothing_of_this_machine(exported):
+def test_it_is_one_file_without_local_paths(exported):
     _, path, _ = exported
     assert [entry.name for entry in path.parent.iterdir()] == ["x.onnx"]
     data = path.read_bytes()
     assert [word for word in (str(REPOSITORY), "site-packages", "stack_trace") if word.encode() in data] == []
 
 
-def test_the_comparison_is_of_batches_1_3_and_64(exported):
+def test_batches_of_1_3_and_64_are_compared(exported):
     preprocess, _, parities = exported
     assert [parity.batch for parity in parities] == [1, 3, 64]
     for parity in parities:
@@ -112,7 +112,7 @@ def test_the_same_network_gives_the_same_bytes(exported, tmp_path):
 
 
 class Wrong(onnxruntime.InferenceSession):
-    """A runtime that is off in one number of an embedding."""
+    """A runtime with an error in one value of an embedding."""
 
     def run(self, names, inputs):
         (found,) = super().run(names, inputs)
@@ -120,7 +120,7 @@ class Wrong(onnxruntime.InferenceSession):
         return [found]
 
 
-def test_a_runtime_that_differs_is_told_and_leaves_no_file(tmp_path, monkeypatch):
+def test_a_difference_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", Wrong)
     with pytest.raises(ExportError) as error:
         export(tmp_path / "x.onnx")
@@ -131,7 +131,7 @@ def test_a_runtime_that_differs_is_told_and_leaves_no_file(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_whose_training_diverged_is_told(tmp_path):
+def test_embeddings_that_are_not_finite_are_an_error(tmp_path):
     backbone = small_backbone()
     backbone[0].weight.data.fill_(float("nan"))
     with pytest.raises(
@@ -141,7 +141,7 @@ def test_a_network_whose_training_diverged_is_told(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_beyond_one_protobuf_are_told(tmp_path, monkeypatch):
+def test_weights_beyond_the_limit_of_protobuf_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(model.formats.export_onnx, "MAX_WEIGHT_BYTES", 1000)
     with pytest.raises(
         ExportError, match=r"x\.onnx: [\d,]+ bytes of weights, expected at most 1,000 in an ONNX file; choose"
@@ -150,7 +150,7 @@ def test_weights_beyond_one_protobuf_are_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
-def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch, package):
+def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ExportError) as error:
         export(tmp_path / "x.onnx")
@@ -168,5 +168,5 @@ def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch, package):
         ({"cosine": float("nan")}, False),
     ],
 )
-def test_close_is_close(changes, close):
+def test_the_tolerance(changes, close):
     assert Parity(**{"batch": 1, "difference": 1e-6, "scale": 1.0, "cosine": 1.0, **changes}).close is close
