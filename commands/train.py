@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,17 @@ from commands.options import allow_missing_option, data, folder, pick_device
 from commands.train_options import config_options, print_list
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from benchmarks.scoring.protocols import Protocol
     from model.training.config import TrainConfig
+    from model.training.evaluation import Evaluate
     from model.training.ranks import Ranks
     from pipeline.spec import Preprocessing
 
 
 def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
-    """``lfw,qmul`` as a list of known names, each once."""
+    """``lfw,qmul`` -> the benchmark names, without duplicates."""
     names = list(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
     if value is not None and not names:
         raise click.BadParameter(f"{value!r} names no benchmark; choose from {', '.join(BENCHMARKS)}")
@@ -33,27 +36,40 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 @click.command(short_help="Train a deep Siamese network.")
 @folder("--shards", "shards", help="Shard set to train on.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: $LRFR_DATA/runs/BACKBONE]")
+@click.option(
+    "--recipe",
+    default="seed",
+    show_default=True,
+    metavar="NAME",
+    help="Named settings to start from: seed (the reference's), quick, modern.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="TOML file of settings that override the recipe; options override both.",
+)
+@click.option("--print-config", is_flag=True, help="Print all settings as TOML and exit.")
 @config_options
 @click.option(
-    "--resume", default="auto", show_default=True, metavar="auto|never|PATH", help="auto: go on with what --out holds."
+    "--resume",
+    default="auto",
+    show_default=True,
+    metavar="auto|never|PATH",
+    help="Checkpoint to continue from; auto: the newest in --out, if any.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]")
 @click.option(
     "--loader-threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads of the DALI loader."
 )
 @click.option(
     "--eval",
-    "evaluated",
+    "benchmarks",
     callback=benchmark_names,
     metavar="NAME,NAME",
-    help=f"Benchmarks to score while training: {', '.join(BENCHMARKS)}. [default: none]",
+    help=f"Benchmarks to evaluate during training: {', '.join(BENCHMARKS)}. [default: none]",
 )
-@folder("--eval-root", help="The folder with their data sets.")
-@click.option(
-    "--best",
-    metavar="NAME/FIGURE",
-    help="Keep best.pt, the checkpoint with the highest such figure. [default: the first benchmark's main one, such as lfw/accuracy@8]",
-)
+@folder("--eval-root", help="Folder of the benchmarks' data sets.")
 @allow_missing_option("Evaluate without images that cannot be used.")
 def train(
     shards: Path,
@@ -64,65 +80,62 @@ def train(
     resume: str,
     device: str | None,
     loader_threads: int,
-    evaluated: list[str],
+    benchmarks: list[str],
     eval_root: Path,
-    best: str | None,
     allow_missing: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
-    """Train a deep Siamese network; Ctrl-C saves, and the same command goes on.
+    """Train a deep Siamese network. Ctrl-C saves a checkpoint; the same command continues.
 
-    Settings not given are the recipe's. Several processes: torchrun --nproc-per-node N cli.py train ...
+    Settings that are not given come from the recipe. Several processes: torchrun --nproc-per-node N cli.py train ...
     """
-    if print_list(options):
+    if print_list(settings):
         return
+    from model.formats.network import load_network
     from model.training.ranks import local_device, open_ranks
     from model.training.recipes import as_toml, compose
 
-    if options["pretrained"] and options["backbone"] is None:
-        options["backbone"] = backbone_of(Path(options["pretrained"]))
+    if settings["pretrained"] and settings["backbone"] is None:
+        settings["backbone"] = load_network(Path(settings["pretrained"])).name
+    config = compose(recipe, config_file, settings)
     if print_config:
-        click.echo(as_toml(compose(recipe, config_file, {**options, "best": best})), nl=False)
+        click.echo(as_toml(config), nl=False)
         return
-    check_evaluation(evaluated, best)
-    protocols = [read_benchmark(name, eval_root) for name in evaluated]
-    best = best or next((f"{one.name}/{one.main}" for one in protocols), None)
-    config = compose(recipe, config_file, {**options, "best": best})
+    check_evaluation(benchmarks, config.best)
+    protocols = [read_benchmark(name, eval_root) for name in benchmarks]
+    if protocols and config.best is None:
+        config = compose(recipe, config_file, {**settings, "best": main_figures(protocols)[0]})
     device = local_device(pick_device(device))
-    run = out or data("runs", config.chosen_backbone.name)()
+    run = out or data("runs", config.backbone.name)()
     with open_ranks(device) as ranks:
-        done = run_training(config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing)
-        if done < config.steps:
+        steps = run_training(config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing)
+        if steps < config.steps:
             if ranks.first:
-                click.echo(f"interrupted after step {done}; saved in {run}: run the same command to go on", err=True)
+                click.echo(
+                    f"interrupted after step {steps}; saved in {run}: run the same command to continue", err=True
+                )
             sys.exit(130)
         if ranks.first:
-            click.echo(f"trained {done} steps: {run}", err=True)
+            click.echo(f"trained {steps} steps: {run}", err=True)
 
 
-def check_evaluation(evaluated: list[str], best: str | None) -> None:
-    """Raises: UsageError: options about an evaluation that is not asked for, or a best by what is not evaluated."""
+def check_evaluation(benchmarks: list[str], best: str | None) -> None:
+    """Raises: UsageError: evaluation options without ``--eval``, or ``--best`` of a benchmark that is not evaluated."""
     source = click.get_current_context().get_parameter_source
-    given = click.core.ParameterSource.COMMANDLINE
-    for name, flag in {
-        "eval_every": "--eval-every",
-        "eval_root": "--eval-root",
-        "allow_missing": "--allow-missing",
-    }.items():
-        if not evaluated and source(name) == given:
-            raise click.UsageError(f"{flag} is about evaluation; name benchmarks with --eval, or leave it out")
-    if best is not None and best.partition("/")[0] not in evaluated:
-        names = ", ".join(evaluated) or "nothing"
+    for name in ("eval_every", "eval_root", "allow_missing"):
+        if not benchmarks and source(name) == click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} is for evaluation; name benchmarks with --eval, or leave it out")
+    if best is not None and best.partition("/")[0] not in benchmarks:
+        names = ", ".join(benchmarks) or "nothing"
         raise click.UsageError(
             f"--best {best}: --eval names {names}; expected one of its figures, such as lfw/accuracy@8"
         )
 
 
-def backbone_of(checkpoint: Path) -> str:
-    """Which backbone a checkpoint holds."""
-    from model.formats.network import load_network
-
-    return load_network(checkpoint).name
+def main_figures(protocols: list[Protocol]) -> list[str]:
+    """The main figure of each benchmark, such as ``lfw/accuracy@8``."""
+    return [f"{protocol.name}/{protocol.main}" for protocol in protocols]
 
 
 def run_training(
@@ -133,33 +146,27 @@ def run_training(
     resume: str,
     device: str,
     threads: int,
-    protocols: list[Any],
+    protocols: list[Protocol],
     allow_missing: bool,
 ) -> int:
-    """Opens shards, checkpoint and loader, and trains; the number of updates done in all."""
-    from model.formats.checkpoint import read_checkpoint
-    from model.training.loop import find_resume
-    from model.training.loop import train as train_on
-    from model.training.state import new_run
+    """Opens shards, run and loader, and trains; returns the total number of updates."""
+    from model.training.loop import train as train_loop
+    from model.training.start import start_run
     from pipeline.load.loader import Loader
     from pipeline.spec import spec_of
     from shards.index import ShardIndex
 
     index = ShardIndex(shards)
-    images = spec_of(index.manifest)
-    found = find_resume(run, resume)
-    content = read_checkpoint(found) if found else None
-    spec, weights = prepared(config, images, content)
-    state = new_run(
+    start = start_run(
         config,
+        run=run,
+        resume=resume,
         classes=index.manifest.identities,
-        preprocessing=spec,
-        trained_on=images,
+        shards_spec=spec_of(index.manifest),
         device=device,
         ranks=ranks,
-        weights=weights,
     )
-    start = state.restore(content, found) if content and found else 0
+    spec = start.state.learner.preprocessing
     evaluate = evaluation(protocols, spec, device, allow_missing) if protocols else None
     loader = Loader(
         index,
@@ -171,44 +178,32 @@ def run_training(
         threads=threads,
         rank=ranks.rank,
         world_size=ranks.size,
-        resume=content["loader_state"] if content else None,
+        resume=start.loader_state,
     )
     with loader as batches:
-        shown = [f"{one.name}/{one.main}" for one in protocols]
-        return train_on(batches, state, run, start=start, evaluate=evaluate, shown=shown)
+        return train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=main_figures(protocols))
 
 
-def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any] | None) -> tuple[Preprocessing, Any]:
-    """How images for the network are prepared, and the weights it starts from, if any.
+def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any] | None) -> Any:
+    """See ``model.training.start.initial_network``."""
+    from model.training.start import initial_network
 
-    Args:
-        images: spec of the shards.  content: checkpoint of this run to go on from; None for a new run.
-    """
-    from model.formats.checkpoint import is_ours
-    from model.formats.network import load_network
-    from pipeline.spec import Preprocessing
-
-    if content is not None:
-        return (Preprocessing.from_dict(content["preprocessing"]) if is_ours(content) else images), None
-    if config.pretrained is None:
-        return images, None
-    network = load_network(Path(config.pretrained))
-    return network.spec.fine_tuned_on(images), network.backbone.state_dict()
+    return initial_network(config, images, content)
 
 
-def evaluation(protocols: list[Any], spec: Preprocessing, device: str, allow_missing: bool) -> Callable[[Any], Any]:
-    """What training calls now and then: a backbone -> figures such as ``lfw/accuracy@8``."""
+def evaluation(protocols: list[Protocol], spec: Preprocessing, device: str, allow_missing: bool) -> Evaluate:
+    """The evaluation callback of the training loop."""
     from benchmarks.engine.runner import Engine, run
     from model.embedder import Embedder
     from pipeline.prepare import check_supported
 
     check_supported(spec, "the shards' manifest")
 
-    def evaluate(backbone: Any) -> dict[str, float]:
+    def evaluate(backbone: nn.Module) -> dict[str, float]:
         engine = Engine(embed=Embedder(backbone, device=device, mean=spec.mean, std=spec.std), spec=spec)
         results = [
             run(protocol, engine, checkpoint={}, allow_missing=allow_missing, intervals=False) for protocol in protocols
         ]
-        return {f"{one.benchmark}/{name}": value for one in results for name, value in one.metrics.items()}
+        return {f"{result.benchmark}/{name}": value for result in results for name, value in result.metrics.items()}
 
     return evaluate

@@ -6,153 +6,156 @@ What it returns, ``ClassScores``, goes to a criterion of ``model.losses.function
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import distributed, nn
 
-from model.choice import Choice
 from model.heads.adaptive import AdaCos, AdaFace, ASoftmax
 from model.heads.classifier import Head, LinearHead
 from model.heads.margins import AMSoftmax, ArcFace, Plain, SVSoftmax
 from model.heads.rows import HeadError
 from model.heads.scores import ClassScores
-from model.options import Option, OptionError, checked
+from model.options import OptionError, Options, by_name, named, option, parse_options
 from model.sharding import Group
 
-__all__ = [
-    "COMMON_OPTIONS",
-    "HEADS",
-    "ClassScores",
-    "Head",
-    "HeadError",
-    "HeadKind",
-    "Option",
-    "build_head",
-    "resolved_head",
-]
+__all__ = ["HEADS", "ClassScores", "Head", "HeadError", "HeadOptions", "build_head", "parse_head"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadKind:
-    """A head in the registry.
+class HeadOptions(Options):
+    """Options of a head; the defaults are the paper's.
 
     Attributes:
-        about: one line.  options: what it can be told, the paper's values as defaults.
-        margin: makes the rule from ``classes`` and the options.  classifier: the scores that the rule is given.
-        least_classes: that it can tell apart.
+        rule: makes the margin rule.
+        classifier: computes the scores that the margin rule is applied to.
+        min_classes: that the head can tell apart.
     """
 
-    about: str
-    margin: Callable[..., nn.Module]
-    options: dict[str, Option] = dataclasses.field(default_factory=dict)
-    classifier: type[Head] = Head
-    least_classes: int = 1
+    kind = "head"
+    rule: ClassVar[type[nn.Module]]
+    classifier: ClassVar[type[Head]] = Head
+    min_classes: ClassVar[int] = 1
+    sample: float = option(1.0, max=1.0, min_open=True, help="fraction of the other classes that take part in a step")
+    seed: int = option(0, help="seed of the samples")
+
+    def build_rule(self, classes: int) -> nn.Module:
+        """The margin rule, with the options that this head has beside the common ones."""
+        common = HeadOptions.declared()
+        return self.rule(**{name: getattr(self, name) for name in self.declared() if name not in common})
+
+    def build(self, *, features: int, classes: int, group: Group | None = None) -> Head:
+        """A freshly initialised head; its weights come from PyTorch's default generator (seed all ranks alike).
+
+        Args:
+            features: dimension of an embedding.
+            classes: of all ranks together.
+            group: ranks to share the classes among; None, or a group of one, for a head in one piece.
+
+        Raises:
+            OptionError: too few classes.
+        """
+        ranks = 1 if group is None else distributed.get_world_size(group)
+        needed = max(self.min_classes, ranks)
+        if classes < needed:
+            raise OptionError(
+                f"head {self.name}: {classes} classes on {ranks} ranks, expected at least {needed}; add identities"
+            )
+        return self.classifier(
+            self.build_rule(classes),
+            features=features,
+            classes=classes,
+            sample=self.sample,
+            seed=self.seed,
+            group=group if ranks > 1 else None,
+        )
 
 
-def _scale(default: float) -> Option:
-    return Option(default=default, with_least=False, about="scale s of the cosines")
+class SoftmaxOptions(HeadOptions):
+    """Dot products and a bias, without normalisation."""
+
+    name = "softmax"
+    rule = Plain
+    classifier = LinearHead
 
 
-def _margin(default: float, most: float = 1.0) -> Option:
-    return Option(default=default, most=most, about="margin m")
+class ASoftmaxOptions(HeadOptions):
+    """Multiplicative angular margin (SphereFace, 2017), annealed."""
+
+    name = "asoftmax"
+    rule = ASoftmax
+    margin: int = option(4, min=1, help="factor m of the angle")
+    base: float = option(1000.0, help="weight lambda of the plain cosine in the first step")
+    decay: float = option(0.12, help="decay of lambda per step")
+    least: float = option(5.0, help="final lambda")
 
 
-def _of_any_number(margin: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    return lambda classes, **options: margin(**options)
+class AMSoftmaxOptions(HeadOptions):
+    """Additive cosine margin (AM-Softmax, CosFace, 2018)."""
+
+    name = "amsoftmax"
+    rule = AMSoftmax
+    scale: float = option(30.0, min_open=True, help="scale s of the cosines")
+    margin: float = option(0.35, max=1.0, help="margin m")
 
 
-HEADS: dict[str, HeadKind] = {
-    "softmax": HeadKind(
-        about="dot products and a bias, nothing normalised", margin=_of_any_number(Plain), classifier=LinearHead
-    ),
-    "asoftmax": HeadKind(
-        about="multiplicative angular margin (SphereFace, 2017), annealed",
-        margin=_of_any_number(ASoftmax),
-        options={
-            "margin": Option(default=4, least=1, about="factor m of the angle"),
-            "base": Option(default=1000.0, about="weight lambda of the plain cosine in the first step"),
-            "decay": Option(default=0.12, about="how fast lambda falls, per step"),
-            "least": Option(default=5.0, about="lambda in the end"),
-        },
-    ),
-    "amsoftmax": HeadKind(
-        about="additive cosine margin (AM-Softmax, CosFace, 2018)",
-        margin=_of_any_number(AMSoftmax),
-        options={"scale": _scale(30.0), "margin": _margin(0.35)},
-    ),
-    "arcface": HeadKind(
-        about="additive angular margin (ArcFace, 2019)",
-        margin=_of_any_number(ArcFace),
-        options={"scale": _scale(64.0), "margin": _margin(0.5, most=1.5)},
-    ),
-    "adaface": HeadKind(
-        about="margin by image quality, told from the feature's norm (AdaFace, 2022)",
-        margin=_of_any_number(AdaFace),
-        options={
-            "scale": _scale(64.0),
-            "margin": _margin(0.4),
-            "h": Option(default=0.333, with_least=False, about="deviations of the norm that make quality 1, inverted"),
-            "momentum": Option(default=0.01, most=1.0, about="weight of a batch in the averages of the norm"),
-        },
-    ),
-    "adacos": HeadKind(
-        about="a scale that follows the training, no margin (AdaCos, 2019)",
-        margin=AdaCos,
-        options={"dynamic": Option(default=True, about="false: the scale stays as the number of classes sets it")},
-        least_classes=3,
-    ),
-    "svsoftmax": HeadKind(
-        about="additive cosine margin, support vectors count more (SV-AM-Softmax, 2018)",
-        margin=_of_any_number(SVSoftmax),
-        options={
-            "scale": _scale(30.0),
-            "margin": _margin(0.35),
-            "t": Option(default=1.2, least=1.0, about="how much more support vectors count"),
-        },
-    ),
-}
+class ArcFaceOptions(HeadOptions):
+    """Additive angular margin (ArcFace, 2019)."""
 
-COMMON_OPTIONS = {
-    "sample": Option(default=1.0, most=1.0, with_least=False, about="share of the other classes in a step"),
-    "seed": Option(default=0, about="of the samples"),
-}
+    name = "arcface"
+    rule = ArcFace
+    scale: float = option(64.0, min_open=True, help="scale s of the cosines")
+    margin: float = option(0.5, max=1.5, help="margin m in radians")
 
 
-def resolved_head(choice: Choice) -> Choice:
-    """The choice with all its options. Raises: OptionError: unknown head or option, or a value out of range."""
-    if choice.name not in HEADS:
-        raise OptionError(f"head {choice.name!r} is unknown; choose from {', '.join(HEADS)}")
-    known = {**HEADS[choice.name].options, **COMMON_OPTIONS}
-    return Choice(choice.name, checked(f"head {choice.name}", known, choice.options))
+class AdaFaceOptions(HeadOptions):
+    """Margin by image quality, estimated from the norm of the feature (AdaFace, 2022)."""
+
+    name = "adaface"
+    rule = AdaFace
+    scale: float = option(64.0, min_open=True, help="scale s of the cosines")
+    margin: float = option(0.4, max=1.0, help="margin m")
+    h: float = option(
+        0.333, min_open=True, help="concentration of the quality: quality 1 is 1/h deviations of the norm"
+    )
+    momentum: float = option(0.01, max=1.0, help="weight of a batch in the averages of the norm")
 
 
-def build_head(
-    name: str,
-    *,
-    features: int,
-    classes: int,
-    group: Group | None = None,
-    **options: Any,
-) -> Head:
-    """A freshly initialised head; its weights come from PyTorch's default generator (seed all ranks alike).
+class AdaCosOptions(HeadOptions):
+    """Adaptive scale, no margin (AdaCos, 2019)."""
 
-    Args:
-        features: dimension of an embedding.  classes: of all ranks together.
-        group: ranks to share the classes among; None, or a group of one, for a head in one piece.
-        options: of ``HEADS[name].options``; ``sample``, the share of the classes not in the batch that take part in a
-            step, chosen by ``seed`` and the step's number.
+    name = "adacos"
+    min_classes = 3
+    dynamic: bool = option(True, help="false keeps the initial scale, set by the number of classes")
 
-    Raises:
-        OptionError: unknown name or option, a value out of range, or too few classes.
-    """
-    chosen = resolved_head(Choice(name, options)).options
-    kind, sample, seed = HEADS[name], chosen.pop("sample"), chosen.pop("seed")
-    ranks = 1 if group is None else distributed.get_world_size(group)
-    least = max(kind.least_classes, ranks)
-    if classes < least:
-        raise OptionError(f"head {name}: {classes} classes on {ranks} ranks, expected at least {least}; add identities")
-    make = functools.partial(kind.classifier, kind.margin(classes=classes, **chosen))
-    return make(features=features, classes=classes, sample=sample, seed=seed, group=group if ranks > 1 else None)
+    def build_rule(self, classes: int) -> nn.Module:
+        return AdaCos(classes=classes, dynamic=self.dynamic)
+
+
+class SVSoftmaxOptions(HeadOptions):
+    """Additive cosine margin with more weight on support vectors (SV-AM-Softmax, 2018)."""
+
+    name = "svsoftmax"
+    rule = SVSoftmax
+    scale: float = option(30.0, min_open=True, help="scale s of the cosines")
+    margin: float = option(0.35, max=1.0, help="margin m")
+    t: float = option(1.2, min=1.0, help="weight of support vectors")
+
+
+HEADS: dict[str, type[HeadOptions]] = by_name(
+    SoftmaxOptions,
+    ASoftmaxOptions,
+    AMSoftmaxOptions,
+    ArcFaceOptions,
+    AdaFaceOptions,
+    AdaCosOptions,
+    SVSoftmaxOptions,
+)
+
+
+def parse_head(text: str) -> HeadOptions:
+    """Reads text such as ``arcface:scale=32``. Raises: OptionError, ChoiceError: see ``parse_options``."""
+    return parse_options(text, HEADS)
+
+
+def build_head(name: str, *, features: int, classes: int, group: Group | None = None, **options: Any) -> Head:
+    """A head by name; see ``HeadOptions.build``. Raises: OptionError: also for an unknown name or invalid options."""
+    return named(name, HEADS)(**options).build(features=features, classes=classes, group=group)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from model.cosine import full_precision
 from model.heads.rows import ClassRows
-from model.options import Option, checked
 from model.sharding import Group, all_reduce_gradient, all_reduce_sum
-
-CENTER_OPTIONS = {
-    "weight": Option(default=0.003, about="factor of the term in the loss (lambda)"),
-    "alpha": Option(default=0.5, most=1.0, about="share of the way that a centre goes to its features in a step"),
-}
 
 
 class CenterLoss(ClassRows):
@@ -61,10 +53,3 @@ class CenterLoss(ClassRows):
         sums.index_add_(0, index, offsets.to(self.centers.dtype))
         steps = self.alpha * sums / (1.0 + counts)[:, None]
         self.centers.index_add_(0, moved, steps.where(steps.isfinite(), 0.0))
-
-
-def build_center_loss(*, features: int, classes: int, group: Group | None = None, **options: Any) -> CenterLoss:
-    """A center loss with ``CENTER_OPTIONS``. Raises: OptionError: an unknown option, or one out of range."""
-    return CenterLoss(
-        features=features, classes=classes, group=group, **checked("center loss", CENTER_OPTIONS, options)
-    )

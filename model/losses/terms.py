@@ -1,69 +1,135 @@
-"""The terms of a loss by name, and how a user adds them up: ``cross-entropy+hardest-triplet:margin=1``."""
+"""Loss terms by name, and their sum as a user writes it: ``cross-entropy+hardest-triplet:margin=1``."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, ClassVar
 
-from model.choice import Choice, parse_choice
-from model.losses.center import CENTER_OPTIONS
-from model.options import Option, OptionError, checked
+import torch
 
-Kind = Literal["criterion", "metric", "center"]
-_WEIGHT = Option(default=1.0, about="factor in the sum")
+from model.heads.scores import ClassScores
+from model.losses.center import CenterLoss
+from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet
+from model.options import OptionError, Options, by_name, option, parse_options
+from model.sharding import Group
+
+
+class LossTerm(Options):
+    """One term of a loss.
+
+    Attributes:
+        slot: the field of ``Losses`` that it fills.
+    """
+
+    kind = "loss"
+    slot: ClassVar[str]
+
+
+class Criterion(LossTerm):
+    """A loss of the head's logits."""
+
+    slot = "criterion"
+    label: ClassVar[str]  # in the log
+
+    def __call__(self, logits: ClassScores) -> torch.Tensor:
+        """(N,) losses."""
+        raise NotImplementedError
+
+
+class MetricLoss(LossTerm):
+    """A loss of the embeddings of several images of each identity."""
+
+    slot = "metric"
+    weight: float = option(1.0, help="weight of the term in the sum")
+    margin: float = option(1.0, help="margin in units of 1 - cosine")
+
+    def __call__(self, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
+        """(V*b, D) features, view after view, and (V*b,) labels -> scalar, unweighted."""
+        raise NotImplementedError
+
+
+class CrossEntropy(Criterion):
+    """Cross-entropy of the head's logits, averaged over the views."""
+
+    name = "cross-entropy"
+    label = "ce"
+
+    def __call__(self, logits: ClassScores) -> torch.Tensor:
+        return cross_entropy(logits)
+
+
+class Focal(Criterion):
+    """Focal loss (2017): cross-entropy with less weight on images that are classified well."""
+
+    name = label = "focal"
+    gamma: float = option(2.0, help="focusing parameter; 0 gives the cross-entropy")
+
+    def __call__(self, logits: ClassScores) -> torch.Tensor:
+        return focal(logits, self.gamma)
+
+
+class HardestTriplet(MetricLoss):
+    """Hardest triplets over all images, of any resolution (Lai & Lam, 2021)."""
+
+    name = "hardest-triplet"
+
+    def __call__(self, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
+        return hardest_triplet(features, labels, self.margin)
+
+
+class Octuplet(MetricLoss):
+    """Triplets HR-HR, HR-LR, LR-HR, LR-LR (Octuplet loss, 2023); the first view is HR."""
+
+    name = "octuplet"
+    margin: float = option(0.5, help="margin in units of 1 - cosine")
+
+    def __call__(self, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
+        return octuplet(features, labels, views, self.margin)
+
+
+class Center(LossTerm):
+    """Squared distance to the center of the class (2016)."""
+
+    name = slot = "center"
+    weight: float = option(0.003, help="weight lambda of the term in the sum")
+    alpha: float = option(0.5, max=1.0, help="fraction of the way that a center moves to its features in a step")
+
+    def build(self, *, features: int, classes: int, group: Group | None = None) -> CenterLoss:
+        """A center loss with all centers at 0."""
+        return CenterLoss(features=features, classes=classes, weight=self.weight, alpha=self.alpha, group=group)
+
+
+TERMS: dict[str, type[LossTerm]] = by_name(CrossEntropy, Focal, HardestTriplet, Octuplet, Center)
+_EXPECTED = (
+    "one criterion (cross-entropy or focal), and at most one metric loss (hardest-triplet or octuplet) and one center"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Term:
-    """What a loss can be made of.
+class Losses:
+    """The terms of a loss."""
 
-    Attributes:
-        kind: a criterion takes the head's scores; a metric the embeddings of several images of an identity; center the
-            embeddings and labels.
-        about: one line.  options: what it can be told.
-    """
+    criterion: Criterion
+    metric: MetricLoss | None = None
+    center: Center | None = None
 
-    kind: Kind
-    about: str
-    options: dict[str, Option] = dataclasses.field(default_factory=dict)
+    def __str__(self) -> str:
+        """The text that ``parse_losses`` reads."""
+        return "+".join(str(term) for term in (self.criterion, self.metric, self.center) if term)
 
 
-TERMS: dict[str, Term] = {
-    "cross-entropy": Term(kind="criterion", about="of the head's logits, the mean over views"),
-    "focal": Term(
-        kind="criterion",
-        about="focal loss (2017): cross-entropy that well-judged images count less in",
-        options={"gamma": Option(default=2.0, about="how much less; 0 is the cross-entropy")},
-    ),
-    "hardest-triplet": Term(
-        kind="metric",
-        about="over all images, at whatever resolution (Lai & Lam, 2021)",
-        options={"weight": _WEIGHT, "margin": Option(default=1.0, about="in units of 1 - cosine")},
-    ),
-    "octuplet": Term(
-        kind="metric",
-        about="triplets HR-HR, HR-LR, LR-HR, LR-LR (Octuplet loss, 2023); the first view is HR",
-        options={"weight": _WEIGHT, "margin": Option(default=0.5, about="in units of 1 - cosine")},
-    ),
-    "center": Term(kind="center", about="distance to the class's centre (2016)", options=CENTER_OPTIONS),
-}
-
-
-def parse_losses(text: str) -> tuple[Choice, ...]:
-    """Reads terms parted by ``+``; all options are filled in.
+def parse_losses(text: str) -> Losses:
+    """Reads terms joined by ``+``.
 
     Raises:
-        OptionError, ChoiceError: an unknown term or option, a term given twice, or other than one criterion.
+        OptionError, ChoiceError: an unknown term or option, no criterion, or two terms for one slot.
     """
-    terms = tuple(_resolved(parse_choice(part)) for part in text.split("+"))
-    names = [term.name for term in terms]
-    criteria = [name for name in names if TERMS[name].kind == "criterion"]
-    if len(criteria) != 1 or len(set(names)) < len(names):
-        raise OptionError(f"losses {text!r}: expected each term once, and cross-entropy or focal among them")
-    return terms
-
-
-def _resolved(term: Choice) -> Choice:
-    if term.name not in TERMS:
-        raise OptionError(f"loss {term.name!r} is unknown; choose from {', '.join(TERMS)}, added up with +")
-    return Choice(term.name, checked(f"loss {term.name}", TERMS[term.name].options, term.options))
+    terms: dict[str, Any] = {}
+    for part in text.split("+"):
+        term = parse_options(part, TERMS)
+        if term.slot in terms:
+            raise OptionError(f"losses {text!r}: {terms[term.slot].name} and {term.name}; expected {_EXPECTED}")
+        terms[term.slot] = term
+    if "criterion" not in terms:
+        raise OptionError(f"losses {text!r}: no criterion; expected {_EXPECTED}")
+    return Losses(**terms)

@@ -1,172 +1,210 @@
-"""What a training run does, as one validated value; saved with the run and compared on resume."""
+"""TrainConfig: all settings of a training run, parsed and validated once; saved with the run and compared on resume."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from model.backbones import BACKBONES, check_backbone
 from model.choice import Choice, parse_choice
-from model.heads import resolved_head
-from model.losses.terms import TERMS, parse_losses
-from model.training.optimizers import resolved_optimizer
-from model.training.schedule import rate_share, resolved_schedule
+from model.options import OptionError, Options, option
+from model.training.schedule import Schedule, parse_schedule
 from model.training.views import View, parse_views
 from shards.errors import LrfrError
 
-# may change on resume: how long, how it is watched, and how the work is spread
-_FREE = ("steps", "log_every", "save_every", "keep", "eval_every", "best", "shard_head", "compile")
-_POSITIVE = ("batch_size", "steps", "lr", "save_every", "keep", "eval_every")
+if TYPE_CHECKING:  # these import torch, which `train --help` does not need
+    from model.heads import HeadOptions
+    from model.losses.terms import Losses
+    from model.training.optimizers import OptimizerOptions
+
+Init = Literal["pytorch", "data"]
+Triplets = Literal["global", "rank"]
+Degrade = Literal["exact", "fast"]
+Precision = Literal["fp32", "bf16"]
+_CHOICE = "NAME[:OPTION=VALUE,...]"
 
 
 class TrainingError(LrfrError):
-    """A run that cannot start, resume or go on. One line."""
+    """A run that cannot start, resume or continue."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """The defaults are the reference's settings (Lai & Lam, ICIP 2021).
+def _parse_backbone(text: str) -> Choice:
+    from model.backbones import check_backbone
 
-    Choices are text such as ``arcface:scale=32``; what is left out is filled in, so that a saved configuration says all.
+    choice = parse_choice(text)
+    check_backbone(choice.name, **choice.options)
+    return choice
 
-    Attributes:
-        backbone, head, optimizer, schedule: choices.  losses: choices, added up with ``+``.
-        pretrained: checkpoint whose backbone the run starts from; None: from scratch.
-        freeze: stages of the backbone, from the first, that keep their weights.
-        init: ``pytorch`` as the reference, or ``data`` (see ``model.training.init``), which starts to learn much sooner.
-        views: see ``parse_views``.  batch_size: identities in a batch, each with one image a view.
-        degrade: how views are made, ``exact`` or ``fast``; part of what a resumed run must repeat.
-        triplets: metric losses over the ``global`` batch, or over each ``rank``'s part of it.
-        shard_head: the classes are shared among the ranks; changes memory and time, not the result.
-        steps: updates in all.  lr: at the peak of the schedule.
-        ema: decay of the averaged weights that are evaluated and exported; 0: there are none.
-        precision: of the backbone's products.  compile: ``torch.compile`` it.
-        log_every: steps between log lines; None: every step in runs of up to 100 steps, else every 20.
-        save_every, keep: steps between checkpoints, and how many of them stay; every evaluation has one, too.
-        eval_every: steps between evaluations, where there are any.
-        best: the evaluated figure by which the best checkpoint is kept, such as ``lfw/accuracy@8``; None: no such file.
+
+def _parse_head(text: str) -> HeadOptions:
+    from model.heads import parse_head
+
+    return parse_head(text)
+
+
+def _parse_losses(text: str) -> Losses:
+    from model.losses.terms import parse_losses
+
+    return parse_losses(text)
+
+
+def _parse_optimizer(text: str) -> OptimizerOptions:
+    from model.training.optimizers import parse_optimizer
+
+    return parse_optimizer(text)
+
+
+class TrainConfig(Options):
+    """Settings of a training run; the defaults are those of the reference (Lai & Lam, ICIP 2021).
+
+    Settings are given as values or as text: ``TrainConfig(head="arcface:scale=32", steps=1000)``. The command-line
+    options of ``train`` are derived from the fields.
+
+    Raises:
+        OptionError, ChoiceError, BackboneError: unknown setting or name, or an invalid value.
     """
 
-    backbone: str = "spherenet20"
-    pretrained: str | None = None
-    freeze: int = 0
-    init: Literal["pytorch", "data"] = "pytorch"
-    head: str = "amsoftmax"
-    losses: str = "cross-entropy+hardest-triplet"
-    triplets: Literal["global", "rank"] = "global"
-    shard_head: bool = False
-    views: str = "128,8,12,16"
-    degrade: Literal["exact", "fast"] = "exact"
-    batch_size: int = 128
-    steps: int = 100_000
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    weight_decay: float = 5e-4
-    schedule: str = "step"
-    ema: float = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
-    seed: int = 0
-    log_every: int | None = None
-    save_every: int = 1000
-    keep: int = 3
-    eval_every: int = 1000
-    best: str | None = None
+    kind = "train"
+    backbone: Choice = option(
+        "spherenet20",
+        parse=_parse_backbone,
+        metavar=_CHOICE,
+        help="Network, such as ir50 or spherenet20:pooling=true; 'help' lists them.",
+    )
+    pretrained: str | None = option(
+        None,
+        of=str,
+        flag="--from",
+        metavar="CHECKPOINT",
+        help="Fine-tune: start from the weights of this network, with a new head.",
+    )
+    freeze: int = option(0, help="Stages of the backbone, from the first, that keep the weights of --from.")
+    init: Init = option(
+        "pytorch",
+        choices=get_args(Init),
+        help="Initial weights: PyTorch's, or fitted to the first batch (spherenets learn sooner).",
+    )
+    head: HeadOptions = option(
+        "amsoftmax",
+        parse=_parse_head,
+        metavar=_CHOICE,
+        help="Head, such as arcface:scale=32,margin=0.4,sample=0.1; 'help' lists them.",
+    )
+    losses: Losses = option(
+        "cross-entropy+hardest-triplet",
+        parse=_parse_losses,
+        metavar="TERM+TERM",
+        help="Loss terms, such as focal:gamma=2+octuplet:weight=0.5; 'help' lists them.",
+    )
+    triplets: Triplets = option(
+        "global",
+        choices=get_args(Triplets),
+        help="Scope of the metric loss: the whole batch, or the part of each process.",
+    )
+    shard_head: bool = option(
+        False, fixed=False, help="Distribute the classes over the processes: less memory for many identities."
+    )
+    views: tuple[View, ...] = option(
+        "128,8,12,16",
+        parse=parse_views,
+        metavar="SIZE,SIZE",
+        help="Sizes in px that the images of an identity are degraded to, such as 128,8-32,12x2.",
+    )
+    degrade: Degrade = option(
+        "exact",
+        choices=get_args(Degrade),
+        help="exact: bit-identical to Pillow; fast: within 3 grey levels, faster on a CPU.",
+    )
+    batch_size: int = option(128, min=1, help="Identities in a batch over all processes, each with one image per view.")
+    steps: int = option(100_000, min=1, fixed=False, help="Total number of updates.")
+    optimizer: OptimizerOptions = option(
+        "sgd",
+        parse=_parse_optimizer,
+        metavar=_CHOICE,
+        help="Optimizer, such as sgd:momentum=0.9 or adamw; 'help' lists them.",
+    )
+    lr: float = option(0.1, min_open=True, help="Peak learning rate.")
+    weight_decay: float = option(5e-4, help="Weight decay, applied to all weights.")
+    schedule: Schedule = option(
+        "step",
+        parse=parse_schedule,
+        metavar=_CHOICE,
+        help="Learning rate schedule, such as cosine:warmup=0.05; 'help' lists them.",
+    )
+    ema: float = option(
+        0.0,
+        max=1,
+        max_open=True,
+        help="Decay of the averaged weights, which are then evaluated and exported; 0: no averaging.",
+    )
+    precision: Precision = option("fp32", choices=get_args(Precision), help="Precision of the backbone.")
+    compile: bool = option(False, fixed=False, help="Compile the backbone with torch.compile.")
+    seed: int = option(0, max=(1 << 32) - 1, help="Seed of the weights and of the batches.")
+    log_every: int | None = option(
+        None, of=int, min=1, fixed=False, help="Steps between log lines. [default: 1 up to 100 steps, else 20]"
+    )
+    save_every: int = option(1000, min=1, fixed=False, help="Steps between checkpoints.")
+    keep: int = option(3, min=1, fixed=False, help="Checkpoints to keep.")
+    eval_every: int = option(
+        1000, min=1, fixed=False, help="Steps between evaluations; the first is before the first step."
+    )
+    best: str | None = option(
+        None,
+        of=str,
+        fixed=False,
+        metavar="NAME/FIGURE",
+        help="Keep best.pt, the checkpoint with the highest value of this figure."
+        " [default: the main figure of the first benchmark, such as lfw/accuracy@8]",
+    )
 
-    def __post_init__(self) -> None:
-        for name, words in _words().items():
-            if getattr(self, name) not in words:
-                raise TrainingError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(words)}")
-        for name in _POSITIVE:
-            self._check_number(name, least=0, with_least=False)
-        for name in ("weight_decay", "freeze"):
-            self._check_number(name, least=0)
-        if not 0 <= self.ema < 1:
-            raise TrainingError(f"ema is {self.ema}; expected a decay of 0 or more, below 1, such as 0.999")
-        if self.log_every is not None:
-            self._check_number("log_every", least=0, with_least=False)
-        self._resolve()
-        self._check_together()
+    def check(self) -> None:
+        from model.backbones import BACKBONES
 
-    def _check_number(self, name: str, *, least: float, with_least: bool = True) -> None:
-        value = getattr(self, name)
-        if not (least <= value if with_least else least < value) or not value < math.inf:
-            raise TrainingError(
-                f"{name} is {value}; expected a finite number {'of at least' if with_least else 'above'} {least:g}"
-            )
-
-    def _resolve(self) -> None:
-        """Choices in full."""
-        resolved = {
-            "head": resolved_head(parse_choice(self.head)),
-            "optimizer": resolved_optimizer(parse_choice(self.optimizer)),
-            "schedule": resolved_schedule(parse_choice(self.schedule)),
-            "losses": "+".join(map(str, parse_losses(self.losses))),
-        }
-        for name, value in resolved.items():
-            object.__setattr__(self, name, str(value))
-        check_backbone(self.chosen_backbone.name, **self.chosen_backbone.options)
-
-    def _check_together(self) -> None:
-        parse_views(self.views)
-        if self.init == "data" and BACKBONES[self.chosen_backbone.name].batch_norm:
-            raise TrainingError(
-                f"init data is for spherenets; {self.chosen_backbone.name} has batch normalisation: choose pytorch"
+        if self.init == "data" and BACKBONES[self.backbone.name].batch_norm:
+            raise OptionError(
+                f"init data is for spherenets; {self.backbone.name} has batch normalisation: choose pytorch"
             )
         if self.pretrained is None and self.freeze:
-            raise TrainingError(f"freeze is {self.freeze}, but no weights are given to keep; name them with pretrained")
+            raise OptionError(
+                f"freeze is {self.freeze}, but no weights are given to keep; name a checkpoint with --from"
+            )
         if self.pretrained is not None and self.init != "pytorch":
-            raise TrainingError(f"init is {self.init!r}, but the weights come from {self.pretrained}; leave init out")
-
-    @property
-    def chosen_backbone(self) -> Choice:
-        return parse_choice(self.backbone)
-
-    @property
-    def chosen_head(self) -> Choice:
-        return parse_choice(self.head)
-
-    @property
-    def chosen_optimizer(self) -> Choice:
-        return parse_choice(self.optimizer)
-
-    @property
-    def chosen_losses(self) -> dict[str, Choice]:
-        """The terms by their kind: ``criterion`` always, ``metric`` and ``center`` where asked for."""
-        return {TERMS[term.name].kind: term for term in parse_losses(self.losses)}
+            raise OptionError(f"init is {self.init!r}, but the weights come from {self.pretrained}; leave init out")
 
     @property
     def all_views(self) -> tuple[View, ...]:
         """One view for each image of an identity."""
-        return parse_views(self.views)
+        return tuple(View(view.low, view.high) for view in self.views for _ in range(view.count))
 
     @property
-    def logged_every(self) -> int:
+    def log_interval(self) -> int:
         """Steps between log lines."""
         return self.log_every or (1 if self.steps <= 100 else 20)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of update number ``step``, counted from 0."""
-        return self.lr * rate_share(parse_choice(self.schedule), step, self.steps)
+        return self.lr * self.schedule.factor_at(step, self.steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-able fields."""
-        return dataclasses.asdict(self)
+        """JSON-able settings, which ``TrainConfig`` reads back."""
+        return {name: _plain(getattr(self, name)) for name in self.declared()}
 
-    def check_resumes(self, saved: dict[str, Any]) -> None:
-        """Raises: TrainingError: ``saved`` differs in more than how long to run and what to log, save and evaluate."""
-        for name, value in self.to_dict().items():
-            if name not in _FREE and saved.get(name) != value:
+    def check_resumes(self, saved: Mapping[str, Any]) -> None:
+        """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed."""
+        for name, declared in self.declared().items():
+            if declared.fixed and not self._same(name, saved.get(name)):
                 raise TrainingError(
-                    f"{name} was {saved.get(name)} when this run started, now it is {value}; choose another --out for a new run"
+                    f"{name} was {saved.get(name)} when this run started, now it is {_plain(getattr(self, name))};"
+                    " choose another --out for a new run"
                 )
 
+    def _same(self, name: str, saved: Any) -> bool:
+        try:
+            return self.converted({name: saved})[name] == getattr(self, name)
+        except LrfrError:  # e.g. an option of another version
+            return False
 
-def _words() -> dict[str, tuple[str, ...]]:
-    return {
-        "init": ("pytorch", "data"),
-        "triplets": ("global", "rank"),
-        "degrade": ("exact", "fast"),
-        "precision": ("fp32", "bf16"),
-    }
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return value if value is None or isinstance(value, bool | int | float) else str(value)

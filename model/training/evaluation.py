@@ -1,4 +1,4 @@
-"""Evaluation during training: a run's eval.jsonl, and its best checkpoint."""
+"""Evaluation during training: ``eval.jsonl`` and the best checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ EVALUATIONS = "eval.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
-"""A backbone in evaluation mode -> figures by name, such as ``lfw/accuracy@8``. It leaves the weights where they are."""
+"""Scores a backbone in evaluation mode; returns figures by name, such as ``lfw/accuracy@8``. The backbone stays on its device."""
 
 
 class Evaluations:
-    """Scores a backbone before the first step, every ``config.eval_every`` steps and after the last; keeps the best checkpoint.
+    """Evaluates before the first step, every ``config.eval_every`` steps and after the last; keeps the best checkpoint.
 
-    The first one shows where the curves start, and that everything evaluation needs is there before hours are spent.
+    The evaluation before the first step shows where the curves start, and finds missing data sets before hours are
+    spent.
 
-    What a step's evaluation writes is written in the order best.pt, best.json, row of eval.jsonl. A step without a
-    row, whether its evaluation was killed, stopped or never started, is evaluated first when the run goes on from
-    there, so nothing that was half written has to be recognised. Of several ranks the first evaluates; the others
-    wait for it at the next update.
+    Files are written in the order best.pt, best.json, row of eval.jsonl. A run that continues from a step without a row
+    evaluates that step first, whether its evaluation was killed, stopped or never started; partial results therefore
+    need not be recognised. Only rank 0 evaluates; the other ranks wait for it at the next update.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Evaluations:
     ) -> None:
         """
         Args:
-            stopped: whether a stop is asked for.
-            shown: figures in the line on stderr, all if none is named; the best one always is.
+            stopped: True once training should stop.
+            shown: figures to print; default: all. The best figure is always printed.
         """
         self._run, self._state, self._evaluate, self._log, self._stopped = run, state, evaluate, log, stopped
         self._shown = shown
@@ -59,80 +59,78 @@ class Evaluations:
         self._best = -math.inf
 
     def begin(self, start: int) -> None:
-        """Drops the rows of steps behind ``start``, reads the best figure so far, makes up for a missing evaluation.
+        """Drops the rows of steps after ``start``, reads the best figure so far, and evaluates ``start`` if it has no row.
 
         Raises:
-            TrainingError: as ``score``; or a best is asked for where nothing is evaluated.
+            TrainingError: see ``score``; or ``config.best`` is set and nothing is evaluated.
         """
         if self._config.best is not None and self._evaluate is None:
             raise TrainingError(f"best is {self._config.best!r}, but nothing is evaluated; leave it out, or evaluate")
         if not self._state.ranks.first:
             return
         remove_temporaries(self._run, ["*"])
-        if start == 0:  # a best of another run, whose checkpoints were deleted
+        if start == 0:  # best.json of an earlier run whose checkpoints were deleted
             (self._run / BEST_FACTS).unlink(missing_ok=True)
         if self._config.best is not None:
             self._best = best_value(self._run, self._config.best)
-        scored = {row["step"] for row in drop_rows(self._run / EVALUATIONS, after=start)}
-        if self.due(start) and start not in scored and (start == 0 or checkpoint_path(self._run, start).exists()):
+        evaluated = {row["step"] for row in drop_rows(self._run / EVALUATIONS, after=start)}
+        saved = start == 0 or checkpoint_path(self._run, start).exists()
+        if self.due(start) and start not in evaluated and saved:
             self.score(start)
 
     def due(self, step: int) -> bool:
-        """Whether there is an evaluation after ``step`` updates."""
-        asked = step % self._config.eval_every == 0 or step == self._config.steps
-        return self._evaluate is not None and asked
+        """True if there is an evaluation after ``step`` updates."""
+        return self._evaluate is not None and (step % self._config.eval_every == 0 or step == self._config.steps)
 
     def score(self, step: int) -> None:
-        """Evaluates; records the figures, and the checkpoint of ``step``, saved before, if it is the best; step 0 has none.
+        """Evaluates, records the figures, and keeps the checkpoint of ``step`` if it is the best; step 0 has none.
 
-        When a stop is asked for the evaluation is given up, at once or at the next batch that the backbone is given.
+        A stop abandons the evaluation, before it starts or at the next batch of the backbone.
 
         Raises:
-            TrainingError: there is no figure of the name ``config.best``.
+            TrainingError: ``config.best`` is not among the figures.
         """
-        assert self._evaluate is not None
         if not self._state.ranks.first:
             return
-        backbone = self._state.judged
         began = time.monotonic()
         with self._log.paused():
-            try:
-                with undisturbed(backbone), _ends_when(self._stopped, backbone):
-                    figures = {name: float(value) for name, value in self._evaluate(backbone).items()}
-            except _StoppedError:
-                print(
-                    f"eval at step {step}: not done; going on with the run does it first", file=sys.stderr, flush=True
-                )
+            figures = self._figures(step)
+            if figures is None:
                 return
-            except Exception:
-                if step:
-                    print(
-                        f"stopped at step {step}, which is saved, for its evaluation; the same command goes on with it",
-                        file=sys.stderr,
-                    )
-                raise
-            kept = self._config.best is not None and self._keep_if_best(step, self._config.best, figures)
-            print(self._line(step, figures, kept, time.monotonic() - began), file=sys.stderr, flush=True)
+            is_best = self._config.best is not None and self._keep_if_best(step, self._config.best, figures)
+            print(self._line(step, figures, is_best, time.monotonic() - began), file=sys.stderr, flush=True)
             finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
             with open(self._run / EVALUATIONS, "a") as stream:
                 stream.write(json.dumps({"step": step, **finite}) + "\n")
             self._log.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
 
-    def _line(self, step: int, figures: dict[str, float], best: bool, seconds: float) -> str:
+    def _figures(self, step: int) -> dict[str, float] | None:
+        """The figures; None if the evaluation was abandoned."""
+        assert self._evaluate is not None
+        backbone = self._state.eval_backbone
+        try:
+            with eval_mode(backbone), _abandoned_when(self._stopped, backbone):
+                return {name: float(value) for name, value in self._evaluate(backbone).items()}
+        except _StoppedError:
+            print(f"eval at step {step}: abandoned; the run will start with it when it continues", file=sys.stderr)
+            return None
+        except Exception:
+            if step:
+                print(f"evaluation at step {step} failed; the same command continues from there", file=sys.stderr)
+            raise
+
+    def _line(self, step: int, figures: dict[str, float], is_best: bool, seconds: float) -> str:
         names = [name for name in figures if not self._shown or name in self._shown or name == self._config.best]
         parts = "  ".join(f"{name} {figures[name]:.4f}" for name in names)
-        return f"eval at step {step}: {parts}{'  best so far' * best}  ({seconds:.1f} s)"
+        return f"eval at step {step}: {parts}{'  best so far' * is_best}  ({seconds:.1f} s)"
 
     def _keep_if_best(self, step: int, metric: str, figures: dict[str, float]) -> bool:
-        """Whether it is."""
+        """Keeps the checkpoint if its figure is above all earlier ones; returns whether it is."""
         if metric not in figures:
-            raise TrainingError(
-                f"best is {metric!r}, which is not evaluated; there is {', '.join(figures) or 'nothing'}"
-            )
+            raise TrainingError(f"best is {metric!r}, expected one of {', '.join(figures) or 'no figures'}")
         value = figures[metric]
-        if step == 0 or not (
-            math.isfinite(value) and value > self._best
-        ):  # the first of equals stays, also when it is done again
+        # equal figures: the first checkpoint stays, also when its evaluation is repeated
+        if step == 0 or not (math.isfinite(value) and value > self._best):
             return False
         with whole_file(self._run / BEST) as temporary:
             shutil.copyfile(checkpoint_path(self._run, step), temporary)
@@ -143,7 +141,7 @@ class Evaluations:
 
 
 def best_value(run: Path, metric: str) -> float:
-    """The figure of ``run``'s best checkpoint by ``metric``; minus infinity if there is none, or its facts are damaged."""
+    """The figure of the best checkpoint of ``run``; minus infinity if there is none, or best.json is damaged."""
     path = run / BEST_FACTS
     if not path.exists() or not (run / BEST).exists():
         return -math.inf
@@ -153,13 +151,13 @@ def best_value(run: Path, metric: str) -> float:
             return float(facts["value"])
     except (ValueError, LookupError, TypeError):
         pass
-    print(f"{path}: no best by {metric}; the next evaluation starts anew", file=sys.stderr)
+    print(f"{path}: no best checkpoint by {metric}; the next evaluation starts a new comparison", file=sys.stderr)
     return -math.inf
 
 
 @contextlib.contextmanager
-def undisturbed(backbone: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode and torch's random states of before come back at the end."""
+def eval_mode(backbone: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; restores the mode and PyTorch's random state afterwards."""
     training = backbone.training
     devices = {weight.device for weight in backbone.parameters() if weight.is_cuda}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
@@ -171,19 +169,19 @@ def undisturbed(backbone: nn.Module) -> Iterator[None]:
 
 
 class _StoppedError(BaseException):
-    """Ends an evaluation; no ``except Exception`` on the way holds it up."""
+    """Ends an evaluation; not an ``Exception``, which code in between might catch."""
 
 
 @contextlib.contextmanager
-def _ends_when(stopped: Callable[[], bool], backbone: nn.Module) -> Iterator[None]:
-    """Looks at ``stopped`` now and before every batch: a signal's exception amid any line could break a library."""
+def _abandoned_when(stopped: Callable[[], bool], backbone: nn.Module) -> Iterator[None]:
+    """Checks ``stopped`` now and before every batch; an exception raised by the signal handler could break a library."""
 
-    def look(*_: object) -> None:
+    def check(*_: object) -> None:
         if stopped():
             raise _StoppedError
 
-    look()
-    hook = backbone.register_forward_pre_hook(look)
+    check()
+    hook = backbone.register_forward_pre_hook(check)
     try:
         yield
     finally:

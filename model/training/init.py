@@ -1,38 +1,38 @@
-"""Data-dependent initialisation: a start from which plain networks without normalisation layers learn at once."""
+"""Data-dependent initialisation, from which plain networks without normalisation layers learn immediately."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-_PRELU_SLOPE = 0.25  # PyTorch's initial one
-_LEAST_SPREAD = 1e-3
-_SPREAD = 5.0  # deviation of an embedding's dimension at the start
+PRELU_SLOPE = 0.25  # PyTorch's initial value
+EMBEDDING_STD = 5.0  # initial standard deviation of each embedding dimension
+MIN_STD = 1e-3
 
 
 def initialise_from_data(backbone: nn.Module, head: nn.Module, inputs: torch.Tensor) -> None:
-    """He weights without biases; embeddings centred on ``inputs`` with deviation 5; the head's rows of unit length.
+    """He weights and zero biases; embeddings centred on ``inputs`` with standard deviation 5; unit-length head weights.
 
-    From PyTorch's defaults all faces start with nearly the same embedding, and one update then moves all of them
-    together further than they lie apart: the last layer sees thousands of activations with a large common part, so
-    its step is large against a short embedding. Long centred embeddings take small turns and start far apart; the
-    head's rows, which are long by default, take larger ones.
+    With PyTorch's defaults all faces start with nearly the same embedding, and an update moves all of them together
+    by more than the distances between them: the last layer sees thousands of activations with a large common part, so
+    its step is large relative to a short embedding. Long, centred embeddings turn slowly and start far apart; the
+    head's weights, which are long by default, turn faster once they are short.
 
     Args:
         head: its ``weight`` is (classes, features).
         inputs: (N, 3, S, S) float, a batch of network inputs, N > 1.
 
-    Source: He et al., ICCV 2015; Mishkin & Matas, All you need is a good init, ICLR 2016, for the last layer only.
+    Source: He et al., ICCV 2015; for the last layer only: Mishkin & Matas, All you need is a good init, ICLR 2016.
     """
     layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, a=_PRELU_SLOPE)
+        nn.init.kaiming_normal_(layer.weight, a=PRELU_SLOPE)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     last = layers[-1]
     with torch.no_grad():
         features = backbone(inputs)
-        scale = _SPREAD / features.std(0).clamp_min(_LEAST_SPREAD)
+        scale = EMBEDDING_STD / features.std(0).clamp_min(MIN_STD)
         last.weight.mul_(scale[:, None])
         nn.init.zeros_(last.bias).sub_(features.mean(0) * scale)  # type: ignore[arg-type]
         head.weight.copy_(nn.functional.normalize(head.weight))  # type: ignore[operator, arg-type]

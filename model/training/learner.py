@@ -1,4 +1,4 @@
-"""What learns: backbone, head and losses; images and labels in, loss and its parts out."""
+"""Learner: backbone, head and losses as one module."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import torch
 from torch import nn
 
 from model.backbones import EMBEDDING_SIZE, build_backbone
-from model.choice import Choice
-from model.heads import build_head
-from model.heads.scores import ClassScores
 from model.inputs import normalise
-from model.losses.center import build_center_loss
-from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet, view_means
+from model.losses.functional import view_means
 from model.training.config import TrainConfig
-from model.training.prelu import prelu_in_pieces
-from model.training.ranks import Ranks, batch_norm_over
+from model.training.prelu import use_chunked_prelu
+from model.training.ranks import Ranks, global_batch_norm
 from pipeline.spec import Preprocessing
 
-Parts = dict[str, torch.Tensor]
+LossParts = dict[str, torch.Tensor]
 
 
 class Learner(nn.Module):
-    """The network of a run with its losses, on the whole batch of all ranks.
+    """Computes the loss of the global batch from each rank's part of it.
 
     Args:
-        classes: identities.  preprocessing: spec of the images.  device: where it will be moved.
+        classes: number of identities.
+        preprocessing: spec of the images.
+        device: the device that the learner will be moved to.
     """
 
     def __init__(
@@ -39,65 +37,52 @@ class Learner(nn.Module):
         super().__init__()
         ranks = ranks or Ranks()
         self.config, self.preprocessing, self.classes, self._ranks = config, preprocessing, classes, ranks
-        backbone, head = config.chosen_backbone, config.chosen_head
-        self._terms = config.chosen_losses
-        network = build_backbone(backbone.name, image_size=preprocessing.size, **backbone.options)
-        self.backbone = batch_norm_over(ranks, prelu_in_pieces(network) if device == "cpu" else network, device)
+        backbone = build_backbone(config.backbone.name, image_size=preprocessing.size, **config.backbone.options)
+        self.backbone = global_batch_norm(ranks, use_chunked_prelu(backbone) if device == "cpu" else backbone, device)
         group = ranks.group if config.shard_head else None
-        self.head = build_head(head.name, features=EMBEDDING_SIZE, classes=classes, group=group, **head.options)
-        if center := self._terms.get("center"):
-            self.center = build_center_loss(features=EMBEDDING_SIZE, classes=classes, group=group, **center.options)
-        self._compiled = (torch.compile(self.backbone),) if config.compile else ()  # in a tuple: no second submodule
+        self.head = config.head.build(features=EMBEDDING_SIZE, classes=classes, group=group)
+        if config.losses.center:
+            self.center = config.losses.center.build(features=EMBEDDING_SIZE, classes=classes, group=group)
+        self._compiled = (torch.compile(self.backbone),) if config.compile else ()  # a tuple: not a second submodule
 
     @property
-    def own(self) -> tuple[str, ...]:
-        """Prefixes of the parameters and buffers that differ from rank to rank."""
+    def rank_local_prefixes(self) -> tuple[str, ...]:
+        """Name prefixes of the parameters and buffers that differ between ranks."""
         return ("head.", "center.") if self.head.group is not None else ()
 
     @property
-    def idle_term(self) -> str | None:
-        """The metric loss that is asked for where a batch has one image of each identity."""
-        metric = self._terms.get("metric")
+    def idle_metric(self) -> str | None:
+        """The metric loss, if it is idle because a batch has one image of each identity."""
+        metric = self.config.losses.metric
         return metric.name if metric and len(self.config.all_views) == 1 else None
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(V, b, S, S, 3) uint8 -> (V*b, 3, S, S) float32, view after view."""
         return normalise(images.flatten(0, 1), self.preprocessing.mean, self.preprocessing.std)
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, Parts]:
-        """This rank's (V, b, S, S, 3) uint8 and (b,) int64 -> the scalar loss of all; its parts by name."""
-        views = len(images)
-        reduced = self.config.precision == "bf16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=reduced):
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, LossParts]:
+        """(V, b, S, S, 3) uint8 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name."""
+        losses, views = self.config.losses, len(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             backbone = self._compiled[0] if self._compiled else self.backbone
-            own = backbone(self.inputs(images)).float()
-        own_labels = labels.repeat(views)
-        features, labels = self._ranks.gather(own, views), self._ranks.gather(own_labels, views)
-        terms = view_means(self._criterion(self.head(features, labels)), views)
-        loss, parts = terms.mean(), self._by_view(terms.detach())
-        if (metric := self._terms.get("metric")) and not self.idle_term:
-            across = (own, own_labels) if self.config.triplets == "rank" else (features, labels)
-            value = self._metric(metric, across[0], across[1], views)
-            loss, parts[metric.name] = loss + metric.options["weight"] * value, value.detach()
-        if "center" in self._terms:
+            local_features = backbone(self.inputs(images)).float()
+        local_labels = labels.repeat(views)
+        features, labels = self._ranks.gather(local_features, views), self._ranks.gather(local_labels, views)
+
+        view_losses = view_means(losses.criterion(self.head(features, labels)), views)
+        loss, parts = view_losses.mean(), self._by_view(view_losses.detach())
+        if losses.metric and not self.idle_metric:
+            in_rank = self.config.triplets == "rank"
+            value = losses.metric(local_features if in_rank else features, local_labels if in_rank else labels, views)
+            loss, parts[losses.metric.name] = loss + losses.metric.weight * value, value.detach()
+        if losses.center:
             value = self.center(features, labels).mean()
             loss, parts["center"] = loss + value, value.detach()
         return loss, parts
 
-    def _criterion(self, scores: ClassScores) -> torch.Tensor:
-        choice = self._terms["criterion"]
-        return focal(scores, **choice.options) if choice.name == "focal" else cross_entropy(scores)
-
-    def _metric(self, choice: Choice, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
-        margin = choice.options["margin"]
-        if choice.name == "octuplet":
-            return octuplet(features, labels, views, margin)
-        return hardest_triplet(features, labels, margin)
-
-    def _by_view(self, terms: torch.Tensor) -> Parts:
-        """``ce@8`` and its like; views of one size together."""
-        name = {"cross-entropy": "ce"}.get(self._terms["criterion"].name, self._terms["criterion"].name)
+    def _by_view(self, view_losses: torch.Tensor) -> LossParts:
+        """Mean losses by name, such as ``ce@8``; views of the same sizes are averaged."""
         found: dict[str, list[torch.Tensor]] = {}
-        for view, value in zip(self.config.all_views, terms, strict=True):
-            found.setdefault(f"{name}@{view.name}", []).append(value)
+        for view, value in zip(self.config.all_views, view_losses, strict=True):
+            found.setdefault(f"{self.config.losses.criterion.label}@{view.name}", []).append(value)
         return {name: torch.stack(values).mean() for name, values in found.items()}

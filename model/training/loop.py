@@ -1,4 +1,4 @@
-"""Trains a deep Siamese network: every view of every identity in one forward pass."""
+"""The training loop: every view of every identity in one forward pass."""
 
 from __future__ import annotations
 
@@ -12,49 +12,32 @@ from typing import Any, Protocol
 
 import torch
 
-from model.formats.checkpoint import checkpoints
 from model.training.config import TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
 from model.training.runlog import RunLog
-from model.training.state import TrainState, new_run, seed_step
+from model.training.state import TrainState, seed_step
 from pipeline.signals import StopSignals
 from shards.files import locked, whole_file
-
-__all__ = ["CONFIG", "find_resume", "new_run", "train"]
 
 CONFIG = "config.json"
 
 
+class LoaderState(Protocol):
+    """Position of the loader after a batch; saved in checkpoints."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 class TrainBatch(Protocol):
-    """What ``train`` needs of a batch, a rank's share of it: (V, b, S, S, 3) uint8 images, (b,) int64 labels, the stream's state behind it."""
+    """A rank's part of a batch: (V, b, S, S, 3) uint8 images and (b,) int64 labels."""
 
     @property
     def images(self) -> torch.Tensor: ...
     @property
     def labels(self) -> torch.Tensor: ...
     @property
-    def state(self) -> Any: ...
-
-
-def find_resume(run: Path, resume: str) -> Path | None:
-    """The checkpoint to go on from: ``auto`` the run's newest if it has one, ``never`` none, else the named file.
-
-    Raises:
-        TrainingError: the run folder is a file, or holds checkpoints that the run would mix with its own.
-    """
-    if run.exists() and not run.is_dir():
-        raise TrainingError(f"{run}: is a file, expected a run's folder; choose another --out")
-    held = checkpoints(run)
-    if resume == "never" and held:
-        raise TrainingError(f"{run}: holds a run up to step {int(held[-1].stem)}; choose another --out, or delete it")
-    if resume in ("auto", "never"):
-        return held[-1] if held else None
-    if held and held[-1].resolve() != Path(resume).resolve():
-        raise TrainingError(
-            f"{run}: holds a run up to step {int(held[-1].stem)}; choose another --out to branch off {resume}"
-        )
-    return Path(resume)
+    def state(self) -> LoaderState: ...
 
 
 def train(
@@ -68,37 +51,37 @@ def train(
 ) -> int:
     """Updates ``state`` until ``config.steps``, saving checkpoints into ``run``.
 
-    SIGINT and SIGTERM, to any rank, end it after the current step, with a checkpoint; an evaluation is given up for them.
+    SIGINT or SIGTERM to any rank ends training after the current step, with a checkpoint; a running evaluation is
+    abandoned.
 
     Args:
-        evaluate: scores the backbone before the first step, every ``config.eval_every`` steps and after the last;
-            changes nothing in the training.
-        shown: its figures that are printed; all if none is named.
+        start: number of updates done before.
+        evaluate: scores the backbone before the first step, every ``config.eval_every`` steps and after the last.
+        shown: the figures to print; default: all.
 
     Returns:
-        the number of updates done in all; fewer than ``config.steps`` if it was stopped.
+        the total number of updates; less than ``config.steps`` if training was stopped.
 
     Raises:
-        TrainingError: the loss is not finite, the weights of the step before are saved if they are;
-            another process trains into ``run``; or ``config.best`` is not evaluated.
+        TrainingError: the loss is not finite (the weights before it are saved if they are finite); another process
+            trains into ``run``; or ``config.best`` is not evaluated.
     """
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
-    step, saved = start, start
+    step = saved = start
     loader_state: dict[str, Any] = {}
     learner.train()
-    if ranks.first and learner.idle_term:
-        print(
-            f"one image of each identity: {learner.idle_term} has nothing to compare and adds nothing", file=sys.stderr
-        )
-    own_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
-    with _folder(run, state), own_log as log, StopSignals("stopping after this step...\n") as stop:
+    if ranks.first and learner.idle_metric:
+        print(f"one image of each identity: {learner.idle_metric} adds nothing to the loss", file=sys.stderr)
+    run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
+    with _run_folder(run, state), run_log as log, StopSignals("stopping after this step...\n") as stop:
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
         evaluations.begin(start)
-        parallel, stream = ranks.parallel(learner, learner.own), iter(batches)
+        parallel = ranks.parallel(learner, learner.rank_local_prefixes)
+        stream = iter(batches)
         while step < config.steps and not ranks.any(stop.requested):
-            asked = time.monotonic()
+            requested = time.monotonic()
             batch = next(stream)
-            log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel(), waited=time.monotonic() - asked)
+            log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel(), waited=time.monotonic() - requested)
 
             if step == 0 and config.init == "data":
                 images = ranks.gather(batch.images.flatten(0, 1), len(batch.images))
@@ -108,13 +91,17 @@ def train(
                 group["lr"] = lr
             seed_step(config.seed, step, ranks.rank)
             loss, parts = parallel(batch.images, batch.labels)
-            logged = (step + 1) % config.logged_every == 0 or step + 1 == config.steps
-            due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
-            looked_at = loss.device.type == "cpu" or logged or due  # on a GPU the look waits for the device
-            if looked_at and ranks.any(not torch.isfinite(loss)):
+
+            log_due = (step + 1) % config.log_interval == 0 or step + 1 == config.steps
+            save_due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
+            check_loss = loss.device.type == "cpu" or log_due or save_due  # on a GPU the check synchronises
+            if check_loss and ranks.any(not torch.isfinite(loss)):
                 if step > saved and not ranks.any(not state.finite()):
                     state.save(run, step, loader_state)
-                raise TrainingError(_diverged(step + 1, loss.item(), lr))
+                raise TrainingError(
+                    f"the loss of step {step + 1} is {loss.item()}, no update was made;"
+                    f" start over with a lower --lr (it is {lr:g})"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -122,9 +109,9 @@ def train(
                 state.averaged.update_parameters(learner.backbone)
             step, loader_state = step + 1, batch.state.to_dict()
 
-            if logged:
+            if log_due:
                 log.write(step, {"loss": loss, **parts, "lr": lr}, mean=ranks.mean)
-            if due:
+            if save_due:
                 state.save(run, step, loader_state)
                 saved = step
             if evaluations.due(step):
@@ -134,25 +121,21 @@ def train(
     return step
 
 
-def _diverged(step: int, loss: float, lr: float) -> str:
-    return f"the loss of step {step} is {loss}, no update was made; start over with a lower --lr (it is {lr:g})"
-
-
 @contextlib.contextmanager
-def _folder(run: Path, state: TrainState) -> Iterator[None]:
-    """The run's folder with its configuration, held by the first rank."""
+def _run_folder(run: Path, state: TrainState) -> Iterator[None]:
+    """Creates the run folder with its ``config.json`` and locks it, on rank 0."""
     if not state.ranks.first:
         yield
         return
     run.mkdir(parents=True, exist_ok=True)
     learner = state.learner
     with locked(run, "training"):
-        settings = {
+        content = {
             **learner.config.to_dict(),
             "classes": learner.classes,
             "preprocessing": learner.preprocessing.to_dict(),
             "trained_on": state.trained_on.to_dict(),
         }
         with whole_file(run / CONFIG) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n")
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
         yield

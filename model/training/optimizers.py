@@ -1,4 +1,4 @@
-"""Optimizers by name."""
+"""Optimizers by name, in fused kernels, which read and write memory once. Weight decay is on all weights, as in the reference."""
 
 from __future__ import annotations
 
@@ -7,38 +7,56 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from model.choice import Choice
-from model.options import Option, OptionError, checked
-
-OPTIMIZERS: dict[str, dict[str, Option]] = {
-    "sgd": {
-        "momentum": Option(default=0.9, most=1.0, about="share of the last update in this one"),
-        "nesterov": Option(default=False, about="look ahead along the momentum"),
-    },
-    "adamw": {
-        "beta1": Option(default=0.9, most=1.0, about="decay of the mean gradient"),
-        "beta2": Option(default=0.999, most=1.0, about="decay of the mean squared gradient"),
-    },
-}
+from model.options import OptionError, Options, by_name, option, parse_options
 
 
-def resolved_optimizer(choice: Choice) -> Choice:
-    """The choice with all its options. Raises: OptionError: unknown optimizer or option, or a value out of range."""
-    if choice.name not in OPTIMIZERS:
-        raise OptionError(f"optimizer {choice.name!r} is unknown; choose from {', '.join(OPTIMIZERS)}")
-    return Choice(choice.name, checked(f"optimizer {choice.name}", OPTIMIZERS[choice.name], choice.options))
+class OptimizerOptions(Options):
+    """Options of an optimizer."""
+
+    kind = "optimizer"
+
+    def build(self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        """The optimizer of ``parameters``."""
+        raise NotImplementedError
 
 
-def build_optimizer(
-    choice: Choice, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """The optimizer of all ``parameters`` that take a gradient, in fused kernels: memory is read and written once.
+class SGDOptions(OptimizerOptions):
+    """Stochastic gradient descent."""
 
-    Weight decay is on everything, as in the reference.
-    """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    options = choice.options
-    if choice.name == "sgd":
-        return torch.optim.SGD(trained, lr=lr, weight_decay=weight_decay, fused=True, **options)
-    betas = (options["beta1"], options["beta2"])
-    return torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True, betas=betas)
+    name = "sgd"
+    momentum: float = option(0.9, max=1.0, help="weight of the last update in this one")
+    nesterov: bool = option(False, help="Nesterov momentum")
+
+    def check(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise OptionError("optimizer sgd: nesterov needs a momentum above 0; leave it out")
+
+    def build(self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters,
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            fused=True,
+        )
+
+
+class AdamWOptions(OptimizerOptions):
+    """Adam with decoupled weight decay."""
+
+    name = "adamw"
+    beta1: float = option(0.9, max=1.0, max_open=True, help="decay of the mean gradient")
+    beta2: float = option(0.999, max=1.0, max_open=True, help="decay of the mean squared gradient")
+
+    def build(self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        betas = (self.beta1, self.beta2)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+
+
+OPTIMIZERS: dict[str, type[OptimizerOptions]] = by_name(SGDOptions, AdamWOptions)
+
+
+def parse_optimizer(text: str) -> OptimizerOptions:
+    """Reads text such as ``sgd:momentum=0.9``. Raises: OptionError, ChoiceError: see ``parse_options``."""
+    return parse_options(text, OPTIMIZERS)

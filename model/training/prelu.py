@@ -1,4 +1,4 @@
-"""PReLU for training on a CPU: the same sums as PyTorch's, whose backward pass there takes a tenth of a step."""
+"""PReLU for training on a CPU: the results of PyTorch's, whose backward pass takes a tenth of a training step there."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_AT_ONCE = 1 << 19  # elements of a piece: what is made of it stays in the cache
+CHUNK_ELEMENTS = 1 << 19  # intermediate results of a chunk stay in the CPU's cache
 
 
 class PReLU(nn.PReLU):
-    """``nn.PReLU`` with a slope a channel for (N, C, ...); its backward pass takes some images at a time.
+    """``nn.PReLU`` with a slope per channel for (N, C, ...); its backward pass works on a few images at a time.
 
-    PyTorch's kernel writes a slope's gradient for every element, to be summed later, and branches on every element's sign.
+    PyTorch's kernel stores a slope gradient for every element before it sums them, and branches on the sign of every
+    element.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, ...) float, keeps the shape; compiled, it is PyTorch's, which the compiler fuses with its neighbours."""
+        """(N, C, ...) float -> same shape. Under ``torch.compile`` PyTorch's own, which the compiler fuses with its neighbours."""
         if torch.compiler.is_compiling():
             return super().forward(x)
-        return _Pieces.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return _ChunkedPReLU.apply(x, self.weight)  # type: ignore[no-untyped-call]
 
 
-class _Pieces(torch.autograd.Function):
+class _ChunkedPReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, slopes)
@@ -33,23 +34,23 @@ class _Pieces(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, slopes = ctx.saved_tensors
-        by_channel = slopes.to(gradient.dtype).view(1, -1, *[1] * (x.dim() - 2))
-        others = [axis for axis in range(x.dim()) if axis != 1]
-        of_x, of_slopes = torch.empty_like(gradient), torch.zeros_like(slopes)
-        images = max(1, _AT_ONCE // max(1, x[:1].numel()))
-        pieces = (torch.split(whole, images) for whole in (of_x, gradient, x))
-        for out, above, value in zip(*pieces, strict=True):
-            positive = torch.ops.aten.threshold_backward(above, value, 0)  # 0 where the value is not above 0
-            negative = above - positive
-            torch.addcmul(positive, negative, by_channel, out=out)
-            of_slopes += negative.mul_(value).sum(others, dtype=slopes.dtype)
-        return of_x, of_slopes
+        channel_slopes = slopes.to(grad.dtype).view(1, -1, *[1] * (x.dim() - 2))
+        other_axes = [axis for axis in range(x.dim()) if axis != 1]
+        x_grad, slope_grad = torch.empty_like(grad), torch.zeros_like(slopes)
+        images = max(1, CHUNK_ELEMENTS // max(1, x[:1].numel()))
+        chunks = (torch.split(whole, images) for whole in (x_grad, grad, x))
+        for x_grad_chunk, grad_chunk, x_chunk in zip(*chunks, strict=True):
+            positive = torch.ops.aten.threshold_backward(grad_chunk, x_chunk, 0)  # 0 where x <= 0
+            negative = grad_chunk - positive
+            torch.addcmul(positive, negative, channel_slopes, out=x_grad_chunk)
+            slope_grad += negative.mul_(x_chunk).sum(other_axes, dtype=slopes.dtype)
+        return x_grad, slope_grad
 
 
-def prelu_in_pieces(network: nn.Module) -> nn.Module:
-    """Makes every ``nn.PReLU`` of ``network`` with a slope a channel a ``PReLU``; parameters and their names stay."""
+def use_chunked_prelu(network: nn.Module) -> nn.Module:
+    """Turns every ``nn.PReLU`` with a slope per channel into a ``PReLU``; parameter names stay the same."""
     for child in network.modules():
         if type(child) is nn.PReLU and child.num_parameters > 1:
             child.__class__ = PReLU

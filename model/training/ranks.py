@@ -1,8 +1,8 @@
-"""The processes of one training run, and what they tell each other.
+"""Ranks: the processes of a training run and their collectives.
 
-The convention for gradients: every rank computes the same loss from the features of the whole batch. The gradient of
-its own part of them is therefore complete, and ``DistributedDataParallel``, which averages over ranks where the sum is
-wanted, is given it times the number of ranks.
+Every rank computes the same loss from the gathered features of the global batch, so the gradient of its own features
+is complete. ``DistributedDataParallel`` averages parameter gradients over ranks where their sum is needed; ``gather``
+therefore multiplies the gradient by the number of ranks.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import datetime
 import gc
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
@@ -20,64 +20,91 @@ from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import LrfrError
 
-_PATIENCE = datetime.timedelta(
-    hours=12
-)  # others wait this long for rank 0 to evaluate; a dead rank is seen by torchrun
+T = TypeVar("T")
+TIMEOUT = datetime.timedelta(hours=12)  # the other ranks wait while rank 0 evaluates; torchrun detects a dead rank
 
 
 class RankError(LrfrError):
-    """Another process of the run is gone. One line."""
+    """Another rank has failed."""
 
 
 class Ranks:
-    """This process among those of a run.
+    """The processes of a run, seen from this one.
 
     Attributes:
-        rank, size: its number, and how many there are.
-        group: all of them; None if there is one.
+        rank: number of this process.
+        size: number of processes.
+        group: all processes; None if there is only one.
     """
 
     def __init__(self, *, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self.group = distributed.group.WORLD if size > 1 else None
-        # apart from the gradients' group: on a GPU that one would have to wait for all queued work
-        self._control = distributed.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
+        # NCCL collectives of the gradients' group would wait for all queued GPU work
+        self._control = distributed.new_group(backend="gloo", timeout=TIMEOUT) if size > 1 else None
 
     def close(self) -> None:
-        """Lets go of the groups; nothing can be told or gathered any more."""
+        """Releases the process groups; collectives must not be called afterwards."""
         self.group = self._control = None
 
     @property
     def first(self) -> bool:
-        """True for the one that logs, saves and evaluates."""
+        """True for the rank that logs, saves and evaluates."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process. A collective: all ranks call it."""
+        """True if ``flag`` is true on any rank. A collective."""
         if self._control is None:
             return flag
-        told = torch.tensor(int(flag))
-        distributed.all_reduce(told, distributed.ReduceOp.MAX, self._control)
-        return bool(told)
+        flags = torch.tensor(int(flag))
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX, self._control)
+        return bool(flags)
+
+    def collect(self, work: Callable[[], T]) -> list[T]:
+        """Runs ``work`` on every rank and returns the results of all, in rank order. A collective.
+
+        Args:
+            work: returns a small picklable value.
+
+        Raises:
+            LrfrError, OSError: ``work`` failed on this rank.
+            RankError: ``work`` failed on another rank.
+        """
+        outcome: T | None = None
+        failure: LrfrError | OSError | None = None
+        try:
+            outcome = work()
+        except (LrfrError, OSError) as error:
+            failure = error
+        outcomes: list[Any] = [(outcome, str(failure) if failure else None)] * self.size
+        if self._control is not None:
+            distributed.all_gather_object(outcomes, outcomes[0], self._control)
+        if failure is not None:
+            raise failure
+        for rank, (_, message) in enumerate(outcomes):
+            if message is not None:
+                raise RankError(f"rank {rank} failed: {message}")
+        return [value for value, _ in outcomes]
 
     def gather(self, part: torch.Tensor, views: int) -> torch.Tensor:
-        """(V*b, ...) of this rank -> (V*B, ...) of all, as one process would have them: view after view, ranks in order."""
+        """(V*b, ...) of this rank -> (V*B, ...) of all ranks, ordered as in a single process: by view, then by rank."""
         return part if self.group is None else _Gather.apply(part, views, self.size, self.group)  # type: ignore[no-untyped-call]
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean of every rank's ``value``; without gradient."""
+        """The mean of ``value`` over all ranks, without gradient. A collective."""
         if self.group is None:
             return value
-        whole = value.detach().clone()
-        distributed.all_reduce(whole, group=self.group)
-        return whole / self.size
+        total = value.detach().clone()
+        distributed.all_reduce(total, group=self.group)
+        return total / self.size
 
-    def parallel(self, learner: nn.Module, own: tuple[str, ...]) -> nn.Module:
-        """``learner`` with gradients reduced over the ranks; ``own`` are prefixes of what is this rank's alone."""
+    def parallel(self, learner: nn.Module, rank_local_prefixes: tuple[str, ...]) -> nn.Module:
+        """``learner`` with gradients reduced over the ranks, except for parameters with these name prefixes."""
         if self.group is None:
             return learner
-        names = [name for name, _ in [*learner.named_parameters(), *learner.named_buffers()] if name.startswith(own)]
-        # no public way leaves out what is this rank's alone
+        tensors = [*learner.named_parameters(), *learner.named_buffers()]
+        names = [name for name, _ in tensors if name.startswith(rank_local_prefixes)]
+        # there is no public way to exclude parameters
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(learner, names)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(learner, gradient_as_bucket_view=True)
 
@@ -97,37 +124,41 @@ class _Gather(torch.autograd.Function):
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over all ranks on a CPU, where PyTorch has none; ``nn.SyncBatchNorm`` does it on GPUs."""
+    """Batch normalisation over all ranks on CPUs, which ``nn.SyncBatchNorm`` does not support.
+
+    Statistics and output are computed in the precision of the parameters; the output has the dtype of the input.
+    """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Takes (N, C, ...)."""
+        """(N, C, ...) of any number of dimensions."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(input)
-        across = [0, *range(2, input.dim())]
-        shape = [1, -1] + [1] * (input.dim() - 2)
-        count = input.new_tensor(float(input.numel() // input.shape[1]))
+        x = input.to(self.weight.dtype)
+        axes = [0, *range(2, x.dim())]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = x.new_tensor(float(x.numel() // x.shape[1]))
         distributed.all_reduce(count)
-        mean = _AllSum.apply(input.sum(across)) / count  # type: ignore[no-untyped-call]
-        centred = input - mean.reshape(shape)
-        variance = _AllSum.apply(centred.square().sum(across)) / count  # type: ignore[no-untyped-call]
+        mean = _AllSum.apply(x.sum(axes)) / count  # type: ignore[no-untyped-call]
+        centred = x - mean.reshape(shape)
+        variance = _AllSum.apply(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # type: ignore[union-attr, arg-type]
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale.reshape(shape) + self.bias.reshape(shape)
+        return (centred * scale.reshape(shape) + self.bias.reshape(shape)).to(input.dtype)
 
 
 class _AllSum(torch.autograd.Function):
-    """The sum over ranks; its gradient is the sum over ranks, too."""
+    """The sum over ranks; its gradient is also summed over ranks."""
 
     @staticmethod
     def forward(ctx: Any, part: torch.Tensor) -> torch.Tensor:
-        whole = part.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(whole)
-        return whole
+        total = part.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
@@ -136,8 +167,8 @@ class _AllSum(torch.autograd.Function):
         return gradient
 
 
-def batch_norm_over(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
-    """``module`` with batch statistics of the whole batch, so that they do not depend on the number of ranks."""
+def global_batch_norm(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
+    """``module`` with statistics of the global batch, so that results do not depend on the number of ranks."""
     if ranks.group is None:
         return module
     if device.startswith("cuda"):
@@ -150,10 +181,10 @@ def batch_norm_over(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
 
 @contextlib.contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
-    """The ranks that ``torchrun`` started, this process one of them; one alone without it.
+    """The ranks started by ``torchrun``; a single one without it.
 
     Raises:
-        RankError: in the block, as soon as another process is found gone.
+        RankError: in the block, when another rank has exited.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
@@ -161,22 +192,22 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     backend = "gloo"
     if device.startswith("cuda"):
         backend = "nccl"
-        torch.cuda.set_device(device)  # where NCCL and the loader look
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+        torch.cuda.set_device(device)  # NCCL and the loader use the current device
+    distributed.init_process_group(backend, timeout=TIMEOUT)
     ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
     try:
         yield ranks
-        ranks.any(False)  # nobody leaves while another still writes: gloo has aborted processes that did
+        ranks.any(False)  # a barrier: gloo has aborted ranks that left while another was still writing
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
-            raise RankError("another process of the run is gone; its own line says why") from None
+            raise RankError("another rank has exited; see its error message") from None
         raise
     finally:
         ranks.close()
-        gc.collect()  # what still holds a group, such as a learner's reducer, goes before the groups do
+        gc.collect()  # objects that hold a group, such as a reducer, must be freed before the groups
         distributed.destroy_process_group()
 
 
 def local_device(device: str) -> str:
-    """``cuda`` as the GPU of this process among those of its machine."""
+    """``cuda`` -> the GPU of this process, by its rank on the machine."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device

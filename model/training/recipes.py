@@ -1,25 +1,20 @@
-"""Recipes: named, complete configurations; and how a recipe, a TOML file and options make one."""
+"""Recipes: named configurations, which a TOML file and command-line options override."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from model.training.config import TrainConfig, TrainingError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from shards.errors import LrfrError
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Lai & Lam, ICIP 2021: TrainConfig's own defaults
+    # Lai & Lam, ICIP 2021: the defaults of TrainConfig
     "seed": {},
-    # minutes on a CPU, to see that a data set learns
+    # a few minutes on a CPU, to check that a data set can be learned
     "quick": {
         "backbone": "spherenet4",
         "init": "data",
@@ -28,7 +23,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "steps": 1000,
         "lr": 0.02,
     },
-    # what the field trains today
+    # current practice
     "modern": {
         "backbone": "ir50",
         "head": "adaface",
@@ -40,15 +35,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "degrade": "fast",
     },
 }
-_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> TrainConfig:
-    """A recipe, overridden by a TOML file, overridden by options; what is None counts as not given.
+    """A recipe, overridden by a TOML file, overridden by those options that are not None.
 
     Raises:
-        TrainingError: an unknown recipe, a file that cannot be read or has unknown fields, or a value that is not right;
-            OptionError and their like, as ``TrainConfig``.
+        TrainingError: unknown recipe, or a file that is unreadable or has an unknown or invalid setting.
+        OptionError, ChoiceError, BackboneError: see ``TrainConfig``.
     """
     if recipe not in RECIPES:
         raise TrainingError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
@@ -58,36 +52,16 @@ def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> Train
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return TrainConfig.converted(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TrainingError(f"{path}: {error.strerror}; expected a TOML file, such as --print-config prints") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainingError(f"{path}: not TOML ({error}); --print-config prints an example") from None
-    for name, value in content.items():
-        if name not in _FIELDS:
-            raise TrainingError(f"{path}: {name} is no setting; there are {', '.join(sorted(_FIELDS))}")
-        if not _fits(name, value):
-            raise TrainingError(f"{path}: {name} is {value!r}; expected {_expected(name)}")
-    return content
-
-
-def _kinds(name: str) -> tuple[type, ...]:
-    """The types of a field's values, told from its annotation."""
-    text = str(TrainConfig.__annotations__[name])
-    kinds = {"bool": (bool,), "int": (int,), "float": (int, float)}
-    return next((kind for word, kind in kinds.items() if text.startswith(word)), (str,))
-
-
-def _fits(name: str, value: Any) -> bool:
-    kinds = _kinds(name)
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-
-
-def _expected(name: str) -> str:
-    return {bool: "true or false", int: "a number", str: "text in quotes"}[_kinds(name)[0]]
+    except LrfrError as error:
+        raise TrainingError(f"{path}: {error}") from None
 
 
 def as_toml(config: TrainConfig) -> str:
-    """The whole configuration as a TOML file that ``compose`` reads; fields that are None are left out."""
-    fields = config.to_dict()
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items() if value is not None)
+    """The configuration as a TOML file that ``compose`` reads. TOML has no null: settings that are None are left out."""
+    settings = config.to_dict()
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items() if value is not None)

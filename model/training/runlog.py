@@ -1,4 +1,4 @@
-"""A run's log: lines on stderr, JSON lines, TensorBoard."""
+"""RunLog: writes a run's figures to stderr, ``metrics.jsonl`` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from shards.files import whole_file
 
 METRICS = "metrics.jsonl"
+Figure = float | torch.Tensor
+Mean = Callable[[torch.Tensor], torch.Tensor]
 
 
 class RunLog:
-    """Writes the figures of logged steps and measures images/s and the loader's share of the time between them.
+    """Logs figures, with images/s and the fraction of time spent waiting for the loader. A context manager.
 
-    Lines of steps that a resumed run will do again are dropped first. A context manager.
+    On entry, drops the rows of steps that a resumed run will repeat.
 
     Args:
-        run: the run's folder; None: nothing is written, another process does.
+        run: the run folder; None to write nothing, on ranks other than the first.
     """
 
     def __init__(self, run: Path | None, *, steps: int, start: int) -> None:
@@ -49,50 +50,51 @@ class RunLog:
             self._board.close()
 
     def count(self, images: int, waited: float) -> None:
-        """Counts one step: its images and the seconds it waited for them."""
+        """Counts the images of a step and the seconds spent waiting for them."""
         self._images += images
         self._waited += waited
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time of the block out of images/s and loader wait; the ETA is of the whole run, and keeps it."""
+        """Excludes the time of the block from images/s and loader wait, but not from the ETA."""
         before = time.monotonic()
         try:
             yield
         finally:
             spent = time.monotonic() - before
-            if self._since == self._began:  # nothing logged yet: a few steps would multiply it into days
+            if self._since == self._began:  # nothing is logged yet: a few steps would extrapolate it to days
                 self._began += spent
             self._since += spent
 
     def scalars(self, step: int, figures: dict[str, float]) -> None:
-        """Shows ``figures`` of update number ``step``, counted from 1, in TensorBoard."""
+        """Writes ``figures`` of update number ``step``, counted from 1, to TensorBoard."""
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
-    def write(self, step: int, figures: Mapping[str, Any], mean: Callable[[Any], Any] = lambda value: value) -> None:
+    def write(self, step: int, figures: Mapping[str, Figure], mean: Mean = lambda value: value) -> None:
         """Logs ``figures`` after update number ``step``, counted from 1, with images/s and loader wait.
 
         Args:
-            figures: numbers, or scalar tensors, which are waited for here.
-            mean: of a tensor over all processes; called for each by all of them.
+            figures: numbers or scalar tensors; reading a tensor synchronises with the device.
+            mean: averages a tensor over all ranks; called for every tensor on every rank.
         """
-        figures = {
-            name: mean(value).item() if isinstance(value, torch.Tensor) else value for name, value in figures.items()
+        values = {
+            name: mean(figure).item() if isinstance(figure, torch.Tensor) else figure
+            for name, figure in figures.items()
         }
         if self._run is None:
             return
         now = time.monotonic()
         elapsed = max(now - self._since, 1e-9)
-        row = {"step": step, **figures, "images_per_s": self._images / elapsed, "loader_wait": self._waited / elapsed}
+        row = {"step": step, **values, "images_per_s": self._images / elapsed, "loader_wait": self._waited / elapsed}
         self._since, self._images, self._waited = now, 0, 0.0
         self._json.write(json.dumps(row) + "\n")
         self._json.flush()
         self.scalars(step, {name: value for name, value in row.items() if name != "step"})
         left = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
-        parts = "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "lr")
+        parts = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "lr")
         print(
-            f"step {step}/{self._steps}  {parts}  lr {figures['lr']:g}  {row['images_per_s']:.0f} images/s"
+            f"step {step}/{self._steps}  {parts}  lr {values['lr']:g}  {row['images_per_s']:.0f} images/s"
             f"  loader wait {row['loader_wait']:.1%}  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
             file=sys.stderr,
             flush=True,
@@ -100,7 +102,7 @@ class RunLog:
 
 
 def drop_rows(path: Path, *, after: int) -> list[dict[str, float]]:
-    """Takes damaged rows and those of steps behind ``after`` out of a metrics file; returns the others."""
+    """Removes damaged rows and rows of steps after ``after`` from a metrics file; returns the remaining rows."""
     rows = [row for row in read_metrics(path) if row["step"] <= after]
     if path.exists():
         with whole_file(path) as temporary:
@@ -109,7 +111,7 @@ def drop_rows(path: Path, *, after: int) -> list[dict[str, float]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file up to the first that is damaged, as the last one of a killed run may be."""
+    """The rows of a metrics file up to the first damaged one; a killed run may leave a partial last row."""
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:

@@ -1,44 +1,67 @@
-"""The learning rate of each update, as a share of its peak."""
+"""Learning rate schedules: the rate of each update as a factor of the peak rate."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from model.choice import Choice
-from model.options import Option, OptionError, checked
-
-_WARMUP = Option(default=0.0, most=1.0, about="share of the steps in which the rate rises from 0")
-SCHEDULES: dict[str, dict[str, Option]] = {
-    "step": {
-        "at": Option(default=(0.4, 0.6, 0.8), most=1.0, about="shares of the steps at which the rate is multiplied"),
-        "factor": Option(default=0.1, most=1.0, with_least=False, about="by which"),
-        "warmup": _WARMUP,
-    },
-    "cosine": {"least": Option(default=0.0, most=1.0, about="share of the peak in the end"), "warmup": _WARMUP},
-    "constant": {"warmup": _WARMUP},
-}
+from model.options import Options, by_name, option, parse_options
 
 
-def resolved_schedule(choice: Choice) -> Choice:
-    """The choice with all its options. Raises: OptionError: unknown schedule or option, or a value out of range."""
-    if choice.name not in SCHEDULES:
-        raise OptionError(f"schedule {choice.name!r} is unknown; choose from {', '.join(SCHEDULES)}")
-    return Choice(choice.name, checked(f"schedule {choice.name}", SCHEDULES[choice.name], choice.options))
+class Schedule(Options):
+    """Linear warm-up, then ``after_warmup``.
 
-
-def rate_share(schedule: Choice, step: int, steps: int) -> float:
-    """The share of the peak rate for update number ``step``, counted from 0, of ``steps``.
-
-    Source: Goyal et al., Accurate, large minibatch SGD, 2017 (warm-up); Loshchilov & Hutter, SGDR, ICLR 2017 (cosine).
+    Source: Goyal et al., Accurate, large minibatch SGD, 2017 (warm-up).
     """
-    options: dict[str, Any] = schedule.options
-    rising = round(options["warmup"] * steps)
-    if step < rising:
-        return (step + 1) / rising
-    if schedule.name == "step":
-        return float(options["factor"] ** sum(step >= round(share * steps) for share in options["at"]))
-    if schedule.name == "cosine":
-        done = (step - rising) / max(steps - rising, 1)
-        return float(options["least"] + (1 - options["least"]) * (1 + math.cos(math.pi * done)) / 2)
-    return 1.0
+
+    kind = "schedule"
+    warmup: float = option(0.0, max=1.0, help="fraction of the steps in which the rate rises linearly from 0")
+
+    def factor_at(self, step: int, steps: int) -> float:
+        """The factor for update number ``step``, counted from 0, of ``steps``."""
+        warmup_steps = round(self.warmup * steps)
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return self.after_warmup(step, steps, warmup_steps)
+
+    def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        raise NotImplementedError
+
+
+class StepSchedule(Schedule):
+    """The rate is multiplied by a factor at milestones."""
+
+    name = "step"
+    at: tuple[float, ...] = option((0.4, 0.6, 0.8), max=1.0, help="milestones, as fractions of the steps")
+    factor: float = option(0.1, max=1.0, min_open=True, help="factor of the rate at each milestone")
+
+    def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        return float(self.factor ** sum(step >= round(fraction * steps) for fraction in self.at))
+
+
+class CosineSchedule(Schedule):
+    """Half a cosine from the peak rate to the least rate (SGDR, 2017)."""
+
+    name = "cosine"
+    least: float = option(0.0, max=1.0, help="final rate, as a fraction of the peak rate")
+
+    def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        """Source: Loshchilov & Hutter, SGDR, ICLR 2017."""
+        progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
+        return self.least + (1 - self.least) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class ConstantSchedule(Schedule):
+    """The peak rate throughout."""
+
+    name = "constant"
+
+    def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        return 1.0
+
+
+SCHEDULES: dict[str, type[Schedule]] = by_name(StepSchedule, CosineSchedule, ConstantSchedule)
+
+
+def parse_schedule(text: str) -> Schedule:
+    """Reads text such as ``cosine:warmup=0.05``. Raises: OptionError, ChoiceError: see ``parse_options``."""
+    return parse_options(text, SCHEDULES)

@@ -1,4 +1,4 @@
-"""All that a run has learned so far: made, saved and restored, whatever the number of processes."""
+"""TrainState: everything that training changes; created, saved and restored, for any number of processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -15,24 +15,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.backbones.stages import freeze_stages
 from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
-from model.heads import Head
 from model.inputs import on_device
 from model.sharding import gather_rows
 from model.training.config import TrainConfig, TrainingError
 from model.training.learner import Learner
-from model.training.optimizers import build_optimizer
 from model.training.ranks import Ranks
 from pipeline.spec import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """A run's learner and optimizer.
+    """Learner, optimizer and averaged weights of a run.
 
     Attributes:
-        averaged: exponential average of the backbone's weights, or None.
-        trained_on: spec of the shards; the learner's own says how images for the network are prepared, which
-            differs where an aligned network is fine-tuned on images that are not.
+        averaged: exponential moving average of the backbone, or None.
+        trained_on: spec of the shards. It differs from the spec of the learner, which is that of the network, where a
+            network for aligned images is fine-tuned on unaligned ones.
     """
 
     learner: Learner
@@ -42,23 +40,23 @@ class TrainState:
     trained_on: Preprocessing
 
     @property
-    def judged(self) -> nn.Module:
-        """The backbone that is evaluated: the averaged one where there is one."""
+    def eval_backbone(self) -> nn.Module:
+        """The backbone to evaluate: the averaged one if there is one."""
         return self.learner.backbone if self.averaged is None else self.averaged.module
 
     def finite(self) -> bool:
-        """Whether all weights are finite; waits for the device."""
+        """True if all weights are finite. Synchronises with the device."""
         return all(bool(torch.isfinite(weight).all()) for weight in self.learner.parameters())
 
     def content(self, step: int, loader_state: dict[str, Any]) -> dict[str, Any]:
-        """A checkpoint. A collective: all ranks call it."""
+        """The content of a checkpoint. A collective."""
         learner = self.learner
         return {
             "step": step,
             "config": learner.config.to_dict(),
             "preprocessing": learner.preprocessing.to_dict(),
             "trained_on": self.trained_on.to_dict(),
-            "backbone": str(learner.config.chosen_backbone),
+            "backbone": str(learner.config.backbone),
             "backbone_state": learner.backbone.state_dict(),
             "averaged_state": {} if self.averaged is None else self.averaged.module.state_dict(),
             "head_state": learner.head.full_state(),
@@ -68,7 +66,7 @@ class TrainState:
         }
 
     def save(self, run: Path, step: int, loader_state: dict[str, Any]) -> None:
-        """Writes the checkpoint of ``step`` and deletes those beyond ``config.keep``. A collective: all ranks call it."""
+        """Writes the checkpoint of ``step`` and deletes all but the newest ``config.keep``. A collective."""
         content = self.content(step, loader_state)
         if self.ranks.first:
             save_checkpoint(checkpoint_path(run, step), content)
@@ -76,10 +74,10 @@ class TrainState:
                 old.unlink()
 
     def restore(self, content: dict[str, Any], path: Path) -> int:
-        """Puts a checkpoint's weights and momenta in place; returns the number of updates behind it.
+        """Loads a checkpoint; returns its number of updates.
 
         Raises:
-            TrainingError: it belongs to another configuration, preprocessing or set of identities.
+            TrainingError: the configuration, preprocessing or identities of the checkpoint differ from the run's.
         """
         self._check(content, path)
         learner = self.learner
@@ -103,45 +101,41 @@ class TrainState:
         config.check_resumes(content["config"])
         if content["config"]["steps"] != config.steps and self.ranks.first:
             was, now = content["config"]["steps"], config.steps
-            print(f"--steps was {was}, now {now}: the learning rate's schedule moves with it", file=sys.stderr)
+            print(f"--steps was {was}, now {now}: the learning rate schedule changes with it", file=sys.stderr)
         saved = content.get("trained_on", content["preprocessing"])
         differing = [name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value]
         if differing:
             raise TrainingError(
-                f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; train on the shards it started with"
+                f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; use the shards it started with"
             )
         classes = len(content["head_state"]["weight"])
         if classes != self.learner.classes:
             raise TrainingError(f"{path}: has {classes} identities, the shards have {self.learner.classes}")
 
-    def _sharded(self) -> dict[int, Head]:
-        """Number of an optimized parameter that is this rank's alone -> the module whose rows it has."""
-        if self.learner.head.group is None:
-            return {}
-        own = {id(parameter) for parameter in self.learner.head.parameters()}
+    def _sharded(self) -> set[int]:
+        """Indices, as in the optimizer's state dict, of the parameters that are sharded over the ranks."""
+        head = {id(parameter) for parameter in self.learner.head.parameters()} if self.learner.head.group else set()
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return {number: self.learner.head for number, parameter in enumerate(trained) if id(parameter) in own}
+        return {index for index, parameter in enumerate(trained) if id(parameter) in head}
 
     def _optimizer_state(self) -> dict[str, Any]:
-        """What one process would have."""
-        content, sharded = self.optimizer.state_dict(), self._sharded()
-        for number, head in sharded.items():
-            content["state"][number] = {
-                name: gather_rows(value, head.classes, head.group) if head.group and _has_rows(value) else value
-                for name, value in content["state"].get(number, {}).items()
+        """The state dict that the optimizer of a single process would have. A collective."""
+        content, head = self.optimizer.state_dict(), self.learner.head
+        for index in sorted(self._sharded()):
+            assert head.group is not None
+            content["state"][index] = {
+                name: gather_rows(value, head.classes, head.group) if _has_rows(value) else value
+                for name, value in content["state"].get(index, {}).items()
             }
         return content
 
     def _load_optimizer(self, content: dict[str, Any]) -> None:
-        sharded = self._sharded()
+        sharded, rows = self._sharded(), slice(self.learner.head.start, self.learner.head.stop)
         state = {
-            number: {
-                name: value[sharded[number].start : sharded[number].stop]
-                if number in sharded and _has_rows(value)
-                else value
-                for name, value in values.items()
+            index: {
+                name: value[rows] if index in sharded and _has_rows(value) else value for name, value in values.items()
             }
-            for number, values in content["state"].items()
+            for index, values in content["state"].items()
         }
         groups = [
             {**ours, "params": saved["params"]}
@@ -150,7 +144,8 @@ class TrainState:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _has_rows(value: Any) -> bool:
+def _has_rows(value: object) -> TypeGuard[torch.Tensor]:
+    """True for state with a row per class, False for scalars such as the step."""
     return isinstance(value, torch.Tensor) and value.dim() > 0
 
 
@@ -164,15 +159,16 @@ def new_run(
     ranks: Ranks | None = None,
     weights: dict[str, torch.Tensor] | None = None,
 ) -> TrainState:
-    """A freshly initialised run, seeded.
+    """A freshly initialised run; seeds PyTorch.
 
     Args:
-        preprocessing: how images for the network are prepared; a mapping gives fields that differ from the default.
-        trained_on: spec of the shards, where it differs.
-        weights: state dict of the backbone to start from.
+        classes: number of identities.
+        preprocessing: spec of the network's images; a mapping gives the fields that differ from the default.
+        trained_on: spec of the shards, if it differs.
+        weights: initial state dict of the backbone.
 
     Raises:
-        BackboneError: the images' size does not suit the backbone, or it has too few stages to freeze.
+        BackboneError: the backbone does not accept the size of the images, or has too few stages to freeze.
         TrainingError: the weights do not fit the backbone.
     """
     ranks = ranks or Ranks()
@@ -184,9 +180,8 @@ def new_run(
         _load_weights(learner, weights)
     learner = on_device(learner, device)
     freeze_stages(learner.backbone, config.freeze, preprocessing.size)
-    optimizer = build_optimizer(
-        config.chosen_optimizer, learner.parameters(), lr=config.lr, weight_decay=config.weight_decay
-    )
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    optimizer = config.optimizer.build(trained, lr=config.lr, weight_decay=config.weight_decay)
     averaged = None
     if config.ema:
         averaged = AveragedModel(learner.backbone, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
@@ -209,6 +204,6 @@ def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds PyTorch for one update, so that what is drawn in it (dropout) is the same in a resumed run."""
-    words = hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest()
-    torch.manual_seed(int.from_bytes(words, "little") >> 1)
+    """Seeds PyTorch for one update, so that dropout is the same in a resumed run."""
+    digest = hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,48 +1,52 @@
-"""Views: the sizes that an identity's images are degraded to."""
+"""Views: the sizes that the images of an identity are degraded to."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from shards.errors import LrfrError
-
-
-class ViewError(LrfrError):
-    """Views that cannot be read. One line."""
+from model.options import OptionError
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One image of each identity, degraded to ``low`` to ``high`` px, drawn anew for each image where they differ."""
+    """Images degraded to ``low`` to ``high`` px, a random size for each image.
+
+    Attributes:
+        count: images of each identity.
+    """
 
     low: int
     high: int
+    count: int = 1
 
     @property
     def name(self) -> str:
-        """``8``, or ``8-32``."""
+        """``8`` or ``8-32``."""
         return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
+
+    def __str__(self) -> str:
+        """The text that ``parse_views`` reads, such as ``8-32x2``."""
+        return self.name if self.count == 1 else f"{self.name}x{self.count}"
 
 
 def parse_views(text: str) -> tuple[View, ...]:
     """Reads ``128,8-32,12x2``: sizes and ranges in px; ``x2`` for two images of each identity in that view.
 
-    A size at or above that of the crops leaves them as they are.
+    A size at or above that of the crops leaves them unchanged.
 
     Raises:
-        ViewError: something else, a size below 2 px, or a range that ends before it begins.
+        OptionError: something else, a size below 2 px, or a range whose first size is the larger.
     """
-    views: list[View] = []
-    for part in text.split(","):
-        sizes, times, count = part.strip().partition("x")
-        low, dash, high = sizes.partition("-")
-        numbers = [low, *([high] if dash else []), *([count] if times else [])]
-        if not all(number.isascii() and number.isdigit() for number in numbers):
-            raise ViewError(f"views {text!r}: found {part.strip()!r}, expected sizes in px such as 128, 8-32 or 12x2")
-        view = View(int(low), int(high if dash else low))
-        if view.low < 2 or view.high < view.low or (times and int(count) < 1):
-            raise ViewError(
-                f"views {text!r}: {part.strip()!r} is not a size of at least 2 px, or a rising range of them"
-            )
-        views += [view] * (int(count) if times else 1)
-    return tuple(views)
+    return tuple(_parse_view(part.strip(), text) for part in text.split(","))
+
+
+def _parse_view(part: str, text: str) -> View:
+    sizes, times, count = part.partition("x")
+    low, dash, high = sizes.partition("-")
+    numbers = [low, *([high] if dash else []), *([count] if times else [])]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise OptionError(f"views {text!r}: found {part!r}, expected sizes in px such as 128, 8-32 or 12x2")
+    view = View(int(low), int(high if dash else low), int(count) if times else 1)
+    if view.low < 2 or view.high < view.low or view.count < 1:
+        raise OptionError(f"views {text!r}: found {part!r}, expected sizes of at least 2 px, the smaller first")
+    return view

@@ -6,8 +6,8 @@ import torch
 from torch import distributed, multiprocessing
 
 from model.heads import HEADS, build_head
-from model.losses.center import build_center_loss
 from model.losses.functional import cross_entropy, focal
+from model.losses.terms import Center
 
 FEATURES, CLASSES, IMAGES, STEPS = 8, 11, 14, 2
 CASES = [(name, sample, torch.float64) for name in HEADS for sample in (1.0, 0.3)]
@@ -56,7 +56,7 @@ def crowded(name, *, group=None):
 
 
 def center(*, group=None):
-    term = build_center_loss(features=FEATURES, classes=CLASSES, group=group).double()
+    term = Center().build(features=FEATURES, classes=CLASSES, group=group).double()
     steps = []
     for number in range(STEPS):
         features, labels = batch(number)

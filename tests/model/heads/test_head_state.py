@@ -9,8 +9,8 @@ import torch
 
 from model.heads import HEADS, HeadError, build_head
 from model.heads.sampling import sample_classes
-from model.losses.center import build_center_loss
 from model.losses.functional import cross_entropy
+from model.losses.terms import Center
 
 FEATURES, CLASSES = 8, 40
 
@@ -183,7 +183,7 @@ def naive_centers(centers, features, labels, alpha):
 
 
 def test_center_loss_is_the_paper_s():
-    term = build_center_loss(features=FEATURES, classes=CLASSES, weight=0.2, alpha=0.3).double()
+    term = Center(weight=0.2, alpha=0.3).build(features=FEATURES, classes=CLASSES).double()
     centers = term.centers.tolist()
     for number in range(3):
         features, labels = batch(number)
@@ -204,7 +204,7 @@ def test_center_loss_is_the_paper_s():
 
 
 def test_centers_stand_still_out_of_training_and_for_features_that_are_not_finite():
-    term, (features, labels) = build_center_loss(features=FEATURES, classes=CLASSES), batch(0)
+    term, (features, labels) = Center().build(features=FEATURES, classes=CLASSES), batch(0)
     term.eval()(features, labels)
     assert not term.centers.any()
     term.train()(features.fill_(torch.nan), labels)
@@ -212,7 +212,7 @@ def test_centers_stand_still_out_of_training_and_for_features_that_are_not_finit
 
 
 def test_centers_resume():
-    term, other = (build_center_loss(features=FEATURES, classes=CLASSES) for _ in range(2))
+    term, other = (Center().build(features=FEATURES, classes=CLASSES) for _ in range(2))
     term(*batch(0))
     other.load_full_state(term.full_state())
     assert list(term.full_state()) == ["centers"]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model.heads import HEADS, build_head
-from model.losses.center import build_center_loss
 from model.losses.functional import cross_entropy
+from model.losses.terms import Center
 from model.options import OptionError
 
 FEATURES, CLASSES = 6, 5
@@ -249,8 +249,8 @@ def test_what_cannot_be_built_is_refused(name, options, message):
 
 
 def test_center_loss_options_are_checked_too():
-    with pytest.raises(OptionError, match="center loss: alpha is 2, expected a finite number at least 0 and at most 1"):
-        build_center_loss(features=4, classes=9, alpha=2)
+    with pytest.raises(OptionError, match="loss center: alpha is 2, expected a finite number at least 0 and at most 1"):
+        Center(alpha=2)
 
 
 def test_every_option_of_a_head_changes_it():
@@ -258,7 +258,7 @@ def test_every_option_of_a_head_changes_it():
     changed |= {"dynamic": False, "t": 2.0}
     checked = 0
     for name, kind in HEADS.items():
-        for option in kind.options:
+        for option in set(kind.declared()) - {"sample", "seed"}:
             logits = []
             for head in (head_of(name), head_of(name, **{option: changed[option]})):
                 head(batch(), LABELS)

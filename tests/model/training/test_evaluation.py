@@ -17,11 +17,11 @@ import model.training.evaluation
 from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoint
 from model.formats.network import load_network
 from model.training.config import TrainingError
-from model.training.evaluation import undisturbed
+from model.training.evaluation import eval_mode
 from model.training.loop import train
 from model.training.runlog import RunLog
 from model.training.state import new_run
-from tests.model.training.test_loop import CLASSES, SPEC, Stream, config, losses, run_training
+from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
 FACES = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
 
@@ -89,7 +89,7 @@ def test_mode_and_random_state_come_back_after_an_exception(training):
     seen = []
 
     def fails():
-        with undisturbed(network):
+        with eval_mode(network):
             seen.append(network[0].training)
             torch.rand(1)
             raise ValueError("broken")
@@ -106,7 +106,7 @@ def test_mode_and_random_state_come_back_after_an_exception(training):
 def test_the_random_state_of_the_gpu_comes_back():
     network = torch.nn.Linear(2, 2).cuda()
     before = torch.cuda.get_rng_state()
-    with undisturbed(network):
+    with eval_mode(network):
         torch.rand(1, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
@@ -252,7 +252,7 @@ def test_a_signal_during_an_evaluation_is_obeyed_at_the_next_batch(tmp_path, ste
     assert done == step
     assert embedded[-1] == (step, 1)
     assert not learner.backbone._forward_pre_hooks
-    assert f"eval at step {step}: not done; going on with the run does it first\n" in capsys.readouterr().err
+    assert f"eval at step {step}: abandoned; the run will start with it when it continues\n" in capsys.readouterr().err
     assert checkpoints(run)[-1] == checkpoint_path(run, step)
     assert_ends_as_if_uninterrupted(run, settings)
 
@@ -425,7 +425,10 @@ def test_another_figure_to_go_by_starts_anew(tmp_path, capsys):
     run_training(tmp_path, by_a(steps=3), evaluate=table(tmp_path, a={3: 0.5}))
     resume(tmp_path, config(steps=5, best="b"), evaluate=table(tmp_path, a={5: 0.9}, b={5: 0.2}))
     assert best(tmp_path) == {"metric": "b", "value": 0.2, "step": 5}
-    assert f"{tmp_path / 'best.json'}: no best by b; the next evaluation starts anew\n" in capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'best.json'}: no best checkpoint by b; the next evaluation starts a new comparison\n"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_new_run_does_not_count_the_best_of_one_whose_checkpoints_were_deleted(tmp_path):
@@ -439,7 +442,7 @@ def test_a_new_run_does_not_count_the_best_of_one_whose_checkpoints_were_deleted
 def test_a_best_by_a_figure_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(TrainingError) as error:
         run_training(tmp_path, config(eval_every=4, best="c"), evaluate=lambda backbone: {"a": 1.0, "b/x@8": 2.0})
-    assert str(error.value) == "best is 'c', which is not evaluated; there is a, b/x@8"
+    assert str(error.value) == "best is 'c', expected one of a, b/x@8"
     assert losses(tmp_path) == {}  # told before the first step
 
 

@@ -13,7 +13,8 @@ from model.formats.checkpoint import checkpoints, read_checkpoint
 from model.training.config import TrainConfig, TrainingError
 from model.training.loop import train
 from model.training.state import new_run
-from tests.model.training.test_loop import CLASSES, SPEC, Stream
+from pipeline.spec import Preprocessing
+from tests.model.training.runs import CLASSES, SPEC, Stream
 
 STAGES = {
     "spherenet10": [64, 32, 16, 8],
@@ -100,12 +101,12 @@ def test_a_fine_tuned_run_starts_at_the_given_weights_with_a_new_head():
 
 def test_the_shards_spec_is_kept_apart_from_the_network_s(tmp_path):
     settings = TrainConfig(backbone="spherenet4", batch_size=3, steps=1)
-    unaligned = {**SPEC, "template": "none"}
-    state = new_run(settings, classes=CLASSES, preprocessing=SPEC, trained_on=unaligned)
+    aligned, unaligned = Preprocessing(**SPEC), Preprocessing(size=32, template="none", warp="pillow-bicubic")
+    state = new_run(settings, classes=CLASSES, preprocessing=aligned, trained_on=unaligned)
     train(Stream(), state, tmp_path)
     path = checkpoints(tmp_path)[-1]
     content = read_checkpoint(path)
-    assert (content["preprocessing"], content["trained_on"]) == (SPEC, unaligned)
+    assert (content["preprocessing"], content["trained_on"]) == (aligned.to_dict(), unaligned.to_dict())
     other = new_run(dataclasses.replace(settings, steps=2), classes=CLASSES, preprocessing=SPEC)
-    with pytest.raises(TrainingError, match="its preprocessing differs from the shards' in template"):
+    with pytest.raises(TrainingError, match="its preprocessing differs from the shards' in template, warp"):
         other.restore(content, path)

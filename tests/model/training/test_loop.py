@@ -11,53 +11,15 @@ import pytest
 import torch
 
 from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoint, save_checkpoint
+from model.options import OptionError
 from model.training.config import TrainConfig, TrainingError
-from model.training.loop import find_resume, train
+from model.training.loop import train
+from model.training.start import find_resume
 from model.training.state import new_run
+from pipeline.spec import Preprocessing
 from shards.errors import LockedError
 from shards.files import locked
-
-CLASSES = 6
-SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
-
-
-class Stream:
-    """Batches as a function of their number, like the loader's."""
-
-    def __init__(self, start=0, poison=None, at_batch=None):
-        self.number, self.poison, self.at_batch = start, poison, at_batch or {}
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        self.at_batch.get(self.number, lambda: None)()
-        generator = torch.Generator().manual_seed(self.number)
-        images = torch.randint(0, 256, (4, 3, 32, 32, 3), dtype=torch.uint8, generator=generator)
-        labels = torch.randperm(CLASSES, generator=generator)[:3]
-        if self.number == self.poison:
-            images = images.float() * float("nan")
-        self.number += 1
-        return SimpleNamespace(
-            images=images, labels=labels, state=SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
-        )
-
-
-def config(**changes):
-    return TrainConfig(
-        **{"backbone": "spherenet4", "batch_size": 3, "steps": 8, "lr": 0.05, "save_every": 3, **changes}
-    )
-
-
-def run_training(run, settings, *, resume=None, evaluate=None, **stream):
-    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
-    start = state.restore(read_checkpoint(resume), resume) if resume else 0
-    done = train(Stream(start, **stream), state, run, start=start, evaluate=evaluate)
-    return done, state.learner
-
-
-def losses(run):
-    return {row["step"]: row["loss"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
+from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
 
 @pytest.mark.parametrize("init", ["pytorch", "data"])
@@ -127,8 +89,8 @@ def test_a_run_folder_holds_what_it_says(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == {
         **config(keep=2).to_dict(),
         "classes": CLASSES,
-        "preprocessing": SPEC,
-        "trained_on": SPEC,
+        "preprocessing": Preprocessing(**SPEC).to_dict(),
+        "trained_on": Preprocessing(**SPEC).to_dict(),
     }
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 9))
@@ -229,7 +191,7 @@ def test_resuming_on_other_shards_is_refused(tmp_path):
 
 def test_a_file_in_place_of_a_run_is_told(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(TrainingError, match="run: is a file, expected a run's folder; choose another --out"):
+    with pytest.raises(TrainingError, match="run: is a file, expected a run folder; choose another --out"):
         find_resume(tmp_path / "run", "auto")
 
 
@@ -243,25 +205,33 @@ def test_find_resume(tmp_path):
     assert find_resume(tmp_path, "auto") == checkpoint_path(tmp_path, 20)
     assert find_resume(tmp_path, str(checkpoint_path(tmp_path, 20))) == checkpoint_path(tmp_path, 20)
     assert find_resume(tmp_path / "new", "elsewhere.pt").name == "elsewhere.pt"
-    with pytest.raises(TrainingError, match="holds a run up to step 20; choose another --out to branch off"):
+    with pytest.raises(TrainingError, match="has a run up to step 20; choose another --out to continue from"):
         find_resume(tmp_path, str(checkpoint_path(tmp_path, 5)))
-    with pytest.raises(TrainingError, match="holds a run up to step 20; choose another --out, or delete it"):
+    with pytest.raises(TrainingError, match="has a run up to step 20; choose another --out, or delete it"):
         find_resume(tmp_path, "never")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps is 0; expected a finite number above 0"),
-        ({"lr": float("inf")}, r"lr is inf; expected a finite number above 0"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0; expected a finite number of at least 0"),
-        ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more, below 1"),
+        ({"steps": 0}, "train: steps is 0, expected a whole number at least 1; its default is 100000"),
+        ({"steps": 2.0}, r"train: steps is 2.0, expected a whole number at least 1"),
+        ({"lr": float("inf")}, "lr is inf, expected a finite number above 0; its default is 0.1"),
+        ({"lr": 10**400}, "lr is 1000.*, expected a finite number above 0; its default is 0.1"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0, expected a finite number at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan, expected a finite number at least 0"),
+        ({"ema": 1.0}, "ema is 1.0, expected a finite number at least 0 and below 1"),
+        ({"seed": 1 << 32}, "seed is 4294967296, expected a whole number at least 0 and at most 4.29497e\\+09"),
+        ({"compile": 1}, "compile is 1, expected true or false; its default is false"),
+        ({"best": 1}, "best is 1, expected text; its default is None"),
+        ({"head": 3}, "head is 3, expected text; its default is amsoftmax"),
+        ({"stepps": 3}, "train has no option 'stepps'; it has backbone, pretrained"),
         ({"freeze": 1}, "freeze is 1, but no weights are given to keep"),
         ({"pretrained": "a.pt", "init": "data"}, "init is 'data', but the weights come from a.pt"),
-        ({"precision": "fp16"}, "precision is 'fp16'; choose from fp32, bf16"),
+        ({"precision": "fp16"}, "precision is 'fp16', expected one of fp32, bf16"),
         ({"log_every": 0}, "log_every is 0"),
-        ({"eval_every": 0}, "eval_every is 0; expected a finite number above 0"),
-        ({"init": "magic"}, "init is 'magic'; choose from pytorch, data"),
+        ({"eval_every": 0}, "eval_every is 0, expected a whole number at least 1"),
+        ({"init": "magic"}, "init is 'magic', expected one of pytorch, data"),
         (
             {"init": "data", "backbone": "ir18"},
             "init data is for spherenets; ir18 has batch normalisation: choose pytorch",
@@ -269,7 +239,7 @@ def test_find_resume(tmp_path):
     ],
 )
 def test_a_bad_configuration_is_refused(changes, message):
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(OptionError, match=message):
         config(**changes)
 
 
@@ -329,9 +299,7 @@ def test_single_resolution_training_has_no_triplets_and_says_so(tmp_path, capsys
             return SimpleNamespace(images=batch.images[:1], labels=batch.labels, state=batch.state)
 
     train(One(), new_run(config(views="32", steps=1), classes=CLASSES, preprocessing=SPEC), tmp_path)
-    assert (
-        "one image of each identity: hardest-triplet has nothing to compare and adds nothing" in capsys.readouterr().err
-    )
+    assert "one image of each identity: hardest-triplet adds nothing to the loss" in capsys.readouterr().err
     (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert row["loss"] == pytest.approx(row["ce@32"])
     assert "hardest-triplet" not in row

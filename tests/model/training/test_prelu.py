@@ -10,13 +10,14 @@ from model.backbones import build_backbone
 from model.training import prelu
 from model.training.config import TrainConfig
 from model.training.learner import Learner
-from model.training.prelu import PReLU, prelu_in_pieces
+from model.training.prelu import PReLU, use_chunked_prelu
+from pipeline.spec import Preprocessing
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Two images of (3, 4, 4) at once, so that five take three pieces."""
-    monkeypatch.setattr(prelu, "_AT_ONCE", 100)
+    monkeypatch.setattr(prelu, "CHUNK_ELEMENTS", 100)
 
 
 def both(shape, dtype=torch.float32, memory=torch.contiguous_format):
@@ -66,7 +67,7 @@ def test_its_gradient_is_that_of_its_output():
 def test_it_takes_the_place_of_those_with_a_slope_a_channel():
     network = nn.Sequential(nn.PReLU(), nn.Sequential(nn.PReLU(4)), nn.ReLU())
     names = {name: value.shape for name, value in network.state_dict().items()}
-    assert [type(layer) for layer in prelu_in_pieces(network).modules()] == [
+    assert [type(layer) for layer in use_chunked_prelu(network).modules()] == [
         nn.Sequential,
         nn.PReLU,
         nn.Sequential,
@@ -78,7 +79,7 @@ def test_it_takes_the_place_of_those_with_a_slope_a_channel():
 
 @pytest.mark.parametrize(("device", "kind"), [("cpu", PReLU), ("cuda", nn.PReLU)])
 def test_a_run_on_a_cpu_has_it(device, kind):
-    spec = {"size": 32, "mean": 0.5, "std": 0.5}
+    spec = Preprocessing(size=32)
     learner = Learner(TrainConfig(backbone="spherenet4"), classes=3, preprocessing=spec, device=device)
     assert {type(layer) for layer in learner.backbone.modules() if isinstance(layer, nn.PReLU)} == {kind}
     plain = build_backbone("spherenet4", image_size=32)

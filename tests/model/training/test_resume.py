@@ -10,7 +10,7 @@ import torch
 from model.formats.checkpoint import checkpoint_path, read_checkpoint
 from model.formats.network import load_network
 from model.training.config import TrainConfig
-from tests.model.training.test_loop import config, losses, run_training
+from tests.model.training.runs import config, losses, run_training
 
 OPTIMIZERS = ["sgd", "sgd:nesterov=true", "adamw"]
 SCHEDULES = ["step", "cosine:warmup=0.3", "constant"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,8 +13,8 @@ from model.choice import Choice, ChoiceError, parse_choice
 from model.options import OptionError
 from model.training.config import TrainConfig, TrainingError
 from model.training.recipes import RECIPES, as_toml, compose
-from model.training.schedule import rate_share, resolved_schedule
-from model.training.views import View, ViewError, parse_views
+from model.training.schedule import parse_schedule
+from model.training.views import View, parse_views
 
 
 @pytest.mark.parametrize(
@@ -41,28 +42,32 @@ def test_a_choice_that_cannot_be_read_is_one_line(text):
 
 
 def test_views_are_sizes_ranges_and_repetitions():
-    assert parse_views("128,8-32, 12x2") == (View(128, 128), View(8, 32), View(12, 12), View(12, 12))
-    assert [view.name for view in parse_views("128,8-32")] == ["128", "8-32"]
+    views = parse_views("128,8-32, 12x2")
+    assert views == (View(128, 128), View(8, 32), View(12, 12, count=2))
+    assert [view.name for view in views] == ["128", "8-32", "12"]
+    config = TrainConfig(views="128,8-32, 12x2")
+    assert config.all_views == (View(128, 128), View(8, 32), View(12, 12), View(12, 12))
+    assert config.to_dict()["views"] == "128,8-32,12x2"
 
 
 @pytest.mark.parametrize("text", ["", "8,", "1", "32-8", "8-", "-8", "8x0", "8x", "a", "8.5", "\u00b2", "8 12"])
 def test_views_that_cannot_be_read_are_one_line(text):
-    with pytest.raises(ViewError, match="views '") as error:
+    with pytest.raises(OptionError, match="views '") as error:
         parse_views(text)
     assert "\n" not in str(error.value)
 
 
-def shares(text, steps=10):
-    schedule = resolved_schedule(parse_choice(text))
-    return [rate_share(schedule, step, steps) for step in range(steps)]
+def factors(text, steps=10):
+    schedule = parse_schedule(text)
+    return [schedule.factor_at(step, steps) for step in range(steps)]
 
 
 def test_schedules():
-    assert shares("step:at=0.4/0.8") == pytest.approx([1] * 4 + [0.1] * 4 + [0.01] * 2)
-    assert shares("step:at=0.5,factor=0.5") == pytest.approx([1] * 5 + [0.5] * 5)
-    assert shares("constant") == [1.0] * 10
-    assert shares("constant:warmup=0.4") == pytest.approx([0.25, 0.5, 0.75] + [1] * 7)
-    cosine = shares("cosine:least=0.2,warmup=0.2")
+    assert factors("step:at=0.4/0.8") == pytest.approx([1] * 4 + [0.1] * 4 + [0.01] * 2)
+    assert factors("step:at=0.5,factor=0.5") == pytest.approx([1] * 5 + [0.5] * 5)
+    assert factors("constant") == [1.0] * 10
+    assert factors("constant:warmup=0.4") == pytest.approx([0.25, 0.5, 0.75] + [1] * 7)
+    cosine = factors("cosine:least=0.2,warmup=0.2")
     expected = [0.5, 1.0] + [0.2 + 0.8 * (1 + math.cos(math.pi * done / 8)) / 2 for done in range(8)]
     assert cosine == pytest.approx(expected)
 
@@ -73,36 +78,83 @@ def test_a_saved_configuration_says_all_and_is_read_back(tmp_path):
         (tmp_path / "all.toml").write_text(as_toml(config))
         assert compose("seed", tmp_path / "all.toml", {}) == config
         assert TrainConfig(**config.to_dict()) == config
-    assert config.head == "arcface:scale=64.0,margin=0.5,sample=1.0,seed=0"
+    assert str(config.head) == "arcface:scale=64.0,margin=0.5,sample=1.0,seed=0"
+
+
+def test_a_saved_configuration_is_compared_by_value():
+    saved = TrainConfig(backbone="spherenet4:pooling=true", head="arcface").to_dict()
+    TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes(
+        {**saved, "backbone": " spherenet4 : pooling=True", "views": "128, 8,12,016", "head": "arcface", "lr": 0.1}
+    )
+    for name, value in {"backbone": "spherenet4", "views": "128,8", "head": "vgg", "lr": None, "freeze": "0"}.items():
+        with pytest.raises(TrainingError, match=f"{name} was {value} when this run started, now it is"):
+            TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes({**saved, name: value})
+    del saved["head"]
+    with pytest.raises(TrainingError, match="head was None when this run started, now it is arcface:scale="):
+        TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes(saved)
+
+
+def test_settings_are_immutable_and_replaced_by_text_or_value():
+    config = TrainConfig(head="arcface:scale=32")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.steps = 5
+    changed = dataclasses.replace(config, steps=5, losses="focal")
+    assert (changed.steps, str(changed.losses), changed.head) == (5, "focal:gamma=2.0", config.head)
+    assert dataclasses.replace(changed, head=config.head) == changed
 
 
 def test_the_seed_recipe_is_the_reference_s():
     config = compose("seed", None, {})
-    assert (config.backbone, config.head.split(",sample")[0]) == ("spherenet20", "amsoftmax:scale=30.0,margin=0.35")
-    assert config.losses == "cross-entropy+hardest-triplet:weight=1.0,margin=1.0"
-    assert (config.views, config.batch_size, config.steps) == ("128,8,12,16", 128, 100_000)
-    assert (config.optimizer, config.lr, config.weight_decay) == ("sgd:momentum=0.9,nesterov=false", 0.1, 5e-4)
+    assert config.to_dict() == {
+        "backbone": "spherenet20",
+        "pretrained": None,
+        "freeze": 0,
+        "init": "pytorch",
+        "head": "amsoftmax:scale=30.0,margin=0.35,sample=1.0,seed=0",
+        "losses": "cross-entropy+hardest-triplet:weight=1.0,margin=1.0",
+        "triplets": "global",
+        "shard_head": False,
+        "views": "128,8,12,16",
+        "degrade": "exact",
+        "batch_size": 128,
+        "steps": 100_000,
+        "optimizer": "sgd:momentum=0.9,nesterov=false",
+        "lr": 0.1,
+        "weight_decay": 5e-4,
+        "schedule": "step:at=0.4/0.6/0.8,factor=0.1,warmup=0.0",
+        "ema": 0.0,
+        "precision": "fp32",
+        "compile": False,
+        "seed": 0,
+        "log_every": None,
+        "save_every": 1000,
+        "keep": 3,
+        "eval_every": 1000,
+        "best": None,
+    }
     assert [config.learning_rate(step) for step in (0, 40_000, 60_000, 80_000)] == pytest.approx(
         [0.1, 0.01, 1e-3, 1e-4]
     )
-    assert (config.degrade, config.precision, config.init) == ("exact", "fp32", "pytorch")
 
 
 def test_options_go_over_the_file_and_the_file_over_the_recipe(tmp_path):
     (tmp_path / "mine.toml").write_text('steps = 7\nlr = 1\nhead = "arcface"\n')
     config = compose("quick", tmp_path / "mine.toml", {"lr": 0.5, "head": None})
-    assert (config.backbone, config.steps, config.lr) == ("spherenet4", 7, 0.5)
-    assert config.head.startswith("arcface")
+    assert (config.backbone, config.steps, config.lr) == (Choice("spherenet4"), 7, 0.5)
+    assert config.head.name == "arcface"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("stepps = 7", "stepps is no setting; there are backbone, batch_size"),
-        ('steps = "7"', "steps is '7'; expected a number"),
-        ("compile = 1", "compile is 1; expected true or false"),
-        ("batch_size = true", "batch_size is True; expected a number"),
-        ("head = 3", "head is 3; expected text in quotes"),
+        ("stepps = 7", "train has no option 'stepps'; it has backbone, pretrained"),
+        ('steps = "7"', "steps is '7', expected a whole number at least 1"),
+        ("compile = 1", "compile is 1, expected true or false"),
+        ("batch_size = true", "batch_size is True, expected a whole number at least 1"),
+        ("head = 3", "head is 3, expected text"),
+        ("head = ['arcface']", "head is ['arcface'], expected text"),
+        ("head = 'arcface:scale=0'", "x.toml: head arcface: scale is 0, expected a finite number above 0"),
+        ("steps = 0", "x.toml: train: steps is 0, expected a whole number at least 1"),
         ("steps = ", "not TOML"),
     ],
 )
@@ -122,8 +174,15 @@ def test_a_file_that_is_not_right_is_one_line(tmp_path, text, says):
         ({"head": "cosface"}, OptionError, "head 'cosface' is unknown; choose from softmax"),
         ({"head": "arcface:m=0.5"}, OptionError, "head arcface has no option 'm'; it has scale, margin, sample, seed"),
         ({"losses": "triplet"}, OptionError, "loss 'triplet' is unknown; choose from cross-entropy"),
-        ({"losses": "hardest-triplet"}, OptionError, "expected each term once, and cross-entropy or focal among them"),
-        ({"losses": "focal+cross-entropy"}, OptionError, "expected each term once"),
+        ({"losses": "hardest-triplet"}, OptionError, "losses 'hardest-triplet': no criterion; expected one criterion"),
+        ({"losses": "focal+cross-entropy"}, OptionError, ": focal and cross-entropy; expected one criterion"),
+        (
+            {"losses": "focal+octuplet+hardest-triplet"},
+            OptionError,
+            "octuplet and hardest-triplet; expected one criterion (cross-entropy or focal), and at most one metric loss",
+        ),
+        ({"optimizer": "sgd:nesterov=true,momentum=0"}, OptionError, "nesterov needs a momentum above 0"),
+        ({"optimizer": "adamw:beta1=1"}, OptionError, "beta1 is 1, expected a finite number at least 0 and below 1"),
         ({"losses": "focal:gamma=-1"}, OptionError, "loss focal: gamma is -1, expected a finite number at least 0"),
         ({"optimizer": "lion"}, OptionError, "optimizer 'lion' is unknown; choose from sgd, adamw"),
         (

@@ -1,0 +1,123 @@
+"""Starts a run: a new one, a fine-tuned one, or one that continues from a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
+from model.formats.network import load_network
+from model.training.config import TrainConfig, TrainingError
+from model.training.ranks import Ranks
+from model.training.state import TrainState, new_run
+from pipeline.spec import Preprocessing
+from shards.files import quick_digest
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where training begins.
+
+    Attributes:
+        step: number of updates done before.
+        loader_state: of the checkpoint; None for a new run.
+    """
+
+    state: TrainState
+    step: int
+    loader_state: dict[str, Any] | None
+
+
+def start_run(
+    config: TrainConfig,
+    *,
+    run: Path,
+    resume: str,
+    classes: int,
+    shards_spec: Preprocessing,
+    device: str,
+    ranks: Ranks,
+) -> Start:
+    """Creates the state of ``run`` and loads the checkpoint to continue from, if there is one. A collective.
+
+    Args:
+        resume: see ``find_resume``.
+        classes: number of identities in the shards.
+
+    Raises:
+        TrainingError, CheckpointError, RankError: the checkpoint cannot be used.
+        BackboneError: see ``new_run``.
+    """
+    path = agree_on_resume(run, resume, ranks)
+    content = read_checkpoint(path) if path else None
+    spec, weights = initial_network(config, shards_spec, content)
+    state = new_run(
+        config, classes=classes, preprocessing=spec, trained_on=shards_spec, device=device, ranks=ranks, weights=weights
+    )
+    if path is None or content is None:
+        return Start(state=state, step=0, loader_state=None)
+    return Start(state=state, step=state.restore(content, path), loader_state=content["loader_state"])
+
+
+def find_resume(run: Path, resume: str) -> Path | None:
+    """The checkpoint to continue from, if any.
+
+    Args:
+        resume: ``auto``: the newest checkpoint of the run; ``never``: none; otherwise the path of a checkpoint.
+
+    Raises:
+        TrainingError: the run folder is a file, or has checkpoints that the run would mix with its own.
+    """
+    if run.exists() and not run.is_dir():
+        raise TrainingError(f"{run}: is a file, expected a run folder; choose another --out")
+    existing = checkpoints(run)
+    newest = existing[-1] if existing else None
+    if newest and resume == "never":
+        raise TrainingError(f"{run}: has a run up to step {int(newest.stem)}; choose another --out, or delete it")
+    if resume in ("auto", "never"):
+        return newest
+    if newest and newest.resolve() != Path(resume).resolve():
+        raise TrainingError(
+            f"{run}: has a run up to step {int(newest.stem)}; choose another --out to continue from {resume}"
+        )
+    return Path(resume)
+
+
+def agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
+    """The checkpoint that rank 0 finds with ``find_resume``, for all ranks. A collective.
+
+    Raises:
+        TrainingError: see ``find_resume``; or the ranks see different files, for example on local disks.
+        RankError: rank 0 has raised an error.
+    """
+    path = ranks.collect(lambda: find_resume(run, resume) if ranks.first else None)[0]
+    if path is None or ranks.size == 1:
+        return path
+    digests = ranks.collect(lambda: quick_digest(path) if path.is_file() else None)
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise TrainingError(
+                f"{path}: rank 0 and rank {rank} do not see the same file; use a run folder that all processes share"
+            )
+    return path
+
+
+def initial_network(
+    config: TrainConfig, shards_spec: Preprocessing, content: dict[str, Any] | None
+) -> tuple[Preprocessing, Weights | None]:
+    """Spec of the network's images, and the weights that it starts from, if any.
+
+    Args:
+        content: checkpoint to continue from; None for a new run.
+    """
+    if content is not None:
+        return (Preprocessing.from_dict(content["preprocessing"]) if is_ours(content) else shards_spec), None
+    if config.pretrained is None:
+        return shards_spec, None
+    network = load_network(Path(config.pretrained))
+    return network.spec.fine_tuned_on(shards_spec), network.backbone.state_dict()

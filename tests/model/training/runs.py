@@ -1,0 +1,55 @@
+"""Small training runs for tests."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import torch
+
+from model.formats.checkpoint import read_checkpoint
+from model.training.config import TrainConfig
+from model.training.loop import train
+from model.training.state import new_run
+
+CLASSES = 6
+SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
+
+
+class Stream:
+    """Batches as a function of their number, like the loader's."""
+
+    def __init__(self, start=0, poison=None, at_batch=None):
+        self.number, self.poison, self.at_batch = start, poison, at_batch or {}
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.at_batch.get(self.number, lambda: None)()
+        generator = torch.Generator().manual_seed(self.number)
+        images = torch.randint(0, 256, (4, 3, 32, 32, 3), dtype=torch.uint8, generator=generator)
+        labels = torch.randperm(CLASSES, generator=generator)[:3]
+        if self.number == self.poison:
+            images = images.float() * float("nan")
+        self.number += 1
+        return SimpleNamespace(
+            images=images, labels=labels, state=SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
+        )
+
+
+def config(**changes):
+    return TrainConfig(
+        **{"backbone": "spherenet4", "batch_size": 3, "steps": 8, "lr": 0.05, "save_every": 3, **changes}
+    )
+
+
+def run_training(run, settings, *, resume=None, evaluate=None, **stream):
+    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
+    start = state.restore(read_checkpoint(resume), resume) if resume else 0
+    done = train(Stream(start, **stream), state, run, start=start, evaluate=evaluate)
+    return done, state.learner
+
+
+def losses(run):
+    return {row["step"]: row["loss"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
