@@ -15,9 +15,9 @@ from commands.options import data
 @click.option("--out", type=click.Path(path_type=Path), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png]")
 def inspect(shards: Path, out: Path | None) -> None:
     """Print statistics of a shard set and draw a contact sheet of what the network sees."""
-    from pipeline.inspect import contact_sheet, figures
+    from pipeline.inspect import contact_sheet, statistics
 
-    click.echo(figures(shards))
+    click.echo(statistics(shards))
     with interruptible():
         sheet = contact_sheet(shards, out or shards / "contact-sheet.png")
     click.echo(f"contact sheet: {sheet}")

@@ -1,4 +1,4 @@
-"""inspect: what is in a shard set, in figures and as a contact sheet."""
+"""Statistics and a contact sheet of a shard set."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from shards.finish import describe
 from shards.index import ShardIndex, ShardReader
 from shards.schema import INDEX
 
-_SIZES = (128, 8, 12, 16)  # columns: as stored, and degraded as in training
-_ROWS = 10
-_BAR = 40  # characters
-_BINS_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128)
+SHEET_SIZES_PX = (8, 12, 16)  # columns after the stored crop, degraded as in training
+MAX_SHEET_ROWS = 10
+BAR_CHARACTERS = 40
+BINS_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128)
 
 
-def figures(root: Path) -> str:
-    """Images, identities, images per identity, sizes of the faces and rejections of a shard set, as text."""
+def statistics(root: Path) -> str:
+    """Formats the counts of a shard set, its rejected rows and a histogram of the face sizes."""
     index = ShardIndex(root)
     manifest, counts = index.manifest, index.count
-    low, middle, high = np.percentile(counts, (0, 50, 100)).astype(int)
+    low, median, high = np.percentile(counts, (0, 50, 100)).astype(int)
     empty = manifest.empty_identities
     spec = spec_of(manifest)
     crops = f"{spec.size} px, {f'template {spec.template}' if spec.aligned else 'not aligned'}"
     lines = [
         f"{root}: {manifest.images:,} images of {len(index.labels):,} identities in {manifest.shards} shards, from {manifest.source}",
         f"crops: {crops}, {index.size.sum() / 1e6:,.1f} MB, {index.size.mean() / 1e3:.1f} kB each",
-        f"images per identity: {low} least, {middle} median, {counts.mean():.1f} mean, {high} most"
+        f"images per identity: min {low}, median {median}, mean {counts.mean():.1f}, max {high}"
         + (f"; {empty} identities lost all their images" if empty else ""),
         f"rejected: {manifest.rows - manifest.images:,} of {manifest.rows:,} rows ({describe(manifest.statuses)})",
         "",
@@ -54,31 +54,38 @@ def _shorter_sides(root: Path) -> list[str]:
 
 
 def _histogram(values: np.ndarray) -> list[str]:
-    edges = np.array([*_BINS_PX, np.inf])
+    edges = np.array([*BINS_PX, np.inf])
     counts = np.histogram(values, edges)[0]
-    names = [f"{low:g}-{high:g}" for low, high in zip(_BINS_PX, _BINS_PX[1:], strict=False)] + [f"{_BINS_PX[-1]:g}+"]
+    names = [f"{low:g}-{high:g}" for low, high in zip(BINS_PX, BINS_PX[1:], strict=False)] + [f"{BINS_PX[-1]:g}+"]
     return [
-        f"{name:>8} {count:>10,} {'#' * round(_BAR * count / max(counts.max(), 1))}"
+        f"{name:>8} {count:>10,} {'#' * round(BAR_CHARACTERS * count / max(counts.max(), 1))}"
         for name, count in zip(names, counts, strict=True)
     ]
 
 
 def contact_sheet(root: Path, out: Path) -> Path:
-    """Draws a PNG, an identity a row, columns as the network sees them: undegraded, 8, 12 and 16 px. Returns its path."""
+    """Draws a PNG with one identity per row: a stored crop, and others degraded to 8, 12 and 16 px.
+
+    Returns:
+        ``out``.
+    """
     index = ShardIndex(root)
-    chosen = np.linspace(0, len(index.labels) - 1, min(_ROWS, len(index.labels))).astype(int)
+    identities = np.linspace(0, len(index.labels) - 1, min(MAX_SHEET_ROWS, len(index.labels))).astype(int)
     size = spec_of(index.manifest).size
     rows = []
     with ShardReader(index) as reader:
-        for identity in chosen.tolist():
-            draws = index.first[identity] + np.arange(len(_SIZES)) % index.count[identity]
-            crops = [cv2.imdecode(np.frombuffer(reader.image(int(row)), np.uint8), cv2.IMREAD_COLOR) for row in draws]
-            views = [
-                degrade(torch.from_numpy(crop), min(px, size)).numpy() for crop, px in zip(crops, _SIZES, strict=True)
+        for identity in identities.tolist():
+            images = index.first[identity] + np.arange(1 + len(SHEET_SIZES_PX)) % index.count[identity]
+            crops = [
+                cv2.imdecode(np.frombuffer(reader.image(row), np.uint8), cv2.IMREAD_COLOR) for row in images.tolist()
             ]
-            name = index.key(int(draws[0])).rpartition("/")[0]
+            views = [
+                degrade(torch.from_numpy(crop), min(px, size)).numpy()
+                for crop, px in zip(crops, (size, *SHEET_SIZES_PX), strict=True)
+            ]
+            name = index.key(int(images[0])).rpartition("/")[0]
             rows.append(np.hstack([_label(name, size), *views]))
-    titles = ["identity", "HR", *(f"{px} px" for px in _SIZES[1:])]
+    titles = ["identity", "HR", *(f"{px} px" for px in SHEET_SIZES_PX)]
     header = np.hstack([_label(title, 24, size) for title in titles])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, cv2.imencode(".png", np.vstack([header, *rows]))[1].tobytes())

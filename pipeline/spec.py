@@ -9,8 +9,8 @@ from typing import Any
 from shards.errors import LrfrError
 from shards.schema import Manifest
 
-NO_TEMPLATE = "none"  # images are resized whole, without landmarks; the aspect ratio is not kept
-RESIZE = "pillow-bicubic"  # the filter of that resize
+NO_TEMPLATE = "none"  # images are resized whole, ignoring aspect ratio and landmarks
+RESIZE = "pillow-bicubic"  # filter of the whole-image resize
 _FIXED_BY_PRETRAINING = ("size", "degradation", "color", "mean", "std")  # fine-tuning cannot change these
 
 
@@ -20,20 +20,20 @@ class SpecError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an image file becomes the input of a network. Stored with every shard set and every checkpoint.
+    """How an image file becomes the input of a network. Stored in every shard set and checkpoint.
 
-    Template ``none`` together with warp ``pillow-bicubic`` means that images are resized whole, without alignment.
+    Template ``none`` with warp ``pillow-bicubic`` means that images are resized whole, without alignment.
 
-    The score of a released model fell by eleven points when a library changed its default filter. So the spec is
-    compared before training and scoring.
+    The spec is compared before training and scoring, because a released model once lost eleven points when a library
+    changed its default filter.
 
     Attributes:
-        template: where the five points go in the crop, a key of ``pipeline.align.TEMPLATES``.
+        template: position of the five points in the crop, a key of ``pipeline.align.TEMPLATES``.
         size: side of the square crop, px.
-        warp, degradation: filters of the alignment and of the low-resolution views.
+        warp, degradation: filters of the alignment and of the degraded views.
         color: channel order of the input.
-        mean, std: normalisation of pixels in 0..1.
-        jpeg_quality: of the stored crops.
+        mean, std: normalisation of pixels in [0, 1].
+        jpeg_quality: quality of the stored crops, 1 to 100.
     """
 
     template: str = "seed"
@@ -55,30 +55,30 @@ class Preprocessing:
             if not good:
                 raise SpecError(
                     f"preprocessing spec: {name} is {getattr(self, name)}, expected {expected};"
-                    " restore the file that states it"
+                    " restore the file that contains it"
                 )
         if (self.template == NO_TEMPLATE) != (self.warp == RESIZE):
             raise SpecError(
-                f"preprocessing spec: template {self.template!r} does not go with warp {self.warp!r};"
-                f" {NO_TEMPLATE!r} and {RESIZE!r} belong together"
+                f"preprocessing spec: template {self.template!r} does not fit warp {self.warp!r};"
+                f" use {NO_TEMPLATE!r} only with {RESIZE!r}"
             )
 
     @property
     def aligned(self) -> bool:
-        """True where faces are aligned by landmarks, False where images are resized whole."""
+        """True if faces are aligned by landmarks, False if images are resized whole."""
         return self.template != NO_TEMPLATE
 
     @classmethod
     def unaligned(cls, **fields: Any) -> Preprocessing:
-        """The spec of images that are resized whole; ``fields`` other than template and warp as given."""
+        """Returns a spec for images that are resized whole; ``fields`` are fields other than template and warp."""
         return cls(template=NO_TEMPLATE, warp=RESIZE, **fields)
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Preprocessing:
-        """The spec in ``record``.
+        """Creates a spec from plain values.
 
         Raises:
-            SpecError: fields are missing or unknown, or not of their type.
+            SpecError: a field is missing, unknown, of the wrong type or out of range.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
         if set(record) != set(defaults):
@@ -90,18 +90,20 @@ class Preprocessing:
         return cls(**record)
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON-able fields."""
+        """Returns the fields as plain values."""
         return dataclasses.asdict(self)
 
     def fine_tuned_on(self, images: Preprocessing) -> Preprocessing:
-        """How to prepare images for a network that learned by this spec and goes on by that of ``images``.
+        """Returns the spec of a network that was trained with this spec and is fine-tuned on ``images``.
 
-        Alignment and JPEG quality may differ. A face with landmarks is aligned as the network last saw one:
-        by ``images`` where they are aligned, by this spec where they were only resized. An image without
-        landmarks is resized whole either way.
+        Alignment and JPEG quality may differ. The result aligns faces as the network last saw them aligned: as in
+        ``images`` if those are aligned, otherwise as in this spec.
+
+        Args:
+            images: the spec of the shard set.
 
         Raises:
-            SpecError: they differ in what the first layers learned to expect.
+            SpecError: another field differs, which the first layers depend on.
         """
         differing = [
             f"{name}: checkpoint {getattr(self, name)!r}, shards {getattr(images, name)!r}"
@@ -110,11 +112,11 @@ class Preprocessing:
         ]
         if differing:
             raise SpecError(
-                f"preprocessing disagrees ({'; '.join(differing)}); fine-tune on shards that were built alike"
+                f"preprocessing differs ({'; '.join(differing)}); fine-tune on shards built with the checkpoint's preprocessing"
             )
         return images if images.aligned else self
 
 
 def spec_of(manifest: Manifest) -> Preprocessing:
-    """The spec of a shard set. Raises: SpecError: as ``Preprocessing.from_dict``."""
+    """Returns the spec of a shard set. Raises: SpecError: see ``Preprocessing.from_dict``."""
     return Preprocessing.from_dict(manifest.preprocessing)

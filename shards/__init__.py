@@ -1,1 +1,1 @@
-"""The on-disk format: tar shards with Parquet metadata. Knows nothing of faces, torch or DALI."""
+"""The on-disk format: tar shards with Parquet metadata. Independent of faces, PyTorch and DALI."""

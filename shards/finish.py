@@ -1,4 +1,4 @@
-"""Turns committed shards into a finished set: one sorted index and, last of all, the manifest."""
+"""Finishes a set of committed shards: writes the sorted index, then the manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.files import file_facts, whole_file, write_record
 from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 from shards.writer import DONE_SUFFIX
 
-_SORTED_AT_ONCE = 200_000  # rows; keeps memory flat however many images there are
+SORT_ROWS = 200_000  # rows sorted at a time, so that memory does not grow with the set
 
 
 def finish_set(
@@ -28,10 +28,13 @@ def finish_set(
     preprocessing: dict[str, Any],
     versions: dict[str, str],
 ) -> Manifest:
-    """Writes ``index.parquet`` and ``manifest.json`` from the done records of all shards, in shard order.
+    """Writes ``index.parquet`` and ``manifest.json``.
+
+    Args:
+        records: the done records of all shards, in order.
 
     Raises:
-        ShardError: no shard holds an image, so there is nothing to index.
+        ShardError: no shard contains an image.
     """
     statuses: Counter[str] = Counter()
     for record in records:
@@ -39,7 +42,7 @@ def finish_set(
     images = statuses[STATUS_OK]
     if images == 0:
         raise ShardError(
-            f"{root}: no image could be stored ({describe(statuses)}); give the --root that they lie in and another --out"
+            f"{root}: no image could be stored ({describe(statuses)}); check --root, and choose another --out"
         )
     occupied = _write_index(root, len(records), identities, images)
     names = [INDEX, *(shard_file(record["shard"], DONE_SUFFIX) for record in records)]
@@ -61,7 +64,7 @@ def finish_set(
 
 
 def describe(statuses: dict[str, int]) -> str:
-    """``3 missing-file, 1 unreadable-image``: the rejected rows by reason."""
+    """Formats the rejected rows by status, such as ``3 missing-file, 1 unreadable-image``."""
     return (
         ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK and count)
         or "none"
@@ -69,16 +72,16 @@ def describe(statuses: dict[str, int]) -> str:
 
 
 def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
-    """Writes the index; returns how many labels occur in it."""
-    parts = -(-images // _SORTED_AT_ONCE)
+    """Writes the index, a range of labels at a time; returns the number of labels in it."""
+    parts = -(-images // SORT_ROWS)
     bounds = [identities * part // parts for part in range(parts + 1)]
     paths = [root / shard_file(shard, "parquet") for shard in range(shards)]
     occupied = 0
     with whole_file(root / INDEX) as temporary, pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
         for low, high in zip(bounds, bounds[1:], strict=False):
-            rows = pa.concat_tables(_stored(path, low, high) for path in paths).combine_chunks()
+            rows = pa.concat_tables(_stored_rows(path, low, high) for path in paths).combine_chunks()
             occupied += pc.count_distinct(rows["label"]).as_py()
-            pa.default_memory_pool().release_unused()  # it keeps twice what it lends
+            pa.default_memory_pool().release_unused()  # the pool retains twice the memory in use
             rows = rows.sort_by([("label", "ascending"), ("key", "ascending")])
             pa.default_memory_pool().release_unused()
             if rows.num_rows:
@@ -86,8 +89,8 @@ def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
     return occupied
 
 
-def _stored(path: Path, low: int, high: int) -> pa.Table:
-    """The stored rows of one shard whose labels are in [low, high)."""
+def _stored_rows(path: Path, low: int, high: int) -> pa.Table:
+    """Reads the stored rows of one shard with labels in [low, high)."""
     with pq.ParquetFile(path, pre_buffer=False) as reader:
         rows = reader.read([*INDEX_SCHEMA.names, "status"], use_threads=False)
     label = rows["label"]

@@ -1,4 +1,4 @@
-"""Format version, file names, Arrow schemas and the manifest."""
+"""Format version, file names, Arrow schemas and manifest."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ STATUS_OK = "ok"
 _IMAGE_FIELDS = [
     pa.field("key", pa.string(), nullable=False),  # identity/image, without extension or split folder
     pa.field("identity", pa.string(), nullable=False),
-    pa.field("label", pa.int32(), nullable=False),  # -1: the identity takes no part
+    pa.field("label", pa.int32(), nullable=False),  # -1: no image of the identity is stored
     pa.field("shard", pa.int32(), nullable=False),
-    pa.field("offset", pa.int64()),  # of the JPEG within the tar, bytes
+    pa.field("offset", pa.int64()),  # of the JPEG in the tar, bytes
     pa.field("size", pa.int32()),  # of the JPEG, bytes
     pa.field("xxh3", pa.uint64()),  # of the JPEG
     pa.field("width", pa.int32()),  # of the source image, px
     pa.field("height", pa.int32()),
-    # Lists of 10 and 6, not Arrow's fixed-size lists: PyArrow before 24 cannot read those where one is null.
-    pa.field("landmarks", pa.list_(pa.float32())),  # x, y of the five points, source px
-    pa.field("matrix", pa.list_(pa.float32())),  # source px -> crop px, 2x3 row-major
+    # Variable-size lists, because PyArrow before 24 cannot read fixed-size lists with nulls.
+    pa.field("landmarks", pa.list_(pa.float32())),  # 10 numbers: x and y of five points, source px
+    pa.field("matrix", pa.list_(pa.float32())),  # 6 numbers: (2, 3), source px -> crop px
     pa.field("eye_distance", pa.float32()),  # source px
 ]
 INDEX_SCHEMA = pa.schema(_IMAGE_FIELDS)
@@ -39,21 +39,26 @@ ROW_SCHEMA = pa.schema(
 
 
 def shard_file(shard: int, suffix: str) -> str:
-    """``shard-000012.tar`` and its neighbours; suffix is ``tar``, ``idx``, ``parquet`` or ``done.json``."""
+    """Returns a file name such as ``shard-000012.tar``; suffix is ``tar``, ``idx``, ``parquet`` or ``done.json``."""
     return f"shard-{shard:06d}.{suffix}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What ``manifest.json`` says of a finished shard set.
+    """The content of ``manifest.json``, which every finished shard set has.
 
     Attributes:
-        identities: number of labels; an identity whose images were all rejected keeps its label.
-        empty_identities: labels without a single stored image.
-        images: stored crops.  rows: input rows, good and bad.  shards: number of tars.
-        statuses: rows by status.
-        preprocessing: how the images were prepared, as a mapping; ``pipeline.spec.spec_of`` reads it.
-        files: name -> size, xxh3, sha256 of ``index.parquet`` and of every ``.done.json``.
+        fingerprint: digest of everything that determines the stored bytes.
+        source: name of the source.
+        identities: number of labels; an identity whose images were all rejected while building keeps its label.
+        empty_identities: number of labels without a stored image.
+        images: number of stored images.
+        rows: number of input rows, stored or rejected.
+        shards: number of tars.
+        statuses: number of rows by status.
+        preprocessing: the fields of ``pipeline.spec.Preprocessing``; ``pipeline.spec.spec_of`` reads them.
+        files: name -> size, xxh3, sha256 of ``index.parquet`` and every ``.done.json``.
+        versions: versions of the libraries that determined the pixels.
     """
 
     fingerprint: str
@@ -70,11 +75,11 @@ class Manifest:
 
     @property
     def index_digest(self) -> str:
-        """Names the exact index, hence the exact batches that a sampler draws from it."""
+        """The digest of the index, which determines the batches that a sampler draws."""
         return str(self.files[INDEX]["xxh3"])
 
     def to_record(self) -> dict[str, Any]:
-        """The manifest as JSON-able fields, with the format version."""
+        """Returns the fields as plain values, with the format version."""
         return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
 
     @classmethod
@@ -82,12 +87,12 @@ class Manifest:
         """Reads ``root/manifest.json``.
 
         Raises:
-            ShardError: no finished shard set there, damage, or another format version.
+            ShardError: not a finished shard set, damaged, or of another format version.
         """
         path = root / MANIFEST
         if not path.exists():
             state = (
-                "an unfinished build: run build-shards again to resume it"
+                "an unfinished build; run build-shards again to resume it"
                 if (root / PLAN).exists()
                 else "not a shard set"
             )
@@ -95,10 +100,8 @@ class Manifest:
         record = read_record(path)
         version = record.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise ShardError(
-                f"{path}: format version {version}, this tool reads {FORMAT_VERSION}; build the shards again"
-            )
+            raise ShardError(f"{path}: format version {version}, expected {FORMAT_VERSION}; build the shards again")
         try:
             return cls(**record)
         except (KeyError, TypeError) as error:
-            raise ShardError(f"{path}: fields missing or unknown ({error}); build the shards again") from None
+            raise ShardError(f"{path}: missing or unknown fields ({error}); build the shards again") from None

@@ -1,4 +1,4 @@
-"""verify: does a shard set still say of itself what was written? Names every disagreement."""
+"""Verifies a shard set: every file, record, row, index entry and, on request, every byte."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from shards.files import file_facts, read_record
 from shards.schema import INDEX, INDEX_SCHEMA, PLAN, ROW_SCHEMA, STATUS_OK, Manifest, shard_file
 from shards.writer import DATA_SUFFIXES, DONE_SUFFIX, member_stem
 
-_PLACE = ["key", "label", "shard", "offset", "size", "xxh3"]
-_WORST = 5  # disagreements named a file
+COLUMNS = ["key", "label", "shard", "offset", "size", "xxh3"]
+MAX_PROBLEMS = 5  # reported per file and kind
 
 
 def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """Yields one line for each thing that is wrong in the shard set ``root``; nothing where all is well.
+    """Yields one line per problem of the shard set ``root``.
 
-    Always: every file there with its size, records whole, rows, DALI index and ``index.parquet`` in agreement.
-    With ``full`` every byte too: SHA-256 of every file, every tar member against its row.
+    Checks that every file exists and has its size, that records match their digests, and that rows, DALI indexes and
+    ``index.parquet`` agree.
 
     Args:
+        full: also check the SHA-256 of every file, and every tar member against its row.
         on_shard: called after each shard.
 
     Raises:
-        ShardError: there is no readable manifest, so there is nothing to compare with.
+        ShardError: the manifest cannot be read.
     """
     manifest = Manifest.read(root)
     try:
@@ -41,20 +42,20 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
         yield str(error)
     yield from _check_file(root / INDEX, manifest.files[INDEX], full)
     try:
-        index = _by_shard(pq.read_table(root / INDEX, columns=_PLACE))
+        index = _in_tar_order(pq.read_table(root / INDEX, columns=COLUMNS))
     except (OSError, ValueError, KeyError) as error:
         yield f"{root / INDEX}: cannot be read ({_first_line(error)})"
         index = None
     if index is not None and index.num_rows != manifest.images:
-        yield f"{root / INDEX}: {index.num_rows} rows, the manifest says {manifest.images} images"
-    parts = [None] * manifest.shards if index is None else _by_shards(index, manifest.shards)
+        yield f"{root / INDEX}: {index.num_rows} rows, expected {manifest.images} images as in the manifest"
+    parts = [None] * manifest.shards if index is None else _per_shard(index, manifest.shards)
     for shard in range(manifest.shards):
         yield from _check_shard(root, shard, manifest, parts[shard], full)
         on_shard()
     known = {shard_file(shard, suffix) for shard in range(manifest.shards) for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
     for path in sorted(root.glob("shard-*")):
         if path.name not in known:
-            yield f"{path}: not part of this set (the manifest counts {manifest.shards} shards)"
+            yield f"{path}: not part of this set, which has {manifest.shards} shards"
 
 
 def _check_shard(root: Path, shard: int, manifest: Manifest, expected: pa.Table | None, full: bool) -> Iterator[str]:
@@ -83,9 +84,9 @@ def _check_file(path: Path, facts: dict[str, Any], full: bool) -> Iterator[str]:
     if not path.is_file():
         yield f"{path}: missing"
     elif (size := path.stat().st_size) != facts["size"]:
-        yield f"{path}: {size} bytes, {facts['size']} were written ({'truncated' if size < facts['size'] else 'too long'})"
+        yield f"{path}: {size} bytes, expected {facts['size']} ({'truncated' if size < facts['size'] else 'too long'})"
     elif full and file_facts(path)["sha256"] != facts["sha256"]:
-        yield f"{path}: its bytes changed (SHA-256 does not match)"
+        yield f"{path}: content changed (SHA-256 does not match)"
 
 
 def _check_rows(
@@ -94,31 +95,31 @@ def _check_rows(
     path = root / shard_file(shard, "parquet")
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()}
     if counts != record["statuses"]:
-        yield f"{path}: statuses {counts}, the done record says {record['statuses']}"
+        yield f"{path}: statuses {counts}, expected {record['statuses']} as in the done record"
     if expected is None:
         return
-    stored = _by_shard(rows.filter(pc.equal(rows["status"], STATUS_OK)).select(_PLACE))
+    stored = _in_tar_order(rows.filter(pc.equal(rows["status"], STATUS_OK)).select(COLUMNS))
     if stored.num_rows != expected.num_rows:
-        yield f"{root / INDEX}: {expected.num_rows} images in shard {shard}, {path.name} has {stored.num_rows}"
+        yield f"{root / INDEX}: {expected.num_rows} images of shard {shard}, expected {stored.num_rows} as in {path.name}"
         return
-    for name in _PLACE:
+    for name in COLUMNS:
         wrong = np.flatnonzero(pc.not_equal(stored[name], expected[name]).to_numpy(zero_copy_only=False))
-        for row in wrong[:_WORST].tolist():
-            yield f"{root / INDEX}: {name} of {expected['key'][row]} is {expected[name][row]}, {path.name} says {stored[name][row]}"
+        for row in wrong[:MAX_PROBLEMS].tolist():
+            yield f"{root / INDEX}: {name} of {expected['key'][row]} is {expected[name][row]}, expected {stored[name][row]} as in {path.name}"
 
 
 def _check_idx(path: Path, stored: pa.Table) -> Iterator[str]:
     lines = path.read_text(errors="replace").splitlines()
     if lines[:1] != [f"v1.2 {stored.num_rows}"] or len(lines) != stored.num_rows + 1:
-        yield f"{path}: {max(len(lines) - 1, 0)} entries, the rows say {stored.num_rows} images"
+        yield f"{path}: {max(len(lines) - 1, 0)} entries, expected {stored.num_rows}"
         return
     wrong = 0
     for line, key, offset, size in zip(
         lines[1:], *(stored[name].to_pylist() for name in ("key", "offset", "size")), strict=True
     ):
-        if wrong < _WORST and not line.startswith(f"jpg {offset} {size} {member_stem(key)}.jpg cls "):
+        if wrong < MAX_PROBLEMS and not line.startswith(f"jpg {offset} {size} {member_stem(key)}.jpg cls "):
             wrong += 1
-            yield f"{path}: the entry of {key} disagrees with its row (offset {offset}, size {size}): {line[:80]}"
+            yield f"{path}: the entry of {key} does not match its row (offset {offset}, size {size}): {line[:80]}"
 
 
 def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
@@ -129,10 +130,10 @@ def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
             for key, label, offset, xxh3 in rows:
                 image, cls = tar.next(), tar.next()
                 problem = _member_problem(tar, image, cls, (member_stem(key), label, offset, xxh3))
-                if problem and wrong < _WORST:
+                if problem and wrong < MAX_PROBLEMS:
                     wrong += 1
                     yield f"{path}: {key}: {problem}"
-                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every member it has read
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every member it has read
             if tar.next() is not None:
                 yield f"{path}: more members than rows"
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -146,7 +147,7 @@ def _member_problem(tar: tarfile.TarFile, image: Any, cls: Any, row: tuple[str, 
     if (image.name, cls.name, image.offset_data) != (f"{stem}.jpg", f"{stem}.cls", offset):
         return f"found {image.name} at byte {image.offset_data}, expected {stem}.jpg at {offset}"
     if xxhash.xxh3_64_intdigest(tar.extractfile(image).read()) != xxh3:  # type: ignore[union-attr]
-        return "the image's bytes changed (xxh3 does not match)"
+        return "image content changed (xxh3 does not match)"
     if tar.extractfile(cls).read() != str(label).encode():  # type: ignore[union-attr]
         return f"its .cls is not {label}"
     return None
@@ -157,16 +158,16 @@ def _read_rows(path: Path) -> pa.Table | str:
         table = pq.read_table(path)
     except (OSError, ValueError) as error:
         return f"{path}: cannot be read ({_first_line(error)})"
-    return table if table.schema.equals(ROW_SCHEMA) else f"{path}: its columns are not those of this format version"
+    return table if table.schema.equals(ROW_SCHEMA) else f"{path}: unexpected columns for this format version"
 
 
-def _by_shard(table: pa.Table) -> pa.Table:
+def _in_tar_order(table: pa.Table) -> pa.Table:
     return table.sort_by([("shard", "ascending"), ("offset", "ascending")]).cast(
         pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names])
     )
 
 
-def _by_shards(index: pa.Table, shards: int) -> list[pa.Table]:
+def _per_shard(index: pa.Table, shards: int) -> list[pa.Table]:
     bounds = np.searchsorted(index["shard"].to_numpy(), np.arange(shards + 1))
     return [index.slice(low, high - low) for low, high in zip(bounds, bounds[1:], strict=False)]
 

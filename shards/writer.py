@@ -1,4 +1,4 @@
-"""ShardWriter: one tar with its DALI index and its Parquet rows, committed as one."""
+"""ShardWriter: writes a tar with its DALI index and Parquet rows, and commits them together."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from shards.errors import ShardError
 from shards.files import file_facts, read_record, whole_file, write_bytes, write_record
 from shards.schema import ROW_SCHEMA, STATUS_OK, shard_file
 
-_BLOCK = tarfile.BLOCKSIZE
-_BUFFER = 1 << 20  # bytes written at a time
-_ZEROS = bytes(_BLOCK)
+BLOCK_BYTES = tarfile.BLOCKSIZE
+BUFFER_BYTES = 1 << 20
 DATA_SUFFIXES = ("tar", "idx", "parquet")
 DONE_SUFFIX = "done.json"
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Row:
-    """One input, stored or rejected; the columns of ``ROW_SCHEMA`` that do not depend on the tar. Filled in as its image is read."""
+    """One input row, stored or rejected: the columns of ``ROW_SCHEMA`` that do not depend on the tar."""
 
     key: str
     identity: str
     label: int
-    landmarks: Sequence[float] | None = None  # 10, source px
-    matrix: Sequence[float] | None = None  # 6
+    landmarks: Sequence[float] | None = None  # 10 numbers, source px
+    matrix: Sequence[float] | None = None  # 6 numbers, source px -> crop px
     eye_distance: float | None = None  # source px
     width: int | None = None
     height: int | None = None
@@ -44,19 +43,19 @@ class Row:
     error_message: str | None = None
 
 
-_OF_ROW = tuple(field.name for field in dataclasses.fields(Row))
-_OF_PLACE = ("shard", "offset", "size", "xxh3")
-_of_row = operator.attrgetter(*_OF_ROW)
+_ROW_COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+_TAR_COLUMNS = ("shard", "offset", "size", "xxh3")
+_row_values = operator.attrgetter(*_ROW_COLUMNS)
 
 
 def member_stem(key: str) -> str:
-    """The name of a key inside the tar.
+    """Returns the name of a key in the tar, without extension.
 
-    WebDataset cuts a name at the first dot of its last part and DALI's index at white space, so both
-    are percent-encoded. Ordinary keys stay as they are.
+    Dots in the last component and white space are percent-encoded, because WebDataset ends the key at the first dot
+    and DALI separates the columns of its index by white space.
 
     Raises:
-        ShardError: longer than a tar header holds.
+        ShardError: too long for a tar header.
     """
     if _ORDINARY.fullmatch(key):
         return key
@@ -68,9 +67,9 @@ def member_stem(key: str) -> str:
 
 
 def _header(name: str, size: int) -> bytes:
-    """A ustar header, mtime 0, owner 0: the same input gives the same bytes.
+    """Returns a ustar header with mtime 0 and owner 0, so that equal input gives equal bytes.
 
-    That of ``tarfile``, from a template, as only name and size differ: it takes a tenth of the time.
+    Equals the header of ``tarfile`` but is built from a template, ten times as fast.
     """
     if len(name) > _NAME_BYTES:
         return _tarfile_header(name, size)
@@ -88,16 +87,16 @@ def _tarfile_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
 
 
-_NAME_BYTES, _SIZE_AT, _SUM_AT = 100, 124, 148  # of the ustar format, POSIX.1-1988
+_NAME_BYTES, _SIZE_AT, _SUM_AT = 100, 124, 148  # field sizes and offsets of ustar, POSIX.1-1988
 _TEMPLATE = _tarfile_header("", 0)
 _TEMPLATE_SUM = sum(_TEMPLATE) - sum(_TEMPLATE[_SUM_AT : _SUM_AT + 8]) + 8 * ord(" ") - sum(b"%011o" % 0)
 _ORDINARY = re.compile(r"[A-Za-z0-9_-]{1,80}/[A-Za-z0-9_-]{1,80}", re.ASCII)
 
 
 class ShardWriter:
-    """Writes shard ``shard`` of ``root``; use as a context manager and end with ``commit``.
+    """Writes shard number ``shard`` of ``root``; a context manager whose block ends with ``commit``.
 
-    Nothing appears under a final name before ``commit``; an exception leaves nothing behind.
+    No file has its final name before ``commit``. An exception deletes the temporary files.
     """
 
     def __init__(self, root: Path, shard: int, fingerprint: str) -> None:
@@ -109,40 +108,43 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         self._tar_path = self._stack.enter_context(whole_file(self._root / shard_file(self._shard, "tar")))
-        self._tar = self._stack.enter_context(open(self._tar_path, "wb", buffering=_BUFFER))
+        self._tar = self._stack.enter_context(open(self._tar_path, "wb", buffering=BUFFER_BYTES))
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
     def add(self, row: Row, jpeg: bytes | None = None) -> None:
-        """Adds an input: with ``jpeg`` where it is stored, without where it was rejected.
+        """Adds an input row.
+
+        Args:
+            jpeg: the image to store; None for a rejected row.
 
         Raises:
-            ShardError: the key is too long for a tar.
+            ShardError: the key is too long for a tar header.
         """
-        place: tuple[int | None, ...] = (None, None, None)
+        position: tuple[int | None, ...] = (None, None, None)
         if jpeg is not None:
             stem, label = member_stem(row.key), str(row.label).encode()
             offset = self._member(f"{stem}.jpg", jpeg)
             label_offset = self._member(f"{stem}.cls", label)
             self._index.append(f"jpg {offset} {len(jpeg)} {stem}.jpg cls {label_offset} {len(label)} {stem}.cls\n")
-            place = (offset, len(jpeg), xxhash.xxh3_64_intdigest(jpeg))
-        self._rows.append((*_of_row(row), self._shard, *place))
+            position = (offset, len(jpeg), xxhash.xxh3_64_intdigest(jpeg))
+        self._rows.append((*_row_values(row), self._shard, *position))
 
     def _member(self, name: str, data: bytes) -> int:
-        offset, size = self._position + _BLOCK, len(data)
-        padding = -size % _BLOCK
-        self._tar.write(b"".join((_header(name, size), data, _ZEROS[:padding])))
+        offset, size = self._position + BLOCK_BYTES, len(data)
+        padding = -size % BLOCK_BYTES
+        self._tar.write(b"".join((_header(name, size), data, bytes(padding))))
         self._position = offset + size + padding
         return offset
 
     def commit(self) -> dict[str, Any]:
-        """Makes the shard appear: tar, index, rows, then the done record, which it returns."""
-        self._tar.write(bytes(2 * _BLOCK))
-        self._stack.close()  # the tar is closed and takes its name
+        """Publishes the tar, the DALI index, the rows and finally the done record, which it returns."""
+        self._tar.write(bytes(2 * BLOCK_BYTES))
+        self._stack.close()  # closes the tar and renames it
         write_bytes(self._path("idx"), f"v1.2 {len(self._index)}\n".encode() + "".join(self._index).encode())
-        columns = dict(zip((*_OF_ROW, *_OF_PLACE), zip(*self._rows, strict=True), strict=True))
+        columns = dict(zip((*_ROW_COLUMNS, *_TAR_COLUMNS), zip(*self._rows, strict=True), strict=True))
         table = pa.table({name: columns.get(name, ()) for name in ROW_SCHEMA.names}, schema=ROW_SCHEMA)
         with whole_file(self._path("parquet")) as temporary:
             pq.write_table(table, temporary, compression="zstd")
@@ -163,11 +165,11 @@ class ShardWriter:
 
 
 def done_record(root: Path, shard: int, fingerprint: str) -> dict[str, Any] | None:
-    """The done record of a committed shard of this very plan whose files have their sizes; otherwise None."""
+    """Returns the done record of a shard if it was committed with this fingerprint and its files have their sizes."""
     try:
         record = read_record(root / shard_file(shard, DONE_SUFFIX))
         sizes = {name: facts["size"] for name, facts in record["files"].items()}
-        whole = all((root / name).stat().st_size == size for name, size in sizes.items())
+        complete = all((root / name).stat().st_size == size for name, size in sizes.items())
     except (ShardError, OSError):
         return None
-    return record if whole and record["fingerprint"] == fingerprint else None
+    return record if complete and record["fingerprint"] == fingerprint else None

@@ -16,8 +16,7 @@ import torch
 from click.testing import CliRunner
 
 import cli
-from pipeline.build.builder import build
-from pipeline.build.options import BuildOptions
+from pipeline.build import BuildOptions, build
 from pipeline.demo.faces import sample_conditions, sample_identity
 from pipeline.demo.painter import paint
 from pipeline.sources.landmarks import HEADER
@@ -111,6 +110,13 @@ def error_of(process, code=1):
 
 
 torch.set_num_threads(1)  # the tensors of tests are small, and two workers share the machine
+
+
+def flip_bit(path: Path, position: int) -> None:
+    """Changes one bit of the byte at ``position``."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(data)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The similarity fit and the warp: against the reference's figures, a naive oracle, and their invariances."""
+"""The similarity fit and the warp against the reference, naive implementations and their invariances."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_swapped_sides_give_a_reflection():
     ],
     ids=["zero", "coincident", "collinear", "nan"],
 )
-def test_degenerate_points_are_told(landmarks):
+def test_degenerate_points_are_detected(landmarks):
     assert not fit_similarity(landmarks[None], SEED)[1][0]
 
 
 def test_templates():
     np.testing.assert_allclose(TEMPLATES["arcface"] - TEMPLATES["seed"], np.tile((8.0, 0.0), (5, 1)))
-    assert SEED[:2, 0].mean() == pytest.approx(54.8, abs=0.05)  # faces of the seed template sit left of the centre
+    assert SEED[:2, 0].mean() == pytest.approx(54.8, abs=0.05)  # faces of the seed template are left of the centre
     assert template_points("arcface", 112)[:2, 0].mean() == pytest.approx(55.9, abs=0.05)
 
 
@@ -128,7 +128,7 @@ def test_warp_is_opencv_bicubic_with_black_outside(painted):
     shape=st.sampled_from([(90, 120, 3), (120, 90), (1, 1, 3), (1600, 1500, 3)]),
 )
 @settings(max_examples=60, deadline=None)
-def test_black_laid_around_changes_nothing(center, scale, angle, mirror, shape):
+def test_padding_changes_nothing(center, scale, angle, mirror, shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape[:2], 3), np.uint8)
     image = cv2.GaussianBlur(image, (5, 5), 0)[..., : shape[2] if len(shape) == 3 else 1].reshape(shape)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale * (mirror, 1)

@@ -1,4 +1,4 @@
-"""The preprocessing spec: what it may state, and what fine-tuning may change of it."""
+"""The preprocessing spec: valid values, and the fields that fine-tuning can change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from pipeline.spec import Preprocessing, SpecError
 
 
-def test_unaligned_images_are_stated():
+def test_the_spec_of_unaligned_images():
     spec = Preprocessing.unaligned(size=112)
     assert (spec.template, spec.warp, spec.size, spec.aligned) == ("none", "pillow-bicubic", 112, False)
     assert Preprocessing.from_dict(spec.to_dict()) == spec
@@ -15,12 +15,12 @@ def test_unaligned_images_are_stated():
 
 
 @pytest.mark.parametrize("fields", [{"template": "none"}, {"warp": "pillow-bicubic"}])
-def test_template_none_and_the_resize_belong_together(fields):
-    with pytest.raises(SpecError, match="'none' and 'pillow-bicubic' belong together"):
+def test_template_none_requires_the_resize(fields):
+    with pytest.raises(SpecError, match="use 'none' only with 'pillow-bicubic'"):
         Preprocessing(**fields)
 
 
-def test_a_fine_tuned_network_aligns_as_it_last_saw_a_face_aligned():
+def test_a_fine_tuned_network_aligns_as_in_its_latest_aligned_training():
     seed, arcface, resized = Preprocessing(), Preprocessing(template="arcface"), Preprocessing.unaligned()
     assert arcface.fine_tuned_on(resized) == arcface
     assert arcface.fine_tuned_on(seed) == seed
@@ -39,10 +39,13 @@ def test_a_fine_tuned_network_aligns_as_it_last_saw_a_face_aligned():
     ],
 )
 @pytest.mark.parametrize("images", [Preprocessing(), Preprocessing.unaligned()])
-def test_what_fine_tuning_cannot_change_is_refused_by_name(changes, says, images):
+def test_fields_that_fine_tuning_cannot_change_are_named(changes, says, images):
     with pytest.raises(SpecError) as error:
         Preprocessing(**changes).fine_tuned_on(images)
-    assert str(error.value) == f"preprocessing disagrees ({says}); fine-tune on shards that were built alike"
+    assert (
+        str(error.value)
+        == f"preprocessing differs ({says}); fine-tune on shards built with the checkpoint's preprocessing"
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,7 @@ def test_what_fine_tuning_cannot_change_is_refused_by_name(changes, says, images
         ({"jpeg_quality": 101}, "jpeg_quality is 101, expected 1 to 100"),
     ],
 )
-def test_what_is_out_of_range_is_named(changes, says):
+def test_values_out_of_range_are_named(changes, says):
     with pytest.raises(SpecError) as error:
         Preprocessing(**changes)
-    assert str(error.value) == f"preprocessing spec: {says}; restore the file that states it"
+    assert str(error.value) == f"preprocessing spec: {says}; restore the file that contains it"

@@ -10,7 +10,7 @@ from shards.errors import LockedError, ShardError
 from shards.files import locked, read_record, whole_file, whole_folder, write_record
 
 
-def test_whole_file_is_whole_or_not_at_all(tmp_path):
+def test_a_file_appears_complete_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     with pytest.raises(UnicodeEncodeError), whole_file(path) as temporary:
         temporary.write_text("half \ud800")

@@ -1,7 +1,9 @@
-"""The index in memory: the columns of its file, images of an identity side by side."""
+"""The index in memory, and the reader of its images."""
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 
 import numpy as np
@@ -10,19 +12,20 @@ import pytest
 
 from benchmarks.speed.fresh import in_fresh_process, peak_mb
 from benchmarks.speed.made import make_set
-from shards import index as index_module
-from shards.index import ShardIndex
+from shards.errors import ShardError
+from shards.index import RESERVED_FILES, ShardIndex, ShardReader
 from shards.schema import INDEX
+from tests.conftest import flip_bit
 
 
-@pytest.fixture(params=["one part", "several"])
+@pytest.fixture(params=["one chunk", "several"])
 def opened(request, shard_set, monkeypatch):
     if request.param == "several":
-        monkeypatch.setattr(index_module, "_AT_ONCE", 7)
+        monkeypatch.setattr("shards.index.CHUNK_ROWS", 7)
     return ShardIndex(shard_set)
 
 
-def test_columns_are_those_of_the_file(opened):
+def test_columns_equal_those_of_the_file(opened):
     table = pq.read_table(opened.root / INDEX)
     assert len(opened) == table.num_rows == 45
     for name in ("label", "shard", "offset", "size", "xxh3"):
@@ -31,7 +34,7 @@ def test_columns_are_those_of_the_file(opened):
         assert np.array_equal(column, expected)
 
 
-def test_images_of_an_identity_lie_side_by_side(opened):
+def test_images_of_an_identity_are_adjacent(opened):
     labels, first, count = np.unique(opened.label, return_index=True, return_counts=True)
     for found, expected in ((opened.labels, labels), (opened.first, first), (opened.count, count)):
         assert found.dtype == expected.dtype
@@ -48,15 +51,86 @@ def test_keys_are_found_in_any_row_group(shard_set, tmp_path, monkeypatch):
         index.key(50)
 
 
-def opening_adds(root):
+def memory_of_opening(root):
     before = peak_mb()
     index = ShardIndex(root)
     return len(index), peak_mb() - before, "pandas" in sys.modules
 
 
-def test_opening_holds_little_more_than_the_columns(shard_set, tmp_path):
+def test_opening_takes_little_more_memory_than_the_columns(shard_set, tmp_path):
     make_set(shard_set, tmp_path / "made", 200_000)
-    rows, added, pandas = in_fresh_process(opening_adds, tmp_path / "made")
+    rows, added, pandas = in_fresh_process(memory_of_opening, tmp_path / "made")
     assert rows == 200_000
     assert added < 60  # MB; the columns are 6
     assert not pandas
+
+
+def test_an_index_that_does_not_match_the_manifest_is_refused(shard_set):
+    flip_bit(shard_set / "index.parquet", 900)
+    with pytest.raises(ShardError, match=r"index\.parquet: does not match the manifest"):
+        ShardIndex(shard_set)
+
+
+def test_an_unfinished_build_is_not_a_set(shard_set):
+    (shard_set / "manifest.json").unlink()
+    with pytest.raises(ShardError, match="an unfinished build; run build-shards again to resume it"):
+        ShardIndex(shard_set)
+
+
+def test_the_reader_reports_a_damaged_image(shard_set):
+    index = ShardIndex(shard_set)
+    row = 11
+    path = shard_set / f"shard-{index.shard[row]:06d}.tar"
+    flip_bit(path, int(index.offset[row]) + 40)
+    with ShardReader(index) as reader, pytest.raises(ShardError) as error:
+        reader.image(row)
+    assert str(error.value) == (
+        f"{path}: image {index.key(row)} at byte {index.offset[row]} is damaged: its xxh3 does not match; "
+        f"run: python cli.py verify --full {shard_set}"
+    )
+
+
+def test_the_reader_reports_a_missing_shard(shard_set):
+    index = ShardIndex(shard_set)
+    (shard_set / f"shard-{index.shard[0]:06d}.tar").unlink()
+    with (
+        ShardReader(index) as reader,
+        pytest.raises(ShardError, match=r"No such file or directory; run: python cli\.py verify"),
+    ):
+        reader.image(0)
+
+
+def test_more_shards_than_files_can_be_open(shard_set, monkeypatch):
+    monkeypatch.setattr("shards.index._max_open_files", lambda: 2)
+    index = ShardIndex(shard_set)
+    with ShardReader(index) as reader:
+        for _ in range(2):
+            assert all(reader.image(row)[:2] == b"\xff\xd8" for row in range(len(index)))
+        assert len(reader._handles) <= 2
+
+
+def test_a_truncated_shard_is_not_reported_as_a_hash_mismatch(shard_set):
+    index = ShardIndex(shard_set)
+    row = int(np.flatnonzero(index.shard == 1)[np.argmax(index.offset[index.shard == 1])])
+    path = shard_set / "shard-000001.tar"
+    os.truncate(path, int(index.offset[row]) + 10)
+    with ShardReader(index) as reader, pytest.raises(ShardError) as error:
+        reader.image(row)
+    assert str(error.value) == (
+        f"{path}: image {index.key(row)} at byte {index.offset[row]} is truncated: got 10 of {index.size[row]} bytes; "
+        f"run: python cli.py verify --full {shard_set}"
+    )
+
+
+def test_reading_leaves_the_limit_of_open_files_as_it_is(shard_set):
+    index = ShardIndex(shard_set)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = (RESERVED_FILES + 3, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, low)
+    try:
+        with ShardReader(index) as reader:
+            assert all(reader.image(row)[:2] == b"\xff\xd8" for row in range(len(index)))
+            assert len(reader._handles) == 3
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == low
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,4 +1,4 @@
-"""What the format promises: other people's readers open it, the same input gives the same bytes."""
+"""The shard format: other libraries read it, and equal input gives equal bytes."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def test_jpegs_are_baseline_quality_95_with_chroma_halved(shard_set):
 
 
 @given(st.text("abcXYZ019/_-%.", min_size=1, max_size=120), st.integers(0, (1 << 33) - 1))
-def test_headers_are_those_of_tarfile(name, size):
+def test_headers_equal_those_of_tarfile(name, size):
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     try:
         expected = info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
-    except ValueError:  # longer than a header holds
+    except ValueError:  # too long for a header
         return
     assert _header(name, size) == expected
 
 
-def test_tar_headers_carry_no_time_and_no_owner(shard_set):
+def test_tar_headers_have_no_time_and_no_owner(shard_set):
     with tarfile.open(shard_set / "shard-000000.tar") as tar:
         members = tar.getmembers()
     assert len(members) == 2 * 12
@@ -116,7 +116,7 @@ def test_pandas_reads_the_rows(shard_set):
     assert frame["matrix"].map(len).eq(6).all()
 
 
-def test_an_exception_leaves_nothing_behind(tmp_path):
+def test_an_exception_deletes_all_files(tmp_path):
     good, bad = (Row(key=f"a/{name}", identity="a", label=0) for name in ("b", "x" * 200))
 
     def write():
@@ -130,7 +130,7 @@ def test_an_exception_leaves_nothing_behind(tmp_path):
 
 
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
-def test_member_names_are_ascii_and_cut_where_webdataset_cuts(folder, name):
+def test_member_names_are_ascii_without_white_space_or_inner_dots(folder, name):
     folder, name = folder.replace("/", "_"), name.replace("/", "_")
     try:
         stem = member_stem(f"{folder}/{name}")
@@ -143,7 +143,7 @@ def test_member_names_are_ascii_and_cut_where_webdataset_cuts(folder, name):
     assert "." not in stem.rpartition("/")[2]
 
 
-def test_ordinary_keys_stay_as_they_are():
+def test_ordinary_keys_are_not_changed():
     assert member_stem("n000002/0001_01") == "n000002/0001_01"
     assert member_stem("Robert_Downey_Jr./a b.c") == "Robert_Downey_Jr./a%20b%2Ec"
 
@@ -153,17 +153,15 @@ def test_a_key_too_long_for_a_tar_is_refused():
         member_stem("n1/" + "x" * 200)
 
 
-def test_manifest_says_what_is_there(shard_set):
+def test_the_manifest_describes_the_set(shard_set):
     manifest = Manifest.read(shard_set)
     assert (manifest.images, manifest.rows, manifest.identities, manifest.shards) == (45, 45, 9, 4)
     assert manifest.preprocessing == Preprocessing(template="seed", size=128).to_dict()
     assert manifest.statuses == {"ok": 45}
 
 
-def test_a_newer_format_is_refused(shard_set):
+def test_another_format_version_is_refused(shard_set):
     record = read_record(shard_set / "manifest.json")
     write_record(shard_set / "manifest.json", {**record, "format_version": 99})
-    with pytest.raises(
-        ShardError, match=r"manifest\.json: format version 99, this tool reads 1; build the shards again"
-    ):
+    with pytest.raises(ShardError, match=r"manifest\.json: format version 99, expected 1; build the shards again"):
         Manifest.read(shard_set)

@@ -1,4 +1,4 @@
-"""The build: every input is a row, interruption costs nothing, other inputs are refused."""
+"""build-shards: every input is a row, interrupted builds resume, different inputs are refused."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_crops_are_aligned_to_the_template(vggface2, tmp_path):
         assert (row["width"], row["height"]) == (120, 150)
 
 
-def test_arcface_template_is_eight_pixels_to_the_right(vggface2, tmp_path):
+def test_the_arcface_template_is_shifted_by_eight_pixels(vggface2, tmp_path):
     for template in ("seed", "arcface"):
         build(build_options(vggface2, tmp_path / template, preprocessing=Preprocessing(template=template)))
     seed, arcface = ({row["key"]: row["matrix"] for row in rows_of(tmp_path / name)} for name in ("seed", "arcface"))
@@ -148,7 +148,7 @@ def test_exclusion_and_min_images(vggface2, tmp_path, capsys):
     assert "exclude.txt: removed 6 images; 1 of its entries match nothing (n999999)" in capsys.readouterr().err
 
 
-def test_any_folder_of_identities_whatever_extension_and_case(painted, tmp_path):
+def test_a_folder_of_identities_with_any_extension_and_case(painted, tmp_path):
     root = tmp_path / "people"
     lines = []
     names = ["a.PNG", "b.v2.jpeg", "c d.bmp"]
@@ -166,16 +166,16 @@ def test_any_folder_of_identities_whatever_extension_and_case(painted, tmp_path)
     assert list(verify(tmp_path / "out", full=True)) == []
 
 
-def test_of_several_rows_of_one_key_the_first_usable_one_counts(vggface2, tmp_path):
+def test_the_first_usable_row_of_a_repeated_key_is_stored(vggface2, tmp_path):
     lines = csv_lines(vggface2)
     key, _, numbers = lines[1].partition(",")
     lines[1] = f"{key},,2,3,4,5,6,7,8,9,10"
     write_csv(vggface2, [*lines, f"{key},{numbers}", f"{key},{numbers}"])
     build(build_options(vggface2, tmp_path / "out"))
-    mine = sorted(
+    found = sorted(
         (row["status"], row["error_message"]) for row in rows_of(tmp_path / "out") if f'"{row["key"]}"' == key
     )
-    assert mine == [
+    assert found == [
         ("bad-landmarks", "P1X is missing"),
         ("duplicate-key", "NAME_ID given before, in loose_landmark_train.csv row 46"),
         ("ok", None),
@@ -191,8 +191,8 @@ def test_grey_and_transparent_images_are_stored_as_rgb(vggface2, tmp_path):
     assert {row["status"] for row in rows_of(tmp_path / "out")} == {"ok"}
 
 
-def test_a_grey_jpeg_gives_the_bytes_that_its_three_equal_channels_give(vggface2, tmp_path):
-    """It is warped as one channel."""
+def test_a_grey_jpeg_is_stored_like_three_equal_channels(vggface2, tmp_path):
+    """Grey JPEGs are warped as one channel."""
     sources = {key: image(vggface2, key) for key in ("n000001/0001_01", "n000002/0001_01")}
     for source in sources.values():
         Image.open(source).convert("L").save(source, quality=95)
@@ -207,7 +207,7 @@ def test_a_grey_jpeg_gives_the_bytes_that_its_three_equal_channels_give(vggface2
     assert all((tmp_path / "grey" / name).read_bytes() == (tmp_path / "colour" / name).read_bytes() for name in names)
 
 
-def test_a_pipe_in_place_of_an_image_is_no_image(vggface2, tmp_path):
+def test_a_pipe_in_place_of_an_image_is_a_missing_file(vggface2, tmp_path):
     image(vggface2, "n000001/0001_01").unlink()
     os.mkfifo(image(vggface2, "n000001/0001_01"))
     build(build_options(vggface2, tmp_path / "out"))
@@ -222,7 +222,7 @@ def test_processes_build_the_same_bytes(vggface2, tmp_path):
     assert contents(tmp_path / "pool") == contents(tmp_path / "serial")
 
 
-# Each call of os.replace publishes one file: plan, then tar, idx, parquet, done for 4 shards, then index and manifest.
+# Each os.replace publishes one file: the plan; tar, idx, parquet and done record of 4 shards; index; manifest.
 PUBLICATIONS = 1 + 4 * 4 + 2
 KILLED_BUILD = """
 import os, signal, sys
@@ -242,7 +242,7 @@ build(build_options(Path(sys.argv[1]), Path(sys.argv[2])))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("published", range(PUBLICATIONS))
-def test_killed_before_any_publication_and_resumed_the_bytes_are_the_same(vggface2, tmp_path, published):
+def test_a_build_killed_before_any_publication_and_resumed_equals_an_uninterrupted_one(vggface2, tmp_path, published):
     out = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED_BUILD, str(vggface2), str(out), str(published)]
     assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == -signal.SIGKILL
@@ -252,7 +252,7 @@ def test_killed_before_any_publication_and_resumed_the_bytes_are_the_same(vggfac
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_the_number_of_publications_is_what_the_kill_test_covers(vggface2, tmp_path, monkeypatch):
+def test_the_kill_test_covers_all_publications(vggface2, tmp_path, monkeypatch):
     calls = []
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append(names), replace(*names)))
@@ -283,7 +283,7 @@ def test_a_lost_index_or_manifest_is_written_again(vggface2, tmp_path, name):
     assert contents(out) == before
 
 
-def test_a_complete_set_is_left_alone(vggface2, tmp_path, capsys):
+def test_a_complete_set_is_not_changed(vggface2, tmp_path, capsys):
     build(build_options(vggface2, tmp_path / "out"))
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     build(build_options(vggface2, tmp_path / "out"))
@@ -291,7 +291,7 @@ def test_a_complete_set_is_left_alone(vggface2, tmp_path, capsys):
     assert "already complete, nothing to do: 45 images" in capsys.readouterr().err
 
 
-def test_retry_failed_builds_again_what_failed(vggface2, tmp_path):
+def test_retry_failed_builds_failed_shards_again(vggface2, tmp_path):
     path = image(vggface2, "n000001/0001_01")
     data = path.read_bytes()
     path.unlink()
@@ -359,7 +359,7 @@ def test_a_parquet_table_of_landmarks_builds_the_same_crops(vggface2, tmp_path):
         ({"preprocessing": Preprocessing(template="arcface")}, "preprocessing"),
     ],
 )
-def test_other_options_are_refused_by_name(vggface2, tmp_path, changes, named):
+def test_different_options_are_refused_by_name(vggface2, tmp_path, changes, named):
     build(build_options(vggface2, tmp_path / "out"))
     before = contents(tmp_path / "out")
     with pytest.raises(ShardError) as error:
@@ -370,7 +370,7 @@ def test_other_options_are_refused_by_name(vggface2, tmp_path, changes, named):
     assert contents(tmp_path / "out") == before
 
 
-def test_other_landmarks_and_another_root_are_refused(vggface2, tmp_path):
+def test_different_landmarks_or_root_are_refused(vggface2, tmp_path):
     build(build_options(vggface2, tmp_path / "out"))
     os.rename(vggface2, tmp_path / "moved")
     with pytest.raises(ShardError, match=r"different --root \(it was .*VGGFace2\)"):
@@ -381,29 +381,27 @@ def test_other_landmarks_and_another_root_are_refused(vggface2, tmp_path):
         build(build_options(vggface2, tmp_path / "out"))
 
 
-def test_a_folder_of_something_else_is_refused(vggface2, tmp_path):
+def test_a_folder_with_other_files_is_refused(vggface2, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ShardError, match="not empty and not a shard set"):
         build(build_options(vggface2, tmp_path))
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_wrong_root_says_so_at_the_end(vggface2, tmp_path):
+def test_a_wrong_root_is_reported_at_the_end(vggface2, tmp_path):
     (tmp_path / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(
-        ShardError, match=r"no image could be stored \(45 missing-file\); give the --root that they lie in"
-    ):
+    with pytest.raises(ShardError, match=r"no image could be stored \(45 missing-file\); check --root"):
         build(build_options(tmp_path / "empty", tmp_path / "out", landmarks=(vggface2 / CSV,)))
 
 
-def test_options_that_leave_nothing_write_nothing(vggface2, tmp_path):
+def test_options_that_reject_every_image_write_nothing(vggface2, tmp_path):
     with pytest.raises(ShardError, match=r"no image is left to store \(45 too-few-images\); nothing was written"):
         build(build_options(vggface2, tmp_path / "out", min_images=99))
     assert list((tmp_path / "out").iterdir()) == []
     build(build_options(vggface2, tmp_path / "out", min_images=2))
 
 
-def test_identities_that_lost_all_images_are_counted(vggface2, tmp_path, capsys):
+def test_identities_without_a_stored_image_are_counted(vggface2, tmp_path, capsys):
     for path in (vggface2 / "train" / "n000003").iterdir():
         path.unlink()
     build(build_options(vggface2, tmp_path / "out"))
@@ -411,7 +409,7 @@ def test_identities_that_lost_all_images_are_counted(vggface2, tmp_path, capsys)
     assert "1 identities lost all their images; they keep their labels" in capsys.readouterr().err
 
 
-def test_what_is_not_a_file_is_missing(vggface2, tmp_path):
+def test_pipes_folders_and_broken_links_are_missing_files(vggface2, tmp_path):
     pipe, folder, link = (image(vggface2, f"n000001/000{number}_01") for number in (1, 2, 3))
     for path in (pipe, folder, link):
         path.unlink()
@@ -422,13 +420,13 @@ def test_what_is_not_a_file_is_missing(vggface2, tmp_path):
     assert Manifest.read(tmp_path / "out").statuses == {"missing-file": 3, "ok": 42}
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(vggface2, tmp_path):
+def test_a_file_in_place_of_the_output_folder_is_refused(vggface2, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ShardError, match="out: is a file; choose a folder for --out"):
         build(build_options(vggface2, tmp_path / "out"))
 
 
-def test_two_builds_do_not_share_a_folder(vggface2, tmp_path):
+def test_two_builds_cannot_share_a_folder(vggface2, tmp_path):
     (tmp_path / "out").mkdir()
     with (
         locked(tmp_path / "out", "testing"),
@@ -437,7 +435,7 @@ def test_two_builds_do_not_share_a_folder(vggface2, tmp_path):
         build(build_options(vggface2, tmp_path / "out"))
 
 
-def test_an_absent_exclusion_list_is_named(vggface2, tmp_path):
+def test_an_absent_exclusion_list_is_reported(vggface2, tmp_path):
     with pytest.raises(LandmarkError, match=r"none\.txt.*expected one identity or identity/image a line"):
         build(build_options(vggface2, tmp_path / "out", exclude=tmp_path / "none.txt"))
     assert not (tmp_path / "out").exists()
@@ -447,7 +445,7 @@ def die(task):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_told(vggface2, tmp_path, monkeypatch):
+def test_a_killed_worker_is_reported(vggface2, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.build.builder.run_shard", die)
     with pytest.raises(WorkerError, match=r"^a worker process died \(out of memory\?\)$"):
         build(build_options(vggface2, tmp_path / "out", executor="process", workers=2))
@@ -495,7 +493,7 @@ def jpeg(pixels):
     return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
-def test_damage_in_a_jpeg_is_told(tmp_path, painted):
+def test_a_damaged_jpeg_is_an_error(tmp_path, painted):
     good = jpeg(painted["n000001"][0][0])
     middle = len(good) // 2
     damaged = {
@@ -509,7 +507,7 @@ def test_damage_in_a_jpeg_is_told(tmp_path, painted):
             decode(tmp_path / name)
 
 
-def test_whole_jpegs_of_every_kind_are_read_as_opencv_reads_them(tmp_path, painted):
+def test_jpegs_of_every_kind_are_decoded_as_by_opencv(tmp_path, painted):
     pixels = painted["n000001"][0][0]
     good = jpeg(pixels)
     thumbnail = b"\xff\xe1" + (len(good) + 2).to_bytes(2, "big") + good  # an APP1 segment that holds a whole JPEG

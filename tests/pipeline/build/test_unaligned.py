@@ -1,4 +1,4 @@
-"""Training sets without landmarks: listed, resized whole, and built with all that a build promises."""
+"""Builds of training sets without landmarks, whose images are listed and resized whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from PIL import Image
 from commands.build_shards import build_shards
 from pipeline.build import BuildOptions, build, options_for
 from pipeline.demo.generate import write_demo_data
-from pipeline.inspect import contact_sheet, figures
 from pipeline.load.loader import Loader
 from pipeline.prepare import Request, prepare
 from pipeline.sources.catalog import SOURCES
@@ -43,7 +42,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture
 def training(demo, tmp_path):
-    """QMUL-SurvFace's training set of generated faces, a copy that a test may damage."""
+    """QMUL-SurvFace's training set of generated faces, a copy that a test can change."""
     return Path(shutil.copytree(demo / "QMUL-SurvFace" / "training_set", tmp_path / "training_set"))
 
 
@@ -65,7 +64,7 @@ def picture(training, number):
 
 
 @pytest.mark.parametrize("source", SETS)
-def test_each_image_is_stored_resized_whole_as_scoring_prepares_it(demo, tmp_path, source):
+def test_images_are_resized_as_for_scoring(demo, tmp_path, source):
     dataset, folder = SETS[source]
     root, out = demo / dataset, tmp_path / "out"
     build(options(root, out, source))
@@ -93,17 +92,9 @@ def test_each_image_is_stored_resized_whole_as_scoring_prepares_it(demo, tmp_pat
     assert list(verify(out, full=True)) == []
 
 
-def test_the_set_is_inspected_and_loaded(training, tmp_path, capsys):
+def test_the_loader_reads_the_set(training, tmp_path):
     out = tmp_path / "out"
     build(options(training, out))
-    text = figures(out)
-    assert "20 images of 4 identities in 4 shards, from qmul" in text
-    assert "crops: 128 px, not aligned, " in text
-    assert "shorter side of the source, px:" in text
-    counts = [int(line.split()[1]) for line in text.splitlines()[-9:]]
-    assert sum(counts) == 20
-    with Image.open(contact_sheet(out, tmp_path / "sheet.png")) as sheet:
-        assert sheet.size == (128 * 5, 24 + 128 * 4)
     with Loader(ShardIndex(out), batch_size=4) as batches:
         batch = next(iter(batches))
     assert batch.images.shape == (4, 4, 128, 128, 3)
@@ -148,7 +139,7 @@ def test_every_bad_input_is_a_row_with_a_reason(training, tmp_path, capsys):
     assert list(verify(tmp_path / "out", full=True)) == []
 
 
-def test_names_of_any_case_and_identities_of_any_name(training, tmp_path):
+def test_file_names_in_any_case_and_arbitrary_identity_names(training, tmp_path):
     for path in training.glob("*"):
         shutil.rmtree(path)
     faces = {"Ann O. Nym": ["a.JPG", "A.jpeg", "b.v2.Png", "c d.jpg"], "0": ["A_CAM1_1.BMP"], "-x (1)": ["1.WebP"]}
@@ -184,7 +175,7 @@ def test_exclusion_and_min_images(training, tmp_path):
     assert {row["label"] for row in rows if row["status"] == "ok"} == {0, 1}
 
 
-def test_the_bytes_do_not_depend_on_processes_nor_on_how_the_root_is_named(demo, tmp_path):
+def test_the_bytes_depend_neither_on_the_executor_nor_on_the_given_root(demo, tmp_path):
     root = demo / "TinyFace"
     build(options(root, tmp_path / "above", "tinyface"))
     build(options(root / "Training_Set", tmp_path / "itself", "tinyface", executor="process", workers=2))
@@ -192,7 +183,7 @@ def test_the_bytes_do_not_depend_on_processes_nor_on_how_the_root_is_named(demo,
     assert contents(tmp_path / "above") == contents(tmp_path / "itself") == contents(tmp_path / "all")
 
 
-def test_interrupted_before_any_publication_and_resumed_the_bytes_are_the_same(training, tmp_path, monkeypatch):
+def test_a_resumed_build_equals_an_uninterrupted_one(training, tmp_path, monkeypatch):
     build(options(training, tmp_path / "whole"))
     replace, publications = os.replace, 1 + 4 * 4 + 2
     for published in range(publications):
@@ -214,7 +205,7 @@ def test_interrupted_before_any_publication_and_resumed_the_bytes_are_the_same(t
         assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_a_mended_image_is_stored_by_retry_failed(training, tmp_path):
+def test_retry_failed_stores_a_repaired_image(training, tmp_path):
     data = picture(training, 2).read_bytes()
     picture(training, 2).write_bytes(b"")
     build(options(training, tmp_path / "out"))
@@ -224,7 +215,7 @@ def test_a_mended_image_is_stored_by_retry_failed(training, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_restart_refuses_other_files_and_other_options(training, tmp_path):
+def test_a_build_with_different_files_or_options_is_not_resumed(training, tmp_path):
     out = tmp_path / "out"
     build(options(training, out))
     before = contents(out)
@@ -239,12 +230,12 @@ def test_a_restart_refuses_other_files_and_other_options(training, tmp_path):
     assert contents(out) == before
 
 
-def test_what_does_not_apply_is_refused(training, tmp_path):
-    says = "--source qmul: its images are resized whole, not aligned; omit {}"
+def test_options_that_do_not_apply_are_refused(training, tmp_path):
+    message = "--source qmul: its images are resized whole, not aligned; omit {}"
     for name, changes in [("--landmarks", {"landmarks": (training / "x.csv",)}), ("--template", {"template": "seed"})]:
         with pytest.raises(SourceError) as error:
             options(training, tmp_path / "out", **changes)
-        assert str(error.value) == says.format(name)
+        assert str(error.value) == message.format(name)
     with pytest.raises(SourceError, match="source qmul: has no landmarks, so its images cannot be aligned"):
         BuildOptions(
             source="qmul", root=training, landmarks=(), out=tmp_path / "out", preprocessing=Preprocessing(size=112)
@@ -253,7 +244,7 @@ def test_what_does_not_apply_is_refused(training, tmp_path):
         BuildOptions(root=training, landmarks=(), out=tmp_path / "out", preprocessing=Preprocessing.unaligned())
 
 
-def test_a_folder_without_a_training_set_or_without_images_is_told(tmp_path):
+def test_a_folder_without_a_training_set_or_without_images_is_an_error(tmp_path):
     with pytest.raises(SourceError) as error:
         options(tmp_path, tmp_path / "out", "tinyface")
     assert str(error.value) == (
@@ -265,7 +256,7 @@ def test_a_folder_without_a_training_set_or_without_images_is_told(tmp_path):
         build(options(tmp_path, tmp_path / "out"))
 
 
-def test_the_listing_is_sorted_and_knows_each_file(tmp_path):
+def test_the_listing_is_sorted_and_its_digest_covers_every_name(tmp_path):
     for name in ("b/2.jpg", "b/10.png", "a/x.jpeg", "a/x.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

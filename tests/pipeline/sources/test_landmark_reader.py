@@ -46,7 +46,7 @@ def read(tmp_path, text, name="landmarks.csv"):
         "spaces",
     ],
 )
-def test_variants_are_read_alike(tmp_path, text):
+def test_variants_give_the_same_table(tmp_path, text):
     table = read(tmp_path, text)
     assert table.keys.to_pylist() == ["n000001/0001_01"]
     assert table.points.dtype == np.float32
@@ -54,7 +54,7 @@ def test_variants_are_read_alike(tmp_path, text):
     assert table.problems == {}
 
 
-def test_several_files_follow_each_other(tmp_path):
+def test_several_files_are_concatenated(tmp_path):
     paths = []
     for name in ("train", "test"):
         paths.append(tmp_path / f"{name}.csv")
@@ -115,14 +115,14 @@ def test_a_bad_number_is_a_row_with_a_reason(tmp_path, value, reason):
         "an image",
     ],
 )
-def test_a_malformed_file_is_named_with_its_line(tmp_path, text, line):
+def test_a_malformed_file_is_reported_with_its_line(tmp_path, text, line):
     with pytest.raises(LandmarkError) as error:
         read(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 'landmarks.csv'}: {line}")
     assert "\n" not in str(error.value)
 
 
-def test_an_absent_file_and_a_file_without_rows_are_named(tmp_path):
+def test_an_absent_or_empty_file_is_reported(tmp_path):
     with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
         read_landmarks([tmp_path / "none.csv"])
     for header in (f"{HEAD}\n", HEAD):
