@@ -58,7 +58,8 @@ def main(folder: Path) -> None:
     embed = Embedder(network.backbone, mean=network.spec.mean, std=network.spec.std)
     protocol = read_benchmark("qmul", folder)
     result = run(protocol, Engine(embed=embed, spec=network.spec), checkpoint=network.provenance())
-    print(f"{result.title}: AUC {result.metrics['auc']:.3f}, 95 % interval {result.intervals['auc']}")
+    low, high = result.intervals["auc"]
+    print(f"{result.title}: AUC {result.metrics['auc']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":
