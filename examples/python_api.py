@@ -19,9 +19,8 @@ from model.formats.network import load_network
 from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.state import new_run
-from pipeline.build.builder import build
-from pipeline.build.options import options_for
-from pipeline.demo.writer import write_demo_data
+from pipeline.build import build, options_for
+from pipeline.demo.generate import write_demo_data
 from pipeline.load.loader import Loader
 from pipeline.spec import Preprocessing
 from shards.index import ShardIndex, ShardReader

@@ -18,8 +18,7 @@ import xxhash
 from PIL import Image
 
 import cli
-from pipeline.build.builder import build
-from pipeline.build.options import options_for
+from pipeline.build import build, options_for
 from shards.schema import INDEX_SCHEMA, ROW_SCHEMA
 from tests.conftest import REPOSITORY
 
