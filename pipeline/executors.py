@@ -95,18 +95,12 @@ class WorkerPool:
 
 
 def unordered_map(
-    function: Callable[[Task], Result],
-    tasks: Iterable[Task],
-    *,
-    executor: Executor,
-    workers: int,
-    initializer: Callable[[], object] | None = None,
+    function: Callable[[Task], Result], tasks: Iterable[Task], *, executor: Executor, workers: int
 ) -> Generator[Result, None, None]:
     """Yields ``function(task)`` for every task, in any order; the first error of a task is raised here.
 
     Args:
         function: importable by name.
-        initializer: called in each worker process before its first task, and not at all by the serial executor.
 
     Raises:
         WorkerError: a worker process died.
@@ -114,7 +108,7 @@ def unordered_map(
     if executor == "serial":
         yield from map(function, tasks)
         return
-    with WorkerPool(workers, initializer) as pool:
+    with WorkerPool(workers) as pool:
         yield from pool.map(function, tasks)
 
 

@@ -17,8 +17,8 @@ from benchmarks.datasets.pairs import HEADER, Pairs, read_pairs
 from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder, find_entry
+from pipeline.sources.landmark_lookup import NameLookup
 from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.lookup import NameLookup
 
 RESOLUTIONS = (8, 12, 16, 20)  # px
 _XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"

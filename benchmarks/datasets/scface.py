@@ -16,9 +16,9 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder, find_entry
+from pipeline.sources.landmark_lookup import NameLookup
 from pipeline.sources.landmark_reader import has_four_points, read_landmarks
 from pipeline.sources.landmarks import Point
-from pipeline.sources.lookup import NameLookup
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 TUNING_SUBJECTS = 50  # 1-50 are kept for tuning by part of the literature, which scores 51-130

@@ -16,9 +16,9 @@ from benchmarks.scoring.vectors import unit_length, vector_norms
 from pipeline.prepare import Request
 from pipeline.progress import Progress
 from pipeline.sources.finder import IMAGE_SUFFIXES
+from pipeline.sources.landmark_lookup import PathLookup
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import Landmarks
-from pipeline.sources.lookup import PathLookup
 from shards.files import whole_file
 from shards.schema import STATUS_OK
 

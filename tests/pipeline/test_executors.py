@@ -12,6 +12,7 @@ import pytest
 from pipeline.executors import WorkerError, WorkerPool, unordered_map
 from shards.errors import ShardError
 
+
 _state = []
 
 
@@ -63,7 +64,8 @@ def test_tasks_are_drawn_as_workers_become_free():
 
 
 def test_the_initializer_runs_once_in_each_worker():
-    found = list(unordered_map(prepared, range(6), executor="process", workers=2, initializer=prepare))
+    with WorkerPool(2, prepare) as pool:
+        found = list(pool.map(prepared, range(6)))
     assert [state for state, _ in found] == [["prepared"]] * 6
     assert 1 <= len({pid for _, pid in found} - {os.getpid()}) <= 2
     assert _state == []

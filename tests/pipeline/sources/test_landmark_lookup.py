@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.sources.landmark_lookup import NameLookup, PathLookup
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import LandmarkError
-from pipeline.sources.lookup import NameLookup, PathLookup
 
 FIVE = [
     f"a/{name}.jpg," + ",".join(str(10 * number + value) for value in range(10)) for number, name in enumerate("xyz")
