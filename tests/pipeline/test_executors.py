@@ -12,7 +12,6 @@ import pytest
 from pipeline.executors import WorkerError, WorkerPool, unordered_map
 from shards.errors import ShardError
 
-
 _state = []
 
 
