@@ -1,20 +1,20 @@
-# Everything runs in a virtual environment of its own; `make help` lists what there is.
+# Everything runs in the virtual environment .venv; `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test heavy lint clean
+.PHONY: help install demo test heavy coverage lint docs check-python clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed  ## make .venv with the tested versions of all dependencies
 
-$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: export LRFR_DATA := $(DEMO)
@@ -32,10 +32,19 @@ test: install lint  ## linter, formatter, types and all tests: under 5 minutes o
 heavy: install  ## the tests that the default run leaves out: several processes, compiled networks; some minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m heavy
 
-lint: install
+coverage: install  ## the default tests with the lines that they leave out
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+
+lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  ## the documentation as a site in site/; broken links are errors
+	$(BIN)/mkdocs build --strict
+
+check-python:  ## install and try another Python: make check-python PYTHON=python3.12
+	tools/check_python.sh $(PYTHON)
+
 clean:  ## remove the virtual environment, caches and the demo's data
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build site *.egg-info
