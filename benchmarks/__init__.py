@@ -77,7 +77,14 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def read_benchmark(name: str, root: Path) -> Any:
-    """Reads the protocol of a benchmark; ``root`` is the folder that holds all data sets. Raises: ProtocolError."""
+    """Reads the protocol of a benchmark.
+
+    Args:
+        root: folder that holds all data sets.
+
+    Raises:
+        ProtocolError: the data set is incomplete or malformed.
+    """
     from pipeline.sources.finder import find_entry
 
     folder = BENCHMARKS[name].folder

@@ -24,7 +24,8 @@ class Embedder:
         backbone: is moved to ``device`` and put in evaluation mode.
         device: ``cpu`` or ``cuda``.
         precision: of convolutions and matrix products. Embeddings are float32 in either case.
-        mean, std: normalisation of pixels in 0..1, from the network's preprocessing spec.
+        mean: of pixels in 0..1, from the network's preprocessing spec.
+        std: likewise.
     """
 
     def __init__(

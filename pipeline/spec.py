@@ -30,9 +30,11 @@ class Preprocessing:
     Attributes:
         template: position of the five points in the crop, a key of ``pipeline.align.TEMPLATES``.
         size: side of the square crop, px.
-        warp, degradation: filters of the alignment and of the degraded views.
+        warp: filter of the alignment.
+        degradation: filter of the degraded views.
         color: channel order of the input.
-        mean, std: normalisation of pixels in [0, 1].
+        mean: subtracted from pixels in [0, 1].
+        std: divides them after that.
         jpeg_quality: quality of the stored crops, 1 to 100.
     """
 

@@ -28,12 +28,21 @@ class ShardIndex:
         root: the set's folder.
         manifest: the set's manifest.
         labels: (I,) int32, labels with at least one image, ascending.
-        first, count: (I,) int64, first row and number of rows of each label.
-        label, shard, offset, size, xxh3: (N,) columns of ``index.parquet``.
+        first: (I,) int64, first row of each label.
+        count: (I,) int64, number of rows of each label.
+        label: (N,) int32, label of each row.
+        shard: (N,) int32, number of its shard.
+        offset: (N,) int64, position of its JPEG in the tar, bytes.
+        size: (N,) int32, bytes of its JPEG.
+        xxh3: (N,) uint64, hash of its JPEG.
     """
 
     def __init__(self, root: Path) -> None:
-        """Raises: ShardError: not a finished shard set, or the index does not match the manifest."""
+        """Opens the set in the folder ``root``.
+
+        Raises:
+            ShardError: not a finished shard set, or the index does not match the manifest.
+        """
         self.root, self.manifest = root, Manifest.read(root)
         path = root / INDEX
         try:
@@ -125,7 +134,11 @@ class ShardReader:
         return padded.reshape(len(rows), longest)
 
     def image(self, row: int) -> bytes:
-        """Reads and checks the JPEG of one row. Raises: ShardError: see ``padded``."""
+        """Reads and checks the JPEG of one row.
+
+        Raises:
+            ShardError: see ``padded``.
+        """
         return self.padded(np.array([row]))[0].tobytes()
 
     def _damaged(self, row: int, problem: str) -> ShardError:

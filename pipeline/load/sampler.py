@@ -22,7 +22,8 @@ class LoaderState:
     """Position in the stream of batches. Saved in checkpoints; independent of the number of ranks.
 
     Attributes:
-        epoch, step: the next batch to consume is number ``step`` of ``epoch``; both count from 0.
+        epoch: of the next batch to consume, counted from 0.
+        step: its number in the epoch, counted from 0.
         global_batch: identities per batch over all ranks.
         views: images per identity.
         index_digest: digest of the shard index.
