@@ -29,7 +29,7 @@ enlarged from faces as small as 8 px. The cosine of two embeddings measures how 
 | backbone | {backbone} |
 | parameters | {parameters:,} |
 | input | RGB, {size} x {size} px, `(x / 255 - {mean}) / {std}` |
-| alignment | five points, similarity transform to template `{template}` |
+| alignment | {alignment} |
 | embedding | {dimensions} float32, not normalised |
 | updates | {step} |
 | digest | `{digest}` |
@@ -75,6 +75,8 @@ For research on low-resolution face recognition, and for comparing methods on pu
 The training images have their own terms, which this folder does not know and which may extend to the weights. Read
 them, and name the licence at the top of this file, before you publish or sell anything made with the network.
 """
+_ALIGNED = "five points, similarity transform to template `{template}`"
+_UNALIGNED = "none: images are resized whole"
 _STATED = """The configuration of the run (`train` of lrfr), as the checkpoint states it:
 
 ```json
@@ -97,7 +99,7 @@ def model_card(network: LoadedNetwork, digest: str) -> str:
         parameters=sum(value.numel() for value in network.backbone.parameters()),
         mean=spec.mean,
         std=spec.std,
-        template=spec.template,
+        alignment=_ALIGNED.format(template=spec.template) if spec.aligned else _UNALIGNED,
         step="not stated" if network.step is None else f"{network.step:,}",
         digest=digest,
         training=_STATED.format(config=json.dumps(training, indent=1)) if training else _UNSTATED,

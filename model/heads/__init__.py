@@ -1,12 +1,12 @@
 """Classification heads by name: features and labels to logits.
 
-``build_head`` gives a ``Head``: a classifier, whole or sharded, all classes a step or a sample, and a margin rule.
-What it returns, ``ClassScores``, goes to a criterion of ``model.losses.functional``.
+A ``Head`` is a classifier with a margin. It can be sharded over ranks and can sample classes. Its logits,
+``ClassScores``, are the input of the criteria in ``model.losses.functional``.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import distributed, nn
 
@@ -25,9 +25,9 @@ class HeadOptions(Options):
     """Options of a head; the defaults are the paper's.
 
     Attributes:
-        rule: makes the margin rule.
-        classifier: computes the scores that the margin rule is applied to.
-        min_classes: that the head can tell apart.
+        rule: class of the margin.
+        classifier: class of the head.
+        min_classes: smallest number of classes.
     """
 
     kind = "head"
@@ -38,17 +38,17 @@ class HeadOptions(Options):
     seed: int = option(0, help="seed of the samples")
 
     def build_rule(self, classes: int) -> nn.Module:
-        """The margin rule, with the options that this head has beside the common ones."""
+        """Builds the margin from the options that are not common to all heads."""
         common = HeadOptions.declared()
         return self.rule(**{name: getattr(self, name) for name in self.declared() if name not in common})
 
     def build(self, *, features: int, classes: int, group: Group | None = None) -> Head:
-        """A freshly initialised head; its weights come from PyTorch's default generator (seed all ranks alike).
+        """Builds a head with initial weights from PyTorch's default generator, which needs the same seed on all ranks.
 
         Args:
             features: dimension of an embedding.
-            classes: of all ranks together.
-            group: ranks to share the classes among; None, or a group of one, for a head in one piece.
+            classes: number of classes of all ranks.
+            group: ranks that share the classes; None for a single process.
 
         Raises:
             OptionError: too few classes.
@@ -156,6 +156,14 @@ def parse_head(text: str) -> HeadOptions:
     return parse_options(text, HEADS)
 
 
-def build_head(name: str, *, features: int, classes: int, group: Group | None = None, **options: Any) -> Head:
-    """A head by name; see ``HeadOptions.build``. Raises: OptionError: also for an unknown name or invalid options."""
+def build_head(name: str, *, features: int, classes: int, group: Group | None = None, **options: object) -> Head:
+    """Builds a head by name; see ``HeadOptions.build``.
+
+    Args:
+        name: a key of ``HEADS``.
+        options: of that head; missing options take their defaults.
+
+    Raises:
+        OptionError: unknown name or option, invalid value, or too few classes.
+    """
     return named(name, HEADS)(**options).build(features=features, classes=classes, group=group)

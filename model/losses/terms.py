@@ -1,4 +1,4 @@
-"""Loss terms by name, and their sum as a user writes it: ``cross-entropy+hardest-triplet:margin=1``."""
+"""Loss terms by name, and the text form of their sum: ``cross-entropy+hardest-triplet:margin=1``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Criterion(LossTerm):
     label: ClassVar[str]  # in the log
 
     def __call__(self, logits: ClassScores) -> torch.Tensor:
-        """(N,) losses."""
+        """Loss of each image, (N,)."""
         raise NotImplementedError
 
 

@@ -148,6 +148,18 @@ def test_the_model_card_is_valid(written):
     assert json.loads(training) == TRAINING
 
 
+@pytest.mark.parametrize(
+    ("spec", "alignment"),
+    [
+        (SMALL, "five points, similarity transform to template `seed`"),
+        (Preprocessing.unaligned(size=32), "none: images are resized whole"),
+    ],
+)
+def test_the_model_card_states_the_alignment(tmp_path, spec, alignment):
+    write(tmp_path / "net", spec=spec)
+    assert f"\n| alignment | {alignment} |\n" in (tmp_path / "net" / "README.md").read_text()
+
+
 def test_the_model_card_s_python_runs(written):
     (code,) = re.findall(r"```python\n(.*?)```", (written / "README.md").read_text(), re.S)
     names = {"images": np.zeros((2, 32, 32, 3), np.uint8)}

@@ -1,4 +1,4 @@
-"""What each rank of ``test_sharded_heads`` does; free of pytest, which spawned processes need not load."""
+"""Rank processes of ``test_sharded_heads``, without pytest, so that they start sooner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.losses.terms import Center
 FEATURES, CLASSES, IMAGES, STEPS = 8, 11, 14, 2
 CASES = [(name, sample, torch.float64) for name in HEADS for sample in (1.0, 0.3)]
 CASES += [(name, 1.0, torch.float32) for name in ("softmax", "amsoftmax", "adaface")]
-PAIR = (1, 2)  # ranks that also make a group of two: their ranks in it differ from those in the world
+PAIR = (1, 2)  # also form a group of two, in which they have other rank numbers
 
 
 def batch(number):
@@ -22,7 +22,7 @@ def batch(number):
 
 
 def learn(name, sample, dtype, *, group=None, state=None):
-    """A few steps with SGD; whole figures of each, and the head's state behind them."""
+    """Trains a few steps with SGD; returns losses and gradients of each step, and the final state."""
     torch.manual_seed(3)
     head = build_head(name, features=FEATURES, classes=CLASSES, sample=sample, group=group).to(dtype)
     if state is not None:
@@ -45,7 +45,7 @@ def learn(name, sample, dtype, *, group=None, state=None):
 
 
 def crowded(name, *, group=None):
-    """One class in the batch and one sampled: of three ranks, one at least has no class at hand."""
+    """A step with one class in the batch and one sampled: at least one of three ranks has no class of the sample."""
     torch.manual_seed(3)
     head = build_head(name, features=FEATURES, classes=CLASSES, sample=0.1, group=group).double()
     features = batch(0)[0].requires_grad_()
@@ -68,7 +68,7 @@ def center(*, group=None):
 
 
 def everything(group, states):
-    """All that a rank finds in ``group``, where it also goes on from ``states``."""
+    """All results of a rank in ``group``, from scratch and from ``states``."""
     found = {case: learn(*case, group=group) for case in CASES}
     loaded = {case: learn(*case, group=group, state=state) for case, state in states.items()}
     few = {name: crowded(name, group=group) for name in HEADS}
@@ -82,7 +82,7 @@ def everything(group, states):
 
 
 def work(rank, folder, states):
-    """One of three processes: first the pair goes on from ``states``, then all three from those of the pair."""
+    """One of three processes: the pair continues from ``states``, then all three from the states of the pair."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=3)
     pair = distributed.new_group(list(PAIR))
@@ -96,7 +96,7 @@ def work(rank, folder, states):
 
 
 def run(folder, states):
-    """What each rank found, in rank order: of the pair, and of all three."""
+    """Results in rank order: of the pair, and of all three."""
     multiprocessing.spawn(work, (str(folder), states), nprocs=3)
     names = [[f"pair{rank}.pt" for rank in PAIR], [f"world{rank}.pt" for rank in range(3)]]
     return [[torch.load(folder / name, weights_only=False) for name in group] for group in names]

@@ -1,4 +1,4 @@
-"""Sampled classes, center loss, and what a head remembers from step to step."""
+"""Class sampling, center loss, and the state of heads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batch(number):
 
 
 def train(head, steps, start=0):
-    """The losses of ``steps`` updates, from batch number ``start``."""
+    """Trains ``steps`` updates from batch number ``start``; returns their losses."""
     optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
     losses = []
     for number in range(start, start + steps):
@@ -38,24 +38,24 @@ def train(head, steps, start=0):
     return losses
 
 
-@pytest.mark.parametrize("share", [0.001, 0.1, 0.37, 1.0])
-def test_a_sample_has_all_positives_and_its_share_of_the_others(share):
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.37, 1.0])
+def test_a_sample_has_all_positives_and_a_fraction_of_the_others(fraction):
     labels = torch.tensor([7, 3, 3, 999, 0])
-    sample = sample_classes(labels, 1000, share, seed=1, draw=2)
+    sample = sample_classes(labels, 1000, fraction, seed=1, draw=2)
     assert set(labels.tolist()) <= set(sample.tolist())
-    assert len(sample) == 4 + round(share * 996)
+    assert len(sample) == 4 + round(fraction * 996)
     assert (sample.diff() > 0).all()
     assert sample.max() < 1000
 
 
-def test_samples_are_a_function_of_seed_and_draw_and_even():
+def test_samples_depend_on_seed_and_draw_and_are_uniform():
     labels, counts = torch.tensor([5]), torch.zeros(100)
     for draw in range(400):
         counts[sample_classes(labels, 100, 0.25, seed=0, draw=draw)] += 1
     assert counts[5] == 400
     others = counts[torch.arange(100) != 5]
     assert others.sum() == 400 * round(0.25 * 99)
-    assert 65 < others.min() < others.max() < 140  # 101 in the mean, deviation 9
+    assert 65 < others.min() < others.max() < 140  # mean 101, standard deviation 9
     same, again, next_draw, other_seed = (
         sample_classes(labels, 100, 0.25, seed=seed, draw=draw).tolist()
         for seed, draw in ((0, 1), (0, 1), (0, 2), (1, 1))
@@ -66,7 +66,7 @@ def test_samples_are_a_function_of_seed_and_draw_and_even():
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_sampled_head_is_the_full_one_over_the_sample(name):
+def test_a_sampled_head_equals_the_full_head_on_the_sample(name):
     head, features, labels = build(name, sample=0.3, seed=9), *batch(0)
     sample = sample_classes(labels, CLASSES, 0.3, seed=9, draw=0)
     small = build_head(name, features=FEATURES, classes=len(sample))
@@ -82,7 +82,7 @@ def test_a_sampled_head_is_the_full_one_over_the_sample(name):
     assert torch.equal(touched, sample)
 
 
-def test_every_step_draws_anew():
+def test_every_step_draws_another_sample():
     head, (features, labels) = build("amsoftmax", sample=0.3, seed=9), batch(0)
     for draw in range(3):
         (gradient,) = torch.autograd.grad(cross_entropy(head(features, labels)).sum(), head.weight)
@@ -90,14 +90,14 @@ def test_every_step_draws_anew():
         assert torch.equal(touched, sample_classes(labels, CLASSES, 0.3, seed=9, draw=draw))
 
 
-def test_a_label_is_here_elsewhere_or_out_of_bounds(monkeypatch):
+def test_columns_of_local_remote_and_invalid_labels(monkeypatch):
     monkeypatch.setattr("model.heads.rows.shard_bounds", lambda count, group: (3, 7))
     labels = torch.tensor([0, 2, 3, 6, 7, CLASSES - 1, CLASSES, -1])
     assert build("amsoftmax").columns(labels).tolist() == [-1, -1, 0, 3, -1, -1, 4, 4]
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_sampled_head_scores_all_classes_out_of_training(name):
+def test_a_sampled_head_scores_all_classes_in_evaluation_mode(name):
     sampled, full, (features, labels) = build(name, sample=0.3), build(name), batch(0)
     assert torch.equal(sampled.eval()(features, labels).values, full.eval()(features, labels).values)
     assert int(sampled.draws) == 0
@@ -105,7 +105,7 @@ def test_a_sampled_head_scores_all_classes_out_of_training(name):
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("sample", [0.3, 1.0])
-def test_a_resumed_head_goes_on_exactly(name, sample):
+def test_a_resumed_head_continues_exactly(name, sample):
     whole = build(name, sample=sample)
     losses = train(whole, 6)
     cut = build(name, sample=sample)
@@ -130,7 +130,7 @@ def test_a_resumed_head_goes_on_exactly(name, sample):
         ("adacos", ["margin.scale"]),
     ],
 )
-def test_only_training_moves_the_memory(name, buffers):
+def test_buffers_are_updated_in_training_mode_only(name, buffers):
     head = build(name)
     assert list(head.full_state()) == ["weight", *buffers]
     before = {key: value.clone() for key, value in head.full_state().items()}
@@ -141,7 +141,7 @@ def test_only_training_moves_the_memory(name, buffers):
 
 
 @pytest.mark.parametrize("name", ["adaface", "adacos"])
-def test_a_batch_that_is_not_finite_leaves_the_memory_alone(name):
+def test_a_batch_that_is_not_finite_does_not_change_buffers(name):
     head, (features, labels) = build(name), batch(0)
     head(features, labels)
     before = {key: value.clone() for key, value in head.full_state().items()}
@@ -150,14 +150,14 @@ def test_a_batch_that_is_not_finite_leaves_the_memory_alone(name):
     assert all(torch.equal(before[key], value) for key, value in head.full_state().items())
 
 
-def test_an_adaface_batch_of_one_moves_the_mean_only():
+def test_an_adaface_batch_of_one_updates_the_mean_only():
     head = build("adaface")
     head(torch.ones(1, FEATURES), torch.tensor([3]))
     assert float(head.margin.mean) == pytest.approx(0.99 * 20 + 0.01 * FEATURES**0.5)
     assert float(head.margin.deviation) == 100.0
 
 
-def test_adacos_keeps_its_scale_where_the_next_would_not_be_positive():
+def test_adacos_skips_updates_that_are_not_positive():
     head = build_head("adacos", features=2, classes=3)
     head.weight.data = torch.tensor([[1.0, 0.0], [-1.0, 1e-3], [-1.0, -1e-3]])
     before = head.margin.scale.clone()
@@ -165,7 +165,7 @@ def test_adacos_keeps_its_scale_where_the_next_would_not_be_positive():
     assert torch.equal(head.margin.scale, before)
 
 
-def test_a_state_that_does_not_fit_is_refused():
+def test_a_state_that_does_not_fit_is_an_error():
     head = build("amsoftmax")
     with pytest.raises(HeadError, match="the saved head has bias, weight, expected weight; use the head and options"):
         head.load_full_state(build("softmax").full_state())
@@ -176,13 +176,13 @@ def test_a_state_that_does_not_fit_is_refused():
 def naive_centers(centers, features, labels, alpha):
     moved = [list(center) for center in centers]
     for label in set(labels):
-        own = [x for x, y in zip(features, labels, strict=True) if y == label]
+        images = [x for x, y in zip(features, labels, strict=True) if y == label]
         for d in range(len(centers[label])):
-            moved[label][d] -= alpha * sum(centers[label][d] - x[d] for x in own) / (1 + len(own))
+            moved[label][d] -= alpha * sum(centers[label][d] - x[d] for x in images) / (1 + len(images))
     return moved
 
 
-def test_center_loss_is_the_paper_s():
+def test_center_loss_equals_the_formula_of_the_paper():
     term = Center(weight=0.2, alpha=0.3).build(features=FEATURES, classes=CLASSES).double()
     centers = term.centers.tolist()
     for number in range(3):
@@ -203,7 +203,7 @@ def test_center_loss_is_the_paper_s():
     assert list(term.parameters()) == []
 
 
-def test_centers_stand_still_out_of_training_and_for_features_that_are_not_finite():
+def test_centers_do_not_move_in_evaluation_mode_or_for_features_that_are_not_finite():
     term, (features, labels) = Center().build(features=FEATURES, classes=CLASSES), batch(0)
     term.eval()(features, labels)
     assert not term.centers.any()

@@ -1,4 +1,4 @@
-"""Heads against the papers' formulas written out element by element; edges, precision, options."""
+"""Heads against the formulas of the papers, element by element; edge cases, precision, options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def geometry(head, features):
 
 
 def table(cosines, target, other):
-    """Logits by two functions of (image, cosine)."""
+    """Logits from functions of (image, cosine) for the target and the other classes."""
     return [
         [target(i, c) if k == LABELS[i] else other(i, c) for k, c in enumerate(row)] for i, row in enumerate(cosines)
     ]
@@ -96,10 +96,10 @@ def test_asoftmax_formula_and_schedule(margin):
     head.margin.iteration.fill_(10**6)
     far = head(features, LABELS)
     near = head_of("asoftmax", margin=margin, base=0.0)(features, LABELS)
-    assert torch.equal(near.values, far.values)  # both at the least lambda
+    assert torch.equal(near.values, far.values)  # both at the final lambda
 
 
-def test_asoftmax_without_lambda_falls_from_1_to_1_minus_2m():
+def test_asoftmax_without_lambda_decreases_from_1_to_1_minus_2m():
     head = build_head("asoftmax", features=2, classes=1, base=0.0, least=0.0).double()
     head.weight.data = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     theta = torch.linspace(0, math.pi, 101, dtype=torch.float64)
@@ -132,7 +132,7 @@ def test_adaface_formula_and_averages():
 def test_adacos_formula_and_scale(dynamic):
     head = head_of("adacos", dynamic=dynamic)
     scale = float(head.margin.scale)
-    assert scale == pytest.approx(math.sqrt(2) * math.log(CLASSES - 1), rel=1e-6)  # kept in float32
+    assert scale == pytest.approx(math.sqrt(2) * math.log(CLASSES - 1), rel=1e-6)  # a float32 buffer
     for step in range(3):
         features = batch(step)
         cosines, _ = geometry(head, features)
@@ -147,12 +147,12 @@ def test_adacos_formula_and_scale(dynamic):
 def test_svsoftmax_formula():
     head, features = head_of("svsoftmax"), batch()
     cosines, _ = geometry(head, features)
-    own = [row[LABELS[i]] for i, row in enumerate(cosines)]
-    hard = sum(c > own[i] - 0.35 for i, row in enumerate(cosines) for k, c in enumerate(row) if k != LABELS[i])
+    targets = [row[LABELS[i]] for i, row in enumerate(cosines)]
+    hard = sum(c > targets[i] - 0.35 for i, row in enumerate(cosines) for k, c in enumerate(row) if k != LABELS[i])
     assert 0 < hard < len(LABELS) * (CLASSES - 1)
 
     def other(i, c):
-        return 30 * (1.2 * c + 0.2 if c > own[i] - 0.35 else c)
+        return 30 * (1.2 * c + 0.2 if c > targets[i] - 0.35 else c)
 
     assert_logits(head(features, LABELS), table(cosines, lambda i, c: 30 * (c - 0.35), other))
 
@@ -164,7 +164,7 @@ def test_gradients(name):
     names = [key for key, _ in head.named_parameters()]
 
     def losses(features, *weights):
-        if name == "adaface":  # its margin depends on the norms, by design without gradient
+        if name == "adaface":  # its margin depends on the norms, without gradient by design
             features = torch.nn.functional.normalize(features) * norms
         parameters = dict(zip(names, weights, strict=True))
         return cross_entropy(torch.func.functional_call(head, parameters, (features, LABELS)))
@@ -191,12 +191,12 @@ def test_under_autocast_the_head_computes_in_fp32(name):
     head = build_head(name, features=512, classes=50).eval()
     generator = torch.Generator().manual_seed(5)
     features, labels = torch.randn(9, 512, generator=generator), torch.arange(9)
-    exact = cross_entropy(head(features, labels))
+    expected = cross_entropy(head(features, labels))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(cross_entropy(head(features, labels)), exact)
+        assert torch.equal(cross_entropy(head(features, labels)), expected)
         rounded = head(features.bfloat16(), labels)
         assert rounded.values.dtype == torch.float32
-        torch.testing.assert_close(cross_entropy(rounded), exact, rtol=2e-2, atol=2e-2)
+        torch.testing.assert_close(cross_entropy(rounded), expected, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("name", sorted(set(HEADS) - {"adacos"}))
@@ -206,12 +206,12 @@ def test_a_single_class_has_no_loss(name):
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("label", [-1, CLASSES])
-def test_a_label_of_no_class_is_an_error(name, label):
+def test_a_label_out_of_range_is_an_error(name, label):
     with pytest.raises((IndexError, RuntimeError), match="out of"):
         cross_entropy(head_of(name)(batch(), LABELS.index_fill(0, torch.tensor([3]), label)))
 
 
-def test_weights_start_uniform():
+def test_initial_weights_are_uniform():
     assert_uniform(build_head("amsoftmax", features=512, classes=200).weight, 1.0)
     linear = build_head("softmax", features=512, classes=200)
     assert_uniform(linear.weight, 1 / math.sqrt(512))
@@ -241,7 +241,7 @@ def assert_uniform(values, bound):
         ("softmax", {"seed": -1}, "seed is -1, expected a whole number at least 0; its default is 0"),
     ],
 )
-def test_what_cannot_be_built_is_refused(name, options, message):
+def test_invalid_options_are_errors(name, options, message):
     with pytest.raises(OptionError) as error:
         build_head(name, **{"features": 4, "classes": 9, **options})
     assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""Heads over two and three processes are the heads of one."""
+"""Heads over two and three processes equal those of a single process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def alone():
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory, alone):
-    """What the ranks found, by how many they were."""
+    """Results of the ranks, by their number."""
     pair, world = run(tmp_path_factory.mktemp("ranks"), {case: found["state"] for case, found in alone.items()})
     return {2: pair, 3: world}
 
 
 def assert_near(ours, theirs, dtype):
-    """Within the tolerance, relative to the largest figure of the tensor."""
+    """Within the tolerance, relative to the largest value of the tensor."""
     assert ours.dtype == theirs.dtype == dtype
     torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE[dtype] * max(1.0, float(theirs.abs().max())))
 
@@ -57,7 +57,7 @@ def assert_same_run(ranks, key, case, whole):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("world", [2, 3])
-def test_losses_gradients_and_weights_are_those_of_one_process(world, case, alone, ranks):
+def test_losses_gradients_and_weights_equal_those_of_one_process(world, case, alone, ranks):
     assert_same_run(ranks[world], "heads", case, alone[case])
 
 
@@ -70,7 +70,7 @@ def test_a_state_loads_with_another_number_of_ranks(case, alone, ranks):
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("world", [2, 3])
-def test_a_rank_without_any_class_of_the_sample_takes_part(world, name, ranks):
+def test_a_rank_without_a_class_of_the_sample_takes_part(world, name, ranks):
     whole, parts = crowded(name), [rank["crowded"][name] for rank in ranks[world]]
     assert sum(part["columns"] for part in parts) == whole["columns"] == 2
     assert world < 3 or min(part["columns"] for part in parts) == 0
@@ -80,7 +80,7 @@ def test_a_rank_without_any_class_of_the_sample_takes_part(world, name, ranks):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_center_loss_is_that_of_one_process(world, ranks):
+def test_center_loss_equals_that_of_one_process(world, ranks):
     whole = center()
     assert len(ranks[world]) == world
     for rank in ranks[world]:
@@ -91,7 +91,7 @@ def test_center_loss_is_that_of_one_process(world, ranks):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_the_generators_of_all_ranks_stay_alike(world, ranks):
+def test_the_generators_of_all_ranks_stay_equal(world, ranks):
     states = [rank["generator"] for rank in ranks[world]]
     assert len(states) == world
     assert all(torch.equal(state, states[0]) for state in states)
@@ -99,7 +99,7 @@ def test_the_generators_of_all_ranks_stay_alike(world, ranks):
 
 @pytest.fixture
 def group(tmp_path):
-    """A process group of this process alone."""
+    """A process group of one process."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
     yield distributed.group.WORLD
     distributed.destroy_process_group()
@@ -124,7 +124,7 @@ def test_fewer_classes_than_ranks_are_refused(group, monkeypatch):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_blocks_of_rows_are_one_matrix_however_it_is_drawn(world, monkeypatch):
+def test_blocks_of_rows_form_one_matrix_for_any_chunk_size(world, monkeypatch):
     torch.manual_seed(8)
     expected = torch.empty(CLASSES, FEATURES).uniform_(-1, 1)
     after = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Head and losses: the reference's figures, naive oracles, gradients."""
+"""Losses against golden values of the reference and naive implementations; gradients."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def naive_triplet(features, labels, margin):
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2], [0, 0, 0, 1, 1, 2], [0, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5]])
 @pytest.mark.parametrize("margin", [0.0, 0.3, 1.0])
-def test_triplet_equals_the_naive_one(labels, margin):
+def test_triplet_equals_the_naive_loss(labels, margin):
     features = torch.randn(6, 16, generator=torch.Generator().manual_seed(len(set(labels))), dtype=torch.float64)
     value = hardest_triplet(features, torch.tensor(labels), margin)
     assert float(value) == pytest.approx(naive_triplet(features, labels, margin), abs=1e-6)
 
 
-def test_triplet_gradient_is_finite_even_where_images_are_the_same():
+def test_triplet_gradient_is_finite_for_equal_images():
     features = torch.ones(8, 16, requires_grad=True)
     hardest_triplet(features, torch.arange(4).repeat(2)).backward()
     assert torch.isfinite(features.grad).all()
@@ -79,7 +79,7 @@ def random_logits(rows=5, classes=7):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-def test_criteria_equal_the_naive_ones(gamma):
+def test_criteria_equal_the_naive_losses(gamma):
     logits = random_logits()
     entropies, losses = cross_entropy(logits), focal(logits, gamma)
     for row, column in enumerate(logits.columns.tolist()):
@@ -96,7 +96,7 @@ def test_focal_without_gamma_is_the_cross_entropy():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_has_a_gradient_where_the_answer_is_certain_or_hopeless(gamma):
+def test_focal_has_a_finite_gradient_at_probabilities_0_and_1(gamma):
     values = torch.tensor([[500.0, -500.0], [-500.0, 500.0]], requires_grad=True)
     losses = focal(ClassScores(values=values, columns=torch.tensor([0, 0])), gamma)
     losses.sum().backward()
@@ -104,21 +104,21 @@ def test_focal_has_a_gradient_where_the_answer_is_certain_or_hopeless(gamma):
     assert torch.isfinite(values.grad).all()
 
 
-def test_a_mean_is_taken_of_each_view():
+def test_view_means():
     assert view_means(torch.tensor([1.0, 2.0, 3.0, 5.0, 6.0, 7.0]), 2).tolist() == [2.0, 6.0]
 
 
 def naive_octuplet(features, labels, views, margin):
-    """Anchor, positive and negative one by one; features (V, b, D), labels (b,)."""
+    """Loops over anchors, positives and negatives; features (V, b, D), labels (b,)."""
 
     def distance(a, b):
         return 1 - float(a @ b / (a.norm() * b.norm()))
 
-    def triplets(anchors, rest):
+    def triplets(anchors, candidates):
         total = 0.0
         for a, anchor in enumerate(features[anchors]):
-            distances = [distance(anchor, other) for other in features[rest]]
-            itself = {a} if anchors == rest else set()
+            distances = [distance(anchor, other) for other in features[candidates]]
+            itself = {a} if anchors == candidates else set()
             positives = [d for b, d in enumerate(distances) if labels[b] == labels[a] and b not in itself]
             negatives = [d for b, d in enumerate(distances) if labels[b] != labels[a]]
             if positives and negatives:
@@ -126,7 +126,7 @@ def naive_octuplet(features, labels, views, margin):
         return total / len(labels)
 
     octuplets = [
-        sum(triplets(anchors, rest) for anchors, rest in itertools.product((0, view), repeat=2))
+        sum(triplets(anchors, candidates) for anchors, candidates in itertools.product((0, view), repeat=2))
         for view in range(1, views)
     ]
     return sum(octuplets) / len(octuplets)
@@ -134,7 +134,7 @@ def naive_octuplet(features, labels, views, margin):
 
 @pytest.mark.parametrize("labels", [[0, 1, 0, 1, 2], [0, 1, 2, 3, 4], [0, 0, 0, 0, 0]])
 @pytest.mark.parametrize("views", [2, 4])
-def test_octuplet_equals_the_naive_one(labels, views):
+def test_octuplet_equals_the_naive_loss(labels, views):
     generator = torch.Generator().manual_seed(views)
     features = torch.randn(views, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
     value = octuplet(features.flatten(0, 1), torch.tensor(labels * views), views)
@@ -157,7 +157,7 @@ class Flat(nn.Module):
         return self.linear(x.flatten(1))
 
 
-def test_one_pass_is_the_four_pass_loss_and_gradient():
+def test_one_pass_equals_the_loss_and_gradient_of_four_passes():
     torch.manual_seed(0)
     config = TrainConfig(backbone="spherenet4", losses="cross-entropy+hardest-triplet:weight=0.7")
     learner = Learner(config, classes=6, preprocessing=Preprocessing())
