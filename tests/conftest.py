@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -110,6 +111,15 @@ def error_of(process, code=1):
 
 
 torch.set_num_threads(1)  # the tensors of tests are small, and two workers share the machine
+
+
+def commands(group=cli.main, prefix=()):
+    """Name and command of everything on the command line, such as ``bench lfw``."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+        else:
+            yield " ".join((*prefix, name)), command
 
 
 def flip_bit(path: Path, position: int) -> None:

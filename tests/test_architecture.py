@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-import cli
+from tests.conftest import commands
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
@@ -142,14 +142,6 @@ except SystemExit:
     assert process.stderr == "[]\n"
 
 
-def commands(group=cli.main, prefix=()):
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from commands(command, (*prefix, name))
-        else:
-            yield " ".join((*prefix, name)), command
-
-
 _SCORING = "--allow-missing --batch-size --checkpoint --device --json --no-cache --precision --report --root"
 _ALIGNED = (
     "--allow-missing --batch-size --checkpoint --device --json --landmarks --no-cache --precision --report --root"
@@ -199,42 +191,8 @@ def test_every_option_is_explained(name, command):
     assert all(option.help for option in command.params if isinstance(option, click.Option)), name
 
 
-def readme_lines():
-    for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
-        yield from (line.removeprefix("$ ").strip() for line in block.splitlines() if line.strip())
-
-
-def test_readme_commands_exist():
-    known = dict(commands())
-    makefile = (ROOT / "Makefile").read_text()
-    checked = 0
-    for line in readme_lines():
-        words = line.split("#")[0].split()
-        if words[:1] == ["make"]:
-            assert re.search(rf"^{words[1]}:", makefile, re.M), line
-            checked += 1
-        if "cli.py" in words or words[:1] == ["lrfr"]:
-            rest = words[words.index("cli.py") + 1 :] if "cli.py" in words else words[1:]
-            name = max((name for name in known if rest[: len(name.split())] == name.split()), key=len, default=None)
-            assert name, line
-            options = {option for parameter in known[name].params for option in parameter.opts}
-            assert {word for word in rest if word.startswith("--")} <= options, line
-            checked += 1
-    assert checked >= 6
-
-
-def test_readme_has_the_two_commands():
-    assert {"make demo", "make test"} <= {line.split("#")[0].strip() for line in readme_lines()}
-
-
 def test_ci_runs_the_same_tests():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
-
-
-def test_folders_named_in_the_readme_exist():
-    names = re.findall(r"^\| `([\w./]+)` \|", (ROOT / "README.md").read_text(), re.M)
-    assert len(names) >= 6
-    assert [name for name in names if not (ROOT / name).exists()] == []
 
 
 def test_text_is_ascii():

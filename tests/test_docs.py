@@ -11,18 +11,17 @@ import struct
 import tarfile
 import urllib.parse
 
-import click
 import pyarrow.parquet as pq
 import pytest
 import xxhash
 from PIL import Image
 
-import cli
 from pipeline.build import build, options_for
 from shards.schema import INDEX_SCHEMA, ROW_SCHEMA
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, commands
 
-PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
+DOCS = sorted((REPOSITORY / "docs").rglob("*.md"))
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *DOCS]
 FORMAT = REPOSITORY / "docs" / "format.md"
 
 
@@ -223,31 +222,24 @@ def test_the_column_table_is_the_schema():
     assert ROW_SCHEMA.names[: len(INDEX_SCHEMA.names)] == INDEX_SCHEMA.names
 
 
-def commands(group=cli.main, prefix=()):
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from commands(command, (*prefix, name))
-        else:
-            yield " ".join((*prefix, name)), command
-
-
 def shell_lines(page):
+    """The command lines of a page, without comments."""
     for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.S):
-        joined = block.replace("\\\n", " ")
-        yield from (line.strip().split(" #")[0] for line in joined.splitlines() if line.strip())
+        lines = block.replace("\\\n", " ").splitlines()
+        yield from (line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip())
 
 
 def our_calls(page):
-    """The words behind ``cli.py`` or ``lrfr`` of each command line on a page."""
+    """The words after ``cli.py`` or ``lrfr`` of each command line of a page."""
     for line in shell_lines(page):
         words = line.split()
-        for start in ("cli.py", "lrfr"):
-            if start in words:
-                yield words[words.index(start) + 1 :]
-                break
+        if "cli.py" in words:
+            yield words[words.index("cli.py") + 1 :]
+        elif words[0] == "lrfr":
+            yield words[1:]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY / "docs")))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_commands_in_the_documentation_exist(page):
     known = dict(commands())
     for words in our_calls(page):
@@ -255,15 +247,37 @@ def test_commands_in_the_documentation_exist(page):
         assert name, words
         options = {option for parameter in known[name].params for option in parameter.opts + parameter.secondary_opts}
         assert {word for word in words if word.startswith("--")} <= options | {"--help"}, words
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.M))
+    named = [line.split()[1] for line in shell_lines(page) if line.startswith("make ")]
+    named += re.findall(r"`make (\w+)", page.read_text())
+    assert set(named) <= targets
 
 
-def test_the_documentation_shows_commands():
-    assert sum(len(list(our_calls(page))) for page in PAGES) >= 20
+def test_pages_show_commands():
+    calls = {page.name: len(list(our_calls(page))) for page in PAGES}
+    assert calls["README.md"] >= 6
+    assert sum(calls.values()) >= 40
+
+
+def test_readme_has_the_two_commands():
+    assert {"make demo", "make test"} <= set(shell_lines(REPOSITORY / "README.md"))
+
+
+def test_folders_named_in_the_readme_exist():
+    names = re.findall(r"^\| `([\w./]+)` \|", (REPOSITORY / "README.md").read_text(), re.M)
+    assert len(names) >= 6
+    assert [name for name in names if not (REPOSITORY / name).exists()] == []
+
+
+def test_links_within_the_readme_exist():
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", (REPOSITORY / "README.md").read_text())
+    assert len(targets) >= 10
+    assert [target for target in targets if not (REPOSITORY / target).exists()] == []
 
 
 def test_every_page_is_in_the_navigation():
     named = set(re.findall(r"[\w/-]+\.md", (REPOSITORY / "mkdocs.yml").read_text()))
-    assert named == {str(page.relative_to(REPOSITORY / "docs")) for page in PAGES}
+    assert named == {str(page.relative_to(REPOSITORY / "docs")) for page in DOCS}
 
 
 @pytest.mark.parametrize("page", sorted((REPOSITORY / "docs" / "api").glob("*.md")), ids=lambda page: page.stem)
