@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from commands.group import CommandError
 
 
 def data(*parts: str) -> Any:
-    """A default path under ``$LRFR_DATA`` (default ``data``), read when the command runs."""
+    """A callable default: a path under ``$LRFR_DATA`` (default ``data``), resolved when the command runs."""
     return lambda: Path(os.environ.get("LRFR_DATA", "data"), *parts)
 
 
 def folder(name: str, *parts: str, help: str) -> Any:
-    """An option that takes a folder, by default one under ``$LRFR_DATA``."""
+    """An option that takes a folder; its default is ``$LRFR_DATA`` joined with ``parts``."""
     return click.option(
         name,
         type=click.Path(path_type=Path, file_okay=False),
@@ -28,16 +28,17 @@ def folder(name: str, *parts: str, help: str) -> Any:
 
 
 def checkpoint_option(command: Any) -> Any:
-    """``--checkpoint`` of everything that uses a trained network."""
+    """``--checkpoint`` of commands that use a trained network."""
     return click.option(
         "--checkpoint",
         type=click.Path(path_type=Path),
-        help="Ours, a bare .pth state dict, or a folder of export huggingface. [default: the newest checkpoint under $LRFR_DATA/runs]",
+        help="Our checkpoint, a bare .pth state dict, or a folder written by export huggingface."
+        " [default: the newest checkpoint under $LRFR_DATA/runs]",
     )(command)
 
 
 def engine_options(command: Any) -> Any:
-    """Which network embeds, and how: what ``commands.network.open_engine`` takes."""
+    """The options that ``commands.network.open_engine`` takes."""
     for option in reversed(
         [
             checkpoint_option,
@@ -46,17 +47,19 @@ def engine_options(command: Any) -> Any:
                 type=click.IntRange(min=1),
                 default=64,
                 show_default=True,
-                help="Images embedded at a time.",
+                help="Images per forward pass.",
             ),
-            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]"),
+            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]"),
             click.option(
                 "--precision",
                 type=click.Choice(["fp32", "bf16"]),
                 default="fp32",
                 show_default=True,
-                help="Of the network's products; bf16 is quicker and scores a little differently.",
+                help="Precision of the forward pass; bf16 is faster and changes scores slightly.",
             ),
-            click.option("--no-cache", is_flag=True, help="Neither use nor keep embeddings under $LRFR_DATA/cache."),
+            click.option(
+                "--no-cache", is_flag=True, help="Do not read or write the embedding cache, $LRFR_DATA/cache."
+            ),
         ]
     ):
         command = option(command)
@@ -64,16 +67,18 @@ def engine_options(command: Any) -> Any:
 
 
 def allow_missing_option(help: str) -> Any:
-    """``--allow-missing`` of scoring and of evaluation."""
+    """``--allow-missing`` of commands that score."""
     return click.option("--allow-missing", is_flag=True, help=help)
 
 
 def pick_device(device: str | None) -> str:
-    """The asked-for device, by default ``cuda`` where there is one."""
+    """Returns ``device``, by default ``cuda`` if available, else ``cpu``.
+
+    Raises:
+        CommandError: ``cuda`` is not available.
+    """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise CommandError(
-            "--device cuda: this PyTorch sees no GPU; use --device cpu, or install a CUDA build of PyTorch"
-        )
+        raise CommandError("--device cuda: PyTorch finds no GPU; use --device cpu, or install a CUDA build of PyTorch")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")

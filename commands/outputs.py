@@ -1,20 +1,23 @@
-"""What a scoring command writes: refused before the work where it could not be written after it."""
+"""Output files of scoring commands: paths are validated before the work, results are saved as they arrive."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.group import CommandError
+from commands.group import CommandError, interruptible
+
+if TYPE_CHECKING:
+    from benchmarks.scoring.results import Result
 
 
 class OutputPath(click.ParamType):
-    """A file to write, or a folder to write into, that need not be there yet."""
+    """A writable path of a file, or of a folder, that need not exist yet."""
 
     name = "path"
 
@@ -23,39 +26,79 @@ class OutputPath(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(value)
-        wanted = "a folder to write into" if self._folder else "a file to write"
+        expected = "a folder to write into" if self._folder else "a file to write"
         if not str(value):
-            self.fail(f"an empty name; expected {wanted}", param, ctx)
+            self.fail(f"an empty name; expected {expected}", param, ctx)
         if path.exists() and not (path.is_dir() if self._folder else path.is_file()):
             kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither file nor folder"
-            self.fail(f"{path} is {kind}; expected {wanted}", param, ctx)
-        places = [path, *path.absolute().parents] if self._folder else path.absolute().parents
-        place = next(place for place in places if place.exists())
-        if not place.is_dir():
-            self.fail(f"{path}: {place} is not a folder; choose another place", param, ctx)
+            self.fail(f"{path} is {kind}; expected {expected}", param, ctx)
+        candidates = [path, *path.absolute().parents] if self._folder else path.absolute().parents
+        parent = next(candidate for candidate in candidates if candidate.exists())
+        if not parent.is_dir():
+            self.fail(f"{path}: {parent} is not a folder; choose another path", param, ctx)
         try:
-            tempfile.TemporaryFile(dir=place).close()
+            tempfile.TemporaryFile(dir=parent).close()
         except OSError as error:
-            self.fail(f"{path}: {place} cannot be written to ({error.strerror}); choose another place", param, ctx)
+            self.fail(f"{path}: {parent} is not writable ({error.strerror}); choose another path", param, ctx)
         return path
 
 
-def check_apart(json_file: Path | None, report: Path | None) -> None:
-    """Raises: click.UsageError: the two would overwrite each other."""
+@contextlib.contextmanager
+def saved_results(json_file: Path | None, report: Path | None, total: int) -> Iterator[Callable[[Result], None]]:
+    """Yields a function that saves a result.
+
+    The JSON file is rewritten after each result. The report is written when the block ends, even by an error or an
+    interruption; both then get a note of what is saved.
+
+    Args:
+        total: number of results of a complete run.
+
+    Raises:
+        click.UsageError: the JSON file and the report would overwrite each other.
+        CommandError: a file cannot be written.
+    """
+    from benchmarks.report.page import write_report
+    from benchmarks.scoring.results import write_json
+
+    _check_distinct(json_file, report)
+    results: list[Result] = []
+    saved: dict[str, str] = {}
+
+    def save(result: Result) -> None:
+        results.append(result)
+        if json_file:
+            with writing("--json", json_file):
+                write_json(results, json_file)
+            saved["--json"] = f"{len(results)} of {total} results are in {json_file}"
+
+    with interruptible(lambda: "; ".join(saved.values())):
+        try:
+            yield save
+        finally:
+            if results and report:
+                with writing("--report", report):
+                    saved["--report"] = f"report: {write_report(results, report)}"
+    if "--report" in saved:
+        click.echo(saved["--report"])
+
+
+def _check_distinct(json_file: Path | None, report: Path | None) -> None:
     from benchmarks.report.page import is_report_file
 
     if json_file is None or report is None:
         return
     file, folder = json_file.resolve(), report.resolve()
     if file in (folder, *folder.parents):
-        raise click.UsageError(f"--json {json_file} and --report {report}: a file cannot be a folder; name two places")
+        raise click.UsageError(
+            f"--json {json_file} and --report {report}: a path cannot be both file and folder; choose two paths"
+        )
     if file.parent == folder and is_report_file(file.name):
-        raise click.UsageError(f"--json {json_file}: the report has a file of this name itself; choose another name")
+        raise click.UsageError(f"--json {json_file}: the report writes a file of this name; choose another name")
 
 
 @contextlib.contextmanager
 def writing(option: str, path: Path) -> Iterator[None]:
-    """Names the option where what it asks for cannot be written."""
+    """Turns an OSError of the block into a CommandError that names the option."""
     try:
         yield
     except OSError as error:

@@ -94,7 +94,7 @@ def test_an_evaluation_that_cannot_be_is_told_before_training(run, shard_set, tm
     image.write_bytes(b"")
     failed = run(*words, "--eval", "qmul")
     assert f"{image}: empty file" in failed.stderr
-    assert error_of(failed).startswith("Error: bench qmul: 1 image cannot be used")
+    assert error_of(failed).startswith("Error: bench qmul: 1 unusable image")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -132,7 +132,7 @@ def test_images_that_do_not_decode_are_listed_and_left_out_only_on_demand(run, t
     failed = run(*words)
     assert f"{image}: damaged JPEG" in failed.stderr
     assert error_of(failed) == (
-        "Error: bench qmul: 1 image cannot be used, listed above; restore from the data set's archive,"
+        "Error: bench qmul: 1 unusable image, listed above; restore the images from the data set's archive;"
         " or pass --allow-missing to score without them"
     )
     assert not (tmp_path / "q.json").exists()
@@ -290,7 +290,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(shard_set, run):
 @pytest.mark.no_gpu
 def test_a_gpu_that_is_not_there_is_one_line(shard_set, run):
     assert error_of(run("train", "--shards", shard_set, "--backbone", "spherenet4", "--device", "cuda")) == (
-        "Error: --device cuda: this PyTorch sees no GPU; use --device cpu, or install a CUDA build of PyTorch"
+        "Error: --device cuda: PyTorch finds no GPU; use --device cpu, or install a CUDA build of PyTorch"
     )
 
 

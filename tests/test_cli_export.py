@@ -57,7 +57,7 @@ def test_an_exported_folder_embeds_and_scores_like_its_checkpoint(run, tmp_path,
         assert done.stdout == f"embedded {count - 1} of {count} images: {name}.parquet\n"
         progress, warning = done.stderr.splitlines()
         assert re.fullmatch(rf"embed: {count}/{count} images \[00:\d\d<00:00, +[\d.]+ images/s\]", progress)
-        assert warning == f"1 of {count} images could not be used; status and error_message say why"
+        assert warning == f"1 of {count} images are unusable; see the columns status and error_message"
     assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
     assert table.schema.metadata[b"digest"].decode() == digest
     assert {name.decode() for name in table.schema.metadata} == {
@@ -85,7 +85,7 @@ def test_expected_failures_are_one_line(run, tmp_path):
         "Error: mine: contains no images; expected .jpg, .jpeg, .png, .bmp, .webp"
     )
     assert error_of(run("embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--down", 33)) == (
-        "Error: --down 33: the network sees 32 px; choose at most 32"
+        "Error: --down 33: choose at most the network's input size, 32 px"
     )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "mine", "x.pt"]
 
