@@ -1,4 +1,4 @@
-"""Finds and reads what a data set consists of: files whatever the case of their names, sizes of images."""
+"""Locates the folders and files of a data set, and reads the sizes of images."""
 
 from __future__ import annotations
 
@@ -13,40 +13,46 @@ from pipeline.sources.finder import find_entry, find_folder
 
 
 def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
-    """The folder ``name`` of a data set, in ``root``, in ``root/dataset``, or ``root`` itself.
+    """Finds the folder ``name`` of a data set: ``root/name``, ``root/dataset/name`` or ``root`` itself.
+
+    Args:
+        expected: description of the folder, for the message.
 
     Raises:
-        AbsentError: it is nowhere; the message says what was ``expected``.
+        AbsentError: there is no such folder.
     """
     found = find_folder(root, dataset, name)
     if found is None:
-        what = f"no {name} in it" if root.is_dir() or not root.exists() else "not a folder"
-        raise AbsentError(f"{root}: {what}; expected {expected} (name its folder, or run: python cli.py demo-data)")
+        problem = f"no {name} in it" if root.is_dir() or not root.exists() else "not a folder"
+        raise AbsentError(f"{root}: {problem}; expected {expected} (set --root, or run: python cli.py demo-data)")
     return found
 
 
 def find_first(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
-    """The first of ``names`` that the first of ``folders`` has."""
+    """Finds the first of ``names`` in the first folder that has any of them."""
     found = (find_entry(folder, name) for folder in folders for name in names)
     return next((path for path in found if path), None)
 
 
-def require(folders: Sequence[Path], names: Sequence[str], expected: str, beside: Sequence[Path] = ()) -> Path:
-    """As ``find_first``, in ``folders`` and then ``beside``.
+def require(folders: Sequence[Path], names: Sequence[str], expected: str, fallbacks: Sequence[Path] = ()) -> Path:
+    """Like ``find_first``, but a missing file is an error.
+
+    Args:
+        expected: description of the file, for the message.
+        fallbacks: more folders to search. The message does not name them, because nobody should put the file there.
 
     Raises:
-        ProtocolError: none has any; the message says what was ``expected``, and names ``folders`` alone: what lies
-            beside a data set is looked at, but nobody need put a file there.
+        ProtocolError: no folder has any of ``names``.
     """
-    found = find_first([*folders, *beside], names)
+    found = find_first([*folders, *fallbacks], names)
     if found is None:
-        places = ", ".join(dict.fromkeys(map(str, folders)))
-        raise ProtocolError(f"{' or '.join(names)}: not found in {places}; expected {expected}")
+        searched = ", ".join(dict.fromkeys(map(str, folders)))
+        raise ProtocolError(f"{' or '.join(names)}: not found in {searched}; expected {expected}")
     return found
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) that an image file states, px; None for what is no image, or states more than anyone's memory."""
+    """(width, height) in px from the header of an image file; None if it is unreadable or implausibly large."""
     try:
         if not path.is_file():
             return None

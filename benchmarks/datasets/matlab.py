@@ -12,38 +12,58 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from benchmarks.errors import ProtocolError
+from pipeline.sources.finder import ImageFolder
 from pipeline.sources.images import read_regular
 
-# what SciPy raises on damaged files, as found by damaging them
-_UNREADABLE = (OSError, ValueError, NotImplementedError, TypeError, LookupError, EOFError, MatReadError, zlib.error)
-_HDF = b"MATLAB 7.3"  # how the header of a file begins that SciPy does not read
-_MOST_ID = 2**31 - 1
+# SciPy raises any of these on damaged files
+_READ_ERRORS = (OSError, ValueError, NotImplementedError, TypeError, LookupError, EOFError, MatReadError, zlib.error)
+_HDF5_HEADER = b"MATLAB 7.3"  # SciPy cannot read this version
+MAX_ID = 2**31 - 1
+
+
+def read_image_list(path: Path, variable: str, folder: ImageFolder) -> tuple[list[Path], np.ndarray]:
+    """Reads a list of images and their identities.
+
+    Args:
+        path: a MATLAB file with the variables ``<variable>_set`` (file names) and ``<variable>_ids``.
+        folder: the folder of the images.
+
+    Returns:
+        N paths and (N,) int64 identities.
+
+    Raises:
+        ProtocolError: the file is damaged, lacks a variable, or a variable has the wrong type or is empty.
+    """
+    names = read_cells(path, f"{variable}_set", 1)[:, 0]
+    if not len(names):
+        raise ProtocolError(f"{path}: {variable}_set is empty, expected file names")
+    return [folder.find(name) for name in names], read_ids(path, f"{variable}_ids", len(names))
 
 
 def read_cells(path: Path, variable: str, columns: int) -> np.ndarray:
-    """(N, columns) file names of a cell array in a MATLAB file.
+    """(N, columns) file names in a cell array.
 
     Raises:
-        ProtocolError: the file is damaged, lacks the variable, or it has another form.
+        ProtocolError: the file is damaged or lacks the variable, or the variable has the wrong shape or type.
     """
     cells = _variable(path, variable)
     if cells.ndim != 2 or cells.shape[1] != columns:
         raise ProtocolError(f"{path}: {variable} has shape {cells.shape}, expected (N, {columns}) cells of file names")
-    return np.array([[_text(cell, path) for cell in row] for row in cells]).reshape(-1, columns)
+    return np.array([[_file_name(cell, path) for cell in row] for row in cells]).reshape(-1, columns)
 
 
 def read_ids(path: Path, variable: str, count: int) -> np.ndarray:
-    """(count,) int64 identities, from 0, of a numeric column. Raises: ProtocolError: as ``read_cells``."""
+    """(count,) int64 identities from 0 in a numeric column. Raises: ProtocolError: as ``read_cells``."""
     values = _variable(path, variable)
     if values.dtype.kind not in "uif" or values.size != count:
         raise ProtocolError(
             f"{path}: {variable} has {values.size} values of {values.dtype}, expected {count} numbers, one an image"
         )
     values = values.ravel()
-    wrong = np.flatnonzero(~((values >= 0) & (values <= _MOST_ID) & (values == np.floor(values))))
-    if len(wrong):
+    invalid = np.flatnonzero(~((values >= 0) & (values <= MAX_ID) & (values == np.floor(values))))
+    if len(invalid):
         raise ProtocolError(
-            f"{path}: {variable}, row {wrong[0] + 1}: {values[wrong[0]]}, expected a whole number from 0 to {_MOST_ID};"
+            f"{path}: {variable}, row {invalid[0] + 1}: {values[invalid[0]]}, expected an integer from 0 to {MAX_ID};"
             " restore the file from the archive"
         )
     return values.astype(np.int64)
@@ -52,25 +72,25 @@ def read_ids(path: Path, variable: str, count: int) -> np.ndarray:
 def _variable(path: Path, variable: str) -> np.ndarray:
     try:
         data = read_regular(path)
-        if data.startswith(_HDF):
+        if data.startswith(_HDF5_HEADER):
             raise ProtocolError(f"{path}: a MATLAB 7.3 file, expected MATLAB 5 to 7; save it again with: save -v7")
         content = scipy.io.loadmat(io.BytesIO(data))
-    except _UNREADABLE as error:
+    except _READ_ERRORS as error:
         reason = (str(error).splitlines() or [""])[0][:80]
         raise ProtocolError(f"{path}: not a readable MATLAB 5 file ({reason}); restore it from the archive") from None
     if variable not in content:
         found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
-        raise ProtocolError(f"{path}: holds {found}, expected the variable {variable}")
+        raise ProtocolError(f"{path}: contains {found}, expected the variable {variable}")
     return np.asarray(content[variable])
 
 
-def _text(cell: Any, path: Path) -> str:
+def _file_name(cell: Any, path: Path) -> str:
     inner = np.asarray(cell).ravel()
     while inner.dtype == object and inner.size:
         inner = np.asarray(inner[0]).ravel()
     if inner.size != 1 or inner.dtype.kind != "U":
-        raise ProtocolError(f"{path}: a cell holds {inner.dtype} of size {inner.size}, expected one file name")
+        raise ProtocolError(f"{path}: a cell contains {inner.dtype} of size {inner.size}, expected one file name")
     text = str(inner[0]).strip()
     if "\0" in text:
-        raise ProtocolError(f"{path}: a cell holds {text[:40]!r}, expected a file name")
+        raise ProtocolError(f"{path}: a cell contains {text[:40]!r}, expected a file name")
     return text

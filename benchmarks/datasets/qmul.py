@@ -1,4 +1,4 @@
-"""QMUL-SurvFace: verification, and open-set identification against a watch list.
+"""QMUL-SurvFace: verification and open-set identification.
 
 Source: Cheng, Zhu & Gong, Surveillance face recognition challenge, 2018.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.locate import require, set_folder
-from benchmarks.datasets.matlab import read_cells, read_ids
+from benchmarks.datasets.matlab import read_cells, read_image_list
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import OpenSetProtocol, PairProtocol, Search
 from pipeline.prepare import Request
@@ -19,28 +19,26 @@ from pipeline.sources.finder import ImageFolder
 FALSE_ACCEPT_RATES = (0.3, 0.1, 0.01, 0.001)
 FALSE_IDENTIFICATION_RATES = (0.3, 0.2, 0.1, 0.01)
 WITHIN_RANK = 20
+FOLDS = 10
 VERIFICATION, IDENTIFICATION = "Face_Verification_Test_Set", "Face_Identification_Test_Set"
 _EVALUATION = "Face_Identification_Evaluation"  # some copies keep the lists here
-_FOLDS = 10
 
 
 def read_qmul(root: Path) -> PairProtocol:
-    """Verification: TAR at FAR 30, 10, 1 and 0.1 %, AUC, accuracy over ten contiguous folds.
+    """Reads the verification protocol: TAR at FAR 30, 10, 1 and 0.1 %, AUC, accuracy over ten contiguous folds.
 
     Args:
-        root: the data set's folder, the one above, or the verification set itself.
+        root: the data set's folder, its parent, or the verification set.
 
     Raises:
-        ProtocolError: a folder, list or variable is missing or not as the protocol has it.
+        ProtocolError: a folder, list or variable is missing or invalid.
     """
     folder = set_folder(root, "QMUL-SurvFace", VERIFICATION, "the verification set of QMUL-SurvFace")
-    names = [_pair_names(folder, kind) for kind in ("positive", "negative")]
+    genuine_names, impostor_names = (_pair_names(folder, kind) for kind in ("positive", "negative"))
     images = ImageFolder(require([folder], ["verification_images"], "the folder of verification images"))
-    stacked = np.concatenate(names)
-    distinct, members = np.unique(stacked, return_inverse=True)
-    people = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
+    distinct, members = np.unique(np.concatenate([genuine_names, impostor_names]), return_inverse=True)
+    identities = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
     members = members.reshape(-1, 2)
-    genuine = np.arange(len(stacked)) < len(names[0])
     return PairProtocol(
         name="qmul",
         title="QMUL-SurvFace verification",
@@ -49,46 +47,47 @@ def read_qmul(root: Path) -> PairProtocol:
         requests=[Request(path=images.find(name)) for name in distinct],
         main="auc",
         members={"{}": members},
-        identities=people[members],
-        genuine=genuine,
-        folds=np.concatenate([np.arange(len(kind)) * _FOLDS // len(kind) for kind in names]),
+        identities=identities[members],
+        genuine=np.arange(len(members)) < len(genuine_names),
+        folds=np.concatenate(
+            [np.arange(len(names)) * FOLDS // len(names) for names in (genuine_names, impostor_names)]
+        ),
         rates=FALSE_ACCEPT_RATES,
     )
 
 
 def _pair_names(folder: Path, kind: str) -> np.ndarray:
-    """(N, 2) file names of ``<kind>_pairs_names.mat``."""
+    """(N, 2) file names in ``<kind>_pairs_names.mat``."""
     variable = f"{kind}_pairs_names"
     path = require([folder], [f"{variable}.mat"], "the pair list of the verification protocol")
     names = read_cells(path, variable, 2)
-    if len(names) < _FOLDS:
-        raise ProtocolError(f"{path}: {len(names)} pairs, the protocol's {_FOLDS} folds need at least as many")
+    if len(names) < FOLDS:
+        raise ProtocolError(f"{path}: {len(names)} pairs, expected at least one for each of {FOLDS} folds")
     return names
 
 
 def read_qmul_id(root: Path) -> OpenSetProtocol:
-    """Open-set identification: TPIR20 at FPIR 30, 20, 10 and 1 %, and the area under that curve.
+    """Reads the open-set identification protocol: TPIR20 at FPIR 30, 20, 10 and 1 %, AUC.
 
-    A gallery identity is the mean of its images' embeddings, scaled to unit length.
+    The template of a gallery identity is the mean of its embeddings, scaled to unit length.
 
     Args:
-        root: the data set's folder, the one above, or the identification set itself.
+        root: the data set's folder, its parent, or the identification set.
 
     Raises:
-        ProtocolError: as ``read_qmul``.
+        ProtocolError: a folder, list or variable is missing or invalid.
     """
     folder = set_folder(root, "QMUL-SurvFace", IDENTIFICATION, "the identification set of QMUL-SurvFace")
-    gallery, gallery_ids = _listed(folder, "gallery", "gallery")
-    mated, mated_ids = _listed(folder, "mated_probe", "mated_probe")
+    gallery, gallery_ids = _listed_images(folder, "gallery")
+    mated, mated_ids = _listed_images(folder, "mated_probe")
     unmated = ImageFolder(require([folder], ["unmated_probe"], "the folder of unmated probes")).images
     if not unmated:
-        raise ProtocolError(f"{folder / 'unmated_probe'}: no image in it; expected the unmated probes")
-    without = sorted(set(mated_ids.tolist()) - set(gallery_ids.tolist()))
-    if without:
-        raise ProtocolError(f"{folder}: mated probes of identity {without[0]}, of whom the gallery list has no image")
+        raise ProtocolError(f"{folder / 'unmated_probe'}: contains no images; expected the unmated probes")
+    if mateless := sorted(set(mated_ids.tolist()) - set(gallery_ids.tolist())):
+        raise ProtocolError(f"{folder}: the gallery list has no image of identity {mateless[0]}, a mated probe")
     paths = [*mated, *unmated, *gallery]
     probes = np.arange(len(mated) + len(unmated))
-    strangers = [f"{path.name}" if path.stem.startswith("distractor") else path.stem.split("_")[0] for path in unmated]
+    strangers = [path.name if path.stem.startswith("distractor") else path.stem.split("_")[0] for path in unmated]
     people = np.unique([*(f"mated {identity}" for identity in mated_ids), *strangers], return_inverse=True)[1]
     return OpenSetProtocol(
         name="qmul-id",
@@ -109,13 +108,8 @@ def read_qmul_id(root: Path) -> OpenSetProtocol:
     )
 
 
-def _listed(folder: Path, images: str, variable: str) -> tuple[list[Path], np.ndarray]:
-    """The images that a list names, and their identities."""
-    name = f"{images}_img_ID_pairs.mat"
+def _listed_images(folder: Path, role: str) -> tuple[list[Path], np.ndarray]:
+    """The images of ``gallery`` or ``mated_probe``, and their identities."""
     places = [folder, folder.parent / _EVALUATION, folder / _EVALUATION, folder.parent]
-    path = require(places, [name], f"the list of {images} images and identities")
-    names = read_cells(path, f"{variable}_set", 1)[:, 0]
-    if not len(names):
-        raise ProtocolError(f"{path}: lists no image")
-    within = ImageFolder(require([folder], [images], f"the folder of {images} images"))
-    return [within.find(name) for name in names], read_ids(path, f"{variable}_ids", len(names))
+    path = require(places, [f"{role}_img_ID_pairs.mat"], f"the list of {role} images and identities")
+    return read_image_list(path, role, ImageFolder(require([folder], [role], f"the folder of {role} images")))

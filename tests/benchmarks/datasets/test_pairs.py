@@ -33,8 +33,11 @@ def test_folds_are_contiguous_whatever_their_number(tmp_path, header):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "line 1: found '', expected folds and pairs a fold, such as 10<TAB>300; at least 2 folds"),
-        ("300\nA\t1\t2\n", "line 1: found '300', expected folds and pairs"),
+        (
+            "",
+            "line 1: found '', expected the number of folds and of pairs a fold, such as 10<TAB>300; at least 2 folds",
+        ),
+        ("300\nA\t1\t2\n", "line 1: found '300', expected the number of folds"),
         ("1\t1\nA\t1\t2\nA\t1\tB\t1\n", "line 1: found '1 1', expected"),
         (
             "2\t1\nA\t1\t2\nA\t1\tB\t1\n",
@@ -42,7 +45,10 @@ def test_folds_are_contiguous_whatever_their_number(tmp_path, header):
         ),
         ("2\t1\nA\t1\t2\nA\t1\t2\nA\t1\t2\nA\t1\tB\t1\n", "line 3: 3 fields, expected an impostor pair"),
         ("2\t1\nA\t1\tB\t2\nA\t1\tB\t2\nA\t1\t2\nA\t1\tB\t1\n", "line 2: 4 fields, expected a genuine pair"),
-        ("2\t1\nA\t1\tx\nA\t1\tB\t2\nA\t1\t2\nA\t1\tB\t1\n", "line 2: image numbers are '1' and 'x', expected whole"),
+        (
+            "2\t1\nA\t1\tx\nA\t1\tB\t2\nA\t1\t2\nA\t1\tB\t1\n",
+            "line 2: image numbers are '1' and 'x', expected integers",
+        ),
     ],
 )
 def test_a_malformed_pair_list_names_the_line(root, text, says):
@@ -71,9 +77,13 @@ LONG = "x" * 300
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("2\t1\n", "\u00b2\t1\n", "line 1: found '\u00b2 1', expected folds and pairs"),
-        ("2\t1\n", "9" * 5000 + "\t1\n", "line 1: found '9999999999999999999999999999999999999999', expected folds"),
-        ("A\t1\t2", "A\t1\t\u00b2", "line 2: image numbers are '1' and '\u00b2', expected whole numbers"),
+        ("2\t1\n", "\u00b2\t1\n", "line 1: found '\u00b2 1', expected the number of folds"),
+        (
+            "2\t1\n",
+            "9" * 5000 + "\t1\n",
+            "line 1: found '9999999999999999999999999999999999999999', expected the number of folds",
+        ),
+        ("A\t1\t2", "A\t1\t\u00b2", "line 2: image numbers are '1' and '\u00b2', expected integers"),
         (
             "A\t1\t2",
             "A\t1\t" + "9" * 5000,
@@ -84,9 +94,9 @@ LONG = "x" * 300
         ("A\t1\t2", "../A\t1\t2", "line 2: found '../A', expected a person's name"),
         ("A\t1\t2", "\t1\t2", "line 2: found '', expected a person's name"),
         ("A\t1\t2", "A\t1\t01", "line 2: image 1 of A twice, expected two images"),
-        ("A\t1\tC\t2", "A\t1\tA\t2", "line 5: an impostor pair of A alone, expected two people"),
-        ("A\t1\tC\t2", "\n \n\nA\t1\tA\t2", "line 8: an impostor pair of A alone"),
-        ("2\t1\n", "\n\n2\tx\n", "line 3: found '2 x', expected folds"),
+        ("A\t1\tC\t2", "A\t1\tA\t2", "line 5: both images of an impostor pair are of A, expected two people"),
+        ("A\t1\tC\t2", "\n \n\nA\t1\tA\t2", "line 8: both images of an impostor pair are of A"),
+        ("2\t1\n", "\n\n2\tx\n", "line 3: found '2 x', expected the number of folds"),
     ],
 )
 def test_an_odd_line_is_named(tmp_path, old, new, says):

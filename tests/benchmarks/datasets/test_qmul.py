@@ -143,7 +143,7 @@ def test_file_names_may_differ_in_case_and_the_folder_may_be_nested(root, tmp_pa
         ),
         (
             lambda root: scipy.io.savemat(mat(root), {"pairs": np.zeros((2, 2))}),
-            "positive_pairs_names.mat: holds pairs, expected the variable positive_pairs_names",
+            "positive_pairs_names.mat: contains pairs, expected the variable positive_pairs_names",
         ),
         (
             lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((2, 3))}),
@@ -151,7 +151,7 @@ def test_file_names_may_differ_in_case_and_the_folder_may_be_nested(root, tmp_pa
         ),
         (
             lambda root: scipy.io.savemat(mat(root), {"positive_pairs_names": np.zeros((20, 2))}),
-            "a cell holds float64 of size 1, expected one file name",
+            "a cell contains float64 of size 1, expected one file name",
         ),
         (lambda root: shutil.rmtree(root / VERIFICATION / "verification_images"), "verification_images: not found in"),
     ],
@@ -168,7 +168,7 @@ def test_too_few_pairs_for_the_folds_are_told(root):
     cells = np.empty((9, 2), object)
     cells[:] = "1_cam1_1.jpg"
     scipy.io.savemat(mat(root), {"positive_pairs_names": cells})
-    with pytest.raises(ProtocolError, match="9 pairs, the protocol's 10 folds need at least as many"):
+    with pytest.raises(ProtocolError, match="9 pairs, expected at least one for each of 10 folds"):
         read_qmul(root)
 
 
@@ -193,12 +193,12 @@ def change(path, **variables):
             lambda root: change(
                 listed(root), mated_probe_ids=9999 + 0 * scipy.io.loadmat(listed(root))["mated_probe_ids"]
             ),
-            "mated probes of identity 9999, of whom the gallery list has no image",
+            "the gallery list has no image of identity 9999, a mated probe",
         ),
         (lambda root: shutil.rmtree(root / IDENTIFICATION / "gallery"), "gallery: not found in"),
         (
             lambda root: [path.unlink() for path in (root / IDENTIFICATION / "unmated_probe").iterdir()],
-            "unmated_probe: no image in it; expected the unmated probes",
+            "unmated_probe: contains no images; expected the unmated probes",
         ),
     ],
 )
@@ -241,7 +241,7 @@ def test_an_identity_that_is_no_whole_number_is_named(root, value):
     with pytest.raises(ProtocolError) as error:
         read_qmul_id(root)
     assert str(error.value) == (
-        f"{listed(root)}: mated_probe_ids, row 2: {float(value)}, expected a whole number from 0 to 2147483647;"
+        f"{listed(root)}: mated_probe_ids, row 2: {float(value)}, expected an integer from 0 to 2147483647;"
         " restore the file from the archive"
     )
 
@@ -265,7 +265,7 @@ def test_a_name_with_nul_and_a_pipe_for_a_list_are_one_line(root):
     cells[3, 1] = "1_camQ1.jpg"
     scipy.io.savemat(mat(root), {"positive_pairs_names": cells})
     mat(root).write_bytes(mat(root).read_bytes().replace(b"1_camQ", b"1_cam\0"))
-    with pytest.raises(ProtocolError, match=r"a cell holds '1_cam\\x001\.jpg', expected a file name"):
+    with pytest.raises(ProtocolError, match=r"a cell contains '1_cam\\x001\.jpg', expected a file name"):
         read_qmul(root)
     mat(root).unlink()
     os.mkfifo(mat(root))
