@@ -84,7 +84,7 @@ def test_an_evaluation_that_cannot_be_is_told_before_training(run, shard_set, tm
     )
     assert error_of(run(*words, "--eval", "lfw")) == (
         f"Error: {tmp_path}/LFW: no lfw in it; expected LFW's images, lfw/<Name>/<Name>_0001.jpg"
-        " (give its folder with --root, or run: python cli.py demo-data)"
+        " (name its folder, or run: python cli.py demo-data)"
     )
     run("demo-data", "--identities", 4, "--images", 3)
     assert error_of(run(*words, "--eval", "qmul", "--best", "qmul/eer")).startswith(
