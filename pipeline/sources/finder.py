@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Iterable, Sequence
@@ -133,8 +132,10 @@ class ImageTree:
             OSError: the file cannot be read.
         """
         for split in self._splits:
-            with contextlib.suppress(OSError):  # nearly every image is key.jpg: try that before any lookup
+            try:  # nearly every image is key.jpg: try that before any lookup
                 return read_regular(f"{self._root}/{split}/{key}.jpg")
+            except OSError:
+                continue
         path = self.find(key)
         if path is None:
             named = ", ".join(filter(None, self._splits))
