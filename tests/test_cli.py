@@ -53,7 +53,7 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     assert 0 <= result["metrics"]["auc"] <= 1
     assert result["checkpoint"]["path"] == f"{tmp_path}/runs/spherenet4/checkpoints/0000003.pt"
     # a second time there is nothing to do, and nothing is done
-    assert "complete already, nothing to do" in run("build-shards").stderr
+    assert "already complete, nothing to do" in run("build-shards").stderr
     again = run("train", "--backbone", "spherenet4", "--batch-size", 4, "--steps", 3, "--init", "data", "--lr", 0.01)
     assert (again.returncode, again.stderr) == (0, f"trained 3 steps: {tmp_path}/runs/spherenet4\n")
 
