@@ -15,7 +15,7 @@ from model.errors import CheckpointError
 from shards.files import remove_temporaries, whole_file
 
 Content = dict[str, Any]
-"""What a file holds: a checkpoint of this tool or a bare state dict."""
+"""Raw content of a file: a checkpoint of this tool or a bare state dict."""
 
 FORMAT, VERSION = "lrfr-checkpoint", 1
 FOLDER = "checkpoints"

@@ -15,7 +15,8 @@ def sample_classes(labels: torch.Tensor, classes: int, fraction: float, *, seed:
         labels: (N,) int64.
         classes: number of all classes.
         fraction: of the classes that are not in ``labels``, rounded to whole classes.
-        seed, draw: seed of the run and number of the sample.
+        seed: of the run.
+        draw: number of the sample.
 
     Returns:
         (S,) int64 class numbers in ascending order.

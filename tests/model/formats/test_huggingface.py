@@ -362,7 +362,7 @@ def test_a_damaged_or_hostile_folder_is_a_one_line_error(written, monkeypatch, t
     assert not (tmp_path / "hacked").exists()
 
 
-def test_every_flipped_bit_of_the_header_is_detected(written):
+def test_flipped_bits_of_the_header_are_detected(written):
     path = written / "model.safetensors"
     data, rng = path.read_bytes(), np.random.default_rng(0)
     header = 8 + struct.unpack("<Q", data[:8])[0]
