@@ -247,9 +247,9 @@ def test_commands_in_the_documentation_exist(page):
         assert name, words
         options = {option for parameter in known[name].params for option in parameter.opts + parameter.secondary_opts}
         assert {word for word in words if word.startswith("--")} <= options | {"--help"}, words
-    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
     named = [line.split()[1] for line in shell_lines(page) if line.startswith("make ")]
-    named += re.findall(r"`make (\w+)", page.read_text())
+    named += re.findall(r"`make ([\w-]+)", page.read_text())
     assert set(named) <= targets
 
 
