@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from model.choice import Choice, parse_choice, value_text
@@ -19,60 +20,52 @@ class OptionError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """Declaration of one option; see ``option``.
+    """Declaration of one option.
 
     Attributes:
         default: a number, bool, text, tuple of numbers, or None.
         help: one line, with the unit.
-        of: type of the values; default: the type of ``default``.
+        type: of the values.
         min, max: bounds of a number; ``min_open`` and ``max_open`` exclude the bound itself.
         choices: the allowed words.
-        parse: converts text to a value.
+        parse: function that converts text, as ``module:function``; imported when it is first needed.
         fixed: a resumed run must have the same value.
-        flag, metavar: command-line spelling where it differs from the field's name and type.
+        flag, metavar: spelling on the command line, where it does not follow from name and type.
     """
 
     default: Any
     help: str
-    of: type | None = None
+    type: Any
     min: float = 0
     max: float = math.inf
     min_open: bool = False
     max_open: bool = False
     choices: tuple[str, ...] = ()
-    parse: Callable[[str], Any] | None = None
+    parse: str | None = None
     fixed: bool = True
     flag: str | None = None
     metavar: str | None = None
 
-    @property
-    def value_type(self) -> Any:
-        return self.of or type(self.default)
-
     def convert(self, value: Any) -> Any:
         """Validates a value and gives it the option's type. Raises: ValueError: what was expected instead."""
-        if self.parse:
-            if isinstance(value, str):
-                return self.parse(value)
-            if dataclasses.is_dataclass(value) or isinstance(value, tuple):
-                return value  # parsed before; dataclasses.replace passes such values
-            raise ValueError("text")
-        if value is None and self.default is None:
-            return None
-        if self.choices:
-            if value not in self.choices:
-                raise ValueError(f"one of {', '.join(self.choices)}")
+        if self.parse and isinstance(value, str):
+            return pkgutil.resolve_name(self.parse)(value)
+        is_parsed = dataclasses.is_dataclass(value) or isinstance(
+            value, tuple
+        )  # dataclasses.replace passes such values
+        if (self.parse and is_parsed) or (value is None and self.default is None):
             return value
-        if self.value_type is tuple:
-            items = value if isinstance(value, tuple) else (value,)
-            return tuple(self._number(item, float) for item in items)
-        if self.value_type in (int, float):
-            return self._number(value, self.value_type)
-        if not isinstance(value, self.value_type):
-            raise ValueError("true or false" if self.value_type is bool else "text")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"one of {', '.join(self.choices)}")
+        if self.type in (int, float):
+            return self._number(value, self.type)
+        if self.type is tuple:
+            return tuple(self._number(item, float) for item in (value if isinstance(value, tuple) else (value,)))
+        if not isinstance(value, self.type):
+            raise ValueError("true or false" if self.type is bool else "text")
         return value
 
-    def _number(self, value: Any, kind: type) -> Any:
+    def _number(self, value: Any, kind: Any) -> Any:
         is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         excluded = [self.min] * self.min_open + [self.max] * self.max_open
         if is_number and self.min <= value <= min(self.max, sys.float_info.max) and value not in excluded:
@@ -83,8 +76,9 @@ class Option:
 
 
 def option(default: Any, **declaration: Any) -> Any:
-    """Declares a field of an ``Options`` class; ``declaration`` as the attributes of ``Option``."""
-    return dataclasses.field(default=default, metadata={"option": Option(default=default, **declaration)})
+    """A dataclass field with the attributes of an ``Option``; the type defaults to that of ``default``."""
+    declared = Option(**{"default": default, "type": type(default), **declaration})
+    return dataclasses.field(default=default, metadata={"option": declared})
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -95,7 +89,7 @@ class Options:
         kind, name: what the options belong to, such as ``head`` and ``arcface``.
     """
 
-    kind: ClassVar[str] = ""
+    kind: ClassVar[str]
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -130,52 +124,46 @@ class Options:
                 result[name] = known[name].convert(value)
             except ValueError as error:
                 default = value_text(known[name].default)
-                raise OptionError(
-                    f"{subject}: {name} is {value!r}, expected {error}; its default is {default}"
-                ) from None
+                message = f"{subject}: {name} is {value!r}, expected {error}; its default is {default}"
+                raise OptionError(message) from None
         return result
 
+    def values(self) -> dict[str, Any]:
+        """The options by name."""
+        return {name: getattr(self, name) for name in self.declared()}
+
     def __str__(self) -> str:
-        """The text form with all options, such as ``arcface:scale=64.0,margin=0.5``."""
-        return str(Choice(self.name, {name: getattr(self, name) for name in self.declared()}))
+        """The text form, such as ``arcface:scale=64.0,margin=0.5``."""
+        return str(Choice(self.name, self.values()))
 
 
 T = TypeVar("T", bound=Options)
 
 
-def parse_options(text: str, known: Mapping[str, type[T]]) -> T:
-    """Reads text such as ``arcface:scale=32``.
+class Registry(dict[str, type[T]]):
+    """Classes of one kind by name."""
 
-    Args:
-        known: classes of one kind, by name.
+    def __init__(self, *classes: type[T]) -> None:
+        super().__init__({one.name: one for one in classes})
 
-    Raises:
-        OptionError: unknown name or option, or an invalid value.
-        ChoiceError: the text cannot be read.
-    """
-    choice = parse_choice(text)
-    return named(choice.name, known)(**choice.options)
+    def build(self, name: str, options: Mapping[str, Any]) -> T:
+        """Raises: OptionError: unknown name or option, or an invalid value."""
+        if name not in self:
+            kind = next(iter(self.values())).kind
+            raise OptionError(f"{kind} {name!r} is unknown; choose from {', '.join(self)}")
+        return self[name](**options)
 
+    def parse(self, text: str) -> T:
+        """Reads text such as ``arcface:scale=32``. Raises: OptionError, ChoiceError: it is not valid."""
+        choice = parse_choice(text)
+        return self.build(choice.name, choice.options)
 
-def named(name: str, known: Mapping[str, type[T]]) -> type[T]:
-    """The class of that name. Raises: OptionError: unknown name."""
-    if name not in known:
-        kind = next(iter(known.values())).kind
-        raise OptionError(f"{kind} {name!r} is unknown; choose from {', '.join(known)}")
-    return known[name]
-
-
-def by_name(*classes: type[T]) -> dict[str, type[T]]:
-    """The classes by their names."""
-    return {one.name: one for one in classes}
-
-
-def describe(known: Mapping[str, type[Options]]) -> str:
-    """What there is to choose from: a line for each name and each of its options."""
-    lines = []
-    for name, one in known.items():
-        lines.append(f"{name}: {(inspect.getdoc(one) or '').splitlines()[0]}")
-        for option_name, declared in one.declared().items():
-            setting = f"{option_name}={value_text(declared.default)}"
-            lines.append(f"    {setting:<22} {declared.help}")
-    return "\n".join(lines)
+    def describe(self) -> str:
+        """The help text: a line for each name and each of its options."""
+        lines = []
+        for name, one in self.items():
+            lines.append(f"{name}: {(inspect.getdoc(one) or '').splitlines()[0]}")
+            for option_name, declared in one.declared().items():
+                setting = f"{option_name}={value_text(declared.default)}"
+                lines.append(f"    {setting:<22} {declared.help}")
+        return "\n".join(lines)

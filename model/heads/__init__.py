@@ -15,10 +15,10 @@ from model.heads.classifier import Head, LinearHead
 from model.heads.margins import AMSoftmax, ArcFace, Plain, SVSoftmax
 from model.heads.rows import HeadError
 from model.heads.scores import ClassScores
-from model.options import OptionError, Options, by_name, named, option, parse_options
+from model.options import OptionError, Options, Registry, option
 from model.sharding import Group
 
-__all__ = ["HEADS", "ClassScores", "Head", "HeadError", "HeadOptions", "build_head", "parse_head"]
+__all__ = ["HEADS", "ClassScores", "Head", "HeadError", "HeadOptions", "build_head"]
 
 
 class HeadOptions(Options):
@@ -34,13 +34,13 @@ class HeadOptions(Options):
     rule: ClassVar[type[nn.Module]]
     classifier: ClassVar[type[Head]] = Head
     min_classes: ClassVar[int] = 1
-    sample: float = option(1.0, max=1.0, min_open=True, help="fraction of the other classes that take part in a step")
+    sample: float = option(1.0, max=1, min_open=True, help="fraction of the other classes that take part in a step")
     seed: int = option(0, help="seed of the samples")
 
     def build_rule(self, classes: int) -> nn.Module:
         """Builds the margin from the options that are not common to all heads."""
         common = HeadOptions.declared()
-        return self.rule(**{name: getattr(self, name) for name in self.declared() if name not in common})
+        return self.rule(**{name: value for name, value in self.values().items() if name not in common})
 
     def build(self, *, features: int, classes: int, group: Group | None = None) -> Head:
         """Builds a head with initial weights from PyTorch's default generator, which needs the same seed on all ranks.
@@ -94,7 +94,7 @@ class AMSoftmaxOptions(HeadOptions):
     name = "amsoftmax"
     rule = AMSoftmax
     scale: float = option(30.0, min_open=True, help="scale s of the cosines")
-    margin: float = option(0.35, max=1.0, help="margin m")
+    margin: float = option(0.35, max=1, help="margin m")
 
 
 class ArcFaceOptions(HeadOptions):
@@ -112,11 +112,11 @@ class AdaFaceOptions(HeadOptions):
     name = "adaface"
     rule = AdaFace
     scale: float = option(64.0, min_open=True, help="scale s of the cosines")
-    margin: float = option(0.4, max=1.0, help="margin m")
+    margin: float = option(0.4, max=1, help="margin m")
     h: float = option(
         0.333, min_open=True, help="concentration of the quality: quality 1 is 1/h deviations of the norm"
     )
-    momentum: float = option(0.01, max=1.0, help="weight of a batch in the averages of the norm")
+    momentum: float = option(0.01, max=1, help="weight of a batch in the averages of the norm")
 
 
 class AdaCosOptions(HeadOptions):
@@ -136,24 +136,13 @@ class SVSoftmaxOptions(HeadOptions):
     name = "svsoftmax"
     rule = SVSoftmax
     scale: float = option(30.0, min_open=True, help="scale s of the cosines")
-    margin: float = option(0.35, max=1.0, help="margin m")
-    t: float = option(1.2, min=1.0, help="weight of support vectors")
+    margin: float = option(0.35, max=1, help="margin m")
+    t: float = option(1.2, min=1, help="weight of support vectors")
 
 
-HEADS: dict[str, type[HeadOptions]] = by_name(
-    SoftmaxOptions,
-    ASoftmaxOptions,
-    AMSoftmaxOptions,
-    ArcFaceOptions,
-    AdaFaceOptions,
-    AdaCosOptions,
-    SVSoftmaxOptions,
+HEADS: Registry[HeadOptions] = Registry(
+    SoftmaxOptions, ASoftmaxOptions, AMSoftmaxOptions, ArcFaceOptions, AdaFaceOptions, AdaCosOptions, SVSoftmaxOptions
 )
-
-
-def parse_head(text: str) -> HeadOptions:
-    """Reads text such as ``arcface:scale=32``. Raises: OptionError, ChoiceError: see ``parse_options``."""
-    return parse_options(text, HEADS)
 
 
 def build_head(name: str, *, features: int, classes: int, group: Group | None = None, **options: object) -> Head:
@@ -166,4 +155,4 @@ def build_head(name: str, *, features: int, classes: int, group: Group | None = 
     Raises:
         OptionError: unknown name or option, invalid value, or too few classes.
     """
-    return named(name, HEADS)(**options).build(features=features, classes=classes, group=group)
+    return HEADS.build(name, options).build(features=features, classes=classes, group=group)

@@ -10,7 +10,7 @@ import torch
 from model.heads.scores import ClassScores
 from model.losses.center import CenterLoss
 from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet
-from model.options import OptionError, Options, by_name, option, parse_options
+from model.options import OptionError, Options, Registry, option
 from model.sharding import Group
 
 
@@ -92,14 +92,14 @@ class Center(LossTerm):
 
     name = slot = "center"
     weight: float = option(0.003, help="weight lambda of the term in the sum")
-    alpha: float = option(0.5, max=1.0, help="fraction of the way that a center moves to its features in a step")
+    alpha: float = option(0.5, max=1, help="fraction of the way that a center moves to its features in a step")
 
     def build(self, *, features: int, classes: int, group: Group | None = None) -> CenterLoss:
         """A center loss with all centers at 0."""
         return CenterLoss(features=features, classes=classes, weight=self.weight, alpha=self.alpha, group=group)
 
 
-TERMS: dict[str, type[LossTerm]] = by_name(CrossEntropy, Focal, HardestTriplet, Octuplet, Center)
+TERMS: Registry[LossTerm] = Registry(CrossEntropy, Focal, HardestTriplet, Octuplet, Center)
 _EXPECTED = (
     "one criterion (cross-entropy or focal), and at most one metric loss (hardest-triplet or octuplet) and one center"
 )
@@ -126,7 +126,7 @@ def parse_losses(text: str) -> Losses:
     """
     terms: dict[str, Any] = {}
     for part in text.split("+"):
-        term = parse_options(part, TERMS)
+        term = TERMS.parse(part)
         if term.slot in terms:
             raise OptionError(f"losses {text!r}: {terms[term.slot].name} and {term.name}; expected {_EXPECTED}")
         terms[term.slot] = term

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from model.choice import Choice, parse_choice
 from model.options import OptionError, Options, option
-from model.training.schedule import Schedule, parse_schedule
-from model.training.views import View, parse_views
+from model.training.schedule import Schedule
+from model.training.views import View
 from shards.errors import LrfrError
 
 if TYPE_CHECKING:  # these import torch, which `train --help` does not need
@@ -20,37 +20,19 @@ Init = Literal["pytorch", "data"]
 Triplets = Literal["global", "rank"]
 Degrade = Literal["exact", "fast"]
 Precision = Literal["fp32", "bf16"]
-_CHOICE = "NAME[:OPTION=VALUE,...]"
 
 
 class TrainingError(LrfrError):
     """A run that cannot start, resume or continue."""
 
 
-def _parse_backbone(text: str) -> Choice:
+def parse_backbone(text: str) -> Choice:
+    """Reads text such as ``spherenet20:pooling=true``. Raises: BackboneError, ChoiceError: it is not valid."""
     from model.backbones import check_backbone
 
     choice = parse_choice(text)
     check_backbone(choice.name, **choice.options)
     return choice
-
-
-def _parse_head(text: str) -> HeadOptions:
-    from model.heads import parse_head
-
-    return parse_head(text)
-
-
-def _parse_losses(text: str) -> Losses:
-    from model.losses.terms import parse_losses
-
-    return parse_losses(text)
-
-
-def _parse_optimizer(text: str) -> OptimizerOptions:
-    from model.training.optimizers import parse_optimizer
-
-    return parse_optimizer(text)
 
 
 class TrainConfig(Options):
@@ -66,13 +48,12 @@ class TrainConfig(Options):
     kind = "train"
     backbone: Choice = option(
         "spherenet20",
-        parse=_parse_backbone,
-        metavar=_CHOICE,
+        parse="model.training.config:parse_backbone",
         help="Network, such as ir50 or spherenet20:pooling=true; 'help' lists them.",
     )
     pretrained: str | None = option(
         None,
-        of=str,
+        type=str,
         flag="--from",
         metavar="CHECKPOINT",
         help="Fine-tune: start from the weights of this network, with a new head.",
@@ -85,13 +66,12 @@ class TrainConfig(Options):
     )
     head: HeadOptions = option(
         "amsoftmax",
-        parse=_parse_head,
-        metavar=_CHOICE,
-        help="Head, such as arcface:scale=32,margin=0.4,sample=0.1; 'help' lists them.",
+        parse="model.heads:HEADS.parse",
+        help="Head, such as arcface:scale=32,sample=0.1; 'help' lists them.",
     )
     losses: Losses = option(
         "cross-entropy+hardest-triplet",
-        parse=_parse_losses,
+        parse="model.losses.terms:parse_losses",
         metavar="TERM+TERM",
         help="Loss terms, such as focal:gamma=2+octuplet:weight=0.5; 'help' lists them.",
     )
@@ -105,7 +85,7 @@ class TrainConfig(Options):
     )
     views: tuple[View, ...] = option(
         "128,8,12,16",
-        parse=parse_views,
+        parse="model.training.views:parse_views",
         metavar="SIZE,SIZE",
         help="Sizes in px that the images of an identity are degraded to, such as 128,8-32,12x2.",
     )
@@ -118,16 +98,14 @@ class TrainConfig(Options):
     steps: int = option(100_000, min=1, fixed=False, help="Total number of updates.")
     optimizer: OptimizerOptions = option(
         "sgd",
-        parse=_parse_optimizer,
-        metavar=_CHOICE,
+        parse="model.training.optimizers:OPTIMIZERS.parse",
         help="Optimizer, such as sgd:momentum=0.9 or adamw; 'help' lists them.",
     )
     lr: float = option(0.1, min_open=True, help="Peak learning rate.")
     weight_decay: float = option(5e-4, help="Weight decay, applied to all weights.")
     schedule: Schedule = option(
         "step",
-        parse=parse_schedule,
-        metavar=_CHOICE,
+        parse="model.training.schedule:SCHEDULES.parse",
         help="Learning rate schedule, such as cosine:warmup=0.05; 'help' lists them.",
     )
     ema: float = option(
@@ -140,7 +118,7 @@ class TrainConfig(Options):
     compile: bool = option(False, fixed=False, help="Compile the backbone with torch.compile.")
     seed: int = option(0, max=(1 << 32) - 1, help="Seed of the weights and of the batches.")
     log_every: int | None = option(
-        None, of=int, min=1, fixed=False, help="Steps between log lines. [default: 1 up to 100 steps, else 20]"
+        None, type=int, min=1, fixed=False, help="Steps between log lines. [default: 1 up to 100 steps, else 20]"
     )
     save_every: int = option(1000, min=1, fixed=False, help="Steps between checkpoints.")
     keep: int = option(3, min=1, fixed=False, help="Checkpoints to keep.")
@@ -149,7 +127,7 @@ class TrainConfig(Options):
     )
     best: str | None = option(
         None,
-        of=str,
+        type=str,
         fixed=False,
         metavar="NAME/FIGURE",
         help="Keep best.pt, the checkpoint with the highest value of this figure."
@@ -186,7 +164,7 @@ class TrainConfig(Options):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings, which ``TrainConfig`` reads back."""
-        return {name: _plain(getattr(self, name)) for name in self.declared()}
+        return {name: _plain(value) for name, value in self.values().items()}
 
     def check_resumes(self, saved: Mapping[str, Any]) -> None:
         """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed."""

@@ -8,9 +8,10 @@ from torch import nn
 from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.inputs import normalise
 from model.losses.functional import view_means
+from model.training.batch_norm import global_batch_norm
 from model.training.config import TrainConfig
 from model.training.prelu import use_chunked_prelu
-from model.training.ranks import Ranks, global_batch_norm
+from model.training.ranks import Ranks
 from pipeline.spec import Preprocessing
 
 LossParts = dict[str, torch.Tensor]

@@ -70,21 +70,22 @@ class Ranks:
             LrfrError, OSError: ``work`` failed on this rank.
             RankError: ``work`` failed on another rank.
         """
-        outcome: T | None = None
-        failure: LrfrError | OSError | None = None
         try:
             outcome = work()
         except (LrfrError, OSError) as error:
-            failure = error
-        outcomes: list[Any] = [(outcome, str(failure) if failure else None)] * self.size
-        if self._control is not None:
-            distributed.all_gather_object(outcomes, outcomes[0], self._control)
-        if failure is not None:
-            raise failure
+            self._all((None, str(error)))
+            raise
+        outcomes = self._all((outcome, None))
         for rank, (_, message) in enumerate(outcomes):
             if message is not None:
                 raise RankError(f"rank {rank} failed: {message}")
-        return [value for value, _ in outcomes]
+        return [outcome for outcome, _ in outcomes]
+
+    def _all(self, value: Any) -> list[Any]:
+        values = [value] * self.size
+        if self._control is not None:
+            distributed.all_gather_object(values, value, self._control)
+        return values
 
     def gather(self, part: torch.Tensor, views: int) -> torch.Tensor:
         """(V*b, ...) of this rank -> (V*B, ...) of all ranks, ordered as in a single process: by view, then by rank."""
@@ -121,62 +122,6 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         ranks = gradient.reshape(ctx.views, ctx.size, -1, *gradient.shape[1:])
         return ctx.size * ranks[:, ctx.rank].flatten(0, 1), None, None, None
-
-
-class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over all ranks on CPUs, which ``nn.SyncBatchNorm`` does not support.
-
-    Statistics and output are computed in the precision of the parameters; the output has the dtype of the input.
-    """
-
-    def _check_input_dim(self, input: torch.Tensor) -> None:
-        """(N, C, ...) of any number of dimensions."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(input)
-        x = input.to(self.weight.dtype)
-        axes = [0, *range(2, x.dim())]
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        count = x.new_tensor(float(x.numel() // x.shape[1]))
-        distributed.all_reduce(count)
-        mean = _AllSum.apply(x.sum(axes)) / count  # type: ignore[no-untyped-call]
-        centred = x - mean.reshape(shape)
-        variance = _AllSum.apply(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # type: ignore[union-attr, arg-type]
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.reshape(shape) + self.bias.reshape(shape)).to(input.dtype)
-
-
-class _AllSum(torch.autograd.Function):
-    """The sum over ranks; its gradient is also summed over ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, part: torch.Tensor) -> torch.Tensor:
-        total = part.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(gradient)
-        return gradient
-
-
-def global_batch_norm(ranks: Ranks, module: nn.Module, device: str) -> nn.Module:
-    """``module`` with statistics of the global batch, so that results do not depend on the number of ranks."""
-    if ranks.group is None:
-        return module
-    if device.startswith("cuda"):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            child.__class__ = GlobalBatchNorm  # type: ignore[assignment]
-    return module
 
 
 @contextlib.contextmanager

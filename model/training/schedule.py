@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from model.options import Options, by_name, option, parse_options
+from model.options import Options, Registry, option
 
 
 class Schedule(Options):
@@ -14,7 +14,7 @@ class Schedule(Options):
     """
 
     kind = "schedule"
-    warmup: float = option(0.0, max=1.0, help="fraction of the steps in which the rate rises linearly from 0")
+    warmup: float = option(0.0, max=1, help="fraction of the steps in which the rate rises linearly from 0")
 
     def factor_at(self, step: int, steps: int) -> float:
         """The factor for update number ``step``, counted from 0, of ``steps``."""
@@ -31,8 +31,8 @@ class StepSchedule(Schedule):
     """The rate is multiplied by a factor at milestones."""
 
     name = "step"
-    at: tuple[float, ...] = option((0.4, 0.6, 0.8), max=1.0, help="milestones, as fractions of the steps")
-    factor: float = option(0.1, max=1.0, min_open=True, help="factor of the rate at each milestone")
+    at: tuple[float, ...] = option((0.4, 0.6, 0.8), max=1, help="milestones, as fractions of the steps")
+    factor: float = option(0.1, max=1, min_open=True, help="factor of the rate at each milestone")
 
     def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         return float(self.factor ** sum(step >= round(fraction * steps) for fraction in self.at))
@@ -42,7 +42,7 @@ class CosineSchedule(Schedule):
     """Half a cosine from the peak rate to the least rate (SGDR, 2017)."""
 
     name = "cosine"
-    least: float = option(0.0, max=1.0, help="final rate, as a fraction of the peak rate")
+    least: float = option(0.0, max=1, help="final rate, as a fraction of the peak rate")
 
     def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         """Source: Loshchilov & Hutter, SGDR, ICLR 2017."""
@@ -59,9 +59,4 @@ class ConstantSchedule(Schedule):
         return 1.0
 
 
-SCHEDULES: dict[str, type[Schedule]] = by_name(StepSchedule, CosineSchedule, ConstantSchedule)
-
-
-def parse_schedule(text: str) -> Schedule:
-    """Reads text such as ``cosine:warmup=0.05``. Raises: OptionError, ChoiceError: see ``parse_options``."""
-    return parse_options(text, SCHEDULES)
+SCHEDULES: Registry[Schedule] = Registry(StepSchedule, CosineSchedule, ConstantSchedule)

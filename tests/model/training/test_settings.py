@@ -13,7 +13,7 @@ from model.choice import Choice, ChoiceError, parse_choice
 from model.options import OptionError
 from model.training.config import TrainConfig, TrainingError
 from model.training.recipes import RECIPES, as_toml, compose
-from model.training.schedule import parse_schedule
+from model.training.schedule import SCHEDULES
 from model.training.views import View, parse_views
 
 
@@ -58,7 +58,7 @@ def test_views_that_cannot_be_read_are_one_line(text):
 
 
 def factors(text, steps=10):
-    schedule = parse_schedule(text)
+    schedule = SCHEDULES.parse(text)
     return [schedule.factor_at(step, steps) for step in range(steps)]
 
 
