@@ -275,6 +275,23 @@ def test_links_within_the_readme_exist():
     assert [target for target in targets if not (REPOSITORY / target).exists()] == []
 
 
+@pytest.mark.parametrize(("page", "count"), [("format.md", 1), ("guide/python.md", 2)])
+def test_snippets_that_read_shards_run(page, count, shard_set, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / page).read_text(), re.S)
+    blocks = [block for block in blocks if "data/shards" in block]
+    assert len(blocks) == count
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shards").symlink_to(shard_set)
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        names = {}
+        exec(block.replace("cuda", "cpu").replace("batch_size=128", "batch_size=4"), names)
+        if "jpeg" in names:
+            assert names["jpeg"].startswith(b"\xff\xd8")
+        if "batch" in names:
+            assert names["batch"].images.shape == (4, 4, 128, 128, 3)
+
+
 def test_every_page_is_in_the_navigation():
     named = set(re.findall(r"[\w/-]+\.md", (REPOSITORY / "mkdocs.yml").read_text()))
     assert named == {str(page.relative_to(REPOSITORY / "docs")) for page in DOCS}
