@@ -1,4 +1,4 @@
-"""train and its relatives as a user meets them: settings, lists, fine-tuning, timing the step."""
+"""The train command: settings, lists, fine-tuning; timing of the step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import error_of
 SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 1]
 
 
-def test_settings_are_printed_as_a_file_that_is_read_back(run, tmp_path):
+def test_printed_settings_are_read_back(run, tmp_path):
     printed = run("train", "--recipe", "quick", "--print-config", "--lr", 0.5)
     assert printed.returncode == 0
     assert 'backbone = "spherenet4"\n' in printed.stdout
@@ -40,7 +40,7 @@ def test_settings_are_printed_as_a_file_that_is_read_back(run, tmp_path):
         ("--schedule", SCHEDULES),
     ],
 )
-def test_help_lists_what_there_is(run, option, known):
+def test_help_lists_the_choices(run, option, known):
     listed = run("train", option, "help")
     assert listed.returncode == 0
     for name in known:
@@ -67,12 +67,12 @@ def test_help_lists_what_there_is(run, option, known):
         (["--eval", ","], 2, "Error: Invalid value for '--eval': ',' names no benchmark; choose from lfw"),
     ],
 )
-def test_settings_that_are_not_right_are_one_line(run, words, code, says):
+def test_invalid_settings_are_one_line(run, words, code, says):
     assert error_of(run("train", *words), code=code).startswith(says)
 
 
 @pytest.mark.heavy
-def test_fine_tuning_on_unaligned_faces_keeps_the_network_s_own_preprocessing(run, tmp_path):
+def test_fine_tuning_on_unaligned_faces_keeps_the_preprocessing_of_the_network(run, tmp_path):
     run("demo-data", "--identities", 8, "--images", 3)
     run("build-shards")
     assert run("build-shards", "--source", "qmul").returncode == 0
@@ -86,7 +86,7 @@ def test_fine_tuning_on_unaligned_faces_keeps_the_network_s_own_preprocessing(ru
     assert (config["preprocessing"]["template"], config["trained_on"]["template"]) == ("seed", "none")
     assert (config["backbone"], config["freeze"]) == ("spherenet4", 2)
     assert run("bench", "lfw", "--checkpoint", tmp_path / "tuned" / "best.pt").returncode == 0
-    first.unlink()  # a run that goes on does not need it
+    first.unlink()  # a run that continues does not need it
     assert f"trained 3 steps: {tmp_path}/tuned" in run(*words, "--backbone", "spherenet4", "--steps", 3).stderr
     torch.save(build_backbone("spherenet10").state_dict(), tmp_path / "net.pth")
     bare = run("train", "--from", tmp_path / "net.pth", "--batch-size", 4, "--steps", 1, "--out", tmp_path / "bare")
@@ -95,7 +95,7 @@ def test_fine_tuning_on_unaligned_faces_keeps_the_network_s_own_preprocessing(ru
 
 
 @pytest.mark.slow
-def test_the_step_is_timed_against_a_plain_one(run, tmp_path):
+def test_the_step_is_timed_against_a_plain_step(run, tmp_path):
     timed = run("bench", "speed", "step", "--quick", "--json", tmp_path / "step.json", "--chart", tmp_path / "step.png")
     assert timed.returncode == 0, timed.stderr
     assert re.search(r"^ours, fp32 +[\d.,]+ +[\d.,]+ +\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] *$", timed.stdout, re.M)
@@ -121,5 +121,5 @@ def test_the_step_is_timed_against_a_plain_one(run, tmp_path):
         ("CPU", {}),
     ],
 )
-def test_the_share_of_the_peak_is_told_for_cards_whose_peak_is_known(card, share):
+def test_the_fraction_of_the_peak_is_given_for_known_cards(card, share):
     assert peak_share(card, flops=989_000_000_000, seconds=0.002) == share

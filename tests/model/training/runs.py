@@ -17,7 +17,7 @@ SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
 
 
 class Stream:
-    """Batches as a function of their number, like the loader's."""
+    """Batches that depend only on their number, like the loader's."""
 
     def __init__(self, start=0, poison=None, at_batch=None):
         self.number, self.poison, self.at_batch = start, poison, at_batch or {}

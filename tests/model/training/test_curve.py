@@ -1,4 +1,4 @@
-"""Twenty steps on generated faces: the curve of a plain loop written out here, and the one that is on record."""
+"""Losses of twenty steps on generated faces: equal to those of a plain loop and to the recorded ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def index(_shard_set):
 
 
 def plain_loop(index):
-    """The method as an ordinary PyTorch user would write it: a forward pass a view, losses from their formulas."""
+    """The method as an ordinary PyTorch user would write it: one forward pass per view, losses from their formulas."""
     torch.manual_seed(0)
     backbone = build_backbone("spherenet4")
     weight = torch.nn.Parameter(torch.empty(index.manifest.identities, 512).uniform_(-1, 1))
@@ -71,9 +71,9 @@ def curve(index, tmp_path_factory):
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_curve_is_that_of_a_plain_loop(index, curve):
+def test_losses_equal_those_of_a_plain_loop(index, curve):
     assert curve == pytest.approx(plain_loop(index), rel=1e-4)
 
 
-def test_the_curve_is_the_one_on_record(curve):
+def test_losses_equal_the_recorded_ones(curve):
     assert curve == pytest.approx(json.loads(GOLDEN.read_text())["loss"], rel=2e-3)

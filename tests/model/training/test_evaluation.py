@@ -27,17 +27,17 @@ FACES = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
 
 
 def spread(backbone):
-    """A figure that depends on the weights alone."""
+    """A figure that depends only on the weights."""
     return {"spread": backbone(FACES).std().item()}
 
 
 def step_of(run):
-    """The step that a run is at."""
+    """The last step of a run."""
     return max(losses(run), default=0)
 
 
 def table(run, **figures):
-    """Gives the figures of the step that the run is at: ``table(run, a={3: 0.5})``; at step 0 better ones than ever after."""
+    """An evaluation with given figures by step, ``table(run, a={3: 0.5})``; those of step 0 are the best."""
     return lambda backbone: {name: {0: 9.0, **values}[step_of(run)] for name, values in figures.items()}
 
 
@@ -46,7 +46,7 @@ def evaluations(run):
 
 
 def best(run):
-    """The run's best.json, after a look at whether best.pt is the checkpoint of that step."""
+    """The run's best.json; asserts that best.pt is the checkpoint of that step."""
     facts = json.loads((run / "best.json").read_text())
     assert read_checkpoint(run / "best.pt")["step"] == facts["step"]
     return facts
@@ -56,7 +56,7 @@ def resume(run, settings, **options):
     return run_training(run, settings, resume=checkpoints(run)[-1], **options)
 
 
-# --- the training does not notice
+# --- the training is unaffected
 
 
 def test_a_run_with_evaluation_has_the_losses_and_weights_of_one_without(tmp_path):
@@ -83,7 +83,7 @@ def test_a_run_with_evaluation_has_the_losses_and_weights_of_one_without(tmp_pat
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_mode_and_random_state_come_back_after_an_exception(training):
+def test_mode_and_random_state_are_restored_after_an_exception(training):
     network = torch.nn.Sequential(torch.nn.Dropout()).train(training)
     before = torch.get_rng_state()
     seen = []
@@ -103,7 +103,7 @@ def test_mode_and_random_state_come_back_after_an_exception(training):
 
 
 @pytest.mark.gpu
-def test_the_random_state_of_the_gpu_comes_back():
+def test_the_random_state_of_the_gpu_is_restored():
     network = torch.nn.Linear(2, 2).cuda()
     before = torch.cuda.get_rng_state()
     with eval_mode(network):
@@ -113,13 +113,13 @@ def test_the_random_state_of_the_gpu_comes_back():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that the clock is ahead: ``clock[0] += 1000`` is a long wait."""
+    """Seconds that the clock is ahead; ``clock[0] += 1000`` simulates a long wait."""
     ahead, real = [0.0], time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + ahead[0])
     return ahead
 
 
-def test_evaluating_is_neither_training_nor_waiting(tmp_path, clock, capsys):
+def test_evaluation_time_counts_neither_as_training_nor_as_waiting(tmp_path, clock, capsys):
     def evaluate(backbone):
         clock[0] += 1000.0
         return {}
@@ -131,7 +131,7 @@ def test_evaluating_is_neither_training_nor_waiting(tmp_path, clock, capsys):
     assert len(re.findall(r"^eval at step \d:   \(1000\.\d s\)$", capsys.readouterr().err, re.M)) == 5
 
 
-def test_a_pause_leaves_rates_alone_and_counts_in_the_eta(tmp_path, monkeypatch, capsys):
+def test_a_pause_does_not_change_rates_and_counts_in_the_eta(tmp_path, monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -139,7 +139,7 @@ def test_a_pause_leaves_rates_alone_and_counts_in_the_eta(tmp_path, monkeypatch,
         now[0] += seconds
 
     with RunLog(tmp_path, steps=4, start=0) as log:
-        with log.paused():  # before the first line: not in the ETA
+        with log.paused():  # before the first log line: not in the ETA
             passes(1000)
         for step in (1, 2):
             passes(4)
@@ -157,14 +157,14 @@ def test_a_pause_leaves_rates_alone_and_counts_in_the_eta(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(("every", "steps"), [(3, [0, 3, 6, 8]), (4, [0, 4, 8]), (8, [0, 8]), (20, [0, 8])])
-def test_evaluations_come_first_every_so_many_steps_and_last(tmp_path, every, steps):
+def test_evaluations_before_the_first_step_at_intervals_and_after_the_last(tmp_path, every, steps):
     calls = []
     run_training(tmp_path, config(eval_every=every), evaluate=lambda backbone: calls.append(1) or {"a": 1})
     assert [row["step"] for row in evaluations(tmp_path)] == steps
     assert len(calls) == len(steps)
 
 
-def test_figures_go_to_a_file_to_tensorboard_and_to_stderr(tmp_path, capsys):
+def test_figures_are_written_to_a_file_tensorboard_and_stderr(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     figures = {"lfw/accuracy@8": {0: 0.5, 4: 0.91234, 8: 0.5}, "qmul/auc": {0: 0.5, 4: 0.80119, 8: math.nan}}
@@ -187,7 +187,7 @@ def test_figures_go_to_a_file_to_tensorboard_and_to_stderr(tmp_path, capsys):
     assert not (tmp_path / "best.json").exists()
 
 
-def test_rows_of_steps_that_are_done_again_are_dropped(tmp_path):
+def test_rows_of_repeated_steps_are_dropped(tmp_path):
     run_training(tmp_path, config(eval_every=2, save_every=2, keep=9), evaluate=lambda backbone: {"a": 1})
     with open(tmp_path / "eval.jsonl", "a") as stream:
         stream.write('{"step": 4, "a"')
@@ -208,7 +208,7 @@ def test_without_an_evaluation_nothing_is_evaluated(tmp_path, capsys):
 
 
 def assert_ends_as_if_uninterrupted(run, settings, evaluate=spread):
-    """Resumes ``run`` and compares it with a run in one go."""
+    """Resumes ``run`` and compares it with an uninterrupted run."""
     whole = run.with_name("whole")
     run_training(whole, settings, evaluate=evaluate)
     resume(run, settings, evaluate=evaluate)
@@ -219,7 +219,7 @@ def assert_ends_as_if_uninterrupted(run, settings, evaluate=spread):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("step", [4, 8])
-def test_an_evaluation_that_fails_loses_nothing_and_is_done_on_resume(tmp_path, error, step):
+def test_a_failed_evaluation_loses_nothing_and_is_repeated_on_resume(tmp_path, error, step):
     run, settings = tmp_path / "run", config(eval_every=2, save_every=100)
 
     def fails(backbone):
@@ -235,13 +235,13 @@ def test_an_evaluation_that_fails_loses_nothing_and_is_done_on_resume(tmp_path, 
 
 
 @pytest.mark.parametrize("step", [4, 8])
-def test_a_signal_during_an_evaluation_is_obeyed_at_the_next_batch(tmp_path, step, capsys):
+def test_a_signal_during_an_evaluation_stops_it_at_the_next_batch(tmp_path, step, capsys):
     run, settings = tmp_path / "run", config(eval_every=4)
     embedded = []
 
     def evaluate(backbone):
         for number in range(3):
-            with contextlib.suppress(Exception):  # does not hold the stop up
+            with contextlib.suppress(Exception):  # does not prevent the stop
                 backbone(FACES)
             embedded.append((step_of(run), number))
             if embedded[-1] == (step, 1):
@@ -257,20 +257,20 @@ def test_a_signal_during_an_evaluation_is_obeyed_at_the_next_batch(tmp_path, ste
     assert_ends_as_if_uninterrupted(run, settings)
 
 
-def test_a_second_signal_during_an_evaluation_is_obeyed_at_once(tmp_path):
+def test_a_second_signal_during_an_evaluation_interrupts_immediately(tmp_path):
     def evaluate(backbone):
         if step_of(tmp_path) == 0:
             return {}
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        pytest.fail("went on")
+        pytest.fail("continued")
 
     with pytest.raises(KeyboardInterrupt):
         run_training(tmp_path, config(eval_every=4), evaluate=evaluate)
     assert checkpoints(tmp_path)[-1] == checkpoint_path(tmp_path, 4)
 
 
-def test_no_evaluation_starts_once_a_stop_is_asked(tmp_path):
+def test_no_evaluation_starts_after_a_stop_is_requested(tmp_path):
     run, settings, seen = tmp_path / "run", config(eval_every=4), []
 
     def evaluate(backbone):
@@ -282,7 +282,7 @@ def test_no_evaluation_starts_once_a_stop_is_asked(tmp_path):
     assert_ends_as_if_uninterrupted(run, settings)
 
 
-def test_a_finished_run_is_evaluated_once_more_only_if_it_was_not(tmp_path):
+def test_a_finished_run_is_evaluated_only_if_it_was_not_before(tmp_path):
     calls = []
     run_training(tmp_path, config())
     for _ in range(2):
@@ -329,12 +329,12 @@ def test_the_best_checkpoint_is_the_one_of_its_step(tmp_path):
         ({3: 0.5, 6: math.inf, 8: math.nan}, 3),
     ],
 )
-def test_the_best_is_finite_and_larger_than_all_before(tmp_path, figures, step):
+def test_the_best_figure_is_finite_and_larger_than_all_before(tmp_path, figures, step):
     run_training(tmp_path, by_a(), evaluate=table(tmp_path, a=figures))
     assert best(tmp_path) == {"metric": "a", "value": figures[step], "step": step}
 
 
-def test_no_finite_figure_no_best(tmp_path):
+def test_without_a_finite_figure_there_is_no_best_checkpoint(tmp_path):
     run_training(tmp_path, by_a(), evaluate=lambda backbone: {"a": math.nan})
     assert len(evaluations(tmp_path)) == 4
     assert not list(tmp_path.glob("best*"))
@@ -351,8 +351,10 @@ def test_a_resumed_run_knows_the_best_so_far(tmp_path, later, step):
     ("name", "after"), [("best.pt", False), ("best.pt", True), ("best.json", False), ("best.json", True)]
 )
 @pytest.mark.parametrize("step", [3, 6])
-def test_a_run_killed_while_it_wrote_its_best_ends_with_the_right_one(tmp_path, monkeypatch, name, after, step):
-    """``after``: the file is in place, and nothing behind it."""
+def test_a_run_killed_while_writing_the_best_checkpoint_ends_with_the_right_one(
+    tmp_path, monkeypatch, name, after, step
+):
+    """``after``: the run is killed after the file is written."""
     run, real = tmp_path, model.training.evaluation.whole_file
 
     @contextlib.contextmanager
@@ -371,14 +373,14 @@ def test_a_run_killed_while_it_wrote_its_best_ends_with_the_right_one(tmp_path, 
         run_training(run, by_a(), evaluate=evaluate)
     monkeypatch.undo()
     assert checkpoints(run)[-1] == checkpoint_path(run, step)
-    (run / "best.pt.partial").write_bytes(b"half")  # of a kill amid the copy
+    (run / "best.pt.partial").write_bytes(b"half")  # of a run killed during the copy
     resume(run, by_a(), evaluate=evaluate)
     assert best(run) == {"metric": "a", "value": 0.9, "step": 6}
     assert evaluations(run) == [{"step": step, "a": value} for step, value in {0: 9.0, **RISE_AND_FALL}.items()]
     assert not list(run.glob("*.partial"))
 
 
-def test_a_resume_from_before_the_best_keeps_it_and_does_it_again(tmp_path):
+def test_resuming_from_before_the_best_step_keeps_the_best_checkpoint(tmp_path):
     figures = {3: 0.5, 4: 0.6, 5: 0.8, 6: 0.9, 7: 0.1, 8: 0.7}
     evaluate = table(tmp_path, a=figures)
     run_training(tmp_path, by_a(), evaluate=evaluate)
@@ -391,37 +393,37 @@ def test_a_resume_from_before_the_best_keeps_it_and_does_it_again(tmp_path):
     resume(tmp_path, config(eval_every=1, best="a"), evaluate=evaluate)
     assert evaluations(tmp_path) == [{"step": step, "a": value} for step, value in {0: 9.0, **figures}.items()]
     assert best(tmp_path) == {"metric": "a", "value": 0.9, "step": 6}
-    assert (tmp_path / "best.pt").stat().st_ino == before.st_ino  # the equal is not written again
+    assert (tmp_path / "best.pt").stat().st_ino == before.st_ino  # an equal figure is not written again
 
 
-def spoil(content):
+def overwrite(content):
     return lambda run: (run / "best.json").write_bytes(content)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        spoil(b""),
-        spoil(b'{"metric": "a", "val'),
-        spoil(b"[]"),
-        spoil(b"null"),
-        spoil(b"\xff\xfe"),
-        spoil(b'{"metric": "a"}'),
-        spoil(b'{"metric": "a", "value": "high", "step": 3}'),
-        spoil(b'{"metric": "a", "value": NaN, "step": 3}'),
-        spoil(b'{"metric": "b", "value": 0.5, "step": 3}'),
+        overwrite(b""),
+        overwrite(b'{"metric": "a", "val'),
+        overwrite(b"[]"),
+        overwrite(b"null"),
+        overwrite(b"\xff\xfe"),
+        overwrite(b'{"metric": "a"}'),
+        overwrite(b'{"metric": "a", "value": "high", "step": 3}'),
+        overwrite(b'{"metric": "a", "value": NaN, "step": 3}'),
+        overwrite(b'{"metric": "b", "value": 0.5, "step": 3}'),
         lambda run: (run / "best.json").unlink(),
         lambda run: (run / "best.pt").unlink(),
     ],
 )
-def test_a_best_that_is_damaged_or_of_another_figure_does_not_count(tmp_path, damage):
+def test_a_damaged_best_file_or_one_of_another_figure_is_ignored(tmp_path, damage):
     run_training(tmp_path, by_a(steps=3), evaluate=table(tmp_path, a={3: 0.5}))
     damage(tmp_path)
     resume(tmp_path, by_a(steps=5), evaluate=table(tmp_path, a={5: 0.1}))
     assert best(tmp_path) == {"metric": "a", "value": 0.1, "step": 5}
 
 
-def test_another_figure_to_go_by_starts_anew(tmp_path, capsys):
+def test_another_best_figure_starts_a_new_comparison(tmp_path, capsys):
     run_training(tmp_path, by_a(steps=3), evaluate=table(tmp_path, a={3: 0.5}))
     resume(tmp_path, config(steps=5, best="b"), evaluate=table(tmp_path, a={5: 0.9}, b={5: 0.2}))
     assert best(tmp_path) == {"metric": "b", "value": 0.2, "step": 5}
@@ -431,7 +433,7 @@ def test_another_figure_to_go_by_starts_anew(tmp_path, capsys):
     )
 
 
-def test_a_new_run_does_not_count_the_best_of_one_whose_checkpoints_were_deleted(tmp_path):
+def test_a_new_run_ignores_the_best_checkpoint_of_a_deleted_run(tmp_path):
     run_training(tmp_path, by_a(), evaluate=table(tmp_path, a=RISE_AND_FALL))
     for path in checkpoints(tmp_path):
         path.unlink()
@@ -439,14 +441,14 @@ def test_a_new_run_does_not_count_the_best_of_one_whose_checkpoints_were_deleted
     assert best(tmp_path) == {"metric": "a", "value": 0.2, "step": 6}
 
 
-def test_a_best_by_a_figure_that_there_is_not_is_refused(tmp_path):
+def test_an_unknown_best_figure_is_an_error(tmp_path):
     with pytest.raises(TrainingError) as error:
         run_training(tmp_path, config(eval_every=4, best="c"), evaluate=lambda backbone: {"a": 1.0, "b/x@8": 2.0})
     assert str(error.value) == "best is 'c', expected one of a, b/x@8"
-    assert losses(tmp_path) == {}  # told before the first step
+    assert losses(tmp_path) == {}  # an error before the first step
 
 
-def test_a_best_where_nothing_is_evaluated_is_refused(tmp_path):
+def test_a_best_figure_without_evaluation_is_an_error(tmp_path):
     with pytest.raises(TrainingError, match="best is 'a', but nothing is evaluated; leave it out, or evaluate"):
         run_training(tmp_path, config(best="a"))
     assert losses(tmp_path) == {}

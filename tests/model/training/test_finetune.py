@@ -1,4 +1,4 @@
-"""Fine-tuning: weights from a checkpoint, a new head, stages that stay."""
+"""Fine-tuning: weights from a checkpoint, a new head, frozen stages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_is_what_works_at_one_resolution(name):
+def test_stages_group_layers_by_output_resolution(name):
     backbone = build_backbone(name).eval()
     found = stages(backbone, 128)
     x, heights = torch.zeros(1, 3, 128, 128), []
@@ -42,7 +42,7 @@ def test_a_stage_is_what_works_at_one_resolution(name):
     assert left[-1].split(".")[0] == list(backbone.named_parameters())[-1][0].split(".")[0]
 
 
-def test_a_transformer_s_stages_are_its_layers():
+def test_the_stages_of_a_transformer_are_its_layers():
     assert len(stages(build_backbone("vit_small", image_size=32), 32)) == 13
 
 
@@ -76,12 +76,12 @@ def _prefixes(backbone, modules):
     return [(f"{names[id(module)]}.", module) for module in modules]
 
 
-def test_too_many_stages_are_refused():
+def test_freezing_too_many_stages_is_an_error():
     with pytest.raises(BackboneError, match="freeze is 5, but the backbone has 4 stages; choose at most 4"):
         freeze_stages(build_backbone("spherenet4", image_size=32), 5, 32)
 
 
-def test_weights_of_another_network_are_refused():
+def test_weights_of_another_network_are_an_error():
     settings = TrainConfig(backbone="spherenet4", pretrained="net.pt", batch_size=3)
     with pytest.raises(TrainingError, match=r"net\.pt: its weights do not fit spherenet4 \(") as error:
         new_run(
@@ -99,7 +99,7 @@ def test_a_fine_tuned_run_starts_at_the_given_weights_with_a_new_head():
     assert state.learner.head.weight.shape == (3, 512)
 
 
-def test_the_shards_spec_is_kept_apart_from_the_network_s(tmp_path):
+def test_a_checkpoint_has_the_spec_of_the_network_and_that_of_the_shards(tmp_path):
     settings = TrainConfig(backbone="spherenet4", batch_size=3, steps=1)
     aligned, unaligned = Preprocessing(**SPEC), Preprocessing(size=32, template="none", warp="pillow-bicubic")
     state = new_run(settings, classes=CLASSES, preprocessing=aligned, trained_on=unaligned)

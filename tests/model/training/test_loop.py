@@ -1,4 +1,4 @@
-"""Training: exact resume, stopping, refusing; what a run folder holds."""
+"""Training: exact resume, stopping, errors, and the contents of a run folder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_signal_that_was_ignored_before_is_ignored(tmp_path):
     assert done == 3
 
 
-def test_a_second_signal_is_obeyed_at_once(tmp_path):
+def test_a_second_signal_interrupts_immediately(tmp_path):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -84,7 +84,7 @@ def test_a_non_finite_loss_in_the_first_step_saves_nothing(tmp_path):
     assert checkpoints(tmp_path) == []
 
 
-def test_a_run_folder_holds_what_it_says(tmp_path):
+def test_contents_of_a_run_folder(tmp_path):
     run_training(tmp_path, config(keep=2))
     assert json.loads((tmp_path / "config.json").read_text()) == {
         **config(keep=2).to_dict(),
@@ -154,20 +154,20 @@ def test_momentum_and_weight_decay_reach_every_parameter():
         ({"backbone": "spherenet10"}, "backbone was spherenet4"),
     ],
 )
-def test_resuming_with_another_configuration_is_refused(tmp_path, changes, message):
+def test_resuming_with_another_configuration_is_an_error(tmp_path, changes, message):
     run_training(tmp_path, config(steps=3))
     with pytest.raises(TrainingError, match=message):
         run_training(tmp_path, config(**changes), resume=checkpoints(tmp_path)[-1])
 
 
-def test_more_steps_and_other_logging_may_be_asked_for_on_resume(tmp_path):
+def test_steps_and_logging_may_change_on_resume(tmp_path):
     run_training(tmp_path, config(steps=3))
     changed = config(steps=5, log_every=2, save_every=1, keep=9, eval_every=2, best="a")
     done, _ = run_training(tmp_path, changed, resume=checkpoints(tmp_path)[-1], evaluate=lambda backbone: {"a": 1.0})
     assert done == 5
 
 
-def test_a_checkpoint_of_a_time_before_evaluations_resumes(tmp_path):
+def test_a_checkpoint_without_the_settings_of_evaluation_resumes(tmp_path):
     run_training(tmp_path, config(steps=3))
     path = checkpoints(tmp_path)[-1]
     content = read_checkpoint(path)
@@ -177,7 +177,7 @@ def test_a_checkpoint_of_a_time_before_evaluations_resumes(tmp_path):
     assert run_training(tmp_path, config(steps=5), resume=path)[0] == 5
 
 
-def test_resuming_on_other_shards_is_refused(tmp_path):
+def test_resuming_on_other_shards_is_an_error(tmp_path):
     run_training(tmp_path, config(steps=3))
     path = checkpoints(tmp_path)[-1]
     content = read_checkpoint(path)
@@ -189,7 +189,7 @@ def test_resuming_on_other_shards_is_refused(tmp_path):
         other.restore(content, path)
 
 
-def test_a_file_in_place_of_a_run_is_told(tmp_path):
+def test_a_file_in_place_of_a_run_folder_is_an_error(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(TrainingError, match="run: is a file, expected a run folder; choose another --out"):
         find_resume(tmp_path / "run", "auto")
@@ -238,12 +238,12 @@ def test_find_resume(tmp_path):
         ),
     ],
 )
-def test_a_bad_configuration_is_refused(changes, message):
+def test_an_invalid_configuration_is_an_error(changes, message):
     with pytest.raises(OptionError, match=message):
         config(**changes)
 
 
-def test_a_metrics_line_that_a_killed_run_left_unfinished_is_dropped(tmp_path):
+def test_a_partial_metrics_row_of_a_killed_run_is_dropped(tmp_path):
     run_training(tmp_path, config(steps=3))
     with open(tmp_path / "metrics.jsonl", "a") as stream:
         stream.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
@@ -260,7 +260,7 @@ def test_a_damaged_metrics_file_does_not_stop_a_run(tmp_path, damage):
     assert sorted(losses(tmp_path)) == [1, 2, 3, 4]
 
 
-def test_a_bare_state_dict_is_not_resumed_from(tmp_path):
+def test_resuming_from_a_bare_state_dict_is_an_error(tmp_path):
     state = new_run(config(), classes=CLASSES, preprocessing=SPEC)
     with pytest.raises(TrainingError, match="a bare state dict, without optimizer and loader state"):
         state.restore(state.learner.backbone.state_dict(), tmp_path / "net.pth")
@@ -279,7 +279,7 @@ def test_a_blocking_pipe_inside_a_run_is_not_reported_as_another_run(tmp_path):
         run_training(tmp_path, config(), at_batch={1: fail})
 
 
-def test_ruined_weights_are_not_saved(tmp_path):
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     settings = config(save_every=2)
     state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
 
@@ -292,7 +292,7 @@ def test_ruined_weights_are_not_saved(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
 
 
-def test_single_resolution_training_has_no_triplets_and_says_so(tmp_path, capsys):
+def test_training_on_one_image_per_identity_skips_the_triplet_loss_with_a_message(tmp_path, capsys):
     class One(Stream):
         def __next__(self):
             batch = super().__next__()

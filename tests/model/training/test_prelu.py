@@ -1,4 +1,4 @@
-"""The PReLU for a CPU against PyTorch's."""
+"""The PReLU for CPUs against PyTorch's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.spec import Preprocessing
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    """Two images of (3, 4, 4) at once, so that five take three pieces."""
+def small_chunks(monkeypatch):
+    """Two images of (3, 4, 4) per chunk, so that five images take three chunks."""
     monkeypatch.setattr(prelu, "CHUNK_ELEMENTS", 100)
 
 
@@ -54,17 +54,17 @@ def test_output_and_gradients_are_those_of_pytorch(shape, memory):
     torch.testing.assert_close(ours[2], of_slopes, rtol=1e-5, atol=1e-5)
 
 
-def test_in_bfloat16_the_sum_is_as_good():
+def test_slope_gradients_in_bfloat16():
     exact, (_, _, ours) = both((5, 3, 4, 4))[0][2], both((5, 3, 4, 4), torch.bfloat16)[1]
     torch.testing.assert_close(ours.float(), exact, rtol=0.02, atol=0.1)
 
 
-def test_its_gradient_is_that_of_its_output():
+def test_gradients_are_correct():
     x = torch.randn(3, 2, 5, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(PReLU(2, dtype=torch.float64), (x,))
 
 
-def test_it_takes_the_place_of_those_with_a_slope_a_channel():
+def test_it_replaces_layers_with_a_slope_per_channel():
     network = nn.Sequential(nn.PReLU(), nn.Sequential(nn.PReLU(4)), nn.ReLU())
     names = {name: value.shape for name, value in network.state_dict().items()}
     assert [type(layer) for layer in use_chunked_prelu(network).modules()] == [
@@ -78,7 +78,7 @@ def test_it_takes_the_place_of_those_with_a_slope_a_channel():
 
 
 @pytest.mark.parametrize(("device", "kind"), [("cpu", PReLU), ("cuda", nn.PReLU)])
-def test_a_run_on_a_cpu_has_it(device, kind):
+def test_runs_on_a_cpu_use_it(device, kind):
     spec = Preprocessing(size=32)
     learner = Learner(TrainConfig(backbone="spherenet4"), classes=3, preprocessing=spec, device=device)
     assert {type(layer) for layer in learner.backbone.modules() if isinstance(layer, nn.PReLU)} == {kind}

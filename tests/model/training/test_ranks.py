@@ -1,4 +1,4 @@
-"""Several processes: the losses and weights of one, whatever their number; how such a run stops and fails."""
+"""Several processes have the losses and weights of one; how such runs stop and fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIGS = {
         "backbone": "mobilefacenet",
         "ema": 0.9,
         "lr": 1e-4,
-    },  # of 8 images: any rounding grows at a larger one
+    },  # with 8 images a larger rate amplifies rounding errors
     "bf16": {"backbone": "mobilefacenet", "precision": "bf16", "lr": 1e-4},
     "sharded": {"shard_head": True, "head": "adaface", "losses": "cross-entropy+hardest-triplet+center"},
     "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},
@@ -107,7 +107,7 @@ def test_batch_norm_in_bf16_has_the_losses_of_one_process_up_to_rounding(alone, 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["sharded", "batch-norm"])
-def test_a_run_goes_on_with_another_number_of_processes(alone, together, tmp_path, name):
+def test_a_run_continues_with_another_number_of_processes(alone, together, tmp_path, name):
     path = prepare(tmp_path, name)
     (path / "run" / "checkpoints").mkdir(parents=True)
     (path / "run" / "checkpoints" / "0000002.pt").write_bytes(
@@ -167,7 +167,7 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
 
 
 @pytest.mark.heavy
-def test_the_command_trains_in_several_processes_and_one_s_failure_ends_all(shard_set, tmp_path):
+def test_the_command_trains_in_several_processes_and_a_failure_of_one_ends_all(shard_set, tmp_path):
     words = [
         "cli.py",
         "train",

@@ -1,4 +1,4 @@
-"""Resumed runs equal uninterrupted ones to the bit, whatever they train with; every setting changes the training."""
+"""Resumed runs are bit-equal to uninterrupted ones, with all settings; every setting changes the training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMBINATIONS = [*itertools.product(OPTIMIZERS, SCHEDULES, [0.0, 0.9])]
 
 
 def assert_resumes(folder, **changes):
-    """Stopped after step 3 of 6 and resumed, compared with a run in one go: losses, weights and optimizer."""
+    """Compares losses, weights and optimizer of a run resumed after step 3 of 6 with an uninterrupted run."""
     settings = config(**{"steps": 6, "lr": 0.01, "save_every": 3, "keep": 9, **changes})
     run_training(folder / "whole", settings)
     (folder / "cut" / "checkpoints").mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_every_optimizer_schedule_and_average_resumes_exactly(tmp_path, optimize
     ],
     ids=lambda changes: next(iter(changes.values())),
 )
-def test_whatever_keeps_a_state_resumes_exactly(tmp_path, changes):
+def test_everything_with_a_state_resumes_exactly(tmp_path, changes):
     assert_resumes(tmp_path, **changes)
 
 
@@ -109,12 +109,12 @@ def test_every_setting_changes_the_training(tmp_path, plain, changes):
     assert losses(tmp_path) != plain
 
 
-def test_every_setting_is_in_a_test_of_its_effect():
+def test_every_setting_has_a_test_of_its_effect():
     tested = {name for changes in EFFECTS for name in changes}
     assert tested | _WATCHED | _ELSEWHERE == set(TrainConfig().to_dict())
 
 
-def test_averaged_weights_are_the_average_and_the_ones_that_are_judged(tmp_path):
+def test_averaged_weights_are_the_average_and_are_evaluated(tmp_path):
     seen = []
 
     def evaluate(backbone):
@@ -125,18 +125,18 @@ def test_averaged_weights_are_the_average_and_the_ones_that_are_judged(tmp_path)
     run_training(tmp_path, settings, evaluate=evaluate)
     states = [read_checkpoint(checkpoint_path(tmp_path, step)) for step in (1, 2, 3, 4)]
     expected = states[0]["backbone_state"]
-    for state, judged in zip(states, seen[1:], strict=True):
+    for state, evaluated in zip(states, seen[1:], strict=True):
         expected = {name: 0.7 * expected[name] + 0.3 * value for name, value in state["backbone_state"].items()}
         if state is states[0]:
             expected = state["backbone_state"]
         for name, value in expected.items():
             torch.testing.assert_close(state["averaged_state"][name], value)
-            assert torch.equal(judged[name], state["averaged_state"][name])
+            assert torch.equal(evaluated[name], state["averaged_state"][name])
     loaded = load_network(checkpoint_path(tmp_path, 4)).backbone.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in states[-1]["averaged_state"].items())
 
 
 @pytest.mark.heavy
-def test_a_compiled_network_trains_alike(tmp_path, plain):
+def test_a_compiled_network_has_the_same_losses(tmp_path, plain):
     run_training(tmp_path, config(steps=3, lr=0.01, compile=True))
     assert losses(tmp_path) == pytest.approx(plain, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Choices, views, schedules and recipes as a user writes them."""
+"""Settings as a user writes them: choices, views, schedules and recipes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from model.training.views import View, parse_views
         ("x:word=high", "x", {"word": "high"}),
     ],
 )
-def test_choices_are_read_and_written(text, name, options):
+def test_choices_are_parsed_and_printed(text, name, options):
     choice = parse_choice(text)
     assert choice == Choice(name, options)
     assert parse_choice(str(choice)) == choice
 
 
 @pytest.mark.parametrize("text", ["", ":a=1", "x:", "x:a", "x:a=", "x:=1", "x:a=1,a=2", "x:a=1,,b=2"])
-def test_a_choice_that_cannot_be_read_is_one_line(text):
+def test_an_invalid_choice_is_one_line(text):
     with pytest.raises(ChoiceError, match="expected") as error:
         parse_choice(text)
     assert "\n" not in str(error.value)
@@ -51,7 +51,7 @@ def test_views_are_sizes_ranges_and_repetitions():
 
 
 @pytest.mark.parametrize("text", ["", "8,", "1", "32-8", "8-", "-8", "8x0", "8x", "a", "8.5", "\u00b2", "8 12"])
-def test_views_that_cannot_be_read_are_one_line(text):
+def test_invalid_views_are_one_line(text):
     with pytest.raises(OptionError, match="views '") as error:
         parse_views(text)
     assert "\n" not in str(error.value)
@@ -72,7 +72,7 @@ def test_schedules():
     assert cosine == pytest.approx(expected)
 
 
-def test_a_saved_configuration_says_all_and_is_read_back(tmp_path):
+def test_a_saved_configuration_is_complete_and_is_read_back(tmp_path):
     for name in RECIPES:
         config = compose(name, None, {"head": "arcface", "best": "lfw/accuracy@8", "compile": True})
         (tmp_path / "all.toml").write_text(as_toml(config))
@@ -103,7 +103,7 @@ def test_settings_are_immutable_and_replaced_by_text_or_value():
     assert dataclasses.replace(changed, head=config.head) == changed
 
 
-def test_the_seed_recipe_is_the_reference_s():
+def test_the_seed_recipe_has_the_settings_of_the_reference():
     config = compose("seed", None, {})
     assert config.to_dict() == {
         "backbone": "spherenet20",
@@ -137,7 +137,7 @@ def test_the_seed_recipe_is_the_reference_s():
     )
 
 
-def test_options_go_over_the_file_and_the_file_over_the_recipe(tmp_path):
+def test_options_override_the_file_and_the_file_overrides_the_recipe(tmp_path):
     (tmp_path / "mine.toml").write_text('steps = 7\nlr = 1\nhead = "arcface"\n')
     config = compose("quick", tmp_path / "mine.toml", {"lr": 0.5, "head": None})
     assert (config.backbone, config.steps, config.lr) == (Choice("spherenet4"), 7, 0.5)
@@ -158,7 +158,7 @@ def test_options_go_over_the_file_and_the_file_over_the_recipe(tmp_path):
         ("steps = ", "not TOML"),
     ],
 )
-def test_a_file_that_is_not_right_is_one_line(tmp_path, text, says):
+def test_an_invalid_file_is_one_line(tmp_path, text, says):
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(TrainingError, match=r"x\.toml") as error:
         compose("seed", tmp_path / "x.toml", {})
@@ -194,19 +194,19 @@ def test_a_file_that_is_not_right_is_one_line(tmp_path, text, says):
         ({"backbone": "mobilefacenet:pooling=true"}, BackboneError, "mobilefacenet has no option 'pooling'"),
     ],
 )
-def test_choices_that_there_are_not_are_refused(changes, kind, says):
+def test_an_unknown_choice_or_option_is_an_error(changes, kind, says):
     with pytest.raises(kind) as error:
         TrainConfig(**changes)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_recipe_is_refused():
+def test_an_unknown_recipe_is_an_error():
     with pytest.raises(TrainingError, match="recipe 'slow' is unknown; choose from seed, quick, modern"):
         compose("slow", None, {})
 
 
-def test_nothing_of_torch_s_state_is_touched_by_reading_settings():
+def test_reading_settings_does_not_change_the_random_state():
     before = torch.get_rng_state()
     compose("modern", None, {})
     assert torch.equal(torch.get_rng_state(), before)

@@ -25,7 +25,7 @@ SPEC = {"template": "seed", "size": SIZE, "mean": 0.5, "std": 0.5}
 
 
 class Share:
-    """A rank's share of batches that are a function of their number."""
+    """A rank's part of batches that depend only on their number."""
 
     def __init__(self, ranks: Ranks, views: int, start: int, at: dict[int, object]) -> None:
         self.ranks, self.views, self.number, self.at = ranks, views, start, at
