@@ -24,9 +24,7 @@ def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
     found = find_folder(root, dataset, name)
     if found is None:
         problem = f"no {name} in it" if root.is_dir() or not root.exists() else "not a folder"
-        raise AbsentError(
-            f"{root}: {problem}; expected {expected} (give its folder with --root, or run: python cli.py demo-data)"
-        )
+        raise AbsentError(f"{root}: {problem}; expected {expected} (name its folder, or run: python cli.py demo-data)")
     return found
 
 
