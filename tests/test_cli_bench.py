@@ -1,4 +1,4 @@
-"""bench as a user meets it: what it writes, what it refuses beforehand, what an end before the end leaves."""
+"""The bench command: validation of output paths, failures of single benchmarks, interruptions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.networks import save_small
 
 @pytest.fixture
 def words(tmp_path):
-    """Generated data sets and a small network; the words that score it."""
+    """Generated data sets and a small network; the options that score it."""
     write_demo_data(tmp_path, identities=8, images=3, seed=0)
     save_small(tmp_path / "x.pt")
     return ["--checkpoint", tmp_path / "x.pt"]
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["--json", "folder"], "Invalid value for '--json': folder is a folder; expected a file to write"),
         (["--json", ""], "Invalid value for '--json': an empty name; expected a file to write"),
@@ -49,44 +49,44 @@ def words(tmp_path):
         (["--json", "r/lfw.json", "--report", "r"], "--json r/lfw.json: the report writes a file of this name"),
     ],
 )
-def test_places_that_cannot_be_written_are_refused_before_anything_is_done(run, tmp_path, options, says):
-    """There is neither network nor data: nothing was looked for."""
+def test_output_paths_are_validated_before_the_work(run, tmp_path, options, message):
+    """There is neither network nor data, so the paths are checked first."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    assert error_of(run("bench", "lfw", *options), code=2).startswith(f"Error: {says.format(tmp_path)}")
+    assert error_of(run("bench", "lfw", *options), code=2).startswith(f"Error: {message.format(tmp_path)}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_a_root_that_is_a_file_is_called_one(run, tmp_path):
+def test_a_root_that_is_a_file_is_a_usage_error(run, tmp_path):
     (tmp_path / "file").touch()
     for name in ("lfw", "all"):
-        said = error_of(run("bench", name, "--root", tmp_path / "file"), code=2)
-        assert said == f"Error: Invalid value for '--root': Directory '{tmp_path}/file' is a file."
+        message = error_of(run("bench", name, "--root", tmp_path / "file"), code=2)
+        assert message == f"Error: Invalid value for '--root': Directory '{tmp_path}/file' is a file."
 
 
-def test_compare_takes_as_many_files_as_there_are_letters(run):
-    said = error_of(run("bench", "compare", *["a.json"] * 27), code=2)
-    assert said == "Error: compare needs 2 to 26 files, found 27"
+def test_compare_takes_2_to_26_files(run):
+    message = error_of(run("bench", "compare", *["a.json"] * 27), code=2)
+    assert message == "Error: compare needs 2 to 26 files, found 27"
     assert error_of(run("bench", "compare", "a.json"), code=2).endswith("found 1")
 
 
-def test_help_says_where_defaults_are(run):
+def test_help_describes_dynamic_defaults(run):
     text = " ".join(run("bench", "lfw", "--help").stdout.split())
     assert "[default: the newest checkpoint under $LRFR_DATA/runs]" in text
     assert "[default: found under --root]" in text
 
 
 @pytest.mark.parametrize("error", [OSError(36, "File name too long", "x"), ImageError("bad"), ProtocolError("bad")])
-def test_one_benchmark_s_failure_is_kept_and_the_next_is_read(monkeypatch, error):
+def test_a_failed_benchmark_does_not_stop_the_others(monkeypatch, error):
     monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, None, {})))
-    asked = []
+    names = []
 
     def read(name):
-        asked.append(name)
+        names.append(name)
         raise error
 
     assert bench.score(["a", "b"], read, json_file=None, report=None, allow_missing=False) == {"a": error, "b": error}
-    assert asked == ["a", "b"]
+    assert names == ["a", "b"]
     for bug in (BrokenPipeError(), ZeroDivisionError()):
         error = bug
         with pytest.raises(type(bug)):
@@ -94,8 +94,8 @@ def test_one_benchmark_s_failure_is_kept_and_the_next_is_read(monkeypatch, error
 
 
 @pytest.mark.slow
-def test_what_the_system_refuses_in_one_data_set_keeps_no_other_from_being_scored(run, words, tmp_path):
-    """A name of 300 characters in the pair list: the file system itself refuses it."""
+def test_an_oserror_in_one_data_set_does_not_stop_the_others(run, words, tmp_path):
+    """The pair list has a name of 300 characters, which the file system rejects."""
     pairs = tmp_path / "LFW" / "pairs.txt"
     lines = pairs.read_text().splitlines()
     lines[1] = "\t".join(["n" * 300, *lines[1].split("\t")[1:]])
@@ -108,7 +108,7 @@ def test_what_the_system_refuses_in_one_data_set_keeps_no_other_from_being_score
 
 
 @pytest.mark.slow
-def test_the_json_says_at_which_precision_and_where(run, words, tmp_path):
+def test_the_json_records_precision_and_device(run, words, tmp_path):
     done = run("bench", "qmul", *words, "--precision", "bf16", "--device", "cpu", "--json", "q.json")
     assert done.returncode == 0
     assert "spherenet4, step 7, bf16  " in done.stdout
@@ -135,23 +135,23 @@ def test_a_closed_pipe_loses_no_result(words, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
-def test_an_interruption_keeps_what_it_says(words, tmp_path, cached):
+def test_an_interruption_saves_what_it_says(words, tmp_path, cached):
     options = ["bench", "all", *words, "--json", "p.json", "--report", "report", *([] if cached else ["--no-cache"])]
     process = started(options, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline().startswith("LFW: HR to LR, accuracy, %")
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1].splitlines()[-1]
+    message = process.communicate(timeout=120)[1].splitlines()[-1]
     assert process.returncode == 130
     content = json.loads((tmp_path / "p.json").read_text())
     count = len(content["results"]) if content["benchmark"] == "all" else 1
     assert 1 <= count < 6
     words = ["interrupted"] + ["embeddings so far are cached: run the same command to go on"] * cached
     words += [f"{count} of 6 results are in p.json", "report: report/report.html"]
-    assert said == "; ".join(words)
+    assert message == "; ".join(words)
     assert (tmp_path / "report" / "report.html").exists()
 
 
-def test_an_interruption_before_anything_is_kept_claims_nothing(words, tmp_path):
+def test_an_interruption_before_the_first_result_claims_nothing(words, tmp_path):
     """The signal comes while the network loads."""
     process = started(["bench", "qmul", *words, "--no-cache", "--json", "p.json"], tmp_path, stderr=subprocess.PIPE)
     time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""Data sets of generated faces for the benchmarks, and an embedder that needs no network."""
+"""Data sets of generated faces for the benchmarks, and embedders without a network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import BENCHMARKS
 from benchmarks.engine.runner import Engine, run
+from benchmarks.scoring.results import write_json
 from pipeline.demo.generate import write_demo_data
 
 FACTS = {
@@ -33,7 +34,7 @@ def _demo(tmp_path_factory):
 
 @pytest.fixture
 def demo(_demo, tmp_path):
-    """``demo("LFW")``: a copy of a data set that a test may damage."""
+    """``demo("LFW")`` copies a data set, which the test may damage, and returns its folder."""
 
     def copy(name):
         return Path(shutil.copytree(_demo / name, tmp_path / name, dirs_exist_ok=True))
@@ -42,13 +43,13 @@ def demo(_demo, tmp_path):
 
 
 def bomb():
-    """The head of a PNG that states 100,000 x 100,000 px."""
+    """The header of a PNG of 100,000 x 100,000 px."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
 class Recorder:
-    """Embeds by what an 8x8 thumbnail shows, and remembers what it was given."""
+    """Embeds images as 8x8 thumbnails, and records them."""
 
     def __init__(self):
         self.images = []
@@ -61,8 +62,21 @@ class Recorder:
         )
 
 
+class Noisy(Recorder):
+    """A worse network: adds noise that depends on the image only."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def __call__(self, images):
+        clean = super().__call__(images)
+        noise = [np.random.default_rng(int(image.sum())).normal(size=clean.shape[1]) for image in images]
+        return clean + self.level * np.array(noise, np.float32)
+
+
 def score(name, root, embed=None, *, allow_missing=False, intervals=False, checkpoint=FACTS, landmarks=(), **engine):
-    """Reads and scores a benchmark; intervals only where a test is about them."""
+    """Reads and scores a benchmark, without intervals by default, because they are slow."""
     protocol = BENCHMARKS[name].read(root, landmarks)
     engine = Engine(embed=embed or Recorder(), **engine)
     return run(protocol, engine, checkpoint=checkpoint, allow_missing=allow_missing, intervals=intervals)
@@ -70,3 +84,9 @@ def score(name, root, embed=None, *, allow_missing=False, intervals=False, check
 
 def cosine(first, second):
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+
+
+def write_result(path, result):
+    """Writes one result as JSON; returns the path."""
+    write_json([result], path)
+    return path

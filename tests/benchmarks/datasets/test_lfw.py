@@ -1,4 +1,4 @@
-"""LFW and XQLFW on generated faces: pairs, preparations, folds, and what is refused."""
+"""LFW and XQLFW on generated faces: metrics, preparations, landmarks, errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def landmarks_of(root):
 
 
 def seen_by_network(path, landmarks, down=None):
-    """The straightforward way: OpenCV reads and warps, Pillow degrades."""
+    """A naive preparation: OpenCV reads and warps, Pillow degrades."""
     matrix = fit_similarity(landmarks[None], template_points("seed", 128))[0][0]
     image = Image.fromarray(warp(cv2.imread(str(path)), matrix, 128)[..., ::-1])
     if down:
@@ -46,7 +46,7 @@ def seen_by_network(path, landmarks, down=None):
     return np.asarray(image)
 
 
-def test_every_figure_equals_a_naive_evaluation(root):
+def test_metrics_equal_a_naive_evaluation(root):
     result = score("lfw", root)
     landmarks, pairs, embed = landmarks_of(root), lines_of(root)[1:], Recorder()
     assert len(pairs) == result.counts["pairs"] >= 40
@@ -70,7 +70,7 @@ def test_every_figure_equals_a_naive_evaluation(root):
         assert np.array_equal(samples.genuine, genuine)
 
 
-def test_the_figures_by_name_and_their_intervals(root):
+def test_names_of_metrics_and_their_intervals(root):
     result = score("lfw", root, intervals=True)
     expected = {f"{figure}@{size}" for figure in ("accuracy", "std", "auc") for size in (8, 12, 16, 20, 128)}
     expected |= {f"lr-lr/{figure}@{size}" for figure in ("accuracy", "std", "auc") for size in (8, 12, 16, 20)}
@@ -91,8 +91,8 @@ def _members(fields):
     return [(fields[0], fields[1]), (fields[0] if len(fields) == 3 else fields[2], fields[-1])]
 
 
-def test_a_standard_sized_list_costs_no_more_than_distinct_images(tmp_path):
-    """6,000 pairs of 7,701 images, 4,576 of them second ones: 26,005 for HR to LR, 18,304 more at the most for LR to LR."""
+def test_a_list_of_standard_size_needs_only_distinct_preparations(tmp_path):
+    """LFW has 6,000 pairs of 7,701 images, of which 4,576 are second images: 26,005 passes for HR to LR, at most 18,304 more for LR to LR."""
     rng = np.random.default_rng(0)
     people = [f"P{number}" for number in range(1500)]
     lines = ["10\t300"]
@@ -134,7 +134,7 @@ def test_other_tables_and_places_give_the_same_scores(root, tmp_path):
     assert score("lfw", root.parent).metrics == expected
 
 
-def test_the_template_of_the_checkpoint_is_followed(root):
+def test_the_template_of_the_network_is_used(root):
     spec = Preprocessing(template="arcface")
     recorder = Recorder()
     centred = score("lfw", root, recorder, spec=spec)
@@ -145,7 +145,7 @@ def test_the_template_of_the_checkpoint_is_followed(root):
 
 
 @pytest.mark.parametrize(
-    ("damage", "error", "says"),
+    ("damage", "error", "message"),
     [
         (
             lambda root: shutil.rmtree(root),
@@ -161,15 +161,15 @@ def test_the_template_of_the_checkpoint_is_followed(root):
         ),
     ],
 )
-def test_a_missing_or_malformed_file_is_one_line(root, damage, error, says):
+def test_a_missing_or_malformed_file_gives_a_one_line_error(root, damage, error, message):
     damage(root)
     with pytest.raises(error) as caught:
         read_lfw(root)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_landmarks_that_are_not_there_are_told_image_by_image(root, capsys):
+def test_missing_landmarks_are_listed_by_image(root, capsys):
     lines = (root / "LFW.csv").read_text().splitlines()
     (root / "LFW.csv").write_text("\n".join(lines[1:]) + "\n")
     lost = lines[0].split(",")[0]
@@ -200,10 +200,10 @@ def test_xqlfw_uses_lfw_landmarks_scaled_to_its_images(demo, root):
     cv2.imwrite(str(small), cv2.resize(cv2.imread(str(small)), (125, 125), interpolation=cv2.INTER_AREA))
     recorder = Recorder()
     score("xqlfw", other, recorder)
-    assert np.abs(recorder.images[0].astype(int) - before).mean() < 12  # the same face at the same place
+    assert np.abs(recorder.images[0].astype(int) - before).mean() < 12  # the same face at the same position
 
 
-def test_xqlfw_landmarks_of_its_own_are_taken_as_they_are(demo, root):
+def test_xqlfw_s_own_landmarks_are_not_scaled(demo, root):
     other = demo("XQLFW")
     shutil.copy(root / "LFW.csv", other / "XQLFW.csv")
     assert all(request.points_size is None for request in read_xqlfw(other).requests)
@@ -214,14 +214,14 @@ def test_xqlfw_landmarks_of_its_own_are_taken_as_they_are(demo, root):
 
 
 @pytest.mark.parametrize("suffix", [".jpeg", ".JPEG", ".png", ".bmp"])
-def test_images_of_every_suffix_are_found(root, suffix):
+def test_images_of_every_extension_are_found(root, suffix):
     expected = [request.path for request in read_lfw(root).requests]
     for path in set(expected):
         path.rename(path.with_suffix(suffix))
     assert [request.path for request in read_lfw(root).requests] == [path.with_suffix(suffix) for path in expected]
 
 
-def test_people_are_found_whatever_the_case_of_their_folder(root):
+def test_folders_of_people_are_found_in_any_case(root):
     expected = read_lfw(root).requests
     for path in (root / "lfw").iterdir():
         path.rename(path.with_name(path.name.upper()))
@@ -231,7 +231,7 @@ def test_people_are_found_whatever_the_case_of_their_folder(root):
 
 
 @pytest.mark.parametrize("name", ["lfw", "xqlfw"])
-def test_a_table_of_other_images_is_told_at_once(demo, root, name, capsys):
+def test_a_table_of_other_images_is_an_error_before_embedding(demo, root, name, capsys):
     table = demo("SCface") / "scface_mugshot.csv"
     other = root if name == "lfw" else demo("XQLFW")
     with pytest.raises(LandmarkError) as error:
@@ -242,7 +242,7 @@ def test_a_table_of_other_images_is_told_at_once(demo, root, name, capsys):
 
 
 @pytest.mark.parametrize("original", ["png", "fifo"])
-def test_the_size_of_an_lfw_image_that_cannot_be_read_is_lfw_s_own(demo, root, original):
+def test_an_unreadable_lfw_image_is_assumed_to_have_lfw_s_size(demo, root, original):
     other = demo("XQLFW")
     request = read_xqlfw(other).requests[0]
     path = root / "lfw" / request.path.parent.name / request.path.name
@@ -254,18 +254,18 @@ def test_the_size_of_an_lfw_image_that_cannot_be_read_is_lfw_s_own(demo, root, o
 
 
 @pytest.mark.parametrize("below", ["", "LFW", "LFW/lfw"])
-def test_generated_faces_are_known_from_every_root(root, below):
+def test_generated_faces_are_detected_from_every_root(root, below):
     assert is_generated(read_lfw(root.parent / below).root)
     assert read_lfw(root.parent / below).root == root
 
 
-def test_the_message_of_a_missing_table_names_no_folder_above_the_root(root):
+def test_the_error_of_a_missing_table_names_no_folder_above_the_root(root):
     (root / "LFW.csv").unlink()
     with pytest.raises(ProtocolError) as error:
         read_lfw(root)
     assert str(error.value).startswith(f"LFW.csv: not found in {root}, {root}/lfw; expected LFW's landmarks")
 
 
-def test_a_root_that_is_a_file_is_told(root):
+def test_a_root_that_is_a_file_is_an_error(root):
     with pytest.raises(AbsentError, match=r"pairs\.txt: not a folder; expected LFW's images"):
         read_lfw(root / "pairs.txt")

@@ -1,4 +1,4 @@
-"""LFW's pair lists: folds, and the line of whatever is odd."""
+"""LFW's pair lists: folds, and line numbers in errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def root(demo):
 
 
 @pytest.mark.parametrize("header", ["10\t300", "10 300", " 10\t300 "])
-def test_folds_are_contiguous_whatever_their_number(tmp_path, header):
+def test_folds_are_contiguous(tmp_path, header):
     folds, each = (int(word) for word in header.split())
     lines = [header]
     for fold in range(folds):
@@ -31,7 +31,7 @@ def test_folds_are_contiguous_whatever_their_number(tmp_path, header):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (
             "",
@@ -51,19 +51,19 @@ def test_folds_are_contiguous_whatever_their_number(tmp_path, header):
         ),
     ],
 )
-def test_a_malformed_pair_list_names_the_line(root, text, says):
+def test_a_malformed_pair_list_names_the_line(root, text, message):
     (root / "pairs.txt").write_text(text)
     with pytest.raises(ProtocolError) as error:
         read_lfw(root)
     assert str(error.value).startswith(f"{root}/pairs.txt: ")
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 GOOD = "2\t1\nA\t1\t2\nA\t1\tB\t2\nC\t1\t2\nA\t1\tC\t2\n"
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_it(tmp_path):
+def test_a_byte_order_mark_and_windows_line_ends_are_ignored(tmp_path):
     expected = tmp_path / "pairs.txt"
     expected.write_text(GOOD)
     odd = tmp_path / "odd.txt"
@@ -75,7 +75,7 @@ LONG = "x" * 300
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("2\t1\n", "\u00b2\t1\n", "line 1: found '\u00b2 1', expected the number of folds"),
         (
@@ -99,11 +99,11 @@ LONG = "x" * 300
         ("2\t1\n", "\n\n2\tx\n", "line 3: found '2 x', expected the number of folds"),
     ],
 )
-def test_an_odd_line_is_named(tmp_path, old, new, says):
+def test_an_invalid_line_is_named(tmp_path, old, new, message):
     path = tmp_path / "pairs.txt"
     assert GOOD.count(old) == 1
     path.write_text(GOOD.replace(old, new))
     with pytest.raises(ProtocolError) as error:
         read_pairs(path)
-    assert str(error.value).startswith(f"{path}: {says}")
+    assert str(error.value).startswith(f"{path}: {message}")
     assert len(str(error.value)) < len(str(path)) + 200

@@ -1,4 +1,4 @@
-"""QMUL-SurvFace on generated faces: verification and open-set identification, and what they refuse."""
+"""QMUL-SurvFace on generated faces: verification and open-set identification, errors of lists."""
 
 from __future__ import annotations
 
@@ -9,26 +9,17 @@ import shutil
 import numpy as np
 import pytest
 import scipy.io
-from PIL import Image
 
 from benchmarks.datasets.qmul import IDENTIFICATION, VERIFICATION, read_qmul, read_qmul_id
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.sources.finder import ImageFolder, is_generated
 from tests.benchmarks.conftest import Recorder, cosine, score
+from tests.benchmarks.oracles import file_names, resized_whole
 
 
 @pytest.fixture
 def root(demo):
     return demo("QMUL-SurvFace")
-
-
-def seen_by_network(path):
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC))
-
-
-def names_of(path, variable):
-    return [[str(cell[0]) for cell in row] for row in scipy.io.loadmat(path)[variable]]
 
 
 def mat(root, kind="positive"):
@@ -41,15 +32,15 @@ def test_each_distinct_image_is_embedded_once_resized_by_pillow(root):
     paths = [request.path for request in read_qmul(root).requests]
     assert len(recorder.images) == len(paths) == result.counts["embedded"] == len(set(paths))
     for path, seen in zip(paths, recorder.images, strict=True):
-        assert np.array_equal(seen, seen_by_network(path))
+        assert np.array_equal(seen, resized_whole(path))
 
 
 def test_verification_equals_a_naive_evaluation(root):
     result, embed = score("qmul", root, intervals=True), Recorder()
-    names = [names_of(mat(root, kind), f"{kind}_pairs_names") for kind in ("positive", "negative")]
+    names = [file_names(mat(root, kind), f"{kind}_pairs_names") for kind in ("positive", "negative")]
     images = root / VERIFICATION / "verification_images"
     genuine, impostors = (
-        np.array([cosine(*(embed(seen_by_network(images / name)[None])[0] for name in pair)) for pair in pairs])
+        np.array([cosine(*(embed(resized_whole(images / name)[None])[0] for name in pair)) for pair in pairs])
         for pairs in names
     )
     samples = result.settings["{}"]
@@ -72,22 +63,22 @@ def test_identification_equals_a_naive_evaluation(root):
 
     def listed(images, variable):
         path = folder / f"{images}_img_ID_pairs.mat"
-        names = [name for (name,) in names_of(path, f"{variable}_set")]
+        names = [name for (name,) in file_names(path, f"{variable}_set")]
         ids = scipy.io.loadmat(path)[f"{variable}_ids"].ravel().tolist()
         return [
-            (embed(seen_by_network(folder / images / name)[None])[0], one) for name, one in zip(names, ids, strict=True)
+            (embed(resized_whole(folder / images / name)[None])[0], one) for name, one in zip(names, ids, strict=True)
         ]
 
     gallery = {}
     for vector, identity in listed("gallery", "gallery"):
         gallery.setdefault(identity, []).append(vector)
     templates = {identity: np.mean(vectors, 0) for identity, vectors in gallery.items()}
-    hits = []  # the true identity's score, if it is among the first 20
+    hits = []  # score of the true identity if it is within rank 20
     for vector, identity in listed("mated_probe", "mated_probe"):
         ordered = sorted(templates, key=lambda other: -cosine(templates[other], vector))
         hits.append(cosine(templates[identity], vector) if identity in ordered[:20] else -9.0)
     unmated = ImageFolder(folder / "unmated_probe").images
-    tops = [max(cosine(t, embed(seen_by_network(path)[None])[0]) for t in templates.values()) for path in unmated]
+    tops = [max(cosine(t, embed(resized_whole(path)[None])[0]) for t in templates.values()) for path in unmated]
     hits, tops = np.array(hits), np.sort(tops)[::-1]
     points = [((tops >= t).mean(), (hits >= t).mean()) for t in sorted({*tops, *hits[hits > -9]}, reverse=True)]
     fpir, tpir = np.array([(0, 0), *points]).T
@@ -102,8 +93,8 @@ def test_identification_equals_a_naive_evaluation(root):
     assert result.counts["identities"] == len(templates)
 
 
-def test_within_twenty_ranks_means_so(root):
-    """With more than twenty people on the list, a true identity further down is missed whatever its score."""
+def test_identities_beyond_the_rank_limit_are_missed(root):
+    """Tested with a limit of 1, because the generated watch list has fewer than 20 people."""
     protocol = read_qmul_id(root)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(protocol.requests), 3)).astype(np.float32)
@@ -156,7 +147,7 @@ def test_file_names_may_differ_in_case_and_the_folder_may_be_nested(root, tmp_pa
         (lambda root: shutil.rmtree(root / VERIFICATION / "verification_images"), "verification_images: not found in"),
     ],
 )
-def test_bad_verification_data_gives_one_line(root, damage, message):
+def test_invalid_verification_data_give_a_one_line_error(root, damage, message):
     damage(root)
     with pytest.raises(ProtocolError) as error:
         read_qmul(root)
@@ -164,7 +155,7 @@ def test_bad_verification_data_gives_one_line(root, damage, message):
     assert "\n" not in str(error.value)
 
 
-def test_too_few_pairs_for_the_folds_are_told(root):
+def test_fewer_pairs_than_folds_are_an_error(root):
     cells = np.empty((9, 2), object)
     cells[:] = "1_cam1_1.jpg"
     scipy.io.savemat(mat(root), {"positive_pairs_names": cells})
@@ -202,7 +193,7 @@ def change(path, **variables):
         ),
     ],
 )
-def test_bad_identification_data_gives_one_line(root, damage, message):
+def test_invalid_identification_data_give_a_one_line_error(root, damage, message):
     damage(root)
     with pytest.raises(ProtocolError) as error:
         read_qmul_id(root)
@@ -211,12 +202,12 @@ def test_bad_identification_data_gives_one_line(root, damage, message):
 
 
 @pytest.mark.parametrize("read", [read_qmul, read_qmul_id])
-def test_a_set_that_is_not_there_says_what_was_expected(tmp_path, read):
+def test_an_absent_set_says_what_was_expected(tmp_path, read):
     with pytest.raises(AbsentError, match=r"no Face_\w+_Test_Set in it; expected the \w+ set of QMUL-SurvFace"):
         read(tmp_path)
 
 
-def test_a_compressed_mat_file_gives_one_line_wherever_it_is_damaged(root):
+def test_a_compressed_mat_file_damaged_anywhere_gives_a_one_line_error(root):
     content = scipy.io.loadmat(mat(root))["positive_pairs_names"]
     scipy.io.savemat(mat(root), {"positive_pairs_names": content}, do_compression=True)
     good = mat(root).read_bytes()
@@ -234,7 +225,7 @@ def test_a_compressed_mat_file_gives_one_line_wherever_it_is_damaged(root):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2.5, -1, 1e300])
-def test_an_identity_that_is_no_whole_number_is_named(root, value):
+def test_an_identity_that_is_not_an_integer_is_named(root, value):
     ids = scipy.io.loadmat(listed(root))["mated_probe_ids"].astype(float)
     ids[1] = value
     change(listed(root), mated_probe_ids=ids)
@@ -246,13 +237,13 @@ def test_an_identity_that_is_no_whole_number_is_named(root, value):
     )
 
 
-def test_identities_may_be_kept_as_floats(root):
+def test_identities_may_be_stored_as_floats(root):
     expected = read_qmul_id(root).search.probe_ids
     change(listed(root), mated_probe_ids=scipy.io.loadmat(listed(root))["mated_probe_ids"].astype(float))
     assert np.array_equal(read_qmul_id(root).search.probe_ids, expected)
 
 
-def test_a_matlab_7_3_file_says_how_to_save_it(root):
+def test_the_error_of_a_matlab_7_3_file_says_how_to_save_it(root):
     head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     mat(root).write_bytes(head.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(1000))
     with pytest.raises(ProtocolError) as error:
@@ -260,7 +251,7 @@ def test_a_matlab_7_3_file_says_how_to_save_it(root):
     assert str(error.value) == f"{mat(root)}: a MATLAB 7.3 file, expected MATLAB 5 to 7; save it again with: save -v7"
 
 
-def test_a_name_with_nul_and_a_pipe_for_a_list_are_one_line(root):
+def test_a_name_with_nul_and_a_pipe_for_a_list_give_a_one_line_error(root):
     cells = np.full((20, 2), "1_cam1_1.jpg", object)
     cells[3, 1] = "1_camQ1.jpg"
     scipy.io.savemat(mat(root), {"positive_pairs_names": cells})
@@ -274,13 +265,13 @@ def test_a_name_with_nul_and_a_pipe_for_a_list_are_one_line(root):
 
 
 @pytest.mark.parametrize("below", ["", "QMUL-SurvFace", None])
-@pytest.mark.parametrize(("read", "own"), [(read_qmul, VERIFICATION), (read_qmul_id, IDENTIFICATION)])
-def test_generated_faces_are_known_from_every_root(root, read, own, below):
-    assert is_generated(read(root.parent / (f"QMUL-SurvFace/{own}" if below is None else below)).root)
+@pytest.mark.parametrize(("read", "set_name"), [(read_qmul, VERIFICATION), (read_qmul_id, IDENTIFICATION)])
+def test_generated_faces_are_detected_from_every_root(root, read, set_name, below):
+    assert is_generated(read(root.parent / (f"QMUL-SurvFace/{set_name}" if below is None else below)).root)
 
 
-def test_large_embeddings_score_as_small_ones(root):
-    """Squares of 1e30 are beyond float32: every vector would become zero, and every score equal."""
+def test_large_embeddings_score_like_small_ones(root):
+    """Squares of large values overflow float32: every vector would become zero."""
     for name in ("qmul", "qmul-id"):
         plain = score(name, root, Recorder())
         large = score(name, root, lambda batch: Recorder()(batch) * np.float32(1e34))
@@ -288,7 +279,7 @@ def test_large_embeddings_score_as_small_ones(root):
 
 
 def test_a_collapsed_network_finds_nobody_on_the_list(root):
-    """Identical vectors, but a matrix product rounds them differently: ties must not be broken by that."""
+    """A matrix product rounds identical vectors differently, which must not break ties."""
     protocol = read_qmul_id(root)
     rng = np.random.default_rng(0)
     vectors = np.repeat(rng.normal(size=(1, 64)), len(protocol.requests), 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""SCface on generated faces: crops, both denominators, both layouts, both kinds of landmarks."""
+"""SCface on generated faces: crops, both sets of subjects, both layouts, both kinds of landmark table."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_rank_1_equals_a_naive_evaluation(root):
     assert (result.counts["gallery"], result.counts["probes"]) == (len(subjects), 5 * len(subjects))
 
 
-def test_nested_folders_and_capitals_give_the_same(root):
+def test_nested_folders_and_upper_case_give_the_same_metrics(root):
     expected = score("scface", root).metrics
     database = root / DATABASE
     flat = database / "surveillance_cameras_all"
@@ -86,7 +86,7 @@ def test_nested_folders_and_capitals_give_the_same(root):
 
 
 @pytest.mark.parametrize("separator", ["\t", " ", ", ", ";"])
-def test_the_official_four_points_align_as_five_with_the_mouth_s_centre(root, separator):
+def test_the_official_four_points_align_almost_like_five(root, separator):
     landmarks = landmarks_of(root)
     lines = ["image LeyeX LeyeY ReyeX ReyeY NoseX NoseY MouthX MouthY"]
     for name, points in landmarks.items():
@@ -107,7 +107,7 @@ def test_the_official_four_points_align_as_five_with_the_mouth_s_centre(root, se
 
 
 @pytest.mark.parametrize(
-    ("damage", "error", "says"),
+    ("damage", "error", "message"),
     [
         (shutil.rmtree, AbsentError, "no mugshot_frontal_original_all in it; expected SCface's mugshots"),
         (
@@ -128,15 +128,15 @@ def test_the_official_four_points_align_as_five_with_the_mouth_s_centre(root, se
         ),
     ],
 )
-def test_a_missing_or_malformed_part_is_one_line(root, damage, error, says):
+def test_a_missing_or_malformed_part_gives_a_one_line_error(root, damage, error, message):
     damage(root)
     with pytest.raises(error) as caught:
         read_scface(root)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_lost_mugshot_is_missed_and_takes_its_probes_along(root, capsys):
+def test_a_missing_mugshot_leaves_out_its_probes(root, capsys):
     mugshots = sorted((root / DATABASE / "mugshot_frontal_original_all").iterdir())
     mugshots[0].unlink()
     with pytest.raises(ProtocolError, match="bench scface: 1 unusable image"):
@@ -147,7 +147,7 @@ def test_a_lost_mugshot_is_missed_and_takes_its_probes_along(root, capsys):
     assert len(partial.settings["{}@d1"].ranks) == partial.counts["probes"] - 5
 
 
-def test_a_probe_without_a_row_says_so_whatever_its_crop(root, capsys):
+def test_a_probe_without_landmarks_is_listed_with_the_reason(root, capsys):
     path = root / "scface_distance2.csv"
     lines = path.read_text().splitlines()
     name = lines[0].split(",")[0]
@@ -160,7 +160,7 @@ def test_a_probe_without_a_row_says_so_whatever_its_crop(root, capsys):
     )
 
 
-def test_a_probe_with_its_points_on_a_line_says_so_whatever_its_crop(root, capsys):
+def test_a_probe_with_its_points_on_a_line_is_listed_with_the_reason(root, capsys):
     path = root / "scface_distance2.csv"
     lines = path.read_text().splitlines()
     lines[3] = lines[3].split(",")[0] + ",1,5,2,5,3,5,4,5,5,5"
@@ -170,7 +170,7 @@ def test_a_probe_with_its_points_on_a_line_says_so_whatever_its_crop(root, capsy
     assert "landmarks (scface_distance2.csv row 4) coincide or lie on one line" in capsys.readouterr().err
 
 
-def test_tables_of_five_points_cut_to_four_are_refused(root):
+def test_tables_of_five_points_cut_to_four_are_an_error(root):
     for path in root.glob("scface_*.csv"):
         path.write_text("".join(",".join(line.split(",")[:9]) + "\n" for line in path.read_text().splitlines()))
     with pytest.raises(LandmarkError, match=r"scface_mugshot\.csv: line 1: found .*, expected the header"):
@@ -178,7 +178,7 @@ def test_tables_of_five_points_cut_to_four_are_refused(root):
 
 
 @pytest.mark.parametrize("kind", ["bomb", "fifo"])
-def test_a_hostile_mugshot_is_one_that_cannot_be_used(root, kind, capsys):
+def test_a_hostile_mugshot_is_unusable(root, kind, capsys):
     path = root / DATABASE / "mugshot_frontal_original_all" / "001_frontal.jpg"
     path.unlink()
     path.write_bytes(bomb()) if kind == "bomb" else os.mkfifo(path)
@@ -187,7 +187,7 @@ def test_a_hostile_mugshot_is_one_that_cannot_be_used(root, kind, capsys):
     assert f"{path}: cannot be " in capsys.readouterr().err
 
 
-def test_the_message_of_a_missing_table_names_no_folder_above_the_root(root):
+def test_the_error_of_a_missing_table_names_no_folder_above_the_root(root):
     (root / "scface_distance2.csv").unlink()
     with pytest.raises(ProtocolError) as error:
         read_scface(root)
@@ -197,5 +197,5 @@ def test_the_message_of_a_missing_table_names_no_folder_above_the_root(root):
 
 
 @pytest.mark.parametrize("below", ["", "SCface", f"SCface/{DATABASE}"])
-def test_generated_faces_are_known_from_every_root(root, below):
+def test_generated_faces_are_detected_from_every_root(root, below):
     assert is_generated(read_scface(root.parent / below).root)

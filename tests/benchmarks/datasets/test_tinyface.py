@@ -1,4 +1,4 @@
-"""TinyFace on generated faces: CMC and mAP against a naive evaluation; lists, not folders, decide."""
+"""TinyFace on generated faces: ranks and mAP against a naive evaluation, lists, errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from benchmarks.datasets.tinyface import read_tinyface
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.sources.finder import is_generated
 from tests.benchmarks.conftest import Recorder, cosine, score
-from tests.benchmarks.datasets.test_qmul import names_of, seen_by_network
-from tests.benchmarks.scoring.test_metrics import naive_ranking
+from tests.benchmarks.oracles import file_names, naive_ranking, resized_whole
 
 
 @pytest.fixture
@@ -21,22 +20,22 @@ def root(demo):
 
 def listed(root, folder, name, variable):
     path = root / "Testing_Set" / name
-    names = [name for (name,) in names_of(path, f"{variable}_set")]
+    names = [name for (name,) in file_names(path, f"{variable}_set")]
     return [root / "Testing_Set" / folder / name for name in names], scipy.io.loadmat(path)[f"{variable}_ids"].ravel()
 
 
-def test_figures_equal_a_naive_evaluation(root):
+def test_metrics_equal_a_naive_evaluation(root):
     result, embed = score("tinyface", root, intervals=True), Recorder()
     probes, probe_ids = listed(root, "Probe", "probe_img_ID_pairs.mat", "probe")
     matches, match_ids = listed(root, "Gallery_Match", "gallery_match_img_ID_pairs.mat", "gallery")
     distractors = sorted((root / "Testing_Set" / "Gallery_Distractor").iterdir())
     assert len(distractors) > 3
-    gallery = [embed(seen_by_network(path)[None])[0] for path in [*matches, *distractors]]
+    gallery = [embed(resized_whole(path)[None])[0] for path in [*matches, *distractors]]
     gallery = np.array([vector / np.linalg.norm(vector) for vector in gallery])
     ids = np.append(match_ids.astype(int), [-1] * len(distractors))
     found = []
     for path, identity in zip(probes, probe_ids, strict=True):
-        vector = embed(seen_by_network(path)[None])[0]
+        vector = embed(resized_whole(path)[None])[0]
         found.append(naive_ranking(vector / np.linalg.norm(vector), identity, gallery, ids))
     ranks, precisions = np.array(found).T
     for k in (1, 5, 10, 20):
@@ -46,7 +45,7 @@ def test_figures_equal_a_naive_evaluation(root):
     assert result.counts["gallery"] == len(gallery)
 
 
-def test_images_that_no_list_names_take_no_part(root):
+def test_images_outside_the_lists_are_ignored(root):
     expected = score("tinyface", root).metrics
     folder = root / "Testing_Set" / "Probe"
     first = sorted(folder.iterdir())[0]
@@ -64,7 +63,7 @@ def test_lists_beside_the_evaluation_code_are_found(root):
     assert score("tinyface", root / "Testing_Set").metrics == expected
 
 
-def test_what_is_not_there_is_told(root, tmp_path):
+def test_absent_parts_are_errors(root, tmp_path):
     with pytest.raises(AbsentError, match="no Testing_Set in it; expected TinyFace's test set"):
         read_tinyface(tmp_path / "nothing")
     (root / "Testing_Set" / "probe_img_ID_pairs.mat").unlink()
@@ -74,10 +73,10 @@ def test_what_is_not_there_is_told(root, tmp_path):
         read_tinyface(root)
 
 
-def test_hardest_pairs_are_what_they_say(root):
+def test_hardest_pairs(root):
     protocol = read_tinyface(root)
     embed = Recorder()
-    vectors = np.array([embed(seen_by_network(request.path)[None])[0] for request in protocol.requests])
+    vectors = np.array([embed(resized_whole(request.path)[None])[0] for request in protocol.requests])
     scored = protocol.score(vectors, np.ones(len(vectors), bool))["{}"]
     search = protocol.searches["{}"]
     identity = dict(zip([*search.probes, *search.gallery], [*search.probe_ids, *search.gallery_ids], strict=True))
@@ -91,11 +90,11 @@ def test_hardest_pairs_are_what_they_say(root):
 
 
 @pytest.mark.parametrize("below", ["", "TinyFace", "TinyFace/Testing_Set"])
-def test_generated_faces_are_known_from_every_root(root, below):
+def test_generated_faces_are_detected_from_every_root(root, below):
     assert is_generated(read_tinyface(root.parent / below).root)
 
 
-def test_the_message_of_a_missing_list_names_no_folder_beside(root):
+def test_the_error_of_a_missing_list_names_no_sibling_folder(root):
     (root / "Testing_Set" / "probe_img_ID_pairs.mat").unlink()
     (root / "Pictures").mkdir()
     with pytest.raises(ProtocolError) as error:
@@ -108,7 +107,7 @@ def _noise(rng, count):
 
 
 def test_a_collapsed_network_recognises_nobody(root):
-    """Up to the rounding of float32, of which nothing is to be learned."""
+    """Embeddings that differ by the rounding of float32 only."""
     rng = np.random.default_rng(0)
     constant = rng.normal(size=512)
     result = score("tinyface", root, lambda batch: constant.astype(np.float32) * (1 + _noise(rng, len(batch))))

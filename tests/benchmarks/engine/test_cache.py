@@ -1,4 +1,4 @@
-"""Embeddings on disk: found again, shared, and made anew where damaged."""
+"""The embedding cache: persistence, sharing, damage, full disks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fill(folder, count=5, dimensions=8):
     return items
 
 
-def test_what_was_put_is_found_by_the_next(tmp_path):
+def test_stored_embeddings_are_found_by_the_next_process(tmp_path):
     items = fill(tmp_path)
     with EmbeddingCache(tmp_path) as cache:
         for key, vector in items.items():
@@ -31,7 +31,7 @@ def test_what_was_put_is_found_by_the_next(tmp_path):
         assert cache.get(b"0" * 16) is None
 
 
-def test_two_at_a_time_do_not_disturb_each_other(tmp_path):
+def test_two_writers_share_a_folder(tmp_path):
     with EmbeddingCache(tmp_path) as first, EmbeddingCache(tmp_path) as second:
         first.put(b"a" * 16, np.ones(3, np.float32))
         second.put(b"b" * 16, np.zeros(3, np.float32))
@@ -40,7 +40,7 @@ def test_two_at_a_time_do_not_disturb_each_other(tmp_path):
         assert cache.get(b"b" * 16).tolist() == [0, 0, 0]
 
 
-def test_much_is_written_while_it_comes(tmp_path, monkeypatch):
+def test_full_files_are_written_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.engine.cache.FILE_EMBEDDINGS", 3)
     cache = EmbeddingCache(tmp_path).__enter__()
     for number in range(7):
@@ -53,7 +53,7 @@ def test_much_is_written_while_it_comes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("at", range(0, 296, 3))
-def test_a_flipped_byte_is_never_an_embedding(tmp_path, at):
+def test_a_flipped_byte_never_gives_a_wrong_embedding(tmp_path, at):
     items = fill(tmp_path)
     (path,) = tmp_path.glob("*.emb")
     data = bytearray(path.read_bytes())
@@ -69,7 +69,7 @@ def test_a_flipped_byte_is_never_an_embedding(tmp_path, at):
 @pytest.mark.parametrize(
     "damage", [lambda data: b"", lambda data: data[:100], lambda data: data[:-1], lambda _: b"nonsense"]
 )
-def test_a_file_that_cannot_be_read_is_removed(tmp_path, damage):
+def test_a_damaged_file_is_deleted(tmp_path, damage):
     items = fill(tmp_path)
     (path,) = tmp_path.glob("*.emb")
     path.write_bytes(damage(path.read_bytes()))
@@ -78,7 +78,7 @@ def test_a_file_that_cannot_be_read_is_removed(tmp_path, damage):
     assert not path.exists()
 
 
-def test_a_second_score_costs_no_forward_pass_and_is_the_same(demo, tmp_path):
+def test_scoring_again_needs_no_forward_pass_and_gives_the_same_result(demo, tmp_path):
     root, embed = demo("LFW"), Recorder()
     with EmbeddingCache(tmp_path / "cache") as cache:
         first = score("lfw", root, embed, cache=cache)
@@ -92,16 +92,16 @@ def test_a_second_score_costs_no_forward_pass_and_is_the_same(demo, tmp_path):
     assert np.array_equal(second.settings["{}@8"].scores, first.settings["{}@8"].scores)
 
 
-def test_a_changed_image_and_a_damaged_entry_are_embedded_anew(demo, tmp_path):
+def test_changed_images_and_damaged_entries_are_embedded_again(demo, tmp_path):
     root, embed = demo("QMUL-SurvFace"), Recorder()
     with EmbeddingCache(tmp_path / "cache") as cache:
         before = score("qmul", root, embed, cache=cache)
     images = sorted((root / "Face_Verification_Test_Set" / "verification_images").iterdir())
-    images[0].write_bytes(images[1].read_bytes())  # known bytes under another name: found
-    images[2].write_bytes(images[2].read_bytes() + b"\0")  # other bytes: embedded
+    images[0].write_bytes(images[1].read_bytes())  # the bytes of another image: cached
+    images[2].write_bytes(images[2].read_bytes() + b"\0")  # new bytes: embedded
     (path,) = (tmp_path / "cache").glob("*.emb")
     data = bytearray(path.read_bytes())
-    data[-3] ^= 1  # the vector of the last image: embedded
+    data[-3] ^= 1  # in the last vector: embedded
     path.write_bytes(data)
     with EmbeddingCache(tmp_path / "cache") as cache:
         after = score("qmul", root, embed, cache=cache)
@@ -110,7 +110,7 @@ def test_a_changed_image_and_a_damaged_entry_are_embedded_anew(demo, tmp_path):
         assert score("qmul", root, embed, cache=cache).counts["embedded"] == 0
 
 
-def test_a_run_that_is_killed_loses_seconds(tmp_path, monkeypatch):
+def test_a_killed_run_loses_at_most_the_flush_interval(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.engine.cache.FLUSH_S", 0)
     cache = EmbeddingCache(tmp_path).__enter__()
     for number in range(3):
@@ -118,10 +118,10 @@ def test_a_run_that_is_killed_loses_seconds(tmp_path, monkeypatch):
     # killed here: no __exit__
     with EmbeddingCache(tmp_path) as other:
         assert [other.get(bytes([number]) * 16)[0] for number in range(3)] == [0, 1, 2]
-    assert len(list(tmp_path.iterdir())) == 1  # one file that grows, not one a write
+    assert len(list(tmp_path.iterdir())) == 1  # one growing file, not one a write
 
 
-def test_what_only_looks_like_a_file_of_embeddings_is_passed_over(tmp_path):
+def test_folders_and_pipes_with_the_suffix_are_ignored(tmp_path):
     items = fill(tmp_path)
     (tmp_path / "folder.emb").mkdir()
     os.mkfifo(tmp_path / "pipe.emb")
@@ -129,7 +129,7 @@ def test_what_only_looks_like_a_file_of_embeddings_is_passed_over(tmp_path):
         assert all(cache.get(key) is not None for key in items)
 
 
-def test_a_file_that_cannot_be_opened_now_is_kept(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_opened_is_kept(tmp_path, monkeypatch):
     items = fill(tmp_path)
     (path,) = tmp_path.glob("*.emb")
 
@@ -143,8 +143,8 @@ def test_a_file_that_cannot_be_opened_now_is_kept(tmp_path, monkeypatch):
     assert path.exists()
 
 
-def test_an_embedding_may_be_asked_for_while_its_file_is_written(tmp_path):
-    """A thread's get between its look and its reading, as the main thread starts a new file."""
+def test_get_is_safe_while_a_new_file_starts(tmp_path):
+    """The main thread replaces the pending embeddings between a membership test and the access."""
     cache = EmbeddingCache(tmp_path).__enter__()
 
     class Swapped(dict):
@@ -164,7 +164,7 @@ def warnings_of(capsys):
     return [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
 
 
-def test_a_file_in_place_of_the_folder_is_one_warning_and_scoring_goes_on(demo, tmp_path, capsys):
+def test_a_file_in_place_of_the_folder_gives_one_warning_and_scoring_goes_on(demo, tmp_path, capsys):
     root, folder = demo("QMUL-SurvFace"), tmp_path / "cache"
     expected = score("qmul", root).metrics
     folder.touch()
@@ -176,8 +176,8 @@ def test_a_file_in_place_of_the_folder_is_one_warning_and_scoring_goes_on(demo, 
     assert warnings_of(capsys) == [warned(folder / "network", "Not a directory")]
 
 
-@pytest.mark.parametrize("full", [5, 4096])  # written midway, and at the end alone
-def test_a_full_disk_is_one_warning_and_scoring_goes_on(demo, tmp_path, capsys, monkeypatch, full):
+@pytest.mark.parametrize("full", [5, 4096])  # written midway, or only at the end
+def test_a_failed_write_gives_one_warning_and_scoring_goes_on(demo, tmp_path, capsys, monkeypatch, full):
     root, folder = demo("QMUL-SurvFace"), tmp_path / "cache"
     expected = score("qmul", root).metrics
     monkeypatch.setattr("benchmarks.engine.cache.FILE_EMBEDDINGS", full)

@@ -1,4 +1,4 @@
-"""Images of any origin as rows of a Parquet file: in order, in groups, with a reason where there is no embedding."""
+"""Embeddings of image files in Parquet: order, row groups, reasons for missing embeddings, landmarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.benchmarks.conftest import Recorder
 
 
 def faces(folder, painted, names):
-    """Writes generated faces under these names; returns their paths and landmarks."""
+    """Writes generated faces; returns their paths and landmarks."""
     shots = [shot for shots in painted.values() for shot in shots]
     for name, (pixels, _) in zip(names, shots, strict=False):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def expected(path, **how):
 
 
 @pytest.mark.parametrize("down", [None, 8])
-def test_rows_come_in_order_with_unit_vectors_and_their_length(tmp_path, painted, down):
+def test_rows_are_in_order_with_unit_vectors_and_norms(tmp_path, painted, down):
     paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(7)])
     out = tmp_path / "sub" / "x.parquet"
     assert embed_images(Engine(embed=Recorder(), batch_size=3), paths, out, down=down, metadata={"digest": "d"}) == 7
@@ -66,7 +66,7 @@ def test_rows_come_in_order_with_unit_vectors_and_their_length(tmp_path, painted
     assert [entry.name for entry in out.parent.iterdir()] == ["x.parquet"]
 
 
-def test_images_that_cannot_be_used_are_rows_with_a_reason(tmp_path, painted):
+def test_unusable_images_are_rows_with_a_reason(tmp_path, painted):
     paths, _ = faces(tmp_path, painted, ["a.png", "b.jpg", "c.png", "d.png"])
     (tmp_path / "a.png").unlink()
     (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:200])
@@ -84,7 +84,7 @@ def test_images_that_cannot_be_used_are_rows_with_a_reason(tmp_path, painted):
     )
 
 
-def test_a_file_without_a_single_embedding_is_still_a_table(tmp_path):
+def test_a_table_may_have_no_embedding_at_all(tmp_path):
     assert embed_images(Engine(embed=Recorder()), [str(tmp_path / "none.png")], tmp_path / "x.parquet") == 0
     assert rows(tmp_path / "x.parquet") == [
         {
@@ -97,7 +97,7 @@ def test_a_file_without_a_single_embedding_is_still_a_table(tmp_path):
     ]
 
 
-def test_an_embedding_of_length_0_is_no_embedding(tmp_path, painted):
+def test_a_zero_output_is_unusable(tmp_path, painted):
     paths, _ = faces(tmp_path, painted, ["a.png"])
     embed_images(Engine(embed=lambda batch: np.zeros((len(batch), 4), np.float32)), paths, tmp_path / "x.parquet")
     (row,) = rows(tmp_path / "x.parquet")
@@ -105,7 +105,7 @@ def test_an_embedding_of_length_0_is_no_embedding(tmp_path, painted):
     assert row["error_message"] == "the network's output is zero"
 
 
-def test_groups_are_written_as_they_come_and_change_nothing(tmp_path, painted, monkeypatch):
+def test_row_groups_do_not_change_the_rows(tmp_path, painted, monkeypatch):
     paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(10)])
     os.unlink(paths[5])
     embed_images(Engine(embed=Recorder()), paths, tmp_path / "one.parquet")
@@ -116,15 +116,15 @@ def test_groups_are_written_as_they_come_and_change_nothing(tmp_path, painted, m
     assert rows(tmp_path / "three.parquet") == rows(tmp_path / "one.parquet")
 
 
-def test_a_second_time_comes_from_the_cache_with_the_same_bytes(tmp_path, painted):
+def test_cached_embeddings_give_the_same_bytes(tmp_path, painted):
     paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(5)])
-    for name, embed in (("first", Recorder()), ("second", None)):  # None could not be called
+    for name, embed in (("first", Recorder()), ("second", None)):  # None cannot be called
         with EmbeddingCache(tmp_path / "cache") as cache:
             embed_images(Engine(embed=embed, cache=cache), paths, tmp_path / f"{name}.parquet")
     assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
 
 
-def test_what_fails_midway_leaves_no_file(tmp_path, painted, monkeypatch):
+def test_a_failure_midway_leaves_no_file(tmp_path, painted, monkeypatch):
     paths, _ = faces(tmp_path / "in", painted, [f"{number}.png" for number in range(4)])
     monkeypatch.setattr(benchmarks.engine.parquet_writer, "ROW_GROUP", 2)
     batches = []
@@ -139,19 +139,19 @@ def test_what_fails_midway_leaves_no_file(tmp_path, painted, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
 
-def test_landmarks_align_by_the_longest_name_that_fits(tmp_path, painted):
+def test_landmarks_are_matched_by_the_longest_path_suffix(tmp_path, painted):
     paths, points = faces(tmp_path / "train", painted, ["n1/1.jpg", "n2/1.jpg", "n2/2.jpg"])
     wrong = np.full((5, 2), 3.0)
     csv = table(tmp_path / "x.csv", ["train/n1/1.jpg", "n2/1", "2", "1"], [*points, wrong])
     assert embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[csv]) == 3
-    for path, row, its in zip(paths, rows(tmp_path / "x.parquet"), points, strict=True):
-        its = tuple(map(tuple, its.astype(np.float32).astype(float).tolist()))
+    for path, row, face in zip(paths, rows(tmp_path / "x.parquet"), points, strict=True):
+        face = tuple(map(tuple, face.astype(np.float32).astype(float).tolist()))
         np.testing.assert_allclose(
-            np.array(row["embedding"]) * row["norm"], expected(path, points=its), rtol=1e-5, atol=1e-3
+            np.array(row["embedding"]) * row["norm"], expected(path, points=face), rtol=1e-5, atol=1e-3
         )
 
 
-def test_landmarks_that_are_missing_or_ambiguous_are_reasons(tmp_path, painted):
+def test_missing_and_ambiguous_landmarks_are_reasons(tmp_path, painted):
     names = ["a/1.png", "b/1.png", "2.png", "3.png", "4.png", "5.png"]
     paths, points = faces(tmp_path, painted, names)
     points[4] = np.full((5, 2), np.nan)
@@ -166,13 +166,13 @@ def test_landmarks_that_are_missing_or_ambiguous_are_reasons(tmp_path, painted):
     ]
 
 
-def test_a_table_that_cannot_be_read_is_told(tmp_path, painted):
+def test_an_unreadable_table_is_an_error(tmp_path, painted):
     paths, _ = faces(tmp_path, painted, ["1.png"])
     with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
         embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[tmp_path / "none.csv"])
 
 
-def test_folders_are_searched_once_in_order(tmp_path):
+def test_each_folder_is_searched_once_in_order(tmp_path):
     for name in ("b.JPG", "a/2.png", "a/1.webp", "a/deep/3.bmp", "a/notes.txt", "c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -184,17 +184,17 @@ def test_folders_are_searched_once_in_order(tmp_path):
     found = find_images([tmp_path / "c.png", tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "none.png"])
     assert [os.path.relpath(path, tmp_path) for path in found] == [
         *["c.png", "b.JPG", "a/1.webp", "a/2.png", "a/deep/3.bmp", "linked/4.png"],
-        *["a/notes.txt", "none.png"],  # named by the user: rows with a reason
+        *["a/notes.txt", "none.png"],  # named by the user, so rows with a reason
     ]
 
 
-def test_a_folder_without_images_is_told(tmp_path):
+def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(ProtocolError) as error:
         find_images([tmp_path])
     assert str(error.value) == f"{tmp_path}: contains no images; expected .jpg, .jpeg, .png, .bmp, .webp"
 
 
-def test_a_name_that_is_not_utf8_is_a_row(tmp_path, painted):
+def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, painted):
     paths, points = faces(tmp_path, painted, ["a.png"])
     name = os.fsencode(tmp_path) + b"/\xff.png"
     os.rename(paths[0], name)

@@ -1,4 +1,4 @@
-"""The engine and the preparation of images: once each, in order, whatever the batch; what cannot be used is told."""
+"""The engine and ``run``: order, batches, unusable images, partial results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def images(root):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_vectors_come_in_the_order_of_requests_whatever_the_batch(root, batch_size):
+def test_vectors_are_in_the_order_of_requests_for_any_batch_size(root, batch_size):
     requests = [Request(path=path, down=down) for down in (None, 8) for path in images(root)]
     found = Engine(embed=Recorder(), batch_size=batch_size).embed_all(requests, Progress("test", len(requests)))
     assert found.valid.all()
@@ -36,7 +36,7 @@ def test_vectors_come_in_the_order_of_requests_whatever_the_batch(root, batch_si
         np.testing.assert_allclose(vector, Recorder()(seen[None])[0], rtol=1e-6)
 
 
-def test_batches_are_never_larger_than_asked(root):
+def test_batches_have_the_given_size(root):
     sizes = []
 
     def embed(batch):
@@ -48,7 +48,7 @@ def test_batches_are_never_larger_than_asked(root):
     assert 1 <= sizes[-1] <= 5
 
 
-def test_images_that_cannot_be_used_are_all_listed(root, capsys):
+def test_unusable_images_are_listed(root, capsys):
     damaged = images(root)[:3]
     damaged[0].unlink()
     damaged[1].write_bytes(b"nonsense")
@@ -65,7 +65,7 @@ def test_images_that_cannot_be_used_are_all_listed(root, capsys):
     assert f"{damaged[2]}: damaged JPEG (200 bytes)" in listed
 
 
-def test_a_pipe_in_place_of_an_image_is_not_waited_for(root, capsys):
+def test_a_pipe_in_place_of_an_image_does_not_block(root, capsys):
     lost = images(root)[0]
     lost.unlink()
     os.mkfifo(lost)
@@ -74,7 +74,7 @@ def test_a_pipe_in_place_of_an_image_is_not_waited_for(root, capsys):
     assert f"{lost}: cannot be read: not a regular file" in capsys.readouterr().err
 
 
-def test_the_remedy_is_of_what_is_wrong(demo):
+def test_the_remedy_depends_on_the_problem(demo):
     root = demo("LFW")
     table = root / "LFW.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
@@ -97,7 +97,7 @@ def test_progress_counts_preparations(demo, capsys):
     assert f"bench lfw: {count}/{count} preparations [" in capsys.readouterr().err
 
 
-def test_partial_figures_leave_out_the_pairs_and_say_so(root):
+def test_partial_results_leave_out_pairs_and_say_so(root):
     whole = score("qmul", root)
     lost = images(root)[0]
     lost.unlink()
@@ -111,19 +111,19 @@ def test_partial_figures_leave_out_the_pairs_and_say_so(root):
     assert partial.counts["left_out"] > 0
 
 
-def test_a_folder_without_images_leaves_nothing_to_score(root):
+def test_too_few_images_are_an_error(root):
     for path in images(root):
         path.unlink()
     with pytest.raises(ProtocolError, match="bench qmul: accuracy: too few usable pairs"):
         score("qmul", root, allow_missing=True)
 
 
-def test_embeddings_that_are_not_finite_are_refused(root):
+def test_embeddings_that_are_not_finite_are_an_error(root):
     with pytest.raises(ProtocolError, match="the network's embeddings are not finite"):
         score("qmul", root, lambda batch: np.full((len(batch), 4), np.nan, np.float32))
 
 
-def test_a_network_of_unaligned_images_is_scored_only_where_no_faces_are_aligned(demo):
+def test_a_network_trained_on_unaligned_images_is_scored_on_unaligned_benchmarks_only(demo):
     spec = Preprocessing.unaligned(mean=0.4)
     assert score("qmul", demo("QMUL-SurvFace"), spec=spec).preprocessing == spec
     recorder = Recorder()

@@ -1,4 +1,4 @@
-"""Intervals: closed forms against SciPy, the bootstrap against what it must do."""
+"""Intervals: closed forms against SciPy, properties of the bootstrap."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def test_wilson_equals_scipy(successes, trials):
     assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_the_interval_of_a_standard_deviation_covers_95_of_100():
+def test_the_interval_of_a_standard_deviation_covers_95_percent():
     rng = np.random.default_rng(0)
     samples = rng.normal(0, 2.0, (2000, 10))
     covered = [low <= 2.0 <= high for low, high in (deviation_interval(row.std(), 10) for row in samples)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
-def test_bootstrap_covers_and_repeats():
+def test_bootstrap_contains_the_value_and_is_deterministic():
     rng = np.random.default_rng(0)
     identities = rng.integers(0, 40, (400, 2))
     identities[:50, 1] = identities[:50, 0]
@@ -55,8 +55,8 @@ def test_intervals_of_few_people_are_wider_than_those_of_many():
     assert widths[0] > 3 * widths[1]
 
 
-def test_bootstrap_weights_follow_the_people():
-    """A pair is as often in a round as its people are drawn: never without one of them."""
+def test_bootstrap_weights_follow_the_identities():
+    """A pair of two people has weight 0 unless both are drawn."""
     identities = np.array([[0, 0], [0, 1], [2, 2]])
     seen = []
     bootstrap(lambda weights: (seen.append(weights), {"x": 0.0})[1], identities, rounds=50)
@@ -66,7 +66,7 @@ def test_bootstrap_weights_follow_the_people():
     assert np.mean([weights[2] for weights in seen]) == pytest.approx(1.0, abs=0.35)
 
 
-def test_draws_that_cannot_be_judged_are_left_out():
+def test_rounds_with_an_undefined_statistic_are_skipped():
     calls = iter(range(100))
     found = bootstrap(lambda _: {} if next(calls) % 2 else {"x": 1.0}, np.array([[0, 0], [1, 1]]), rounds=10)
     assert found["x"].tolist() == [1.0, 1.0]

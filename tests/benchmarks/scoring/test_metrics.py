@@ -1,4 +1,4 @@
-"""Metrics: the reference's figures, naive oracles, scikit-learn."""
+"""Metrics against the reference, naive oracles and scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sklearn.metrics import roc_curve as sklearn_roc
 from benchmarks.scoring import metrics
 from benchmarks.scoring.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
 from benchmarks.scoring.vectors import identity_means, identity_templates, rows_of, unit_length
+from tests.benchmarks.oracles import naive_ranking
 
 
 def roc_curve(scores, genuine, weights=None):
@@ -23,19 +24,19 @@ def accuracies(scores, genuine, folds):
     return np.array([right[folds == fold].mean() for fold in range(folds.max() + 1)])
 
 
-def test_qmul_figures_equal_the_reference(golden):
-    figures = golden("metrics")
-    roc = roc_curve(figures["qmul_scores"], figures["qmul_labels"].astype(bool))
+def test_qmul_metrics_equal_the_reference(golden):
+    expected = golden("metrics")
+    roc = roc_curve(expected["qmul_scores"], expected["qmul_labels"].astype(bool))
     tars = roc.tar_at(np.array([0.3, 0.1, 0.01, 0.001]))
-    np.testing.assert_allclose(tars, figures["qmul_tpr"], atol=1e-3)
-    assert roc.auc == pytest.approx(float(figures["qmul_auc"]), abs=1e-6)
+    np.testing.assert_allclose(tars, expected["qmul_tpr"], atol=1e-3)
+    assert roc.auc == pytest.approx(float(expected["qmul_auc"]), abs=1e-6)
 
 
 def test_fold_accuracies_equal_the_reference(golden):
-    figures = golden("metrics")
-    found = accuracies(figures["lfw_scores"], figures["lfw_labels"].astype(bool), np.arange(6000) // 600)
-    assert np.array_equal(found, figures["lfw_fold_accuracy"])
-    assert found.std() == pytest.approx(float(figures["lfw_std"]), abs=1e-12)
+    expected = golden("metrics")
+    found = accuracies(expected["lfw_scores"], expected["lfw_labels"].astype(bool), np.arange(6000) // 600)
+    assert np.array_equal(found, expected["lfw_fold_accuracy"])
+    assert found.std() == pytest.approx(float(expected["lfw_std"]), abs=1e-12)
 
 
 def case(seed, ties):
@@ -88,11 +89,11 @@ def test_a_draw_without_genuine_or_without_impostor_pairs_has_no_curve():
     assert roc_curve(scores, genuine, (~genuine).astype(float)) is None
 
 
-def test_lost_samples_are_never_accepted():
+def test_missed_samples_are_never_accepted():
     scores, genuine = np.array([0.9, 0.5, -2.0, 0.7, 0.1]), np.array([True, True, True, False, False])
     roc = RocSamples(scores, genuine, scores == -2).curve()
     assert roc.tar.max() == pytest.approx(2 / 3)
-    assert roc.auc == pytest.approx((1 + 0.5 + 0) / 3)  # their share of accepted impostor pairs is all
+    assert roc.auc == pytest.approx((1 + 0.5 + 0) / 3)
 
 
 def naive_fold_accuracies(scores, genuine, folds):
@@ -122,7 +123,7 @@ def test_perfect_and_reversed_scores():
 
 
 def gallery_case(seed, probes=23, gallery=40, people=9, ties=False):
-    """Unit vectors; some gallery images are of nobody (-1), some probes have no mate."""
+    """Unit vectors; some gallery images have no identity (-1), some probes have no mate."""
     rng = np.random.default_rng(seed)
     vectors = unit_length(rng.normal(size=(probes + gallery, 6)))
     if ties:
@@ -130,22 +131,6 @@ def gallery_case(seed, probes=23, gallery=40, people=9, ties=False):
     ids = rng.integers(0, people, probes + gallery)
     ids[probes:][rng.random(gallery) < 0.3] = -1
     return vectors[:probes].astype(np.float32), ids[:probes], vectors[probes:].astype(np.float32), ids[probes:]
-
-
-def naive_ranking(probe, identity, gallery, ids):
-    """Rank of the best mate, AP by walking down the list; an impostor of equal score comes first."""
-    scores = gallery @ probe
-    order = sorted(range(len(gallery)), key=lambda row: (-scores[row], ids[row] == identity))
-    mates = [ids[row] == identity and identity != -1 for row in order]
-    if not any(mates):
-        return 0, 0.0
-    precision_before, recall_before, area, hits = 1.0, 0.0, 0.0, 0
-    for position, mate in enumerate(mates, 1):
-        hits += mate
-        precision, recall = hits / position, hits / sum(mates)
-        area += (recall - recall_before) * (precision + precision_before) / 2
-        precision_before, recall_before = precision, recall
-    return mates.index(True) + 1, area
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -161,15 +146,15 @@ def test_ranking_equals_a_walk_down_the_list(seed, ties, monkeypatch):
     np.testing.assert_allclose(found.precision, [area for _, area in expected], atol=1e-12)
     scores = probes @ gallery.T
     for row in range(len(probes)):
-        own = gallery_ids == probe_ids[row]
-        if own.any():
-            assert found.mate_score[row] == pytest.approx(scores[row, own].max(), abs=1e-6)
+        is_mate = gallery_ids == probe_ids[row]
+        if is_mate.any():
+            assert found.mate_score[row] == pytest.approx(scores[row, is_mate].max(), abs=1e-6)
             assert gallery_ids[found.mate[row]] == probe_ids[row]
-        assert found.impostor_score[row] == pytest.approx(scores[row, ~own].max(), abs=1e-6)
+        assert found.impostor_score[row] == pytest.approx(scores[row, ~is_mate].max(), abs=1e-6)
         assert gallery_ids[found.impostor[row]] != probe_ids[row]
 
 
-def test_a_probe_without_identity_has_no_mate_even_among_the_nameless():
+def test_a_probe_without_identity_has_no_mate_among_images_without_identity():
     gallery = np.eye(3, dtype=np.float32)
     found = rank_gallery(gallery[:1], np.array([-1]), gallery, np.array([-1, 5, 6]))
     assert (found.rank[0], found.precision[0], found.impostor_score[0]) == (0, 0.0, 1.0)
@@ -185,7 +170,7 @@ def test_ranks_equal_scikit_learn_top_k():
         assert (ranks <= k).mean() == pytest.approx(expected)
 
 
-def test_a_collapsed_network_recognises_nobody():
+def test_a_collapsed_network_ranks_every_mate_last():
     same = np.ones((20, 3), np.float32) / np.sqrt(3, dtype=np.float32)
     assert (rank_gallery(same, np.arange(20), same, np.arange(20)).rank == 20).all()
 
@@ -196,9 +181,9 @@ def test_average_precision_of_a_hand_computed_list():
     assert average_precision(np.array([]), np.array([0.5])) == 0.0
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 1024])
-def test_templates_in_parts_are_those_made_at_once(monkeypatch, at_once):
-    monkeypatch.setattr("benchmarks.scoring.vectors.CHUNK_IDENTITIES", at_once)
+@pytest.mark.parametrize("chunk", [1, 3, 1024])
+def test_templates_do_not_depend_on_the_chunk_size(monkeypatch, chunk):
+    monkeypatch.setattr("benchmarks.scoring.vectors.CHUNK_IDENTITIES", chunk)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 9)).astype(np.float32)
     rows, ids = rng.permutation(50)[:40], rng.integers(7, size=40)
@@ -206,7 +191,7 @@ def test_templates_in_parts_are_those_made_at_once(monkeypatch, at_once):
     assert np.array_equal(identity_templates(vectors, rows, ids), expected)
 
 
-def test_rows_that_follow_one_another_are_not_copied():
+def test_consecutive_rows_are_not_copied():
     vectors = np.arange(20.0).reshape(10, 2)
     for rows, shared in (([3, 4, 5], True), ([7], True), ([3, 5], False), ([5, 4], False), ([], False)):
         found = rows_of(vectors, np.array(rows, int))
@@ -221,8 +206,8 @@ def test_identity_means_equal_a_loop():
     np.testing.assert_allclose(identity_means(vectors, ids), expected, atol=1e-6)
 
 
-def test_ties_are_not_broken_by_how_a_matrix_product_rounds():
-    """Of identical vectors, 583 x 1,139, ranks were from 851 on instead of all 1,139."""
+def test_rounding_of_a_matrix_product_does_not_break_ties():
+    """Found on 583 x 1,139 identical vectors: ranks started at 851, expected 1,139 everywhere."""
     rng = np.random.default_rng(0)
     one = unit_length(rng.normal(size=(1, 512)).astype(np.float32))
     probes, gallery = np.repeat(one, 583, 0), np.repeat(one, 1139, 0)
@@ -233,14 +218,14 @@ def test_ties_are_not_broken_by_how_a_matrix_product_rounds():
     np.testing.assert_allclose(found.precision, 1 / 1139 / 2)
 
 
-def test_average_precision_counts_equal_scores_as_ahead():
+def test_average_precision_ranks_equal_scores_ahead():
     assert average_precision(np.array([0.5]), np.array([0.5 - 5e-7, 0.1])) == pytest.approx(1 / 2 / 2)
     assert average_precision(np.array([0.5]), np.array([0.5 - 5e-6, 0.1])) == pytest.approx(1)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e30, 1e38])
-def test_unit_length_is_of_any_length_but_zero(scale):
+def test_unit_length_at_any_scale(scale):
     vectors = (np.array([[3.0, 0.0], [0.6, 0.8], [0.0, 0.0]]) * scale).astype(np.float32)
     unit = unit_length(vectors)
     assert unit.dtype == np.float32

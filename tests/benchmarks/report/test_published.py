@@ -1,0 +1,26 @@
+"""Published results and the columns of tables."""
+
+from __future__ import annotations
+
+from benchmarks import BENCHMARKS
+from benchmarks.report.published import PUBLISHED, TABLES
+
+
+def test_every_published_row_has_a_source_and_metrics_that_a_table_shows():
+    assert set(PUBLISHED) == set(TABLES) == set(BENCHMARKS)
+    assert [len(PUBLISHED[name]) for name in ("lfw", "scface", "qmul")] == [3, 5, 3]
+    rows = [(name, row) for name, published in PUBLISHED.items() for row in published]
+    assert len(rows) >= 15
+    for name, row in rows:
+        shown = {column for table in TABLES[name] for column in table.columns}
+        assert row.source
+        assert row.metrics
+        assert set(row.metrics) <= shown, row.system
+        assert all(0 < value <= 1 for value in row.metrics.values())
+
+
+def test_every_column_is_a_metric_of_the_benchmark(results):
+    for result in results.values():
+        shown = {column for table in TABLES[result.benchmark] for column in table.columns}
+        assert shown <= set(result.metrics)
+        assert result.main in result.metrics

@@ -1,0 +1,84 @@
+"""Tables and sentences of a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from benchmarks.report.tables import facts, network_label, result_grids, result_text, warnings
+from benchmarks.scoring.samples import unresolved_metrics
+from tests.benchmarks.conftest import score
+
+
+def test_the_printed_table(results):
+    lines = result_text(results["qmul"]).splitlines()
+    assert lines[0].startswith("QMUL-SurvFace verification, %  ")
+    assert lines[0].split()[-2:] == ["AUC", "accuracy"]
+    assert lines[2].startswith("spherenet4, step 7  ")
+    assert [line.split()[-2] for line in lines[4:7]] == ["80.03", "80.06", "82.17"]
+    assert len({len(line) for line in lines[:7]}) == 1
+
+
+def test_partial_results_are_marked(demo):
+    root = demo("TinyFace")
+    sorted((root / "Testing_Set" / "Probe").iterdir())[0].unlink()
+    text = result_text(score("tinyface", root, intervals=True, allow_missing=True))
+    assert "spherenet4, step 7 (partial)  " in text
+    assert re.search(r"Partial: 1 of \d+ images could not be used, 1 pairs or probes were left out\.", text)
+
+
+def test_generated_faces_are_a_caveat(results):
+    lfw = results["lfw"]
+    assert lfw.data.endswith("LFW")
+    assert lfw.caveats == ["generated faces"]
+    assert warnings(lfw) == ["Not comparable with the published rows: generated faces."]
+    assert facts(lfw)[0].endswith(f"data: {lfw.data} (generated faces)")
+
+
+def test_other_sizes_than_the_published_ones_are_caveats(demo):
+    root = demo("LFW")
+    (root / "generated.json").unlink()
+    result = score("lfw", root)
+    assert (result.data, result.caveats) == (str(root), [f"pairs {result.counts['pairs']}, published 6,000"])
+    scface = demo("SCface")
+    (scface / "generated.json").unlink()
+    gallery, probes, mugshots = score("scface", scface).caveats
+    assert re.fullmatch(r"gallery \d+, published 130", gallery)
+    assert re.fullmatch(r"probes \d+, published 650", probes)
+    assert re.fullmatch(r"mugshots of \d+x\d+ px", mugshots)
+
+
+def test_comparability_does_not_depend_on_the_folder_s_name(results):
+    result = dataclasses.replace(results["lfw"], data="/data/LFW: full (copy)", caveats=[])
+    assert warnings(result) == []
+    assert facts(result)[0].endswith("data: /data/LFW: full (copy)")
+
+
+def test_the_label_of_a_network_states_a_reduced_precision():
+    assert (
+        network_label({"backbone": "spherenet4", "step": 1000, "precision": "bf16"}) == "spherenet4, step 1,000, bf16"
+    )
+    assert network_label({"backbone": "spherenet4", "step": None, "precision": "fp32"}) == "spherenet4"
+
+
+def test_lines_below_the_tables(results):
+    by_name = {name: facts(result) for name, result in results.items()}
+    assert re.match(r"8 in the gallery, 40 probes a distance, 128 images, 128 preparations; ", by_name["scface"][0])
+    assert re.match(r"60 pairs, 30 of them genuine, 10 folds, 32 images, 160 preparations; ", by_name["lfw"][0])
+    assert re.match(r"8 in the gallery, of 4 identities, 8 mated probes, 16 unmated", by_name["qmul-id"][0])
+    deviation = results["lfw"].metrics["lr-lr/std@20"]
+    assert by_name["lfw"][1].startswith("Standard deviation of accuracy over folds, %: 8 px: ")
+    assert by_name["lfw"][1].endswith(f"; LR to LR, 20 px: {100 * deviation:.2f}.")
+    assert re.fullmatch(r"Standard deviation of accuracy over folds: \d+\.\d\d %\.", by_name["qmul"][1])
+
+
+def test_a_metric_that_the_set_cannot_resolve_is_recorded_but_not_shown(results):
+    qmul, qmul_id = results["qmul"], results["qmul-id"]
+    assert unresolved_metrics(qmul.settings) == ["tar@far=0.01", "tar@far=0.001"]
+    assert "tar@far=0.001" in qmul.metrics
+    (grid,) = result_grids(qmul)
+    assert [grid.rows[row][4] for row in (0, 1)] == ["-", "-"]
+    assert grid.rows[2][4] == "11.02"
+    assert warnings(qmul)[1] == ("Not shown: TAR@0.01, TAR@0.001; smallest resolvable FAR: 3.1 % (1/32).")
+    assert unresolved_metrics(qmul_id.settings) == ["tpir20@fpir=0.01"]
+    assert warnings(qmul_id)[1] == "Not shown: TPIR20@0.01; smallest resolvable FPIR: 6.2 % (1/16)."
