@@ -1,4 +1,4 @@
-"""Drawing surface for a face: an oversampled picture, a camera, and the curves that features are drawn with."""
+"""Drawing surface for a face: an oversampled picture, a camera, and curves."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ SMOOTH_POINTS = 64
 
 
 class Canvas:
-    """An oversampled picture and the camera that projects the head onto it."""
+    """An oversampled picture of a head and the camera that projects it."""
 
-    def __init__(self, conditions: Conditions, width: int, height: int) -> None:
-        self.conditions = conditions
+    def __init__(self, face: Identity, conditions: Conditions, width: int, height: int) -> None:
+        self.conditions, self._width = conditions, face.width
         size = np.array([width, height]) * OVERSAMPLING
         self.scale = 0.41 * size.min()
         self.center = size * (0.5, 0.5) + conditions.offset * size[0]
-        self.rotation = _rotation(conditions.yaw, conditions.pitch, conditions.roll)
+        self._rotation = _rotation(conditions.yaw, conditions.pitch, conditions.roll)
         # rotation narrows a flat outline but not a head, which is as deep as it is wide: widen outlines to compensate
-        self.widening = float(np.hypot(np.cos(conditions.yaw), 1.1 * np.sin(conditions.yaw)) / np.cos(conditions.yaw))
-        self.pixels = (
-            cv2.resize(conditions.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC)
-            .clip(0, 255)
-            .astype(np.uint8)
-        )
+        self._widening = float(np.hypot(np.cos(conditions.yaw), 1.1 * np.sin(conditions.yaw)) / np.cos(conditions.yaw))
+        background = cv2.resize(conditions.background.astype(np.float32), size.tolist(), interpolation=cv2.INTER_CUBIC)
+        self.pixels = background.clip(0, 255).astype(np.uint8)
 
     def project(self, points: Points) -> Points:
         """Projects (N, 3) face units to (N, 2) px of the oversampled picture."""
-        return (points @ self.rotation.T)[:, :2] * self.scale + self.center
+        return (points @ self._rotation.T)[:, :2] * self.scale + self.center
 
-    def lift(self, points: Points, face: Identity) -> Points:
-        """Lifts (N, 2) face units to (N, 3) on the head's ellipsoid."""
-        squared_depth = 1 - (points[:, 0] / (face.width * 1.04)) ** 2 - (points[:, 1] / 1.12) ** 2
-        return np.column_stack([points, DEPTH * np.sqrt(np.maximum(squared_depth, 0.0))])
+    def flat(self, points: Points, depth: float) -> Points:
+        """Projects (N, 2) face units at one depth to (N, 2) px."""
+        return self.project(np.column_stack([points, np.full(len(points), depth)]))
 
     def outline(self, points: Points, depth: float = 0.0) -> Points:
         """Projects an outline of the head, (N, 2) face units at one depth, to (N, 2) px."""
-        return self.project(np.column_stack([points * (self.widening, 1.0), np.full(len(points), depth)]))
+        return self.flat(points * (self._widening, 1.0), depth)
+
+    def surface(self, points: Points) -> Points:
+        """Projects (N, 2) face units on the head's ellipsoid to (N, 2) px."""
+        squared_depth = 1 - (points[:, 0] / (self._width * 1.04)) ** 2 - (points[:, 1] / 1.12) ** 2
+        return self.project(np.column_stack([points, DEPTH * np.sqrt(np.maximum(squared_depth, 0.0))]))
 
     def fill(self, points: Points, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
         """Fills a polygon of (N, 2) px with an RGB colour; ``soft`` is the blur of its edge, face units."""
-        fixed = _fixed_point(points)
         if opacity == 1.0 and not soft:
-            cv2.fillPoly(self.pixels, [fixed], np.round(color).tolist(), cv2.LINE_AA, SUBPIXEL_BITS)
+            _fill(self.pixels, points, np.round(color).tolist())
             return
         margin = int(3 * soft * self.scale) + 2
         limit = np.array(self.pixels.shape[1::-1])
@@ -60,42 +60,21 @@ class Canvas:
         high = np.clip(np.ceil(points.max(0)).astype(int) + margin, 0, limit)
         if (high - low).min() <= 0:
             return
-        mask = _polygon_mask((high - low)[::-1], points - low)
+        mask = polygon_mask((high - low)[::-1], points - low)
         if soft:
             mask = cv2.GaussianBlur(mask, (0, 0), max(soft * self.scale, 0.3))
         alpha = (mask * (opacity / 255)).astype(np.float32)[..., None]
         part = self.pixels[low[1] : high[1], low[0] : high[0]]
         part[:] = part + alpha * (np.asarray(color, np.float32) - part)
 
-    def mask(self, points: Points) -> np.ndarray:
-        """(H, W) uint8 mask of the oversampled picture: 255 inside a polygon of (N, 2) px."""
-        return _polygon_mask(self.pixels.shape[:2], points)
-
-    def on_face(
-        self, points: Points, face: Identity, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0
-    ) -> None:
+    def on_face(self, points: Points, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
         """Fills a polygon of (N, 2) face units on the head; arguments as for ``fill``."""
-        self.fill(self.project(self.lift(points, face)), color, opacity=opacity, soft=soft)
+        self.fill(self.surface(points), color, opacity=opacity, soft=soft)
 
     def line(self, points: Points, color: np.ndarray, thickness: float) -> None:
         """Draws a polyline through (N, 2) px; ``thickness`` is in face units."""
-        cv2.polylines(
-            self.pixels,
-            [_fixed_point(points)],
-            False,
-            np.round(color).tolist(),
-            max(round(thickness * self.scale), 1),
-            cv2.LINE_AA,
-            SUBPIXEL_BITS,
-        )
-
-    def paint_body(self, face: Identity) -> None:
-        """Paints shoulders and neck, which do not turn with the head."""
-        x, y = self.center
-        s = self.scale
-        self.fill(ellipse(x, y + 2.3 * s, 1.75 * s, 1.1 * s), self.conditions.clothes)
-        neck = np.array([(-0.42, 0.5), (0.42, 0.5), (0.5, 1.5), (-0.5, 1.5)]) * s + (x, y)
-        self.fill(neck, face.skin * 0.72)
+        color, width = np.round(color).tolist(), max(round(thickness * self.scale), 1)
+        cv2.polylines(self.pixels, [_fixed_point(points)], False, color, width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -106,11 +85,15 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return roll_matrix @ pitch_matrix @ yaw_matrix
 
 
-def _polygon_mask(shape: Sequence[int], points: Points) -> np.ndarray:
+def polygon_mask(shape: Sequence[int], points: Points) -> np.ndarray:
     """(H, W) uint8 mask: 255 inside a polygon of (N, 2) px, antialiased."""
     mask = np.zeros(shape, np.uint8)
-    cv2.fillPoly(mask, [_fixed_point(points)], 255, cv2.LINE_AA, SUBPIXEL_BITS)
+    _fill(mask, points, 255)
     return mask
+
+
+def _fill(pixels: np.ndarray, points: Points, color: cv2.typing.Scalar | int) -> None:
+    cv2.fillPoly(pixels, [_fixed_point(points)], color, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _fixed_point(points: Points) -> np.ndarray:
@@ -131,10 +114,8 @@ def arc(x: float, y: float, rx: float, ry: float, span: tuple[float, float]) -> 
 
 def rounded_rectangle(x: float, y: float, rx: float, ry: float) -> Points:
     """(N, 2) rectangle with round corners; ``rx``, ``ry`` are half its width and height."""
-    t = np.linspace(0, 2 * np.pi, ARC_POINTS)
-    return np.column_stack(
-        [x + rx * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.4, y + ry * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** 0.4]
-    )
+    circle = ellipse(0, 0, 1, 1)
+    return np.sign(circle) * np.abs(circle) ** 0.4 * (rx, ry) + (x, y)
 
 
 def band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> Points:

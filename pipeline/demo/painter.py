@@ -10,7 +10,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.demo.canvas import DEPTH, OVERSAMPLING, Canvas, Points, arc, band, ellipse, rounded_rectangle, smooth
+from pipeline.demo.canvas import (
+    DEPTH,
+    OVERSAMPLING,
+    Canvas,
+    Points,
+    arc,
+    band,
+    ellipse,
+    polygon_mask,
+    rounded_rectangle,
+    smooth,
+)
 from pipeline.demo.faces import Conditions, Identity
 
 
@@ -27,48 +38,49 @@ def paint(
         The photo, (height, width, 3) uint8 RGB, and its landmarks, (5, 2) float64 px: left eye, right eye, nose tip,
         left and right mouth corner, as the viewer sees them.
     """
-    canvas = Canvas(conditions, width, height)
-    canvas.paint_body(face)
+    canvas = Canvas(face, conditions, width, height)
+    _body(canvas, face)
     _hair_behind(canvas, face)
     _head(canvas, face, rng)
     for side in (-1, 1):
-        _eye(canvas, face, conditions, side)
+        _eye(canvas, face, side)
     _nose(canvas, face)
-    corners = _mouth(canvas, face, conditions)
+    corners = _mouth(canvas, face)
     _hair_in_front(canvas, face)
     if face.glasses:
         _glasses(canvas, face)
-    eyes = [canvas.project(canvas.lift(_eye_center(face, side)[None], face))[0] for side in (-1, 1)]
-    landmarks = np.stack([*eyes, canvas.project(_nose_tip(face)[None])[0], *corners])
+    eyes = [canvas.surface(_eye_center(face, side)[None]) for side in (-1, 1)]
+    landmarks = np.concatenate([*eyes, canvas.project(_nose_tip(face)[None]), corners])
     return _apply_camera(canvas.pixels, conditions, width, height, rng), landmarks / OVERSAMPLING
+
+
+def _body(canvas: Canvas, face: Identity) -> None:
+    """Paints shoulders and neck, which do not turn with the head."""
+    (x, y), s = canvas.center, canvas.scale
+    canvas.fill(ellipse(x, y + 2.3 * s, 1.75 * s, 1.1 * s), canvas.conditions.clothes)
+    canvas.fill(np.array([(-0.42, 0.5), (0.42, 0.5), (0.5, 1.5), (-0.5, 1.5)]) * s + (x, y), face.skin * 0.72)
 
 
 def _head(canvas: Canvas, face: Identity, rng: np.random.Generator) -> None:
     for side in (-1, 1):
-        canvas.fill(
-            canvas.outline(ellipse(side * face.width * 1.02, face.eye_y + 0.14, 0.09, 0.19), -0.05), face.skin * 0.82
-        )
+        ear = ellipse(side * face.width * 1.02, face.eye_y + 0.14, 0.09, 0.19)
+        canvas.fill(canvas.outline(ear, -0.05), face.skin * 0.82)
     outline = _contour(face)
-    silhouette = canvas.outline(outline)
-    mask = canvas.mask(silhouette)
-    texture = cv2.resize(
-        rng.normal(0, 0.012, (24, 20)).astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_CUBIC
-    )
-    shade = _shading(canvas, face) + texture
+    mask = polygon_mask(canvas.pixels.shape[:2], canvas.outline(outline))
+    texture = rng.normal(0, 0.012, (24, 20)).astype(np.float32)
+    shade = _shading(canvas, face) + cv2.resize(texture, mask.shape[::-1], interpolation=cv2.INTER_CUBIC)
     skin = (face.skin * shade[..., None]).clip(0, 255)
     canvas.pixels[:] = canvas.pixels + (mask / 255.0)[..., None] * (skin - canvas.pixels)
     for side in (-1, 1):
-        canvas.on_face(
-            ellipse(side * 0.4, 0.25, 0.17, 0.14), face, face.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06
-        )
+        cheek = ellipse(side * 0.4, 0.25, 0.17, 0.14)
+        canvas.on_face(cheek, face.skin * (1.0, 0.78, 0.76), opacity=0.3, soft=0.06)
     for x, y in face.moles:
-        canvas.on_face(ellipse(x, y, 0.018, 0.018), face, face.skin * 0.45, opacity=0.8, soft=0.005)
+        canvas.on_face(ellipse(x, y, 0.018, 0.018), face.skin * 0.45, opacity=0.8, soft=0.005)
     if face.beard:
         jaw = outline[outline[:, 1] > 0.2]
         inner = np.column_stack([jaw[::-1, 0] * 0.74, np.minimum(jaw[::-1, 1] * 0.9, face.mouth_y + 0.18)])
-        canvas.fill(
-            canvas.outline(np.concatenate([jaw, inner]), 0.12), face.hair, opacity=face.beard * 0.85, soft=0.035
-        )
+        beard = canvas.outline(np.concatenate([jaw, inner]), 0.12)
+        canvas.fill(beard, face.hair, opacity=face.beard * 0.85, soft=0.035)
 
 
 def _shading(canvas: Canvas, face: Identity) -> np.ndarray:
@@ -87,44 +99,31 @@ def _eye_center(face: Identity, side: int) -> Points:
     return np.array([side * face.eye_gap, face.eye_y])
 
 
-def _eye(canvas: Canvas, face: Identity, conditions: Conditions, side: int) -> None:
+def _eye(canvas: Canvas, face: Identity, side: int) -> None:
+    conditions = canvas.conditions
     x, y = _eye_center(face, side)
     across, up = face.eye_width, face.eye_height * conditions.eye_open
-    canvas.on_face(
-        ellipse(x, y - 0.03, across * 1.35, face.eye_height + 0.09), face, face.skin * 0.6, opacity=0.4, soft=0.045
-    )
+    socket = ellipse(x, y - 0.03, across * 1.35, face.eye_height + 0.09)
+    canvas.on_face(socket, face.skin * 0.6, opacity=0.4, soft=0.045)
     t = np.linspace(-1, 1, 13)
     tilt = -side * face.eye_tilt * t * side
     upper = np.column_stack([x + across * t, y + tilt - up * (1 - t**2) ** 0.8])
     lower = np.column_stack([x + across * t, y + tilt + 0.75 * up * (1 - t**2)])
-    almond = np.concatenate([upper, lower[::-1]])
-    canvas.on_face(almond, face, np.array([236, 232, 226]) * min(conditions.exposure, 1.0))
+    canvas.on_face(np.concatenate([upper, lower[::-1]]), np.array([236, 232, 226]) * min(conditions.exposure, 1.0))
     iris = np.array([x, y]) + conditions.gaze * (across * 0.35, up * 0.3)
     radius = min(face.eye_height * 0.95, across * 0.55)
     for size, color in ((1.0, face.iris), (0.48, np.array([14, 12, 12]))):
         disc = ellipse(iris[0], iris[1], radius * size, radius * size)
-        disc[:, 1] = np.clip(
-            disc[:, 1], np.interp(disc[:, 0], upper[:, 0], upper[:, 1]), np.interp(disc[:, 0], lower[:, 0], lower[:, 1])
-        )
-        canvas.on_face(disc, face, color)
-    canvas.on_face(
-        ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2),
-        face,
-        np.array([250, 250, 250]),
-    )
-    canvas.line(canvas.project(canvas.lift(upper, face)), face.skin * 0.22, 0.022)
-    canvas.line(canvas.project(canvas.lift(lower, face)), face.skin * 0.6, 0.008)
-    brow = np.column_stack(
-        [
-            x + side * 0.01 + across * 1.35 * t,
-            y - face.brow_height - face.brow_arch * (1 - t**2) - 0.02 * conditions.smile * 0.3,
-        ]
-    )
+        disc[:, 1] = disc[:, 1].clip(*(np.interp(disc[:, 0], *lid.T) for lid in (upper, lower)))
+        canvas.on_face(disc, color)
+    glint = ellipse(iris[0] - radius * 0.3, iris[1] - radius * 0.35, radius * 0.2, radius * 0.2)
+    canvas.on_face(glint, np.array([250, 250, 250]))
+    canvas.line(canvas.surface(upper), face.skin * 0.22, 0.022)
+    canvas.line(canvas.surface(lower), face.skin * 0.6, 0.008)
+    brow = y - face.brow_height - face.brow_arch * (1 - t**2) - 0.02 * conditions.smile * 0.3
     thickness = face.brow_thickness * (0.65 - 0.35 * side * t)
-    outline = np.concatenate(
-        [brow - np.column_stack([0 * t, thickness]), (brow + np.column_stack([0 * t, thickness]))[::-1]]
-    )
-    canvas.on_face(outline, face, face.hair * 0.75, opacity=0.9, soft=0.008)
+    brow_outline = band(x + side * 0.01 + across * 1.35 * t, brow - thickness, brow + thickness)
+    canvas.on_face(brow_outline, face.hair * 0.75, opacity=0.9, soft=0.008)
 
 
 def _nose_tip(face: Identity) -> Points:
@@ -146,29 +145,19 @@ def _nose(canvas: Canvas, face: Identity) -> None:
     )
     canvas.fill(canvas.project(base), face.skin * 0.55, opacity=0.5, soft=0.018)
     for side in (-1, 1):
-        nostril = ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023)
-        canvas.fill(
-            canvas.project(np.column_stack([nostril, np.full(len(nostril), DEPTH + 0.06)])),
-            face.skin * 0.25,
-            opacity=0.85,
-            soft=0.008,
-        )
-        wing = arc(
-            side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6)
-        )
-        canvas.line(canvas.project(np.column_stack([wing, np.full(len(wing), DEPTH + 0.02)])), face.skin * 0.55, 0.012)
+        nostril = canvas.flat(ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023), DEPTH + 0.06)
+        canvas.fill(nostril, face.skin * 0.25, opacity=0.85, soft=0.008)
+        span = (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6)
+        wing = arc(side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, span)
+        canvas.line(canvas.flat(wing, DEPTH + 0.02), face.skin * 0.55, 0.012)
     canvas.line(canvas.project(bridge[1:] + (0.0, -0.02, 0.02)), np.minimum(face.skin * 1.14, 255), 0.03)
-    ball = ellipse(0, tip[1] - 0.005, w * 0.5, 0.06)
-    canvas.fill(
-        canvas.project(np.column_stack([ball, np.full(len(ball), tip[2])])),
-        np.minimum(face.skin * 1.12, 255),
-        opacity=0.45,
-        soft=0.025,
-    )
+    ball = canvas.flat(ellipse(0, tip[1] - 0.005, w * 0.5, 0.06), tip[2])
+    canvas.fill(ball, np.minimum(face.skin * 1.12, 255), opacity=0.45, soft=0.025)
 
 
-def _mouth(canvas: Canvas, face: Identity, conditions: Conditions) -> Points:
+def _mouth(canvas: Canvas, face: Identity) -> Points:
     """Paints the mouth and returns its two corners, (2, 2) px."""
+    conditions = canvas.conditions
     t = np.linspace(-1, 1, 17)
     half = face.mouth_width * (1 + 0.16 * max(conditions.smile, 0))
     curve = face.mouth_y - 0.085 * conditions.smile * t**2
@@ -177,28 +166,20 @@ def _mouth(canvas: Canvas, face: Identity, conditions: Conditions) -> Points:
     x = half * t
     upper, lower = curve - gape * 0.35, curve + gape * 0.65
     shadow = ellipse(0, face.mouth_y + 0.09 + face.lip, half * 0.6, 0.035)
-    canvas.on_face(shadow, face, face.skin * 0.6, opacity=0.4, soft=0.03)
-    canvas.on_face(band(x, upper - bow, upper + 0.006), face, face.lip_color * 0.86, soft=0.006)
-    canvas.on_face(
-        band(x, lower - 0.006, lower + 1.25 * face.lip * (1 - t**2) ** 0.7), face, face.lip_color, soft=0.006
-    )
+    canvas.on_face(shadow, face.skin * 0.6, opacity=0.4, soft=0.03)
+    canvas.on_face(band(x, upper - bow, upper + 0.006), face.lip_color * 0.86, soft=0.006)
+    lower_lip = band(x, lower - 0.006, lower + 1.25 * face.lip * (1 - t**2) ** 0.7)
+    canvas.on_face(lower_lip, face.lip_color, soft=0.006)
     if conditions.mouth_open > 0.05:
-        canvas.on_face(band(x * 0.96, upper, lower), face, np.array([62, 22, 24]))
-        canvas.on_face(
-            band(x * 0.86, upper, upper + gape * 0.45), face, np.array([232, 228, 218]) * min(conditions.exposure, 1)
-        )
+        canvas.on_face(band(x * 0.96, upper, lower), np.array([62, 22, 24]))
+        teeth = band(x * 0.86, upper, upper + gape * 0.45)
+        canvas.on_face(teeth, np.array([232, 228, 218]) * min(conditions.exposure, 1))
     else:
-        canvas.line(canvas.project(canvas.lift(np.column_stack([x, curve]), face)), face.lip_color * 0.45, 0.014)
+        canvas.line(canvas.surface(np.column_stack([x, curve])), face.lip_color * 0.45, 0.014)
     if face.moustache:
-        canvas.on_face(
-            band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75),
-            face,
-            face.hair,
-            opacity=face.moustache * 0.9,
-            soft=0.014,
-        )
-    corners = np.array([(-half, curve[0]), (half, curve[-1])])
-    return canvas.project(canvas.lift(corners, face))
+        hair = band(x * 0.98, upper - bow - 0.1 * (1 - 0.45 * t**2), upper - bow * 0.75)
+        canvas.on_face(hair, face.hair, opacity=face.moustache * 0.9, soft=0.014)
+    return canvas.surface(np.array([(-half, curve[0]), (half, curve[-1])]))
 
 
 def _hair_behind(canvas: Canvas, face: Identity) -> None:
@@ -225,17 +206,11 @@ def _hair_in_front(canvas: Canvas, face: Identity) -> None:
         + 0.16 * np.abs(u) ** 4,
         4: face.hairline + 0.45 * np.abs(u - 0.15) ** 1.7,
     }[face.hair_style]
-    edge = np.column_stack([u * face.width * 1.03, line])
-    front = canvas.project(canvas.lift(edge, face))
+    front = canvas.surface(np.column_stack([u * face.width * 1.03, line]))
     canvas.fill(np.concatenate([canvas.outline(top), front]), face.hair, soft=0.012)
-    sheen = np.column_stack([np.linspace(-0.4, 0.4, 9), -0.86 + 0.3 * np.linspace(-0.6, 0.6, 9) ** 2])
-    glow = np.concatenate([sheen, sheen[::-1] + (0, 0.1)])
-    canvas.fill(
-        canvas.project(np.column_stack([glow, np.full(len(glow), 0.4)])),
-        np.minimum(face.hair * 1.6 + 22, 255),
-        opacity=0.3,
-        soft=0.05,
-    )
+    sheen = -0.86 + 0.3 * np.linspace(-0.6, 0.6, 9) ** 2
+    glow = canvas.flat(band(np.linspace(-0.4, 0.4, 9), sheen, sheen + 0.1), 0.4)
+    canvas.fill(glow, np.minimum(face.hair * 1.6 + 22, 255), opacity=0.3, soft=0.05)
 
 
 def _glasses(canvas: Canvas, face: Identity) -> None:
@@ -243,8 +218,7 @@ def _glasses(canvas: Canvas, face: Identity) -> None:
     for side in (-1, 1):
         x, y = _eye_center(face, side)
         rim = ellipse(x, y + 0.02, 0.225, 0.175) if face.glasses == 1 else rounded_rectangle(x, y + 0.03, 0.23, 0.14)
-        rim3 = np.column_stack([rim, np.full(len(rim), DEPTH * 0.95)])
-        canvas.line(canvas.project(np.concatenate([rim3, rim3[:1]])), color, 0.028)
+        canvas.line(canvas.flat(np.concatenate([rim, rim[:1]]), DEPTH * 0.95), color, 0.028)
         temple = np.array([(x + side * 0.22, y, DEPTH * 0.95), (side * face.width * 1.04, y + 0.03, 0.0)])
         canvas.line(canvas.project(temple), color, 0.024)
     inner = face.eye_gap - 0.22

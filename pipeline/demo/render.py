@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.demo.faces import Conditions, Identity, sample_conditions, sample_identity
+from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
 from pipeline.opencv import single_thread
 
@@ -78,7 +78,7 @@ def render_identity(job: IdentityJob) -> tuple[int, dict[str, dict[str, np.ndarr
     Returns:
         The number of photos, and landmarks: data set -> path -> (5, 2), px.
     """
-    identity = sample_identity(np.random.default_rng([job.seed, job.person]))
+    identity = Identity(np.random.default_rng([job.seed, job.person]))
     images = [(dataset, image) for dataset, images in job.images.items() for image in images]
     images.sort(key=lambda item: item[1].photo)
     landmarks: dict[str, dict[str, np.ndarray]] = {dataset: {} for dataset in job.images}
@@ -101,15 +101,12 @@ def render_photo(identity: Identity, person: int, number: int, seed: int) -> Pho
     rng = np.random.default_rng([seed, person, number])
     is_test = person >= FIRST_TEST_PERSON
     width = int(rng.integers(160, 190) if is_test else rng.integers(120, 180))
-    conditions = sample_conditions(rng)
+    conditions = Conditions(rng)
     if is_test and number == 0:
-        conditions = dataclasses.replace(
-            conditions,
-            yaw=MUGSHOT_POSE * conditions.yaw,
-            pitch=MUGSHOT_POSE * conditions.pitch,
-            roll=MUGSHOT_POSE * conditions.roll,
-            mouth_open=0.0,
-        )
+        conditions.yaw *= MUGSHOT_POSE
+        conditions.pitch *= MUGSHOT_POSE
+        conditions.roll *= MUGSHOT_POSE
+        conditions.mouth_open = 0.0
     photo = paint(identity, conditions, width=width, height=int(width * rng.uniform(1.1, 1.4)), rng=rng)
     return _extend_background(photo, conditions, rng) if is_test else photo
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.demo.faces import sample_conditions, sample_identity
+from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
 
 
@@ -12,9 +12,9 @@ def test_landmarks_lie_on_the_features():
     """Pupils are dark, and the five points are ordered as the viewer sees them."""
     found = 0
     for person in range(12):
-        face = sample_identity(np.random.default_rng(person))
+        face = Identity(np.random.default_rng(person))
         rng = np.random.default_rng([person, 1])
-        conditions = sample_conditions(rng)
+        conditions = Conditions(rng)
         image, points = paint(face, conditions, width=240, height=300, rng=rng)
         left, right, nose, left_mouth, right_mouth = points
         assert left[0] < right[0]
@@ -32,12 +32,12 @@ def test_landmarks_lie_on_the_features():
 
 def test_photos_of_different_people_differ_more_than_of_one_person():
     def average(person):
-        face = sample_identity(np.random.default_rng(person))
+        face = Identity(np.random.default_rng(person))
         faces = []
         for image in range(6):
             rng = np.random.default_rng([person, image])
             faces.append(
-                paint(face, sample_conditions(rng), width=96, height=120, rng=rng)[0].astype(float)[30:90, 25:70]
+                paint(face, Conditions(rng), width=96, height=120, rng=rng)[0].astype(float)[30:90, 25:70]
             )
         return np.stack(faces)
 
