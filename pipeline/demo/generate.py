@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,10 +93,10 @@ def _render(plans: dict[str, DatasetPlan], out: Path, options: DemoOptions) -> N
 
 def _identity_jobs(plans: dict[str, DatasetPlan], folders: dict[str, Path], seed: int) -> list[IdentityJob]:
     """One job for each person, training people first."""
-    images: dict[int, dict[str, list[ImageSpec]]] = {}
+    images: dict[int, list[tuple[str, ImageSpec]]] = defaultdict(list)
     for name, plan in plans.items():
         for image in plan.images:
-            images.setdefault(image.person, {}).setdefault(name, []).append(image)
+            images[image.person].append((name, image))
     return [IdentityJob(person=person, seed=seed, images=images[person], folders=folders) for person in sorted(images)]
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import scipy.io
 
-from pipeline.demo.pairs import draw_pairs, pairs_text
+from pipeline.demo.pairs import pairs_text
 from pipeline.demo.render import FIRST_TEST_PERSON, Camera, ImageSpec
 from pipeline.sources.landmarks import HEADER
 
@@ -50,12 +50,7 @@ class DemoOptions:
 
     @property
     def test_people(self) -> int:
-        """Number of people in the benchmarks."""
-        return max(self.identities // 2, 2)
-
-    @property
-    def shared_people(self) -> int:
-        """Number of VGGFace2 people that each of the other training sets also contains."""
+        """Number of people in the benchmarks; each training set shares as many others with VGGFace2."""
         return max(self.identities // 2, 2)
 
 
@@ -81,17 +76,19 @@ def _vggface2(options: DemoOptions) -> DatasetPlan:
         for photo in range(options.images):
             path = f"{split}/n{person + 1:06d}/{photo + 1:04d}_01.jpg"
             images.append(ImageSpec(path=path, person=person, photo=photo, camera=Camera()))
-    return DatasetPlan(images=images, lists=partial(_vggface2_lists, [image.path for image in images]))
 
+    def lists(landmarks: Landmarks) -> dict[str, bytes]:
+        lists = {}
+        for split in ("train", "test"):
+            paths = [image.path for image in images if image.path.startswith(f"{split}/")]
+            rows = [
+                f'"{path.removeprefix(f"{split}/").removesuffix(".jpg")}",{_coordinates(landmarks[path])}'
+                for path in paths
+            ]
+            lists[f"bb_landmark/loose_landmark_{split}.csv"] = "\n".join([",".join(HEADER), *rows, ""]).encode()
+        return lists
 
-def _vggface2_lists(paths: list[str], landmarks: Landmarks) -> dict[str, bytes]:
-    lists = {}
-    for split in ("train", "test"):
-        keys = [path.removeprefix(f"{split}/") for path in paths if path.startswith(f"{split}/")]
-        rows = [f'"{key.removesuffix(".jpg")}",{_coordinates(landmarks[f"{split}/{key}"])}' for key in keys]
-        text = "\n".join([",".join(HEADER), *rows]) + "\n"
-        lists[f"bb_landmark/loose_landmark_{split}.csv"] = text.encode()
-    return lists
+    return DatasetPlan(images=images, lists=lists)
 
 
 def _lfw(options: DemoOptions) -> DatasetPlan:
@@ -120,7 +117,7 @@ def _named_images(options: DemoOptions, folder: str, camera: Camera) -> list[Ima
 def _pairs_file(options: DemoOptions, stream: int) -> bytes:
     """A pair list; ``stream`` is the random stream it is drawn from."""
     rng = np.random.default_rng([options.seed, stream])
-    return pairs_text(_names(options), draw_pairs(options.test_people, options.images, rng)).encode()
+    return pairs_text(_names(options), options.images, rng).encode()
 
 
 def _names(options: DemoOptions) -> list[str]:
@@ -140,8 +137,7 @@ def _word(number: int) -> str:
 def _scface(options: DemoOptions) -> DatasetPlan:
     people = min(options.test_people, SCFACE_SUBJECTS)
     subjects = np.linspace(1, SCFACE_SUBJECTS, people).round().astype(int)  # protocols split the subjects at 50
-    parts: dict[str, list[ImageSpec]] = {"mugshot": []}
-    parts |= {f"distance{number}": [] for number in SCFACE_EYE_DISTANCES_PX}
+    parts: dict[str, list[ImageSpec]] = defaultdict(list)
     for person, subject in enumerate(subjects):
         path = f"SCface_database/mugshot_frontal_original_all/{subject:03d}_frontal.jpg"
         parts["mugshot"].append(_test_image(path, person, 0, MUGSHOT_CAMERA))
@@ -164,8 +160,8 @@ def _scface(options: DemoOptions) -> DatasetPlan:
 
 
 def _qmul(options: DemoOptions) -> DatasetPlan:
-    images = _training_images(options, range(options.shared_people), "training_set", _qmul_name, QMUL_CAMERA)
-    parts: dict[str, list[tuple[str, int]]] = {"gallery": [], "mated_probe": []}
+    images = _training_images(options, range(options.test_people), "training_set", _qmul_name, QMUL_CAMERA)
+    parts: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for person in range(options.test_people):
         for photo in range(options.images):
             name = _qmul_name(person + 1, photo)
@@ -202,7 +198,7 @@ def _qmul_pair_lists(options: DemoOptions) -> dict[str, bytes]:
     lists = {}
     for kind, pairs in (("positive", genuine), ("negative", impostors)):
         variable = f"{kind}_pairs_names"
-        lists[f"Face_Verification_Test_Set/{variable}.mat"] = _mat_file({variable: _cells(pairs, 2)})
+        lists[f"Face_Verification_Test_Set/{variable}.mat"] = _mat_file({variable: np.array(pairs, object)})
     return lists
 
 
@@ -211,10 +207,10 @@ def _qmul_name(label: int, photo: int) -> str:
 
 
 def _tinyface(options: DemoOptions) -> DatasetPlan:
-    people = range(options.identities - options.shared_people, options.identities)
+    people = range(options.identities - options.test_people, options.identities)
     images = _training_images(options, people, "Training_Set", _tinyface_name, TINYFACE_CAMERA)
     distractors = max(options.test_people // 4, 1)
-    parts: dict[str, list[tuple[str, int]]] = {"Gallery_Match": [], "Probe": [], "Gallery_Distractor": []}
+    parts: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for person in range(options.test_people):
         for photo in range(options.images):
             part = ("Gallery_Match", "Probe")[photo % 2]
@@ -262,15 +258,8 @@ def _coordinates(points: np.ndarray) -> str:
 def _id_list(variable: str, rows: list[tuple[str, int]]) -> bytes:
     """A MATLAB file with the file names and 1-based identities of a set, each (N, 1)."""
     names, ids = zip(*rows, strict=True)
-    return _mat_file({f"{variable}_set": _cells(names, 1), f"{variable}_ids": np.array(ids, np.uint16)[:, None]})
-
-
-def _cells(names: Sequence[str] | Sequence[Sequence[str]], columns: int) -> np.ndarray:
-    """(N, columns) MATLAB cell array of text."""
-    table = np.array(names).reshape(-1, columns)
-    cells = np.empty(table.shape, object)
-    cells[:] = table
-    return cells
+    columns = {f"{variable}_set": np.array(names, object), f"{variable}_ids": np.array(ids, np.uint16)}
+    return _mat_file({name: column[:, None] for name, column in columns.items()})
 
 
 def _mat_file(variables: dict[str, np.ndarray]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import zlib
+from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -55,19 +56,19 @@ class IdentityJob:
     """Work for one process: all images of one person.
 
     Attributes:
-        images: images to write, by data set.
+        images: images to write, each with the name of its data set.
         folders: folder of each data set.
     """
 
     person: int
     seed: int
-    images: dict[str, list[ImageSpec]]
+    images: list[tuple[str, ImageSpec]]
     folders: dict[str, Path]
 
     @property
     def photo_count(self) -> int:
         """Number of photos to paint."""
-        return len({image.photo for images in self.images.values() for image in images})
+        return len({image.photo for _, image in self.images})
 
 
 def render_identity(job: IdentityJob) -> tuple[int, dict[str, dict[str, np.ndarray]]]:
@@ -79,21 +80,22 @@ def render_identity(job: IdentityJob) -> tuple[int, dict[str, dict[str, np.ndarr
         The number of photos, and landmarks: data set -> path -> (5, 2), px.
     """
     identity = Identity(np.random.default_rng([job.seed, job.person]))
-    images = [(dataset, image) for dataset, images in job.images.items() for image in images]
-    images.sort(key=lambda item: item[1].photo)
-    landmarks: dict[str, dict[str, np.ndarray]] = {dataset: {} for dataset in job.images}
+    landmarks: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    images = sorted(job.images, key=lambda item: item[1].photo)
     with single_thread():
         for number, group in itertools.groupby(images, key=lambda item: item[1].photo):
-            photo = render_photo(identity, job.person, number, job.seed)
+            photo = _render_photo(identity, job.person, number, job.seed)
             for dataset, image in group:
                 key = [job.seed, job.person, number, zlib.crc32(f"{dataset}/{image.path}".encode())]
-                pixels, points = apply_camera(photo, image.camera, np.random.default_rng(key))
-                _write_jpeg(job.folders[dataset] / image.path, pixels, image.camera.jpeg_quality)
+                pixels, points = _apply_camera(photo, image.camera, np.random.default_rng(key))
+                path = job.folders[dataset] / image.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(_jpeg(pixels, image.camera.jpeg_quality).tobytes())
                 landmarks[dataset][image.path] = points
     return job.photo_count, landmarks
 
 
-def render_photo(identity: Identity, person: int, number: int, seed: int) -> Photo:
+def _render_photo(identity: Identity, person: int, number: int, seed: int) -> Photo:
     """Paints photo ``number`` of a person.
 
     Photos of test people have a larger background, and their first photo is a mugshot: nearly frontal, mouth closed.
@@ -111,7 +113,7 @@ def render_photo(identity: Identity, person: int, number: int, seed: int) -> Pho
     return _extend_background(photo, conditions, rng) if is_test else photo
 
 
-def apply_camera(photo: Photo, camera: Camera, rng: np.random.Generator) -> Photo:
+def _apply_camera(photo: Photo, camera: Camera, rng: np.random.Generator) -> Photo:
     """Crops, downsamples and degrades a photo as ``camera`` says.
 
     Landmarks follow: x' = x * s for a resize by s, with pixel corners at whole numbers.
@@ -134,8 +136,9 @@ def apply_camera(photo: Photo, camera: Camera, rng: np.random.Generator) -> Phot
 def _extend_background(photo: Photo, conditions: Conditions, rng: np.random.Generator) -> Photo:
     """Centres a photo in a scene of ``SCENE_SIZE`` by continuing its edges."""
     pixels, points = photo
-    left, top = (np.array(SCENE_SIZE) - pixels.shape[1::-1]) // 2
-    right, bottom = np.array(SCENE_SIZE) - pixels.shape[1::-1] - (left, top)
+    margins = np.array(SCENE_SIZE) - pixels.shape[1::-1]
+    left, top = margins // 2
+    right, bottom = margins - margins // 2
     smooth = cv2.blur(pixels, (9, 9))
     scene = cv2.copyMakeBorder(smooth, top, bottom, left, right, cv2.BORDER_REPLICATE).astype(np.float32)
     scene += rng.standard_normal(scene.shape, np.float32) * np.float32(conditions.noise)
@@ -180,8 +183,3 @@ def _eye_distance(points: np.ndarray) -> float:
 
 def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-
-
-def _write_jpeg(path: Path, pixels: np.ndarray, quality: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_jpeg(pixels, quality).tobytes())
