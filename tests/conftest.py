@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 import cli
 from pipeline.build import BuildOptions, build
-from pipeline.demo.faces import sample_conditions, sample_identity
+from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
 from pipeline.sources.landmarks import HEADER
 from pipeline.spec import Preprocessing
@@ -140,11 +140,11 @@ def painted():
     """(image RGB, landmarks) of generated faces, by identity."""
     faces = {}
     for person in range(IDENTITIES):
-        who = sample_identity(np.random.default_rng([7, person]))
+        who = Identity(np.random.default_rng([7, person]))
         shots = []
         for image in range(IMAGES):
             rng = np.random.default_rng([7, person, image])
-            shots.append(paint(who, sample_conditions(rng), width=120, height=150, rng=rng))
+            shots.append(paint(who, Conditions(rng), width=120, height=150, rng=rng))
         faces[f"n{person + 1:06d}"] = shots
     return faces
 
