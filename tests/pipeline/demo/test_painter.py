@@ -36,9 +36,7 @@ def test_photos_of_different_people_differ_more_than_of_one_person():
         faces = []
         for image in range(6):
             rng = np.random.default_rng([person, image])
-            faces.append(
-                paint(face, Conditions(rng), width=96, height=120, rng=rng)[0].astype(float)[30:90, 25:70]
-            )
+            faces.append(paint(face, Conditions(rng), width=96, height=120, rng=rng)[0].astype(float)[30:90, 25:70])
         return np.stack(faces)
 
     people = [average(person) for person in range(6)]
