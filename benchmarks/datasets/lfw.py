@@ -42,7 +42,7 @@ def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     images = set_folder(root, "LFW", "lfw", "LFW's images, lfw/<Name>/<Name>_0001.jpg")
     images = find_entry(images, "lfw") or images  # root itself may be called LFW
     folders = [images.parent, images, root]
-    pairs = read_pairs(require(folders, ["pairs.txt"], f"LFW's pair list: {HEADER}, then one line a pair"))
+    pairs = read_pairs(require(folders, "pairs.txt", f"LFW's pair list: {HEADER}, then one line a pair"))
     expected = "LFW's landmarks, path and 10 numbers a line"
     lookup = NameLookup(read_landmarks(landmarks or [_lfw_table(folders, expected, [root.parent])]))
     paths, members, identities = _distinct_images(pairs, _PeopleFolder(images))
@@ -71,15 +71,15 @@ def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     """
     folders = [root, root / "XQLFW"]
     images = set_folder(root, "XQLFW", _XQLFW_IMAGES, f"XQLFW's images, {_XQLFW_IMAGES}/<Name>/<Name>_0001.jpg")
-    pairs = read_pairs(require([images.parent, *folders], ["xqlfw_pairs.txt"], "XQLFW's pair list, in LFW's format"))
-    xqlfw_table = find_first([images.parent, *folders], ["XQLFW.csv"])
+    pairs = read_pairs(require([images.parent, *folders], "xqlfw_pairs.txt", "XQLFW's pair list, in LFW's format"))
+    xqlfw_table = find_first([images.parent, *folders], "XQLFW.csv")
     tables = [*landmarks] or ([xqlfw_table] if xqlfw_table else [])
     lfw_folders = [images.parent, *folders, root.parent / "LFW", images.parent.parent / "LFW"]
     expected = "landmarks: XQLFW.csv, or LFW's LFW.csv in the LFW folder beside"
     lookup = NameLookup(read_landmarks(tables or [_lfw_table(lfw_folders, expected, [root.parent])]))
     paths, members, identities = _distinct_images(pairs, _PeopleFolder(images))
     lookup.require_any(paths, "XQLFW")
-    lfw = find_first([folder for folder in [*lfw_folders, root.parent] if folder.name.lower() == "lfw"], ["lfw"])
+    lfw = find_first([folder for folder in [*lfw_folders, root.parent] if folder.name.lower() == "lfw"], "lfw")
     originals = _PeopleFolder(lfw) if lfw else None
     requests = [_request(path, lookup, None if tables else _original_size(path, originals)) for path in paths]
     return _protocol("xqlfw", "XQLFW", images.parent, requests, {"{}": members}, pairs, identities, main="accuracy")
@@ -141,7 +141,7 @@ def _request(path: Path, lookup: NameLookup, points_size: tuple[int, int] | None
 
 
 def _lfw_table(folders: Sequence[Path], expected: str, fallbacks: Sequence[Path]) -> Path:
-    return require(folders, ["LFW.csv"], f"{expected}; or name a table with --landmarks", fallbacks)
+    return require(folders, "LFW.csv", f"{expected}; or name a table with --landmarks", fallbacks)
 
 
 def _original_size(path: Path, originals: _PeopleFolder | None) -> tuple[int, int]:

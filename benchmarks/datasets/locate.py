@@ -28,13 +28,13 @@ def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
     return found
 
 
-def find_first(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
-    """Finds the first of ``names`` in the first folder that has any of them."""
-    found = (find_entry(folder, name) for folder in folders for name in names)
+def find_first(folders: Iterable[Path], name: str) -> Path | None:
+    """Finds ``name`` in the first folder that has it."""
+    found = (find_entry(folder, name) for folder in folders)
     return next((path for path in found if path), None)
 
 
-def require(folders: Sequence[Path], names: Sequence[str], expected: str, fallbacks: Sequence[Path] = ()) -> Path:
+def require(folders: Sequence[Path], name: str, expected: str, fallbacks: Sequence[Path] = ()) -> Path:
     """Like ``find_first``, but a missing file is an error.
 
     Args:
@@ -42,12 +42,12 @@ def require(folders: Sequence[Path], names: Sequence[str], expected: str, fallba
         fallbacks: more folders to search. The message does not name them, because nobody should put the file there.
 
     Raises:
-        ProtocolError: no folder has any of ``names``.
+        ProtocolError: no folder has ``name``.
     """
-    found = find_first([*folders, *fallbacks], names)
+    found = find_first([*folders, *fallbacks], name)
     if found is None:
         searched = ", ".join(dict.fromkeys(map(str, folders)))
-        raise ProtocolError(f"{' or '.join(names)}: not found in {searched}; expected {expected}")
+        raise ProtocolError(f"{name}: not found in {searched}; expected {expected}")
     return found
 
 

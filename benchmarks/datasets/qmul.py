@@ -35,7 +35,7 @@ def read_qmul(root: Path) -> PairProtocol:
     """
     folder = set_folder(root, "QMUL-SurvFace", VERIFICATION, "the verification set of QMUL-SurvFace")
     genuine_names, impostor_names = (_pair_names(folder, kind) for kind in ("positive", "negative"))
-    images = ImageFolder(require([folder], ["verification_images"], "the folder of verification images"))
+    images = ImageFolder(require([folder], "verification_images", "the folder of verification images"))
     distinct, members = np.unique(np.concatenate([genuine_names, impostor_names]), return_inverse=True)
     identities = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
     members = members.reshape(-1, 2)
@@ -59,7 +59,7 @@ def read_qmul(root: Path) -> PairProtocol:
 def _pair_names(folder: Path, kind: str) -> np.ndarray:
     """(N, 2) file names in ``<kind>_pairs_names.mat``."""
     variable = f"{kind}_pairs_names"
-    path = require([folder], [f"{variable}.mat"], "the pair list of the verification protocol")
+    path = require([folder], f"{variable}.mat", "the pair list of the verification protocol")
     names = read_cells(path, variable, 2)
     if len(names) < FOLDS:
         raise ProtocolError(f"{path}: {len(names)} pairs, expected at least one for each of {FOLDS} folds")
@@ -80,7 +80,7 @@ def read_qmul_id(root: Path) -> OpenSetProtocol:
     folder = set_folder(root, "QMUL-SurvFace", IDENTIFICATION, "the identification set of QMUL-SurvFace")
     gallery, gallery_ids = _listed_images(folder, "gallery")
     mated, mated_ids = _listed_images(folder, "mated_probe")
-    unmated = ImageFolder(require([folder], ["unmated_probe"], "the folder of unmated probes")).images
+    unmated = ImageFolder(require([folder], "unmated_probe", "the folder of unmated probes")).images
     if not unmated:
         raise ProtocolError(f"{folder / 'unmated_probe'}: contains no images; expected the unmated probes")
     if mateless := sorted(set(mated_ids.tolist()) - set(gallery_ids.tolist())):
@@ -111,5 +111,5 @@ def read_qmul_id(root: Path) -> OpenSetProtocol:
 def _listed_images(folder: Path, role: str) -> tuple[list[Path], np.ndarray]:
     """The images of ``gallery`` or ``mated_probe``, and their identities."""
     places = [folder, folder.parent / _EVALUATION, folder / _EVALUATION, folder.parent]
-    path = require(places, [f"{role}_img_ID_pairs.mat"], f"the list of {role} images and identities")
-    return read_image_list(path, role, ImageFolder(require([folder], [role], f"the folder of {role} images")))
+    path = require(places, f"{role}_img_ID_pairs.mat", f"the list of {role} images and identities")
+    return read_image_list(path, role, ImageFolder(require([folder], role, f"the folder of {role} images")))

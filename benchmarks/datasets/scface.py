@@ -46,7 +46,7 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         ProtocolError: a folder or table is missing.
         LandmarkError: a table is invalid, or has no landmarks for SCface's images.
     """
-    parent = find_first([root, root / "SCface"], [_DATABASE]) or root
+    parent = find_first([root, root / "SCface"], _DATABASE) or root
     mugshots = ImageFolder(set_folder(parent, "", _MUGSHOTS, f"SCface's mugshots, {_MUGSHOTS}/001_frontal.jpg"))
     database = mugshots.path.parent
     home = database.parent if database.name.lower() == _DATABASE.lower() else database
@@ -104,7 +104,7 @@ def _probe_folders(database: Path, distance: int) -> list[ImageFolder]:
         return [ImageFolder(flat)]
     nested = require(
         [database],
-        [_NESTED.format(distance)],
+        _NESTED.format(distance),
         f"{_FLAT}/001_cam1_{distance}.jpg or {_NESTED.format(distance)}/cam_1/001_cam1_{distance}.jpg",
     )
     return [ImageFolder(find_entry(nested, f"cam_{camera}") or nested) for camera in CAMERAS]
@@ -125,7 +125,7 @@ def _subjects(mugshots: ImageFolder, probe_folders: dict[int, list[ImageFolder]]
 
 def _default_table(folders: Sequence[Path]) -> LandmarkTable:
     """The reference's tables, or else SCface's official text file."""
-    tables = [find_first(folders, [name]) for name in _TABLES]
+    tables = [find_first(folders, name) for name in _TABLES]
     if all(tables):
         return read_landmarks([path for path in tables if path])
     for folder in folders:

@@ -33,7 +33,7 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
     folder = set_folder(root, "TinyFace", _TEST_SET, "TinyFace's test set")
     probes, probe_ids = _listed_images(folder, "Probe", "probe_img_ID_pairs.mat", "probe")
     mates, mate_ids = _listed_images(folder, "Gallery_Match", "gallery_match_img_ID_pairs.mat", "gallery")
-    distractors = ImageFolder(require([folder], ["Gallery_Distractor"], "the folder of distractors")).images
+    distractors = ImageFolder(require([folder], "Gallery_Distractor", "the folder of distractors")).images
     if mateless := sorted(set(probe_ids.tolist()) - set(mate_ids.tolist())):
         raise ProtocolError(f"{folder}: the gallery list has no image of identity {mateless[0]}, a probe")
     paths = [*probes, *mates, *distractors]
@@ -64,5 +64,5 @@ def _listed_images(folder: Path, role: str, name: str, variable: str) -> tuple[l
         variable: prefix of its variables.
     """
     siblings = sorted(path for path in folder.parent.iterdir() if path.is_dir())
-    path = require([folder, folder.parent], [name], f"the list of {role} images and identities", siblings)
-    return read_image_list(path, variable, ImageFolder(require([folder], [role], f"the folder of {role} images")))
+    path = require([folder, folder.parent], name, f"the list of {role} images and identities", siblings)
+    return read_image_list(path, variable, ImageFolder(require([folder], role, f"the folder of {role} images")))

@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.engine.cache import EmbeddingCache
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.protocols import HardPair, Protocol, ScoredSetting
-from benchmarks.scoring.results import Result, ShownPair
+from benchmarks.scoring.protocols import Protocol, ScoredSetting
+from benchmarks.scoring.results import Result
 from pipeline.prepare import NoCropError, Request, cache_key, prepare
 from pipeline.progress import Progress
 from pipeline.sources.images import ImageError, read_regular
@@ -36,22 +36,20 @@ class Embedded:
         vectors: (N, D) float32 network outputs, not normalised; zero where ``valid`` is False.
         valid: (N,) bool.
         missing: unusable images, each with the reason.
-        no_crop: the missing images that are readable but whose landmarks give no crop.
         computed: number of forward passes.
         cached: number of embeddings from the cache.
     """
 
     vectors: np.ndarray
     valid: np.ndarray
-    missing: dict[Path, str]
-    no_crop: set[Path]
+    missing: dict[Path, ImageError]
     computed: int
     cached: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _PreparedFile:
-    """The requests of one image file: embeddings from the cache, pixels to embed, or the reason why it is unusable.
+    """The requests of one image file: embeddings from the cache, pixels to embed, or an error.
 
     Attributes:
         rows: rows of the requests.
@@ -65,8 +63,7 @@ class _PreparedFile:
     keys: list[bytes] = dataclasses.field(default_factory=list)
     cached: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    reason: str | None = None
-    no_crop: bool = False
+    error: ImageError | None = None
 
 
 class _Vectors:
@@ -107,15 +104,12 @@ class Engine:
             ProtocolError: an embedding is not finite.
         """
         vectors = _Vectors(len(requests))
-        missing: dict[Path, str] = {}
-        no_crop: set[Path] = set()
+        missing: dict[Path, ImageError] = {}
         queue: list[tuple[int, bytes, np.ndarray]] = []
         computed = 0
         for file in self._prepared_files(requests):
-            if file.reason is not None:
-                missing[file.path] = file.reason
-            if file.no_crop:
-                no_crop.add(file.path)
+            if file.error is not None:
+                missing[file.path] = file.error
             vectors.put(file.cached)
             keys = dict(zip(file.rows, file.keys, strict=False))
             queue += [(row, keys[row], pixels) for row, pixels in file.pixels.items()]
@@ -131,7 +125,6 @@ class Engine:
             vectors=vectors.values,
             valid=vectors.valid,
             missing=missing,
-            no_crop=no_crop,
             computed=computed,
             cached=int(vectors.valid.sum()) - computed,
         )
@@ -177,11 +170,12 @@ class Engine:
             pixels = dict(zip(misses, inputs, strict=True))
             return _PreparedFile(path=path, rows=rows, keys=keys, cached=cached, pixels=pixels)
         except FileNotFoundError:
-            return _PreparedFile(path=path, rows=rows, reason="not found")
+            failure = ImageError("not found")
         except OSError as error:
-            return _PreparedFile(path=path, rows=rows, reason=f"cannot be read: {error.strerror}")
+            failure = ImageError(f"cannot be read: {error.strerror}")
         except ImageError as error:
-            return _PreparedFile(path=path, rows=rows, reason=str(error), no_crop=isinstance(error, NoCropError))
+            failure = error
+        return _PreparedFile(path=path, rows=rows, error=failure)
 
 
 def run(
@@ -209,7 +203,7 @@ def run(
     if embedded.missing:
         _list_missing(embedded.missing)
         if not allow_missing:
-            raise ProtocolError(f"bench {protocol.name}: {_missing_message(embedded)}")
+            raise ProtocolError(f"bench {protocol.name}: {_missing_message(embedded.missing)}")
     scored = protocol.score(embedded.vectors, embedded.valid)
     bounds = {setting: one.samples.intervals() for setting, one in scored.items()} if intervals else {}
     return Result(
@@ -221,11 +215,11 @@ def run(
         metrics=_by_full_name({setting: one.samples.metrics() for setting, one in scored.items()}),
         intervals=_by_full_name(bounds),
         counts=_counts(protocol, embedded, scored),
-        missing=[(str(path), reason) for path, reason in embedded.missing.items()],
+        missing=[(str(path), str(error)) for path, error in embedded.missing.items()],
         checkpoint=checkpoint,
         preprocessing=engine.spec,
         settings={setting: one.samples for setting, one in scored.items()},
-        hardest={setting: _hardest(one, protocol.requests) for setting, one in scored.items()},
+        hardest={setting: one.hardest for setting, one in scored.items()},
     )
 
 
@@ -237,15 +231,15 @@ def _check_alignment(protocol: Protocol, spec: Preprocessing, checkpoint: dict[s
         )
 
 
-def _list_missing(missing: dict[Path, str]) -> None:
-    for path, reason in list(missing.items())[:MAX_LISTED]:
-        print(f"{path}: {reason}", file=sys.stderr)
+def _list_missing(missing: dict[Path, ImageError]) -> None:
+    for path, error in list(missing.items())[:MAX_LISTED]:
+        print(f"{path}: {error}", file=sys.stderr)
     if len(missing) > MAX_LISTED:
         print(f"and {len(missing) - MAX_LISTED:,} more", file=sys.stderr)
 
 
-def _missing_message(embedded: Embedded) -> str:
-    count, no_crop = len(embedded.missing), len(embedded.no_crop)
+def _missing_message(missing: dict[Path, ImageError]) -> str:
+    count, no_crop = len(missing), sum(isinstance(error, NoCropError) for error in missing.values())
     remedies = []
     if no_crop < count:
         remedies.append("restore the images from the data set's archive")
@@ -271,10 +265,3 @@ def _counts(protocol: Protocol, embedded: Embedded, scored: dict[str, ScoredSett
         "cached": embedded.cached,
         "left_out": max(one.left_out for one in scored.values()),
     }
-
-
-def _hardest(scored: ScoredSetting, requests: list[Request]) -> dict[str, list[ShownPair]]:
-    def shown(pairs: list[HardPair]) -> list[ShownPair]:
-        return [ShownPair(first=requests[pair.first], second=requests[pair.second], score=pair.score) for pair in pairs]
-
-    return {"genuine": shown(scored.genuine), "impostors": shown(scored.impostors)}

@@ -10,7 +10,8 @@ from benchmarks.report import plots
 from benchmarks.report.document import Picture
 from benchmarks.report.published import PUBLISHED, TABLES, Published
 from benchmarks.report.tables import setting_label
-from benchmarks.scoring.results import Result, ShownPair
+from benchmarks.scoring.protocols import HardPair
+from benchmarks.scoring.results import Result
 from benchmarks.scoring.samples import CurveSamples, OpenSetSamples, PairSamples, RankSamples
 from pipeline.prepare import Request, prepare
 from pipeline.spec import Preprocessing
@@ -102,7 +103,7 @@ def _hard_pairs(result: Result) -> Iterator[Picture]:
         )
 
 
-def _tiles(pair: ShownPair, spec: Preprocessing) -> plots.PairTiles:
+def _tiles(pair: HardPair, spec: Preprocessing) -> plots.PairTiles:
     def network_input(request: Request) -> np.ndarray:
         return prepare(request.path.read_bytes(), [request], spec)[0]
 

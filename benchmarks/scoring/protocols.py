@@ -22,16 +22,10 @@ HARDEST_PAIRS = 8  # genuine ones, and as many impostor ones
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HardPair:
-    """A genuine pair of low similarity, or an impostor pair of high similarity.
+    """A genuine pair of low, or an impostor pair of high cosine similarity (``score``)."""
 
-    Attributes:
-        first: row in the protocol's requests.
-        second: row in the protocol's requests.
-        score: cosine similarity.
-    """
-
-    first: int
-    second: int
+    first: Request
+    second: Request
     score: float
 
 
@@ -41,14 +35,12 @@ class ScoredSetting:
 
     Attributes:
         samples: the scored samples.
-        genuine: the hardest genuine pairs, hardest first.
-        impostors: the hardest impostor pairs, hardest first.
+        hardest: ``genuine`` and ``impostors`` -> pairs, hardest first.
         left_out: number of pairs or probes without a usable image.
     """
 
     samples: Samples
-    genuine: list[HardPair]
-    impostors: list[HardPair]
+    hardest: dict[str, list[HardPair]]
     left_out: int
 
 
@@ -111,6 +103,23 @@ class Protocol:
         """
         raise NotImplementedError
 
+    def _least_similar(
+        self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray
+    ) -> list[HardPair]:
+        """The ``HARDEST_PAIRS`` pairs (rows of ``requests``) of lowest score in ``mask``."""
+        rows = np.flatnonzero(mask)
+        rows = rows[np.argsort(scores[rows], kind="stable")[:HARDEST_PAIRS]]
+        return [
+            HardPair(first=self.requests[first[row]], second=self.requests[second[row]], score=float(scores[row]))
+            for row in rows
+        ]
+
+    def _most_similar(
+        self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray
+    ) -> list[HardPair]:
+        pairs = self._least_similar(-scores, first, second, mask)
+        return [dataclasses.replace(pair, score=-pair.score) for pair in pairs]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairProtocol(Protocol):
@@ -160,8 +169,10 @@ class PairProtocol(Protocol):
                 folds=folds.astype(np.int16),
                 rates=np.array(self.rates, np.float64),
             ),
-            genuine=_least_similar(scores, first, second, genuine),
-            impostors=_most_similar(scores, first, second, ~genuine),
+            hardest={
+                "genuine": self._least_similar(scores, first, second, genuine),
+                "impostors": self._most_similar(scores, first, second, ~genuine),
+            },
             left_out=int((~kept).sum()),
         )
 
@@ -223,8 +234,10 @@ class ClosedSetProtocol(Protocol):
                 reported=np.array(self.reported, np.int32),
                 precisions=ranking.precision if self.mean_precision else np.empty(0),
             ),
-            genuine=_least_similar(ranking.mate_score, probes, gallery[ranking.mate], every),
-            impostors=_most_similar(ranking.impostor_score, probes, gallery[ranking.impostor], every),
+            hardest={
+                "genuine": self._least_similar(ranking.mate_score, probes, gallery[ranking.mate], every),
+                "impostors": self._most_similar(ranking.impostor_score, probes, gallery[ranking.impostor], every),
+            },
             left_out=int((~kept).sum()),
         )
 
@@ -266,7 +279,7 @@ class OpenSetProtocol(Protocol):
         probes, probe_ids = self.search.probes[kept], self.search.probe_ids[kept]
         templates = identity_templates(vectors, gallery, gallery_ids)
         ranking = rank_gallery(unit_length(vectors[probes]), probe_ids, templates, ids)
-        genuine, representatives = probe_ids != -1, gallery[first_rows]
+        genuine, shown = probe_ids != -1, gallery[first_rows]
         scored = ScoredSetting(
             samples=OpenSetSamples(
                 protocol_digest=protocol_digest(
@@ -278,8 +291,10 @@ class OpenSetProtocol(Protocol):
                 rates=np.array(self.rates, np.float64),
                 within=np.array([self.within], np.int32),
             ),
-            genuine=_least_similar(ranking.mate_score, probes, representatives[ranking.mate], genuine),
-            impostors=_most_similar(ranking.impostor_score, probes, representatives[ranking.impostor], ~genuine),
+            hardest={
+                "genuine": self._least_similar(ranking.mate_score, probes, shown[ranking.mate], genuine),
+                "impostors": self._most_similar(ranking.impostor_score, probes, shown[ranking.impostor], ~genuine),
+            },
             left_out=int((~kept).sum()),
         )
         return {"{}": scored}
@@ -295,16 +310,3 @@ def _identity_codes(ids: np.ndarray) -> np.ndarray:
     """(N, 2) int32 codes of (N,) identities: both columns are equal."""
     codes = np.unique(ids, return_inverse=True)[1].astype(np.int32)
     return np.stack([codes, codes], axis=1)
-
-
-def _least_similar(scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> list[HardPair]:
-    """The ``HARDEST_PAIRS`` pairs of lowest score in ``mask``."""
-    rows = np.flatnonzero(mask)
-    rows = rows[np.argsort(scores[rows], kind="stable")[:HARDEST_PAIRS]]
-    return [HardPair(first=int(first[row]), second=int(second[row]), score=float(scores[row])) for row in rows]
-
-
-def _most_similar(scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> list[HardPair]:
-    """The ``HARDEST_PAIRS`` pairs of highest score in ``mask``."""
-    pairs = _least_similar(-scores, first, second, mask)
-    return [dataclasses.replace(pair, score=-pair.score) for pair in pairs]

@@ -14,19 +14,10 @@ import numpy as np
 import PIL
 
 from benchmarks.scoring.intervals import Interval
+from benchmarks.scoring.protocols import HardPair
 from benchmarks.scoring.samples import Samples
-from pipeline.prepare import Request
 from pipeline.spec import Preprocessing
 from shards.files import write_bytes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShownPair:
-    """Two images for the report, and their cosine similarity."""
-
-    first: Request
-    second: Request
-    score: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +50,7 @@ class Result:
     checkpoint: dict[str, Any]
     preprocessing: Preprocessing
     settings: dict[str, Samples]
-    hardest: dict[str, dict[str, list[ShownPair]]]
+    hardest: dict[str, dict[str, list[HardPair]]]
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able fields, with the versions of the libraries."""
@@ -85,7 +76,7 @@ class Result:
         }
 
 
-def _pair_to_dict(pair: ShownPair) -> dict[str, Any]:
+def _pair_to_dict(pair: HardPair) -> dict[str, Any]:
     return {"first": str(pair.first.path), "second": str(pair.second.path), "score": pair.score}
 
 

@@ -80,13 +80,15 @@ def test_hardest_pairs(root):
     scored = protocol.score(vectors, np.ones(len(vectors), bool))["{}"]
     search = protocol.searches["{}"]
     identity = dict(zip([*search.probes, *search.gallery], [*search.probe_ids, *search.gallery_ids], strict=True))
-    assert len(scored.genuine) == len(scored.impostors) == 8
-    for pair in scored.genuine + scored.impostors:
-        assert pair.score == pytest.approx(cosine(vectors[pair.first], vectors[pair.second]), abs=1e-5)
-    assert all(identity[pair.first] == identity[pair.second] for pair in scored.genuine)
-    assert all(identity[pair.first] != identity[pair.second] for pair in scored.impostors)
-    assert [pair.score for pair in scored.genuine] == sorted(pair.score for pair in scored.genuine)
-    assert [pair.score for pair in scored.impostors] == sorted((pair.score for pair in scored.impostors), reverse=True)
+    genuine, impostors = scored.hardest["genuine"], scored.hardest["impostors"]
+    assert len(genuine) == len(impostors) == 8
+    row = {request: row for row, request in enumerate(protocol.requests)}
+    for pair in genuine + impostors:
+        assert pair.score == pytest.approx(cosine(vectors[row[pair.first]], vectors[row[pair.second]]), abs=1e-5)
+    assert all(identity[row[pair.first]] == identity[row[pair.second]] for pair in genuine)
+    assert all(identity[row[pair.first]] != identity[row[pair.second]] for pair in impostors)
+    assert [pair.score for pair in genuine] == sorted(pair.score for pair in genuine)
+    assert [pair.score for pair in impostors] == sorted((pair.score for pair in impostors), reverse=True)
 
 
 @pytest.mark.parametrize("below", ["", "TinyFace", "TinyFace/Testing_Set"])
