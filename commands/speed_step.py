@@ -47,7 +47,7 @@ def step(
         backbone, batch_size, device: None for the defaults.  compile: time ``torch.compile``, too.
 
     Raises:
-        RootError: ``root`` has no faces of VGGFace2.  BackboneError: there is no such backbone.
+        RootError: ``root`` has no faces of VGGFace2.  OptionError: there is no such backbone.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Options: frozen dataclasses whose fields declare type, default, bounds and help in one place."""
+"""Options: frozen dataclasses whose fields declare type, default, bounds and help, and their text form."""
 
 from __future__ import annotations
 
@@ -10,12 +10,64 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-from model.choice import Choice, parse_choice, value_text
 from shards.errors import LrfrError
 
 
 class OptionError(LrfrError):
-    """An unknown option, an invalid value, or options that do not go together."""
+    """Text that cannot be read, an unknown name or option, an invalid value, or options that do not go together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A name and its options: bools, ints, floats, text, and tuples of these."""
+
+    name: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The text that ``parse_choice`` reads."""
+        options = ",".join(f"{name}={value_text(value)}" for name, value in self.options.items())
+        return f"{self.name}:{options}" if options else self.name
+
+
+def parse_choice(text: str) -> Choice:
+    """Reads ``name`` or ``name:option=value,option=value``; a tuple is written ``0.4/0.6/0.8``, of one item ``0.4/``.
+
+    Raises:
+        OptionError: no name, an option without a value, or an option given twice.
+    """
+    name, colon, rest = text.strip().partition(":")
+    options: dict[str, Any] = {}
+    for part in rest.split(",") if colon else ():
+        option, equals, value = (piece.strip() for piece in part.partition("="))
+        if not option or not equals or not value or option in options:
+            raise OptionError(f"{text!r}: found {part.strip()!r}, expected each option once, as option=value")
+        options[option] = _parse_value(value)
+    if not name.strip():
+        raise OptionError(f"{text!r}: no name; expected name or name:option=value,option=value")
+    return Choice(name.strip(), options)
+
+
+def _parse_value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if "/" in text:
+        return tuple(_parse_value(part) for part in text.split("/") if part)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def value_text(value: Any) -> str:
+    """The text form of an option's value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "/".join(map(value_text, value)) + "/" * (len(value) == 1)
+    return str(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +206,7 @@ class Registry(dict[str, type[T]]):
         return self[name](**options)
 
     def parse(self, text: str) -> T:
-        """Reads text such as ``arcface:scale=32``. Raises: OptionError, ChoiceError: it is not valid."""
+        """Reads text such as ``arcface:scale=32``. Raises: OptionError: it is not valid."""
         choice = parse_choice(text)
         return self.build(choice.name, choice.options)
 

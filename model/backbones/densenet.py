@@ -1,6 +1,6 @@
 """DenseNet with bottlenecks and compression (DenseNet-BC) for small aligned faces.
 
-Changed like ResNet (see ``model.backbones.resnet``): a 3x3 stem of stride 1 before the max pooling, and
+Changed like ResNet (see ``model.backbones.residual``): a 3x3 stem of stride 1 before the max pooling, and
 ``embedding_layers`` at the end. Its first normalisation replaces the network's last one, without the ReLU. DenseNet has
 few parameters and large activations. Initialisation: PyTorch's defaults.
 
@@ -9,31 +9,15 @@ Source: Huang et al., Densely connected convolutional networks, CVPR 2017.
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import nn
 
-from model.backbones.output import embedding_layers
+from model.backbones.layers import STRIDE, convolution, embedding_layers
 
-STRIDE = 16  # input px per cell of the last feature map
 _BOTTLENECK = 4  # width of a layer's 1x1 convolution in units of the growth rate
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Sizes of a network.
-
-    Attributes:
-        blocks: number of layers in each dense block.
-        growth: channels added per layer, the growth rate.
-    """
-
-    blocks: tuple[int, int, int, int]
-    growth: int
-
-
-PLANS = {121: Plan(blocks=(6, 12, 24, 16), growth=32), 161: Plan(blocks=(6, 12, 36, 24), growth=48)}
+PLANS = {121: ((6, 12, 24, 16), 32), 161: ((6, 12, 36, 24), 48)}  # layers of each dense block, growth rate
 
 
 class DenseLayer(nn.Module):
@@ -45,8 +29,7 @@ class DenseLayer(nn.Module):
         self.added = nn.Sequential(
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels, width, 1, bias=False),
-            nn.BatchNorm2d(width),
+            *convolution(channels, width, 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, growth, 3, padding=1, bias=False),
         )
@@ -73,19 +56,14 @@ def densenet(depth: int, *, image_size: int = 128, pooling: bool = False, dropou
         image_size: side of the input in px, a multiple of 16.
         pooling, dropout: see ``embedding_layers``.
     """
-    plan = PLANS[depth]
-    channels = 2 * plan.growth
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, stride=2, padding=1),
-    ]
-    for number, count in enumerate(plan.blocks):
+    blocks, growth = PLANS[depth]
+    channels = 2 * growth
+    layers = [*convolution(3, channels, 3), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
+    for number, count in enumerate(blocks):
         if number:
             layers.append(transition(channels))
             channels //= 2
-        layers.append(nn.Sequential(*(DenseLayer(channels + i * plan.growth, plan.growth) for i in range(count))))
-        channels += count * plan.growth
+        layers.append(nn.Sequential(*(DenseLayer(channels + i * growth, growth) for i in range(count))))
+        channels += count * growth
     cells = (image_size // STRIDE) ** 2
     return nn.Sequential(*layers, embedding_layers(channels, cells, pooling=pooling, dropout=dropout))

@@ -11,20 +11,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.backbones.output import EMBEDDING_SIZE
+from model.backbones.layers import EMBEDDING_SIZE, STRIDE, convolution
 
-STRIDE = 16  # input px per cell of the last feature map
 _STEM = 64  # channels of the first feature maps
 _WIDE = 512  # channels of the last feature map
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # t, c, n, s in the paper
-
-
-def convolution(channels: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A padded convolution without bias, and batch normalisation: (N, channels, H, W) -> (N, width, H / s, W / s)."""
-    return [
-        nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(width),
-    ]
 
 
 class InvertedBottleneck(nn.Module):

@@ -8,11 +8,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.backbones.output import EMBEDDING_SIZE
+from model.backbones.layers import EMBEDDING_SIZE, STRIDE
 
 BLOCKS = {4: (0, 0, 0, 0), 10: (0, 1, 2, 0), 20: (1, 2, 4, 1), 36: (2, 4, 8, 2), 64: (3, 8, 16, 3)}
 WIDTHS = (64, 128, 256, 512)
-STRIDE = 2 ** len(WIDTHS)  # input px per cell of the last feature map
 
 
 class ResBlock(nn.Module):

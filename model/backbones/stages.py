@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.backbones.registry import BackboneError
 from model.backbones.vit import VisionTransformer
+from model.options import OptionError
 
 
 def stages(backbone: nn.Module, image_size: int) -> list[list[nn.Module]]:
@@ -44,11 +44,11 @@ def freeze_stages(backbone: nn.Module, count: int, image_size: int) -> None:
         image_size: side of the input in px.
 
     Raises:
-        BackboneError: the backbone has fewer stages.
+        OptionError: the backbone has fewer stages.
     """
     known = stages(backbone, image_size) if count else []
     if count > len(known):
-        raise BackboneError(f"freeze is {count}, but the backbone has {len(known)} stages; choose at most {len(known)}")
+        raise OptionError(f"freeze is {count}, but the backbone has {len(known)} stages; choose at most {len(known)}")
     for layer in (layer for stage in known[:count] for layer in stage):
         layer.requires_grad_(False)
         for module in layer.modules():

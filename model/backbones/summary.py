@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.backbones.registry import BACKBONES, build_backbone
+from model.backbones import BACKBONES, build_backbone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Cost:
 
 
 def backbone_cost(name: str, *, image_size: int = 128, **options: object) -> Cost:
-    """The cost of a backbone, with the arguments of ``build_backbone``. Raises: BackboneError: see ``check_backbone``."""
+    """The cost of a backbone, with the arguments of ``build_backbone``. Raises: OptionError: see ``check_backbone``."""
     with torch.device("meta"):
         backbone = build_backbone(name, image_size=image_size, **options).eval()
         image = torch.empty(1, 3, image_size, image_size)

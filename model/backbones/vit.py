@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.backbones.output import EMBEDDING_SIZE
+from model.backbones.layers import EMBEDDING_SIZE
 
 PATCH = 8  # px; 256 tokens at 128 px, similar to the 196 of 16 px patches at 224 px
 _WIDTH, _DEPTH, _HEADS, _MLP = 384, 12, 6, 1536

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
+import jinja2
+
 from model.backbones import EMBEDDING_SIZE
-from model.choice import parse_choice
 from model.errors import CheckpointError, ExportError, import_optional
-from model.formats.digest import backbone_digest
-from model.formats.huggingface import (
-    CARD,
-    CONFIG,
-    FORMAT_VERSION,
-    MODEL_TYPE,
-    PROCESSOR,
-    SPEC_KEY,
-    WEIGHTS,
-    read_config,
-)
-from model.formats.model_card import model_card
-from model.formats.network import LoadedNetwork, load_network
+from model.formats import huggingface as layout
+from model.formats.network import LoadedNetwork, backbone_digest, load_network
+from model.options import parse_choice
 from pipeline.spec import Preprocessing
 from shards.files import whole_folder, write_bytes
 
@@ -45,10 +37,10 @@ def write_folder(network: LoadedNetwork, folder: Path) -> str:
     digest = backbone_digest(network.name, network.backbone, network.spec)
     state = {key: value.contiguous() for key, value in network.backbone.state_dict().items()}
     files = {
-        WEIGHTS: import_optional("safetensors.torch").save(state, metadata={"format": "pt"}),
-        CONFIG: _json(_config(network, digest), network.path),
-        PROCESSOR: _json(_processor(network.spec), network.path),
-        CARD: model_card(network, digest).encode(),
+        layout.WEIGHTS: import_optional("safetensors.torch").save(state, metadata={"format": "pt"}),
+        layout.CONFIG: _json(_config(network, digest), network.path),
+        layout.PROCESSOR: _json(_processor(network.spec), network.path),
+        layout.CARD: _card(network, digest).encode(),
     }
     with whole_folder(folder) as temporary:
         for name, data in files.items():
@@ -61,8 +53,8 @@ def _config(network: LoadedNetwork, digest: str) -> dict[str, object]:
     """The content of ``config.json``."""
     choice = parse_choice(network.name)
     return {
-        "model_type": MODEL_TYPE,
-        "format_version": FORMAT_VERSION,
+        "model_type": layout.MODEL_TYPE,
+        "format_version": layout.FORMAT_VERSION,
         "backbone": choice.name,
         "backbone_options": choice.options,
         "embedding_size": EMBEDDING_SIZE,
@@ -76,7 +68,7 @@ def _config(network: LoadedNetwork, digest: str) -> dict[str, object]:
 def _processor(spec: Preprocessing) -> dict[str, object]:
     """The content of ``preprocessor_config.json``: the spec, and the keys that image processors of other tools read."""
     return {
-        SPEC_KEY: spec.to_dict(),
+        layout.SPEC_KEY: spec.to_dict(),
         "do_resize": True,
         "size": {"height": spec.size, "width": spec.size},
         "resample": _PILLOW_BICUBIC,
@@ -86,6 +78,21 @@ def _processor(spec: Preprocessing) -> dict[str, object]:
         "image_mean": [spec.mean] * 3,
         "image_std": [spec.std] * 3,
     }
+
+
+def _card(network: LoadedNetwork, digest: str) -> str:
+    """The model card, README.md."""
+    template = resources.files("model.formats").joinpath("model_card.md.j2").read_text()
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(
+        backbone=parse_choice(network.name).name,
+        parameters=sum(value.numel() for value in network.backbone.parameters()),
+        dimensions=EMBEDDING_SIZE,
+        spec=network.spec,
+        step=network.step,
+        digest=digest,
+        training=json.dumps(network.training, indent=1) if network.training else None,
+    )
 
 
 def _json(value: object, path: Path) -> bytes:
@@ -102,12 +109,14 @@ def _check_replaceable(folder: Path) -> None:
     """Raises: ExportError: the folder holds anything but an earlier export."""
     if not folder.exists():
         return
-    others = sorted({entry.name for entry in folder.iterdir()} - {CONFIG, PROCESSOR, WEIGHTS, CARD})
+    others = sorted(
+        {entry.name for entry in folder.iterdir()} - {layout.CONFIG, layout.PROCESSOR, layout.WEIGHTS, layout.CARD}
+    )
     if not others and any(folder.iterdir()):
         try:
-            read_config(folder)
+            layout.read_config(folder)
         except CheckpointError:
-            others = [CONFIG]
+            others = [layout.CONFIG]
     if others:
         raise ExportError(
             f"{folder}: exists and holds something else ({ascii(others[0])[:80]}); choose another --out, or delete it"

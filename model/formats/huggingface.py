@@ -6,7 +6,6 @@ safetensors, and all fields are validated.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -33,31 +32,12 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
 _LOAD_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FolderContent:
-    """Content of a folder, validated as far as is possible without building the network.
-
-    Attributes:
-        backbone: its name in the registry.
-        options: of the backbone's constructor.
-        step: number of updates; None if not stated.
-        digest: the expected ``backbone_digest``.
-        training: configuration of the run; empty if not stated.
-        preprocessing: the spec as a mapping.
-        state: tensors by name.
-    """
-
-    backbone: str
-    options: dict[str, Any]
-    step: int | None
-    digest: str
-    training: dict[str, Any]
-    preprocessing: dict[str, Any]
-    state: dict[str, torch.Tensor]
-
-
-def read_folder(folder: Path) -> FolderContent:
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor]]:
     """Reads a folder that ``export_huggingface.write_folder`` wrote.
+
+    Returns:
+        The fields of ``config.json``, the preprocessing spec as a mapping, and tensors by name. They are validated as far
+        as is possible without building the network.
 
     Raises:
         CheckpointError: another kind of folder, another version, or a missing or damaged file.
@@ -70,15 +50,7 @@ def read_folder(folder: Path) -> FolderContent:
             f"{folder / PROCESSOR}: {SPEC_KEY} is not a spec for {config['image_size']} px, the image_size in {CONFIG};"
             " restore both files"
         )
-    return FolderContent(
-        backbone=config["backbone"],
-        options=config["backbone_options"],
-        step=config["step"],
-        digest=config["digest"],
-        training=config["training"],
-        preprocessing=spec,
-        state=_read_tensors(folder / WEIGHTS),
-    )
+    return config, spec, _read_tensors(folder / WEIGHTS)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

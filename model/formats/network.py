@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -11,13 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from model.backbones import BackboneError, build_backbone
-from model.choice import Choice, ChoiceError, parse_choice
+from model.backbones import build_backbone
 from model.errors import CheckpointError, one_line
 from model.formats.checkpoint import is_ours, read_checkpoint
-from model.formats.digest import backbone_digest
 from model.formats.huggingface import read_folder
 from model.formats.reference import from_state_dict
+from model.options import Choice, OptionError, parse_choice
 from pipeline.spec import Preprocessing, SpecError
 
 MAX_SIZE_PX = 1024
@@ -70,51 +70,40 @@ def load_network(path: Path) -> LoadedNetwork:
         ExportError: a folder is given, and safetensors is not installed.
     """
     if path.is_dir():
-        return _load_folder(path)
+        config, record, state = read_folder(path)
+        choice = Choice(config["backbone"], config["backbone_options"])
+        network = _load(path, choice, record, state, step=config["step"], training=config["training"])
+        if network.digest != config["digest"]:
+            raise CheckpointError(
+                f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
+            )
+        return network
     content = read_checkpoint(path)
     if not is_ours(content):
         backbone, name = from_state_dict(path, content)
-        return _loaded(path, backbone.eval(), name, None)
-    spec = _read_spec(path, content["preprocessing"])
+        digest = backbone_digest(name, backbone, None)
+        return LoadedNetwork(backbone.eval(), Preprocessing(), name, path, None, digest, {}, spec_stated=False)
     try:
         choice = parse_choice(content["backbone"])
-    except ChoiceError as error:
+    except OptionError as error:
         raise CheckpointError(f"{path}: backbone: {one_line(error, 80)}") from None
-    backbone = _build(path, choice, spec, content.get("averaged_state") or content["backbone_state"])
-    return _loaded(path, backbone, str(choice), spec, step=content["step"], training=content["config"])
+    state = content.get("averaged_state") or content["backbone_state"]
+    return _load(path, choice, content["preprocessing"], state, step=content["step"], training=content["config"])
 
 
-def _loaded(
+def _load(
     path: Path,
-    backbone: nn.Module,
-    name: str,
-    spec: Preprocessing | None,
+    choice: Choice,
+    record: dict[str, object],
+    state: Mapping[str, torch.Tensor],
     *,
-    step: int | None = None,
-    training: dict[str, Any] | None = None,
+    step: int | None,
+    training: dict[str, Any],
 ) -> LoadedNetwork:
-    return LoadedNetwork(
-        backbone=backbone,
-        spec=spec or Preprocessing(),
-        name=name,
-        path=path,
-        step=step,
-        digest=backbone_digest(name, backbone, spec),
-        training=training or {},
-        spec_stated=spec is not None,
-    )
-
-
-def _load_folder(path: Path) -> LoadedNetwork:
-    content = read_folder(path)
-    choice, spec = Choice(content.backbone, content.options), _read_spec(path, content.preprocessing)
-    backbone = _build(path, choice, spec, content.state)
-    network = _loaded(path, backbone, str(choice), spec, step=content.step, training=content.training)
-    if network.digest != content.digest:
-        raise CheckpointError(
-            f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
-        )
-    return network
+    spec, name = _read_spec(path, record), str(choice)
+    backbone = _build(path, choice, spec, state)
+    digest = backbone_digest(name, backbone, spec)
+    return LoadedNetwork(backbone, spec, name, path, step, digest, training, spec_stated=True)
 
 
 def _read_spec(path: Path, record: dict[str, object]) -> Preprocessing:
@@ -132,24 +121,37 @@ def _read_spec(path: Path, record: dict[str, object]) -> Preprocessing:
 
 def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, torch.Tensor]) -> nn.Module:
     """The backbone with the weights of ``state``, in evaluation mode."""
-    try:
-        _check_fits(choice, spec.size, state)
+
+    def load() -> nn.Module:
         backbone = build_backbone(choice.name, image_size=spec.size, **choice.options)
         backbone.load_state_dict(state)
-    except BackboneError as error:
+        return backbone.eval()
+
+    try:
+        # compares names and shapes before memory is allocated: a hostile file may ask for a huge network
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # load_state_dict warns that meta tensors copy nothing
+            load()
+        return load()
+    except OptionError as error:
         raise CheckpointError(f"{path}: {one_line(error, 400)}") from None
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit {choice} ({one_line(error)})") from None
-    return backbone.eval()
 
 
-def _check_fits(choice: Choice, size: int, state: Mapping[str, torch.Tensor]) -> None:
-    """Compares names and shapes before memory is allocated: a hostile file may ask for a huge network.
+def backbone_digest(name: str, backbone: nn.Module, spec: Preprocessing | None) -> str:
+    """BLAKE2b hash of a backbone's name, preprocessing spec and tensors (names, dtypes, shapes, values).
 
-    Raises:
-        BackboneError: unknown backbone or invalid option.
-        RuntimeError, TypeError, AttributeError: names or shapes differ.
+    Args:
+        name: the backbone as text, such as ``spherenet20:pooling=true``.
+        spec: None for a bare state dict, which states no spec.
+
+    Returns:
+        32 hex digits.
     """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # load_state_dict warns that meta tensors copy nothing
-        build_backbone(choice.name, image_size=size, **choice.options).load_state_dict(state)
+    fields = None if spec is None else sorted(map(repr, spec.to_dict().items()))
+    digest = hashlib.blake2b(repr((name, fields)).encode(), digest_size=16)
+    for key, tensor in backbone.state_dict().items():
+        digest.update(repr((key, tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,22 +1,93 @@
-"""Classifiers: features to logits with one weight row per class, optionally sharded over ranks and sampled."""
+"""Heads: features to logits with one weight row per class and a margin, optionally sharded over ranks and sampled."""
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
+import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
 
 from model.cosine import cosines, full_precision
 from model.heads.rows import ClassRows, draw_uniform
-from model.heads.sampling import sample_classes
 from model.heads.scores import ClassScores
+from model.options import OptionError, Options, option
 from model.sharding import Group, all_reduce_gradient
 
 
+class HeadOptions(Options):
+    """Options and margin of a head; the defaults are the paper's.
+
+    A margin may have state in buffers, so that a resumed run continues exactly. Like the statistics of batch
+    normalisation, buffers are updated in the forward pass, in training mode only; one forward pass is one step. Every
+    rank sees the same batch, so all ranks have the same buffers.
+
+    Attributes:
+        min_classes: smallest number of classes.
+        cosine: whether the scores are cosines; otherwise they are dot products plus a bias.
+    """
+
+    kind = "head"
+    min_classes: ClassVar[int] = 1
+    cosine: ClassVar[bool] = True
+    sample: float = option(1.0, max=1, min_open=True, help="fraction of the other classes that take part in a step")
+    seed: int = option(0, help="seed of the samples")
+
+    def buffers(self, classes: int) -> dict[str, torch.Tensor]:
+        """Initial state of the margin."""
+        return {}
+
+    def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
+        """Applies the margin.
+
+        Gradients flow through this rank's scores only; targets gathered from other ranks have no gradient.
+
+        Args:
+            scores: cosines, or dot products plus bias.
+            norms: (N,) norms of the features.
+            state: module with the ``buffers``.
+        """
+        raise NotImplementedError
+
+    def build(self, *, features: int, classes: int, group: Group | None = None) -> Head:
+        """Builds a head with initial weights from PyTorch's default generator, which needs the same seed on all ranks.
+
+        Args:
+            features: dimension of an embedding.
+            classes: number of classes of all ranks.
+            group: ranks that share the classes; None for a single process.
+
+        Raises:
+            OptionError: too few classes.
+        """
+        ranks = 1 if group is None else distributed.get_world_size(group)
+        needed = max(self.min_classes, ranks)
+        if classes < needed:
+            raise OptionError(
+                f"head {self.name}: {classes} classes on {ranks} ranks, expected at least {needed}; add identities"
+            )
+        return Head(self, features=features, classes=classes, group=group if ranks > 1 else None)
+
+
+class Margin(nn.Module):
+    """The margin of ``options`` with its state: scores and (N,) norms of the features to logits."""
+
+    def __init__(self, options: HeadOptions, classes: int) -> None:
+        super().__init__()
+        self.options = options
+        for name, value in options.buffers(classes).items():
+            self.register_buffer(name, value)
+
+    def forward(self, scores: ClassScores, norms: torch.Tensor) -> ClassScores:
+        return self.options.logits(scores, norms, self)
+
+
 class Head(ClassRows):
-    """Cosines of features and class weights, then a margin. Computes in float32, also under autocast.
+    """Scores of features and class weights, then a margin. Computes in float32, also under autocast.
+
+    Weights are uniform in -1..1 initially; those of dot products, and their biases, are initialised like ``nn.Linear``.
 
     If sampled (``sample`` < 1), a forward pass in training mode uses the classes of its labels and that fraction of the
     others. The buffer ``draws`` counts these passes; it determines the sample together with ``seed``. Rows outside the
@@ -28,25 +99,24 @@ class Head(ClassRows):
     parameters belong to this rank alone: exclude them from DistributedDataParallel, and reduce norms over the group.
 
     Args:
-        margin: module from cosines and feature norms to logits; see ``model.heads.margins``.
+        options: margin, sampling and kind of scores.
         features: dimension of an embedding.
         classes: number of classes of all ranks.
-        sample: fraction of the classes outside the batch that take part in a step.
-        seed: of the samples.
         group: ranks that share the classes; None for a single process.
 
     Source: An et al., Killing two birds with one stone: Partial FC, CVPR 2022.
     """
 
+    by_class = ("weight", "bias")
     draws: torch.Tensor
 
-    def __init__(
-        self, margin: nn.Module, *, features: int, classes: int, sample: float, seed: int, group: Group | None
-    ) -> None:
+    def __init__(self, options: HeadOptions, *, features: int, classes: int, group: Group | None) -> None:
         super().__init__(classes, group)
-        self.weight = nn.Parameter(draw_uniform(classes, features, bound=self._bound(features), group=group))
-        self.margin, self.sample, self.seed = margin, sample, seed
-        if sample < 1.0:
+        bound = 1.0 if options.cosine else 1.0 / math.sqrt(features)
+        self.weight = nn.Parameter(draw_uniform(classes, features, bound=bound, group=group))
+        self.bias = None if options.cosine else nn.Parameter(draw_uniform(classes, bound=bound, group=group))
+        self.margin, self.sample, self.seed = Margin(options, classes), options.sample, options.seed
+        if self.sample < 1.0:
             self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> ClassScores:
@@ -68,33 +138,35 @@ class Head(ClassRows):
         return rows, torch.searchsorted(rows, columns).where(columns >= 0, -1)
 
     def _similarities(self, features: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-        return cosines(features, _select(self.weight, rows))
-
-    @staticmethod
-    def _bound(features: int) -> float:
-        return 1.0
-
-
-class LinearHead(Head):
-    """Dot products with class weights plus a bias, initialised like ``nn.Linear``. Arguments as ``Head``."""
-
-    by_class = ("weight", "bias")
-
-    def __init__(
-        self, margin: nn.Module, *, features: int, classes: int, sample: float, seed: int, group: Group | None
-    ) -> None:
-        super().__init__(margin, features=features, classes=classes, sample=sample, seed=seed, group=group)
-        self.bias = nn.Parameter(draw_uniform(classes, bound=self._bound(features), group=group))
-
-    def _similarities(self, features: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-        return functional.linear(
-            features, full_precision(_select(self.weight, rows)), full_precision(_select(self.bias, rows))
-        )
-
-    @staticmethod
-    def _bound(features: int) -> float:
-        return 1.0 / math.sqrt(features)
+        weight = _select(self.weight, rows)
+        if self.bias is None:
+            return cosines(features, weight)
+        return functional.linear(features, full_precision(weight), full_precision(_select(self.bias, rows)))
 
 
 def _select(values: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
     return values if rows is None else values.index_select(0, rows)
+
+
+def sample_classes(labels: torch.Tensor, classes: int, fraction: float, *, seed: int, draw: int) -> torch.Tensor:
+    """Samples the classes of one step: those of ``labels``, and a fraction of all others.
+
+    The result depends on the arguments alone, so it is the same on every rank and for any number of ranks.
+
+    Args:
+        labels: (N,) int64.
+        classes: number of all classes.
+        fraction: of the classes that are not in ``labels``, rounded to whole classes.
+        seed: of the run.
+        draw: number of the sample.
+
+    Returns:
+        (S,) int64 class numbers in ascending order.
+
+    Source: An et al., Killing two birds with one stone: Partial FC, CVPR 2022.
+    """
+    numbers = torch.from_numpy(np.random.default_rng([seed, draw]).random(classes)).to(labels.device)
+    numbers[labels] = -1.0
+    positives = int((numbers < 0.0).sum())  # synchronises with the device
+    kept = positives + round(fraction * (classes - positives))
+    return numbers.topk(kept, largest=False).indices.sort().values

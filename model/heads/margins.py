@@ -1,8 +1,4 @@
-"""Margins without state: cosines to logits.
-
-A margin maps the cosines (``ClassScores``) and the (N,) norms of the features to logits (``ClassScores``). Gradients flow
-through this rank's cosines only; targets gathered from other ranks have no gradient.
-"""
+"""Heads whose margin has no state."""
 
 from __future__ import annotations
 
@@ -12,45 +8,53 @@ import math
 import torch
 from torch import nn
 
+from model.heads.classifier import HeadOptions
 from model.heads.scores import ClassScores
+from model.options import option
 
 
-class Plain(nn.Module):
-    """No margin: returns the scores."""
+class Softmax(HeadOptions):
+    """Dot products and a bias, without normalisation."""
 
-    def forward(self, scores: ClassScores, norms: torch.Tensor) -> ClassScores:
+    name = "softmax"
+    cosine = False
+
+    def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
         return scores
 
 
-class AMSoftmax(nn.Module):
-    """Additive margin: ``s (cos - m)`` for the target, ``s cos`` for the others.
+class AMSoftmax(HeadOptions):
+    """Additive cosine margin (AM-Softmax, CosFace, 2018).
+
+    The logits are ``s (cos - m)`` for the target, ``s cos`` for the others.
 
     Source: Wang et al., Additive margin softmax for face verification, 2018; the same as CosFace, CVPR 2018.
     """
 
-    def __init__(self, *, scale: float, margin: float) -> None:
-        super().__init__()
-        self.scale, self.margin = scale, margin
+    name = "amsoftmax"
+    scale: float = option(30.0, min_open=True, help="scale s of the cosines")
+    margin: float = option(0.35, max=1, help="margin m")
 
-    def forward(self, scores: ClassScores, norms: torch.Tensor) -> ClassScores:
+    def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
         moved = scores.replaced(scores.values, scores.target() - self.margin)
         return dataclasses.replace(moved, values=self.scale * moved.values)
 
 
-class ArcFace(nn.Module):
-    """Additive angular margin: ``s cos(theta + m)`` for the target, ``s cos theta`` for the others.
+class ArcFace(HeadOptions):
+    """Additive angular margin (ArcFace, 2019).
 
-    For theta > pi - m, where ``cos(theta + m)`` would increase, the target is ``s (cos theta - m sin m)`` as in the
-    authors' code. It keeps decreasing with theta, with a step down at pi - m.
+    The logits are ``s cos(theta + m)`` for the target, ``s cos theta`` for the others. For theta > pi - m, where
+    ``cos(theta + m)`` would increase, the target is ``s (cos theta - m sin m)`` as in the authors' code. It keeps
+    decreasing with theta, with a step down at pi - m.
 
     Source: Deng et al., ArcFace, CVPR 2019, equation 3.
     """
 
-    def __init__(self, *, scale: float, margin: float) -> None:
-        super().__init__()
-        self.scale, self.margin = scale, margin
+    name = "arcface"
+    scale: float = option(64.0, min_open=True, help="scale s of the cosines")
+    margin: float = option(0.5, max=1.5, help="margin m in radians")
 
-    def forward(self, scores: ClassScores, norms: torch.Tensor) -> ClassScores:
+    def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
         cosine = scores.target()
         tiny = torch.finfo(cosine.dtype).eps ** 2  # the square root has no gradient at theta = 0 and pi
         sine = (1.0 - cosine.square()).clamp_min(tiny).sqrt()
@@ -60,17 +64,20 @@ class ArcFace(nn.Module):
         return scores.replaced(self.scale * scores.values, self.scale * target)
 
 
-class SVSoftmax(nn.Module):
-    """AM-Softmax with more weight on support vectors: a class with ``cos > cos_y - m`` has ``s (t cos + t - 1)``.
+class SVSoftmax(HeadOptions):
+    """Additive cosine margin with more weight on support vectors (SV-AM-Softmax, 2018).
+
+    As AM-Softmax, but a class with ``cos > cos_y - m`` has the logit ``s (t cos + t - 1)``.
 
     Source: Wang et al., Support vector guided softmax loss for face recognition, 2018: SV-AM-Softmax.
     """
 
-    def __init__(self, *, scale: float, margin: float, t: float) -> None:
-        super().__init__()
-        self.scale, self.margin, self.t = scale, margin, t
+    name = "svsoftmax"
+    scale: float = option(30.0, min_open=True, help="scale s of the cosines")
+    margin: float = option(0.35, max=1, help="margin m")
+    t: float = option(1.2, min=1, help="weight of support vectors")
 
-    def forward(self, scores: ClassScores, norms: torch.Tensor) -> ClassScores:
+    def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
         hard = scores.values > (scores.all_targets() - self.margin)[:, None]
         values = torch.where(hard, self.t * scores.values + (self.t - 1.0), scores.values)
         return scores.replaced(self.scale * values, self.scale * (scores.target() - self.margin))

@@ -7,14 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from model.errors import CheckpointError
 from model.sharding import Group, gather_rows, shard_bounds
-from shards.errors import LrfrError
 
 CHUNK_VALUES = 1 << 24  # drawn at a time, so that no rank holds the whole matrix
-
-
-class HeadError(LrfrError):
-    """A saved head that does not fit the current one."""
 
 
 def draw_uniform(rows: int, *shape: int, bound: float, group: Group | None) -> torch.Tensor:
@@ -45,7 +41,7 @@ class ClassRows(nn.Module):
         start, stop: first class of this rank, and one past its last.
     """
 
-    by_class: tuple[str, ...] = ("weight",)
+    by_class: tuple[str, ...]
 
     def __init__(self, classes: int, group: Group | None) -> None:
         super().__init__()
@@ -74,18 +70,18 @@ class ClassRows(nn.Module):
         """Loads this rank's part of a ``full_state``, which may come from another number of ranks.
 
         Raises:
-            HeadError: another head, or another number of classes or features.
+            CheckpointError: another head, or another number of classes or features.
         """
         current = self.state_dict()
         if set(state) != set(current):
-            raise HeadError(
+            raise CheckpointError(
                 f"the saved head has {', '.join(sorted(state))}, expected {', '.join(sorted(current))};"
                 " use the head and options it was saved with"
             )
         for name, value in current.items():
             expected = (self.classes, *value.shape[1:]) if name in self.by_class else tuple(value.shape)
             if tuple(state[name].shape) != expected:
-                raise HeadError(
+                raise CheckpointError(
                     f"the saved head's {name} is {tuple(state[name].shape)}, expected {expected};"
                     " use the identities it was saved with"
                 )

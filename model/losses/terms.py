@@ -122,7 +122,7 @@ def parse_losses(text: str) -> Losses:
     """Reads terms joined by ``+``.
 
     Raises:
-        OptionError, ChoiceError: an unknown term or option, no criterion, or two terms for one slot.
+        OptionError: an unknown term or option, no criterion, or two terms for one slot.
     """
     terms: dict[str, Any] = {}
     for part in text.split("+"):

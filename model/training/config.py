@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from model.choice import Choice, parse_choice
-from model.options import OptionError, Options, option
+from model.options import Choice, OptionError, Options, option, parse_choice
 from model.training.schedule import Schedule
 from model.training.views import View
 from shards.errors import LrfrError
@@ -27,7 +26,7 @@ class TrainingError(LrfrError):
 
 
 def parse_backbone(text: str) -> Choice:
-    """Reads text such as ``spherenet20:pooling=true``. Raises: BackboneError, ChoiceError: it is not valid."""
+    """Reads text such as ``spherenet20:pooling=true``. Raises: OptionError: it is not valid."""
     from model.backbones import check_backbone
 
     choice = parse_choice(text)
@@ -42,7 +41,7 @@ class TrainConfig(Options):
     options of ``train`` are derived from the fields.
 
     Raises:
-        OptionError, ChoiceError, BackboneError: unknown setting or name, or an invalid value.
+        OptionError: unknown setting or name, or an invalid value.
     """
 
     kind = "train"

@@ -42,7 +42,7 @@ def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> Train
 
     Raises:
         TrainingError: unknown recipe, or a file that is unreadable or has an unknown or invalid setting.
-        OptionError, ChoiceError, BackboneError: see ``TrainConfig``.
+        OptionError: see ``TrainConfig``.
     """
     if recipe not in RECIPES:
         raise TrainingError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")

@@ -51,7 +51,7 @@ def start_run(
 
     Raises:
         TrainingError, CheckpointError, RankError: the checkpoint cannot be used.
-        BackboneError: see ``new_run``.
+        OptionError: see ``new_run``.
     """
     path = agree_on_resume(run, resume, ranks)
     content = read_checkpoint(path) if path else None

@@ -168,7 +168,7 @@ def new_run(
         weights: initial state dict of the backbone.
 
     Raises:
-        BackboneError: the backbone does not accept the size of the images, or has too few stages to freeze.
+        OptionError: the backbone does not accept the size of the images, or has too few stages to freeze.
         TrainingError: the weights do not fit the backbone.
     """
     ranks = ranks or Ranks()

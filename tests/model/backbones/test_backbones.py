@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.backbones import BACKBONES, EMBEDDING_SIZE, BackboneError, build_backbone, check_backbone
+from model.backbones import BACKBONES, EMBEDDING_SIZE, build_backbone, check_backbone
 from model.backbones.spherenet import BLOCKS, WIDTHS, infer_spherenet, spherenet
 from model.heads import build_head
 from model.inputs import normalise, on_device
+from model.options import OptionError
 from model.training.init import initialise_from_data
 from tests.conftest import REPOSITORY
 
@@ -195,7 +196,7 @@ NAMES = (
 )
 def test_invalid_arguments_are_errors(name, options, message):
     for function in (build_backbone, check_backbone):
-        with pytest.raises(BackboneError) as caught:
+        with pytest.raises(OptionError) as caught:
             function(name, **options)
         assert str(caught.value) == message
 

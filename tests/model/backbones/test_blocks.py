@@ -8,10 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from model.backbones.densenet import DenseLayer, transition
-from model.backbones.ir import ImprovedUnit
+from model.backbones.layers import embedding_layers
 from model.backbones.mobilefacenet import InvertedBottleneck
-from model.backbones.output import embedding_layers
-from model.backbones.resnet import Bottleneck
+from model.backbones.residual import Bottleneck, ImprovedUnit
 
 
 class Walk:

@@ -19,8 +19,7 @@ from model.formats.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from model.formats.digest import backbone_digest
-from model.formats.network import load_network
+from model.formats.network import backbone_digest, load_network
 from pipeline.spec import Preprocessing
 from tests.golden_weights import golden_state
 

@@ -7,8 +7,9 @@ import io
 import pytest
 import torch
 
-from model.heads import HEADS, HeadError, build_head
-from model.heads.sampling import sample_classes
+from model.errors import CheckpointError
+from model.heads import HEADS, build_head
+from model.heads.classifier import sample_classes
 from model.losses.functional import cross_entropy
 from model.losses.terms import Center
 
@@ -167,9 +168,13 @@ def test_adacos_skips_updates_that_are_not_positive():
 
 def test_a_state_that_does_not_fit_is_an_error():
     head = build("amsoftmax")
-    with pytest.raises(HeadError, match="the saved head has bias, weight, expected weight; use the head and options"):
+    with pytest.raises(
+        CheckpointError, match="the saved head has bias, weight, expected weight; use the head and options"
+    ):
         head.load_full_state(build("softmax").full_state())
-    with pytest.raises(HeadError, match=r"the saved head's weight is \(7, 8\), expected \(40, 8\); use the identities"):
+    with pytest.raises(
+        CheckpointError, match=r"the saved head's weight is \(7, 8\), expected \(40, 8\); use the identities"
+    ):
         head.load_full_state({"weight": torch.zeros(7, 8)})
 
 

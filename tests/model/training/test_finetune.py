@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from model.backbones import BackboneError, build_backbone
+from model.backbones import build_backbone
 from model.backbones.stages import freeze_stages, stages
 from model.formats.checkpoint import checkpoints, read_checkpoint
+from model.options import OptionError
 from model.training.config import TrainConfig, TrainingError
 from model.training.loop import train
 from model.training.state import new_run
@@ -77,7 +78,7 @@ def _prefixes(backbone, modules):
 
 
 def test_freezing_too_many_stages_is_an_error():
-    with pytest.raises(BackboneError, match="freeze is 5, but the backbone has 4 stages; choose at most 4"):
+    with pytest.raises(OptionError, match="freeze is 5, but the backbone has 4 stages; choose at most 4"):
         freeze_stages(build_backbone("spherenet4", image_size=32), 5, 32)
 
 

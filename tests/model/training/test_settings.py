@@ -8,9 +8,7 @@ import math
 import pytest
 import torch
 
-from model.backbones import BackboneError
-from model.choice import Choice, ChoiceError, parse_choice
-from model.options import OptionError
+from model.options import Choice, OptionError, parse_choice
 from model.training.config import TrainConfig, TrainingError
 from model.training.recipes import RECIPES, as_toml, compose
 from model.training.schedule import SCHEDULES
@@ -36,7 +34,7 @@ def test_choices_are_parsed_and_printed(text, name, options):
 
 @pytest.mark.parametrize("text", ["", ":a=1", "x:", "x:a", "x:a=", "x:=1", "x:a=1,a=2", "x:a=1,,b=2"])
 def test_an_invalid_choice_is_one_line(text):
-    with pytest.raises(ChoiceError, match="expected") as error:
+    with pytest.raises(OptionError, match="expected") as error:
         parse_choice(text)
     assert "\n" not in str(error.value)
 
@@ -169,33 +167,31 @@ def test_an_invalid_file_is_one_line(tmp_path, text, says):
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "says"),
+    ("changes", "says"),
     [
-        ({"head": "cosface"}, OptionError, "head 'cosface' is unknown; choose from softmax"),
-        ({"head": "arcface:m=0.5"}, OptionError, "head arcface has no option 'm'; it has scale, margin, sample, seed"),
-        ({"losses": "triplet"}, OptionError, "loss 'triplet' is unknown; choose from cross-entropy"),
-        ({"losses": "hardest-triplet"}, OptionError, "losses 'hardest-triplet': no criterion; expected one criterion"),
-        ({"losses": "focal+cross-entropy"}, OptionError, ": focal and cross-entropy; expected one criterion"),
+        ({"head": "cosface"}, "head 'cosface' is unknown; choose from softmax"),
+        ({"head": "arcface:m=0.5"}, "head arcface has no option 'm'; it has scale, margin, sample, seed"),
+        ({"losses": "triplet"}, "loss 'triplet' is unknown; choose from cross-entropy"),
+        ({"losses": "hardest-triplet"}, "losses 'hardest-triplet': no criterion; expected one criterion"),
+        ({"losses": "focal+cross-entropy"}, ": focal and cross-entropy; expected one criterion"),
         (
             {"losses": "focal+octuplet+hardest-triplet"},
-            OptionError,
             "octuplet and hardest-triplet; expected one criterion (cross-entropy or focal), and at most one metric loss",
         ),
-        ({"optimizer": "sgd:nesterov=true,momentum=0"}, OptionError, "nesterov needs a momentum above 0"),
-        ({"optimizer": "adamw:beta1=1"}, OptionError, "beta1 is 1, expected a finite number at least 0 and below 1"),
-        ({"losses": "focal:gamma=-1"}, OptionError, "loss focal: gamma is -1, expected a finite number at least 0"),
-        ({"optimizer": "lion"}, OptionError, "optimizer 'lion' is unknown; choose from sgd, adamw"),
+        ({"optimizer": "sgd:nesterov=true,momentum=0"}, "nesterov needs a momentum above 0"),
+        ({"optimizer": "adamw:beta1=1"}, "beta1 is 1, expected a finite number at least 0 and below 1"),
+        ({"losses": "focal:gamma=-1"}, "loss focal: gamma is -1, expected a finite number at least 0"),
+        ({"optimizer": "lion"}, "optimizer 'lion' is unknown; choose from sgd, adamw"),
         (
             {"schedule": "step:at=2"},
-            OptionError,
             "schedule step: at is 2, expected a finite number at least 0 and at most 1",
         ),
-        ({"backbone": "vgg"}, BackboneError, "backbone 'vgg' is unknown; choose from spherenet4"),
-        ({"backbone": "mobilefacenet:pooling=true"}, BackboneError, "mobilefacenet has no option 'pooling'"),
+        ({"backbone": "vgg"}, "backbone 'vgg' is unknown; choose from spherenet4"),
+        ({"backbone": "mobilefacenet:pooling=true"}, "mobilefacenet has no option 'pooling'"),
     ],
 )
-def test_an_unknown_choice_or_option_is_an_error(changes, kind, says):
-    with pytest.raises(kind) as error:
+def test_an_unknown_choice_or_option_is_an_error(changes, says):
+    with pytest.raises(OptionError) as error:
         TrainConfig(**changes)
     assert says in str(error.value)
     assert "\n" not in str(error.value)

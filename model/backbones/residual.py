@@ -1,0 +1,124 @@
+"""Residual networks for small aligned faces: IR and IR-SE of ArcFace; ResNet with bottlenecks, and SE-ResNet.
+
+The last feature map has 8x8 cells at 128 px and 7x7 at 112 px. Initialisation: PyTorch's defaults.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from model.backbones.layers import STRIDE, SqueezeExcitation, convolution, embedding_layers
+
+IR_UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
+RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_WIDTHS = (64, 128, 256, 512)
+
+
+class Residual(nn.Module):
+    """Shortcut plus residual branch: (N, channels, H, W) -> (N, out, H / stride, W / stride)."""
+
+    expansion = 1  # output channels in units of the width
+
+    def __init__(self, channels: int, out: int, residual: list[nn.Module], *, stride: int, squeeze: bool) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(*residual, *([SqueezeExcitation(out)] if squeeze else []))
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != out:
+            self.shortcut = nn.Sequential(*convolution(channels, out, 1, stride=stride))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.shortcut(x) + self.residual(x)
+
+
+class ImprovedUnit(Residual):
+    """Residual unit of BN, 3x3, BN, PReLU, strided 3x3, BN: (N, channels, H, W) -> (N, width, H / stride, W / stride)."""
+
+    def __init__(self, channels: int, width: int, *, stride: int, squeeze: bool) -> None:
+        residual = [
+            nn.BatchNorm2d(channels),
+            *convolution(channels, width, 3),
+            nn.PReLU(width),
+            *convolution(width, width, 3, stride=stride),
+        ]
+        super().__init__(channels, width, residual, stride=stride, squeeze=squeeze)
+
+
+class Bottleneck(Residual):
+    """Residual block of 1x1, strided 3x3, 1x1: (N, channels, H, W) -> (N, 4 * width, H / stride, W / stride)."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, width: int, *, stride: int, squeeze: bool) -> None:
+        out = self.expansion * width
+        residual = [
+            *convolution(channels, width, 1),
+            nn.ReLU(inplace=True),
+            *convolution(width, width, 3, stride=stride),
+            nn.ReLU(inplace=True),
+            *convolution(width, out, 1),
+        ]
+        super().__init__(channels, out, residual, stride=stride, squeeze=squeeze)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(super().forward(x))
+
+
+def ir(
+    depth: int, *, squeeze: bool = False, image_size: int = 128, pooling: bool = False, dropout: float = 0.4
+) -> nn.Sequential:
+    """Builds an IR network: (N, 3, S, S) -> (N, 512).
+
+    The usual names do not count layers exactly, because every unit has two convolutions: ``ir101`` has 100 layers
+    (InsightFace's r100), ``ir152`` has 102. The first unit of each of the four stages has stride 2.
+
+    Args:
+        depth: 18, 50, 101 or 152.
+        squeeze: adds squeeze-and-excitation to the end of each residual branch.
+        image_size: side of the input in px, a multiple of 16.
+        pooling, dropout: see ``embedding_layers``.
+
+    Source: Deng et al., ArcFace, CVPR 2019; the unit: Han et al., Deep pyramidal residual networks, CVPR 2017.
+    """
+    stem = [*convolution(3, _WIDTHS[0], 3), nn.PReLU(_WIDTHS[0])]
+    stages = _stages(ImprovedUnit, IR_UNITS[depth], strides=(2, 2, 2, 2), squeeze=squeeze)
+    cells = (image_size // STRIDE) ** 2
+    return nn.Sequential(*stem, *stages, embedding_layers(_WIDTHS[-1], cells, pooling=pooling, dropout=dropout))
+
+
+def resnet(
+    depth: int, *, squeeze: bool = False, image_size: int = 128, pooling: bool = False, dropout: float = 0.4
+) -> nn.Sequential:
+    """Builds a ResNet: (N, 3, S, S) -> (N, 512).
+
+    It differs from those for ImageNet in two ways. The stem is a 3x3 convolution of stride 1 with max pooling.
+    ``embedding_layers`` replace the average pooling and the classifier; the option ``pooling`` restores the pooling,
+    which removes most of the parameters. As in current implementations, the stride of a bottleneck is in its 3x3
+    convolution.
+
+    Args:
+        depth: number of layers, 50, 101 or 152.
+        squeeze: adds squeeze-and-excitation to the end of each residual branch.
+        image_size: side of the input in px, a multiple of 16.
+        pooling, dropout: see ``embedding_layers``.
+
+    Source: He et al., Deep residual learning, CVPR 2016; Hu et al., Squeeze-and-excitation networks, CVPR 2018.
+    """
+    stem = [*convolution(3, _WIDTHS[0], 3), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
+    stages = _stages(Bottleneck, RESNET_BLOCKS[depth], strides=(1, 2, 2, 2), squeeze=squeeze)
+    channels, cells = Bottleneck.expansion * _WIDTHS[-1], (image_size // STRIDE) ** 2
+    return nn.Sequential(*stem, *stages, embedding_layers(channels, cells, pooling=pooling, dropout=dropout))
+
+
+def _stages(
+    block: type[ImprovedUnit | Bottleneck], counts: tuple[int, ...], *, strides: tuple[int, ...], squeeze: bool
+) -> list[nn.Module]:
+    """The stages; ``strides`` are those of their first blocks."""
+    channels, stages = _WIDTHS[0], list[nn.Module]()
+    for width, count, stride in zip(_WIDTHS, counts, strides, strict=True):
+        blocks = []
+        for number in range(count):
+            blocks.append(block(channels, width, stride=1 if number else stride, squeeze=squeeze))
+            channels = block.expansion * width
+        stages.append(nn.Sequential(*blocks))
+    return stages
