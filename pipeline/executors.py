@@ -74,11 +74,16 @@ class WorkerPool:
             WorkerError: a worker process died.
         """
         remaining = iter(tasks)
-        busy = set()
-        for connection, task in zip(self._workers, remaining, strict=False):
-            with _deaths_reported():
-                connection.send((function, task))
-            busy.add(connection)
+        busy: set[Connection] = set()
+
+        def assign(worker: Connection) -> None:
+            for task in itertools.islice(remaining, 1):
+                with _deaths_reported():
+                    worker.send((function, task))
+                busy.add(worker)
+
+        for worker in self._workers:
+            assign(worker)
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
@@ -87,24 +92,14 @@ class WorkerPool:
                 if error:
                     raise error
                 busy.remove(ready)
-                for task in itertools.islice(remaining, 1):
-                    with _deaths_reported():
-                        ready.send((function, task))
-                    busy.add(ready)
+                assign(ready)
                 yield result
 
 
 def unordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], *, executor: Executor, workers: int
 ) -> Generator[Result, None, None]:
-    """Yields ``function(task)`` for every task, in any order; the first error of a task is raised here.
-
-    Args:
-        function: importable by name.
-
-    Raises:
-        WorkerError: a worker process died.
-    """
+    """As ``WorkerPool.map``, in this process or in ``workers`` processes."""
     if executor == "serial":
         yield from map(function, tasks)
         return
@@ -118,7 +113,7 @@ def starting_workers() -> Iterator[None]:
 
     Terminals and batch systems signal the whole process group; the parent decides what happens to its workers.
     """
-    with delayed_interruption():
+    with delayed_interruption():  # another thread of this process may receive a signal that this one blocks
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             resource_tracker.ensure_running()  # handles SIGINT and SIGTERM itself, and unblocks them here

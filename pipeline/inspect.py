@@ -37,20 +37,11 @@ def statistics(root: Path) -> str:
         + (f"; {empty} identities lost all their images" if empty else ""),
         f"rejected: {manifest.rows - manifest.images:,} of {manifest.rows:,} rows ({describe(manifest.statuses)})",
         "",
-        *(_eye_distances(root) if spec.aligned else _shorter_sides(root)),
     ]
+    title, names = ("eye distance in", ["eye_distance"]) if spec.aligned else ("shorter side of", ["width", "height"])
+    columns = [column.to_numpy() for column in pq.read_table(root / INDEX, columns=names).columns]
+    lines += [f"{title} the source, px:", *_histogram(np.minimum.reduce(columns))]
     return "\n".join(lines)
-
-
-def _eye_distances(root: Path) -> list[str]:
-    table = pq.read_table(root / INDEX, columns=["eye_distance"])
-    return ["eye distance in the source, px:", *_histogram(table["eye_distance"].to_numpy())]
-
-
-def _shorter_sides(root: Path) -> list[str]:
-    table = pq.read_table(root / INDEX, columns=["width", "height"])
-    sides = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
-    return ["shorter side of the source, px:", *_histogram(sides)]
 
 
 def _histogram(values: np.ndarray) -> list[str]:

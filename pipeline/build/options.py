@@ -11,7 +11,7 @@ import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
-from pipeline.sources.catalog import SOURCES, AlignedSource
+from pipeline.sources.catalog import SOURCES
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import ImageList, SourceError
 from pipeline.spec import Preprocessing
@@ -57,7 +57,7 @@ class BuildOptions:
     @property
     def aligned(self) -> bool:
         """True if faces are aligned by landmarks."""
-        return isinstance(SOURCES[self.source], AlignedSource)
+        return SOURCES[self.source].aligned
 
 
 def options_for(
@@ -76,7 +76,7 @@ def options_for(
         LandmarkError: the source's landmark files are absent.
     """
     layout = SOURCES[source]
-    if isinstance(layout, AlignedSource):
+    if layout.aligned:
         spec = Preprocessing() if template is None else Preprocessing(template=template)
         files = landmarks or tuple(layout.landmark_files(root))
         return BuildOptions(source=source, root=root, landmarks=files, preprocessing=spec, **options)

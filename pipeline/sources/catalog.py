@@ -12,29 +12,27 @@ from pipeline.sources.listing import SourceError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A folder layout.
+    """A folder layout, of images that are aligned by landmarks or resized whole.
 
     Attributes:
         dataset: default folder of the data set, under ``$LRFR_DATA``.
         shards: default folder of its shards, under ``$LRFR_DATA``.
         splits: sub-folders to search for ``identity/image``, in order; ``""`` is the root itself.
+        tables: alternative sets of landmark files; the first set of which any file exists is used.
+        training: sub-folder with the training images, of a source without landmarks.
     """
 
     name: str
     dataset: str
     shards: str
     splits: tuple[str, ...] = ("",)
+    tables: tuple[tuple[str, ...], ...] = ()
+    training: str = ""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AlignedSource(Source):
-    """A source whose faces are aligned by landmarks.
-
-    Attributes:
-        tables: alternative sets of landmark files; the first set of which any file exists is used.
-    """
-
-    tables: tuple[tuple[str, ...], ...]
+    @property
+    def aligned(self) -> bool:
+        """True if faces are aligned by landmarks, False if images are resized whole."""
+        return bool(self.tables)
 
     def landmark_files(self, root: Path) -> list[Path]:
         """Returns the default landmark files in ``root``.
@@ -52,17 +50,6 @@ class AlignedSource(Source):
         expected = " or ".join(" + ".join(names) for names in self.tables)
         raise LandmarkError(f"{root}: no landmark file; expected {expected}, or name one with --landmarks")
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ResizedSource(Source):
-    """A source without landmarks, whose images are resized whole.
-
-    Attributes:
-        training: sub-folder with the training images.
-    """
-
-    training: str
-
     def training_folder(self, root: Path) -> Path:
         """Returns the folder of identities: ``root``, or the training folder in it or in its data set.
 
@@ -78,7 +65,7 @@ class ResizedSource(Source):
         return found
 
 
-VGGFACE2 = AlignedSource(
+VGGFACE2 = Source(
     name="vggface2",
     dataset="VGGFace2",
     shards="shards",
@@ -88,12 +75,10 @@ VGGFACE2 = AlignedSource(
         ("bb_landmark/loose_landmark_train.csv", "bb_landmark/loose_landmark_test.csv"),
     ),
 )
-FOLDER = AlignedSource(
+FOLDER = Source(
     name="folder", dataset="VGGFace2", shards="shards", splits=("", "train", "test"), tables=(("landmarks.csv",),)
 )
-QMUL = ResizedSource(name="qmul", dataset="QMUL-SurvFace", shards="shards-qmul", training="training_set")
-TINYFACE = ResizedSource(name="tinyface", dataset="TinyFace", shards="shards-tinyface", training="Training_Set")
+QMUL = Source(name="qmul", dataset="QMUL-SurvFace", shards="shards-qmul", training="training_set")
+TINYFACE = Source(name="tinyface", dataset="TinyFace", shards="shards-tinyface", training="Training_Set")
 
-SOURCES: dict[str, AlignedSource | ResizedSource] = {
-    source.name: source for source in (VGGFACE2, QMUL, TINYFACE, FOLDER)
-}
+SOURCES = {source.name: source for source in (VGGFACE2, QMUL, TINYFACE, FOLDER)}

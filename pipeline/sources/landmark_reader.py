@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,19 +22,8 @@ PARQUET_BLOCK_ROWS = 1 << 16
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Block:
-    """Some consecutive rows of one file.
-
-    Attributes:
-        names: (n,) strings as in the file.
-        points: (n, 10) float32, or (n, 8) for four points.
-        problems: row of the block -> reason.
-    """
-
-    names: pa.Array
-    points: np.ndarray
-    problems: dict[int, str]
+# Some consecutive rows of one file: names as in the file; (n, 10) float32, or (n, 8) for four points; row -> problem.
+_Block = tuple[pa.Array, np.ndarray, dict[int, str]]
 
 
 def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> LandmarkTable:
@@ -60,18 +48,18 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
     total = 0
     for path in paths:
         start, numbers = total, FIVE_POINT_NUMBERS
-        for block in _blocks(path, four_points):
-            end, numbers = total + len(block.names), block.points.shape[1]
-            keys.append(clean_keys(block.names))
-            points[total:end, :numbers] = block.points
+        for names, block, block_problems in _blocks(path, four_points):
+            end, numbers = total + len(names), block.shape[1]
+            keys.append(clean_keys(names))
+            points[total:end, :numbers] = block
             points[total:end, numbers:] = np.nan
-            problems.update((total + row, reason) for row, reason in block.problems.items())
+            problems.update((total + row, reason) for row, reason in block_problems.items())
             total = end
         files.append(TableFile(path=path, rows=total - start, numbers=numbers))
     if total == 0:
         raise LandmarkError(f"{', '.join(map(str, paths))}: no landmark rows")
     table = LandmarkTable(keys=pa.concat_arrays(keys), points=points[:total], problems=problems, files=files)
-    del keys, block
+    del keys, names
     pa.default_memory_pool().release_unused()
     return table
 
@@ -134,7 +122,7 @@ def _parquet_block(batch: pa.RecordBatch, start: int) -> _Block:
     points[present] = _float32(numbers).reshape(-1, FIVE_POINT_NUMBERS)
     problems = dict.fromkeys(np.flatnonzero(~present).tolist(), "the landmarks are missing")
     names = pc.fill_null(pc.cast(batch.column("key"), pa.string()), "")
-    return _Block(names=names, points=points, problems=_not_finite(points) | problems)
+    return names, points, _not_finite(points) | problems
 
 
 def has_four_points(path: Path) -> bool:
@@ -153,7 +141,7 @@ def _four_point_block(path: Path) -> _Block:
             )
     points = _float32(np.array([numbers for _, _, numbers in lines]))
     names = pa.array([name.strip('"') for _, name, _ in lines], pa.string())
-    return _Block(names=names, points=points, problems=_not_finite(points))
+    return names, points, _not_finite(points)
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str, list[float]]]:
@@ -173,49 +161,34 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str, list[float]]]:
 
 
 def _csv_blocks(path: Path) -> Iterator[_Block]:
-    skip = 1 if _has_header(path) else 0
+    header = _has_header(path)
+    texts = dict.fromkeys(HEADER, pa.string())
     try:
         batches = pa.csv.open_csv(
             path,
-            read_options=pa.csv.ReadOptions(
-                column_names=HEADER, skip_rows=skip, use_threads=False, block_size=CSV_BLOCK_BYTES
-            ),
-            convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(HEADER, pa.string()), strings_can_be_null=False
-            ),
+            read_options=pa.csv.ReadOptions(column_names=HEADER, use_threads=False, block_size=CSV_BLOCK_BYTES),
+            convert_options=pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=False),
         )
-        for batch in batches:
-            yield _csv_block(batch)
+        for number, batch in enumerate(batches):
+            yield _csv_block(batch.slice(1) if header and number == 0 else batch)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        problem = _malformed_line(path) or (
-            None if skip and _is_one_line(path) else f"{path}: {str(error).splitlines()[0]}"
-        )
-        if problem:
-            raise LandmarkError(problem) from None
+        raise LandmarkError(_malformed_line(path) or f"{path}: {str(error).splitlines()[0]}") from None
 
 
 def _csv_block(batch: pa.RecordBatch) -> _Block:
     points = np.empty((batch.num_rows, FIVE_POINT_NUMBERS), np.float32)
-    for index in range(FIVE_POINT_NUMBERS):
-        texts = batch.column(index + 1)
+    for index, texts in enumerate(batch.columns[1:]):
         try:
-            points[:, index] = _float32(pc.cast(texts, pa.float64()).to_numpy())
+            numbers = pc.cast(texts, pa.float64()).to_numpy()
         except pa.ArrowInvalid:
-            points[:, index] = _float32(
-                np.array([float(text) if _is_number(text) else np.nan for text in texts.to_pylist()])
-            )
+            numbers = np.array([float(text) if _is_number(text) else np.nan for text in texts.to_pylist()])
+        points[:, index] = _float32(numbers)
     problems = {}
     for row, index in _first_not_finite(points):
         text = batch.column(index + 1)[row].as_py()
         problem = f"is {text!r}, not a finite number" if text.strip() else "is missing"
         problems[row] = f"{POINT_NAMES[index]} {problem}"
-    return _Block(names=batch.column(0), points=points, problems=problems)
-
-
-def _is_one_line(path: Path) -> bool:
-    """Returns True for a header and nothing else, which Arrow rejects if the line is not terminated."""
-    with open(path, "rb") as stream:
-        return len(stream.readlines(1 << 16)) <= 1
+    return batch.column(0), points, problems
 
 
 def _has_header(path: Path) -> bool:
