@@ -121,11 +121,8 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def quick_digest(path: Path) -> str:
     """Returns the xxh3 (hex) of a file."""
-    hasher = xxhash.xxh3_64()
     with open(path, "rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            hasher.update(block)
-    return hasher.hexdigest()
+        return hashlib.file_digest(stream, xxhash.xxh3_64).hexdigest()  # type: ignore[arg-type]
 
 
 def digest(value: Any) -> str:

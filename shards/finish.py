@@ -27,7 +27,7 @@ def finish_set(
     identities: int,
     preprocessing: dict[str, Any],
     versions: dict[str, str],
-) -> Manifest:
+) -> None:
     """Writes ``index.parquet`` and ``manifest.json``.
 
     Args:
@@ -36,9 +36,7 @@ def finish_set(
     Raises:
         ShardError: no shard contains an image.
     """
-    statuses: Counter[str] = Counter()
-    for record in records:
-        statuses.update(record["statuses"])
+    statuses = sum((Counter(record["statuses"]) for record in records), Counter[str]())
     images = statuses[STATUS_OK]
     if images == 0:
         raise ShardError(
@@ -60,15 +58,12 @@ def finish_set(
         versions=versions,
     )
     write_record(root / MANIFEST, manifest.to_record())
-    return manifest
 
 
 def describe(statuses: dict[str, int]) -> str:
     """Formats the rejected rows by status, such as ``3 missing-file, 1 unreadable-image``."""
-    return (
-        ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK and count)
-        or "none"
-    )
+    rejected = sorted((status, count) for status, count in statuses.items() if status != STATUS_OK and count)
+    return ", ".join(f"{count:,} {status}" for status, count in rejected) or "none"
 
 
 def _write_index(root: Path, shards: int, identities: int, images: int) -> int:

@@ -91,7 +91,8 @@ class ShardReader:
     def __init__(self, index: ShardIndex) -> None:
         self._index = index
         self._handles: dict[int, int] = {}
-        self._max_open = _max_open_files()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._max_open = sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVED_FILES, 1)
 
     def __enter__(self) -> ShardReader:
         return self
@@ -160,9 +161,3 @@ class ShardReader:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)  # read-ahead would fetch many times the bytes needed
             self._handles[shard] = handle
         return self._handles[shard]
-
-
-def _max_open_files() -> int:
-    """Returns how many shards may be open under this process's limit, which is left as it is."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVED_FILES, 1)

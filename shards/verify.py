@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,24 +61,28 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
 
 def _check_shard(root: Path, shard: int, manifest: Manifest, expected: pa.Table | None, full: bool) -> Iterator[str]:
     done_path = root / shard_file(shard, DONE_SUFFIX)
-    problems = list(_check_file(done_path, manifest.files[done_path.name], full=True))
-    if problems:
+    if problems := list(_check_file(done_path, manifest.files[done_path.name], full=True)):
         yield from problems
         return
     record = read_record(done_path)
-    damaged = [list(_check_file(root / name, facts, full)) for name, facts in sorted(record["files"].items())]
-    yield from (line for lines in damaged for line in lines)
-    rows = _read_rows(root / shard_file(shard, "parquet"))
+    for name, facts in sorted(record["files"].items()):
+        problems += _check_file(root / name, facts, full)
+    tar, idx, parquet = (root / shard_file(shard, suffix) for suffix in DATA_SUFFIXES)
+    rows = _read_rows(parquet)
     if isinstance(rows, str):
-        if not any(damaged):
-            yield rows
+        yield from problems or [rows]
         return
-    yield from _check_rows(root, shard, rows, record, expected)
+    yield from problems
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()}
+    if counts != record["statuses"]:
+        yield f"{parquet}: statuses {counts}, expected {record['statuses']} as in the done record"
     stored = rows.filter(pc.equal(rows["status"], STATUS_OK))
-    if (root / shard_file(shard, "idx")).exists():
-        yield from _check_idx(root / shard_file(shard, "idx"), stored)
-    if full and (root / shard_file(shard, "tar")).exists():
-        yield from _check_tar(root / shard_file(shard, "tar"), stored)
+    if expected is not None:
+        yield from _check_index(root / INDEX, expected, parquet.name, _in_tar_order(stored.select(COLUMNS)))
+    if idx.exists():
+        yield from _check_idx(idx, stored)
+    if full and tar.exists():
+        yield from _check_tar(tar, stored)
 
 
 def _check_file(path: Path, facts: dict[str, Any], full: bool) -> Iterator[str]:
@@ -89,23 +94,15 @@ def _check_file(path: Path, facts: dict[str, Any], full: bool) -> Iterator[str]:
         yield f"{path}: content changed (SHA-256 does not match)"
 
 
-def _check_rows(
-    root: Path, shard: int, rows: pa.Table, record: dict[str, Any], expected: pa.Table | None
-) -> Iterator[str]:
-    path = root / shard_file(shard, "parquet")
-    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()}
-    if counts != record["statuses"]:
-        yield f"{path}: statuses {counts}, expected {record['statuses']} as in the done record"
-    if expected is None:
-        return
-    stored = _in_tar_order(rows.filter(pc.equal(rows["status"], STATUS_OK)).select(COLUMNS))
-    if stored.num_rows != expected.num_rows:
-        yield f"{root / INDEX}: {expected.num_rows} images of shard {shard}, expected {stored.num_rows} as in {path.name}"
+def _check_index(path: Path, found: pa.Table, source: str, expected: pa.Table) -> Iterator[str]:
+    if found.num_rows != expected.num_rows:
+        yield f"{path}: {found.num_rows} images of its shard, expected {expected.num_rows} as in {source}"
         return
     for name in COLUMNS:
-        wrong = np.flatnonzero(pc.not_equal(stored[name], expected[name]).to_numpy(zero_copy_only=False))
+        wrong = np.flatnonzero(pc.not_equal(found[name], expected[name]).to_numpy(zero_copy_only=False))
         for row in wrong[:MAX_PROBLEMS].tolist():
-            yield f"{root / INDEX}: {name} of {expected['key'][row]} is {expected[name][row]}, expected {stored[name][row]} as in {path.name}"
+            key, value = found["key"][row], found[name][row]
+            yield f"{path}: {name} of {key} is {value}, expected {expected[name][row]} as in {source}"
 
 
 def _check_idx(path: Path, stored: pa.Table) -> Iterator[str]:
@@ -113,13 +110,13 @@ def _check_idx(path: Path, stored: pa.Table) -> Iterator[str]:
     if lines[:1] != [f"v1.2 {stored.num_rows}"] or len(lines) != stored.num_rows + 1:
         yield f"{path}: {max(len(lines) - 1, 0)} entries, expected {stored.num_rows}"
         return
-    wrong = 0
-    for line, key, offset, size in zip(
-        lines[1:], *(stored[name].to_pylist() for name in ("key", "offset", "size")), strict=True
-    ):
-        if wrong < MAX_PROBLEMS and not line.startswith(f"jpg {offset} {size} {member_stem(key)}.jpg cls "):
-            wrong += 1
-            yield f"{path}: the entry of {key} does not match its row (offset {offset}, size {size}): {line[:80]}"
+    rows = zip(lines[1:], *(stored[name].to_pylist() for name in ("key", "offset", "size")), strict=True)
+    problems = (
+        f"{path}: the entry of {key} does not match its row (offset {offset}, size {size}): {line[:80]}"
+        for line, key, offset, size in rows
+        if not line.startswith(f"jpg {offset} {size} {member_stem(key)}.jpg cls ")
+    )
+    yield from itertools.islice(problems, MAX_PROBLEMS)
 
 
 def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
@@ -128,8 +125,7 @@ def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
     try:
         with tarfile.open(path, "r:") as tar:
             for key, label, offset, xxh3 in rows:
-                image, cls = tar.next(), tar.next()
-                problem = _member_problem(tar, image, cls, (member_stem(key), label, offset, xxh3))
+                problem = _member_problem(tar, member_stem(key), label, offset, xxh3)
                 if problem and wrong < MAX_PROBLEMS:
                     wrong += 1
                     yield f"{path}: {key}: {problem}"
@@ -140,8 +136,8 @@ def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
         yield f"{path}: not a readable tar ({_first_line(error)})"
 
 
-def _member_problem(tar: tarfile.TarFile, image: Any, cls: Any, row: tuple[str, int, int, int]) -> str | None:
-    stem, label, offset, xxh3 = row
+def _member_problem(tar: tarfile.TarFile, stem: str, label: int, offset: int, xxh3: int) -> str | None:
+    image, cls = tar.next(), tar.next()
     if image is None or cls is None:
         return "missing from the tar"
     if (image.name, cls.name, image.offset_data) != (f"{stem}.jpg", f"{stem}.cls", offset):

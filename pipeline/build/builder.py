@@ -60,29 +60,28 @@ def build(options: BuildOptions) -> Manifest:
             _unpublish(options.out, len(plan.shards), records)
             write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
             _run(options, plan, fingerprint, records)
-        manifest = Manifest.read(options.out) if finished else _finish(options, plan, fingerprint, records)
+            finish_set(
+                options.out,
+                [records[shard] for shard in range(len(plan.shards))],
+                fingerprint=fingerprint,
+                source=options.source,
+                identities=plan.identity_count,
+                preprocessing=options.preprocessing.to_dict(),
+                versions=library_versions(options),
+            )
+        manifest = Manifest.read(options.out)
     _print_result(manifest, options, finished)
     return manifest
 
 
 def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int, dict[str, Any]]:
     """The done records of the shards that need not be built again."""
-    found = {shard: record for shard in range(shards) if (record := done_record(options.out, shard, fingerprint))}
-    if not options.retry_failed:
-        return found
-    return {shard: record for shard, record in found.items() if not any(map(record["statuses"].get, RETRIED))}
-
-
-def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> Manifest:
-    return finish_set(
-        options.out,
-        [records[shard] for shard in range(len(plan.shards))],
-        fingerprint=fingerprint,
-        source=options.source,
-        identities=plan.identity_count,
-        preprocessing=options.preprocessing.to_dict(),
-        versions=library_versions(options),
-    )
+    found = ((shard, done_record(options.out, shard, fingerprint)) for shard in range(shards))
+    return {
+        shard: record
+        for shard, record in found
+        if record and not (options.retry_failed and any(map(record["statuses"].get, RETRIED)))
+    }
 
 
 def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> None:

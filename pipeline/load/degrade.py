@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -163,47 +162,32 @@ def _matmul_precision(precision: Precision) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=CACHED_WEIGHTS)
 def _split_weights(source: int, target: int, device: torch.device) -> torch.Tensor:
-    """(2, target, source) float32, the high and the low bits of ``fixed_point_weights``."""
-    weights = torch.tensor(fixed_point_weights(source, target), dtype=torch.int64)
+    """(2, target, source) float32, the high and the low bits of ``_fixed_point_weights``."""
+    weights = torch.from_numpy(_fixed_point_weights(source, target))
     high = (weights + (1 << SPLIT_BITS - 1)) >> SPLIT_BITS
     return torch.stack([high, weights - (high << SPLIT_BITS)]).float().to(device)
 
 
-def fixed_point_weights(source: int, target: int) -> list[list[int]]:
-    """Pillow's bicubic weights from ``source`` to ``target`` samples.
+def _fixed_point_weights(source: int, target: int) -> np.ndarray:
+    """Pillow's bicubic weights from ``source`` to ``target`` samples: (target, source) int64 in units of 2**-22.
 
     Keys' cubic with a = -0.5, stretched by the scale when downsampling, truncated at the border, normalised, and
     rounded half away from zero.
-
-    Returns:
-        (target, source) integers in units of 2**-22.
 
     Source: Keys, Cubic convolution interpolation, 1981; Pillow's documented resampling behaviour.
     """
     scale = source / target
     stretch = max(scale, 1.0)
-    support = CUBIC_SUPPORT * stretch
-    rows = []
-    for index in range(target):
-        center = (index + 0.5) * scale
-        low, high = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), source)
-        taps = [_cubic((position - center + 0.5) / stretch) for position in range(low, high)]
-        norm = sum(taps)
-        row = [0] * source
-        for position, tap in zip(range(low, high), taps, strict=True):
-            row[position] = _round_half_away(tap / norm * (1 << PRECISION_BITS))
-        rows.append(row)
-    return rows
+    center = (np.arange(target)[:, None] + 0.5) * scale
+    low, high = (center + side * CUBIC_SUPPORT * stretch + 0.5 for side in (-1, 1))
+    position = np.arange(source)
+    taps = _cubic((position - center + 0.5) / stretch)
+    taps[(position < low.astype(int)) | (position >= high.astype(int))] = 0.0
+    weights = taps / taps.cumsum(1)[:, -1:] * (1 << PRECISION_BITS)  # cumsum adds in Pillow's order, sum does not
+    return np.trunc(weights + np.copysign(0.5, weights)).astype(np.int64)
 
 
-def _cubic(x: float) -> float:
-    x, a = abs(x), CUBIC_A
-    if x < 1.0:
-        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
-    if x < 2.0:
-        return (((x - 5.0) * x + 8.0) * x - 4.0) * a
-    return 0.0
-
-
-def _round_half_away(value: float) -> int:
-    return int(math.copysign(math.floor(abs(value) + 0.5), value))
+def _cubic(x: np.ndarray) -> np.ndarray:
+    x, a = np.abs(x), CUBIC_A
+    near, far = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0, (((x - 5.0) * x + 8.0) * x - 4.0) * a
+    return np.where(x < 1.0, near, np.where(x < CUBIC_SUPPORT, far, 0.0))

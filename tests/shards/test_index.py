@@ -100,10 +100,10 @@ def test_the_reader_reports_a_missing_shard(shard_set):
         reader.image(0)
 
 
-def test_more_shards_than_files_can_be_open(shard_set, monkeypatch):
-    monkeypatch.setattr("shards.index._max_open_files", lambda: 2)
+def test_more_shards_than_files_can_be_open(shard_set):
     index = ShardIndex(shard_set)
     with ShardReader(index) as reader:
+        reader._max_open = 2
         for _ in range(2):
             assert all(reader.image(row)[:2] == b"\xff\xd8" for row in range(len(index)))
         assert len(reader._handles) <= 2
