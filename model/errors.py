@@ -7,6 +7,9 @@ from types import ModuleType
 
 from shards.errors import LrfrError
 
+# raised by torch and safetensors on damaged files, among others
+DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+
 
 class CheckpointError(LrfrError):
     """A checkpoint that cannot be read, written or used."""

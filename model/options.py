@@ -102,9 +102,8 @@ class Option:
         """Validates a value and gives it the option's type. Raises: ValueError: what was expected instead."""
         if self.parse and isinstance(value, str):
             return pkgutil.resolve_name(self.parse)(value)
-        is_parsed = dataclasses.is_dataclass(value) or isinstance(
-            value, tuple
-        )  # dataclasses.replace passes such values
+        # dataclasses.replace passes values that were parsed before
+        is_parsed = dataclasses.is_dataclass(value) or isinstance(value, tuple)
         if (self.parse and is_parsed) or (value is None and self.default is None):
             return value
         if self.choices and value not in self.choices:

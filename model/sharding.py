@@ -18,15 +18,15 @@ from torch import distributed
 Group = distributed.ProcessGroup
 
 
-def shard_bounds(count: int, group: Group | None) -> tuple[int, int]:
-    """First row of this rank and one past its last. Blocks are contiguous, in rank order; the first may be longer by 1."""
+def shard_bounds(count: int, group: Group | None, rank: int | None = None) -> tuple[int, int]:
+    """First row of ``rank`` (default: this rank) and one past its last.
+
+    Blocks are contiguous, in rank order; the first may be longer by 1.
+    """
     if group is None:
         return 0, count
-    return _bounds(count, distributed.get_world_size(group), distributed.get_rank(group))
-
-
-def _bounds(count: int, world: int, rank: int) -> tuple[int, int]:
-    rows, remainder = divmod(count, world)
+    rank = distributed.get_rank(group) if rank is None else rank
+    rows, remainder = divmod(count, distributed.get_world_size(group))
     start = rank * rows + min(rank, remainder)
     return start, start + rows + (rank < remainder)
 
@@ -43,9 +43,9 @@ def gather_rows(block: torch.Tensor, count: int, group: Group) -> torch.Tensor:
     Returns:
         (count, ...) on the CPU.
     """
-    world, rank, blocks = distributed.get_world_size(group), distributed.get_rank(group), []
-    for owner in range(world):
-        start, stop = _bounds(count, world, owner)
+    rank, blocks = distributed.get_rank(group), []
+    for owner in range(distributed.get_world_size(group)):
+        start, stop = shard_bounds(count, group, owner)
         rows = block.detach().clone() if owner == rank else block.new_empty(stop - start, *block.shape[1:])
         distributed.broadcast(rows, distributed.get_global_rank(group, owner), group)
         blocks.append(rows.cpu())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,8 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.backbones import BACKBONES, build_backbone
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cost:
+class Cost(NamedTuple):
     """Size and compute of a backbone.
 
     Attributes:
@@ -49,10 +47,7 @@ def backbone_table(image_size: int = 128) -> str:
         parameters, multiply_adds = f"{cost.parameters / 1e6:.2f}", f"{cost.multiply_adds / 1e9:.2f}"
         rows.append((name, backbone.family, parameters, multiply_adds, backbone.source))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
-
-
-def _line(row: Iterable[str], widths: Iterable[int]) -> str:
-    """Cells padded to ``widths``, numbers aligned to the right."""
-    cells = zip(row, widths, (str.ljust, str.ljust, str.rjust, str.rjust, str.ljust), strict=True)
-    return "  ".join(justify(cell, width) for cell, width, justify in cells).rstrip()
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, "<<>><", widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from model.errors import CheckpointError
+from model.errors import DAMAGE_ERRORS, CheckpointError
 from shards.files import remove_temporaries, whole_file
 
 Content = dict[str, Any]
@@ -19,19 +19,6 @@ Content = dict[str, Any]
 
 FORMAT, VERSION = "lrfr-checkpoint", 1
 FOLDER = "checkpoints"
-# errors of torch.load on damaged files
-_LOAD_ERRORS = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _FIELD_TYPES: dict[str, type] = {
     "step": int,
     "backbone": str,
@@ -124,7 +111,7 @@ def _load(path: Path) -> object:
         raise CheckpointError(
             f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values"
         ) from None
-    except _LOAD_ERRORS:
+    except (*DAMAGE_ERRORS, EOFError, AssertionError, zipfile.BadZipFile, zlib.error):
         raise damaged from None
 
 

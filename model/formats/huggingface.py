@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from model.backbones import EMBEDDING_SIZE
-from model.errors import CheckpointError, import_optional, one_line
+from model.errors import DAMAGE_ERRORS, CheckpointError, import_optional, one_line
 
 CONFIG, PROCESSOR, WEIGHTS, CARD = "config.json", "preprocessor_config.json", "model.safetensors", "README.md"
 MODEL_TYPE, FORMAT_VERSION = "lrfr", 1  # in config.json
@@ -28,8 +28,6 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "step": (int, type(None)),
     "training": dict,
 }
-# raised by safetensors on damaged files, besides SafetensorError
-_LOAD_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor]]:
@@ -105,7 +103,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as content:
             return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, it is not a mapping
-    except (safetensors.SafetensorError, *_LOAD_ERRORS) as error:
+    except (safetensors.SafetensorError, ArithmeticError, MemoryError, *DAMAGE_ERRORS) as error:
         raise CheckpointError(f"{path}: damaged or not safetensors ({one_line(error)}); restore the file") from None
 
 

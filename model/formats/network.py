@@ -70,40 +70,31 @@ def load_network(path: Path) -> LoadedNetwork:
         ExportError: a folder is given, and safetensors is not installed.
     """
     if path.is_dir():
-        config, record, state = read_folder(path)
-        choice = Choice(config["backbone"], config["backbone_options"])
-        network = _load(path, choice, record, state, step=config["step"], training=config["training"])
-        if network.digest != config["digest"]:
-            raise CheckpointError(
-                f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
-            )
-        return network
-    content = read_checkpoint(path)
-    if not is_ours(content):
-        backbone, name = from_state_dict(path, content)
-        digest = backbone_digest(name, backbone, None)
-        return LoadedNetwork(backbone.eval(), Preprocessing(), name, path, None, digest, {}, spec_stated=False)
+        content, record, state = read_folder(path)
+        choice, training = Choice(content["backbone"], content["backbone_options"]), content["training"]
+    else:
+        content = read_checkpoint(path)
+        if not is_ours(content):
+            backbone, name = from_state_dict(path, content)
+            digest = backbone_digest(name, backbone, None)
+            return LoadedNetwork(backbone.eval(), Preprocessing(), name, path, None, digest, {}, spec_stated=False)
+        choice, training = _parse_backbone(path, content["backbone"]), content["config"]
+        record, state = content["preprocessing"], content.get("averaged_state") or content["backbone_state"]
+    spec = _read_spec(path, record)
+    backbone = _build(path, choice, spec, state)
+    digest = backbone_digest(str(choice), backbone, spec)
+    if path.is_dir() and digest != content["digest"]:
+        raise CheckpointError(
+            f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
+        )
+    return LoadedNetwork(backbone, spec, str(choice), path, content["step"], digest, training, spec_stated=True)
+
+
+def _parse_backbone(path: Path, text: str) -> Choice:
     try:
-        choice = parse_choice(content["backbone"])
+        return parse_choice(text)
     except OptionError as error:
         raise CheckpointError(f"{path}: backbone: {one_line(error, 80)}") from None
-    state = content.get("averaged_state") or content["backbone_state"]
-    return _load(path, choice, content["preprocessing"], state, step=content["step"], training=content["config"])
-
-
-def _load(
-    path: Path,
-    choice: Choice,
-    record: dict[str, object],
-    state: Mapping[str, torch.Tensor],
-    *,
-    step: int | None,
-    training: dict[str, Any],
-) -> LoadedNetwork:
-    spec, name = _read_spec(path, record), str(choice)
-    backbone = _build(path, choice, spec, state)
-    digest = backbone_digest(name, backbone, spec)
-    return LoadedNetwork(backbone, spec, name, path, step, digest, training, spec_stated=True)
 
 
 def _read_spec(path: Path, record: dict[str, object]) -> Preprocessing:

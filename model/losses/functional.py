@@ -93,13 +93,7 @@ def _others(labels: torch.Tensor) -> torch.Tensor:
 
 
 def _hardest(distances: torch.Tensor, same: torch.Tensor, others: torch.Tensor, margin: float) -> torch.Tensor:
-    """Triplet losses with the farthest positive and the nearest negative: (A, C) -> (A,).
-
-    Args:
-        distances: from anchors (rows) to candidates (columns).
-        same: bool, whether the identities are the same.
-        others: bool, whether the images are different.
-    """
+    """(A, C) distances of anchors to candidates, same identities and other images (bool) -> (A,) triplet losses."""
     hardest_positive = distances.masked_fill(~(same & others), -torch.inf).amax(1)
     hardest_negative = distances.masked_fill(same, torch.inf).amin(1)
     return (margin + hardest_positive - hardest_negative).clamp_min(0.0)
