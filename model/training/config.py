@@ -59,14 +59,10 @@ class TrainConfig(Options):
     )
     freeze: int = option(0, help="Stages of the backbone, from the first, that keep the weights of --from.")
     init: Init = option(
-        "pytorch",
-        choices=get_args(Init),
-        help="Initial weights: PyTorch's, or fitted to the first batch (spherenets learn sooner).",
+        "pytorch", choices=get_args(Init), help="Initial weights: PyTorch's, or fitted to the first batch (spherenets)."
     )
     head: HeadOptions = option(
-        "amsoftmax",
-        parse="model.heads:HEADS.parse",
-        help="Head, such as arcface:scale=32,sample=0.1; 'help' lists them.",
+        "amsoftmax", parse="model.heads:HEADS.parse", help="Head, such as arcface:scale=32; 'help' lists them."
     )
     losses: Losses = option(
         "cross-entropy+hardest-triplet",
@@ -75,9 +71,7 @@ class TrainConfig(Options):
         help="Loss terms, such as focal:gamma=2+octuplet:weight=0.5; 'help' lists them.",
     )
     triplets: Triplets = option(
-        "global",
-        choices=get_args(Triplets),
-        help="Scope of the metric loss: the whole batch, or the part of each process.",
+        "global", choices=get_args(Triplets), help="Scope of the metric loss: the whole batch, or each process's part."
     )
     shard_head: bool = option(
         False, fixed=False, help="Distribute the classes over the processes: less memory for many identities."
@@ -89,9 +83,7 @@ class TrainConfig(Options):
         help="Sizes in px that the images of an identity are degraded to, such as 128,8-32,12x2.",
     )
     degrade: Degrade = option(
-        "exact",
-        choices=get_args(Degrade),
-        help="exact: bit-identical to Pillow; fast: within 3 grey levels, faster on a CPU.",
+        "exact", choices=get_args(Degrade), help="exact: equal to Pillow; fast: within 3 grey levels, faster on CPUs."
     )
     batch_size: int = option(128, min=1, help="Identities in a batch over all processes, each with one image per view.")
     steps: int = option(100_000, min=1, fixed=False, help="Total number of updates.")
@@ -108,10 +100,7 @@ class TrainConfig(Options):
         help="Learning rate schedule, such as cosine:warmup=0.05; 'help' lists them.",
     )
     ema: float = option(
-        0.0,
-        max=1,
-        max_open=True,
-        help="Decay of the averaged weights, which are then evaluated and exported; 0: no averaging.",
+        0.0, max=1, max_open=True, help="Decay of averaged weights, which are evaluated and exported; 0: none."
     )
     precision: Precision = option("fp32", choices=get_args(Precision), help="Precision of the backbone.")
     compile: bool = option(False, fixed=False, help="Compile the backbone with torch.compile.")
