@@ -77,7 +77,7 @@ def test_training_scores_benchmarks_and_keeps_the_best(run, shard_set, tmp_path)
     assert json.loads((tmp_path / "q.json").read_text())["metrics"]["auc"] == pytest.approx(best["value"], abs=1e-6)
 
 
-def test_an_evaluation_that_cannot_be_is_told_before_training(run, shard_set, tmp_path):
+def test_an_impossible_evaluation_is_an_error_before_training(run, shard_set, tmp_path):
     words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 4]
     assert error_of(run(*words, "--eval", "lwf"), code=2) == (
         "Error: Invalid value for '--eval': 'lwf' is not a benchmark; choose from lfw, xqlfw, scface, qmul, qmul-id, tinyface"
@@ -88,7 +88,7 @@ def test_an_evaluation_that_cannot_be_is_told_before_training(run, shard_set, tm
     )
     run("demo-data", "--identities", 4, "--images", 3)
     assert error_of(run(*words, "--eval", "qmul", "--best", "qmul/eer")).startswith(
-        "Error: best is 'qmul/eer', which is not evaluated; there is qmul/tar@far=0.3"
+        "Error: best is 'qmul/eer', expected one of qmul/tar@far=0.3"
     )
     image = next((tmp_path / "QMUL-SurvFace" / "Face_Verification_Test_Set" / "verification_images").iterdir())
     image.write_bytes(b"")
@@ -154,7 +154,7 @@ def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_training_interrupted_by_a_signal_saves_exits_130_and_goes_on(shard_set, tmp_path, run, number):
+def test_training_interrupted_by_a_signal_saves_exits_130_and_continues(shard_set, tmp_path, run, number):
     words = [
         "train",
         "--shards",
@@ -179,9 +179,8 @@ def test_training_interrupted_by_a_signal_saves_exits_130_and_goes_on(shard_set,
     assert process.wait(60) == 130
     (saved,) = checkpoints(tmp_path / "runs" / "spherenet4")
     step = int(saved.stem)
-    assert (
-        rest[-1] == f"interrupted after step {step}; saved in {tmp_path}/runs/spherenet4: run the same command to go on"
-    )
+    saved_in = f"saved in {tmp_path}/runs/spherenet4: run the same command to continue"
+    assert rest[-1] == f"interrupted after step {step}; {saved_in}"
     words[words.index("400")] = str(step + 1)
     assert f"trained {step + 1} steps" in run(*words).stderr
 
