@@ -14,6 +14,7 @@ from model.inputs import normalise, on_device
 
 Precision = Literal["fp32", "bf16"]
 MAX_CHUNK_IMAGES = 16  # per forward pass on a CPU: feature maps of more do not fit its cache
+_AUTOCAST_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 
 
 class Embedder:
@@ -37,7 +38,7 @@ class Embedder:
         std: float = 0.5,
     ) -> None:
         self._backbone = on_device(backbone.eval(), device)
-        self._device, self._autocast = torch.device(device), precision == "bf16"
+        self._device, self._autocast_dtype = torch.device(device), _AUTOCAST_DTYPES[precision]
         self._mean, self._std = mean, std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -61,7 +62,8 @@ class Embedder:
             torch.set_num_threads(threads)  # the workers' setting is also the default of threads started later
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+        dtype = self._autocast_dtype
+        with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)
             return self._backbone(inputs).float().cpu().numpy()
 
