@@ -154,11 +154,8 @@ COMMANDS = {
     "bench speed build": (["bench", "speed", "build", "--quick"], "tmp/lrfr-speed-*/*"),
 }
 HEAVY = [
-    (command, number, group, delay)
-    for command in COMMANDS
-    for number in SIGNALS
-    for group in (False, True)
-    for delay in ((0.0, 0.3, 0.7, 1.5, 3.0) if "speed" in command else (0.0, 0.3))
+    *((command, number, group, 0.3) for command in COMMANDS for number in SIGNALS for group in (False, True)),
+    *((stage, number, True, delay) for stage in list(COMMANDS)[-2:] for number in SIGNALS for delay in (0.0, 1.0, 2.0)),
 ]
 CASES = [
     ("demo-data", signal.SIGINT, True, 0.0),
@@ -203,7 +200,9 @@ def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(data, tmp_pa
     while members(process.pid):
         assert time.monotonic() < deadline, members(process.pid)
         time.sleep(0.05)
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert [
+        path for path in (tmp_path / "tmp").iterdir() if not path.name.startswith("torchinductor_")
+    ] == []  # PyTorch's
     assert list(tmp_path.rglob("*.partial*")) == []
 
 
