@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import traceback
@@ -13,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pipeline.signals import SIGNALS, delayed_interruption
 from shards.errors import LrfrError
@@ -79,7 +80,7 @@ class WorkerPool:
         def assign(worker: Connection) -> None:
             for task in itertools.islice(remaining, 1):
                 with _deaths_reported():
-                    worker.send((function, task))
+                    _send(worker, (function, task))
                 busy.add(worker)
 
         for worker in self._workers:
@@ -88,7 +89,7 @@ class WorkerPool:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 with _deaths_reported():
-                    result, error = ready.recv()
+                    result, error = _receive(ready)
                 if error:
                     raise error
                 busy.remove(ready)
@@ -131,18 +132,27 @@ def _deaths_reported() -> Iterator[None]:
         raise WorkerError("a worker process died (out of memory?)") from None
 
 
+def _send(connection: Connection, message: object) -> None:
+    """Sends bytes: ``Connection.send`` holds a view of a BytesIO, and early Python 3.11 and 3.12 crash if an exception keeps it."""
+    connection.send_bytes(pickle.dumps(message))
+
+
+def _receive(connection: Connection) -> Any:
+    return pickle.loads(connection.recv_bytes())
+
+
 def _work(tasks: Connection, initializer: Callable[[], object] | None) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if initializer:
         initializer()
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent died
         while True:
-            function, task = tasks.recv()
+            function, task = _receive(tasks)
             try:
-                tasks.send((function(task), None))
+                _send(tasks, (function(task), None))
             except Exception as error:  # noqa: BLE001 -- raised again by WorkerPool.map
                 error.add_note(traceback.format_exc())
-                tasks.send((None, error))
+                _send(tasks, (None, error))
 
 
 def _die_with_parent() -> None:
