@@ -20,7 +20,7 @@ from pipeline.demo.generate import write_demo_data
 from tests.conftest import REPOSITORY, build_options
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-LIMIT_S = 3
+LIMIT_S = 3  # on an idle machine
 COMMAND = """
 import os, signal, time
 import click
@@ -192,7 +192,7 @@ def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(data, tmp_pa
     began = time.monotonic()
     (os.killpg if group else os.kill)(process.pid, number)
     lines = process.communicate(timeout=60)[1].splitlines()
-    assert time.monotonic() - began < LIMIT_S
+    assert time.monotonic() - began < LIMIT_S * max(1, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
     assert (process.returncode, lines[-1][:11]) == (130, "interrupted"), lines
     assert sum(line.startswith("interrupted") for line in lines) == 1
     assert not [line for line in lines if re.search("Traceback|Error|ignored|leaked", line)], lines
