@@ -7,12 +7,12 @@ import dataclasses
 import operator
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -148,13 +148,12 @@ class ShardWriter:
         table = pa.table({name: columns.get(name, ()) for name in ROW_SCHEMA.names}, schema=ROW_SCHEMA)
         with whole_file(self._path("parquet")) as temporary:
             pq.write_table(table, temporary, compression="zstd")
-        statuses, counts = np.unique(table["status"].to_numpy().astype(str), return_counts=True)
         record = {
             "shard": self._shard,
             "fingerprint": self._fingerprint,
             "rows": table.num_rows,
             "images": len(self._index),
-            "statuses": dict(zip(statuses.tolist(), counts.tolist(), strict=True)),
+            "statuses": Counter(table["status"].to_pylist()),
             "files": {self._path(suffix).name: file_facts(self._path(suffix)) for suffix in DATA_SUFFIXES},
         }
         write_record(self._path(DONE_SUFFIX), record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,25 +22,16 @@ UNLABELLED = -1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The plan of a build with N input rows.
+    """The plan of a build with N input rows."""
 
-    Attributes:
-        keys: (N,) strings.
-        identities: (N,) strings, dictionary-encoded.
-        points: (N, 10) float32; None if images are not aligned.
-        labels: (N,) int32, rank of the identity among the stored ones; -1 for identities without a stored image.
-        rejected: row -> (status, reason); all other rows will be stored.
-        shards: for each shard its rows, in tar order.
-        unmatched_exclusions: entries of the exclusion list that match no row.
-    """
-
-    keys: pa.StringArray
-    identities: pa.DictionaryArray
-    points: np.ndarray | None
+    keys: pa.StringArray  # (N,) strings
+    identities: pa.DictionaryArray  # (N,) strings, dictionary-encoded
+    points: np.ndarray | None  # (N, 10) float32; None if images are not aligned
+    # (N,) int32, rank of the identity among the stored ones; -1 for identities without a stored image
     labels: np.ndarray
-    rejected: dict[int, tuple[str, str]]
-    shards: list[np.ndarray]
-    unmatched_exclusions: list[str]
+    rejected: dict[int, tuple[str, str]]  # row -> (status, reason); all other rows will be stored
+    shards: list[np.ndarray]  # for each shard its rows, in tar order
+    unmatched_exclusions: list[str]  # entries of the exclusion list that match no row
 
     @property
     def identity_count(self) -> int:
@@ -48,15 +39,10 @@ class Plan:
         return int(self.labels.max()) + 1
 
 
-def default_images_per_shard(images: int) -> int:
-    """Returns a size large enough for fast reads, and small enough that an interrupted build loses only seconds."""
-    return min(max(-(-images // 32), 250), 5000)
-
-
 def make_plan(
     table: LandmarkTable | ImageList,
     *,
-    exclude: Iterable[str] = (),
+    exclude: Sequence[str] = (),
     min_images: int = 1,
     images_per_shard: int | None = None,
 ) -> Plan:
@@ -68,13 +54,13 @@ def make_plan(
     Args:
         exclude: identities, or keys ``identity/image``, to leave out.
         min_images: identities with fewer usable rows are left out.
-        images_per_shard: None for ``default_images_per_shard``.
+        images_per_shard: None for a size that is large enough for fast reads, and small enough that an interrupted
+            build loses only seconds.
     """
     identities = pc.replace_substring_regex(table.keys, r"/[^/]*$", "")
     encoded = identities.dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     rejected = _bad_rows(table, codes)
-    exclude = list(exclude)
     unmatched = _exclude(table.keys, identities, exclude, rejected)
     usable = np.ones(len(codes), bool)
     usable[list(rejected)] = False
@@ -135,7 +121,7 @@ def _repeated(keys: pa.StringArray, identities: np.ndarray, usable: np.ndarray) 
 
 
 def _exclude(
-    keys: pa.StringArray, identities: pa.StringArray, exclude: list[str], rejected: dict[int, tuple[str, str]]
+    keys: pa.StringArray, identities: pa.StringArray, exclude: Sequence[str], rejected: dict[int, tuple[str, str]]
 ) -> list[str]:
     """Adds the excluded rows to ``rejected``; returns the entries that match no row."""
     if not exclude:
@@ -163,7 +149,7 @@ def _shards(stored: np.ndarray, images_per_shard: int | None) -> list[np.ndarray
     """Returns the rows of each shard: a random share of the stored rows, then a share of the others."""
     rows = np.flatnonzero(stored)
     rows = rows[permutation(_SHARD_SEED, 0, len(rows))]
-    size = images_per_shard or default_images_per_shard(len(rows))
+    size = images_per_shard or min(max(-(-len(rows) // 32), 250), 5000)
     count = max(-(-len(rows) // size), 1)
     others = np.flatnonzero(~stored)
     return [np.concatenate([part, others[shard::count]]) for shard, part in enumerate(np.array_split(rows, count))]

@@ -33,12 +33,7 @@ class RejectedError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """Everything a worker needs to build one shard.
-
-    Attributes:
-        points: (N, 10) float32; None if images are not aligned.
-        rejected: position in the shard -> (status, reason).
-    """
+    """Everything a worker needs to build one shard."""
 
     shard: int
     options: BuildOptions
@@ -46,8 +41,8 @@ class ShardTask:
     keys: list[str]
     identities: list[str]
     labels: list[int]
-    points: np.ndarray | None
-    rejected: dict[int, tuple[str, str]]
+    points: np.ndarray | None  # (N, 10) float32; None if images are not aligned
+    rejected: dict[int, tuple[str, str]]  # position in the shard -> (status, reason)
 
 
 def run_shard(task: ShardTask) -> dict[str, Any]:

@@ -33,15 +33,10 @@ SYLLABLES = ("ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """How many faces to generate. The same options give the same bytes.
+    """How many faces to generate. The same options give the same bytes."""
 
-    Attributes:
-        identities: number of training people, at least two.
-        images: photos of each person, at least two.
-    """
-
-    identities: int
-    images: int
+    identities: int  # number of training people, at least two
+    images: int  # photos of each person, at least two
     seed: int
 
     def __post_init__(self) -> None:
@@ -56,17 +51,12 @@ class DemoOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetPlan:
-    """Content of one data set.
+    """Content of one data set."""
 
-    Attributes:
-        images: its images.
-        lists: makes its other files, path -> content, from the landmarks of its images.
-        revision: version of the layout; data sets of an earlier revision are not reused.
-    """
-
-    images: list[ImageSpec]
+    images: list[ImageSpec]  # its images
+    # makes its other files, path -> content, from the landmarks of its images
     lists: Callable[[Landmarks], dict[str, bytes]]
-    revision: int = 1
+    revision: int = 1  # version of the layout; data sets of an earlier revision are not reused
 
 
 def _vggface2(options: DemoOptions) -> DatasetPlan:

@@ -24,21 +24,14 @@ MUGSHOT_POSE = 0.2  # pose of a mugshot, fraction of that of other photos
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How a photo becomes a file.
+    """How a photo becomes a file."""
 
-    Attributes:
-        crop_size: width and height of the central crop, px; None keeps the whole photo.
-        face_only: crop to the face, as a detector does.
-        eye_distance: range of the distance between the eyes after downsampling, px; None keeps the photo's scale.
-        degrade_half: degrade a random half of the photos severely, at unchanged size.
-        jpeg_quality: 1 to 100.
-    """
-
-    crop_size: tuple[int, int] | None = None
-    face_only: bool = False
+    crop_size: tuple[int, int] | None = None  # width and height of the central crop, px; None keeps the whole photo
+    face_only: bool = False  # crop to the face, as a detector does
+    # range of the distance between the eyes after downsampling, px; None keeps the photo's scale
     eye_distance: tuple[float, float] | None = None
-    degrade_half: bool = False
-    jpeg_quality: int = 92
+    degrade_half: bool = False  # degrade a random half of the photos severely, at unchanged size
+    jpeg_quality: int = 92  # 1 to 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,17 +46,12 @@ class ImageSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IdentityJob:
-    """Work for one process: all images of one person.
-
-    Attributes:
-        images: images to write, each with the name of its data set.
-        folders: folder of each data set.
-    """
+    """Work for one process: all images of one person."""
 
     person: int
     seed: int
-    images: list[tuple[str, ImageSpec]]
-    folders: dict[str, Path]
+    images: list[tuple[str, ImageSpec]]  # images to write, each with the name of its data set
+    folders: dict[str, Path]  # folder of each data set
 
     @property
     def photo_count(self) -> int:

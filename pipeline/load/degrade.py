@@ -58,7 +58,10 @@ def degrade_into(out: torch.Tensor, images: torch.Tensor, *, size: int, flips: t
     """
     side = images.shape[-2]
     if size == side:
-        _copy(out, images)
+        if out.is_cuda:
+            out.copy_(images)
+        else:  # NumPy's copy uses one thread; torch's would compete with the decoder for cores
+            np.copyto(out.numpy(), images.numpy())
         _flip(out, flips)
         return
     chunk_size = CHUNK_IMAGES if mode == "fast" and not images.is_cuda else len(images)
@@ -87,14 +90,6 @@ def resize(images: torch.Tensor, size: int, mode: Mode = "exact", *, out: torch.
         resized, planes = out.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
         torch.ops.aten._upsample_bicubic2d_aa.out(planes, [size, size], False, None, None, out=resized)
     return out
-
-
-def _copy(out: torch.Tensor, images: torch.Tensor) -> None:
-    """Copies ``images`` to ``out``. NumPy's copy uses one thread; torch's would compete with the decoder for cores."""
-    if out.is_cuda:
-        out.copy_(images)
-    else:
-        np.copyto(out.numpy(), images.numpy())
 
 
 def _flip(images: torch.Tensor, flips: torch.Tensor) -> None:

@@ -71,19 +71,12 @@ class LoaderState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One rank's share of a global batch.
+    """One rank's share of a global batch."""
 
-    Attributes:
-        classes: (b,) int64, positions in the list of identities.
-        rows: (views, b) int64, index rows of the images.
-        flips: (views, b) bool, whether to flip each image left to right.
-        size_draws: (views, b) uint64 below 2**31, which choose the size of each image.
-    """
-
-    classes: np.ndarray
-    rows: np.ndarray
-    flips: np.ndarray
-    size_draws: np.ndarray
+    classes: np.ndarray  # (b,) int64, positions in the list of identities
+    rows: np.ndarray  # (views, b) int64, index rows of the images
+    flips: np.ndarray  # (views, b) bool, whether to flip each image left to right
+    size_draws: np.ndarray  # (views, b) uint64 below 2**31, which choose the size of each image
 
 
 class IdentitySampler:

@@ -12,22 +12,15 @@ from pipeline.sources.listing import SourceError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A folder layout, of images that are aligned by landmarks or resized whole.
-
-    Attributes:
-        dataset: default folder of the data set, under ``$LRFR_DATA``.
-        shards: default folder of its shards, under ``$LRFR_DATA``.
-        splits: sub-folders to search for ``identity/image``, in order; ``""`` is the root itself.
-        tables: alternative sets of landmark files; the first set of which any file exists is used.
-        training: sub-folder with the training images, of a source without landmarks.
-    """
+    """A folder layout, of images that are aligned by landmarks or resized whole."""
 
     name: str
-    dataset: str
-    shards: str
-    splits: tuple[str, ...] = ("",)
+    dataset: str  # default folder of the data set, under ``$LRFR_DATA``
+    shards: str  # default folder of its shards, under ``$LRFR_DATA``
+    splits: tuple[str, ...] = ("",)  # sub-folders to search for ``identity/image``, in order; ``""`` is the root itself
+    # alternative sets of landmark files; the first set of which any file exists is used
     tables: tuple[tuple[str, ...], ...] = ()
-    training: str = ""
+    training: str = ""  # sub-folder with the training images, of a source without landmarks
 
     @property
     def aligned(self) -> bool:

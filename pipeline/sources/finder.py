@@ -113,7 +113,7 @@ class ImageTree:
 
     def find(self, key: str) -> Path | None:
         """Finds the file of ``identity/image`` with any image extension; None if there is none."""
-        for split in self._splits:
+        for split in self._splits:  # nearly every image is key.jpg: try that before any lookup
             path = os.path.join(self._root, split, f"{key}.jpg")
             if os.path.isfile(path):
                 return Path(path)
@@ -131,11 +131,6 @@ class ImageTree:
             FileNotFoundError: no split has such an image.
             OSError: the file cannot be read.
         """
-        for split in self._splits:
-            try:  # nearly every image is key.jpg: try that before any lookup
-                return read_regular(f"{self._root}/{split}/{key}.jpg")
-            except OSError:
-                continue
         path = self.find(key)
         if path is None:
             named = ", ".join(filter(None, self._splits))

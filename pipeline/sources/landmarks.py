@@ -24,15 +24,10 @@ class LandmarkError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Landmarks:
-    """The landmarks of one image.
+    """The landmarks of one image."""
 
-    Attributes:
-        points: px; empty if no table has a row for the image.
-        place: table and row of the points, or the tables that were searched.
-    """
-
-    points: tuple[Point, ...]
-    place: str
+    points: tuple[Point, ...]  # px; empty if no table has a row for the image
+    place: str  # table and row of the points, or the tables that were searched
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
