@@ -101,18 +101,13 @@ def _fixed_point(points: Points) -> np.ndarray:
     return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
-def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
-    """(N, 2) ellipse about (x, y)."""
-    return arc(x, y, rx, ry, (0.0, 2 * np.pi))
-
-
-def arc(x: float, y: float, rx: float, ry: float, span: tuple[float, float]) -> Points:
-    """(N, 2) part of an ellipse between two angles, radians clockwise from the right."""
+def ellipse(x: float, y: float, rx: float, ry: float, span: tuple[float, float] = (0.0, 2 * np.pi)) -> Points:
+    """(N, 2) ellipse about (x, y), or its part between two angles, radians clockwise from the right."""
     t = np.linspace(*span, ARC_POINTS)
     return np.column_stack([x + rx * np.cos(t), y + ry * np.sin(t)])
 
 
-def rounded_rectangle(x: float, y: float, rx: float, ry: float) -> Points:
+def rounded_box(x: float, y: float, rx: float, ry: float) -> Points:
     """(N, 2) rectangle with round corners; ``rx``, ``ry`` are half its width and height."""
     circle = ellipse(0, 0, 1, 1)
     return np.sign(circle) * np.abs(circle) ** 0.4 * (rx, ry) + (x, y)

@@ -10,18 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.demo.canvas import (
-    DEPTH,
-    OVERSAMPLING,
-    Canvas,
-    Points,
-    arc,
-    band,
-    ellipse,
-    polygon_mask,
-    rounded_rectangle,
-    smooth,
-)
+from pipeline.demo.canvas import DEPTH, OVERSAMPLING, Canvas, Points, band, ellipse, polygon_mask, rounded_box, smooth
 from pipeline.demo.faces import Conditions, Identity
 
 
@@ -148,7 +137,7 @@ def _nose(canvas: Canvas, face: Identity) -> None:
         nostril = canvas.flat(ellipse(side * w * 0.5, tip[1] + 0.055, w * 0.27, 0.023), DEPTH + 0.06)
         canvas.fill(nostril, face.skin * 0.25, opacity=0.85, soft=0.008)
         span = (-0.6, 2.3) if side > 0 else (np.pi - 2.3, np.pi + 0.6)
-        wing = arc(side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, span)
+        wing = ellipse(side * w * 0.72, tip[1] + 0.015, w * 0.36, 0.07, span)
         canvas.line(canvas.flat(wing, DEPTH + 0.02), face.skin * 0.55, 0.012)
     canvas.line(canvas.project(bridge[1:] + (0.0, -0.02, 0.02)), np.minimum(face.skin * 1.14, 255), 0.03)
     ball = canvas.flat(ellipse(0, tip[1] - 0.005, w * 0.5, 0.06), tip[2])
@@ -217,7 +206,7 @@ def _glasses(canvas: Canvas, face: Identity) -> None:
     color = np.array([30, 28, 30]) if face.glasses == 1 else face.hair * 0.4 + 10
     for side in (-1, 1):
         x, y = _eye_center(face, side)
-        rim = ellipse(x, y + 0.02, 0.225, 0.175) if face.glasses == 1 else rounded_rectangle(x, y + 0.03, 0.23, 0.14)
+        rim = ellipse(x, y + 0.02, 0.225, 0.175) if face.glasses == 1 else rounded_box(x, y + 0.03, 0.23, 0.14)
         canvas.line(canvas.flat(np.concatenate([rim, rim[:1]]), DEPTH * 0.95), color, 0.028)
         temple = np.array([(x + side * 0.22, y, DEPTH * 0.95), (side * face.width * 1.04, y + 0.03, 0.0)])
         canvas.line(canvas.project(temple), color, 0.024)

@@ -73,7 +73,9 @@ class Loader:
         """
         self._index, self._views, self._mode = index, tuple(views), mode
         self._size = spec_of(index.manifest).size
-        self._device, self._threads = _resolve_device(device), threads
+        self._device, self._threads = torch.device(device), threads
+        if self._device.type == "cuda" and self._device.index is None:
+            self._device = torch.device("cuda", torch.cuda.current_device())
         start = LoaderState(
             seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
         )
@@ -197,11 +199,3 @@ def decoder(source: Any, decode_on: str, hw_decoder_load: float = HW_DECODER_LOA
 def _empty_like(images: torch.Tensor) -> torch.Tensor:
     """``torch.empty_like``. On the CPU NumPy allocates: it uses huge pages, which saves thousands of page faults."""
     return torch.empty_like(images) if images.is_cuda else torch.from_numpy(np.empty(images.shape, np.uint8))
-
-
-def _resolve_device(name: str) -> torch.device:
-    """The device of that name; ``cuda`` is torch's current GPU."""
-    device = torch.device(name)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device

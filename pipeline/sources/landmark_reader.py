@@ -41,6 +41,9 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
     Raises:
         LandmarkError: a file is absent, empty, malformed or not a regular file.
     """
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise LandmarkError(f"{path}: not a regular file; expected a landmark table")
     keys: list[pa.Array] = []
     points = np.empty((sum(map(_max_rows, paths)), FIVE_POINT_NUMBERS), np.float32)
     problems: dict[int, str] = {}
@@ -65,8 +68,6 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
 
 
 def _blocks(path: Path, four_points: bool) -> Iterator[_Block]:
-    if path.exists() and not path.is_file():
-        raise LandmarkError(f"{path}: not a regular file; expected a landmark table")
     if _is_parquet(path):
         return _parquet_blocks(path)
     if four_points and has_four_points(path):
@@ -81,17 +82,12 @@ def _is_parquet(path: Path) -> bool:
 def _max_rows(path: Path) -> int:
     """An upper bound of a file's rows. Unused rows of an empty array cost no memory; joining blocks would double it."""
     with contextlib.suppress(OSError, pa.ArrowException):
-        if path.is_file():
-            return int(pq.read_metadata(path).num_rows) if _is_parquet(path) else _line_ends(path) + 1
+        if _is_parquet(path):
+            return int(pq.read_metadata(path).num_rows)
+        with open(path, "rb") as stream:
+            blocks = iter(lambda: stream.read(1 << 20), b"")
+            return 1 + sum(block.count(b"\n") + block.count(b"\r") for block in blocks)
     return 0
-
-
-def _line_ends(path: Path) -> int:
-    count = 0
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            count += block.count(b"\n") + block.count(b"\r")
-    return count
 
 
 def _parquet_blocks(path: Path) -> Iterator[_Block]:
@@ -183,12 +179,7 @@ def _csv_block(batch: pa.RecordBatch) -> _Block:
         except pa.ArrowInvalid:
             numbers = np.array([float(text) if _is_number(text) else np.nan for text in texts.to_pylist()])
         points[:, index] = _float32(numbers)
-    problems = {}
-    for row, index in _first_not_finite(points):
-        text = batch.column(index + 1)[row].as_py()
-        problem = f"is {text!r}, not a finite number" if text.strip() else "is missing"
-        problems[row] = f"{POINT_NAMES[index]} {problem}"
-    return batch.column(0), points, problems
+    return batch.column(0), points, _not_finite(points, batch.columns[1:])
 
 
 def _has_header(path: Path) -> bool:
@@ -234,18 +225,16 @@ def _float32(numbers: np.ndarray) -> np.ndarray:
         return numbers.astype(np.float32)
 
 
-def _first_not_finite(points: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields each row that has a number that is not finite, and the column of the first one."""
+def _not_finite(points: np.ndarray, texts: Sequence[pa.Array] | None = None) -> dict[int, str]:
+    """Row -> its first number that is missing or not finite, as in the columns ``texts`` of the file."""
     finite = np.isfinite(points)
+    problems = {}
     for row in np.flatnonzero(~finite.all(1)).tolist():
-        yield row, int(np.flatnonzero(~finite[row])[0])
-
-
-def _not_finite(points: np.ndarray) -> dict[int, str]:
-    return {
-        row: f"{POINT_NAMES[index]} is {points[row, index]}, not a finite number"
-        for row, index in _first_not_finite(points)
-    }
+        index = int(finite[row].argmin())
+        value = texts[index][row].as_py() if texts else points[row, index]
+        found = f"is {value!r}, not a finite number" if texts else f"is {value}, not a finite number"
+        problems[row] = f"{POINT_NAMES[index]} {'is missing' if texts and not value.strip() else found}"
+    return problems
 
 
 def _is_text(fields: list[str]) -> bool:

@@ -20,18 +20,11 @@ class SourceError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageList:
-    """The images of a folder, sorted. The build uses it in place of a ``LandmarkTable``.
+    """The images of a folder, sorted. The build uses it in place of a ``LandmarkTable`` without points and problems."""
 
-    Attributes:
-        keys: (N,) ``identity/image``, without extension.
-        names: (N,) file names, ``identity/image.jpg``.
-        others: (M,) entries that are neither an image nor a folder of images.
-        points, problems: always empty.
-    """
-
-    keys: pa.StringArray
-    names: pa.StringArray
-    others: list[str]
+    keys: pa.StringArray  # (N,) ``identity/image``, without extension
+    names: pa.StringArray  # (N,) file names, ``identity/image.jpg``
+    others: list[str]  # (M,) entries that are neither an image nor a folder of images
     points: ClassVar[None] = None
     problems: ClassVar[dict[int, str]] = {}
 
