@@ -104,19 +104,18 @@ def train(
     check_evaluation(benchmarks, config.best)
     protocols = [read_benchmark(name, eval_root) for name in benchmarks]
     if protocols and config.best is None:
-        config = compose(recipe, config_file, {**settings, "best": main_figures(protocols)[0]})
+        config = compose(recipe, config_file, {**settings, "best": main_figure(protocols[0])})
     device = local_device(pick_device(device))
     run = out or data("runs", config.backbone.name)()
     with open_ranks(device) as ranks:
         steps = run_training(config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing)
+        done = f"trained {steps} steps: {run}"
         if steps < config.steps:
-            if ranks.first:
-                click.echo(
-                    f"interrupted after step {steps}; saved in {run}: run the same command to continue", err=True
-                )
-            sys.exit(130)
+            done = f"interrupted after step {steps}; saved in {run}: run the same command to continue"
         if ranks.first:
-            click.echo(f"trained {steps} steps: {run}", err=True)
+            click.echo(done, err=True)
+        if steps < config.steps:
+            sys.exit(130)
 
 
 def check_evaluation(benchmarks: list[str], best: str | None) -> None:
@@ -127,15 +126,13 @@ def check_evaluation(benchmarks: list[str], best: str | None) -> None:
             flag = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{flag} is for evaluation; name benchmarks with --eval, or leave it out")
     if best is not None and best.partition("/")[0] not in benchmarks:
-        names = ", ".join(benchmarks) or "nothing"
-        raise click.UsageError(
-            f"--best {best}: --eval names {names}; expected one of its figures, such as lfw/accuracy@8"
-        )
+        named = f"--best {best}: --eval names {', '.join(benchmarks) or 'nothing'}"
+        raise click.UsageError(f"{named}; expected one of its figures, such as lfw/accuracy@8")
 
 
-def main_figures(protocols: list[Protocol]) -> list[str]:
-    """The main figure of each benchmark, such as ``lfw/accuracy@8``."""
-    return [f"{protocol.name}/{protocol.main}" for protocol in protocols]
+def main_figure(protocol: Protocol) -> str:
+    """The name of a benchmark's main figure, such as ``lfw/accuracy@8``."""
+    return f"{protocol.name}/{protocol.main}"
 
 
 def run_training(
@@ -181,14 +178,8 @@ def run_training(
         resume=start.loader_state,
     )
     with loader as batches:
-        return train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=main_figures(protocols))
-
-
-def prepared(config: TrainConfig, images: Preprocessing, content: dict[str, Any] | None) -> Any:
-    """See ``model.training.start.initial_network``."""
-    from model.training.start import initial_network
-
-    return initial_network(config, images, content)
+        shown = [main_figure(protocol) for protocol in protocols]
+        return train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown)
 
 
 def evaluation(protocols: list[Protocol], spec: Preprocessing, device: str, allow_missing: bool) -> Evaluate:

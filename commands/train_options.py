@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 from typing import Any
 
 import click
 
-from model.options import Option, Registry
+from model.options import Option
 from model.training.config import TrainConfig
 
-LISTED = ("backbone", "head", "losses", "optimizer", "schedule")
+# functions that describe the choices of a setting, imported when they are needed
+LISTED = {
+    "backbone": "commands.train_options:describe_backbones",
+    "head": "model.heads:HEADS.describe",
+    "losses": "model.losses.terms:TERMS.describe",
+    "optimizer": "model.training.optimizers:OPTIMIZERS.describe",
+    "schedule": "model.training.schedule:SCHEDULES.describe",
+}
 
 
 def config_options(command: Any) -> Any:
@@ -41,22 +49,16 @@ def _click_type(declared: Option) -> click.ParamType:
 
 def print_list(settings: dict[str, Any]) -> bool:
     """Prints the choices of each setting whose value is ``help``; returns whether there was one."""
-    requested = [name for name in settings if settings[name] == "help" and name in LISTED]
+    requested = [name for name in LISTED if settings[name] == "help"]
     for name in requested:
-        click.echo(_choices(name))
+        click.echo(pkgutil.resolve_name(LISTED[name])())
     return bool(requested)
 
 
-def _choices(setting: str) -> str:
+def describe_backbones() -> str:
+    """The help text of ``--backbone``."""
     from model.backbones import BACKBONES
     from model.backbones.summary import backbone_table
-    from model.heads import HEADS
-    from model.losses.terms import TERMS
-    from model.training.optimizers import OPTIMIZERS
-    from model.training.schedule import SCHEDULES
 
-    if setting == "backbone":
-        options = sorted({option for backbone in BACKBONES.values() for option in backbone.options})
-        return f"{backbone_table()}\n\noptions, where a backbone has them: {', '.join(options)}; costs at 128 px"
-    known: dict[str, Registry] = {"head": HEADS, "losses": TERMS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-    return known[setting].describe()
+    options = sorted({option for backbone in BACKBONES.values() for option in backbone.options})
+    return f"{backbone_table()}\n\noptions, where a backbone has them: {', '.join(options)}; costs at 128 px"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from model.formats.checkpoint import checkpoint_path
-from model.training.config import TrainingError
+from model.training.config import TrainConfig, TrainingError
 from model.training.runlog import RunLog, drop_rows
 from model.training.state import TrainState
 from shards.files import remove_temporaries, whole_file
@@ -27,6 +28,7 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 """Scores a backbone in evaluation mode; returns figures by name, such as ``lfw/accuracy@8``. The backbone stays on its device."""
 
 
+@dataclasses.dataclass
 class Evaluations:
     """Evaluates before the first step, every ``config.eval_every`` steps and after the last; keeps the best checkpoint.
 
@@ -36,27 +38,24 @@ class Evaluations:
     Files are written in the order best.pt, best.json, row of eval.jsonl. A run that continues from a step without a row
     evaluates that step first, whether its evaluation was killed, stopped or never started; partial results therefore
     need not be recognised. Only rank 0 evaluates; the other ranks wait for it at the next update.
+
+    Attributes:
+        stopped: True once training should stop.
+        shown: figures to print; default: all. The best figure is always printed.
+        best: the highest value of ``config.best`` so far.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        state: TrainState,
-        evaluate: Evaluate | None,
-        log: RunLog,
-        *,
-        stopped: Callable[[], bool],
-        shown: Collection[str] = (),
-    ) -> None:
-        """
-        Args:
-            stopped: True once training should stop.
-            shown: figures to print; default: all. The best figure is always printed.
-        """
-        self._run, self._state, self._evaluate, self._log, self._stopped = run, state, evaluate, log, stopped
-        self._shown = shown
-        self._config = state.learner.config
-        self._best = -math.inf
+    run: Path
+    state: TrainState
+    evaluate: Evaluate | None
+    log: RunLog
+    stopped: Callable[[], bool]
+    shown: Collection[str] = ()
+    best: float = dataclasses.field(default=-math.inf, init=False)
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.state.learner.config
 
     def begin(self, start: int) -> None:
         """Drops the rows of steps after ``start``, reads the best figure so far, and evaluates ``start`` if it has no row.
@@ -64,23 +63,23 @@ class Evaluations:
         Raises:
             TrainingError: see ``score``; or ``config.best`` is set and nothing is evaluated.
         """
-        if self._config.best is not None and self._evaluate is None:
-            raise TrainingError(f"best is {self._config.best!r}, but nothing is evaluated; leave it out, or evaluate")
-        if not self._state.ranks.first:
+        if self.config.best is not None and self.evaluate is None:
+            raise TrainingError(f"best is {self.config.best!r}, but nothing is evaluated; leave it out, or evaluate")
+        if not self.state.ranks.first:
             return
-        remove_temporaries(self._run, ["*"])
+        remove_temporaries(self.run, ["*"])
         if start == 0:  # best.json of an earlier run whose checkpoints were deleted
-            (self._run / BEST_FACTS).unlink(missing_ok=True)
-        if self._config.best is not None:
-            self._best = best_value(self._run, self._config.best)
-        evaluated = {row["step"] for row in drop_rows(self._run / EVALUATIONS, after=start)}
-        saved = start == 0 or checkpoint_path(self._run, start).exists()
+            (self.run / BEST_FACTS).unlink(missing_ok=True)
+        if self.config.best is not None:
+            self.best = best_value(self.run, self.config.best)
+        evaluated = {row["step"] for row in drop_rows(self.run / EVALUATIONS, after=start)}
+        saved = start == 0 or checkpoint_path(self.run, start).exists()
         if self.due(start) and start not in evaluated and saved:
             self.score(start)
 
     def due(self, step: int) -> bool:
         """True if there is an evaluation after ``step`` updates."""
-        return self._evaluate is not None and (step % self._config.eval_every == 0 or step == self._config.steps)
+        return self.evaluate is not None and (step % self.config.eval_every == 0 or step == self.config.steps)
 
     def score(self, step: int) -> None:
         """Evaluates, records the figures, and keeps the checkpoint of ``step`` if it is the best; step 0 has none.
@@ -90,27 +89,33 @@ class Evaluations:
         Raises:
             TrainingError: ``config.best`` is not among the figures.
         """
-        if not self._state.ranks.first:
+        if not self.state.ranks.first:
             return
         began = time.monotonic()
-        with self._log.paused():
+        with self.log.paused():
             figures = self._figures(step)
             if figures is None:
                 return
-            is_best = self._config.best is not None and self._keep_if_best(step, self._config.best, figures)
+            is_best = self.config.best is not None and self._keep_if_best(step, self.config.best, figures)
             print(self._line(step, figures, is_best, time.monotonic() - began), file=sys.stderr, flush=True)
             finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-            with open(self._run / EVALUATIONS, "a") as stream:
+            with open(self.run / EVALUATIONS, "a") as stream:
                 stream.write(json.dumps({"step": step, **finite}) + "\n")
-            self._log.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
+            self.log.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
 
     def _figures(self, step: int) -> dict[str, float] | None:
         """The figures; None if the evaluation was abandoned."""
-        assert self._evaluate is not None
-        backbone = self._state.eval_backbone
+        assert self.evaluate is not None
+        backbone = self.state.eval_backbone
+
+        def check(*_: object) -> None:  # an exception raised by the signal handler could break a library
+            if self.stopped():
+                raise _StoppedError
+
         try:
-            with eval_mode(backbone), _abandoned_when(self._stopped, backbone):
-                return {name: float(value) for name, value in self._evaluate(backbone).items()}
+            check()
+            with eval_mode(backbone), backbone.register_forward_pre_hook(check):
+                return {name: float(value) for name, value in self.evaluate(backbone).items()}
         except _StoppedError:
             print(f"eval at step {step}: abandoned; the run will start with it when it continues", file=sys.stderr)
             return None
@@ -120,7 +125,7 @@ class Evaluations:
             raise
 
     def _line(self, step: int, figures: dict[str, float], is_best: bool, seconds: float) -> str:
-        names = [name for name in figures if not self._shown or name in self._shown or name == self._config.best]
+        names = [name for name in figures if not self.shown or name in self.shown or name == self.config.best]
         parts = "  ".join(f"{name} {figures[name]:.4f}" for name in names)
         return f"eval at step {step}: {parts}{'  best so far' * is_best}  ({seconds:.1f} s)"
 
@@ -130,13 +135,13 @@ class Evaluations:
             raise TrainingError(f"best is {metric!r}, expected one of {', '.join(figures) or 'no figures'}")
         value = figures[metric]
         # equal figures: the first checkpoint stays, also when its evaluation is repeated
-        if step == 0 or not (math.isfinite(value) and value > self._best):
+        if step == 0 or not (math.isfinite(value) and value > self.best):
             return False
-        with whole_file(self._run / BEST) as temporary:
-            shutil.copyfile(checkpoint_path(self._run, step), temporary)
-        with whole_file(self._run / BEST_FACTS) as temporary:
+        with whole_file(self.run / BEST) as temporary:
+            shutil.copyfile(checkpoint_path(self.run, step), temporary)
+        with whole_file(self.run / BEST_FACTS) as temporary:
             temporary.write_text(json.dumps({"metric": metric, "value": value, "step": step}) + "\n")
-        self._best = value
+        self.best = value
         return True
 
 
@@ -145,12 +150,10 @@ def best_value(run: Path, metric: str) -> float:
     path = run / BEST_FACTS
     if not path.exists() or not (run / BEST).exists():
         return -math.inf
-    try:
+    with contextlib.suppress(ValueError, LookupError, TypeError):
         facts = json.loads(path.read_text())
         if facts["metric"] == metric and math.isfinite(facts["value"]):
             return float(facts["value"])
-    except (ValueError, LookupError, TypeError):
-        pass
     print(f"{path}: no best checkpoint by {metric}; the next evaluation starts a new comparison", file=sys.stderr)
     return -math.inf
 
@@ -170,19 +173,3 @@ def eval_mode(backbone: nn.Module) -> Iterator[None]:
 
 class _StoppedError(BaseException):
     """Ends an evaluation; not an ``Exception``, which code in between might catch."""
-
-
-@contextlib.contextmanager
-def _abandoned_when(stopped: Callable[[], bool], backbone: nn.Module) -> Iterator[None]:
-    """Checks ``stopped`` now and before every batch; an exception raised by the signal handler could break a library."""
-
-    def check(*_: object) -> None:
-        if stopped():
-            raise _StoppedError
-
-    check()
-    hook = backbone.register_forward_pre_hook(check)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -23,21 +23,18 @@ from shards.files import locked, whole_file
 CONFIG = "config.json"
 
 
-class LoaderState(Protocol):
-    """Position of the loader after a batch; saved in checkpoints."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
 class TrainBatch(Protocol):
-    """A rank's part of a batch: (V, b, S, S, 3) uint8 images and (b,) int64 labels."""
+    """A rank's part of a batch: (V, b, S, S, 3) uint8 images and (b,) int64 labels.
+
+    ``state`` is the loader's position after the batch, whose ``to_dict()`` is saved in checkpoints.
+    """
 
     @property
     def images(self) -> torch.Tensor: ...
     @property
     def labels(self) -> torch.Tensor: ...
     @property
-    def state(self) -> LoaderState: ...
+    def state(self) -> Any: ...
 
 
 def train(

@@ -43,10 +43,6 @@ class Ranks:
         # NCCL collectives of the gradients' group would wait for all queued GPU work
         self._control = distributed.new_group(backend="gloo", timeout=TIMEOUT) if size > 1 else None
 
-    def close(self) -> None:
-        """Releases the process groups; collectives must not be called afterwards."""
-        self.group = self._control = None
-
     @property
     def first(self) -> bool:
         """True for the rank that logs, saves and evaluates."""
@@ -70,26 +66,31 @@ class Ranks:
             LrfrError, OSError: ``work`` failed on this rank.
             RankError: ``work`` failed on another rank.
         """
+        if self._control is None:
+            return [work()]
+        outcome: T | None = None
+        failure: LrfrError | OSError | None = None
         try:
             outcome = work()
         except (LrfrError, OSError) as error:
-            self._all((None, str(error)))
-            raise
-        outcomes = self._all((outcome, None))
+            failure = error
+        outcomes: list[Any] = [None] * self.size
+        distributed.all_gather_object(outcomes, (outcome, failure and str(failure)), self._control)
         for rank, (_, message) in enumerate(outcomes):
             if message is not None:
-                raise RankError(f"rank {rank} failed: {message}")
+                raise failure or RankError(f"rank {rank} failed: {message}")
         return [outcome for outcome, _ in outcomes]
-
-    def _all(self, value: Any) -> list[Any]:
-        values = [value] * self.size
-        if self._control is not None:
-            distributed.all_gather_object(values, value, self._control)
-        return values
 
     def gather(self, part: torch.Tensor, views: int) -> torch.Tensor:
         """(V*b, ...) of this rank -> (V*B, ...) of all ranks, ordered as in a single process: by view, then by rank."""
-        return part if self.group is None else _Gather.apply(part, views, self.size, self.group)  # type: ignore[no-untyped-call]
+        if self.group is None:
+            return part
+        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        distributed.all_gather(parts, part.detach().contiguous(), group=self.group)
+        if part.requires_grad:
+            parts[self.rank] = part.view_as(part)
+            parts[self.rank].register_hook(lambda gradient: self.size * gradient)  # type: ignore[no-untyped-call]
+        return torch.stack([one.reshape(views, -1, *part.shape[1:]) for one in parts], dim=1).flatten(0, 2)
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """The mean of ``value`` over all ranks, without gradient. A collective."""
@@ -108,20 +109,6 @@ class Ranks:
         # there is no public way to exclude parameters
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(learner, names)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(learner, gradient_as_bucket_view=True)
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, part: torch.Tensor, views: int, size: int, group: Any) -> torch.Tensor:
-        ctx.views, ctx.size, ctx.rank = views, size, distributed.get_rank(group)
-        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(size)]
-        distributed.all_gather(parts, part.contiguous(), group=group)
-        return torch.stack([one.reshape(views, -1, *part.shape[1:]) for one in parts], dim=1).flatten(0, 2)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        ranks = gradient.reshape(ctx.views, ctx.size, -1, *gradient.shape[1:])
-        return ctx.size * ranks[:, ctx.rank].flatten(0, 1), None, None, None
 
 
 @contextlib.contextmanager
@@ -148,7 +135,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
             raise RankError("another rank has exited; see its error message") from None
         raise
     finally:
-        ranks.close()
+        ranks.group = ranks._control = None
         gc.collect()  # objects that hold a group, such as a reducer, must be freed before the groups
         distributed.destroy_process_group()
 

@@ -5,36 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from model.training.config import TrainConfig, TrainingError
 from shards.errors import LrfrError
 
-RECIPES: dict[str, dict[str, Any]] = {
-    # Lai & Lam, ICIP 2021: the defaults of TrainConfig
-    "seed": {},
-    # a few minutes on a CPU, to check that a data set can be learned
-    "quick": {
-        "backbone": "spherenet4",
-        "init": "data",
-        "degrade": "fast",
-        "batch_size": 32,
-        "steps": 1000,
-        "lr": 0.02,
-    },
-    # current practice
-    "modern": {
-        "backbone": "ir50",
-        "head": "adaface",
-        "losses": "cross-entropy+octuplet",
-        "views": "128,8-32,8,16",
-        "schedule": "cosine:warmup=0.03",
-        "ema": 0.9995,
-        "precision": "bf16",
-        "degrade": "fast",
-    },
-}
+RECIPES: dict[str, dict[str, Any]] = tomllib.loads((resources.files(__package__) / "recipes.toml").read_text())
 
 
 def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> TrainConfig:

@@ -14,8 +14,6 @@ import torch
 from shards.files import whole_file
 
 METRICS = "metrics.jsonl"
-Figure = float | torch.Tensor
-Mean = Callable[[torch.Tensor], torch.Tensor]
 
 
 class RunLog:
@@ -29,18 +27,15 @@ class RunLog:
 
     def __init__(self, run: Path | None, *, steps: int, start: int) -> None:
         self._run, self._steps, self._start = run, steps, start
+        self._images, self._waited = 0, 0.0
 
     def __enter__(self) -> RunLog:
-        self._since = self._began = time.monotonic()
-        self._images, self._waited = 0, 0.0
-        if self._run is None:
-            return self
-        from torch.utils.tensorboard import SummaryWriter  # imports slowly
+        if self._run is not None:
+            from torch.utils.tensorboard import SummaryWriter  # imports slowly
 
-        path = self._run / METRICS
-        drop_rows(path, after=self._start)
-        self._json = open(path, "a")
-        self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
+            drop_rows(self._run / METRICS, after=self._start)
+            self._json = open(self._run / METRICS, "a")
+            self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
         self._since = self._began = time.monotonic()
         return self
 
@@ -71,7 +66,12 @@ class RunLog:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
-    def write(self, step: int, figures: Mapping[str, Figure], mean: Mean = lambda value: value) -> None:
+    def write(
+        self,
+        step: int,
+        figures: Mapping[str, float | torch.Tensor],
+        mean: Callable[[torch.Tensor], torch.Tensor] = lambda value: value,
+    ) -> None:
         """Logs ``figures`` after update number ``step``, counted from 1, with images/s and loader wait.
 
         Args:
@@ -113,12 +113,8 @@ def drop_rows(path: Path, *, after: int) -> list[dict[str, float]]:
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics file up to the first damaged one; a killed run may leave a partial last row."""
     rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
+    with contextlib.suppress(ValueError, TypeError, LookupError):
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
             row = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(row, dict) or "step" not in row:
-            break
-        rows.append(row)
+            rows.append({"step": row["step"], **row})
     return rows

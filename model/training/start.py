@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,17 +15,9 @@ from model.training.state import TrainState, new_run
 from pipeline.spec import Preprocessing
 from shards.files import quick_digest
 
-Weights = dict[str, torch.Tensor]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Start:
-    """Where training begins.
-
-    Attributes:
-        step: number of updates done before.
-        loader_state: of the checkpoint; None for a new run.
-    """
+class Start(NamedTuple):
+    """Where training begins: after ``step`` updates, with the loader state of the checkpoint; None for a new run."""
 
     state: TrainState
     step: int
@@ -53,15 +44,15 @@ def start_run(
         TrainingError, CheckpointError, RankError: the checkpoint cannot be used.
         OptionError: see ``new_run``.
     """
-    path = agree_on_resume(run, resume, ranks)
+    path = _agree_on_resume(run, resume, ranks)
     content = read_checkpoint(path) if path else None
     spec, weights = initial_network(config, shards_spec, content)
     state = new_run(
         config, classes=classes, preprocessing=spec, trained_on=shards_spec, device=device, ranks=ranks, weights=weights
     )
     if path is None or content is None:
-        return Start(state=state, step=0, loader_state=None)
-    return Start(state=state, step=state.restore(content, path), loader_state=content["loader_state"])
+        return Start(state, step=0, loader_state=None)
+    return Start(state, step=state.restore(content, path), loader_state=content["loader_state"])
 
 
 def find_resume(run: Path, resume: str) -> Path | None:
@@ -75,26 +66,16 @@ def find_resume(run: Path, resume: str) -> Path | None:
     """
     if run.exists() and not run.is_dir():
         raise TrainingError(f"{run}: is a file, expected a run folder; choose another --out")
-    existing = checkpoints(run)
-    newest = existing[-1] if existing else None
-    if newest and resume == "never":
-        raise TrainingError(f"{run}: has a run up to step {int(newest.stem)}; choose another --out, or delete it")
-    if resume in ("auto", "never"):
-        return newest
-    if newest and newest.resolve() != Path(resume).resolve():
-        raise TrainingError(
-            f"{run}: has a run up to step {int(newest.stem)}; choose another --out to continue from {resume}"
-        )
-    return Path(resume)
+    newest = next(reversed(checkpoints(run)), None)
+    path = {"auto": newest, "never": None}.get(resume, Path(resume))
+    if newest and (path is None or path.resolve() != newest.resolve()):
+        remedy = f" to continue from {path}" if path else ", or delete it"
+        raise TrainingError(f"{run}: has a run up to step {int(newest.stem)}; choose another --out{remedy}")
+    return path
 
 
-def agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
-    """The checkpoint that rank 0 finds with ``find_resume``, for all ranks. A collective.
-
-    Raises:
-        TrainingError: see ``find_resume``; or the ranks see different files, for example on local disks.
-        RankError: rank 0 has raised an error.
-    """
+def _agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
+    """The checkpoint that rank 0 finds, for all ranks; their disks may differ. A collective."""
     path = ranks.collect(lambda: find_resume(run, resume) if ranks.first else None)[0]
     if path is None or ranks.size == 1:
         return path
@@ -109,7 +90,7 @@ def agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
 
 def initial_network(
     config: TrainConfig, shards_spec: Preprocessing, content: dict[str, Any] | None
-) -> tuple[Preprocessing, Weights | None]:
+) -> tuple[Preprocessing, dict[str, torch.Tensor] | None]:
     """Spec of the network's images, and the weights that it starts from, if any.
 
     Args:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,14 +23,13 @@ from model.training.ranks import Ranks
 from pipeline.spec import Preprocessing
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """Learner, optimizer and averaged weights of a run.
 
     Attributes:
         averaged: exponential moving average of the backbone, or None.
-        trained_on: spec of the shards. It differs from the spec of the learner, which is that of the network, where a
-            network for aligned images is fine-tuned on unaligned ones.
+        trained_on: spec of the shards; that of the network differs if it is fine-tuned on unaligned images.
     """
 
     learner: Learner
@@ -49,8 +48,8 @@ class TrainState:
         return all(bool(torch.isfinite(weight).all()) for weight in self.learner.parameters())
 
     def content(self, step: int, loader_state: dict[str, Any]) -> dict[str, Any]:
-        """The content of a checkpoint. A collective."""
-        learner = self.learner
+        """The content of a checkpoint, the same for any number of ranks. A collective."""
+        learner, head = self.learner, self.learner.head
         return {
             "step": step,
             "config": learner.config.to_dict(),
@@ -61,7 +60,10 @@ class TrainState:
             "averaged_state": {} if self.averaged is None else self.averaged.module.state_dict(),
             "head_state": learner.head.full_state(),
             "center_state": learner.center.full_state() if hasattr(learner, "center") else {},
-            "optimiser_state": self._optimizer_state(),
+            "optimiser_state": self._convert_rows(
+                self.optimizer.state_dict(),
+                lambda rows: gather_rows(rows, head.classes, head.group),  # type: ignore[arg-type]
+            ),
             "loader_state": loader_state,
         }
 
@@ -88,65 +90,39 @@ class TrainState:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(content["averaged_state"])
             self.averaged.n_averaged.fill_(content["step"])
-        self._load_optimizer(content["optimiser_state"])
+        optimizer = {**content["optimiser_state"], "param_groups": self.optimizer.state_dict()["param_groups"]}
+        rows = slice(learner.head.start, learner.head.stop)
+        self.optimizer.load_state_dict(self._convert_rows(optimizer, lambda whole: whole[rows]))
         return int(content["step"])
 
     def _check(self, content: dict[str, Any], path: Path) -> None:
         config = self.learner.config
         if not is_ours(content):
-            raise TrainingError(
-                f"{path}: a bare state dict, without optimizer and loader state; --resume needs a checkpoint of this tool,"
-                " --from takes weights alone"
-            )
+            raise TrainingError(f"{path}: a bare state dict, without optimizer and loader state; pass it to --from")
         config.check_resumes(content["config"])
-        if content["config"]["steps"] != config.steps and self.ranks.first:
-            was, now = content["config"]["steps"], config.steps
-            print(f"--steps was {was}, now {now}: the learning rate schedule changes with it", file=sys.stderr)
+        steps = content["config"]["steps"]
+        if steps != config.steps and self.ranks.first:
+            print(f"--steps was {steps}, now {config.steps}: the learning rate schedule changes too", file=sys.stderr)
         saved = content.get("trained_on", content["preprocessing"])
-        differing = [name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value]
-        if differing:
-            raise TrainingError(
-                f"{path}: its preprocessing differs from the shards' in {', '.join(differing)}; use the shards it started with"
-            )
+        names = ", ".join(name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value)
+        if names:
+            raise TrainingError(f"{path}: its preprocessing differs from the shards' in {names}; use its own shards")
         classes = len(content["head_state"]["weight"])
         if classes != self.learner.classes:
             raise TrainingError(f"{path}: has {classes} identities, the shards have {self.learner.classes}")
 
-    def _sharded(self) -> set[int]:
-        """Indices, as in the optimizer's state dict, of the parameters that are sharded over the ranks."""
+    def _convert_rows(self, content: dict[str, Any], convert: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+        """An optimizer's state dict, with ``convert`` applied to tensors of a row per class if the head is sharded."""
         head = {id(parameter) for parameter in self.learner.head.parameters()} if self.learner.head.group else set()
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return {index for index, parameter in enumerate(trained) if id(parameter) in head}
-
-    def _optimizer_state(self) -> dict[str, Any]:
-        """The state dict that the optimizer of a single process would have. A collective."""
-        content, head = self.optimizer.state_dict(), self.learner.head
-        for index in sorted(self._sharded()):
-            assert head.group is not None
-            content["state"][index] = {
-                name: gather_rows(value, head.classes, head.group) if _has_rows(value) else value
-                for name, value in content["state"].get(index, {}).items()
-            }
-        return content
-
-    def _load_optimizer(self, content: dict[str, Any]) -> None:
-        sharded, rows = self._sharded(), slice(self.learner.head.start, self.learner.head.stop)
         state = {
             index: {
-                name: value[rows] if index in sharded and _has_rows(value) else value for name, value in values.items()
+                name: convert(value) if id(trained[index]) in head and torch.is_tensor(value) and value.dim() else value
+                for name, value in values.items()
             }
-            for index, values in content["state"].items()
+            for index, values in sorted(content["state"].items())
         }
-        groups = [
-            {**ours, "params": saved["params"]}
-            for ours, saved in zip(self.optimizer.state_dict()["param_groups"], content["param_groups"], strict=True)
-        ]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _has_rows(value: object) -> TypeGuard[torch.Tensor]:
-    """True for state with a row per class, False for scalars such as the step."""
-    return isinstance(value, torch.Tensor) and value.dim() > 0
+        return {**content, "state": state}
 
 
 def new_run(
@@ -185,13 +161,7 @@ def new_run(
     averaged = None
     if config.ema:
         averaged = AveragedModel(learner.backbone, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
-    return TrainState(
-        learner=learner,
-        optimizer=optimizer,
-        averaged=averaged,
-        ranks=ranks,
-        trained_on=preprocessing if trained_on is None else trained_on,
-    )
+    return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on or preprocessing)
 
 
 def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:

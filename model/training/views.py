@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from model.options import OptionError
 
@@ -37,16 +38,15 @@ def parse_views(text: str) -> tuple[View, ...]:
     Raises:
         OptionError: something else, a size below 2 px, or a range whose first size is the larger.
     """
-    return tuple(_parse_view(part.strip(), text) for part in text.split(","))
-
-
-def _parse_view(part: str, text: str) -> View:
-    sizes, times, count = part.partition("x")
-    low, dash, high = sizes.partition("-")
-    numbers = [low, *([high] if dash else []), *([count] if times else [])]
-    if not all(number.isascii() and number.isdigit() for number in numbers):
-        raise OptionError(f"views {text!r}: found {part!r}, expected sizes in px such as 128, 8-32 or 12x2")
-    view = View(int(low), int(high if dash else low), int(count) if times else 1)
-    if view.low < 2 or view.high < view.low or view.count < 1:
-        raise OptionError(f"views {text!r}: found {part!r}, expected sizes of at least 2 px, the smaller first")
-    return view
+    views = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?(?:x(\d+))?", part.strip(), re.ASCII)
+        found = f"views {text!r}: found {part.strip()!r}"
+        if not match:
+            raise OptionError(f"{found}, expected sizes in px such as 128, 8-32 or 12x2")
+        low, high, count = match.groups()
+        view = View(int(low), int(high or low), int(count or 1))
+        if view.low < 2 or view.high < view.low or view.count < 1:
+            raise OptionError(f"{found}, expected sizes of at least 2 px, the smaller first")
+        views.append(view)
+    return tuple(views)
