@@ -126,9 +126,8 @@ class TrainConfig(Options):
         from model.backbones import BACKBONES
 
         if self.init == "data" and BACKBONES[self.backbone.name].batch_norm:
-            raise OptionError(
-                f"init data is for spherenets; {self.backbone.name} has batch normalisation: choose pytorch"
-            )
+            name = self.backbone.name
+            raise OptionError(f"init data is for spherenets; {name} has batch normalisation: choose pytorch")
         if self.pretrained is None and self.freeze:
             raise OptionError(
                 f"freeze is {self.freeze}, but no weights are given to keep; name a checkpoint with --from"
@@ -158,10 +157,8 @@ class TrainConfig(Options):
         """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed."""
         for name, declared in self.declared().items():
             if declared.fixed and not self._same(name, saved.get(name)):
-                raise TrainingError(
-                    f"{name} was {saved.get(name)} when this run started, now it is {_plain(getattr(self, name))};"
-                    " choose another --out for a new run"
-                )
+                change = f"{name} was {saved.get(name)} when this run started, now it is {_plain(getattr(self, name))}"
+                raise TrainingError(f"{change}; choose another --out for a new run")
 
     def _same(self, name: str, saved: Any) -> bool:
         try:

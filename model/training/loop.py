@@ -18,7 +18,7 @@ from model.training.init import initialise_from_data
 from model.training.runlog import RunLog
 from model.training.state import TrainState, seed_step
 from pipeline.signals import StopSignals
-from shards.files import locked, whole_file
+from shards.files import locked, write_bytes
 
 CONFIG = "config.json"
 
@@ -133,6 +133,5 @@ def _run_folder(run: Path, state: TrainState) -> Iterator[None]:
             "preprocessing": learner.preprocessing.to_dict(),
             "trained_on": state.trained_on.to_dict(),
         }
-        with whole_file(run / CONFIG) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_bytes(run / CONFIG, (json.dumps(content, indent=1) + "\n").encode())
         yield

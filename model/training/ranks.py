@@ -121,11 +121,9 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    backend = "gloo"
     if device.startswith("cuda"):
-        backend = "nccl"
         torch.cuda.set_device(device)  # NCCL and the loader use the current device
-    distributed.init_process_group(backend, timeout=TIMEOUT)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
     ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
     try:
         yield ranks

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from shards.files import whole_file
+from shards.files import write_bytes
 
 METRICS = "metrics.jsonl"
 
@@ -105,8 +105,7 @@ def drop_rows(path: Path, *, after: int) -> list[dict[str, float]]:
     """Removes damaged rows and rows of steps after ``after`` from a metrics file; returns the remaining rows."""
     rows = [row for row in read_metrics(path) if row["step"] <= after]
     if path.exists():
-        with whole_file(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return rows
 
 
