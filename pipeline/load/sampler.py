@@ -19,22 +19,14 @@ class SamplerError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoaderState:
-    """Position in the stream of batches. Saved in checkpoints; independent of the number of ranks.
-
-    Attributes:
-        epoch: of the next batch to consume, counted from 0.
-        step: its number in the epoch, counted from 0.
-        global_batch: identities per batch over all ranks.
-        views: images per identity.
-        index_digest: digest of the shard index.
-    """
+    """Position in the stream of batches. Saved in checkpoints; independent of the number of ranks."""
 
     seed: int
-    epoch: int = 0
-    step: int = 0
-    global_batch: int
-    views: int
-    index_digest: str
+    epoch: int = 0  # of the next batch to consume, counted from 0
+    step: int = 0  # its number in the epoch, counted from 0
+    global_batch: int  # identities per batch over all ranks
+    views: int  # images per identity
+    index_digest: str  # digest of the shard index
     sampler_version: int = SAMPLER_VERSION
 
     def __post_init__(self) -> None:
@@ -60,12 +52,12 @@ class LoaderState:
                 views or sampler version.
         """
         for name, value in self.to_dict().items():
-            if name == "index_digest" and saved.get(name) != value:
+            if name in ("epoch", "step") or saved.get(name) == value:
+                continue
+            if name == "index_digest":
                 raise SamplerError("loader state: belongs to other shards; resume with the shards of the original run")
-            if name not in ("epoch", "step") and saved.get(name) != value:
-                raise SamplerError(
-                    f"loader state: {name} was {saved.get(name)}, is now {value}; resume with the settings of the original run"
-                )
+            change = f"{name} was {saved.get(name)}, is now {value}"
+            raise SamplerError(f"loader state: {change}; resume with the settings of the original run")
         return dataclasses.replace(self, epoch=int(saved["epoch"]), step=int(saved["step"]))
 
 
