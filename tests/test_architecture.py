@@ -105,7 +105,7 @@ def test_worker_processes_are_started_in_one_place():
         return {str(path.relative_to(ROOT)) for path in FILES if re.search(word, path.read_text())}
 
     assert naming(r"ProcessPoolExecutor|get_context|\.Pool\(|\.Process\(") == {"pipeline/executors.py"}
-    assert naming(r"DataLoader\(") == naming(r"with .*plain_batches\(") != set()
+    assert naming(r"DataLoader\(") == {"benchmarks/speed/dataloader.py"}
 
 
 def test_shards_and_the_build_know_nothing_of_torch():
@@ -158,7 +158,6 @@ FROZEN = {
     "bench speed eval": "--backbone --chart --json --quick --root --rounds",
     "bench speed gpu": "--chart --device --json --quick --root --rounds",
     "bench speed loader": "--chart --json --quick --root --rounds",
-    "bench speed scale": "--chart --json --quick --root --rounds",
     "bench speed step": "--backbone --batch-size --chart --compile --device --json --quick --root --rounds",
     "bench tinyface": _SCORING,
     "bench xqlfw": _ALIGNED,

@@ -8,7 +8,6 @@ import re
 import pytest
 import torch
 
-from commands.speed_step import peak_share
 from model.backbones import BACKBONES, build_backbone
 from model.heads import HEADS
 from model.losses.terms import TERMS
@@ -92,34 +91,3 @@ def test_fine_tuning_on_unaligned_faces_keeps_the_preprocessing_of_the_network(r
     bare = run("train", "--from", tmp_path / "net.pth", "--batch-size", 4, "--steps", 1, "--out", tmp_path / "bare")
     assert bare.returncode == 0, bare.stderr
     assert json.loads((tmp_path / "bare" / "config.json").read_text())["backbone"] == "spherenet10"
-
-
-@pytest.mark.slow
-def test_the_step_is_timed_against_a_plain_step(run, tmp_path):
-    timed = run("bench", "speed", "step", "--quick", "--json", tmp_path / "step.json", "--chart", tmp_path / "step.png")
-    assert timed.returncode == 0, timed.stderr
-    assert re.search(r"^ours, fp32 +[\d.,]+ +[\d.,]+ +\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] *$", timed.stdout, re.M)
-    assert re.search(
-        r"device: .+, TFLOP a step: 0\.\d+, .*loader wait: \d+\.\d\d% of a step in fp32, at most \d+\.\d\d%\n",
-        timed.stdout,
-    )
-    (timing,) = json.loads((tmp_path / "step.json").read_text())
-    assert {name: contender["role"] for name, contender in timing["contenders"].items()} == {
-        "plain, fp32": "baseline",
-        "ours, fp32": "ours",
-        "ours, bf16": "ours",
-    }
-    assert (tmp_path / "step.png").stat().st_size > 1000
-
-
-@pytest.mark.parametrize(
-    ("card", "share"),
-    [
-        ("NVIDIA H100 80GB HBM3", {"of the card's bf16 peak": "50.0%"}),
-        ("NVIDIA H200", {"of the card's bf16 peak": "50.0%"}),
-        ("NVIDIA H100 PCIe", {}),
-        ("CPU", {}),
-    ],
-)
-def test_the_fraction_of_the_peak_is_given_for_known_cards(card, share):
-    assert peak_share(card, flops=989_000_000_000, seconds=0.002) == share

@@ -152,6 +152,7 @@ COMMANDS = {
     "embed": (["embed", "{data}/VGGFace2", "--checkpoint", "{data}/net.pth", "--out", "{tmp}/e.parquet"], "cache/*"),
     "bench speed loader": (["bench", "speed", "loader", "--quick"], "tmp/lrfr-speed-*/*"),
     "bench speed build": (["bench", "speed", "build", "--quick"], "tmp/lrfr-speed-*/*"),
+    "bench speed eval": (["bench", "speed", "eval", "--quick"], "tmp/lrfr-speed-*/*"),
 }
 HEAVY = [
     *((command, number, group, 0.3) for command in COMMANDS for number in SIGNALS for group in (False, True)),

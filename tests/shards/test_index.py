@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.speed.fresh import in_fresh_process, peak_mb
-from benchmarks.speed.made import make_set
 from shards.errors import ShardError
 from shards.index import RESERVED_FILES, ShardIndex, ShardReader
 from shards.schema import INDEX
 from tests.conftest import flip_bit
+from tools.costs import in_fresh_process, peak_mb
+from tools.made_set import make_set
 
 
 @pytest.fixture(params=["one chunk", "several"])
@@ -42,7 +42,7 @@ def test_images_of_an_identity_are_adjacent(opened):
 
 
 def test_keys_are_found_in_any_row_group(shard_set, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.speed.made._AT_ONCE", 20)
+    monkeypatch.setattr("tools.made_set.CHUNK_ROWS", 20)
     make_set(shard_set, tmp_path / "made", 50)
     index = ShardIndex(tmp_path / "made")
     keys = pq.read_table(tmp_path / "made" / INDEX)["key"].to_pylist()

@@ -1,4 +1,4 @@
-"""The loader's yardsticks do the same work as the loader."""
+"""The baseline and the floor of the loader do the same work as the loader."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.speed.device import peak_memory, time_decoding, time_degradation
-from benchmarks.speed.loader import PlainFaces, bare_decoding, time_loader, write_files
-from model.inputs import normalise
+from benchmarks.speed.dataloader import load_views
+from benchmarks.speed.faces import Setup
+from benchmarks.speed.loader import SIZES, bare_decoding, read_batches, start_decoder, time_loader, write_files
 from pipeline.load.degrade import degrade
-from shards.index import ShardIndex
+from shards.index import ShardIndex, ShardReader
 
 
 @pytest.fixture
@@ -27,72 +27,36 @@ def test_every_crop_is_a_file(index, tmp_path):
     assert all(Image.open(path).size == (128, 128) for paths in identities for path in paths)
 
 
-def test_the_plain_images_are_degraded_as_ours(index, tmp_path):
+def test_the_baseline_degrades_as_the_loader_does(index, tmp_path):
     identities = write_files(index, tmp_path / "crops")
-    known = [paths[:1] for paths in identities]  # one image: what is drawn is known but for its flip
-    for identity, normalised in itertools.product(range(3), (False, True)):
-        images, label = PlainFaces(known, normalised=normalised)[identity]
-        assert label == identity
+    for paths, normalised in itertools.product(identities[:3], (False, True)):
+        images = load_views(SIZES, normalised, paths[:1])  # one image: only its flip is random
         assert images.shape == ((4, 3, 128, 128) if normalised else (4, 128, 128, 3))
-        crop = torch.from_numpy(np.array(Image.open(identities[identity][0]).convert("RGB")))
-        for image, size in zip(images, (128, 8, 12, 16), strict=True):
+        crop = torch.from_numpy(np.array(Image.open(paths[0]).convert("RGB")))
+        for image, size in zip(images, SIZES, strict=True):
             pixels = ((image * 0.5 + 0.5) * 255).round().to(torch.uint8).permute(1, 2, 0) if normalised else image
             assert any(torch.equal(pixels, degrade(shown, size)) for shown in (crop, crop.flip(1)))
 
 
-def test_bare_decoding_runs(index):
-    bare_decoding(index, 4, 3, 1)()
+def test_batches_are_decoded_in_turn(index):
+    batches = read_batches(index, 3, 2)
+    rows = np.random.default_rng(0).integers(0, len(index), (2, 3))
+    pipe = start_decoder(batches, 3)
+    with ShardReader(index) as reader:
+        for expected in (*rows, rows[0]):
+            (decoded,) = pipe.run()
+            for image, row in zip(np.array(decoded.as_tensor()), expected, strict=True):
+                path = index.root / "image.jpg"
+                path.write_bytes(reader.image(int(row)).rstrip(b"\0"))
+                assert np.abs(image.astype(int) - np.array(Image.open(path).convert("RGB"))).max() <= 3
+    bare_decoding(index, 3, 4)()
 
 
 @pytest.mark.heavy
 def test_a_quick_run_times_all_contenders(tmp_path):
-    (timing,) = time_loader(root=None, folder=tmp_path, rounds=1, quick=True, normalise=normalise)
-    assert list(timing.roles.values()) == ["baseline", "baseline", "ours", "ours", "ours", "floor"]
-    for name, gives in timing.gives.items():
+    (timing,) = time_loader(Setup(root=None, scratch=tmp_path, rounds=1, quick=True))
+    assert [row.role for row in timing.rows.values()] == ["baseline", "baseline", "ours", "ours", "ours", "floor"]
+    for name, row in timing.rows.items():
         assert timing.ratios(name, "baseline") is not None
-        assert (timing.ratios(name, "floor") is None) == (gives != "uint8")
+        assert (timing.ratios(name, "floor") is None) == (row.gives != "uint8")
     assert timing.facts["identities in a batch"] == "16"
-
-
-@pytest.mark.heavy
-def test_the_parts_of_a_gpu_run_that_a_cpu_has(tmp_path):
-    (timing,) = time_decoding(root=None, folder=tmp_path, rounds=1, quick=True, device="cpu", threads=2)
-    assert list(timing.seconds) == ["CPU decodes, padded feed", "CPU decodes, list feed"]
-    (timing,) = time_degradation(rounds=1, quick=True, device="cpu")
-    assert any(name.startswith("products, highest: 0 of ") for name in timing.seconds)
-
-
-class CountedMemory:
-    """As a GPU's: what is allocated, and the most of it since the count began."""
-
-    def __init__(self):
-        self.now = self.most = 0
-
-    def add(self, size):
-        self.now += size
-        self.most = max(self.most, self.now)
-
-    def restart(self):
-        self.most = self.now
-
-    def peak(self):
-        return self.most
-
-
-def test_the_memory_of_a_way_is_its_own():
-    memory = CountedMemory()
-
-    class Network:
-        def __init__(self, size):
-            self.size, self.itself = size, self  # only the garbage collector finds it
-            memory.add(size)
-
-        def __del__(self):
-            memory.add(-self.size)
-
-    def way(size):
-        network = Network(size << 30)
-        return lambda: memory.add(network.size) or memory.add(-network.size)
-
-    ways = {str(size): lambda size=size: way(size) for size in (4, 1, 2)}
-    assert list(peak_memory(ways, memory).values()) == ["8.0 GiB", "2.0 GiB", "4.0 GiB"]
