@@ -55,7 +55,7 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
     table = read_landmarks(landmarks, four_points=True) if landmarks else _default_table([database, home, root])
     lookup = NameLookup(table)
     requests = [_request(mugshots.find(f"{subject:03d}_frontal.jpg"), lookup) for subject in subjects]
-    gallery = np.arange(len(subjects))
+    gallery, evaluated = np.arange(len(subjects)), subjects > LAST_TUNING_SUBJECT
     searches = {}
     for distance in DISTANCES:
         first = len(requests)
@@ -66,8 +66,8 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         rows, ids = np.arange(first, len(requests)), np.repeat(subjects, len(CAMERAS))
         search = Search(probes=rows, probe_ids=ids, gallery=gallery, gallery_ids=subjects)
         searches[f"{{}}@d{distance}"] = search
-        if (subjects > LAST_TUNING_SUBJECT).sum() > 1:
-            searches[f"{{}}@d{distance}/51-130"] = _without_tuning_subjects(search)
+        if evaluated.sum() > 1:
+            searches[f"{{}}@d{distance}/51-130"] = search.subset(np.repeat(evaluated, len(CAMERAS)), evaluated)
     lookup.require_any([request.path for request in requests], "SCface")
     return ClosedSetProtocol(
         name="scface",
@@ -86,16 +86,6 @@ def _caveat(mugshot: Path) -> str:
     """Detects simulated copies, which have the same counts as SCface but small mugshots."""
     size = image_size(mugshot)
     return f"mugshots of {size[0]}x{size[1]} px" if size and min(size) < MIN_MUGSHOT_PX else ""
-
-
-def _without_tuning_subjects(search: Search) -> Search:
-    probes, gallery = search.probe_ids > LAST_TUNING_SUBJECT, search.gallery_ids > LAST_TUNING_SUBJECT
-    return Search(
-        probes=search.probes[probes],
-        probe_ids=search.probe_ids[probes],
-        gallery=search.gallery[gallery],
-        gallery_ids=search.gallery_ids[gallery],
-    )
 
 
 def _probe_folders(database: Path, distance: int) -> list[ImageFolder]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-import struct
 import sys
 import time
 import uuid
@@ -15,28 +13,12 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from shards.files import whole_file
+from shards.files import write_bytes
 
 FILE_EMBEDDINGS = 4096  # in a full file
 FLUSH_S = 30.0  # between writes of a file that is not full: a killed run loses no more than that
-_MAGIC = b"lrfr-emb"
-_HEADER = struct.Struct("<8sII")  # magic, number of embeddings, dimension; keys, checksums and vectors follow
-_KEY_BYTES, _CHECKSUM_BYTES, _FLOAT_BYTES = 16, 8, 4
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _CacheFile:
-    """A memory-mapped cache file.
-
-    Attributes:
-        keys: (N, 16) uint8.
-        checksums: (N,) uint64.
-        vectors: (N, D) float32.
-    """
-
-    keys: np.ndarray
-    checksums: np.ndarray
-    vectors: np.ndarray
+# A file is the width of its rows as uint32, and the rows: checksum, key, float32 vector.
+_CHECKSUM_BYTES, _KEY_BYTES = 8, 16
 
 
 class EmbeddingCache:
@@ -52,7 +34,7 @@ class EmbeddingCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._stored: dict[bytes, list[tuple[_CacheFile, int]]] = {}
+        self._stored: dict[bytes, list[tuple[np.ndarray, int]]] = {}  # rows of a mapped file, row
         self._pending: dict[bytes, np.ndarray] = {}
         self._writable = True
         self._start_file()
@@ -74,10 +56,10 @@ class EmbeddingCache:
         pending = self._pending.get(key)
         if pending is not None:
             return pending
-        for file, row in self._stored.get(key, ()):
-            vector = np.array(file.vectors[row])
-            if file.checksums[row] == _checksum(key, vector):
-                return vector
+        for rows, row in self._stored.get(key, ()):
+            content = rows[row].tobytes()
+            if content == _row(content[_CHECKSUM_BYTES:]):
+                return np.frombuffer(content, "<f4", offset=_CHECKSUM_BYTES + _KEY_BYTES)
         return None
 
     def put(self, key: bytes, vector: np.ndarray) -> None:
@@ -99,13 +81,9 @@ class EmbeddingCache:
 
     def _write(self) -> None:
         """Writes the pending embeddings; replaces the earlier version of the file."""
-        vectors = np.stack(list(self._pending.values())).astype("<f4")
-        keys = np.frombuffer(b"".join(self._pending), np.uint8).reshape(len(vectors), _KEY_BYTES)
-        checksums = np.array([_checksum(key, vector) for key, vector in self._pending.items()], "<u8")
-        with self._disabled_on_error(), whole_file(self._path) as temporary, open(temporary, "wb") as stream:
-            stream.write(_HEADER.pack(_MAGIC, *vectors.shape))
-            for part in (keys, checksums, vectors):
-                stream.write(part.data)
+        rows = [_row(key + vector.astype("<f4").tobytes()) for key, vector in self._pending.items()]
+        with self._disabled_on_error():
+            write_bytes(self._path, b"".join([np.array(len(rows[0]), "<u4").tobytes(), *rows]))
         self._flush_at = time.monotonic() + FLUSH_S
 
     @contextlib.contextmanager
@@ -124,30 +102,19 @@ class EmbeddingCache:
     def _open(self, path: Path) -> None:
         """Indexes a file. Deletes it if it is damaged; ignores it if it cannot be opened."""
         try:
-            file = _read(path)
+            content = np.asarray(np.memmap(path, np.uint8, "r"))
+            rows = content[4:].reshape(-1, *content[:4].view("<u4"))
         except OSError:
             return
-        except (ValueError, struct.error):
+        except ValueError:
+            rows = np.empty((0, 0))
+        if not len(rows):
             with contextlib.suppress(OSError):
                 path.unlink()
-            return
-        for row, key in enumerate(file.keys):
-            self._stored.setdefault(key.tobytes(), []).append((file, row))
+        for row, key in enumerate(rows[:, _CHECKSUM_BYTES : _CHECKSUM_BYTES + _KEY_BYTES]):
+            self._stored.setdefault(key.tobytes(), []).append((rows, row))
 
 
-def _read(path: Path) -> _CacheFile:
-    """Maps a complete file. Raises: OSError: it cannot be opened. ValueError, struct.error: it is damaged."""
-    content = np.memmap(path, np.uint8, "r")
-    magic, count, dimension = _HEADER.unpack(content[: _HEADER.size].tobytes())
-    ends = np.cumsum([_HEADER.size, count * _KEY_BYTES, count * _CHECKSUM_BYTES, count * dimension * _FLOAT_BYTES])
-    if magic != _MAGIC or ends[-1] != len(content) or not count or not dimension:
-        raise ValueError(f"{path}: damaged")
-    return _CacheFile(
-        keys=content[ends[0] : ends[1]].reshape(count, _KEY_BYTES),
-        checksums=np.frombuffer(content[ends[1] : ends[2]], "<u8"),
-        vectors=np.frombuffer(content[ends[2] :], "<f4").reshape(count, dimension),
-    )
-
-
-def _checksum(key: bytes, vector: np.ndarray) -> int:
-    return xxhash.xxh3_64_intdigest(key + np.ascontiguousarray(vector, "<f4").tobytes())
+def _row(content: bytes) -> bytes:
+    """A key and its vector, with their checksum in front."""
+    return xxhash.xxh3_64_digest(content) + content

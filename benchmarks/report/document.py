@@ -62,33 +62,22 @@ def as_text(grid: Grid) -> str:
 
 def as_markdown(title: str, sections: list[Section]) -> str:
     """Renders a report as Markdown that refers to the picture files."""
-    parts = [f"# {title}"]
-    for section in sections:
-        parts.append(f"## {section.title}")
-        parts += [f"> **{warning}**" for warning in section.warnings] + section.text
-        for grid in section.grids:
-            header, *rows = ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in [grid.header, *grid.rows]]
-            rule = "|---" + "|--:" * (len(grid.header) - 1) + "|"
-            parts += [f"**{grid.caption}**", "\n".join([header, rule, *rows])]
-        parts += [f"![{picture.alt}]({picture.name})" for picture in section.pictures]
-        if section.notes:
-            parts.append("\n".join(f"- {note}" for note in section.notes))
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    return text.strip().replace("|", "\\|")
+    return _render("template.md.j2", title, sections)
 
 
 def as_html(title: str, sections: list[Section]) -> str:
     """Renders a report as one self-contained HTML page."""
+    return _render("template.html", title, sections)
+
+
+def _render(template: str, title: str, sections: list[Section]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    return environment.get_template("template.html").render(title=title, sections=sections)
+    return environment.get_template(template).render(title=title, sections=sections)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -141,7 +140,10 @@ def rank_gallery(probes: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray,
         gallery_ids: (G,) int, -1 for an image that is nobody's mate.
     """
     parts: dict[str, list[np.ndarray]] = {field.name: [] for field in dataclasses.fields(Ranking)}
-    for block, scores in _similarity_blocks(probes, gallery):
+    block_size = max(1, BLOCK_BYTES // (8 * len(gallery)))
+    for start in range(0, len(probes), block_size):
+        block = slice(start, start + block_size)
+        scores = probes[block] @ gallery.T
         is_mate = (probe_ids[block, None] == gallery_ids) & (probe_ids[block, None] != -1)
         has_mate, rows = is_mate.any(1), np.arange(len(scores))
         mate_scores, impostor_scores = np.where(is_mate, scores, -np.inf), np.where(is_mate, -np.inf, scores)
@@ -156,14 +158,6 @@ def rank_gallery(probes: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray,
             np.array([average_precision(row[mates], row[~mates]) for row, mates in zip(scores, is_mate, strict=True)])
         )
     return Ranking(**{name: np.concatenate(values) for name, values in parts.items()})
-
-
-def _similarity_blocks(probes: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields the similarities of a block of probes with the whole gallery."""
-    size = max(1, BLOCK_BYTES // (8 * len(gallery)))
-    for start in range(0, len(probes), size):
-        block = slice(start, start + size)
-        yield block, probes[block] @ gallery.T
 
 
 def average_precision(mates: np.ndarray, impostors: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.digests import protocol_digest, request_digests
-from benchmarks.scoring.metrics import TIE, Ranking, rank_gallery
+from benchmarks.scoring.metrics import TIE, rank_gallery
 from benchmarks.scoring.samples import MISSED, OpenSetSamples, PairSamples, RankSamples, Samples
 from benchmarks.scoring.vectors import identity_templates, rows_of, unit_length
 from pipeline.prepare import Request
@@ -103,22 +103,12 @@ class Protocol:
         """
         raise NotImplementedError
 
-    def _least_similar(
-        self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray
-    ) -> list[HardPair]:
-        """The ``HARDEST_PAIRS`` pairs (rows of ``requests``) of lowest score in ``mask``."""
-        rows = np.flatnonzero(mask)
-        rows = rows[np.argsort(scores[rows], kind="stable")[:HARDEST_PAIRS]]
+    def _hardest(self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, sign: int = 1) -> list[HardPair]:
+        """The ``HARDEST_PAIRS`` pairs (rows of ``requests``) of lowest, or with sign -1 highest, score."""
         return [
             HardPair(first=self.requests[first[row]], second=self.requests[second[row]], score=float(scores[row]))
-            for row in rows
+            for row in np.argsort(sign * scores, kind="stable")[:HARDEST_PAIRS]
         ]
-
-    def _most_similar(
-        self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, mask: np.ndarray
-    ) -> list[HardPair]:
-        pairs = self._least_similar(-scores, first, second, mask)
-        return [dataclasses.replace(pair, score=-pair.score) for pair in pairs]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,8 +160,8 @@ class PairProtocol(Protocol):
                 rates=np.array(self.rates, np.float64),
             ),
             hardest={
-                "genuine": self._least_similar(scores, first, second, genuine),
-                "impostors": self._most_similar(scores, first, second, ~genuine),
+                "genuine": self._hardest(scores[genuine], first[genuine], second[genuine]),
+                "impostors": self._hardest(scores[~genuine], first[~genuine], second[~genuine], -1),
             },
             left_out=int((~kept).sum()),
         )
@@ -183,15 +173,33 @@ class Search:
 
     Attributes:
         probes: (P,) rows of the protocol's requests.
-        probe_ids: (P,) int identities.
+        probe_ids: (P,) int identities, -1 for a probe without a mate.
         gallery: (G,) rows of the protocol's requests.
-        gallery_ids: (G,) int identities.
+        gallery_ids: (G,) int identities, -1 for an image that is nobody's mate.
     """
 
     probes: np.ndarray
     probe_ids: np.ndarray
     gallery: np.ndarray
     gallery_ids: np.ndarray
+
+    def subset(self, probes: np.ndarray, gallery: np.ndarray) -> Search:
+        """The search of some probes in some gallery images, given by (P,) and (G,) masks."""
+        return Search(
+            probes=self.probes[probes],
+            probe_ids=self.probe_ids[probes],
+            gallery=self.gallery[gallery],
+            gallery_ids=self.gallery_ids[gallery],
+        )
+
+    def usable_probes(self, valid: np.ndarray) -> np.ndarray:
+        """(P,) bool: probes with an embedding and, unless they have no mate, a mate with one."""
+        mates = self.gallery_ids[valid[self.gallery]]
+        return valid[self.probes] & ((self.probe_ids == -1) | np.isin(self.probe_ids, mates[mates != -1]))
+
+    def digest(self, digests: np.ndarray) -> np.ndarray:
+        """(16,) uint8 digest of the search, from those of the protocol's requests."""
+        return protocol_digest([digests[self.probes], digests[self.gallery]], [self.probe_ids, self.gallery_ids])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,25 +226,22 @@ class ClosedSetProtocol(Protocol):
         return {setting: self._score(setting, search, unit, valid) for setting, search in self.searches.items()}
 
     def _score(self, setting: str, search: Search, unit: np.ndarray, valid: np.ndarray) -> ScoredSetting:
-        usable = valid[search.gallery]
-        gallery, gallery_ids = search.gallery[usable], search.gallery_ids[usable]
-        kept = valid[search.probes] & np.isin(search.probe_ids, gallery_ids[gallery_ids != -1])
-        if not kept.any() or len(set(gallery_ids)) < 2:
+        kept = search.usable_probes(valid)
+        used = search.subset(kept, valid[search.gallery])
+        if not kept.any() or len(set(used.gallery_ids)) < 2:
             raise ProtocolError(f"bench {self.name}: {setting.format('rank1')}: too few usable images")
-        probes, ids = search.probes[kept], search.probe_ids[kept]
-        ranking = rank_gallery(unit[probes], ids, rows_of(unit, gallery), gallery_ids)
-        every = np.ones(len(probes), bool)
+        ranking = rank_gallery(unit[used.probes], used.probe_ids, rows_of(unit, used.gallery), used.gallery_ids)
         return ScoredSetting(
             samples=RankSamples(
-                protocol_digest=protocol_digest([self.digests[probes], self.digests[gallery]], [ids, gallery_ids]),
-                identities=_identity_codes(ids),
+                protocol_digest=used.digest(self.digests),
+                identities=_identity_codes(used.probe_ids),
                 ranks=ranking.rank.astype(np.int32),
                 reported=np.array(self.reported, np.int32),
                 precisions=ranking.precision if self.mean_precision else np.empty(0),
             ),
             hardest={
-                "genuine": self._least_similar(ranking.mate_score, probes, gallery[ranking.mate], every),
-                "impostors": self._most_similar(ranking.impostor_score, probes, gallery[ranking.impostor], every),
+                "genuine": self._hardest(ranking.mate_score, used.probes, used.gallery[ranking.mate]),
+                "impostors": self._hardest(ranking.impostor_score, used.probes, used.gallery[ranking.impostor], -1),
             },
             left_out=int((~kept).sum()),
         )
@@ -269,41 +274,36 @@ class OpenSetProtocol(Protocol):
         }
 
     def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
-        usable = valid[self.search.gallery]
-        gallery, gallery_ids = self.search.gallery[usable], self.search.gallery_ids[usable]
-        ids, first_rows = np.unique(gallery_ids, return_index=True)
-        mated = self.search.probe_ids != -1
-        kept = valid[self.search.probes] & (~mated | np.isin(self.search.probe_ids, ids))
-        if not (kept & mated).any() or not (kept & ~mated).any() or len(ids) < 2:
+        kept = self.search.usable_probes(valid)
+        used = self.search.subset(kept, valid[self.search.gallery])
+        ids, first_rows = np.unique(used.gallery_ids, return_index=True)
+        genuine, shown = used.probe_ids != -1, used.gallery[first_rows]
+        if not genuine.any() or genuine.all() or len(ids) < 2:
             raise ProtocolError(f"bench {self.name}: too few usable images")
-        probes, probe_ids = self.search.probes[kept], self.search.probe_ids[kept]
-        templates = identity_templates(vectors, gallery, gallery_ids)
-        ranking = rank_gallery(unit_length(vectors[probes]), probe_ids, templates, ids)
-        genuine, shown = probe_ids != -1, gallery[first_rows]
+        templates = identity_templates(vectors, used.gallery, used.gallery_ids)
+        ranking = rank_gallery(unit_length(vectors[used.probes]), used.probe_ids, templates, ids)
+        identified = np.where(ranking.rank <= self.within, ranking.mate_score, MISSED)
+        scores = np.where(genuine, identified, ranking.impostor_score)
         scored = ScoredSetting(
             samples=OpenSetSamples(
-                protocol_digest=protocol_digest(
-                    [self.digests[probes], self.digests[gallery]], [probe_ids, gallery_ids]
-                ),
+                protocol_digest=used.digest(self.digests),
                 identities=_identity_codes(self.people[kept]),
-                scores=self._scores(ranking, genuine),
+                scores=(np.round(scores / TIE) * TIE).astype(np.float32),  # equal cosines become equal
                 genuine=genuine,
                 rates=np.array(self.rates, np.float64),
                 within=np.array([self.within], np.int32),
             ),
             hardest={
-                "genuine": self._least_similar(ranking.mate_score, probes, shown[ranking.mate], genuine),
-                "impostors": self._most_similar(ranking.impostor_score, probes, shown[ranking.impostor], ~genuine),
+                "genuine": self._hardest(
+                    ranking.mate_score[genuine], used.probes[genuine], shown[ranking.mate[genuine]]
+                ),
+                "impostors": self._hardest(
+                    ranking.impostor_score[~genuine], used.probes[~genuine], shown[ranking.impostor[~genuine]], -1
+                ),
             },
             left_out=int((~kept).sum()),
         )
         return {"{}": scored}
-
-    def _scores(self, ranking: Ranking, genuine: np.ndarray) -> np.ndarray:
-        """(P,) float32 scores, rounded to ``TIE`` so that equal cosines are equal."""
-        identified = np.where(ranking.rank <= self.within, ranking.mate_score, MISSED)
-        scores = np.where(genuine, identified, ranking.impostor_score)
-        return (np.round(scores / TIE) * TIE).astype(np.float32)
 
 
 def _identity_codes(ids: np.ndarray) -> np.ndarray:

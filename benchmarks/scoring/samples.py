@@ -140,13 +140,15 @@ class CurveSamples(Samples):
 
         return bootstrap(true_rates, self.identities)["band"]
 
-    def same_protocol(self, other: Samples) -> bool:
-        return super().same_protocol(other) and np.array_equal(self.genuine, other.genuine)  # type: ignore[attr-defined]
-
-    def _curve_metrics(self, curve: Roc) -> dict[str, float]:
-        """True rates at ``rates``, and the AUC."""
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        curve = self.roc if weights is None else self._sorted.curve(weights)
+        if curve is None:
+            return {}
         names = map(self.rate_name, self.rates)
         return {**dict(zip(names, curve.tar_at(self.rates).tolist(), strict=True)), "auc": curve.auc}
+
+    def same_protocol(self, other: Samples) -> bool:
+        return super().same_protocol(other) and np.array_equal(self.genuine, other.genuine)  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,10 +182,9 @@ class PairSamples(CurveSamples):
         return (np.bincount(self.folds, self.correct) / np.maximum(sizes, 1))[sizes > 0]
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        curve = self.roc if weights is None else self._sorted.curve(weights)
-        if curve is None:
+        metrics = super().metrics(weights)
+        if not metrics:
             return {}
-        metrics = self._curve_metrics(curve)
         if weights is not None:
             return {**metrics, "accuracy": float(np.average(self.correct, weights=weights))}
         folds = self.fold_accuracies
@@ -258,10 +259,6 @@ class OpenSetSamples(CurveSamples):
     def rate_name(self, rate: float) -> str:
         return f"tpir{self.within[0]}@fpir={rate:g}"
 
-    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        curve = self.roc if weights is None else self._sorted.curve(weights)
-        return {} if curve is None else self._curve_metrics(curve)
-
 
 def unresolved_metrics(settings: Mapping[str, Samples]) -> list[str]:
     """Full names of the metrics that need more samples than there are."""
@@ -274,7 +271,5 @@ _KINDS: dict[str, type[Samples]] = {kind.kind: kind for kind in (PairSamples, Ra
 def from_dict(record: dict[str, Any]) -> Samples:
     """Decodes what ``Samples.to_dict`` returned. Raises: KeyError, TypeError, ValueError: invalid record."""
     record = dict(record)
-    arrays = {"protocol_digest": record.pop("questions")}
-    kind = _KINDS[record.pop("kind")]
-    arrays.update(record)
-    return kind(**{name: decode_array(value) for name, value in arrays.items()})
+    kind, protocol_digest = _KINDS[record.pop("kind")], decode_array(record.pop("questions"))
+    return kind(protocol_digest=protocol_digest, **{name: decode_array(value) for name, value in record.items()})

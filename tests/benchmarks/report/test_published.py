@@ -24,3 +24,14 @@ def test_every_column_is_a_metric_of_the_benchmark(results):
         shown = {column for table in TABLES[result.benchmark] for column in table.columns}
         assert shown <= set(result.metrics)
         assert result.main in result.metrics
+
+
+def test_figures_of_the_publications():
+    paper, *_ = PUBLISHED["lfw"]
+    assert list(paper.metrics.values()) == [0.948, 0.976, 0.982, 0.981, 0.991]
+    assert paper.source == "Lai & Lam, Deep Siamese network for low-resolution face recognition, ICIP 2021"
+    assert paper.note == "its result at 8 px depends on the resampling filter of Pillow before 7.0"
+    assert PUBLISHED["scface"][-1].metrics["rank1@d1/51-130"] == 0.868
+    assert PUBLISHED["qmul"][2].metrics["tar@far=0.001"] == 0.1188
+    assert PUBLISHED["qmul-id"][0].metrics["auc"] == 0.354
+    assert PUBLISHED["tinyface"][1].metrics == {"rank1": 0.6462, "rank5": 0.6915}
