@@ -23,18 +23,23 @@ _MOUTH_CORNERS = (3, 4)  # rows of the five points
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """One image and how to prepare it."""
+    """One image and how to prepare it.
 
-    path: Path  # the image file
-    # five landmarks in px, or four: eyes, nose, centre of the mouth. An empty tuple means that the image must be
-    # aligned but has no landmarks. None: resize the whole image, ignoring its aspect ratio.
+    Attributes:
+        path: the image file.
+        points: five landmarks in px, or four: eyes, nose, centre of the mouth. An empty tuple means that the
+            image must be aligned but has no landmarks. None: resize the whole image, ignoring its aspect ratio.
+        points_size: (width, height) of the image that ``points`` refer to; None: this image.
+        side: side of the aligned crop in px, before it is resized to the input size; None: the input size.
+        down: degrade the crop to this many px and back; None: do not.
+        place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
+    """
+
+    path: Path
     points: tuple[Point, ...] | None = None
-    # (width, height) of the image that ``points`` refer to; None: this image
     points_size: tuple[int, int] | None = None
-    # side of the aligned crop in px, before it is resized to the input size; None: the input size
     side: int | None = None
-    down: int | None = None  # degrade the crop to this many px and back; None: do not
-    # table and row of ``points``, or the tables without a row for this image. Used in messages only.
+    down: int | None = None
     place: str = dataclasses.field(default="", compare=False)
 
     @property

@@ -26,16 +26,26 @@ class Preprocessing:
 
     The spec is compared before training and scoring, because a released model once lost eleven points when a library
     changed its default filter.
+
+    Attributes:
+        template: position of the five points in the crop, a key of ``pipeline.align.TEMPLATES``.
+        size: side of the square crop, px.
+        warp: filter of the alignment.
+        degradation: filter of the degraded views.
+        color: channel order of the input.
+        mean: subtracted from pixels in [0, 1].
+        std: divides them after that.
+        jpeg_quality: quality of the stored crops, 1 to 100.
     """
 
-    template: str = "seed"  # position of the five points in the crop, a key of ``pipeline.align.TEMPLATES``
-    size: int = 128  # side of the square crop, px
-    warp: str = "opencv-cubic"  # filter of the alignment
-    degradation: str = "pillow-bicubic"  # filter of the degraded views
-    color: str = "RGB"  # channel order of the input
-    mean: float = 0.5  # subtracted from pixels in [0, 1]
-    std: float = 0.5  # divides them after that
-    jpeg_quality: int = 95  # quality of the stored crops, 1 to 100
+    template: str = "seed"
+    size: int = 128
+    warp: str = "opencv-cubic"
+    degradation: str = "pillow-bicubic"
+    color: str = "RGB"
+    mean: float = 0.5
+    std: float = 0.5
+    jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
         for name, good, expected in (

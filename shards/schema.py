@@ -45,19 +45,33 @@ def shard_file(shard: int, suffix: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of ``manifest.json``, which every finished shard set has."""
+    """The content of ``manifest.json``, which every finished shard set has.
 
-    fingerprint: str  # digest of everything that determines the stored bytes
-    source: str  # name of the source
-    identities: int  # number of labels; an identity whose images were all rejected while building keeps its label
-    empty_identities: int  # number of labels without a stored image
-    images: int  # number of stored images
-    rows: int  # number of input rows, stored or rejected
-    shards: int  # number of tars
-    statuses: dict[str, int]  # number of rows by status
-    preprocessing: dict[str, Any]  # the fields of ``pipeline.spec.Preprocessing``; ``pipeline.spec.spec_of`` reads them
-    files: dict[str, dict[str, Any]]  # name -> size, xxh3, sha256 of ``index.parquet`` and every ``.done.json``
-    versions: dict[str, str]  # versions of the libraries that determined the pixels
+    Attributes:
+        fingerprint: digest of everything that determines the stored bytes.
+        source: name of the source.
+        identities: number of labels; an identity whose images were all rejected while building keeps its label.
+        empty_identities: number of labels without a stored image.
+        images: number of stored images.
+        rows: number of input rows, stored or rejected.
+        shards: number of tars.
+        statuses: number of rows by status.
+        preprocessing: the fields of ``pipeline.spec.Preprocessing``; ``pipeline.spec.spec_of`` reads them.
+        files: name -> size, xxh3, sha256 of ``index.parquet`` and every ``.done.json``.
+        versions: versions of the libraries that determined the pixels.
+    """
+
+    fingerprint: str
+    source: str
+    identities: int
+    empty_identities: int
+    images: int
+    rows: int
+    shards: int
+    statuses: dict[str, int]
+    preprocessing: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    versions: dict[str, str]
 
     @property
     def index_digest(self) -> str:

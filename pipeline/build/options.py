@@ -22,19 +22,30 @@ from shards.schema import FORMAT_VERSION, PLAN
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What to build and how. All fields but ``workers`` and ``executor`` affect the result."""
+    """What to build and how. All fields but ``workers`` and ``executor`` affect the result.
 
-    source: str = "vggface2"  # a key of ``SOURCES``
-    root: Path  # the data set's folder; for a source without landmarks, the folder of identities
-    landmarks: tuple[Path, ...]  # landmark tables; empty for a source without landmarks
-    out: Path  # the shard set's folder
+    Attributes:
+        source: a key of ``SOURCES``.
+        root: the data set's folder; for a source without landmarks, the folder of identities.
+        landmarks: landmark tables; empty for a source without landmarks.
+        out: the shard set's folder.
+        exclude: file of identities or keys to leave out.
+        min_images: identities with fewer usable images are left out.
+        images_per_shard: None for the default.
+        retry_failed: build shards with missing or unreadable images again.
+    """
+
+    source: str = "vggface2"
+    root: Path
+    landmarks: tuple[Path, ...]
+    out: Path
     preprocessing: Preprocessing
-    exclude: Path | None = None  # file of identities or keys to leave out
-    min_images: int = 1  # identities with fewer usable images are left out
-    images_per_shard: int | None = None  # None for the default
+    exclude: Path | None = None
+    min_images: int = 1
+    images_per_shard: int | None = None
     executor: Executor = "process"
     workers: int = 1
-    retry_failed: bool = False  # build shards with missing or unreadable images again
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         if not self.aligned:

@@ -26,12 +26,19 @@ HW_DECODER_LOAD = 0.9  # fraction of a batch for the hardware JPEG decoder of a 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One rank's share of a batch, on the loader's device."""
+    """One rank's share of a batch, on the loader's device.
 
-    images: torch.Tensor  # (V, b, S, S, 3) uint8 RGB, 0..255; each image is degraded to its size and back
-    labels: torch.Tensor  # (b,) int64, the identity of ``images[:, i]``; distinct over all ranks
-    sizes: np.ndarray  # (V, b) int64 on the CPU, px; S for an image that is not degraded
-    state: LoaderState  # position in the stream after this batch, for checkpoints
+    Attributes:
+        images: (V, b, S, S, 3) uint8 RGB, 0..255; each image is degraded to its size and back.
+        labels: (b,) int64, the identity of ``images[:, i]``; distinct over all ranks.
+        sizes: (V, b) int64 on the CPU, px; S for an image that is not degraded.
+        state: position in the stream after this batch, for checkpoints.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    sizes: np.ndarray
+    state: LoaderState
 
 
 class Loader:

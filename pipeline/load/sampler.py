@@ -19,14 +19,22 @@ class SamplerError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoaderState:
-    """Position in the stream of batches. Saved in checkpoints; independent of the number of ranks."""
+    """Position in the stream of batches. Saved in checkpoints; independent of the number of ranks.
+
+    Attributes:
+        epoch: of the next batch to consume, counted from 0.
+        step: its number in the epoch, counted from 0.
+        global_batch: identities per batch over all ranks.
+        views: images per identity.
+        index_digest: digest of the shard index.
+    """
 
     seed: int
-    epoch: int = 0  # of the next batch to consume, counted from 0
-    step: int = 0  # its number in the epoch, counted from 0
-    global_batch: int  # identities per batch over all ranks
-    views: int  # images per identity
-    index_digest: str  # digest of the shard index
+    epoch: int = 0
+    step: int = 0
+    global_batch: int
+    views: int
+    index_digest: str
     sampler_version: int = SAMPLER_VERSION
 
     def __post_init__(self) -> None:

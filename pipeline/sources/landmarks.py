@@ -24,10 +24,15 @@ class LandmarkError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Landmarks:
-    """The landmarks of one image."""
+    """The landmarks of one image.
 
-    points: tuple[Point, ...]  # px; empty if no table has a row for the image
-    place: str  # table and row of the points, or the tables that were searched
+    Attributes:
+        points: px; empty if no table has a row for the image.
+        place: table and row of the points, or the tables that were searched.
+    """
+
+    points: tuple[Point, ...]
+    place: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,15 +46,21 @@ class TableFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LandmarkTable:
-    """Rows of one or several landmark files, in file order."""
+    """Rows of one or several landmark files, in file order.
 
-    keys: pa.StringArray  # (N,) ``identity/image``, without extension and without a ``train/`` or ``test/`` prefix
-    # (N, 10) float32, x and y of left eye, right eye, nose, left and right mouth corner (as seen by the viewer),
-    # px. NaN or infinite where the file has no finite number. Rows of a four-point file hold the mouth centre in
-    # place of the left corner, and NaN in the last two columns.
+    Attributes:
+        keys: (N,) ``identity/image``, without extension and without a ``train/`` or ``test/`` prefix.
+        points: (N, 10) float32, x and y of left eye, right eye, nose, left and right mouth corner (as seen by
+            the viewer), px. NaN or infinite where the file has no finite number. Rows of a four-point file hold
+            the mouth centre in place of the left corner, and NaN in the last two columns.
+        problems: row -> first number that is missing or not finite.
+        files: the files that the rows come from.
+    """
+
+    keys: pa.StringArray
     points: np.ndarray
-    problems: dict[int, str]  # row -> first number that is missing or not finite
-    files: list[TableFile]  # the files that the rows come from
+    problems: dict[int, str]
+    files: list[TableFile]
 
     def landmarks(self, row: int) -> Landmarks:
         """Returns the landmarks of one row, and its file and row number."""
