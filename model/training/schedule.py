@@ -8,12 +8,15 @@ from model.options import Options, Registry, option
 
 
 class Schedule(Options):
-    """Linear warm-up, then ``after_warmup``.
+    """The peak rate throughout.
+
+    Base of the other schedules: linear warm-up, then ``after_warmup``.
 
     Source: Goyal et al., Accurate, large minibatch SGD, 2017 (warm-up).
     """
 
     kind = "schedule"
+    name = "constant"
     warmup: float = option(0.0, max=1, help="fraction of the steps in which the rate rises linearly from 0")
 
     def factor_at(self, step: int, steps: int) -> float:
@@ -24,7 +27,7 @@ class Schedule(Options):
         return self.after_warmup(step, steps, warmup_steps)
 
     def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
-        raise NotImplementedError
+        return 1.0
 
 
 class StepSchedule(Schedule):
@@ -50,13 +53,4 @@ class CosineSchedule(Schedule):
         return self.least + (1 - self.least) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class ConstantSchedule(Schedule):
-    """The peak rate throughout."""
-
-    name = "constant"
-
-    def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
-        return 1.0
-
-
-SCHEDULES: Registry[Schedule] = Registry(StepSchedule, CosineSchedule, ConstantSchedule)
+SCHEDULES: Registry[Schedule] = Registry(StepSchedule, CosineSchedule, Schedule)

@@ -90,7 +90,9 @@ class TrainState:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(content["averaged_state"])
             self.averaged.n_averaged.fill_(content["step"])
-        optimizer = {**content["optimiser_state"], "param_groups": self.optimizer.state_dict()["param_groups"]}
+        saved = content["optimiser_state"]
+        groups = zip(self.optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True)
+        optimizer = {**saved, "param_groups": [{**ours, "params": theirs["params"]} for ours, theirs in groups]}
         rows = slice(learner.head.start, learner.head.stop)
         self.optimizer.load_state_dict(self._convert_rows(optimizer, lambda whole: whole[rows]))
         return int(content["step"])
