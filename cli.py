@@ -14,8 +14,10 @@ from commands.inspect import inspect
 from commands.train import train
 from commands.verify import verify
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(package_name="lrfr")
 @click.option("--debug", is_flag=True, envvar="LRFR_DEBUG", help="Show the traceback of every error. [LRFR_DEBUG=1]")
 def main(debug: bool) -> None:

@@ -11,7 +11,7 @@ import click
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from commands.group import CommandError, expected, line_of
 from commands.network import open_engine
-from commands.options import allow_missing_option, engine_options, folder
+from commands.options import PATH, allow_missing_option, engine_options, folder, landmarks_option, option_group
 from commands.outputs import OutputPath, saved_results
 from commands.speed import speed
 
@@ -23,20 +23,14 @@ def bench() -> None:
     """Score a checkpoint on public benchmarks."""
 
 
-def scoring_options(command: Any) -> Any:
-    """The options shared by all benchmarks."""
-    for option in reversed(
-        [
-            engine_options,
-            click.option("--json", "json_file", type=OutputPath(), help="Write metrics and scores as JSON."),
-            click.option(
-                "--report", type=OutputPath(folder=True), help="Write a report (HTML, Markdown, pictures) to a folder."
-            ),
-            allow_missing_option("Score without unusable images; the result is partial."),
-        ]
-    ):
-        command = option(command)
-    return command
+scoring_options = option_group(
+    engine_options,
+    click.option("--json", "json_file", type=OutputPath(), help="Write metrics and scores as JSON."),
+    click.option(
+        "--report", type=OutputPath(folder=True), help="Write a report (HTML, Markdown, pictures) to a folder."
+    ),
+    allow_missing_option("Score without unusable images; the result is partial."),
+)
 
 
 def add_benchmark(name: str, benchmark: Benchmark) -> None:
@@ -50,12 +44,7 @@ def add_benchmark(name: str, benchmark: Benchmark) -> None:
             raise failures[name]
 
     if benchmark.aligned:
-        command = click.option(
-            "--landmarks",
-            type=click.Path(path_type=Path),
-            multiple=True,
-            help="Landmark table; may be repeated. [default: found under --root]",
-        )(command)
+        command = landmarks_option("Landmark table; may be repeated. [default: found under --root]")(command)
     bench.command(name, help=benchmark.summary, short_help=benchmark.summary.partition(":")[0])(command)
 
 
@@ -122,7 +111,7 @@ bench.add_command(speed)
 
 
 @bench.command("compare", short_help="Compare the results of several networks.")
-@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("results", type=PATH, nargs=-1, required=True)
 def compare_results(results: tuple[Path, ...]) -> None:
     """Compare two or more --json files: metrics side by side, differences with paired intervals."""
     from benchmarks.report.comparison_table import compare

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import data
+from commands.options import PATH, data, landmarks_option
 
 _KEPT = "finished shards are kept: run the same command to continue"
 
@@ -19,23 +19,17 @@ _KEPT = "finished shards are kept: run the same command to continue"
     "--source",
     type=click.Choice(["vggface2", "qmul", "tinyface", "folder"]),
     default="vggface2",
-    show_default=True,
     help="Layout of --root. qmul and tinyface are training sets for fine-tuning, whose images are resized whole.",
 )
 @click.option(
     "--root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder with the images. [default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]",
 )
-@click.option(
-    "--landmarks",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Landmark table, CSV or Parquet; can be repeated. [default: found under --root]",
-)
+@landmarks_option("Landmark table, CSV or Parquet; can be repeated. [default: found under --root]")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for the shards. [default: $LRFR_DATA/shards, shards-qmul or shards-tinyface, by --source]",
 )
 @click.option(
@@ -43,18 +37,8 @@ _KEPT = "finished shards are kept: run the same command to continue"
     type=click.Choice(["seed", "arcface"]),
     help="Position of the five points: seed as in the reference, or arcface, which is centred. [default: seed]",
 )
-@click.option(
-    "--min-images",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Leave out identities with fewer images.",
-)
-@click.option(
-    "--exclude",
-    type=click.Path(path_type=Path),
-    help="File with identities or identity/image to leave out, one a line.",
-)
+@click.option("--min-images", type=click.IntRange(min=1), default=1, help="Leave out identities with fewer images.")
+@click.option("--exclude", type=PATH, help="File with identities or identity/image to leave out, one a line.")
 @click.option(
     "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: 1/32 of the set, 250 to 5000]"
 )
@@ -69,7 +53,6 @@ _KEPT = "finished shards are kept: run the same command to continue"
     "--executor",
     type=click.Choice(["process", "serial"]),
     default="process",
-    show_default=True,
     help="Build shards in worker processes, or one after another in this process.",
 )
 @click.option("--retry-failed", is_flag=True, help="Build shards with missing or unreadable images again.")

@@ -9,18 +9,13 @@ import click
 
 from commands.group import CommandError
 from commands.network import open_engine
-from commands.options import engine_options
+from commands.options import PATH, engine_options, landmarks_option
 
 
 @click.command(short_help="Embed images into a Parquet file.")
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Parquet file to write.")
-@click.option(
-    "--landmarks",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Landmark table to align by; may be repeated. [default: images are aligned crops or tight faces]",
-)
+@landmarks_option("Landmark table to align by; may be repeated. [default: images are aligned crops or tight faces]")
 @click.option("--down", type=click.IntRange(min=1), help="Degrade each image to this many px and back.")
 @engine_options
 def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down: int | None, **options: Any) -> None:

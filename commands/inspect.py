@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from commands.group import interruptible
-from commands.options import data
+from commands.options import PATH, data
 
 
 @click.command(short_help="Print statistics of a shard set and draw a contact sheet.")
-@click.argument("shards", type=click.Path(path_type=Path), default=data("shards"))
-@click.option("--out", type=click.Path(path_type=Path), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png]")
+@click.argument("shards", type=PATH, default=data("shards"))
+@click.option("--out", type=PATH, help="Contact sheet PNG. [default: SHARDS/contact-sheet.png]")
 def inspect(shards: Path, out: Path | None) -> None:
     """Print statistics of a shard set and draw a contact sheet of what the network sees."""
     from pipeline.inspect import contact_sheet, statistics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import click
 
 from commands.group import CommandError
+
+PATH = click.Path(path_type=Path)
 
 
 def data(*parts: str) -> Any:
@@ -27,48 +30,40 @@ def folder(name: str, *parts: str, help: str) -> Any:
     )
 
 
-def checkpoint_option(command: Any) -> Any:
-    """``--checkpoint`` of commands that use a trained network."""
-    return click.option(
-        "--checkpoint",
-        type=click.Path(path_type=Path),
-        help="Our checkpoint, a bare .pth state dict, or a folder written by export huggingface."
-        " [default: the newest checkpoint under $LRFR_DATA/runs]",
-    )(command)
+def option_group(*options: Any) -> Any:
+    """Joins options into one decorator; ``--help`` lists them in this order."""
+    return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-def engine_options(command: Any) -> Any:
-    """The options that ``commands.network.open_engine`` takes."""
-    for option in reversed(
-        [
-            checkpoint_option,
-            click.option(
-                "--batch-size",
-                type=click.IntRange(min=1),
-                default=64,
-                show_default=True,
-                help="Images per forward pass.",
-            ),
-            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]"),
-            click.option(
-                "--precision",
-                type=click.Choice(["fp32", "bf16"]),
-                default="fp32",
-                show_default=True,
-                help="Precision of the forward pass; bf16 is faster and changes scores slightly.",
-            ),
-            click.option(
-                "--no-cache", is_flag=True, help="Do not read or write the embedding cache, $LRFR_DATA/cache."
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+def landmarks_option(help: str) -> Any:
+    """``--landmarks``, which may be repeated."""
+    return click.option("--landmarks", type=PATH, multiple=True, help=help)
 
 
 def allow_missing_option(help: str) -> Any:
     """``--allow-missing`` of commands that score."""
     return click.option("--allow-missing", is_flag=True, help=help)
+
+
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=PATH,
+    help="Our checkpoint, a bare .pth state dict, or a folder written by export huggingface."
+    " [default: the newest checkpoint under $LRFR_DATA/runs]",
+)
+# what `commands.network.open_engine` takes
+engine_options = option_group(
+    checkpoint_option,
+    click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass."),
+    click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]"),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        help="Precision of the forward pass; bf16 is faster and changes scores slightly.",
+    ),
+    click.option("--no-cache", is_flag=True, help="Do not read or write the embedding cache, $LRFR_DATA/cache."),
+)
 
 
 def pick_device(device: str | None) -> str:

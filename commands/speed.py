@@ -26,7 +26,7 @@ _BACKBONE = Option(["--backbone"], metavar="NAME", help=_NETWORK)
 _DEVICE = Option(["--device"], type=Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 _IDENTITIES = "Identities in a step, each with an image per view. [default: 8; quick: 2]"
 _BATCH_SIZE = Option(["--batch-size"], type=IntRange(min=2, max=VGGFACE2_IDENTITIES), help=_IDENTITIES)
-_COMPILE = Option(["--compile/--no-compile"], help="Also time torch.compile.")
+_COMPILE = Option(["--compile/--no-compile"], show_default=False, help="Also time torch.compile.")
 
 
 @click.group()

@@ -39,7 +39,6 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 @click.option(
     "--recipe",
     default="seed",
-    show_default=True,
     metavar="NAME",
     help="Named settings to start from: seed (the reference's), quick, modern.",
 )
@@ -54,14 +53,11 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 @click.option(
     "--resume",
     default="auto",
-    show_default=True,
     metavar="auto|never|PATH",
     help="Checkpoint to continue from; auto: the newest in --out, if any.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]")
-@click.option(
-    "--loader-threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads of the DALI loader."
-)
+@click.option("--loader-threads", type=click.IntRange(min=1), default=2, help="CPU threads of the DALI loader.")
 @click.option(
     "--eval",
     "benchmarks",

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from commands.group import CommandError
-from commands.options import data
+from commands.options import PATH, data
 
 
 @click.command(short_help="Check a shard set.")
-@click.argument("shards", type=click.Path(path_type=Path), default=data("shards"))
+@click.argument("shards", type=PATH, default=data("shards"))
 @click.option("--full", is_flag=True, help="Read every byte and compare hashes.")
 def verify(shards: Path, full: bool) -> None:
     """Check a shard set. Prints every problem; exits with 1 if there is one."""

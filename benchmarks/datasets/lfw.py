@@ -7,7 +7,8 @@ settings are those of Lai & Lam, ICIP 2021.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     pairs = read_pairs(require(folders, "pairs.txt", f"LFW's pair list: {HEADER}, then one line a pair"))
     expected = "LFW's landmarks, path and 10 numbers a line"
     lookup = NameLookup(read_landmarks(landmarks or [_lfw_table(folders, expected, [root.parent])]))
-    paths, members, identities = _distinct_images(pairs, _PeopleFolder(images))
+    paths, members, identities = _distinct_images(pairs, images)
     lookup.require_any(paths, "LFW")
     sizes = (None, *RESOLUTIONS)
     aligned = [_request(path, lookup) for path in paths]
@@ -77,10 +78,10 @@ def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     lfw_folders = [images.parent, *folders, root.parent / "LFW", images.parent.parent / "LFW"]
     expected = "landmarks: XQLFW.csv, or LFW's LFW.csv in the LFW folder beside"
     lookup = NameLookup(read_landmarks(tables or [_lfw_table(lfw_folders, expected, [root.parent])]))
-    paths, members, identities = _distinct_images(pairs, _PeopleFolder(images))
+    paths, members, identities = _distinct_images(pairs, images)
     lookup.require_any(paths, "XQLFW")
     lfw = find_first([folder for folder in [*lfw_folders, root.parent] if folder.name.lower() == "lfw"], "lfw")
-    originals = _PeopleFolder(lfw) if lfw else None
+    originals = _people(lfw) if lfw else None
     requests = [_request(path, lookup, None if tables else _original_size(path, originals)) for path in paths]
     return _protocol("xqlfw", "XQLFW", images.parent, requests, {"{}": members}, pairs, identities, main="accuracy")
 
@@ -112,26 +113,18 @@ def _protocol(
     )
 
 
-class _PeopleFolder:
-    """Finds images ``<Name>/<Name>_0001.jpg``; lists the folder of each person once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._folders: dict[str, ImageFolder] = {}
-
-    def find(self, person: str, stem: str) -> Path:
-        """The path of an image, which may not exist."""
-        if person not in self._folders:
-            self._folders[person] = ImageFolder(find_entry(self._root, person) or self._root / person)
-        return self._folders[person].find(f"{stem}.jpg")
+def _people(root: Path) -> Callable[[str], ImageFolder]:
+    """Person -> folder of the person's images, ``<Name>/<Name>_0001.jpg``; lists each folder once."""
+    return functools.cache(lambda person: ImageFolder(find_entry(root, person) or root / person))
 
 
-def _distinct_images(pairs: Pairs, folder: _PeopleFolder) -> tuple[list[Path], np.ndarray, np.ndarray]:
+def _distinct_images(pairs: Pairs, root: Path) -> tuple[list[Path], np.ndarray, np.ndarray]:
     """Distinct images, (N, 2) rows of them, (N, 2) identity codes."""
-    names = [f"{name}/{name}_{int(number):04d}" for name, number in pairs.names.reshape(-1, 2)]
+    names = [f"{name}/{name}_{int(number):04d}.jpg" for name, number in pairs.names.reshape(-1, 2)]
     distinct, members = np.unique(names, return_inverse=True)
     identities = np.unique(pairs.names[..., 0].ravel(), return_inverse=True)[1]
-    paths = [folder.find(*name.split("/")) for name in distinct.tolist()]
+    people = _people(root)
+    paths = [people(person).find(name) for person, name in (path.split("/") for path in distinct.tolist())]
     return paths, members.reshape(-1, 2), identities.reshape(-1, 2)
 
 
@@ -144,7 +137,7 @@ def _lfw_table(folders: Sequence[Path], expected: str, fallbacks: Sequence[Path]
     return require(folders, "LFW.csv", f"{expected}; or name a table with --landmarks", fallbacks)
 
 
-def _original_size(path: Path, originals: _PeopleFolder | None) -> tuple[int, int]:
+def _original_size(path: Path, originals: Callable[[str], ImageFolder] | None) -> tuple[int, int]:
     """(width, height) of the LFW image of the same name, to which the points in LFW.csv refer."""
-    size = image_size(originals.find(path.parent.name, path.stem)) if originals else None
+    size = image_size(originals(path.parent.name).find(f"{path.stem}.jpg")) if originals else None
     return size or _LFW_SIZE

@@ -31,8 +31,8 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
         ProtocolError: a folder, list or variable is missing or invalid.
     """
     folder = set_folder(root, "TinyFace", _TEST_SET, "TinyFace's test set")
-    probes, probe_ids = _listed_images(folder, "Probe", "probe_img_ID_pairs.mat", "probe")
-    mates, mate_ids = _listed_images(folder, "Gallery_Match", "gallery_match_img_ID_pairs.mat", "gallery")
+    probes, probe_ids = _listed_images(folder, "Probe", "probe")
+    mates, mate_ids = _listed_images(folder, "Gallery_Match", "gallery")
     distractors = ImageFolder(require([folder], "Gallery_Distractor", "the folder of distractors")).images
     if mateless := sorted(set(probe_ids.tolist()) - set(mate_ids.tolist())):
         raise ProtocolError(f"{folder}: the gallery list has no image of identity {mateless[0]}, a probe")
@@ -56,13 +56,9 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
     )
 
 
-def _listed_images(folder: Path, role: str, name: str, variable: str) -> tuple[list[Path], np.ndarray]:
-    """The images of ``Probe`` or ``Gallery_Match``, and their identities.
-
-    Args:
-        name: file name of the list.
-        variable: prefix of its variables.
-    """
+def _listed_images(folder: Path, role: str, variable: str) -> tuple[list[Path], np.ndarray]:
+    """The images of ``Probe`` or ``Gallery_Match``, and their identities; ``variable``: prefix in the list."""
     siblings = sorted(path for path in folder.parent.iterdir() if path.is_dir())
+    name = f"{role.lower()}_img_ID_pairs.mat"
     path = require([folder, folder.parent], name, f"the list of {role} images and identities", siblings)
     return read_image_list(path, variable, ImageFolder(require([folder], role, f"the folder of {role} images")))

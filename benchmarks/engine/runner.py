@@ -24,61 +24,48 @@ from pipeline.spec import Preprocessing
 
 Embed = Callable[[np.ndarray], np.ndarray]
 Value = TypeVar("Value")
+_Input = tuple[int, bytes, np.ndarray]  # row of the request, cache key, (S, S, 3) uint8 RGB
 PREFETCH_BATCHES = 4  # prepared while the network embeds one
 MAX_LISTED = 20  # missing images on stderr
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """Embeddings of N requests.
+    """Embeddings of N requests, filled in any order.
 
     Attributes:
         vectors: (N, D) float32 network outputs, not normalised; zero where ``valid`` is False.
         valid: (N,) bool.
         missing: unusable images, each with the reason.
         computed: number of forward passes.
-        cached: number of embeddings from the cache.
     """
 
-    vectors: np.ndarray
-    valid: np.ndarray
-    missing: dict[Path, ImageError]
-    computed: int
-    cached: int
+    def __init__(self, count: int) -> None:
+        self.vectors = np.zeros((count, 1), np.float32)
+        self.valid = np.zeros(count, bool)
+        self.missing: dict[Path, ImageError] = {}
+        self.computed = 0
+
+    @property
+    def cached(self) -> int:
+        """Number of embeddings from the cache."""
+        return int(self.valid.sum()) - self.computed
+
+    def put(self, row: int, vector: np.ndarray) -> None:
+        """Sets the embedding of a request; the first one sets D."""
+        if self.vectors.shape[1] != len(vector):
+            self.vectors = np.zeros((len(self.valid), len(vector)), np.float32)
+        self.vectors[row], self.valid[row] = vector, True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _PreparedFile:
-    """The requests of one image file: embeddings from the cache, pixels to embed, or an error.
-
-    Attributes:
-        rows: rows of the requests.
-        keys: cache key of each row.
-        cached: row -> (D,) embedding.
-        pixels: row -> (S, S, 3) uint8 RGB.
-    """
+    """The requests of one image file: embeddings from the cache by row, inputs to embed, or an error."""
 
     path: Path
-    rows: list[int]
-    keys: list[bytes] = dataclasses.field(default_factory=list)
+    requests: int
     cached: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    pixels: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    inputs: list[_Input] = dataclasses.field(default_factory=list)
     error: ImageError | None = None
-
-
-class _Vectors:
-    """An (N, D) array that is filled in any order; the first vector sets D."""
-
-    def __init__(self, count: int) -> None:
-        self.values = np.zeros((count, 1), np.float32)
-        self.valid = np.zeros(count, bool)
-
-    def put(self, vectors: dict[int, np.ndarray]) -> None:
-        """Sets rows."""
-        for row, vector in vectors.items():
-            if self.values.shape[1] != len(vector):
-                self.values = np.zeros((len(self.valid), len(vector)), np.float32)
-            self.values[row], self.valid[row] = vector, True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,43 +90,33 @@ class Engine:
         Raises:
             ProtocolError: an embedding is not finite.
         """
-        vectors = _Vectors(len(requests))
-        missing: dict[Path, ImageError] = {}
-        queue: list[tuple[int, bytes, np.ndarray]] = []
-        computed = 0
+        embedded = Embedded(len(requests))
+        queue: list[_Input] = []
         for file in self._prepared_files(requests):
             if file.error is not None:
-                missing[file.path] = file.error
-            vectors.put(file.cached)
-            keys = dict(zip(file.rows, file.keys, strict=False))
-            queue += [(row, keys[row], pixels) for row, pixels in file.pixels.items()]
+                embedded.missing[file.path] = file.error
+            for row, vector in file.cached.items():
+                embedded.put(row, vector)
+            queue += file.inputs
             while len(queue) >= self.batch_size:
-                vectors.put(self._embed_batch(queue[: self.batch_size]))
+                self._embed_batch(queue[: self.batch_size], embedded)
                 queue = queue[self.batch_size :]
-                computed += self.batch_size
-            progress.update(len(file.rows))
+            progress.update(file.requests)
         if queue:
-            vectors.put(self._embed_batch(queue))
-            computed += len(queue)
-        return Embedded(
-            vectors=vectors.values,
-            valid=vectors.valid,
-            missing=missing,
-            computed=computed,
-            cached=int(vectors.valid.sum()) - computed,
-        )
+            self._embed_batch(queue, embedded)
+        return embedded
 
-    def _embed_batch(self, batch: list[tuple[int, bytes, np.ndarray]]) -> dict[int, np.ndarray]:
-        """Embeddings by row; stores them in the cache."""
-        vectors = self.embed(np.stack([pixels for _, _, pixels in batch]))
+    def _embed_batch(self, batch: list[_Input], embedded: Embedded) -> None:
+        vectors = self.embed(np.stack([image for _, _, image in batch]))
         if not np.isfinite(vectors).all():
             raise ProtocolError(
                 "the network's embeddings are not finite; the checkpoint is damaged or its training diverged"
             )
-        if self.cache is not None:
-            for (_, key, _), vector in zip(batch, vectors, strict=True):
+        for (row, key, _), vector in zip(batch, vectors, strict=True):
+            embedded.put(row, vector)
+            if self.cache is not None:
                 self.cache.put(key, vector)
-        return {row: vector for (row, _, _), vector in zip(batch, vectors, strict=True)}
+        embedded.computed += len(batch)
 
     def _prepared_files(self, requests: list[Request]) -> Iterator[_PreparedFile]:
         """Yields every image file once, prepared by threads a few batches ahead of the network."""
@@ -162,20 +139,20 @@ class Engine:
     def _prepare_file(self, path: Path, rows: list[int], requests: list[Request]) -> _PreparedFile:
         try:
             data = read_regular(path)
-            keys = [cache_key(data, requests[row], self.spec) for row in rows]
-            hits = {row: self.cache.get(key) for row, key in zip(rows, keys, strict=True)} if self.cache else {}
+            keys = {row: cache_key(data, requests[row], self.spec) for row in rows}
+            hits = {row: self.cache.get(key) for row, key in keys.items()} if self.cache else {}
             cached = {row: vector for row, vector in hits.items() if vector is not None}
             misses = [row for row in rows if row not in cached]
-            inputs = prepare(data, [requests[row] for row in misses], self.spec) if misses else []
-            pixels = dict(zip(misses, inputs, strict=True))
-            return _PreparedFile(path=path, rows=rows, keys=keys, cached=cached, pixels=pixels)
+            images = prepare(data, [requests[row] for row in misses], self.spec) if misses else []
+            inputs = [(row, keys[row], image) for row, image in zip(misses, images, strict=True)]
+            return _PreparedFile(path=path, requests=len(rows), cached=cached, inputs=inputs)
         except FileNotFoundError:
             failure = ImageError("not found")
         except OSError as error:
             failure = ImageError(f"cannot be read: {error.strerror}")
         except ImageError as error:
             failure = error
-        return _PreparedFile(path=path, rows=rows, error=failure)
+        return _PreparedFile(path=path, requests=len(rows), error=failure)
 
 
 def run(
@@ -197,13 +174,17 @@ def run(
         ProtocolError: images are unusable and ``allow_missing`` is False (the images are listed on stderr), too few
             images are usable, or the benchmark aligns faces but the network was trained on unaligned images only.
     """
-    _check_alignment(protocol, engine.spec, checkpoint)
+    if not engine.spec.aligned and any(request.points is not None for request in protocol.requests):
+        raise ProtocolError(
+            f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"
+            f" on unaligned images only (template {engine.spec.template}); score it on qmul, qmul-id or tinyface"
+        )
     with Progress(f"bench {protocol.name}", len(protocol.requests), "preparations") as progress:
         embedded = engine.embed_all(protocol.requests, progress)
     if embedded.missing:
-        _list_missing(embedded.missing)
+        message = _list_missing(embedded.missing)
         if not allow_missing:
-            raise ProtocolError(f"bench {protocol.name}: {_missing_message(embedded.missing)}")
+            raise ProtocolError(f"bench {protocol.name}: {message}")
     scored = protocol.score(embedded.vectors, embedded.valid)
     bounds = {setting: one.samples.intervals() for setting, one in scored.items()} if intervals else {}
     return Result(
@@ -223,22 +204,12 @@ def run(
     )
 
 
-def _check_alignment(protocol: Protocol, spec: Preprocessing, checkpoint: dict[str, Any]) -> None:
-    if not spec.aligned and any(request.points is not None for request in protocol.requests):
-        raise ProtocolError(
-            f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"
-            f" on unaligned images only (template {spec.template}); score it on qmul, qmul-id or tinyface"
-        )
-
-
-def _list_missing(missing: dict[Path, ImageError]) -> None:
+def _list_missing(missing: dict[Path, ImageError]) -> str:
+    """Lists unusable images on stderr; returns a message with remedies."""
     for path, error in list(missing.items())[:MAX_LISTED]:
         print(f"{path}: {error}", file=sys.stderr)
     if len(missing) > MAX_LISTED:
         print(f"and {len(missing) - MAX_LISTED:,} more", file=sys.stderr)
-
-
-def _missing_message(missing: dict[Path, ImageError]) -> str:
     count, no_crop = len(missing), sum(isinstance(error, NoCropError) for error in missing.values())
     remedies = []
     if no_crop < count:

@@ -43,9 +43,10 @@ def compare(paths: list[Path]) -> ComparisonTables:
 
 def _grid(comparison: Comparison) -> Grid:
     first, *others = comparison.results
-    header = ["", _column_title("A", first)]
-    for letter, result in zip(LETTERS[1:], others, strict=False):
-        header += [_column_title(letter, result), f"{letter} - A"]
+    titles = [letter + " (partial)" * one.partial for letter, one in zip(LETTERS, comparison.results, strict=False)]
+    header = ["", titles[0]]
+    for letter, title in zip(LETTERS[1:], titles[1:], strict=False):
+        header += [title, f"{letter} - A"]
     hidden = unresolved_metrics(first.settings)
     rows = []
     for name, baseline in first.metrics.items():
@@ -58,10 +59,6 @@ def _grid(comparison: Comparison) -> Grid:
             row += [percent(value), _difference(value - baseline, intervals.get(name))]
         rows.append(row)
     return Grid(caption=f"{first.title}, %", header=header, rows=rows)
-
-
-def _column_title(letter: str, result: SavedResult) -> str:
-    return f"{letter} (partial)" if result.partial else letter
 
 
 def _difference(difference: float, interval: Interval | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks.report import plots
 from benchmarks.report.document import Picture
@@ -13,7 +13,7 @@ from benchmarks.report.tables import setting_label
 from benchmarks.scoring.protocols import HardPair
 from benchmarks.scoring.results import Result
 from benchmarks.scoring.samples import CurveSamples, OpenSetSamples, PairSamples, RankSamples
-from pipeline.prepare import Request, prepare
+from pipeline.prepare import prepare
 from pipeline.spec import Preprocessing
 
 KINDS = ("roc", "det", "dir", "cmc", "resolution", "distance", "hardest")  # file names are BENCHMARK-KIND*.png
@@ -32,11 +32,14 @@ def result_pictures(result: Result) -> Iterator[Picture]:
         if isinstance(samples, RankSamples) and "51-130" not in setting
     }
     if ranks:
-        cmc = plots.png(plots.cmc(title, ranks, published, MAX_CMC_RANK))
-        yield Picture(name=f"{result.benchmark}-cmc.png", png=cmc, alt=f"{result.title}: CMC with 95 % bands")
+        yield _picture(result, "cmc", plots.cmc(title, ranks, published, MAX_CMC_RANK), "CMC with 95 % bands")
     if result.benchmark in ("lfw", "scface"):
         yield _by_condition(result, title, published)
     yield from _hard_pairs(result)
+
+
+def _picture(result: Result, kind: str, figure: Figure, alt: str) -> Picture:
+    return Picture(name=f"{result.benchmark}-{kind}.png", png=plots.png(figure), alt=f"{result.title}: {alt}")
 
 
 def figure_title(result: Result) -> str:
@@ -52,17 +55,16 @@ def _curves(result: Result, title: str, published: list[Published]) -> Iterator[
         for setting, samples in result.settings.items()
         if isinstance(samples, CurveSamples) and not setting.startswith("lr-lr")
     }
-    name, bands = result.benchmark, "95 % bands of the first and the last" if len(curves) > 2 else "95 % bands"
+    bands = "95 % bands of the first and the last" if len(curves) > 2 else "95 % bands"
     if any(isinstance(samples, PairSamples) for samples in curves.values()):
         axes = ("false accept rate (FAR)", "true accept rate (TAR)")
-        roc = plots.png(plots.roc(title, curves, published, axes, "tar@far="))
-        yield Picture(name=f"{name}-roc.png", png=roc, alt=f"{result.title}: ROC with {bands}")
-        det = plots.png(plots.det(title, curves))
-        yield Picture(name=f"{name}-det.png", png=det, alt=f"{result.title}: DET with {bands}")
+        roc = plots.roc(title, curves, published, axes, "tar@far=")
+        yield _picture(result, "roc", roc, f"ROC with {bands}")
+        yield _picture(result, "det", plots.det(title, curves), f"DET with {bands}")
     if any(isinstance(samples, OpenSetSamples) for samples in curves.values()):
         axes = ("false positive identification rate (FPIR)", "true positive identification rate (TPIR20)")
-        dir_curve = plots.png(plots.roc(title, curves, published, axes, "tpir20@fpir="))
-        yield Picture(name=f"{name}-dir.png", png=dir_curve, alt=f"{result.title}: open-set DIR curve with {bands}")
+        dir_curve = plots.roc(title, curves, published, axes, "tpir20@fpir=")
+        yield _picture(result, "dir", dir_curve, f"open-set DIR curve with {bands}")
 
 
 def _by_condition(result: Result, title: str, published: list[Published]) -> Picture:
@@ -82,17 +84,16 @@ def _by_condition(result: Result, title: str, published: list[Published]) -> Pic
     }
     ticks = list(tables[0].columns.values())
     figure = plots.by_condition(title, ticks, ours, others, (condition, metric))
-    alt = f"{result.title}: {metric} against {condition}"
-    return Picture(name=f"{result.benchmark}-{condition}.png", png=plots.png(figure), alt=alt)
+    return _picture(result, condition, figure, f"{metric} against {condition}")
 
 
 def _hard_pairs(result: Result) -> Iterator[Picture]:
     settings = {"lfw": ["{}@8", "{}@128"], "scface": ["{}@d1", "{}@d3"]}.get(result.benchmark, ["{}"])
     for setting in settings:
-        pairs = result.hardest[setting]
+        headings = {"genuine": "same person, lowest cosine", "impostors": "different people, highest cosine"}
         tiles = {
-            "same person, lowest cosine": [_tiles(pair, result.preprocessing) for pair in pairs["genuine"]],
-            "different people, highest cosine": [_tiles(pair, result.preprocessing) for pair in pairs["impostors"]],
+            heading: [_tiles(pair, result.preprocessing) for pair in result.hardest[setting][kind]]
+            for kind, heading in headings.items()
         }
         title = result.title if setting == "{}" else f"{result.title}, {setting_label(setting)}"
         suffix = setting.replace("{}", "").replace("@", "-")
@@ -104,7 +105,5 @@ def _hard_pairs(result: Result) -> Iterator[Picture]:
 
 
 def _tiles(pair: HardPair, spec: Preprocessing) -> plots.PairTiles:
-    def network_input(request: Request) -> np.ndarray:
-        return prepare(request.path.read_bytes(), [request], spec)[0]
-
-    return network_input(pair.first), network_input(pair.second), pair.score
+    first, second = (prepare(side.path.read_bytes(), [side], spec)[0] for side in (pair.first, pair.second))
+    return first, second, pair.score

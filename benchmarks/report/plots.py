@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import scipy.stats
@@ -22,6 +21,7 @@ _BAND_ALPHA = 0.18
 _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 _DET_MIN, _DET_MAX = 5e-4, 0.995
 
+Transform = Callable[[np.ndarray], np.ndarray]
 PairTiles = tuple[np.ndarray, np.ndarray, float]  # two (S, S, 3) uint8 RGB images and their cosine
 
 
@@ -39,7 +39,7 @@ def roc(
     axis_labels: tuple[str, str],
     prefix: str,
 ) -> Figure:
-    """True rate against false rate (logarithmic), with published operating points and 95 % bands (``_has_band``).
+    """True rate against false rate (logarithmic), with published operating points and 95 % bands.
 
     Args:
         curves: label -> samples.
@@ -48,36 +48,22 @@ def roc(
     """
     figure, axes = _new_figure(title)
     left = min(samples.grid()[0] for samples in curves.values())
-    for index, (label, samples) in enumerate(curves.items()):
-        grid = samples.grid()
-        if _has_band(index, curves):
-            axes.fill_between(grid, *samples.band(), alpha=_BAND_ALPHA, color=f"C{index}", linewidth=0)
-        axes.plot(grid, samples.roc.tar_at(grid), color=f"C{index}", label=label)
-    for row, marker in zip(published, _MARKERS, strict=False):
-        points = {
-            float(name.removeprefix(prefix)): value for name, value in row.metrics.items() if name.startswith(prefix)
-        }
-        _plot_published(axes, row, points, marker)
+    grid = _plot_curves(axes, curves)
+    _plot_published(axes, published, prefix)
     if prefix.startswith("tar"):
         axes.plot(grid, grid, ":", color="grey", label="chance")
     axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.005), xlabel=axis_labels[0], ylabel=axis_labels[1])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
-    _finish(figure, axes)
-    return figure
+    return _finish(figure, axes)
 
 
 def det(title: str, curves: Mapping[str, CurveSamples]) -> Figure:
-    """DET curve: false reject rate against false accept rate on normal-deviate scales, with 95 % bands (``_has_band``).
+    """DET curve: false reject rate against false accept rate on normal-deviate scales, with 95 % bands.
 
     Source: Martin et al., The DET curve in assessment of detection task performance, 1997.
     """
     figure, axes = _new_figure(title)
-    for index, (label, samples) in enumerate(curves.items()):
-        grid = samples.grid()
-        if _has_band(index, curves):
-            low, high = (_probit(1 - bound) for bound in samples.band())
-            axes.fill_between(_probit(grid), high, low, alpha=_BAND_ALPHA, color=f"C{index}", linewidth=0)
-        axes.plot(_probit(grid), _probit(1 - samples.roc.tar_at(grid)), color=f"C{index}", label=label)
+    _plot_curves(axes, curves, _probit, lambda tar: _probit(1 - tar))
     limits = (float(_probit(_DET_MIN)), float(_probit(_DET_MAX)))
     axes.plot(limits, [-limit for limit in limits], ":", color="grey", label="chance")
     axes.set(xlim=limits, ylim=limits, xlabel="false accept rate (FAR)", ylabel="false reject rate (1 - TAR)")
@@ -98,13 +84,10 @@ def cmc(title: str, curves: Mapping[str, RankSamples], published: Sequence[Publi
         low, high = np.array([wilson(share * probes, probes) for share in shares]).T
         axes.fill_between(ranks, low, high, alpha=_BAND_ALPHA, color=f"C{index}", linewidth=0)
         axes.plot(ranks, shares, marker=".", color=f"C{index}", label=label)
-    for row, marker in zip(published, _MARKERS, strict=False):
-        points = {float(name[4:]): value for name, value in row.metrics.items() if name[4:].isdigit()}  # rank5
-        _plot_published(axes, row, points, marker)
+    _plot_published(axes, published, "rank")
     axes.set(xlim=(0.7, max_rank + 0.3), ylim=(0, 1.005), xlabel="rank", ylabel="identified within that rank")
     axes.xaxis.set_major_locator(FixedLocator([1, *range(5, max_rank + 1, 5)]))
-    _finish(figure, axes)
-    return figure
+    return _finish(figure, axes)
 
 
 def by_condition(
@@ -134,8 +117,7 @@ def by_condition(
         axes.plot(metrics, "--", marker=marker, mfc="none", color=color, label=f"published: {system}")
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], ylim=(None, 1.01))
     axes.set_xticks(range(len(ticks)), ticks)
-    _finish(figure, axes)
-    return figure
+    return _finish(figure, axes)
 
 
 def hard_pairs(title: str, kinds: Mapping[str, Sequence[PairTiles]]) -> Figure:
@@ -165,25 +147,40 @@ def _new_figure(title: str) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _has_band(index: int, curves: Mapping[str, Any]) -> bool:
-    """Only the first and the last curve have a band: those of all curves would hide each other."""
-    return index in (0, len(curves) - 1)
+def _plot_curves(
+    axes: Axes, curves: Mapping[str, CurveSamples], x: Transform = np.asarray, y: Transform = np.asarray
+) -> np.ndarray:
+    """Plots curves on transformed axes; returns the false rates of the last one.
+
+    Only the first and the last curve have a band: those of all curves would hide each other.
+    """
+    for index, (label, samples) in enumerate(curves.items()):
+        grid, color = samples.grid(), f"C{index}"
+        if index in (0, len(curves) - 1):
+            axes.fill_between(x(grid), *y(samples.band()), alpha=_BAND_ALPHA, color=color, linewidth=0)
+        axes.plot(x(grid), y(samples.roc.tar_at(grid)), color=color, label=label)
+    return grid
 
 
 def _probit(share: np.ndarray | float) -> np.ndarray:
     return scipy.stats.norm.ppf(np.clip(share, 1e-5, 1 - 1e-5))
 
 
-def _plot_published(axes: Axes, row: Published, points: Mapping[float, float], marker: str) -> None:
-    if points:
-        axes.plot([*points], [*points.values()], marker, mfc="none", color="black", label=f"published: {row.system}")
+def _plot_published(axes: Axes, published: Sequence[Published], prefix: str) -> None:
+    """Plots the metrics whose name is ``prefix`` and a number, the x value."""
+    for row, marker in zip(published, _MARKERS, strict=False):
+        named = {name.removeprefix(prefix): value for name, value in row.metrics.items() if name.startswith(prefix)}
+        points = [(float(x), value) for x, value in named.items() if "@" not in x]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker, mfc="none", color="black", label=f"published: {row.system}")
 
 
-def _finish(figure: Figure, axes: Axes) -> None:
+def _finish(figure: Figure, axes: Axes) -> Figure:
     """Adds percent labels, a grid, and a legend below the axes, where it hides nothing."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    return figure
 
 
 def _percent(share: float) -> str:

@@ -21,13 +21,12 @@ def request_digests(requests: Sequence[Request]) -> np.ndarray:
     """
     paths = [str(request.path) for request in requests]
     prefix_length = len(os.path.commonpath(paths))
-    digests = [_digest(path[prefix_length:], request) for path, request in zip(paths, requests, strict=True)]
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-
-
-def _digest(path: str, request: Request) -> bytes:
-    content = [os.fsencode(path).hex(), *request.preparation.values()]
-    return xxhash.xxh3_128(json.dumps(content).encode()).digest()
+    contents = [
+        [os.fsencode(path[prefix_length:]).hex(), *request.preparation.values()]
+        for path, request in zip(paths, requests, strict=True)
+    ]
+    digests = b"".join(xxhash.xxh3_128_digest(json.dumps(content).encode()) for content in contents)
+    return np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def protocol_digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> np.ndarray:

@@ -69,15 +69,17 @@ class Result:
             "missing": [{"path": path, "reason": reason} for path, reason in self.missing],
             "versions": library_versions(),
             "hardest": {
-                setting: {kind: [_pair_to_dict(pair) for pair in pairs] for kind, pairs in kinds.items()}
+                setting: {
+                    kind: [
+                        {"first": str(one.first.path), "second": str(one.second.path), "score": one.score}
+                        for one in pairs
+                    ]
+                    for kind, pairs in kinds.items()
+                }
                 for setting, kinds in self.hardest.items()
             },
             "samples": {setting: samples.to_dict() for setting, samples in self.settings.items()},
         }
-
-
-def _pair_to_dict(pair: HardPair) -> dict[str, Any]:
-    return {"first": str(pair.first.path), "second": str(pair.second.path), "score": pair.score}
 
 
 def library_versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Embeddings as arrays: norms, means, templates."""
+"""Embeddings as arrays: norms and templates."""
 
 from __future__ import annotations
 
@@ -19,14 +19,6 @@ def vector_norms(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
 
 
-def identity_means(vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """(K, D) float64 mean of the (N, D) vectors of each identity, ordered by the sorted distinct (N,) ids."""
-    codes = np.unique(ids, return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
-    return np.add.reduceat(vectors[order], starts, dtype=np.float64) / np.bincount(codes)[:, None]
-
-
 def identity_templates(vectors: np.ndarray, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(K, D) unit-length means of the vectors of each identity, in the dtype of ``vectors``.
 
@@ -38,12 +30,13 @@ def identity_templates(vectors: np.ndarray, rows: np.ndarray, ids: np.ndarray) -
         ids: (G,) int identities of ``rows``.
     """
     order = np.argsort(ids, kind="stable")
-    starts = np.append(np.unique(ids[order], return_index=True)[1], len(ids))
-    templates = np.empty((len(starts) - 1, vectors.shape[1]), vectors.dtype)
-    for first in range(0, len(templates), CHUNK_IDENTITIES):
-        chunk = order[starts[first] : starts[min(first + CHUNK_IDENTITIES, len(templates))]]
-        means = identity_means(vectors[rows[chunk]], ids[chunk])
-        templates[first : first + CHUNK_IDENTITIES] = unit_length(means)
+    starts, counts = np.unique(ids[order], return_index=True, return_counts=True)[1:]
+    templates = np.empty((len(starts), vectors.shape[1]), vectors.dtype)
+    for first in range(0, len(starts), CHUNK_IDENTITIES):
+        chunk = slice(first, first + CHUNK_IDENTITIES)
+        members = order[starts[first] : starts[chunk][-1] + counts[chunk][-1]]
+        sums = np.add.reduceat(vectors[rows[members]], starts[chunk] - starts[first], dtype=np.float64)
+        templates[chunk] = unit_length(sums / counts[chunk, None])
     return templates
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_curve as sklearn_roc
 
 from benchmarks.scoring import metrics
 from benchmarks.scoring.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
-from benchmarks.scoring.vectors import identity_means, identity_templates, rows_of, unit_length
+from benchmarks.scoring.vectors import identity_templates, rows_of, unit_length
 from tests.benchmarks.oracles import naive_ranking
 
 
@@ -187,8 +187,11 @@ def test_templates_do_not_depend_on_the_chunk_size(monkeypatch, chunk):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 9)).astype(np.float32)
     rows, ids = rng.permutation(50)[:40], rng.integers(7, size=40)
-    expected = unit_length(identity_means(vectors[rows], ids)).astype(np.float32)
-    assert np.array_equal(identity_templates(vectors, rows, ids), expected)
+    found = identity_templates(vectors, rows, ids)
+    monkeypatch.setattr("benchmarks.scoring.vectors.CHUNK_IDENTITIES", 7)
+    assert np.array_equal(found, identity_templates(vectors, rows, ids))
+    means = [vectors[rows[ids == identity]].mean(0) for identity in range(7)]
+    np.testing.assert_allclose(found, unit_length(np.array(means)), atol=1e-6)
 
 
 def test_consecutive_rows_are_not_copied():
@@ -199,11 +202,12 @@ def test_consecutive_rows_are_not_copied():
         assert np.shares_memory(found, vectors) == shared
 
 
-def test_identity_means_equal_a_loop():
+def test_templates_equal_a_loop():
     rng = np.random.default_rng(0)
     vectors, ids = rng.normal(size=(30, 4)).astype(np.float32), rng.integers(3, 9, 30) * 100
-    expected = [vectors[ids == identity].mean(0) for identity in sorted(set(ids.tolist()))]
-    np.testing.assert_allclose(identity_means(vectors, ids), expected, atol=1e-6)
+    means = [vectors[ids == identity].mean(0) for identity in sorted(set(ids.tolist()))]
+    expected = [mean / np.linalg.norm(mean) for mean in means]
+    np.testing.assert_allclose(identity_templates(vectors, np.arange(30), ids), expected, atol=1e-6)
 
 
 def test_rounding_of_a_matrix_product_does_not_break_ties():
@@ -234,6 +238,7 @@ def test_unit_length_at_any_scale(scale):
 
 
 @pytest.mark.filterwarnings("error")
-def test_means_of_large_vectors_are_finite():
+def test_templates_of_large_vectors_are_finite():
     vectors = np.full((4, 2), 3e38, np.float32)
-    np.testing.assert_allclose(identity_means(vectors, np.zeros(4, int)), [[3e38, 3e38]], rtol=1e-6)
+    found = identity_templates(vectors, np.arange(4), np.zeros(4, int))
+    np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
