@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click import Choice, IntRange, Option
 
+from benchmarks import read_benchmark
 from benchmarks.speed import VGGFACE2_IDENTITIES
 from commands.group import CommandError, interruptible
 from commands.options import pick_device
@@ -48,12 +49,14 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
         rounds = values.pop("rounds") or (2 if quick else 5)
         if "device" in values:
             values["device"] = pick_device(values["device"])
-        stages = []
-        for stage in _CPU_STAGES if name == "all" else [name]:
-            module = importlib.import_module(f"benchmarks.speed.{stage}")
-            stages.append(functools.partial(getattr(module, f"time_{stage}"), **values))
-        if root:
-            _check_root(root, needs)
+        values = {option: value for option, value in values.items() if value is not None}
+        names = _CPU_STAGES if name == "all" else [name]
+        load = functools.partial(importlib.import_module, package="benchmarks.speed")
+        stages = [functools.partial(getattr(load(f".{stage}"), f"time_{stage}"), **values) for stage in names]
+        if root and "VGGFace2" in needs:
+            load(".faces").read_faces(root, 1)
+        if root and "LFW" in needs:
+            load(".eval").choose_pairs(read_benchmark("lfw", root), 1)
         run_stages(stages, root=root, rounds=rounds, quick=quick, json_file=json_file, chart=chart)
 
     data = f"Folder with {' and '.join(needs)} in it to take faces from. [default: faces are generated]"
@@ -75,20 +78,8 @@ _add("gpu", "Everything that a GPU changes: decoding, degradation, loader and st
 _add("all", "build, loader, step and eval with default settings, on the CPU.", needs=["VGGFace2", "LFW"])
 
 
-def _check_root(root: Path, needs: Sequence[str]) -> None:
-    """Raises: RootError, ProtocolError: a data set is absent or has no usable images."""
-    from benchmarks import read_benchmark
-    from benchmarks.speed.eval import excerpt
-    from benchmarks.speed.faces import read_faces
-
-    if "VGGFace2" in needs:
-        read_faces(root, 1)
-    if "LFW" in needs:
-        excerpt(read_benchmark("lfw", root), 1)
-
-
 def run_stages(
-    stages: Sequence[Stage], *, root: Path | None, rounds: int, quick: bool, json_file: Path | None, chart: Path | None
+    stages: Sequence[Stage], *, quick: bool, json_file: Path | None, chart: Path | None, **setup: Any
 ) -> None:
     """Runs stages one after another; each table is saved and printed as soon as it is measured."""
     from benchmarks.speed.faces import Setup
@@ -96,19 +87,16 @@ def run_stages(
 
     click.echo(as_line(machine()))
     timings: list[Any] = []
-    places = ["above"]
-    with (
-        interruptible(lambda: f"tables: {len(timings)}, {' and '.join(places)}" * bool(timings)),
-        _scratch() as scratch,
-    ):
-        setup = Setup(root=root, scratch=scratch, rounds=rounds, quick=quick)
+    places: list[str] = []
+    with interruptible(lambda: " and ".join(places)), _scratch() as scratch:
         try:
-            for timing in (timing for stage in stages for timing in stage(setup)):
+            shared = Setup(scratch=scratch, quick=quick, **setup)
+            for timing in (timing for stage in stages for timing in stage(shared)):
+                timings.append(timing)
                 if json_file:
                     with writing("--json", json_file):
-                        write_json([*timings, timing], json_file, quick=quick)
-                    places[1:] = [f"in {json_file}"]
-                timings.append(timing)
+                        write_json(timings, json_file, quick=quick)
+                places[:] = [f"tables: {len(timings)}, above", *([f"in {json_file}"] if json_file else [])]
                 click.echo("\n" + as_table(timing, quick=quick))
         finally:
             if timings and chart:

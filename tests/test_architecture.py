@@ -105,7 +105,7 @@ def test_worker_processes_are_started_in_one_place():
         return {str(path.relative_to(ROOT)) for path in FILES if re.search(word, path.read_text())}
 
     assert naming(r"ProcessPoolExecutor|get_context|\.Pool\(|\.Process\(") == {"pipeline/executors.py"}
-    assert naming(r"DataLoader\(") == {"benchmarks/speed/dataloader.py"}
+    assert naming(r"DataLoader\(") == {"benchmarks/speed/baselines.py"}
 
 
 def test_shards_and_the_build_know_nothing_of_torch():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures as futures
+import contextlib
+import io
 import multiprocessing
 import re
 import resource
@@ -14,7 +16,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.speed.faces import build_tree
-from benchmarks.speed.timing import silenced
 from shards.index import ShardIndex
 
 BATCH = 128  # identities
@@ -33,7 +34,7 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result
 def build_cost(tree: Path, out: Path, workers: int) -> Costs:
     """Builds the shards of a tree."""
     start = time.perf_counter()
-    with silenced():
+    with contextlib.redirect_stderr(io.StringIO()):
         build_tree(tree, out, workers)
     children_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
     return {"seconds": time.perf_counter() - start, "largest process MB": max(peak_mb(), children_mb)}

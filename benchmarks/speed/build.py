@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 
 from benchmarks.speed import faces
-from benchmarks.speed.dataloader import align_files, similarity
+from benchmarks.speed.baselines import align_files, similarity
 from benchmarks.speed.faces import CROP_SIZE, JPEG_QUALITY, Face, Setup
 from benchmarks.speed.timing import Contender, Timing, compare_times, cores
 from pipeline.align import fit_similarity, template_points, warp
@@ -46,14 +46,12 @@ def time_build(setup: Setup) -> Iterator[Timing]:
 
 def _time_fit(landmarks: np.ndarray, rounds: int) -> Timing:
     """Times the similarity fit of (N, 5, 2) landmarks."""
-    template, shard = template_points("seed", CROP_SIZE), np.resize(landmarks, (_SHARD_FACES, 5, 2))
-
-    def one_by_one() -> None:
-        for points in landmarks:
-            similarity(points, template)
-
+    template, count = template_points("seed", CROP_SIZE), len(landmarks)
+    shard = np.resize(landmarks, (_SHARD_FACES, 5, 2))
     contenders = [
-        Contender("least squares, face by face", "baseline", one_by_one, len(landmarks)),
+        Contender(
+            "least squares, face by face", "baseline", lambda: [similarity(p, template) for p in landmarks], count
+        ),
         Contender("closed form, a shard", "ours", lambda: fit_similarity(shard, template), _SHARD_FACES),
     ]
     return compare_times("build", "similarity fit", contenders, unit="faces", rounds=rounds, facts={})
@@ -71,7 +69,6 @@ def _time_source(setup: Setup, sources: Sequence[Face], images: int, plain: int,
     facts = {"workers": str(cores()), "images of a build": f"{images:,}"}
     height, width = sources[0].image.shape[:2]
     title = f"build, {width} x {height} px, {'grey' if grey else 'colour'}"
-    warm_up = 0 if setup.quick else 1
     with WorkerPool(cores()) as pool:
         bare = functools.partial(bare_calls, pool, cores(), tree, calls)
         bare(as_built=False)  # the workers read the images
@@ -81,16 +78,11 @@ def _time_source(setup: Setup, sources: Sequence[Face], images: int, plain: int,
             Contender("bare decode + warp + encode", "floor", lambda: bare(as_built=False), calls),
             Contender("the same, as the build calls them", "floor", lambda: bare(as_built=True), calls),
         ]
-        rounds = setup.rounds
-        return compare_times("build", title, contenders, unit="images", rounds=rounds, facts=facts, warm_up=warm_up)
+        return compare_times("build", title, contenders, rounds=setup.rounds, facts=facts, warmup=int(not setup.quick))
 
 
 def bare_calls(pool: WorkerPool, workers: int, tree: Path, images: int, *, as_built: bool) -> int:
-    """Decodes, warps and encodes ``images`` images in memory; returns the number of bytes.
-
-    Args:
-        as_built: make the calls as the build does, otherwise in the ordinary way.
-    """
+    """Decodes, warps and encodes images in memory, in the ordinary way or as the build does; returns the bytes."""
     shares = [len(range(first, images, workers)) for first in range(workers)]
     return sum(pool.map(functools.partial(_decode_warp_encode, tree, as_built=as_built), shares))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -20,7 +21,7 @@ from pipeline.sources.finder import ImageTree, find_entry
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import HEADER, LandmarkError
-from shards.errors import LrfrError
+from pipeline.sources.listing import SourceError
 from shards.index import ShardIndex
 
 CROP_SIZE, JPEG_QUALITY = 128, 95  # px; of stored crops
@@ -32,33 +33,22 @@ _REMEDY = "--root names the folder with VGGFace2 in it; without --root faces are
 _TINT = np.array([0.78, 0.9, 1.0])  # of blue, green and red: gives colour to a grey face
 
 
-class RootError(LrfrError):
-    """A folder of data sets without usable faces."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A (H, W, 3) uint8 BGR image and its (5, 2) landmarks, px."""
+    """An image and its landmarks."""
 
-    image: np.ndarray
-    points: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    points: np.ndarray  # (5, 2) px
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all stages share.
+    """What all stages share."""
 
-    Attributes:
-        root: folder of data sets to take faces from; None for generated faces.
-        scratch: folder for everything that a stage writes.
-        rounds: timed calls of each contender.
-        quick: do little work; the times are rough.
-    """
-
-    root: Path | None
-    scratch: Path
-    rounds: int
-    quick: bool
+    root: Path | None  # folder of data sets to take faces from; None for generated faces
+    scratch: Path  # folder for everything that a stage writes
+    rounds: int  # timed calls of each contender
+    quick: bool  # do little work; the times are rough
 
     def data_sets(self) -> Path:
         """The folder of data sets. Generates faces when they are first needed."""
@@ -70,24 +60,16 @@ class Setup:
 
 
 def read_faces(root: Path, count: int) -> list[Face]:
-    """Reads up to ``count`` faces of ``root/VGGFace2``, without those that cannot be decoded or aligned.
-
-    Raises:
-        RootError: there is no usable face, or no readable landmark table.
-    """
+    """Reads the first ``count`` faces of ``root/VGGFace2`` that can be decoded and aligned. Raises: SourceError: none can."""
     faces: list[Face] = []
-    reason = ""
-    for path, key, points in _images(root):
-        try:
-            if not fit_similarity(points[None], template_points("seed", CROP_SIZE))[1].all():
-                raise ImageError("landmarks that cannot be aligned")
-            faces.append(Face(decode(path), points))
-        except ImageError as error:
-            reason = reason or f", the first one ({key}): {error}"
+    for path, _, points in _images(root):
+        with contextlib.suppress(ImageError):
+            if fit_similarity(points[None], template_points("seed", CROP_SIZE))[1].all():
+                faces.append(Face(decode(path), points))
         if len(faces) == count:
             break
     if not faces:
-        raise RootError(f"{_folder(root)}: no usable face{reason}; {_REMEDY}")
+        raise SourceError(f"{_folder(root)}: no image can be decoded and aligned; {_REMEDY}")
     return faces
 
 
@@ -98,31 +80,25 @@ def _folder(root: Path) -> Path:
 def _images(root: Path) -> Iterator[tuple[Path, str, np.ndarray]]:
     """Path, key and (5, 2) landmarks of the images of ``root/VGGFace2``."""
     folder = _folder(root)
+    if not (folder / _TABLE).parent.is_dir():
+        raise SourceError(f"{folder}: no such folder with {_TABLE}; {_REMEDY}")
     try:
-        files = VGGFACE2.landmark_files(folder)
-    except LandmarkError:
-        raise RootError(f"{folder}: no such folder with {_TABLE}; {_REMEDY}") from None
-    try:
-        table = read_landmarks(files)
+        table = read_landmarks(VGGFACE2.landmark_files(folder))
     except LandmarkError as error:
-        raise RootError(f"{error}; {_REMEDY}") from None
+        raise SourceError(f"{error}; {_REMEDY}") from None
     tree = ImageTree(folder, VGGFACE2.splits)
-    for key, points in zip(table.keys.to_pylist(), table.points.reshape(-1, 5, 2), strict=True):
-        if path := tree.find(key):
-            yield path, key, points
+    for key, points in zip(table.keys, table.points.reshape(-1, 5, 2), strict=True):
+        if path := tree.find(key.as_py()):
+            yield path, key.as_py(), points
 
 
 def resized(face: Face, width: int, height: int) -> Face:
-    """Scales a face to ``width`` px, then mirrors it at top and bottom, or crops it, to ``height`` px."""
+    """Scales a face to ``width`` px, and mirrors it at top and bottom, or crops it, to ``height`` px."""
     scale = width / face.image.shape[1]
-    tall = max(round(face.image.shape[0] * scale), 1)
-    image = cv2.resize(face.image, (width, tall), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-    above = (height - tall) // 2
-    if above >= 0:
-        image = cv2.copyMakeBorder(image, above, height - tall - above, 0, 0, cv2.BORDER_REFLECT_101)
-    else:
-        image = image[-above : -above + height]
-    return Face(np.ascontiguousarray(image), face.points * scale + (0, above))
+    above = (height - round(face.image.shape[0] * scale)) // 2
+    matrix, options = np.array([[scale, 0, 0], [0, scale, above]]), {"borderMode": cv2.BORDER_REFLECT_101}
+    image = cv2.warpAffine(face.image, matrix, (width, height), flags=cv2.INTER_CUBIC, **options)
+    return Face(image, face.points * scale + (0, above))
 
 
 def write_tree(faces: Sequence[Face], folder: Path, *, images: int, grey: bool) -> Path:
@@ -176,7 +152,7 @@ def build_tree(tree: Path, out: Path, workers: int, landmarks: tuple[Path, ...] 
 
 
 def build_excerpt(setup: Setup, out: Path, workers: int) -> ShardIndex:
-    """Builds the shards of the first 50,000 images of VGGFace2, or 2,000 in a quick run. Raises: RootError."""
+    """Builds the shards of the first 50,000 images of VGGFace2, or 2,000 in a quick run. Raises: SourceError."""
     root, count = setup.data_sets(), _QUICK_EXCERPT_IMAGES if setup.quick else _EXCERPT_IMAGES
     _write_table(((key, points) for _, key, points in itertools.islice(_images(root), count)), out / "landmarks.csv")
     return build_tree(_folder(root), out / "shards", workers, (out / "landmarks.csv",))

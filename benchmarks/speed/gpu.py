@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import itertools
@@ -12,11 +13,11 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
+from benchmarks.speed.baselines import plain_update
 from benchmarks.speed.faces import CROP_SIZE, Setup, build_excerpt
 from benchmarks.speed.loader import read_batches, start_decoder
-from benchmarks.speed.plain_step import PlainStep
 from benchmarks.speed.step import VIEWS, Batch, Update, our_update, random_batch, synchronize, update_on
-from benchmarks.speed.timing import Contender, Facts, Timing, compare_times, cores
+from benchmarks.speed.timing import Contender, Facts, Run, Timing, against_first, compare_times, cores
 from pipeline.load.degrade import Precision, degrade, resize_by_products
 from pipeline.load.loader import Loader
 from shards.index import ShardIndex
@@ -26,14 +27,6 @@ _HW_LOADS = (0.0, 0.65, 0.9, 1.0)  # share of a batch for the hardware decoder o
 _DEGRADED = (8, 12, 16)  # px
 _BACKBONES = ("spherenet20", "ir50")
 _TRAINED = {"cuda": (128, 20), "cpu": (8, 2)}  # identities per batch; batches per call
-_STEPS: dict[str, dict[str, Any]] = {
-    "fp32": {"precision": "fp32"},
-    "bf16": {"precision": "bf16"},
-    "bf16, compiled": {"precision": "bf16", "compile": True},
-}
-_LOADER = "loader alone"
-
-Run = Callable[[], object]
 
 
 def time_gpu(setup: Setup, *, device: str) -> Iterator[Timing]:
@@ -50,23 +43,19 @@ def time_decoding(setup: Setup, index: ShardIndex, device: str) -> Timing:
     images, batches = _QUICK_DECODED if setup.quick else _DECODED
     (padded,) = read_batches(index, images, 1)
     listed = [row[: np.flatnonzero(row)[-1] + 1] for row in padded]
-    ways: dict[str, tuple[Any, str, dict[str, Any]]] = {
-        "CPU decodes, padded feed": (padded, "cpu", {}),
-        "CPU decodes, list feed": (listed, "cpu", {}),
-    }
+    decoders: list[tuple[Any, ...]] = [("CPU decodes, padded feed", padded), ("CPU decodes, list feed", listed)]
     if device == "cuda":
-        for load in _HW_LOADS:
-            ways[f"nvJPEG, hw_decoder_load {load}"] = (padded, "mixed", {"hw_decoder_load": load})
-        ways["nvJPEG, list feed"] = (listed, "mixed", {})
-    contenders: list[Contender] = []
-    for name, (jpegs, on, settings) in ways.items():
-        pipe = start_decoder([jpegs], images, on, 0 if device == "cuda" else None, **settings)  # slow for nvJPEG
-        run = functools.partial(_decode, pipe, batches, device)
-        contenders.append(Contender(name, "ours" if contenders else "baseline", run, images * batches))
+        decoders += [(f"nvJPEG, hw_decoder_load {load}", padded, "mixed", load) for load in _HW_LOADS]
+        decoders += [("nvJPEG, list feed", listed, "mixed")]
+    runs: dict[str, Run] = {}
+    for name, jpegs, *how in decoders:
+        pipe = start_decoder([jpegs], images, 0 if device == "cuda" else None, *how)  # slow for nvJPEG
+        runs[name] = functools.partial(_decode, pipe, batches, device)
     size = f"{index.size.mean():,.0f}"
     facts = {"threads": str(cores()), "images to draw from": f"{len(index):,}", "bytes of a JPEG": size}
     title = f"decode to the {device}, {images} images"
-    return compare_times("gpu", title, contenders, unit="images", rounds=setup.rounds, facts=facts)
+    contenders = against_first(runs, images * batches)
+    return compare_times("gpu", title, contenders, rounds=setup.rounds, facts=facts)
 
 
 def _decode(pipe: Any, batches: int, device: str) -> None:
@@ -90,7 +79,7 @@ def time_degradation(setup: Setup, device: str) -> Iterator[Timing]:
             name = f"products, {precision}: {differing:,} of {expected.numel():,} differ"
             contenders.append(Contender(name, "ours", run, count, "other pixels" if differing else ""))
         title = f"degrade to {size} px and back on the {device}, {count} images"
-        yield compare_times("gpu", title, contenders, unit="images", rounds=setup.rounds, facts={})
+        yield compare_times("gpu", title, contenders, rounds=setup.rounds, facts={})
 
 
 def _degrade_by_products(images: torch.Tensor, size: int, precision: Precision) -> torch.Tensor:
@@ -105,16 +94,14 @@ def _time_training(setup: Setup, index: ShardIndex, backbone: str, device: str) 
     batch = min(2 if setup.quick else identities, len(index.labels))
 
     def update(kind: str) -> Update:
-        return our_update(backbone, batch, device, **_STEPS[kind]) if kind else PlainStep(backbone, device)
+        return our_update(backbone, batch, device, kind) if kind else plain_update(backbone, device)
 
     runs = functools.partial(training_runs, index, batch=batch, batches=batches, device=device)
     facts = peak_memory(runs(update)) if device == "cuda" else {}
-    contenders: list[Contender] = []
-    for name, run in runs(functools.cache(update)):
-        gives = "images" if name == _LOADER else ""  # no step: not compared with the others
-        contenders.append(Contender(name, "ours" if contenders else "baseline", run, VIEWS * batch * batches, gives))
+    contenders = against_first(dict(runs(functools.cache(update))), VIEWS * batch * batches)
+    contenders[-1] = dataclasses.replace(contenders[-1], gives="images")  # the loader alone: no step to compare
     title = f"training on the {device}, {backbone}, {batch} identities"
-    return compare_times("gpu", title, contenders, unit="images", rounds=setup.rounds, facts=facts)
+    return compare_times("gpu", title, contenders, rounds=setup.rounds, facts=facts)
 
 
 def training_runs(
@@ -122,19 +109,17 @@ def training_runs(
 ) -> Iterator[tuple[str, Run]]:
     """Yields the contenders by name, the baseline first; each is built when its turn comes.
 
-    Args:
-        update: builds the network for a precision, or for the baseline (""), and returns its update.
+    ``update`` returns the update for a name of ``our_update``, or the baseline's for "".
     """
 
     def run(step: Update, inputs: Iterator[Batch]) -> Run:
         return functools.partial(update_on, step, inputs, batches, device)
 
     yield "plain step, fp32", run(update(""), itertools.repeat(random_batch(batch, device)))
-    for kind, settings in _STEPS.items():
-        if device == "cuda" or not settings.get("compile"):
-            yield f"step alone, {kind}", run(update(kind), itertools.repeat(random_batch(batch, device)))
-            yield f"loader and step, {kind}", run(update(kind), _load(index, batch, device))
-    yield _LOADER, run(lambda images, labels: None, _load(index, batch, device))
+    for kind in ("fp32", "bf16", *(["bf16, compiled"] if device == "cuda" else [])):
+        yield f"step alone, {kind}", run(update(kind), itertools.repeat(random_batch(batch, device)))
+        yield f"loader and step, {kind}", run(update(kind), _load(index, batch, device))
+    yield "loader alone", run(lambda images, labels: None, _load(index, batch, device))
 
 
 def _load(index: ShardIndex, batch: int, device: str) -> Iterator[Batch]:

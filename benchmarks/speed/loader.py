@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.speed.dataloader import load_views, map_batches
+from benchmarks.speed.baselines import load_views, map_batches
 from benchmarks.speed.faces import Setup, build_excerpt
 from benchmarks.speed.timing import Contender, Timing, compare_times, cores
 from model.inputs import normalise
@@ -44,7 +44,13 @@ def time_loader(setup: Setup) -> Iterator[Timing]:
             for _ in range(batches):
                 then(next(loader).images.flatten(0, 1))
 
-    decode = bare_decoding(index, batch * len(SIZES), batches)
+    jpegs = read_batches(index, batch * len(SIZES), 8)
+
+    def decode() -> None:
+        pipe = start_decoder(jpegs, batch * len(SIZES))
+        for _ in range(batches):
+            pipe.run()
+
     slow, fast = "DataLoader, Pillow, a file an image, normalised", "Loader, fast degradation, normalised"
     contenders = [
         Contender(slow, "baseline", lambda: plain(normalised=True), plain_amount, _NORMALISED),
@@ -78,18 +84,6 @@ def write_files(index: ShardIndex, folder: Path) -> list[list[Path]]:
     return list(files.values())
 
 
-def bare_decoding(index: ShardIndex, images: int, batches: int) -> Callable[[], None]:
-    """A function that decodes batches of random images with DALI alone, from memory."""
-    jpegs = read_batches(index, images, 8)
-
-    def decode() -> None:
-        pipe = start_decoder(jpegs, images)
-        for _ in range(batches):
-            pipe.run()
-
-    return decode
-
-
 def read_batches(index: ShardIndex, images: int, batches: int) -> list[np.ndarray]:
     """Batches of random JPEGs: (images, bytes) uint8, padded with zeros."""
     rng = np.random.default_rng(0)
@@ -97,10 +91,10 @@ def read_batches(index: ShardIndex, images: int, batches: int) -> list[np.ndarra
         return [reader.padded(rng.integers(0, len(index), images)) for _ in range(batches)]
 
 
-def start_decoder(batches: Sequence[Any], images: int, on: str = "cpu", gpu: int | None = None, **settings: Any) -> Any:
-    """Starts a DALI pipeline that decodes ``batches`` again and again; see ``pipeline.load.loader.decoder``."""
+def start_decoder(batches: Sequence[Any], images: int, gpu: int | None = None, *how: Any) -> Any:
+    """Starts a DALI pipeline that decodes ``batches`` again and again; ``how``: arguments of the loader's ``decoder``."""
     jpegs = itertools.cycle(batches)
-    settings |= {"batch_size": images, "num_threads": cores(), "device_id": gpu, "prefetch_queue_depth": 2}
-    pipe = decoder(source=lambda: next(jpegs), decode_on=on, **settings)
+    settings = {"batch_size": images, "num_threads": cores(), "device_id": gpu, "prefetch_queue_depth": 2}
+    pipe = decoder(lambda: next(jpegs), *(how or ["cpu"]), **settings)
     pipe.build()
     return pipe

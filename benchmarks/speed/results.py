@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter
 
 from benchmarks.report.document import Grid, as_text
 from benchmarks.report.plots import png
-from benchmarks.speed.timing import Role, Timing, cores
+from benchmarks.speed.timing import Facts, Role, Timing, cores
 from shards.files import write_bytes
 
 _RATIO_COLUMNS: dict[Role, str] = {"baseline": "x baseline", "floor": "of the floor"}
@@ -40,7 +40,7 @@ def as_table(timing: Timing, *, quick: bool) -> str:
     return "\n".join([table, *filter(None, [as_line(timing.facts), _QUICK_WARNING * quick])])
 
 
-def as_line(facts: Mapping[str, str]) -> str:
+def as_line(facts: Facts) -> str:
     """``cores: 2, python: 3.11``."""
     return ", ".join(f"{name}: {value}" for name, value in facts.items())
 
@@ -54,7 +54,7 @@ def _spread(ratios: np.ndarray | None) -> str:
     return "" if ratios is None else f"{np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}]"
 
 
-def machine() -> dict[str, str]:
+def machine() -> Facts:
     """Processor, cores, system, scratch folder and library versions."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     facts = {
@@ -91,7 +91,6 @@ def write_chart(timings: Sequence[Timing], path: Path, *, quick: bool) -> None:
 
 
 def _draw_bars(timing: Timing, axes: Axes) -> None:
-    rows = timing.rows.values()
     for place, (name, row) in enumerate(timing.rows.items()):
         spread = [[row.rate - row.rates.min()], [row.rates.max() - row.rate]]
         axes.barh(name, row.rate, xerr=spread, color=_COLORS[row.role], capsize=3)
@@ -103,13 +102,6 @@ def _draw_bars(timing: Timing, axes: Axes) -> None:
     axes.set_xlabel(f"{timing.unit}/s", fontsize=9)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.tick_params(labelsize=8)
-    patches = [Patch(color=color, label=role) for role, color in _COLORS.items() if role in {row.role for row in rows}]
-    axes.legend(
-        handles=patches,
-        ncols=len(patches),
-        fontsize=8,
-        frameon=False,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        borderpad=0,
-    )
+    roles = sorted({row.role for row in timing.rows.values()}, key=list(_COLORS).index)
+    patches = [Patch(color=_COLORS[role], label=role) for role in roles]
+    axes.legend(handles=patches, ncols=3, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import VGGFACE2_IDENTITIES
+from benchmarks.speed.baselines import plain_update
 from benchmarks.speed.faces import CROP_SIZE, IMAGES_PER_IDENTITY, Setup, build_tree, read_faces, write_tree
-from benchmarks.speed.plain_step import PlainStep
-from benchmarks.speed.timing import Contender, Timing, compare_times, silenced
+from benchmarks.speed.timing import Facts, Timing, against_first, compare_times
 from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.runlog import METRICS, read_metrics
@@ -24,40 +25,25 @@ from pipeline.load.loader import Loader
 from pipeline.spec import Preprocessing, spec_of
 
 VIEWS = 4  # images of an identity in a batch
-_TRAINING: dict[str, Any] = {"views": "128,8,12,16", "lr": 1e-4}
-_WARM_UP = 2
 _STEPS, _QUICK_STEPS, _FIRST_STEPS = 24, 8, 4  # of real training; its first steps, which fill queues, do not count
 _FACES = 64  # distinct ones in its shards
 _PEAK = 989e12  # FLOP/s in dense bf16. Source: NVIDIA's H100 and H200 data sheets, SXM
 _SLOWER_CARDS = ("PCIe", "NVL", "MIG")  # in the names of H100s and H200s with a lower peak
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]  # (V, b, S, S, 3) uint8 images, (b,) int64 labels
 Update = Callable[[torch.Tensor, torch.Tensor], object]
 
 
 def time_step(
-    setup: Setup,
-    *,
-    device: str = "cpu",
-    backbone: str | None = None,
-    batch_size: int | None = None,
-    compile: bool = False,
+    setup: Setup, *, device: str = "cpu", backbone: str = "", batch_size: int = 0, compile: bool = False
 ) -> Iterator[Timing]:
-    """Times four passes in fp32 against one pass in fp32 and in bf16.
-
-    Args:
-        backbone: None for spherenet20, or spherenet4 in a quick run.
-        batch_size: identities; None for 8, or 2 in a quick run.
-        compile: also time ``torch.compile``.
-    """
+    """Times four passes in fp32 against one pass in fp32, in bf16 and, with ``compile``, in bf16 by ``torch.compile``."""
     backbone = backbone or ("spherenet4" if setup.quick else "spherenet20")
     size = batch_size or (2 if setup.quick else 8)
     waits = _loader_waits(setup, backbone, size, device)
-    updates: dict[str, Update] = {"plain, fp32": PlainStep(backbone, device)}
-    for precision in ("fp32", "bf16"):
-        updates[f"ours, {precision}"] = our_update(backbone, size, device, precision=precision)
-    if compile:
-        updates["ours, bf16, compiled"] = our_update(backbone, size, device, precision="bf16", compile=True)
+    updates: dict[str, Update] = {"plain, fp32": plain_update(backbone, device)}
+    for name in ("fp32", "bf16", *(["bf16, compiled"] if compile else [])):
+        updates[f"ours, {name}"] = our_update(backbone, size, device, name)
     batch = random_batch(size, device)
     with FlopCounterMode(display=False) as counter:
         updates["ours, fp32"](*batch)
@@ -68,26 +54,18 @@ def time_step(
         "TFLOP a step": f"{flops / 1e12:.3f}",
         "loader wait": f"{statistics.median(waits):.2%} of a step in fp32, at most {max(waits):.2%}",
     }
-    contenders: list[Contender] = []
-    for name, update in updates.items():
-        run = functools.partial(update_on, update, itertools.repeat(batch), 1, device)
-        contenders.append(Contender(name, "ours" if contenders else "baseline", run, VIEWS * size))
+    run = functools.partial(update_on, batches=itertools.repeat(batch), count=1, device=device)
+    contenders = against_first({name: functools.partial(run, each) for name, each in updates.items()}, VIEWS * size)
     title = f"Training step, {backbone}, {size} identities"
-    timing = compare_times("step", title, contenders, unit="images", rounds=setup.rounds, warm_up=_WARM_UP, facts=facts)
+    timing = compare_times("step", title, contenders, rounds=setup.rounds, warmup=2, facts=facts)
     seconds = VIEWS * size / max(row.rate for row in timing.rows.values())
     yield dataclasses.replace(timing, facts=facts | peak_share(card, flops, seconds))
 
 
-def random_batch(size: int, device: str) -> Batch:
-    """(V, b, S, S, 3) uint8 images and (b,) distinct labels, on the device."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (VIEWS, size, CROP_SIZE, CROP_SIZE, 3), dtype=torch.uint8, generator=generator)
-    return images.to(device), torch.randperm(VGGFACE2_IDENTITIES, generator=generator)[:size].to(device)
-
-
-def our_update(backbone: str, batch_size: int, device: str, **settings: Any) -> Update:
-    """One update of the training loop, without its logging; ``settings`` of ``TrainConfig``."""
-    config = TrainConfig(backbone=backbone, batch_size=batch_size, **_TRAINING, **settings)
+def our_update(backbone: str, batch_size: int, device: str, name: str) -> Update:
+    """One update of the training loop, without its logging; ``name``: fp32, bf16, or bf16, compiled."""
+    precision, *compiled = name.split(", ")
+    config = _config(backbone=backbone, batch_size=batch_size, precision=precision, compile=bool(compiled))
     state = new_run(config, classes=VGGFACE2_IDENTITIES, preprocessing=Preprocessing(), device=device)
     state.learner.train()
 
@@ -98,6 +76,16 @@ def our_update(backbone: str, batch_size: int, device: str, **settings: Any) -> 
         state.optimizer.step()
 
     return update
+
+
+_config = functools.partial(TrainConfig, views="128,8,12,16", lr=1e-4)
+
+
+def random_batch(size: int, device: str) -> Batch:
+    """Noise, with distinct labels, on the device."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (VIEWS, size, CROP_SIZE, CROP_SIZE, 3), dtype=torch.uint8, generator=generator)
+    return images.to(device), torch.randperm(VGGFACE2_IDENTITIES, generator=generator)[:size].to(device)
 
 
 def update_on(update: Update, batches: Iterator[Batch], count: int, device: str) -> None:
@@ -113,8 +101,8 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def peak_share(card: str, flops: int, seconds: float) -> dict[str, str]:
-    """Utilisation relative to the bf16 peak of the card, as a fact; empty for cards with an unknown peak."""
+def peak_share(card: str, flops: int, seconds: float) -> Facts:
+    """Utilisation relative to the bf16 peak of the card; empty for cards with an unknown peak."""
     if not any(name in card for name in ("H100", "H200")) or any(word in card for word in _SLOWER_CARDS):
         return {}
     return {"of the card's bf16 peak": f"{flops / seconds / _PEAK:.1%}"}
@@ -122,15 +110,13 @@ def peak_share(card: str, flops: int, seconds: float) -> dict[str, str]:
 
 def _loader_waits(setup: Setup, backbone: str, batch_size: int, device: str) -> list[float]:
     """Trains from shards; returns the share of each step that was spent waiting for images."""
-    steps = _QUICK_STEPS if setup.quick else _STEPS
     tree, run = setup.scratch / "step-faces", setup.scratch / "step-run"
-    config = TrainConfig(backbone=backbone, batch_size=batch_size, steps=steps, log_every=1, **_TRAINING)
-    with silenced():
-        faces = read_faces(setup.data_sets(), _FACES)
-        write_tree(faces, tree, images=batch_size * IMAGES_PER_IDENTITY, grey=False)
+    steps = _QUICK_STEPS if setup.quick else _STEPS
+    config = _config(backbone=backbone, batch_size=batch_size, steps=steps, log_every=1)
+    with contextlib.redirect_stderr(io.StringIO()):
+        write_tree(read_faces(setup.data_sets(), _FACES), tree, images=batch_size * IMAGES_PER_IDENTITY, grey=False)
         index = build_tree(tree, setup.scratch / "step-shards", workers=1)
-        spec = spec_of(index.manifest)
-        state = new_run(config, classes=index.manifest.identities, preprocessing=spec, device=device)
+        state = new_run(config, classes=index.manifest.identities, preprocessing=spec_of(index.manifest), device=device)
         views = [(view.low, view.high) for view in config.all_views]
         with Loader(index, batch_size=batch_size, views=views, mode=config.degrade, device=device) as batches:
             if train(batches, state, run) < steps:  # on Ctrl-C it writes a checkpoint and returns

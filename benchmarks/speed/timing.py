@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -14,37 +15,30 @@ import numpy as np
 from pipeline.progress import Progress
 
 Facts = dict[str, str]
-Role = Literal["baseline", "ours", "floor"]
+Role = Literal["baseline", "ours", "floor"]  # as an ordinary user writes it; ours; only the library calls that it needs
+Run = Callable[[], object]
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way to do the work of a stage.
-
-    Attributes:
-        role: ``baseline``: as an ordinary user writes it; ``floor``: only the library calls that the work needs; ``ours``.
-        run: the timed function; all work is done when it returns.
-        amount: units of work in one call.
-        gives: what the work results in; only contenders with the same result are compared.
-        prepare: called before each call, outside the timing.
-    """
+    """One way to do the work of a stage."""
 
     name: str
     role: Role
-    run: Callable[[], object]
-    amount: int
-    gives: str = ""
-    prepare: Callable[[], object] = lambda: None
+    run: Run  # the timed function; all work is done when it returns
+    amount: int  # units of work in one call
+    gives: str = ""  # what the work results in; only contenders with the same result are compared
+    prepare: Run = lambda: None  # called before each call, outside the timing
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A timed contender: (rounds,) seconds of its calls, and the attributes of ``Contender``."""
+    """A timed contender."""
 
     role: Role
     gives: str
     amount: int
-    seconds: np.ndarray
+    seconds: np.ndarray  # (rounds,) of its calls
 
     @property
     def rates(self) -> np.ndarray:
@@ -59,18 +53,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Contenders that were timed in the same run.
-
-    Attributes:
-        stage: ``build``.  title: of table and chart.  unit: what ``amount`` counts, such as ``images``.
-        rows: by contender name.  facts: about what was timed.
-    """
+    """Contenders that were timed in the same run."""
 
     stage: str
     title: str
-    unit: str
-    facts: Facts
-    rows: dict[str, Row]
+    unit: str  # what amounts count, such as images
+    facts: Facts  # about what was timed
+    rows: dict[str, Row]  # by contender
 
     def ratios(self, name: str, role: Role) -> np.ndarray | None:
         """(rounds,) rates relative to the fastest contender of ``role`` with the same result; None without one."""
@@ -91,36 +80,30 @@ class Timing:
         return content
 
 
+def against_first(runs: dict[str, Run], amount: int) -> list[Contender]:
+    """Contenders of which the first is the baseline of the others."""
+    first = next(iter(runs))
+    return [Contender(name, "baseline" if name == first else "ours", run, amount) for name, run in runs.items()]
+
+
 def compare_times(
-    stage: str, title: str, contenders: Sequence[Contender], *, unit: str, rounds: int, facts: Facts, warm_up: int = 1
+    stage: str, title: str, timed: list[Contender], *, rounds: int, facts: Facts, unit: str = "images", warmup: int = 1
 ) -> Timing:
-    """Calls each contender once per round, in turn, so that a slow phase of the machine affects all of them.
-
-    Args:
-        warm_up: untimed rounds before the others.
-    """
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    assert len(seconds) == len(contenders), "two contenders share a name"
-    with Progress(f"bench speed {stage}", (rounds + warm_up) * len(contenders), "calls") as progress:
-        for number in range(rounds + warm_up):
-            for contender in contenders:
+    """Calls each contender once per round, in turn, so that a slow phase of the machine affects all of them."""
+    rows = {each.name: Row(each.role, each.gives, each.amount, np.zeros(rounds)) for each in timed}
+    assert len(rows) == len(timed), "two contenders share a name"
+    hidden = contextlib.redirect_stderr(io.StringIO())  # the progress of what is timed
+    with Progress(f"bench speed {stage}", (warmup + rounds) * len(timed), "calls") as progress, hidden:
+        for number in range(-warmup, rounds):
+            for contender in timed:
                 contender.prepare()
-                with silenced():
-                    start = time.perf_counter()
-                    contender.run()
-                    elapsed = time.perf_counter() - start
-                if number >= warm_up:
-                    seconds[contender.name].append(elapsed)
+                start = time.perf_counter()
+                contender.run()
+                elapsed = time.perf_counter() - start
+                if number >= 0:
+                    rows[contender.name].seconds[number] = elapsed
                 progress.update()
-    rows = {each.name: Row(each.role, each.gives, each.amount, np.array(seconds[each.name])) for each in contenders}
     return Timing(stage=stage, title=title, unit=unit, facts=facts, rows=rows)
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Hides the progress of what is timed."""
-    with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
-        yield
 
 
 def cores() -> int:

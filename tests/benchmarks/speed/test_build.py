@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.speed.baselines import align_files, similarity
 from benchmarks.speed.build import bare_calls, time_build
-from benchmarks.speed.dataloader import align_files, similarity
 from benchmarks.speed.faces import Setup, build_tree, read_faces, resized, write_tree
 from pipeline.align import fit_similarity, template_points
 from pipeline.executors import WorkerPool

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from benchmarks.datasets.lfw import read_lfw
+from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
-from benchmarks.speed import pair_by_pair
-from benchmarks.speed.eval import FIVE, excerpt, hr_to_lr, image_pairs, score, time_eval
+from benchmarks.speed import baselines
+from benchmarks.speed.baselines import score_pairs, worker_count
+from benchmarks.speed.eval import FIVE, FIVE_SETTINGS, choose_pairs, select, time_eval
 from benchmarks.speed.faces import Setup
-from benchmarks.speed.pair_by_pair import accuracy, score_pairs, worker_count
 from model.backbones import build_backbone
 from model.embedder import Embedder
 from model.training.init import initialise_from_data
@@ -33,25 +34,41 @@ def network():
     return network.eval()
 
 
+def excerpt(whole, each):
+    return select(whole, choose_pairs(whole, each), list(whole.members))
+
+
+def hr_to_lr(protocol):
+    return select(protocol, list(range(len(protocol.genuine))), FIVE_SETTINGS)
+
+
+def image_pairs(protocol):
+    return [(protocol.requests[first], protocol.requests[second]) for first, second in protocol.members["{}@128"]]
+
+
+def score(protocol, network):
+    return run(protocol, Engine(embed=Embedder(network)), checkpoint={}, intervals=False)
+
+
 def test_pair_by_pair_and_the_engine_find_the_same(whole, network):
     timed = excerpt(whole, 4)
-    plain, twice = (score_pairs(network, image_pairs(timed), FIVE, both=both) for both in (False, True))
-    five, everything = (score(protocol, Embedder(network)) for protocol in (hr_to_lr(timed), timed))
+    plain, accuracies = score_pairs(network, timed, FIVE)
+    twice, _ = score_pairs(network, timed, FIVE, both=True)
+    five, everything = score(hr_to_lr(timed), network), score(timed, network)
     assert plain.shape == (5, 16)
     np.testing.assert_allclose(twice, plain, atol=1e-5)
-    assert list(five.settings) == [f"{{}}@{size}" for size in FIVE]
+    assert set(five.settings) == set(FIVE_SETTINGS)
     assert len(everything.settings) == 9
-    for size, scores in zip(FIVE, plain, strict=True):
+    for size, scores, accuracy in zip(FIVE, plain, accuracies, strict=True):
         assert scores.std() > 0.01
         for result in (five, everything):
             np.testing.assert_allclose(result.settings[f"{{}}@{size}"].scores, scores, atol=1e-4)
-            expected = accuracy(scores, timed.genuine, timed.folds)
-            assert result.metrics[f"accuracy@{size}"] == pytest.approx(expected)
+            assert result.metrics[f"accuracy@{size}"] == pytest.approx(accuracy)
     assert not np.allclose(plain[FIVE.index(8)], plain[FIVE.index(128)], atol=1e-2)
 
 
 def test_there_are_no_more_workers_than_batches(monkeypatch):
-    monkeypatch.setattr(pair_by_pair, "cores", lambda: 16)
+    monkeypatch.setattr(baselines, "cores", lambda: 16)
     assert [worker_count(items) for items in (1, 33, 160, 30_000)] == [1, 2, 5, 16]
 
 
@@ -60,32 +77,35 @@ def test_the_baseline_embeds_per_pair_and_the_engine_per_image(whole, network, b
     timed = excerpt(whole, 2)
     passes = []
     hook = network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
-    score_pairs(network, image_pairs(timed), FIVE, both=both)
+    score_pairs(network, timed, FIVE, both=both)
     hook.remove()
     assert sum(passes) == passes_per_pair * len(FIVE) * len(timed.genuine)
     distinct = {request.path for pair in image_pairs(timed) for request in pair}
     second = {second.path for _, second in image_pairs(timed)}
-    assert score(hr_to_lr(timed), Embedder(network)).counts["embedded"] == len(distinct) + 4 * len(second)
-    assert score(timed, Embedder(network)).counts["embedded"] == len(timed.requests)
+    assert score(hr_to_lr(timed), network).counts["embedded"] == len(distinct) + 4 * len(second)
+    assert score(timed, network).counts["embedded"] == len(timed.requests)
 
 
 def test_an_excerpt_repeats_images_as_often_as_its_list(whole):
     found = excerpt(whole, 3)
-    assert (len(found.genuine), int(found.genuine.sum())) == (12, 6)
     assert found.folds.tolist() == [0] * 6 + [1] * 6
     assert found.genuine.tolist() == ([True] * 3 + [False] * 3) * 2
     shares = [len(hr_to_lr(protocol).requests) / len(protocol.genuine) for protocol in (found, whole)]
     assert shares[0] == pytest.approx(shares[1], rel=0.1)
+    kinds = dict(zip(map(paths, image_pairs(whole)), whole.genuine, strict=True))
+    assert [kinds[paths(pair)] for pair in image_pairs(found)] == found.genuine.tolist()
     assert set(found.members) == set(whole.members)
-    pairs = {
-        tuple(request.path for request in pair): kind
-        for pair, kind in zip(image_pairs(whole), whole.genuine, strict=True)
-    }
-    for pair, kind in zip(image_pairs(found), found.genuine, strict=True):
-        assert pairs[tuple(request.path for request in pair)] == kind
-    for setting, members in found.members.items():
-        down = [tuple(found.requests[row].down for row in pair) for pair in members]
-        assert set(down) == {tuple(whole.requests[row].down for row in pair) for pair in whole.members[setting]}
+    for setting in found.members:
+        sizes = [
+            {tuple(protocol.requests[row].down for row in pair) for pair in protocol.members[setting]}
+            for protocol in (found, whole)
+        ]
+        assert len(sizes[0]) == 1
+        assert sizes[0] == sizes[1]
+
+
+def paths(pair):
+    return tuple(request.path for request in pair)
 
 
 def test_unusable_pairs_are_left_out_and_no_pair_is_an_error(whole):
@@ -103,7 +123,7 @@ def test_unusable_pairs_are_left_out_and_no_pair_is_an_error(whole):
         request.path.write_bytes(b"")
     message = "expected 2 pairs of each kind whose images can be read and have landmarks"
     with pytest.raises(ProtocolError, match=message):
-        excerpt(whole, 3)
+        choose_pairs(whole, 3)
 
 
 @pytest.mark.heavy

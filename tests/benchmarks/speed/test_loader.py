@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.speed.dataloader import load_views
+from benchmarks.speed.baselines import load_views
 from benchmarks.speed.faces import Setup
-from benchmarks.speed.loader import SIZES, bare_decoding, read_batches, start_decoder, time_loader, write_files
+from benchmarks.speed.loader import SIZES, read_batches, start_decoder, time_loader, write_files
 from pipeline.load.degrade import degrade
 from shards.index import ShardIndex, ShardReader
 
@@ -49,7 +49,6 @@ def test_batches_are_decoded_in_turn(index):
                 path = index.root / "image.jpg"
                 path.write_bytes(reader.image(int(row)).rstrip(b"\0"))
                 assert np.abs(image.astype(int) - np.array(Image.open(path).convert("RGB"))).max() <= 3
-    bare_decoding(index, 3, 4)()
 
 
 @pytest.mark.heavy

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks.speed.timing import Contender, compare_times, silenced
+from benchmarks.speed.timing import Contender, against_first, compare_times
 from tests.benchmarks.speed.timings import timing_of
 
 
@@ -19,7 +18,7 @@ def test_rounds_are_interleaved_and_the_first_ones_do_not_count():
         Contender("plain", "baseline", lambda: called.append("p"), 4),
         Contender("ours", "ours", lambda: called.append("o"), 2, prepare=lambda: called.append("-")),
     ]
-    timing = compare_times("x", "An x", contenders, unit="images", rounds=3, warm_up=2, facts={"a": "b"})
+    timing = compare_times("x", "An x", contenders, unit="images", rounds=3, warmup=2, facts={"a": "b"})
     assert "".join(called) == "p-o" * 5
     assert [(name, row.role, row.amount) for name, row in timing.rows.items()] == [
         ("plain", "baseline", 4),
@@ -71,10 +70,28 @@ def test_only_contenders_with_the_same_result_are_compared():
     assert timing.to_dict()["contenders"]["slow"]["times_baseline"] is None
 
 
-def test_stderr_is_silenced_within_the_block_only(capsys):
-    print("before", file=sys.stderr)
-    with contextlib.suppress(KeyboardInterrupt), silenced():
-        print("within", file=sys.stderr)
-        raise KeyboardInterrupt
+def test_the_progress_of_what_is_timed_is_hidden(capsys):
+    timing = compare_times(
+        "x",
+        "An x",
+        [Contender("a", "ours", lambda: print("within", file=sys.stderr), 1)],
+        unit="images",
+        rounds=1,
+        facts={},
+    )
     print("after", file=sys.stderr)
-    assert capsys.readouterr().err == "before\nafter\n"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("bench speed x: ")
+    assert "2/2 calls" in lines[-2]
+    assert lines[-1] == "after"
+    assert "within" not in lines
+    assert timing.rows["a"].seconds[0] > 0
+
+
+def test_the_first_run_is_the_baseline():
+    contenders = against_first({"plain": int, "ours": int, "other": int}, 3)
+    assert [(each.name, each.role, each.amount) for each in contenders] == [
+        ("plain", "baseline", 3),
+        ("ours", "ours", 3),
+        ("other", "ours", 3),
+    ]

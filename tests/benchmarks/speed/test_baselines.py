@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from benchmarks.speed.dataloader import map_batches
+from benchmarks.speed.baselines import map_batches
 from pipeline.executors import WorkerError
 from pipeline.signals import SIGNALS
 
