@@ -24,8 +24,7 @@ class Embedder:
         backbone: is moved to ``device`` and put in evaluation mode.
         device: ``cpu`` or ``cuda``.
         precision: of convolutions and matrix products. Embeddings are float32 in either case.
-        mean: of pixels in 0..1, from the network's preprocessing spec.
-        std: likewise.
+        mean, std: of pixels in 0..1, from the network's preprocessing spec.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from shards.errors import LrfrError
 
 
 class OptionError(LrfrError):
-    """Text that cannot be read, an unknown name or option, an invalid value, or options that do not go together."""
+    """Malformed text, an unknown name or option, an invalid value, or options that exclude each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Options:
     """Base of validated options. Subclasses are frozen dataclasses whose fields are declared with ``option``.
 
     Attributes:
-        kind, name: what the options belong to, such as ``head`` and ``arcface``.
+        kind, name: identify the options in error messages, such as ``head`` and ``arcface``.
     """
 
     kind: ClassVar[str]

@@ -31,15 +31,11 @@ class WorkerError(LrfrError):
 class WorkerPool:
     """Context manager: worker processes that ignore Ctrl-C, and die when the block ends or the parent dies.
 
-    They are connected by pipes alone: a concurrent.futures pool holds locks that an interruption can leave locked.
+    Uses pipes without locks: an interruption can leave the locks of a concurrent.futures pool locked.
     """
 
-    def __init__(self, workers: int, initializer: Callable[[], object] | None = None) -> None:
-        """
-        Args:
-            initializer: called in each worker before its first task; importable by name.
-        """
-        self._count, self._initializer = workers, initializer
+    def __init__(self, workers: int) -> None:
+        self._count = workers
         self._workers: dict[Connection, BaseProcess] = {}
 
     def __enter__(self) -> WorkerPool:
@@ -49,7 +45,7 @@ class WorkerPool:
             with starting_workers():
                 for _ in range(self._count):
                     ours, theirs = context.Pipe()
-                    process = context.Process(target=_work, args=(theirs, self._initializer))
+                    process = context.Process(target=_work, args=(theirs,))
                     process.start()
                     self._workers[ours] = process
                     theirs.close()
@@ -79,7 +75,7 @@ class WorkerPool:
 
         def assign(worker: Connection) -> None:
             for task in itertools.islice(remaining, 1):
-                with _deaths_reported():
+                with _worker_errors():
                     _send(worker, (function, task))
                 busy.add(worker)
 
@@ -88,7 +84,7 @@ class WorkerPool:
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                with _deaths_reported():
+                with _worker_errors():
                     result, error = _receive(ready)
                 if error:
                     raise error
@@ -100,7 +96,7 @@ class WorkerPool:
 def unordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], *, executor: Executor, workers: int
 ) -> Generator[Result, None, None]:
-    """As ``WorkerPool.map``, in this process or in ``workers`` processes."""
+    """``WorkerPool.map`` with ``workers`` processes; executor ``serial`` runs the tasks in this process."""
     if executor == "serial":
         yield from map(function, tasks)
         return
@@ -110,7 +106,7 @@ def unordered_map(
 
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
-    """Processes started in this block never receive ``SIGNALS``: only SIGKILL stops them from outside.
+    """Blocks ``SIGNALS`` in the processes that are started in this block; only SIGKILL stops them from outside.
 
     Terminals and batch systems signal the whole process group; the parent decides what happens to its workers.
     """
@@ -125,7 +121,7 @@ def starting_workers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deaths_reported() -> Iterator[None]:
+def _worker_errors() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError):
@@ -133,7 +129,7 @@ def _deaths_reported() -> Iterator[None]:
 
 
 def _send(connection: Connection, message: object) -> None:
-    """Sends bytes: ``Connection.send`` holds a view of a BytesIO, and early Python 3.11 and 3.12 crash if an exception keeps it."""
+    """Replaces ``Connection.send``, with which early Python 3.11 and 3.12 crash if an exception keeps its buffer."""
     connection.send_bytes(pickle.dumps(message))
 
 
@@ -141,10 +137,8 @@ def _receive(connection: Connection) -> Any:
     return pickle.loads(connection.recv_bytes())
 
 
-def _work(tasks: Connection, initializer: Callable[[], object] | None) -> None:
+def _work(tasks: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    if initializer:
-        initializer()
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent died
         while True:
             function, task = _receive(tasks)

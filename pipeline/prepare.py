@@ -31,7 +31,7 @@ class Request:
             image must be aligned but has no landmarks. None: resize the whole image, ignoring its aspect ratio.
         points_size: (width, height) of the image that ``points`` refer to; None: this image.
         side: side of the aligned crop in px, before it is resized to the input size; None: the input size.
-        down: degrade the crop to this many px and back; None: do not.
+        down: size in px that the crop is degraded to; None: not degraded.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
     """
 

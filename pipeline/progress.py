@@ -30,7 +30,7 @@ class Progress(tqdm):
             total=total,
             unit=f" {unit}",
             file=sys.stderr,
-            gui=not self._is_terminal,  # tqdm's switch for subclasses with a display of their own
+            gui=not self._is_terminal,  # tqdm: this class overrides display()
             mininterval=TERMINAL_INTERVAL_S if self._is_terminal else LOG_INTERVAL_S,
             miniters=1,
             ncols=screen.columns - 1,

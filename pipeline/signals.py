@@ -56,7 +56,7 @@ class StopSignals:
 
 @contextlib.contextmanager
 def delayed_interruption() -> Iterator[None]:
-    """Raises an interruption at the end of the block; a second signal interrupts at once."""
+    """Delays KeyboardInterrupt to the end of the block; a second signal raises it immediately."""
     with StopSignals() as stop:
         try:
             yield

@@ -98,14 +98,14 @@ class Preprocessing:
     def fine_tuned_on(self, images: Preprocessing) -> Preprocessing:
         """Returns the spec of a network that was trained with this spec and is fine-tuned on ``images``.
 
-        Alignment and JPEG quality may differ. The result aligns faces as the network last saw them aligned: as in
-        ``images`` if those are aligned, otherwise as in this spec.
+        Alignment and JPEG quality may differ: those of ``images`` are used if they are aligned, otherwise those of this
+        spec.
 
         Args:
             images: the spec of the shard set.
 
         Raises:
-            SpecError: another field differs, which the first layers depend on.
+            SpecError: another field differs.
         """
         differing = [
             f"{name}: checkpoint {getattr(self, name)!r}, shards {getattr(images, name)!r}"

@@ -79,7 +79,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove_temporaries(folder: Path, names: Sequence[str]) -> None:
-    """Deletes temporary files that interrupted writers of these names (glob patterns) left behind."""
+    """Deletes the temporary files of interrupted writers; ``names`` are glob patterns of the final names."""
     for name in names:
         for path in folder.glob(name + TEMPORARY_SUFFIX):
             path.unlink()

@@ -58,7 +58,7 @@ class ShardIndex:
         return len(self.label)
 
     def key(self, row: int) -> str:
-        """Returns the key of one row. Reads it from disk, because only messages and reports need keys."""
+        """Returns the key of one row, read from disk: only messages and reports need keys."""
         reader = pq.ParquetFile(self.root / INDEX)
         for group in range(reader.num_row_groups):
             rows = reader.metadata.row_group(group).num_rows
@@ -69,7 +69,7 @@ class ShardIndex:
 
 
 def _columns(path: Path) -> list[np.ndarray]:
-    """Reads ``COLUMNS`` of an index, with little memory beside the result."""
+    """Reads ``COLUMNS`` of an index in chunks, which needs little memory besides the result."""
     with pq.ParquetFile(path, pre_buffer=False) as reader:
         fields = [INDEX_SCHEMA.field(name) for name in COLUMNS]
         columns = [np.empty(reader.metadata.num_rows, field.type.to_pandas_dtype()) for field in fields]
@@ -83,10 +83,7 @@ def _columns(path: Path) -> list[np.ndarray]:
 
 
 class ShardReader:
-    """Reads images by index row; a context manager.
-
-    Keeps shards open, as many as the process may open files; and closes the oldest first.
-    """
+    """Reads images by index row; a context manager. Keeps shards open, up to the process's limit of open files."""
 
     def __init__(self, index: ShardIndex) -> None:
         self._index = index
@@ -110,7 +107,7 @@ class ShardReader:
 
         Args:
             rows: (N,) rows of the index.
-            buffer: (R,) uint8, whose first part becomes the result; reused memory costs no page faults.
+            buffer: (R,) uint8, memory for the result; None allocates it, which costs page faults.
 
         Returns:
             (N, longest) uint8, padded with zeros.

@@ -103,5 +103,5 @@ class Manifest:
             raise ShardError(f"{path}: format version {version}, expected {FORMAT_VERSION}; build the shards again")
         try:
             return cls(**record)
-        except (KeyError, TypeError) as error:
+        except TypeError as error:
             raise ShardError(f"{path}: missing or unknown fields ({error}); build the shards again") from None

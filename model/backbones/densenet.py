@@ -1,8 +1,7 @@
 """DenseNet with bottlenecks and compression (DenseNet-BC) for small aligned faces.
 
-Changed like ResNet (see ``model.backbones.residual``): a 3x3 stem of stride 1 before the max pooling, and
-``embedding_layers`` at the end. Its first normalisation replaces the network's last one, without the ReLU. DenseNet has
-few parameters and large activations. Initialisation: PyTorch's defaults.
+Differs from the paper as ``model.backbones.residual.resnet`` does: a 3x3 stem of stride 1, and ``embedding_layers`` at
+the end, whose first normalisation replaces the last BN and ReLU of the network. Initialisation: PyTorch's defaults.
 
 Source: Huang et al., Densely connected convolutional networks, CVPR 2017.
 """
@@ -15,8 +14,6 @@ from torch import nn
 from model.backbones.layers import STRIDE, convolution, embedding_layers
 
 _BOTTLENECK = 4  # width of a layer's 1x1 convolution in units of the growth rate
-
-
 PLANS = {121: ((6, 12, 24, 16), 32), 161: ((6, 12, 36, 24), 48)}  # layers of each dense block, growth rate
 
 

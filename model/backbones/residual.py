@@ -91,10 +91,9 @@ def resnet(
 ) -> nn.Sequential:
     """Builds a ResNet: (N, 3, S, S) -> (N, 512).
 
-    It differs from those for ImageNet in two ways. The stem is a 3x3 convolution of stride 1 with max pooling.
-    ``embedding_layers`` replace the average pooling and the classifier; the option ``pooling`` restores the pooling,
-    which removes most of the parameters. As in current implementations, the stride of a bottleneck is in its 3x3
-    convolution.
+    It differs from ResNets for ImageNet in two ways. The stem is a 3x3 convolution of stride 1 with max pooling.
+    ``embedding_layers`` replace the average pooling and the classifier; ``pooling`` restores the average pooling, which
+    removes most of the parameters. The stride of a bottleneck is in its 3x3 convolution, as in torchvision.
 
     Args:
         depth: number of layers, 50, 101 or 152.

@@ -1,0 +1,1 @@
+"""Files that hold networks: checkpoints, Hugging Face folders, ONNX."""

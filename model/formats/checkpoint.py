@@ -37,7 +37,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def save_checkpoint(path: Path, content: Content) -> None:
-    """Writes a checkpoint atomically, after it removes temporary files of interrupted runs.
+    """Writes a checkpoint atomically; removes temporary files of interrupted runs first.
 
     Args:
         content: the fields of ``_FIELD_TYPES`` and any others that ``torch.load(weights_only=True)`` can read.
@@ -79,8 +79,9 @@ def read_checkpoint(path: Path) -> Content:
     """Reads a file that ``torch.save`` wrote, onto the CPU, without running code in it.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another version, or holds objects other than tensors and
-            plain values.
+        CheckpointError: the file is missing, damaged or of another version, or contains objects other than tensors
+            and plain values.
+        PermissionError: the file cannot be read.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; expected a checkpoint file")
@@ -111,6 +112,8 @@ def _load(path: Path) -> object:
         raise CheckpointError(
             f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values"
         ) from None
+    except PermissionError:  # the file may be intact
+        raise
     except (*DAMAGE_ERRORS, EOFError, AssertionError, zipfile.BadZipFile, zlib.error):
         raise damaged from None
 

@@ -1,4 +1,4 @@
-"""Heads whose margin has state. Values that are not finite never enter a buffer, so that no checkpoint contains them."""
+"""Heads whose margin has state. Updates that are not finite are skipped, so that checkpoints stay finite."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ CHUNK_VALUES = 1 << 24  # drawn at a time, so that no rank holds the whole matri
 def draw_uniform(rows: int, *shape: int, bound: float, group: Group | None) -> torch.Tensor:
     """Draws this rank's block of a (rows, *shape) matrix, uniform in -bound..bound.
 
-    Every rank draws the whole matrix from PyTorch's default generator and keeps its block. Ranks with the same seed thus
-    hold blocks of one matrix, which does not depend on their number, and their generators stay equal.
+    Every rank draws the whole matrix from PyTorch's default generator and keeps its block. If all ranks have the same
+    seed, the matrix does not depend on their number, and their generators stay in step.
 
     Returns:
         (rows of this rank, *shape) float32.
@@ -33,7 +33,7 @@ def draw_uniform(rows: int, *shape: int, bound: float, group: Group | None) -> t
 
 
 class ClassRows(nn.Module):
-    """Base of modules whose tensors have one row per class. It knows this rank's block and the state of all ranks.
+    """Base of modules whose tensors have one row per class, of which each rank has a block.
 
     Attributes:
         by_class: keys in the state dict of the tensors with one row per class.
@@ -49,7 +49,7 @@ class ClassRows(nn.Module):
         self.start, self.stop = shard_bounds(classes, group)
 
     def columns(self, labels: torch.Tensor) -> torch.Tensor:
-        """Rows of ``labels`` (N,) in this block: -1 if another rank has the class, one past the end if no rank has it."""
+        """(N,) rows of ``labels`` (N,) in this block: -1 if another rank has the class, its length if no rank has it."""
         inside = (labels >= self.start) & (labels < self.stop)
         absent = (labels < 0) | (labels >= self.classes)
         return (labels - self.start).where(inside, -1).masked_fill(absent, self.stop - self.start)

@@ -1,0 +1,1 @@
+"""Losses on logits and embeddings, and their text form."""

@@ -61,9 +61,9 @@ def octuplet(features: torch.Tensor, labels: torch.Tensor, views: int, margin: f
     positives and negatives from a low-resolution one. Each is a mean over anchors as in ``hardest_triplet``. The paper
     has one LR view; with several, the loss is the mean over pairs of HR and one LR view.
 
-    Across views, the image at the anchor's own position is a positive, because views of an identity are different
-    images here. (In the paper they are one image, which is excluded.) Anchors without a positive or a negative add 0.
-    With one image per identity and view, these are all anchors of HR-HR and LR-LR.
+    Across views, the image of the anchor's identity is a positive, because here it is another image. (In the paper the
+    views are one image, and it is excluded.) Anchors without a positive or a negative add 0; with one image per identity
+    and view, these are all anchors of HR-HR and LR-LR.
 
     Args:
         features: (V*b, D), view after view, HR first; V > 1.

@@ -19,7 +19,7 @@ from model.formats.checkpoint import checkpoint_path
 from model.training.config import TrainConfig, TrainingError
 from model.training.runlog import RunLog, drop_rows
 from model.training.state import TrainState
-from shards.files import remove_temporaries, whole_file
+from shards.files import remove_temporaries, whole_file, write_bytes
 
 EVALUATIONS = "eval.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
@@ -32,15 +32,13 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 class Evaluations:
     """Evaluates before the first step, every ``config.eval_every`` steps and after the last; keeps the best checkpoint.
 
-    The evaluation before the first step shows where the curves start, and finds missing data sets before hours are
-    spent.
+    The first evaluation gives the start of the curves, and finds missing data sets early.
 
     Files are written in the order best.pt, best.json, row of eval.jsonl. A run that continues from a step without a row
-    evaluates that step first, whether its evaluation was killed, stopped or never started; partial results therefore
-    need not be recognised. Only rank 0 evaluates; the other ranks wait for it at the next update.
+    evaluates that step first. Only rank 0 evaluates; the other ranks wait for it at the next update.
 
     Attributes:
-        stopped: True once training should stop.
+        stopped: returns True when training should stop.
         shown: figures to print; default: all. The best figure is always printed.
         best: the highest value of ``config.best`` so far.
     """
@@ -139,8 +137,8 @@ class Evaluations:
             return False
         with whole_file(self.run / BEST) as temporary:
             shutil.copyfile(checkpoint_path(self.run, step), temporary)
-        with whole_file(self.run / BEST_FACTS) as temporary:
-            temporary.write_text(json.dumps({"metric": metric, "value": value, "step": step}) + "\n")
+        facts = {"metric": metric, "value": value, "step": step}
+        write_bytes(self.run / BEST_FACTS, (json.dumps(facts) + "\n").encode())
         self.best = value
         return True
 
@@ -172,4 +170,4 @@ def eval_mode(backbone: nn.Module) -> Iterator[None]:
 
 
 class _StoppedError(BaseException):
-    """Ends an evaluation; not an ``Exception``, which code in between might catch."""
+    """Ends an evaluation. A BaseException, because ``evaluate`` may catch ``Exception``."""

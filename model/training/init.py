@@ -13,10 +13,9 @@ MIN_STD = 1e-3
 def initialise_from_data(backbone: nn.Module, head: nn.Module, inputs: torch.Tensor) -> None:
     """He weights and zero biases; embeddings centred on ``inputs`` with standard deviation 5; unit-length head weights.
 
-    With PyTorch's defaults all faces start with nearly the same embedding, and an update moves all of them together
-    by more than the distances between them: the last layer sees thousands of activations with a large common part, so
-    its step is large relative to a short embedding. Long, centred embeddings turn slowly and start far apart; the
-    head's weights, which are long by default, turn faster once they are short.
+    With PyTorch's defaults all faces start with nearly the same embedding, and an update moves all embeddings together,
+    further than the distances between them: the activations before the last layer have a large common part. Long,
+    centred embeddings start far apart and turn slowly; unit-length head weights turn faster than long ones.
 
     Args:
         head: its ``weight`` is (classes, features).

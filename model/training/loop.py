@@ -48,8 +48,8 @@ def train(
 ) -> int:
     """Updates ``state`` until ``config.steps``, saving checkpoints into ``run``.
 
-    SIGINT or SIGTERM to any rank ends training after the current step, with a checkpoint; a running evaluation is
-    abandoned.
+    SIGINT, SIGTERM or SIGHUP to any rank ends training after the current step, with a checkpoint; a running evaluation
+    is abandoned.
 
     Args:
         start: number of updates done before.
@@ -57,11 +57,12 @@ def train(
         shown: the figures to print; default: all.
 
     Returns:
-        the total number of updates; less than ``config.steps`` if training was stopped.
+        The total number of updates; less than ``config.steps`` if training was stopped.
 
     Raises:
-        TrainingError: the loss is not finite (the weights before it are saved if they are finite); another process
-            trains into ``run``; or ``config.best`` is not evaluated.
+        TrainingError: the loss is not finite (the weights before it are saved if they are finite), or ``config.best``
+            is not evaluated.
+        LockedError: another process is training in ``run``.
     """
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
     step = saved = start

@@ -1,4 +1,4 @@
-"""Optimizers by name, in fused kernels, which read and write memory once. Weight decay is on all weights, as in the reference."""
+"""Optimizers by name, with fused kernels. Weight decay applies to all weights, as in the reference."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SGDOptions(OptimizerOptions):
 
     name = "sgd"
     optimizer = torch.optim.SGD
-    momentum: float = option(0.9, max=1, help="weight of the last update in this one")
+    momentum: float = option(0.9, max=1, help="momentum factor")
     nesterov: bool = option(False, help="Nesterov momentum")
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""PReLU for training on a CPU: the results of PyTorch's, whose backward pass takes a tenth of a training step there."""
+"""PReLU with a faster backward pass on CPUs, where PyTorch's takes a tenth of a training step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PReLU(nn.PReLU):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, ...) float -> same shape. Under ``torch.compile`` PyTorch's own, which the compiler fuses with its neighbours."""
+        """(N, C, ...) float -> same shape. ``torch.compile`` gets PyTorch's operator, which it can fuse."""
         if torch.compiler.is_compiling():
             return super().forward(x)
         return _ChunkedPReLU.apply(x, self.weight)  # type: ignore[no-untyped-call]

@@ -57,7 +57,7 @@ class RunLog:
             yield
         finally:
             spent = time.monotonic() - before
-            if self._since == self._began:  # nothing is logged yet: a few steps would extrapolate it to days
+            if self._since == self._began:  # no line yet: the ETA, extrapolated from a few steps, would be days
                 self._began += spent
             self._since += spent
 

@@ -27,6 +27,7 @@ class Schedule(Options):
         return self.after_warmup(step, steps, warmup_steps)
 
     def after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        """The factor for update number ``step`` >= ``warmup_steps``."""
         return 1.0
 
 
@@ -42,7 +43,7 @@ class StepSchedule(Schedule):
 
 
 class CosineSchedule(Schedule):
-    """Half a cosine from the peak rate to the least rate (SGDR, 2017)."""
+    """Half a cosine from the peak rate to the final rate (SGDR, 2017)."""
 
     name = "cosine"
     least: float = option(0.0, max=1, help="final rate, as a fraction of the peak rate")

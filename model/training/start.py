@@ -42,6 +42,7 @@ def start_run(
 
     Raises:
         TrainingError, CheckpointError, RankError: the checkpoint cannot be used.
+        SpecError: the preprocessing of the pretrained network differs from that of the shards.
         OptionError: see ``new_run``.
     """
     path = _agree_on_resume(run, resume, ranks)
@@ -75,7 +76,7 @@ def find_resume(run: Path, resume: str) -> Path | None:
 
 
 def _agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
-    """The checkpoint that rank 0 finds, for all ranks; their disks may differ. A collective."""
+    """The checkpoint that rank 0 finds; checks that all ranks see the same file. A collective."""
     path = ranks.collect(lambda: find_resume(run, resume) if ranks.first else None)[0]
     if path is None or ranks.size == 1:
         return path

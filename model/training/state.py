@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.backbones.stages import freeze_stages
+from model.errors import one_line
 from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
 from model.inputs import on_device
 from model.sharding import gather_rows
@@ -29,7 +30,7 @@ class TrainState:
 
     Attributes:
         averaged: exponential moving average of the backbone, or None.
-        trained_on: spec of the shards; that of the network differs if it is fine-tuned on unaligned images.
+        trained_on: spec of the shards. The network's differs after fine-tuning an aligned network on unaligned images.
     """
 
     learner: Learner
@@ -108,10 +109,14 @@ class TrainState:
         saved = content.get("trained_on", content["preprocessing"])
         names = ", ".join(name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value)
         if names:
-            raise TrainingError(f"{path}: its preprocessing differs from the shards' in {names}; use its own shards")
+            raise TrainingError(
+                f"{path}: its preprocessing differs from the shards' in {names}; use the shards it was trained on"
+            )
         classes = len(content["head_state"]["weight"])
         if classes != self.learner.classes:
-            raise TrainingError(f"{path}: has {classes} identities, the shards have {self.learner.classes}")
+            raise TrainingError(
+                f"{path}: has {classes} identities, the shards have {self.learner.classes}; use the shards it was trained on"
+            )
 
     def _convert_rows(self, content: dict[str, Any], convert: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
         """An optimizer's state dict, with ``convert`` applied to tensors of a row per class if the head is sharded."""
@@ -171,8 +176,9 @@ def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:
         learner.backbone.load_state_dict(weights)
     except RuntimeError as error:
         config = learner.config
-        reason = str(error).splitlines()[-1].strip()
-        raise TrainingError(f"{config.pretrained}: its weights do not fit {config.backbone} ({reason})") from None
+        raise TrainingError(
+            f"{config.pretrained}: its weights do not fit {config.backbone} ({one_line(error)})"
+        ) from None
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -36,7 +36,7 @@ def parse_views(text: str) -> tuple[View, ...]:
     A size at or above that of the crops leaves them unchanged.
 
     Raises:
-        OptionError: something else, a size below 2 px, or a range whose first size is the larger.
+        OptionError: malformed text, a size below 2 px, a descending range, or a count of 0.
     """
     views = []
     for part in text.split(","):
@@ -46,7 +46,9 @@ def parse_views(text: str) -> tuple[View, ...]:
             raise OptionError(f"{found}, expected sizes in px such as 128, 8-32 or 12x2")
         low, high, count = match.groups()
         view = View(int(low), int(high or low), int(count or 1))
-        if view.low < 2 or view.high < view.low or view.count < 1:
+        if view.count < 1:
+            raise OptionError(f"{found}, expected at least one image of each identity")
+        if view.low < 2 or view.high < view.low:
             raise OptionError(f"{found}, expected sizes of at least 2 px, the smaller first")
         views.append(view)
     return tuple(views)

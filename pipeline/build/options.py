@@ -74,6 +74,7 @@ def options_for(
         SourceError: the source's folder is absent, or the source has no landmarks and ``landmarks`` or ``template``
             is given.
         LandmarkError: the source's landmark files are absent.
+        ShardError: unknown template.
     """
     layout = SOURCES[source]
     if layout.aligned:
@@ -144,7 +145,7 @@ def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
     """Checks that ``out`` is empty or holds a build with the same fingerprint ``parts`` and root.
 
     Raises:
-        ShardError: it holds anything else.
+        ShardError: it contains other files, or a build with other options or another root.
     """
     path = options.out / PLAN
     if not path.exists():

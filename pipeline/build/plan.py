@@ -116,8 +116,8 @@ def _repeated(keys: pa.StringArray, identities: np.ndarray, usable: np.ndarray) 
     for part in np.split(rows, cuts[1:]) if len(rows) else []:
         codes = keys.take(pa.array(part)).dictionary_encode().indices.to_numpy(zero_copy_only=False)
         first = np.unique(codes, return_index=True)[1][codes]
-        again = np.flatnonzero(first != np.arange(len(part)))
-        yield from zip(part[again].tolist(), part[first[again]].tolist(), strict=True)
+        duplicates = np.flatnonzero(first != np.arange(len(part)))
+        yield from zip(part[duplicates].tolist(), part[first[duplicates]].tolist(), strict=True)
 
 
 def _exclude(
@@ -129,11 +129,11 @@ def _exclude(
     wanted = clean_keys(pa.array(exclude, pa.string()))
     bare = pc.replace_substring_regex(wanted, r"^(?:train|test)/([^/]+)$", r"\1")  # train/n000004 is an identity
     wanted = pc.if_else(pc.is_in(wanted, pc.unique(keys)), wanted, bare)
-    hit = pc.or_(pc.is_in(keys, wanted), pc.is_in(identities, wanted)).to_numpy(zero_copy_only=False)
-    for row in np.flatnonzero(hit).tolist():
+    excluded = pc.or_(pc.is_in(keys, wanted), pc.is_in(identities, wanted)).to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero(excluded).tolist():
         rejected.setdefault(row, ("excluded", "named by the exclusion list"))
-    known = pc.or_(pc.is_in(wanted, pc.unique(keys)), pc.is_in(wanted, pc.unique(identities)))
-    return wanted.filter(pc.invert(known)).to_pylist()
+    matched = pc.or_(pc.is_in(wanted, pc.unique(keys)), pc.is_in(wanted, pc.unique(identities)))
+    return wanted.filter(pc.invert(matched)).to_pylist()
 
 
 def _ranks(names: pa.StringArray, labelled: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ MIN_PHOTOS_FOR_POOL = 48  # fewer photos are painted before worker processes hav
 
 
 class DemoDataError(LrfrError):
-    """The output folder holds other data. One line."""
+    """The output folder contains other data."""
 
 
 def write_demo_data(
@@ -40,7 +40,8 @@ def write_demo_data(
         layouts: data sets to write, keys of ``LAYOUTS``; None for all.
 
     Raises:
-        DemoDataError: a folder with the name of a data set exists and holds other data.
+        DemoDataError: a folder with the name of a data set exists and contains other data.
+        ValueError: fewer than two ``identities`` or ``images``.
     """
     options = DemoOptions(identities=identities, images=images, seed=seed)
     plans = {name: LAYOUTS[name](options) for name in (LAYOUTS if layouts is None else layouts)}
@@ -54,15 +55,15 @@ def _marker(options: DemoOptions, plan: DatasetPlan) -> str:
 
 
 def _exists(folder: Path, options: DemoOptions, plan: DatasetPlan) -> bool:
-    """True if ``folder`` holds this data set, False if it does not exist."""
+    """True if ``folder`` contains this data set, False if it does not exist."""
     if not folder.exists():
         return False
     marker = folder / GENERATED_MARKER
     found = marker.read_text() if marker.exists() else None
     if found == _marker(options, plan):
         return True
-    what = "was generated with other options or by another version" if found else "is not generated data"
-    raise DemoDataError(f"{folder}: exists and {what}; choose another --out, or delete it")
+    reason = "was generated with other options or by another version" if found else "is not generated data"
+    raise DemoDataError(f"{folder}: exists and {reason}; choose another --out, or delete it")
 
 
 def _render(plans: dict[str, DatasetPlan], out: Path, options: DemoOptions) -> None:

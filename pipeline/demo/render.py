@@ -1,4 +1,4 @@
-"""Renders the photos of generated people as the cameras of the public data sets would have taken them."""
+"""Renders photos of generated people with the cameras of the public data sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Photo = tuple[np.ndarray, np.ndarray]  # (height, width, 3) uint8 RGB; (5, 2) la
 
 FIRST_TEST_PERSON = 1_000_000  # smaller numbers are people of the training sets
 SCENE_SIZE = (250, 320)  # width and height of a test person's photo, px
-MUGSHOT_POSE = 0.2  # pose of a mugshot, fraction of that of other photos
+MUGSHOT_POSE = 0.2  # pose angles of a mugshot, relative to those of other photos
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def _render_photo(identity: Identity, person: int, number: int, seed: int) -> Ph
 
 
 def _apply_camera(photo: Photo, camera: Camera, rng: np.random.Generator) -> Photo:
-    """Crops, downsamples and degrades a photo as ``camera`` says.
+    """Crops, downsamples and degrades a photo according to ``camera``.
 
     Landmarks follow: x' = x * s for a resize by s, with pixel corners at whole numbers.
     """
@@ -141,7 +141,7 @@ def _crop(pixels: np.ndarray, points: np.ndarray, low: np.ndarray, high: np.ndar
 
 
 def _downsample(pixels: np.ndarray, points: np.ndarray, scale: float, rng: np.random.Generator) -> Photo:
-    """What a distant camera records: fewer pixels, a soft lens, sensor noise."""
+    """Simulates a distant camera: lens blur, downsampling, sensor noise."""
     before = np.array(pixels.shape[1::-1])
     after = np.maximum(np.round(before * scale), 1).astype(int)
     if scale < 0.9:

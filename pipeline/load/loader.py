@@ -127,7 +127,7 @@ class Loader:
         size = self._size
         crops = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(len(self._views), -1, size, size, 3)
         images = _empty_like(crops)  # DALI reuses the buffer of the crops
-        sizes = self._sizes(draw.size_draws, size)
+        sizes = self._sizes(draw.size_draws)
         for view, view_sizes in enumerate(sizes):
             self._degrade(images[view], crops[view], view_sizes, draw.flips[view])
         self._keep_until_read(decoded)
@@ -135,10 +135,12 @@ class Loader:
         labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
         return Batch(images=images, labels=labels, sizes=sizes, state=self._consumed)
 
-    def _sizes(self, size_draws: np.ndarray, crop_size: int) -> np.ndarray:
+    def _sizes(self, size_draws: np.ndarray) -> np.ndarray:
         """(V, b) int64 sizes of the images of one batch, px, from uniform (V, b) ``size_draws`` below 2**31."""
         low, high = np.array(self._views, np.uint64).T[..., None]
-        return np.minimum(low + (size_draws * (high - low + np.uint64(1)) >> np.uint64(31)), crop_size).astype(np.int64)
+        return np.minimum(low + (size_draws * (high - low + np.uint64(1)) >> np.uint64(31)), self._size).astype(
+            np.int64
+        )
 
     def _degrade(self, out: torch.Tensor, crops: torch.Tensor, sizes: np.ndarray, flips: np.ndarray) -> None:
         """Degrades and flips the (b, S, S, 3) ``crops`` of one view into ``out``, those of each size together."""

@@ -14,7 +14,7 @@ SAMPLER_VERSION = 1
 
 
 class SamplerError(LrfrError):
-    """The batch size does not fit the data, or a saved state belongs to another stream. One line."""
+    """The batch size does not fit the data, or a saved state belongs to another stream."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

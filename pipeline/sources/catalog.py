@@ -12,7 +12,7 @@ from pipeline.sources.listing import SourceError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A folder layout, of images that are aligned by landmarks or resized whole."""
+    """Where a data set keeps its images and landmark files."""
 
     name: str
     dataset: str  # default folder of the data set, under ``$LRFR_DATA``

@@ -89,7 +89,7 @@ class ImageFolder:
 
 
 def _case_insensitive(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Maps keys, and their lower case unless that is another key, to the first name of each."""
+    """Maps each key to its first name. Lower-case keys are added unless they exist."""
     pairs = list(pairs)
     found: dict[str, str] = {}
     for key, name in [*pairs, *((key.lower(), name) for key, name in pairs)]:
@@ -98,10 +98,7 @@ def _case_insensitive(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 class ImageTree:
-    """The images ``split/identity/image`` below a root.
-
-    Caches a few folder listings, so an instance must not outlive the work during which the files stay the same.
-    """
+    """The images ``split/identity/image`` below a root. Caches folder listings: files must not change meanwhile."""
 
     def __init__(self, root: Path, splits: Sequence[str] = ("",)) -> None:
         """
@@ -112,7 +109,7 @@ class ImageTree:
         self._folder = functools.lru_cache(maxsize=CACHED_FOLDERS)(ImageFolder)
 
     def find(self, key: str) -> Path | None:
-        """Finds the file of ``identity/image`` with any image extension; None if there is none."""
+        """Finds the file of ``identity/image`` with any image extension; None if it is absent."""
         for split in self._splits:  # nearly every image is key.jpg: try that before any lookup
             path = os.path.join(self._root, split, f"{key}.jpg")
             if os.path.isfile(path):

@@ -14,7 +14,7 @@ import simplejpeg
 from shards.errors import LrfrError
 
 _JPEG_START = b"\xff\xd8"
-_EXIF_BYTES = 1 << 16  # an EXIF segment starts within them
+_EXIF_BYTES = 1 << 16  # an EXIF segment starts within the first 64 KiB
 _HARMLESS = "extraneous bytes before marker"  # a libjpeg warning that affects no pixel
 
 

@@ -15,7 +15,7 @@ from pipeline.sources.landmarks import LandmarkError, Landmarks, LandmarkTable, 
 class NameLookup:
     """Finds landmarks by file name, ignoring folder, extension and case.
 
-    A repeated name must have the same numbers; a row without any number counts only if no other row has the name.
+    Rows with the same name must have the same numbers. A row without numbers is used only if its name has no other.
     """
 
     def __init__(self, table: LandmarkTable) -> None:
@@ -29,7 +29,7 @@ class NameLookup:
         expected = numbers[first[codes]]
         differs = ((numbers != expected) & ~(np.isnan(numbers) & np.isnan(expected))).any(1) & ~empty
         for row in np.flatnonzero(differs)[:1].tolist():
-            places = [table.landmarks(which).place for which in (int(first[codes[row]]), row)]
+            places = [table.landmarks(index).place for index in (int(first[codes[row]]), row)]
             raise LandmarkError(
                 f"{', '.join(str(file.path) for file in table.files)}: the landmarks of {table.keys[row]} differ"
                 f" between {places[0]} and {places[1]}; keep one of them"

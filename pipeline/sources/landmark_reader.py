@@ -21,7 +21,6 @@ CSV_BLOCK_BYTES = 4 << 20
 PARQUET_BLOCK_ROWS = 1 << 16
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 
-
 # Some consecutive rows of one file: names as in the file; (n, 10) float32, or (n, 8) for four points; row -> problem.
 _Block = tuple[pa.Array, np.ndarray, dict[int, str]]
 
@@ -80,7 +79,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _max_rows(path: Path) -> int:
-    """An upper bound of a file's rows. Unused rows of an empty array cost no memory; joining blocks would double it."""
+    """Upper bound of the rows of a file. Unused rows of ``np.empty`` cost no memory; joining blocks would double it."""
     with contextlib.suppress(OSError, pa.ArrowException):
         if _is_parquet(path):
             return int(pq.read_metadata(path).num_rows)
@@ -226,7 +225,7 @@ def _float32(numbers: np.ndarray) -> np.ndarray:
 
 
 def _not_finite(points: np.ndarray, texts: Sequence[pa.Array] | None = None) -> dict[int, str]:
-    """Row -> its first number that is missing or not finite, as in the columns ``texts`` of the file."""
+    """Row -> description of its first number that is missing or not finite; ``texts`` are the columns of a CSV file."""
     finite = np.isfinite(points)
     problems = {}
     for row in np.flatnonzero(~finite.all(1)).tolist():

@@ -20,7 +20,7 @@ class SourceError(LrfrError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageList:
-    """The images of a folder, sorted. The build uses it in place of a ``LandmarkTable`` without points and problems."""
+    """The images of a folder, sorted. Has the attributes of ``LandmarkTable`` that ``make_plan`` uses."""
 
     keys: pa.StringArray  # (N,) ``identity/image``, without extension
     names: pa.StringArray  # (N,) file names, ``identity/image.jpg``

@@ -12,16 +12,6 @@ import pytest
 from pipeline.executors import WorkerError, WorkerPool, unordered_map
 from shards.errors import ShardError
 
-_state = []
-
-
-def prepare():
-    _state.append("prepared")
-
-
-def prepared(task):
-    return _state, os.getpid()
-
 
 def double(task):
     return 2 * task
@@ -60,14 +50,6 @@ def test_tasks_are_drawn_as_workers_become_free():
     assert len(drawn) == 3
     results.close()
     assert not multiprocessing.active_children()
-
-
-def test_the_initializer_runs_once_in_each_worker():
-    with WorkerPool(2, prepare) as pool:
-        found = list(pool.map(prepared, range(6)))
-    assert [state for state, _ in found] == [["prepared"]] * 6
-    assert 1 <= len({pid for _, pid in found} - {os.getpid()}) <= 2
-    assert _state == []
 
 
 @pytest.mark.parametrize("executor", ["serial", "process"])

@@ -52,6 +52,7 @@ def test_views_are_sizes_ranges_and_repetitions():
 def test_invalid_views_are_one_line(text):
     with pytest.raises(OptionError, match="views '") as error:
         parse_views(text)
+    assert ("at least one image" in str(error.value)) == ("x0" in text)
     assert "\n" not in str(error.value)
 
 
