@@ -46,7 +46,7 @@ def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     pairs = read_pairs(require(folders, "pairs.txt", f"LFW's pair list: {HEADER}, then one line a pair"))
     expected = "LFW's landmarks, path and 10 numbers a line"
     lookup = NameLookup(read_landmarks(landmarks or [_lfw_table(folders, expected, [root.parent])]))
-    paths, members, identities = _distinct_images(pairs, images)
+    paths, members = _distinct_images(pairs, images)
     lookup.require_any(paths, "LFW")
     sizes = (None, *RESOLUTIONS)
     aligned = [_request(path, lookup) for path in paths]
@@ -55,7 +55,7 @@ def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     settings = {f"{{}}@{size}": np.stack([rows[None][:, 0], rows[size][:, 1]], axis=1) for size in RESOLUTIONS}
     settings["{}@128"] = rows[None]
     settings |= {f"lr-lr/{{}}@{size}": rows[size] for size in RESOLUTIONS}
-    return _protocol("lfw", "LFW", images.parent, requests, settings, pairs, identities, main="accuracy@8")
+    return _protocol("lfw", "LFW", images.parent, requests, settings, pairs, main="accuracy@8")
 
 
 def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
@@ -78,12 +78,12 @@ def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     lfw_folders = [images.parent, *folders, root.parent / "LFW", images.parent.parent / "LFW"]
     expected = "landmarks: XQLFW.csv, or LFW's LFW.csv in the LFW folder beside"
     lookup = NameLookup(read_landmarks(tables or [_lfw_table(lfw_folders, expected, [root.parent])]))
-    paths, members, identities = _distinct_images(pairs, images)
+    paths, members = _distinct_images(pairs, images)
     lookup.require_any(paths, "XQLFW")
     lfw = find_first([folder for folder in [*lfw_folders, root.parent] if folder.name.lower() == "lfw"], "lfw")
     originals = _people(lfw) if lfw else None
     requests = [_request(path, lookup, None if tables else _original_size(path, originals)) for path in paths]
-    return _protocol("xqlfw", "XQLFW", images.parent, requests, {"{}": members}, pairs, identities, main="accuracy")
+    return _protocol("xqlfw", "XQLFW", images.parent, requests, {"{}": members}, pairs, main="accuracy")
 
 
 def _protocol(
@@ -93,7 +93,6 @@ def _protocol(
     requests: list[Request],
     settings: dict[str, np.ndarray],
     pairs: Pairs,
-    identities: np.ndarray,
     main: str,
 ) -> PairProtocol:
     """The protocol with the requests that a setting uses."""
@@ -107,7 +106,7 @@ def _protocol(
         requests=[requests[row] for row in used],
         main=main,
         members=dict(zip(settings, members, strict=True)),
-        identities=identities,
+        identities=np.unique(pairs.names[..., 0].ravel(), return_inverse=True)[1].reshape(-1, 2),
         genuine=pairs.genuine,
         folds=pairs.folds,
     )
@@ -118,14 +117,13 @@ def _people(root: Path) -> Callable[[str], ImageFolder]:
     return functools.cache(lambda person: ImageFolder(find_entry(root, person) or root / person))
 
 
-def _distinct_images(pairs: Pairs, root: Path) -> tuple[list[Path], np.ndarray, np.ndarray]:
-    """Distinct images, (N, 2) rows of them, (N, 2) identity codes."""
+def _distinct_images(pairs: Pairs, root: Path) -> tuple[list[Path], np.ndarray]:
+    """Distinct images, and (N, 2) rows of them."""
     names = [f"{name}/{name}_{int(number):04d}.jpg" for name, number in pairs.names.reshape(-1, 2)]
     distinct, members = np.unique(names, return_inverse=True)
-    identities = np.unique(pairs.names[..., 0].ravel(), return_inverse=True)[1]
     people = _people(root)
     paths = [people(person).find(name) for person, name in (path.split("/") for path in distinct.tolist())]
-    return paths, members.reshape(-1, 2), identities.reshape(-1, 2)
+    return paths, members.reshape(-1, 2)
 
 
 def _request(path: Path, lookup: NameLookup, points_size: tuple[int, int] | None = None) -> Request:

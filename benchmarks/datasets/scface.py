@@ -19,7 +19,7 @@ from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder, find_entry
 from pipeline.sources.landmark_lookup import NameLookup
 from pipeline.sources.landmark_reader import has_four_points, read_landmarks
-from pipeline.sources.landmarks import LandmarkTable, Point
+from pipeline.sources.landmarks import LandmarkTable
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 LAST_TUNING_SUBJECT = 50  # part of the literature tunes on subjects 1-50 and scores 51-130
@@ -69,23 +69,18 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         if evaluated.sum() > 1:
             searches[f"{{}}@d{distance}/51-130"] = search.subset(np.repeat(evaluated, len(CAMERAS)), evaluated)
     lookup.require_any([request.path for request in requests], "SCface")
+    size = image_size(requests[0].path)  # simulated copies have the same counts as SCface but small mugshots
     return ClosedSetProtocol(
         name="scface",
         title="SCface",
         root=home,
         published_counts={"gallery": 130, "probes": 650},
-        caveat=_caveat(requests[0].path),
+        caveat=f"mugshots of {size[0]}x{size[1]} px" if size and min(size) < MIN_MUGSHOT_PX else "",
         requests=requests,
         main="rank1@d1",
         searches=searches,
         reported=(1,),
     )
-
-
-def _caveat(mugshot: Path) -> str:
-    """Detects simulated copies, which have the same counts as SCface but small mugshots."""
-    size = image_size(mugshot)
-    return f"mugshots of {size[0]}x{size[1]} px" if size and min(size) < MIN_MUGSHOT_PX else ""
 
 
 def _probe_folders(database: Path, distance: int) -> list[ImageFolder]:
@@ -131,12 +126,8 @@ def _default_table(folders: Sequence[Path]) -> LandmarkTable:
 
 
 def _request(path: Path, lookup: NameLookup, is_probe: bool = False) -> Request:
-    landmarks = lookup.find(path)
-    side = _crop_side(landmarks.points) if is_probe and landmarks.points else None
+    landmarks, side = lookup.find(path), None
+    if is_probe and landmarks.points:
+        y = np.array(landmarks.points)[:, 1]
+        side = int(np.ptp(y) * CROP_FACTOR) if np.isfinite(y).all() else 0  # 0 is invalid
     return Request(path=path, points=landmarks.points, side=side, place=landmarks.place)
-
-
-def _crop_side(points: tuple[Point, ...]) -> int:
-    """Side of a probe's crop in px; 0, which is invalid, if a point is not finite."""
-    y = np.array(points)[:, 1]
-    return int((y.max() - y.min()) * CROP_FACTOR) if np.isfinite(y).all() else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +64,11 @@ def paired_intervals(first: SavedResult, other: SavedResult) -> dict[str, Interv
     """95 % interval of each metric's difference, ``other - first``: each bootstrap round draws the same people for both."""
     intervals = {}
     for setting, samples in first.settings.items():
-        bounds = bootstrap(_difference(samples, other.settings[setting]), samples.identities)
+        bounds = bootstrap(functools.partial(_difference, samples, other.settings[setting]), samples.identities)
         intervals.update({setting.format(name): (float(low), float(high)) for name, (low, high) in bounds.items()})
     return intervals
 
 
-def _difference(first: Samples, other: Samples) -> Callable[[np.ndarray], dict[str, np.ndarray | float]]:
-    def statistic(weights: np.ndarray) -> dict[str, np.ndarray | float]:
-        baseline, metrics = first.metrics(weights), other.metrics(weights)
-        return {name: metrics[name] - baseline[name] for name in baseline}
-
-    return statistic
+def _difference(first: Samples, other: Samples, weights: np.ndarray) -> dict[str, float]:
+    baseline, metrics = first.metrics(weights), other.metrics(weights)
+    return {name: metrics[name] - baseline[name] for name in baseline}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.scoring.arrays import check_array, decode_array, encode_array
 from benchmarks.scoring.digests import DIGEST_BYTES
 from benchmarks.scoring.intervals import Interval, bootstrap, deviation_interval, wilson
 from benchmarks.scoring.metrics import Roc, RocSamples, fold_decisions
@@ -19,6 +20,32 @@ CURVE_POINTS = 100
 MIN_FAR = 1e-6  # left end of a curve
 MAX_IDENTITIES = 1 << 24
 MAX_FOLDS = 1 << 15
+MAX_FLOAT = sys.float_info.max
+_DTYPES = ("|b1", "|u1", "<i2", "<i4", "<i8", "<f4", "<f8")
+
+
+def encode_array(array: np.ndarray) -> dict[str, Any]:
+    """Encodes an array as JSON-able fields: dtype, shape and base64 of its little-endian bytes."""
+    array = np.ascontiguousarray(array)
+    array = array.astype(array.dtype.newbyteorder("<"))
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
+
+
+def decode_array(record: dict[str, Any]) -> np.ndarray:
+    """Decodes what ``encode_array`` returned. Raises: KeyError, TypeError, ValueError: invalid record."""
+    if record["dtype"] not in _DTYPES:
+        raise ValueError(f"dtype {str(record['dtype'])[:20]!r}, expected one of {', '.join(_DTYPES)}")
+    return np.frombuffer(base64.b64decode(record["data"]), np.dtype(record["dtype"])).reshape(record["shape"]).copy()
+
+
+def check_array(
+    name: str, array: np.ndarray, kinds: str, shape: tuple[int, ...], low: float = -MAX_FLOAT, high: float = MAX_FLOAT
+) -> None:
+    """Validates kind (``dtype.kind``), shape and range (both ends included) of an array. Raises: ValueError."""
+    if array.dtype.kind not in kinds or array.shape != shape:
+        raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, expected shape {shape} of kind {kinds}")
+    if array.size and not (low <= float(array.min()) and float(array.max()) <= high):
+        raise ValueError(f"{name}: a value is NaN or outside {low:g} to {high:g}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

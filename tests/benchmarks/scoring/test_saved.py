@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.arrays import decode_array, encode_array
+from benchmarks.scoring.samples import decode_array, encode_array
 from benchmarks.scoring.saved import read_results
 from tests.benchmarks.conftest import score
 
