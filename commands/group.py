@@ -53,6 +53,8 @@ def interruptible(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
     Args:
         kept: says what work is saved and how to go on, added as a note to interruptions and errors of the block.
     """
+    if arrow := sys.modules.get("pyarrow"):  # would import pandas during the work, and swallow an interruption of that
+        arrow.array([0]).to_numpy()
     try:
         with handle_signals():
             yield
