@@ -195,7 +195,7 @@ class Registry(dict[str, type[T]]):
     """Classes of one kind by name."""
 
     def __init__(self, *classes: type[T]) -> None:
-        super().__init__({one.name: one for one in classes})
+        super().__init__({cls.name: cls for cls in classes})
 
     def build(self, name: str, options: Mapping[str, Any]) -> T:
         """Raises: OptionError: unknown name or option, or an invalid value."""
@@ -212,9 +212,9 @@ class Registry(dict[str, type[T]]):
     def describe(self) -> str:
         """The help text: a line for each name and each of its options."""
         lines = []
-        for name, one in self.items():
-            lines.append(f"{name}: {(inspect.getdoc(one) or '').splitlines()[0]}")
-            for option_name, declared in one.declared().items():
+        for name, cls in self.items():
+            lines.append(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
+            for option_name, declared in cls.declared().items():
                 setting = f"{option_name}={value_text(declared.default)}"
                 lines.append(f"    {setting:<22} {declared.help}")
         return "\n".join(lines)

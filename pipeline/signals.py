@@ -32,32 +32,31 @@ def handle_signals(handler: Any = signal.default_int_handler) -> Iterator[None]:
             signal.signal(number, old)
 
 
-class StopSignals:
-    """Context manager: the first signal sets ``requested`` and writes ``message``, the second raises KeyboardInterrupt."""
+class StopFlag:
+    """Set by the first signal."""
 
-    def __init__(self, message: str = "") -> None:
-        self.requested = False
-        self._message = message
-        self._handled = handle_signals(self._handle)
+    requested = False
 
-    def __enter__(self) -> StopSignals:
-        self._handled.__enter__()
-        return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._handled.__exit__(*error)
+@contextlib.contextmanager
+def stop_signals(message: str = "") -> Iterator[StopFlag]:
+    """Yields a flag. The first signal sets it and writes ``message`` to stderr, the second raises KeyboardInterrupt."""
+    stop = StopFlag()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
             raise KeyboardInterrupt
-        self.requested = True
-        os.write(2, self._message.encode())  # sys.stderr may be in the middle of a write
+        stop.requested = True
+        os.write(2, message.encode())  # sys.stderr may be in the middle of a write
+
+    with handle_signals(handle):
+        yield stop
 
 
 @contextlib.contextmanager
 def delayed_interruption() -> Iterator[None]:
     """Delays KeyboardInterrupt to the end of the block; a second signal raises it immediately."""
-    with StopSignals() as stop:
+    with stop_signals() as stop:
         try:
             yield
         finally:

@@ -46,13 +46,7 @@ def transition(channels: int) -> nn.Sequential:
 
 
 def densenet(depth: int, *, image_size: int = 128, pooling: bool = False, dropout: float = 0.4) -> nn.Sequential:
-    """Builds a DenseNet: (N, 3, S, S) -> (N, 512).
-
-    Args:
-        depth: number of layers, 121 or 161.
-        image_size: side of the input in px, a multiple of 16.
-        pooling, dropout: see ``embedding_layers``.
-    """
+    """Builds a DenseNet of 121 or 161 layers, see ``build_backbone``: (N, 3, S, S) -> (N, 512)."""
     blocks, growth = PLANS[depth]
     channels = 2 * growth
     layers = [*convolution(3, channels, 3), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]

@@ -41,11 +41,7 @@ class InvertedBottleneck(nn.Module):
 
 
 def mobilefacenet(*, image_size: int = 128) -> nn.Sequential:
-    """Builds a MobileFaceNet: (N, 3, S, S) -> (N, 512).
-
-    Args:
-        image_size: side of the input in px, a multiple of 16.
-    """
+    """Builds a MobileFaceNet, see ``build_backbone``: (N, 3, S, S) -> (N, 512)."""
     layers: list[nn.Module] = [
         *convolution(3, _STEM, 3, stride=2),
         nn.PReLU(_STEM),

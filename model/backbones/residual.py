@@ -75,8 +75,7 @@ def ir(
     Args:
         depth: 18, 50, 101 or 152.
         squeeze: adds squeeze-and-excitation to the end of each residual branch.
-        image_size: side of the input in px, a multiple of 16.
-        pooling, dropout: see ``embedding_layers``.
+        image_size, pooling, dropout: see ``build_backbone``.
 
     Source: Deng et al., ArcFace, CVPR 2019; the unit: Han et al., Deep pyramidal residual networks, CVPR 2017.
     """
@@ -98,8 +97,7 @@ def resnet(
     Args:
         depth: number of layers, 50, 101 or 152.
         squeeze: adds squeeze-and-excitation to the end of each residual branch.
-        image_size: side of the input in px, a multiple of 16.
-        pooling, dropout: see ``embedding_layers``.
+        image_size, pooling, dropout: see ``build_backbone``.
 
     Source: He et al., Deep residual learning, CVPR 2016; Hu et al., Squeeze-and-excitation networks, CVPR 2018.
     """

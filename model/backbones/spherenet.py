@@ -37,9 +37,7 @@ def spherenet(depth: int, *, image_size: int = 128, pooling: bool = False, dropo
 
     Args:
         depth: number of layers, 4, 10, 20, 36 or 64.
-        image_size: side of the input in px, a multiple of 16.
-        pooling: adds global average pooling before the linear layer.
-        dropout: probability before the linear layer; 0 adds no dropout layer.
+        image_size, pooling, dropout: see ``build_backbone``; a dropout of 0 adds no layer.
     """
     layers: list[nn.Module] = []
     channels = 3

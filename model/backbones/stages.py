@@ -38,10 +38,7 @@ def stages(backbone: nn.Module, image_size: int) -> list[list[nn.Module]]:
 
 
 def freeze_stages(backbone: nn.Module, count: int, image_size: int) -> None:
-    """Excludes weights and batch statistics of the first ``count`` stages from training.
-
-    Args:
-        image_size: side of the input in px.
+    """Excludes weights and batch statistics of the first ``count`` stages from training; see ``stages``.
 
     Raises:
         OptionError: the backbone has fewer stages.

@@ -35,15 +35,11 @@ def backbone_cost(name: str, *, image_size: int = 128, **options: object) -> Cos
     )
 
 
-def backbone_table(image_size: int = 128) -> str:
-    """All backbones with their default options, one per line of aligned text.
-
-    Args:
-        image_size: side of the input in px.
-    """
+def backbone_table() -> str:
+    """All backbones with their default options and their cost at 128 px, one per line of aligned text."""
     rows = [("name", "family", "parameters (M)", "multiply-adds (G)", "source")]
     for name, backbone in BACKBONES.items():
-        cost = backbone_cost(name, image_size=image_size)
+        cost = backbone_cost(name)
         parameters, multiply_adds = f"{cost.parameters / 1e6:.2f}", f"{cost.multiply_adds / 1e9:.2f}"
         rows.append((name, backbone.family, parameters, multiply_adds, backbone.source))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

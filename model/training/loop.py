@@ -17,7 +17,7 @@ from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
 from model.training.runlog import RunLog
 from model.training.state import TrainState, seed_step
-from pipeline.signals import StopSignals
+from pipeline.signals import stop_signals
 from shards.files import locked, write_bytes
 
 CONFIG = "config.json"
@@ -71,7 +71,7 @@ def train(
     if ranks.first and learner.idle_metric:
         print(f"one image of each identity: {learner.idle_metric} adds nothing to the loss", file=sys.stderr)
     run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
-    with _run_folder(run, state), run_log as log, StopSignals("stopping after this step...\n") as stop:
+    with _run_folder(run, state), run_log as log, stop_signals("stopping after this step...\n") as stop:
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
         evaluations.begin(start)
         parallel = ranks.parallel(learner, learner.rank_local_prefixes)

@@ -95,7 +95,7 @@ def _eye(canvas: Canvas, face: Identity, side: int) -> None:
     socket = ellipse(x, y - 0.03, across * 1.35, face.eye_height + 0.09)
     canvas.on_face(socket, face.skin * 0.6, opacity=0.4, soft=0.045)
     t = np.linspace(-1, 1, 13)
-    tilt = -side * face.eye_tilt * t * side
+    tilt = -face.eye_tilt * t
     upper = np.column_stack([x + across * t, y + tilt - up * (1 - t**2) ** 0.8])
     lower = np.column_stack([x + across * t, y + tilt + 0.75 * up * (1 - t**2)])
     canvas.on_face(np.concatenate([upper, lower[::-1]]), np.array([236, 232, 226]) * min(conditions.exposure, 1.0))
@@ -130,7 +130,7 @@ def _nose(canvas: Canvas, face: Identity) -> None:
     )
     canvas.fill(canvas.project(flank), face.skin * 0.6, opacity=0.4, soft=0.025)
     base = np.array(
-        [(-w, tip[1] + 0.0, DEPTH), (0, tip[1] + 0.12, DEPTH + 0.06), (w, tip[1], DEPTH), (0, tip[1] + 0.02, tip[2])]
+        [(-w, tip[1], DEPTH), (0, tip[1] + 0.12, DEPTH + 0.06), (w, tip[1], DEPTH), (0, tip[1] + 0.02, tip[2])]
     )
     canvas.fill(canvas.project(base), face.skin * 0.55, opacity=0.5, soft=0.018)
     for side in (-1, 1):

@@ -86,11 +86,6 @@ class Loader:
         images = batch_size // world_size * len(self._views)
         self._buffer = np.empty(images * int(index.size.max()), np.uint8)
 
-    @property
-    def state(self) -> LoaderState:
-        """Position in the stream after the last batch that ``next`` returned."""
-        return self._consumed
-
     def __enter__(self) -> Loader:
         self._drawn = self._consumed  # batches that an earlier use decoded ahead are decoded again
         self._pending.clear()

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pipeline.executors import starting_workers
-from pipeline.signals import SIGNALS, StopSignals, delayed_interruption
+from pipeline.signals import SIGNALS, delayed_interruption, stop_signals
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +25,13 @@ def handler():
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted_and_the_second_interrupts(number, handler, capfd):
     def second():
-        with stop:
+        with stop_signals("stopping\n") as stop:
+            assert not stop.requested
             os.kill(os.getpid(), number)
             assert stop.requested
             os.kill(os.getpid(), number)
             pytest.fail("not interrupted")
 
-    stop = StopSignals("stopping\n")
-    assert not stop.requested
     with pytest.raises(KeyboardInterrupt):
         second()
     assert capfd.readouterr().err == "stopping\n"
@@ -42,7 +41,7 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number, handler, ca
 @pytest.mark.parametrize("number", SIGNALS)
 def test_an_ignored_signal_stays_ignored(number):
     signal.signal(number, signal.SIG_IGN)
-    with StopSignals() as stop:
+    with stop_signals() as stop:
         os.kill(os.getpid(), number)
     assert not stop.requested
     assert signal.getsignal(number) == signal.SIG_IGN
@@ -50,7 +49,7 @@ def test_an_ignored_signal_stays_ignored(number):
 
 def test_other_threads_change_no_handler(handler):
     def enter():
-        with StopSignals():
+        with stop_signals():
             found.extend(map(signal.getsignal, SIGNALS))
 
     found = []
