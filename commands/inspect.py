@@ -19,5 +19,6 @@ def inspect(shards: Path, out: Path | None) -> None:
 
     click.echo(statistics(shards))
     with interruptible():
-        sheet = contact_sheet(shards, out or shards / "contact-sheet.png")
+        sheet = out or shards / "contact-sheet.png"
+        contact_sheet(shards, sheet)
     click.echo(f"contact sheet: {sheet}")

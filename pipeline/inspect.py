@@ -23,7 +23,7 @@ BINS_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128)
 
 
 def statistics(root: Path) -> str:
-    """Formats the counts of a shard set, its rejected rows and a histogram of the face sizes."""
+    """Formats the counts of a shard set, its rejected rows and a histogram of the face sizes. Raises: ShardError: not finished."""
     index = ShardIndex(root)
     manifest, counts = index.manifest, index.count
     low, median, high = np.percentile(counts, (0, 50, 100)).astype(int)
@@ -54,11 +54,11 @@ def _histogram(values: np.ndarray) -> list[str]:
     ]
 
 
-def contact_sheet(root: Path, out: Path) -> Path:
-    """Draws a PNG with one identity per row: a stored crop, and others degraded to 8, 12 and 16 px.
+def contact_sheet(root: Path, out: Path) -> None:
+    """Writes a PNG with one identity per row: a stored crop, and others degraded to 8, 12 and 16 px.
 
-    Returns:
-        ``out``.
+    Raises:
+        ShardError: not a finished shard set, or an image is damaged.
     """
     index = ShardIndex(root)
     identities = np.linspace(0, len(index.labels) - 1, min(MAX_SHEET_ROWS, len(index.labels))).astype(int)
@@ -80,7 +80,6 @@ def contact_sheet(root: Path, out: Path) -> Path:
     header = np.hstack([_label(title, 24, size) for title in titles])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, cv2.imencode(".png", np.vstack([header, *rows]))[1].tobytes())
-    return out
 
 
 def _label(text: str, height: int, width: int | None = None) -> np.ndarray:

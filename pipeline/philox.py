@@ -1,7 +1,7 @@
 """Counter-based random numbers: Philox streams that can start at any position.
 
-Only the raw stream of the bit generator is used. NumPy guarantees that it is the same in all versions, which does not
-hold for the methods of ``Generator``.
+Only the raw stream of the bit generator is used: unlike the methods of ``Generator``, it is the same in all versions of
+NumPy.
 
 Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 """

@@ -81,6 +81,7 @@ class TrainState:
 
         Raises:
             TrainingError: the configuration, preprocessing or identities of the checkpoint differ from the run's.
+            CheckpointError: its head does not fit.
         """
         self._check(content, path)
         learner = self.learner
