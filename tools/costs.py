@@ -1,4 +1,4 @@
-"""Time and memory of building and opening at one size; call these in a fresh process."""
+"""Time and memory of building, opening and searching at one size; call these in a fresh process."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from benchmarks.speed.faces import build_tree
+from pipeline.prepare import Request
 from shards.index import ShardIndex
 
 BATCH = 128  # identities
+EMBEDDING_SIZE = 512
+GALLERY_IMAGES = 10  # of an identity in an open set, about as in QMUL-SurvFace
 MIN_MB = 4096 / 1e6  # one page, for a logarithmic axis
 
 Costs = dict[str, float]
-Result = TypeVar("Result")
 
 
-def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls ``function`` in a new interpreter, in which nothing is imported, opened or cached."""
     with futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -63,6 +65,60 @@ def start_cost(root: Path, rounds: int) -> Costs:
         "first batch seconds": first,
         "index MB": max(grown, MIN_MB),
         "index peak MB": max(peak, MIN_MB),
+    }
+
+
+def search_cost(gallery: int, probes: int, rounds: int) -> Costs:
+    """Scores random embeddings with the protocols of QMUL-SurvFace and TinyFace, ``rounds`` times for the median.
+
+    Memory is that of the first round, without the embeddings and the names of their images.
+    """
+    vectors = np.random.default_rng(0).standard_normal((probes + gallery, EMBEDDING_SIZE), np.float32)
+    valid = np.ones(len(vectors), bool)
+    costs: Costs = {}
+    for name, protocol in _protocols(gallery, probes).items():
+        assert len(protocol.digests) == len(valid)  # computed once, before the timing
+        before, seconds = resident_mb(), []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            for scored in protocol.score(vectors, valid).values():
+                scored.samples.metrics()
+            seconds.append(time.perf_counter() - start)
+            if len(seconds) == 1:
+                peak = peak_mb() - before
+        costs |= {f"{name} seconds": float(np.median(seconds)), f"{name} MB": max(peak, MIN_MB)}
+    return costs
+
+
+def _protocols(gallery: int, probes: int) -> dict[str, Any]:
+    """Half of the open set's probes are in its gallery. Two thirds or more of the closed set's gallery are distractors."""
+    from benchmarks.datasets.qmul import FALSE_IDENTIFICATION_RATES, WITHIN_RANK  # with SciPy, unlike the other costs
+    from benchmarks.datasets.tinyface import REPORTED_RANKS
+    from benchmarks.scoring.protocols import ClosedSetProtocol, OpenSetProtocol, Search
+
+    probe, row = np.arange(probes), np.arange(gallery)
+    images = {"probes": probe, "gallery": row + probes}
+    known = row // GALLERY_IMAGES
+    mated = np.where(probe % 2 == 0, probe % (known[-1] + 1), -1)
+    people = min(probes, gallery // 4)
+    mates = np.where(row < 2 * people, row % people, -1)
+    requests = [Request(path=Path(f"{number:07d}.jpg")) for number in range(probes + gallery)]
+    names = {"name": "random", "title": "random", "main": "rank1", "root": Path(), "published_counts": {}}
+    fields: dict[str, Any] = {**names, "requests": requests}
+    return {
+        "open set": OpenSetProtocol(
+            **fields,
+            search=Search(**images, probe_ids=mated, gallery_ids=known),
+            people=probe,
+            rates=FALSE_IDENTIFICATION_RATES,
+            within=WITHIN_RANK,
+        ),
+        "closed set": ClosedSetProtocol(
+            **fields,
+            searches={"{}": Search(**images, probe_ids=probe % people, gallery_ids=mates)},
+            reported=REPORTED_RANKS,
+            mean_precision=True,
+        ),
     }
 
 
