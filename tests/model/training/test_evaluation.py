@@ -9,11 +9,11 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-import model.training.evaluation
 from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoint
 from model.formats.network import load_network
 from model.training.config import TrainingError
@@ -354,21 +354,19 @@ def test_a_resumed_run_knows_the_best_so_far(tmp_path, later, step):
 def test_a_run_killed_while_writing_the_best_checkpoint_ends_with_the_right_one(
     tmp_path, monkeypatch, name, after, step
 ):
-    """``after``: the run is killed after the file is written."""
-    run, real = tmp_path, model.training.evaluation.whole_file
+    """``after``: the run is killed after the file has its name."""
+    run, replace = tmp_path, os.replace
 
-    @contextlib.contextmanager
-    def killed(path):
-        at = path.name == name and step_of(run) == step
+    def killed(source, target):
+        at = Path(target).name == name and step_of(run) == step
         if at and not after:
             raise KeyboardInterrupt
-        with real(path) as temporary:
-            yield temporary
+        replace(source, target)
         if at:
             raise KeyboardInterrupt
 
     evaluate = table(run, a=RISE_AND_FALL)
-    monkeypatch.setattr(model.training.evaluation, "whole_file", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         run_training(run, by_a(), evaluate=evaluate)
     monkeypatch.undo()
