@@ -40,6 +40,7 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: export NO_MKDOCS_2_WARNING := 1
 docs: install  ## the documentation as a site in site/; broken links are errors
 	$(BIN)/mkdocs build --strict
 
