@@ -57,3 +57,6 @@ class Progress(tqdm):
         if not self._is_terminal and not self.disable:
             self.display()
         super().close()
+
+    def __del__(self) -> None:
+        """Does nothing: ``with`` closes the bar, and tqdm cannot close one that an interruption left half built."""

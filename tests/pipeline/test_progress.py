@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 import subprocess
@@ -100,3 +101,11 @@ multiprocessing.set_start_method("spawn")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+
+
+def test_a_bar_that_an_interruption_left_half_built_is_dropped_in_silence(monkeypatch):
+    errors = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
+    Progress.__new__(Progress)
+    gc.collect()
+    assert errors == []
