@@ -152,6 +152,7 @@ def write_chart(scalings: list[Scaling], path: Path) -> None:
                     label = f"{name.removesuffix(unit)}~ {scaling.unit}^{scaling.exponent(name):.2f}"
                     axes.plot(scaling.sizes, values, "o-", markersize=4, label=label)
             axes.set(xscale="log", yscale="log", xlabel=scaling.unit, ylabel=unit)
+            axes.xaxis.set_minor_formatter("")
             low, high = axes.get_ylim()
             axes.set_ylim(min(low, high / MIN_AXIS_SPAN), high * AXIS_MARGIN)  # a nearly constant cost looks flat
             axes.grid(alpha=0.3)

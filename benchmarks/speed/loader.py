@@ -44,13 +44,8 @@ def time_loader(setup: Setup) -> Iterator[Timing]:
             for _ in range(batches):
                 then(next(loader).images.flatten(0, 1))
 
-    jpegs = read_batches(index, batch * len(SIZES), 8)
-
-    def decode() -> None:
-        pipe = start_decoder(jpegs, batch * len(SIZES))
-        for _ in range(batches):
-            pipe.run()
-
+    images = batch * len(SIZES)
+    decode = functools.partial(_decode, read_batches(index, images, 8), images, batches)
     slow, fast = "DataLoader, Pillow, a file an image, normalised", "Loader, fast degradation, normalised"
     contenders = [
         Contender(slow, "baseline", lambda: plain(normalised=True), plain_amount, _NORMALISED),
@@ -82,6 +77,12 @@ def write_files(index: ShardIndex, folder: Path) -> list[list[Path]]:
             path.write_bytes(reader.image(row).rstrip(b"\0"))
             files[label].append(path)
     return list(files.values())
+
+
+def _decode(jpegs: Sequence[np.ndarray], images: int, batches: int) -> None:
+    pipe = start_decoder(jpegs, images)
+    for _ in range(batches):
+        pipe.run()
 
 
 def read_batches(index: ShardIndex, images: int, batches: int) -> list[np.ndarray]:
