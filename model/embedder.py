@@ -24,7 +24,8 @@ class Embedder:
         backbone: is moved to ``device`` and put in evaluation mode.
         device: ``cpu`` or ``cuda``.
         precision: of convolutions and matrix products. Embeddings are float32 in either case.
-        mean, std: of pixels in 0..1, from the network's preprocessing spec.
+        mean: subtracted from pixels in 0..1; the network's preprocessing spec states it.
+        std: divides them after that.
     """
 
     def __init__(
