@@ -86,9 +86,10 @@ def _since_interruption(error: BaseException) -> list[BaseException]:
     """
     chain = [error]
     while not isinstance(chain[0], KeyboardInterrupt):
-        if chain[0].__context__ is None:
+        earlier = chain[0].__cause__ or chain[0].__context__  # torch's exporter raises "from" outside the except block
+        if earlier is None:
             return []
-        chain.insert(0, chain[0].__context__)
+        chain.insert(0, earlier)
     return chain
 
 
