@@ -26,14 +26,14 @@ demo: install  ## paint faces, build shards, train, score, report: under 5 minut
 	$(BIN)/python cli.py train --backbone spherenet4 --init data --lr 0.02 --batch-size 16 --steps 120 --log-every 10 --eval qmul --eval-every 60
 	$(BIN)/python cli.py bench all --report $(DEMO)/report
 
-test: install lint  ## linter, formatter, types and all tests: under 5 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2
+test: install lint  ## linter, formatter, types and the default tests: about 3 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 heavy: install  ## the tests that the default run leaves out: several processes, compiled networks; some minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m heavy
 
 coverage: install  ## the default tests with the lines that they leave out
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -153,7 +153,7 @@ def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)])
 def test_training_interrupted_by_a_signal_saves_exits_130_and_continues(shard_set, tmp_path, run, number):
     words = [
         "train",

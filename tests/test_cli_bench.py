@@ -134,7 +134,7 @@ def test_a_closed_pipe_loses_no_result(words, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.heavy)])
 def test_an_interruption_saves_what_it_says(words, tmp_path, cached):
     options = ["bench", "all", *words, "--json", "p.json", "--report", "report", *([] if cached else ["--no-cache"])]
     process = started(options, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -54,7 +54,7 @@ def test_the_stage_for_a_gpu_runs_on_a_cpu(invoke, tmp_path):
     assert any(timing["title"].startswith("training on the cpu") for timing in timings)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_step_is_timed_against_a_plain_one(invoke, tmp_path):
     (timing,), printed = timings_of(invoke, tmp_path, "step", "--device", "cpu", "--backbone", "spherenet4")
     assert re.search(r"^ours, fp32 +[\d.,]+ +[\d.,]+ +\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] *$", printed, re.M)

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_python_api(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.run(

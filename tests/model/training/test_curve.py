@@ -71,6 +71,7 @@ def curve(index, tmp_path_factory):
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.heavy
 def test_losses_equal_those_of_a_plain_loop(index, curve):
     assert curve == pytest.approx(plain_loop(index), rel=1e-4)
 
