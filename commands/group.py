@@ -55,9 +55,17 @@ def interruptible(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
     """
     if arrow := sys.modules.get("pyarrow"):  # would import pandas during the work, and swallow an interruption of that
         arrow.array([0]).to_numpy()
+    signals: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        signals.append(number)
+        raise KeyboardInterrupt
+
     try:
-        with handle_signals():
+        with handle_signals(interrupt):
             yield
+        if signals:  # Python drops exceptions of finalisers
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, Exception) as error:
         if note := kept():
             error.add_note(note)
@@ -74,9 +82,13 @@ def line_of(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return str(error)
     file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{file}{reason_of(error)}"
+
+
+def reason_of(error: OSError) -> str:
+    """What an OSError says, without its file; with the remedy if a disk is full."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "; free space, then run the same command again" if full else ""
-    return f"{file}{error.strerror or error}{remedy}"
+    return f"{error.strerror or error}{'; free space, then run the same command again' if full else ''}"
 
 
 def _since_interruption(error: BaseException) -> list[BaseException]:

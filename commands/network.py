@@ -53,7 +53,7 @@ def open_engine(
     device = pick_device(device)
     embed = Embedder(network.backbone, device=device, precision=precision, mean=spec.mean, std=spec.std)  # type: ignore[arg-type]
     folder = data("cache", f"{network.digest[:16]}-{precision}-{device}")()
-    kept = "" if no_cache else "embeddings so far are cached: run the same command to go on"
+    kept = "" if no_cache else "embeddings so far are cached: run the same command to continue"
     with interruptible(lambda: kept), contextlib.nullcontext() if no_cache else EmbeddingCache(folder) as cache:
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size),

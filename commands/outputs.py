@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.group import CommandError, interruptible
+from commands.group import CommandError, interruptible, reason_of
+from pipeline.signals import delayed_interruption
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
@@ -47,8 +48,8 @@ class OutputPath(click.ParamType):
 def saved_results(json_file: Path | None, report: Path | None, total: int) -> Iterator[Callable[[Result], None]]:
     """Yields a function that saves a result.
 
-    The JSON file is rewritten after each result. The report is written when the block ends, even by an error or an
-    interruption; both then get a note of what is saved.
+    JSON file and report are rewritten after each result. An error or an interruption of the block gets a note of what
+    is saved.
 
     Args:
         total: number of results of a complete run.
@@ -57,11 +58,12 @@ def saved_results(json_file: Path | None, report: Path | None, total: int) -> It
         click.UsageError: the JSON file and the report would overwrite each other.
         CommandError: a file cannot be written.
     """
-    from benchmarks.report.page import write_report
+    from benchmarks.report.page import Report
     from benchmarks.scoring.results import write_json
 
     _check_distinct(json_file, report)
     results: list[Result] = []
+    pages = Report(report) if report else None
     saved: dict[str, str] = {}
 
     def save(result: Result) -> None:
@@ -70,14 +72,12 @@ def saved_results(json_file: Path | None, report: Path | None, total: int) -> It
             with writing("--json", json_file):
                 write_json(results, json_file)
             saved["--json"] = f"{len(results)} of {total} results are in {json_file}"
+        if report and pages:
+            with delayed_interruption(), writing("--report", report):  # finalisers of matplotlib would swallow one
+                saved["--report"] = f"report: {pages.add(result)}"
 
     with interruptible(lambda: "; ".join(saved.values())):
-        try:
-            yield save
-        finally:
-            if results and report:
-                with writing("--report", report):
-                    saved["--report"] = f"report: {write_report(results, report)}"
+        yield save
     if "--report" in saved:
         click.echo(saved["--report"])
 
@@ -102,4 +102,4 @@ def writing(option: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CommandError(f"{option} {path}: cannot be written: {error.strerror or error}") from None
+        raise CommandError(f"{option} {path}: cannot be written: {reason_of(error)}") from None

@@ -19,6 +19,7 @@ from benchmarks.speed import VGGFACE2_IDENTITIES
 from commands.group import CommandError, interruptible
 from commands.options import pick_device
 from commands.outputs import OutputPath, writing
+from pipeline.signals import delayed_interruption
 
 Stage = Callable[[Any], Iterator[Any]]
 _CPU_STAGES = ("build", "loader", "step", "eval")
@@ -89,18 +90,16 @@ def run_stages(
     timings: list[Any] = []
     places: list[str] = []
     with interruptible(lambda: " and ".join(places)), _scratch() as scratch:
-        try:
-            shared = Setup(scratch=scratch, quick=quick, **setup)
-            for timing in (timing for stage in stages for timing in stage(shared)):
-                timings.append(timing)
-                if json_file:
-                    with writing("--json", json_file):
-                        write_json(timings, json_file, quick=quick)
-                places[:] = [f"tables: {len(timings)}, above", *([f"in {json_file}"] if json_file else [])]
-                click.echo("\n" + as_table(timing, quick=quick))
-        finally:
-            if timings and chart:
-                with writing("--chart", chart):
+        shared = Setup(scratch=scratch, quick=quick, **setup)
+        for timing in (timing for stage in stages for timing in stage(shared)):
+            timings.append(timing)
+            if json_file:
+                with writing("--json", json_file):
+                    write_json(timings, json_file, quick=quick)
+            click.echo("\n" + as_table(timing, quick=quick))
+            places[:] = [f"tables: {len(timings)}, above", *([f"in {json_file}"] if json_file else [])]
+            if chart:
+                with delayed_interruption(), writing("--chart", chart):
                     write_chart(timings, chart, quick=quick)
                 places.append(f"in {chart}")
 

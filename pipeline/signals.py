@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -14,8 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def handle_signals(handler: Any = signal.default_int_handler) -> Iterator[None]:
-    """Sets ``handler``, by default the one that raises KeyboardInterrupt, for ``SIGNALS`` within the block.
+def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Sets ``handler`` for ``SIGNALS`` within the block.
 
     Signals that the process ignores, as under ``nohup``, stay ignored. Does nothing outside the main thread, which is
     the only one that Python interrupts.

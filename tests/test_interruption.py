@@ -88,6 +88,26 @@ def test_an_interruption_that_a_library_converts_is_one(body):
     assert ended(WORK + body.replace("\n", "\n    ")) == (130, "", "interrupted\n")
 
 
+def test_an_interruption_that_a_library_raises_from_outside_the_except_block_is_one():
+    body = """
+    try:
+        interrupt()
+    except BaseException as error:
+        cause = error
+    raise RuntimeError("export failed") from cause"""
+    assert ended(WORK.rstrip() + body) == (130, "", "interrupted\n")
+
+
+def test_an_interruption_that_a_finaliser_swallows_ends_the_command_later():
+    body = """
+    weakref.finalize(one := threading.Event(), interrupt)
+    del one
+    click.echo("swallowed")"""
+    code, out, err = ended("import threading, weakref\n" + KEPT.rstrip() + body)
+    assert (code, out) == (130, "swallowed\n")
+    assert err.splitlines()[-1] == "interrupted; all of it is in a.json"
+
+
 def test_the_line_says_what_is_kept():
     nested = KEPT + "with interruptible(lambda: ''), interruptible(lambda: 'b.json, too'):\n        interrupt()"
     assert ended(nested) == (130, "", "interrupted; b.json, too; all of it is in a.json\n")

@@ -1,4 +1,4 @@
-"""Writes the report of several results: HTML, Markdown, pictures, JSON."""
+"""The report of several results: HTML, Markdown, pictures, JSON."""
 
 from __future__ import annotations
 
@@ -21,27 +21,41 @@ MAX_LISTED = 20  # missing images
 _BENCHMARK_FILE = re.compile(rf"(?:{'|'.join(BENCHMARKS)})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
 
 
-def write_report(results: list[Result], folder: Path) -> Path:
-    """Writes report.html, report.md, the pictures and one JSON a benchmark; returns the path of report.html.
+class Report:
+    """A report in a folder: report.html, report.md, the pictures and one JSON a benchmark.
 
-    If ``folder`` contains an earlier report, its files of other benchmarks are deleted.
+    Args:
+        folder: need not exist. If it contains an earlier report, its files of other benchmarks are deleted.
     """
-    is_update = (folder / HTML_NAME).exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    sections = [_summary(results), *(_section(result) for result in results), _methods(results[0])]
-    pictures = [picture for section in sections for picture in section.pictures]
-    for picture in pictures:
-        write_bytes(folder / picture.name, picture.png)
-    for result in results:
-        write_json([result], folder / f"{result.benchmark}.json")
-    write_bytes(folder / MARKDOWN_NAME, as_markdown(TITLE, sections).encode())
-    write_bytes(folder / HTML_NAME, as_html(TITLE, sections).encode())
-    if is_update:
-        written = {picture.name for picture in pictures} | {f"{result.benchmark}.json" for result in results}
-        for path in folder.iterdir():
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._results: list[Result] = []
+        self._sections: list[Section] = []
+
+    def add(self, result: Result) -> Path:
+        """Writes the report of all results so far; returns the path of report.html."""
+        section = _section(result)
+        is_update = (self._folder / HTML_NAME).exists()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for picture in section.pictures:
+            write_bytes(self._folder / picture.name, picture.png)
+        write_json([result], self._folder / f"{result.benchmark}.json")
+        self._results.append(result)
+        self._sections.append(section)
+        sections = [_summary(self._results), *self._sections, _methods(self._results[0])]
+        write_bytes(self._folder / MARKDOWN_NAME, as_markdown(TITLE, sections).encode())
+        write_bytes(self._folder / HTML_NAME, as_html(TITLE, sections).encode())
+        if is_update:
+            self._delete_others()
+        return self._folder / HTML_NAME
+
+    def _delete_others(self) -> None:
+        written = {picture.name for section in self._sections for picture in section.pictures}
+        written |= {f"{result.benchmark}.json" for result in self._results}
+        for path in self._folder.iterdir():
             if _BENCHMARK_FILE.fullmatch(path.name) and path.name not in written:
                 path.unlink()
-    return folder / HTML_NAME
 
 
 def is_report_file(name: str) -> bool:
