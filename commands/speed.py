@@ -88,20 +88,20 @@ def run_stages(
 
     click.echo(as_line(machine()))
     timings: list[Any] = []
-    places: list[str] = []
-    with interruptible(lambda: " and ".join(places)), _scratch() as scratch:
+    saved: dict[str, str] = {}
+    with interruptible(lambda: "; ".join(saved.values())), _scratch() as scratch:
         shared = Setup(scratch=scratch, quick=quick, **setup)
         for timing in (timing for stage in stages for timing in stage(shared)):
             timings.append(timing)
             if json_file:
                 with writing("--json", json_file):
                     write_json(timings, json_file, quick=quick)
-            click.echo("\n" + as_table(timing, quick=quick))
-            places[:] = [f"tables: {len(timings)}, above", *([f"in {json_file}"] if json_file else [])]
+                saved["--json"] = f"{len(timings)} tables are in {json_file}"
             if chart:
                 with delayed_interruption(), writing("--chart", chart):
                     write_chart(timings, chart, quick=quick)
-                places.append(f"in {chart}")
+                saved["--chart"] = f"chart: {chart}"
+            click.echo("\n" + as_table(timing, quick=quick))
 
 
 @contextlib.contextmanager
