@@ -1,7 +1,11 @@
 """Refuses ``pip install .``: it would put model, pipeline and their kin among other people's top-level packages."""
 
 from setuptools import setup
-from setuptools.command.bdist_wheel import bdist_wheel
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:
+    raise SystemExit("lrfr needs setuptools 77 or newer: pip install --upgrade setuptools") from None
 
 
 class RefuseWheel(bdist_wheel):

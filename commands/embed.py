@@ -22,8 +22,8 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     """Embed image files, and all images in folders, into a Parquet file.
 
     Columns: path, embedding (512 float32 of unit length), norm (of the network's output), status, error_message. An
-    unusable image is a row without embedding; the command then prints the number of such images on stderr and still
-    exits with 0. The file's metadata identifies the network and its preprocessing.
+    unusable image is a row without embedding; the command prints the number of such images on stderr, and exits with 0
+    if there is any other image. The file's metadata identifies the network and its preprocessing.
     """
     from benchmarks.engine.parquet_writer import embed_images, find_images
 
@@ -38,4 +38,6 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
             f"{len(paths) - embedded:,} of {len(paths):,} images are unusable; see the columns status and error_message",
             err=True,
         )
+    if not embedded:
+        raise CommandError(f"{out}: no image could be embedded")
     click.echo(f"embedded {embedded:,} of {len(paths):,} images: {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import math
 import pkgutil
@@ -113,7 +114,7 @@ class Option:
         if self.type is tuple:
             return tuple(self._number(item, float) for item in (value if isinstance(value, tuple) else (value,)))
         if not isinstance(value, self.type):
-            raise ValueError("true or false" if self.type is bool else "text")
+            raise ValueError("true or false" if self.type is bool else "text in quotes")
         return value
 
     def _number(self, value: Any, kind: Any) -> Any:
@@ -121,8 +122,8 @@ class Option:
         excluded = [self.min] * self.min_open + [self.max] * self.max_open
         if is_number and self.min <= value <= min(self.max, sys.float_info.max) and value not in excluded:
             return kind(value)
-        low = f"{'above' if self.min_open else 'at least'} {self.min:g}"
-        high = f" and {'below' if self.max_open else 'at most'} {self.max:g}" if self.max < math.inf else ""
+        low = f"{'above' if self.min_open else 'at least'} {self.min}"
+        high = f" and {'below' if self.max_open else 'at most'} {self.max}" if self.max < math.inf else ""
         raise ValueError(f"a {'whole' if kind is int else 'finite'} number {low}{high}")
 
 
@@ -169,15 +170,22 @@ class Options:
         subject, known, result = f"{cls.kind} {cls.name}".strip(), cls.declared(), {}
         for name, value in values.items():
             if name not in known:
-                names = ", ".join(known) or "no options"
-                raise OptionError(f"{subject} has no option {name!r}; it has {names}: leave {name} out")
+                raise OptionError(f"{subject} has no option {name!r}; {cls._hint(name)}")
             try:
                 result[name] = known[name].convert(value)
             except ValueError as error:
-                default = value_text(known[name].default)
-                message = f"{subject}: {name} is {value!r}, expected {error}; its default is {default}"
-                raise OptionError(message) from None
+                raise OptionError(f"{subject}: {name} is {value!r}, expected {error}") from None
         return result
+
+    @classmethod
+    def _hint(cls, name: str) -> str:
+        """Says which option a wrong name stands for, or lists the options."""
+        known = cls.declared()
+        spellings = {(declared.flag or known_name).lstrip("-"): known_name for known_name, declared in known.items()}
+        found = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), [*known, *spellings], n=1, cutoff=0.8)
+        if found:
+            return f"did you mean {spellings.get(found[0], found[0])}?"
+        return f"it has {', '.join(known) or 'no options'}: leave {name} out"
 
     def values(self) -> dict[str, Any]:
         """The options by name."""

@@ -90,6 +90,21 @@ def test_expected_failures_are_one_line(run, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "mine", "x.pt"]
 
 
+def test_a_run_folder_is_not_a_checkpoint(run, tmp_path):
+    save_small(tmp_path / "run" / "checkpoints" / "0000007.pt")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert error_of(run("export", "onnx", "--checkpoint", "run", "--out", "x.onnx")) == (
+        "Error: run: is a run folder; name one of its checkpoints, such as run/checkpoints/0000007.pt"
+    )
+
+
+def test_embedding_nothing_is_a_failure(run, tmp_path):
+    save_small(tmp_path / "x.pt")
+    done = run("embed", "typo.png", "--checkpoint", "x.pt", "--out", "x.parquet")
+    assert error_of(done) == "Error: x.parquet: no image could be embedded"
+    assert pq.read_table(tmp_path / "x.parquet")["status"].to_pylist() == ["unusable-image"]
+
+
 def test_usage_errors_exit_2(run, tmp_path):
     (tmp_path / "taken").mkdir()
     assert run("export", "onnx", "--out", "taken").returncode == 2

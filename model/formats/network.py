@@ -14,7 +14,7 @@ from torch import nn
 
 from model.backbones import build_backbone
 from model.errors import CheckpointError, one_line
-from model.formats.checkpoint import is_ours, read_checkpoint
+from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
 from model.formats.huggingface import read_folder
 from model.formats.reference import from_state_dict
 from model.options import Choice, OptionError, parse_choice
@@ -70,6 +70,8 @@ def load_network(path: Path) -> LoadedNetwork:
         ExportError: a folder is given, and safetensors is not installed.
     """
     if path.is_dir():
+        if saved := checkpoints(path):
+            raise CheckpointError(f"{path}: is a run folder; name one of its checkpoints, such as {saved[-1]}")
         content, record, state = read_folder(path)
         choice, training = Choice(content["backbone"], content["backbone_options"]), content["training"]
     else:

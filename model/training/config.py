@@ -133,7 +133,9 @@ class TrainConfig(Options):
                 f"freeze is {self.freeze}, but no weights are given to keep; name a checkpoint with --from"
             )
         if self.pretrained is not None and self.init != "pytorch":
-            raise OptionError(f"init is {self.init!r}, but the weights come from {self.pretrained}; leave init out")
+            raise OptionError(
+                f"init {self.init} is for new weights, but --from {self.pretrained} gives weights: add --init pytorch"
+            )
 
     @property
     def all_views(self) -> tuple[View, ...]:

@@ -30,7 +30,10 @@ def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> Train
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return TrainConfig.converted(tomllib.loads(path.read_text(encoding="utf-8")))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        if table := next((name for name, value in settings.items() if isinstance(value, dict)), None):
+            raise TrainingError(f"[{table}] is a table; write each setting on a line of its own, without a heading")
+        return TrainConfig.converted(settings)
     except OSError as error:
         raise TrainingError(f"{path}: {error.strerror}; expected a TOML file, such as --print-config prints") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -146,11 +146,16 @@ def test_options_override_the_file_and_the_file_overrides_the_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("stepps = 7", "train has no option 'stepps'; it has backbone, pretrained"),
+        ("stepps = 7", "train has no option 'stepps'; did you mean steps?"),
         ('steps = "7"', "steps is '7', expected a whole number at least 1"),
         ("compile = 1", "compile is 1, expected true or false"),
         ("batch_size = true", "batch_size is True, expected a whole number at least 1"),
-        ("head = 3", "head is 3, expected text"),
+        ("head = 3", "head is 3, expected text in quotes"),
+        ("from = 'a.pt'", "train has no option 'from'; did you mean pretrained?"),
+        ("batch-size = 3", "train has no option 'batch-size'; did you mean batch_size?"),
+        ("color = 3", "train has no option 'color'; it has backbone, pretrained, "),
+        ("[train]\nlr = 1", "[train] is a table; write each setting on a line of its own, without a heading"),
+        ("seed = 4294967296", "seed is 4294967296, expected a whole number at least 0 and at most 4294967295"),
         ("head = ['arcface']", "head is ['arcface'], expected text"),
         ("head = 'arcface:scale=0'", "x.toml: head arcface: scale is 0, expected a finite number above 0"),
         ("steps = 0", "x.toml: train: steps is 0, expected a whole number at least 1"),
