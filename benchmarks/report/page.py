@@ -58,6 +58,12 @@ class Report:
                 path.unlink()
 
 
+def write_report(results: list[Result], folder: Path) -> Path:
+    """Writes a report of one or more results; returns the path of report.html."""
+    report = Report(folder)
+    return [report.add(result) for result in results][-1]
+
+
 def is_report_file(name: str) -> bool:
     """Whether a report may overwrite or delete a file of this name."""
     return name in (HTML_NAME, MARKDOWN_NAME) or _BENCHMARK_FILE.fullmatch(name) is not None

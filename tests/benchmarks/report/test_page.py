@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.report.page import Report, is_report_file
+from benchmarks.report.page import is_report_file, write_report
 from tests.conftest import CHROMIUM
 
 PICTURES = {
@@ -36,8 +36,7 @@ OFFLINE = [
 
 @pytest.fixture(scope="module")
 def report(results, tmp_path_factory):
-    report = Report(tmp_path_factory.mktemp("report") / "deep" / "folder")
-    return [report.add(result) for result in results.values()][-1]
+    return write_report([*results.values()], tmp_path_factory.mktemp("report") / "deep" / "folder")
 
 
 def test_the_report_contains_every_benchmark_in_every_format(report, results):
@@ -140,7 +139,7 @@ def test_the_summary_uses_the_titles_of_the_tables_and_lists_caveats(report):
 
 def test_a_report_lists_some_missing_images_and_counts_the_rest(results, tmp_path):
     missing = [(f"/x/{number}.jpg", "not found") for number in range(25)]
-    Report(tmp_path).add(dataclasses.replace(results["tinyface"], missing=missing))
+    write_report([dataclasses.replace(results["tinyface"], missing=missing)], tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert text.count("left out: /x/") == 20
     assert "- left out: 5 more, listed in tinyface.json" in text
@@ -149,11 +148,11 @@ def test_a_report_lists_some_missing_images_and_counts_the_rest(results, tmp_pat
 
 def test_a_report_replaces_an_earlier_one_and_nothing_else(results, tmp_path):
     (tmp_path / "qmul.json").write_text("before there was a report")
-    Report(tmp_path).add(results["tinyface"])
+    write_report([results["tinyface"]], tmp_path)
     assert (tmp_path / "qmul.json").exists()
     for name in ("all.json", "mine-roc.png", "notes.md", "lfw-roc.png"):
         (tmp_path / name).write_text("x")
-    Report(tmp_path).add(results["qmul"])
+    write_report([results["qmul"]], tmp_path)
     expected = {f"{name}.png" for name in PICTURES["qmul"]} | {"qmul.json", "report.md", "report.html"}
     assert {path.name for path in tmp_path.iterdir()} == expected | {"all.json", "mine-roc.png", "notes.md"}
     assert all(is_report_file(name) for name in expected)
