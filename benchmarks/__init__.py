@@ -1,6 +1,6 @@
-"""Benchmarks: data set -> protocol -> score. They get an ``embed`` callable and never import the model.
+"""Benchmarks: data set -> protocol -> score, for any ``embed`` callable; only ``benchmarks.speed`` imports ``model``.
 
-The command line imports this registry for ``--help``, so that it imports nothing heavy.
+The command line imports this registry for ``--help``, so it must import nothing heavy.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from commands.options import PATH, allow_missing_option, engine_options, folder,
 from commands.outputs import OutputPath, saved_results
 from commands.speed import speed
 
-MAX_COMPARED = 26  # files; each has a letter
+MAX_COMPARED = 26  # files, named by letters
 
 
 @click.group()

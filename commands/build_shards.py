@@ -1,4 +1,4 @@
-"""build-shards: from photographs to a shard set."""
+"""build-shards: builds a shard set from photographs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KEPT = "finished shards are kept: run the same command to continue"
     type=PATH,
     help="Folder with the images. [default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]",
 )
-@landmarks_option("Landmark table, CSV or Parquet; can be repeated. [default: found under --root]")
+@landmarks_option("Landmark table, CSV or Parquet; may be repeated. [default: found under --root]")
 @click.option(
     "--out",
     type=PATH,
@@ -38,7 +38,7 @@ _KEPT = "finished shards are kept: run the same command to continue"
     help="Position of the five points: seed as in the reference, or arcface, which is centred. [default: seed]",
 )
 @click.option("--min-images", type=click.IntRange(min=1), default=1, help="Leave out identities with fewer images.")
-@click.option("--exclude", type=PATH, help="File with identities or identity/image to leave out, one a line.")
+@click.option("--exclude", type=PATH, help="File with identities or identity/image to leave out, one per line.")
 @click.option(
     "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: 1/32 of the set, 250 to 5000]"
 )

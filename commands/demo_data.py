@@ -1,4 +1,4 @@
-"""demo-data: data sets of generated faces."""
+"""demo-data: generates data sets of faces."""
 
 from __future__ import annotations
 

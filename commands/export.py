@@ -1,4 +1,4 @@
-"""The ``export`` commands: write a network for other tools."""
+"""export: writes a network for other tools."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ class Commands(click.Group):
 
 @contextlib.contextmanager
 def interruptible(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """The work of a command: from here on SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that it can clean up.
+    """The work of a command: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, so that it can clean up.
 
     Args:
-        kept: says what work is saved and how to go on, added as a note to interruptions and errors of the block.
+        kept: says what work is saved and how to continue; added as a note to interruptions and errors of the block.
     """
-    if arrow := sys.modules.get("pyarrow"):  # would import pandas during the work, and swallow an interruption of that
+    if arrow := sys.modules.get("pyarrow"):  # its first conversion imports pandas, and would swallow an interruption
         arrow.array([0]).to_numpy()
     signals: list[int] = []
 
@@ -86,13 +86,13 @@ def line_of(error: BaseException) -> str:
 
 
 def reason_of(error: OSError) -> str:
-    """What an OSError says, without its file; with the remedy if a disk is full."""
+    """The message of an OSError, without its file; with the remedy if a disk is full."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"{error.strerror or error}{'; free space, then run the same command again' if full else ''}"
 
 
 def _since_interruption(error: BaseException) -> list[BaseException]:
-    """The exceptions from the KeyboardInterrupt that led to ``error`` to ``error``; empty if there is none.
+    """The chain of exceptions from a KeyboardInterrupt to ``error``; empty if no KeyboardInterrupt led to it.
 
     Extension modules turn a KeyboardInterrupt into an ImportError, and cleaning up after one may fail.
     """

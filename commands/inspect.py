@@ -1,4 +1,4 @@
-"""inspect: statistics and a contact sheet of a shard set."""
+"""inspect: prints statistics of a shard set and draws a contact sheet."""
 
 from __future__ import annotations
 

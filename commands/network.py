@@ -1,4 +1,4 @@
-"""Opening the network of ``--checkpoint``, for every command that uses a trained network."""
+"""Opens the network of ``--checkpoint``, for every command that uses a trained network."""
 
 from __future__ import annotations
 

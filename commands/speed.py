@@ -25,7 +25,7 @@ Stage = Callable[[Any], Iterator[Any]]
 _CPU_STAGES = ("build", "loader", "step", "eval")
 _NETWORK = "Network; train --backbone help lists them. [default: spherenet20; quick: spherenet4]"
 _BACKBONE = Option(["--backbone"], metavar="NAME", help=_NETWORK)
-_DEVICE = Option(["--device"], type=Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
+_DEVICE = Option(["--device"], type=Choice(["cpu", "cuda"]), help="[default: cuda if available]")
 _IDENTITIES = "Identities in a step, each with an image per view. [default: 8; quick: 2]"
 _BATCH_SIZE = Option(["--batch-size"], type=IntRange(min=2, max=VGGFACE2_IDENTITIES), help=_IDENTITIES)
 _COMPILE = Option(["--compile/--no-compile"], show_default=False, help="Also time torch.compile.")
@@ -64,7 +64,7 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
     shared = [
         Option(["--root"], type=click.Path(path_type=Path, exists=True, file_okay=False), help=data),
         Option(["--rounds"], type=IntRange(min=1), help="Timed calls of each contender. [default: 5; quick: 2]"),
-        Option(["--quick"], is_flag=True, help="Do little work, in less than a minute; the figures are rough."),
+        Option(["--quick"], is_flag=True, help="Do little work, in less than a minute; the times are rough."),
         Option(["--json", "json_file"], type=OutputPath(), help="Write the times of all rounds, after each table."),
         Option(["--chart"], type=OutputPath(), help="Draw the rates as PNG."),
     ]

@@ -1,4 +1,4 @@
-"""train: from shards to a network."""
+"""train: trains a network on a shard set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
     "--recipe",
     default="seed",
     metavar="NAME",
-    help="Named settings to start from: seed (the reference's), quick, modern.",
+    help="Named settings to start from: seed (those of the reference), quick, modern.",
 )
 @click.option(
     "--config",
@@ -100,7 +100,7 @@ def train(
     check_evaluation(benchmarks, config.best)
     protocols = [read_benchmark(name, eval_root) for name in benchmarks]
     if protocols and config.best is None:
-        config = compose(recipe, config_file, {**settings, "best": main_figure(protocols[0])})
+        config = compose(recipe, config_file, {**settings, "best": headline_metric(protocols[0])})
     device = local_device(pick_device(device))
     run = out or data("runs", config.backbone.name)()
     with open_ranks(device) as ranks:
@@ -123,11 +123,11 @@ def check_evaluation(benchmarks: list[str], best: str | None) -> None:
             raise click.UsageError(f"{flag} is for evaluation; name benchmarks with --eval, or leave it out")
     if best is not None and best.partition("/")[0] not in benchmarks:
         named = f"--best {best}: --eval names {', '.join(benchmarks) or 'nothing'}"
-        raise click.UsageError(f"{named}; expected one of its figures, such as lfw/accuracy@8")
+        raise click.UsageError(f"{named}; expected a metric of an evaluated benchmark, such as lfw/accuracy@8")
 
 
-def main_figure(protocol: Protocol) -> str:
-    """The name of a benchmark's main figure, such as ``lfw/accuracy@8``."""
+def headline_metric(protocol: Protocol) -> str:
+    """The name of a benchmark's headline metric, such as ``lfw/accuracy@8``."""
     return f"{protocol.name}/{protocol.main}"
 
 
@@ -174,7 +174,7 @@ def run_training(
         resume=start.loader_state,
     )
     with loader as batches:
-        shown = [main_figure(protocol) for protocol in protocols]
+        shown = [headline_metric(protocol) for protocol in protocols]
         return train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown)
 
 

@@ -1,4 +1,4 @@
-"""verify: check a shard set."""
+"""verify: checks a shard set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from commands.options import PATH, data
 @click.argument("shards", type=PATH, default=data("shards"))
 @click.option("--full", is_flag=True, help="Read every byte and compare hashes.")
 def verify(shards: Path, full: bool) -> None:
-    """Check a shard set. Prints every problem; exits with 1 if there is one."""
+    """Check a shard set. Prints its problems, at most five of a kind per file; exits with 1 if there are any."""
     from pipeline.progress import Progress
     from shards.schema import Manifest
     from shards.verify import verify as problems_of

@@ -62,7 +62,7 @@ def test_help_lists_the_choices(run, option, known):
         (["--ema", 1], 2, "Error: Invalid value for '--ema': 1.0 is not in the range 0<=x<1"),
         (["--precision", "fp16"], 2, "Error: Invalid value for '--precision': 'fp16' is not one of 'fp32', 'bf16'"),
         (["--eval-every", 5], 2, "Error: --eval-every is for evaluation; name benchmarks with --eval"),
-        (["--best", "lfw/auc@8"], 2, "Error: --best lfw/auc@8: --eval names nothing; expected one of its figures"),
+        (["--best", "lfw/auc@8"], 2, "Error: --best lfw/auc@8: --eval names nothing; expected a metric of an"),
         (["--eval", ","], 2, "Error: Invalid value for '--eval': ',' names no benchmark; choose from lfw"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Bytes that a cold page cache fetches from disk for the bytes that are read."""
+"""Measures how many bytes are fetched from disk for the bytes that are read, with a cold page cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UncountedError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColdRead:
-    """Bytes wanted, bytes fetched, and how the latter were counted."""
+    """Bytes wanted, bytes fetched, and how the fetched bytes were counted."""
 
     wanted: int
     fetched: int

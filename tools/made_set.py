@@ -1,4 +1,4 @@
-"""Makes shard sets of any size from a small one, in a moment."""
+"""Makes shard sets of any size from a small one, in seconds."""
 
 from __future__ import annotations
 

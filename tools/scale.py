@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this is a script of the repository, not a package
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script of the repository, not an installed package
 
 from benchmarks.report.document import Grid, as_text
 from benchmarks.speed.faces import Face, Setup, read_faces, resized, write_tree
@@ -43,7 +43,7 @@ class Scaling:
     facts: dict[str, str]  # about what was measured
 
     def exponent(self, name: str) -> float:
-        """The power of the size with which a cost grows, from a line through the logarithms; 1 is linear."""
+        """The power of the size with which a cost grows, fitted to the logarithms; 1 is linear."""
         slope = np.polyfit(np.log(self.sizes), np.log(self.costs[name]), 1)[0]
         return round(float(slope), 2) + 0.0  # not -0.0
 
@@ -93,7 +93,7 @@ def measure_all(setup: Setup) -> Iterator[Scaling]:
 
 
 def measure_builds(setup: Setup, faces: list[Face], base: Path) -> Iterator[Scaling]:
-    """By number of images, of which one build is kept as ``base``; and by size of the images."""
+    """Builds by number of images, keeping one as ``base``, and by size of the images."""
     workers = 1 if setup.quick else cores()
     sizes = [250, 1000] if setup.quick else [1000, 10_000, 100_000]
     few = faces[:8] if setup.quick else faces[:32]

@@ -63,8 +63,8 @@ def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
 
     Args:
         root: the folder with the images and ``xqlfw_pairs.txt``, or its parent.
-        landmarks: tables of points in the XQLFW images. By default ``XQLFW.csv``, or else ``LFW.csv`` from here or
-            from the LFW folder beside; the points of ``LFW.csv`` are scaled to XQLFW images of another size.
+        landmarks: tables of points in the XQLFW images. By default ``XQLFW.csv``, or else ``LFW.csv`` from ``root`` or
+            from the LFW folder next to it; the points of ``LFW.csv`` are scaled to XQLFW images of another size.
 
     Raises:
         ProtocolError: a file is missing or invalid.
@@ -76,7 +76,7 @@ def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     xqlfw_table = find_first([images.parent, *folders], "XQLFW.csv")
     tables = [*landmarks] or ([xqlfw_table] if xqlfw_table else [])
     lfw_folders = [images.parent, *folders, root.parent / "LFW", images.parent.parent / "LFW"]
-    expected = "landmarks: XQLFW.csv, or LFW's LFW.csv in the LFW folder beside"
+    expected = "landmarks: XQLFW.csv, or LFW's LFW.csv in the LFW folder next to it"
     lookup = NameLookup(read_landmarks(tables or [_lfw_table(lfw_folders, expected, [root.parent])]))
     paths, members = _distinct_images(pairs, images)
     lookup.require_any(paths, "XQLFW")
@@ -118,7 +118,7 @@ def _people(root: Path) -> Callable[[str], ImageFolder]:
 
 
 def _distinct_images(pairs: Pairs, root: Path) -> tuple[list[Path], np.ndarray]:
-    """Distinct images, and (N, 2) rows of them."""
+    """Paths of the distinct images, and the (N, 2) indices of each pair in them."""
     names = [f"{name}/{name}_{int(number):04d}.jpg" for name, number in pairs.names.reshape(-1, 2)]
     distinct, members = np.unique(names, return_inverse=True)
     people = _people(root)

@@ -36,7 +36,7 @@ _PROBE_STEM = re.compile(r"(\d{3})_cam\d_\d", re.I)
 def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol:
     """Reads the protocol: rank-1 at each distance, for all subjects and for subjects 51-130.
 
-    The gallery has one mugshot a subject; the probes of a distance are images of five cameras.
+    The gallery has one mugshot per subject; each distance has one probe per subject and camera.
 
     Args:
         root: the folder with ``SCface_database``, its parent, or ``SCface_database`` itself.
@@ -84,7 +84,7 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
 
 
 def _probe_folders(database: Path, distance: int) -> list[ImageFolder]:
-    """The flat folder of all probes, or else one folder a camera."""
+    """The flat folder of all probes, or else one folder per camera."""
     if flat := find_entry(database, _FLAT):
         return [ImageFolder(flat)]
     nested = require(

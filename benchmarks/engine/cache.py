@@ -16,7 +16,7 @@ import xxhash
 from shards.files import write_bytes
 
 FILE_EMBEDDINGS = 4096  # in a full file
-FLUSH_S = 30.0  # between writes of a file that is not full: a killed run loses no more than that
+FLUSH_S = 30.0  # between writes of a file that is not full: the most work that a killed run loses
 # A file is the width of its rows as uint32, and the rows: checksum, key, float32 vector.
 _CHECKSUM_BYTES, _KEY_BYTES = 8, 16
 
@@ -88,7 +88,7 @@ class EmbeddingCache:
 
     @contextlib.contextmanager
     def _disabled_on_error(self) -> Iterator[None]:
-        """On an OSError, warns and stops caching; scoring goes on."""
+        """On an OSError, warns and stops caching; scoring continues."""
         try:
             yield
         except OSError as error:

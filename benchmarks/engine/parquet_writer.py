@@ -77,7 +77,7 @@ def embed_images(
     down: int | None = None,
     metadata: dict[str, str] | None = None,
 ) -> int:
-    """Embeds images into a Parquet file, one row an image, in order. The file is written atomically.
+    """Embeds images into a Parquet file, one row per image, in order. The file is written atomically.
 
     An image that cannot be embedded is a row without embedding; ``status`` and ``error_message`` say why.
 

@@ -36,7 +36,7 @@ class Embedded:
         vectors: (N, D) float32 network outputs, not normalised; zero where ``valid`` is False.
         valid: (N,) bool.
         missing: unusable images, each with the reason.
-        computed: number of forward passes.
+        computed: number of embeddings that the network computed.
     """
 
     def __init__(self, count: int) -> None:

@@ -13,7 +13,7 @@ from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.samples import unresolved_metrics
 from benchmarks.scoring.saved import SavedResult
 
-LETTERS = string.ascii_uppercase  # one a file
+LETTERS = string.ascii_uppercase  # one per file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ComparisonTables:
     """Rendered comparisons.
 
     Attributes:
-        grids: one table a benchmark.
+        grids: one table per benchmark.
         legend: lines that explain the letters and signs.
     """
 
@@ -30,7 +30,7 @@ class ComparisonTables:
 
 
 def compare(paths: list[Path]) -> ComparisonTables:
-    """Compares 2 to 26 result files; differences are to the first one.
+    """Compares 2 to 26 result files; differences are from the first one, the baseline.
 
     Raises:
         ProtocolError: as ``read_comparisons``.

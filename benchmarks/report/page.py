@@ -22,7 +22,7 @@ _BENCHMARK_FILE = re.compile(rf"(?:{'|'.join(BENCHMARKS)})(?:\.json|-(?:{'|'.joi
 
 
 class Report:
-    """A report in a folder: report.html, report.md, the pictures and one JSON a benchmark.
+    """A report in a folder: report.html, report.md, the pictures and one JSON file per benchmark.
 
     Args:
         folder: need not exist. If it contains an earlier report, its files of other benchmarks are deleted.

@@ -15,7 +15,7 @@ class Published:
         system: name in tables and legends.
         source: publication.
         metrics: fractions by metric name.
-        note: what limits the comparison, if anything.
+        note: what limits the comparison; empty if nothing.
     """
 
     system: str

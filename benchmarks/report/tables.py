@@ -97,7 +97,7 @@ def setting_label(setting: str) -> str:
 
 
 def warnings(result: Result) -> list[str]:
-    """Sentences to read before the metrics: missing images, incomparable data, hidden metrics."""
+    """Warnings about missing images, data that is not comparable, and metrics that are not shown."""
     lines = []
     if result.missing:
         lines.append(

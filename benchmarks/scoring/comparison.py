@@ -19,8 +19,8 @@ class Comparison:
     """Results of several networks on one benchmark.
 
     Attributes:
-        results: one a network.
-        intervals: for each network but the first, the paired 95 % interval of each metric's difference to the first.
+        results: one per network, the baseline first.
+        intervals: for each other network, the paired 95 % interval of each metric's difference from the baseline.
     """
 
     results: list[SavedResult]

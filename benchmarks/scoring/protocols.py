@@ -22,7 +22,7 @@ HARDEST_PAIRS = 8  # genuine ones, and as many impostor ones
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HardPair:
-    """A genuine pair of low, or an impostor pair of high cosine similarity (``score``)."""
+    """A genuine pair with a low, or an impostor pair with a high, cosine similarity (``score``)."""
 
     first: Request
     second: Request
@@ -57,7 +57,7 @@ class Protocol:
         requests: the N distinct images and preparations.
         main: name of the headline metric.
         published_counts: sizes of the data set that published metrics refer to.
-        caveat: another reason why this is not that data set, if any.
+        caveat: another reason why the data differ from those of published metrics; empty if there is none.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Protocol:
         raise NotImplementedError
 
     def _hardest(self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, sign: int = 1) -> list[HardPair]:
-        """The ``HARDEST_PAIRS`` pairs (rows of ``requests``) of lowest, or with sign -1 highest, score."""
+        """The ``HARDEST_PAIRS`` pairs (rows of ``requests``) with the lowest scores; with ``sign`` -1, the highest."""
         return [
             HardPair(first=self.requests[first[row]], second=self.requests[second[row]], score=float(scores[row]))
             for row in np.argsort(sign * scores, kind="stable")[:HARDEST_PAIRS]
@@ -249,7 +249,7 @@ class ClosedSetProtocol(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OpenSetProtocol(Protocol):
-    """Identification against a watch list, by probes of which some are not on it.
+    """Identification against a watch list; some probes show people who are not on it.
 
     Attributes:
         search: mated probes, and unmated probes with identity -1, against the gallery.

@@ -53,7 +53,7 @@ class Result:
     hardest: dict[str, dict[str, list[HardPair]]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able fields, with the versions of the libraries."""
+        """The result as JSON-serialisable fields, with the versions of the libraries."""
         return {
             "benchmark": self.benchmark,
             "title": self.title,

@@ -1,4 +1,4 @@
-"""The scored samples of a protocol: everything that its metrics, intervals, curves and comparisons are computed from."""
+"""Scored samples of a protocol, from which metrics, intervals, curves and comparisons are computed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DTYPES = ("|b1", "|u1", "<i2", "<i4", "<i8", "<f4", "<f8")
 
 
 def encode_array(array: np.ndarray) -> dict[str, Any]:
-    """Encodes an array as JSON-able fields: dtype, shape and base64 of its little-endian bytes."""
+    """Encodes an array as JSON-serialisable fields: dtype, shape and base64 of its little-endian bytes."""
     array = np.ascontiguousarray(array)
     array = array.astype(array.dtype.newbyteorder("<"))
     return {"dtype": array.dtype.str, "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
@@ -94,7 +94,7 @@ class Samples:
         return {**intervals, **{name: wilson(*counts) for name, counts in self.proportions().items()}}
 
     def to_dict(self) -> dict[str, Any]:
-        """The samples as JSON-able fields."""
+        """The samples as JSON-serialisable fields."""
         record = {field.name: encode_array(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return {"kind": self.kind, "questions": record.pop("protocol_digest"), **record}
 

@@ -152,7 +152,7 @@ def plain_update(backbone: str, device: str) -> Callable[[torch.Tensor, torch.Te
 def map_batches(
     function: Callable[[Any], Any], items: Sequence[Any], batch: int, workers: int, draws: int | None = None
 ) -> Iterator[Any]:
-    """Yields batches of ``function(item)`` from worker processes, which have ended when the loop ends, on Ctrl-C too.
+    """Yields batches of ``function(item)`` from worker processes. They have ended when the loop ends, even on Ctrl-C.
 
     Draws ``draws`` items with replacement; by default takes all in order. Raises: WorkerError: a worker was killed.
     """
@@ -184,8 +184,8 @@ def map_batches(
 def _start(loader: DataLoader) -> Iterator[Any]:
     """Starts the workers, and restores what that changes in this process.
 
-    OpenCV uses one thread in the meantime: a fork loses the others. PyTorch's handler of SIGCHLD raises an error at
-    any line once a worker dies; without it the iterator still raises one.
+    OpenCV uses one thread while they start, because a fork loses the others. PyTorch's handler of SIGCHLD raises an
+    error at any line once a worker dies; without it the iterator still raises one.
     """
     threads, handler = cv2.getNumThreads(), signal.getsignal(signal.SIGCHLD)
     try:

@@ -20,7 +20,7 @@ from pipeline.align import fit_similarity, template_points, warp
 from pipeline.executors import WorkerPool
 from pipeline.sources.images import decode_bytes
 
-_SHARD_FACES = 5000  # of one similarity fit
+_SHARD_FACES = 5000  # in one similarity fit
 _FACES, _QUICK_FACES, _LARGE_FACES = 256, 32, 16  # distinct faces; large images of more would take gigabytes
 _LARGE_WIDTH = 1000  # px
 # Size in px; images of a build; of the baseline, whole batches for 2 or 4 workers; of a quick run.

@@ -70,7 +70,7 @@ def time_eval(setup: Setup, *, backbone: str = "") -> Iterator[Timing]:
 
 
 def select(protocol: PairProtocol, rows: list[int], settings: Sequence[str]) -> PairProtocol:
-    """Some pairs and settings of a protocol, and the images that these need."""
+    """A protocol with some of the pairs and settings, and only the images that they need."""
     members = np.stack([protocol.members[setting][rows] for setting in settings])
     used, indices = np.unique(members, return_inverse=True)
     return dataclasses.replace(
@@ -84,9 +84,9 @@ def select(protocol: PairProtocol, rows: list[int], settings: Sequence[str]) -> 
 
 
 def choose_pairs(whole: PairProtocol, each: int) -> list[int]:
-    """Rows of ``each`` genuine and impostor pairs for each of two folds, fewer if not so many have usable images.
+    """Rows of ``each`` genuine and ``each`` impostor pairs per fold, in two folds; fewer if too few are usable.
 
-    They are chosen one by one to repeat images as often as the whole list does. Raises: ProtocolError: there are none.
+    They are chosen so that images repeat as often as in the whole list. Raises: ProtocolError: too few are usable.
     """
     members = whole.members[_UNDEGRADED]
     usable = functools.cache(lambda row: all(_is_usable(whole.requests[image]) for image in members[row]))

@@ -1,4 +1,4 @@
-"""The faces that stages are timed on: a user's data sets, or generated ones; and copies of them in any size and number."""
+"""Faces for timing, from a user's data sets or generated, and copies of them in any size and number."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Face:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all stages share."""
+    """Settings that all stages share."""
 
     root: Path | None  # folder of data sets to take faces from; None for generated faces
     scratch: Path  # folder for everything that a stage writes

@@ -1,4 +1,4 @@
-"""Stage ``gpu``: everything that a GPU changes; without one, the parts that a CPU can run."""
+"""Stage ``gpu``: everything that a GPU changes; without a GPU, the parts that a CPU can run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _time_training(setup: Setup, index: ShardIndex, backbone: str, device: str) 
 def training_runs(
     index: ShardIndex, update: Callable[[str], Update], *, batch: int, batches: int, device: str
 ) -> Iterator[tuple[str, Run]]:
-    """Yields the contenders by name, the baseline first; each is built when its turn comes.
+    """Yields the contenders by name, the baseline first; each is built when it is requested.
 
     ``update`` returns the update for a name of ``our_update``, or the baseline's for "".
     """
@@ -123,7 +123,7 @@ def training_runs(
 
 
 def _load(index: ShardIndex, batch: int, device: str) -> Iterator[Batch]:
-    """Batches of a loader that starts with the first one and stops when the iterator is dropped."""
+    """Yields batches of a loader, which starts at the first batch and stops when the iterator is deleted."""
     with Loader(index, batch_size=batch, device=device, threads=cores()) as loader:
         for loaded in loader:
             yield loaded.images, loaded.labels

@@ -93,7 +93,7 @@ def read_batches(index: ShardIndex, images: int, batches: int) -> list[np.ndarra
 
 
 def start_decoder(batches: Sequence[Any], images: int, gpu: int | None = None, *how: Any) -> Any:
-    """Starts a DALI pipeline that decodes ``batches`` again and again; ``how``: arguments of the loader's ``decoder``."""
+    """Starts a DALI pipeline that decodes ``batches`` repeatedly; ``how``: arguments of the loader's ``decoder``."""
     jpegs = itertools.cycle(batches)
     settings = {"batch_size": images, "num_threads": cores(), "device_id": gpu, "prefetch_queue_depth": 2}
     pipe = decoder(lambda: next(jpegs), *(how or ["cpu"]), **settings)

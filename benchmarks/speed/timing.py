@@ -27,7 +27,7 @@ class Contender:
     role: Role
     run: Run  # the timed function; all work is done when it returns
     amount: int  # units of work in one call
-    gives: str = ""  # what the work results in; only contenders with the same result are compared
+    gives: str = ""  # kind of result; only contenders with the same kind are compared
     prepare: Run = lambda: None  # called before each call, outside the timing
 
 
@@ -57,7 +57,7 @@ class Timing:
 
     stage: str
     title: str
-    unit: str  # what amounts count, such as images
+    unit: str  # unit of the amounts, such as images
     facts: Facts  # about what was timed
     rows: dict[str, Row]  # by contender
 
@@ -81,7 +81,7 @@ class Timing:
 
 
 def against_first(runs: dict[str, Run], amount: int) -> list[Contender]:
-    """Contenders of which the first is the baseline of the others."""
+    """Contenders; the first is the baseline of the others."""
     first = next(iter(runs))
     return [Contender(name, "baseline" if name == first else "ours", run, amount) for name, run in runs.items()]
 

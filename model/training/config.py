@@ -117,9 +117,9 @@ class TrainConfig(Options):
         None,
         type=str,
         fixed=False,
-        metavar="NAME/FIGURE",
-        help="Keep best.pt, the checkpoint with the highest value of this figure."
-        " [default: the main figure of the first benchmark, such as lfw/accuracy@8]",
+        metavar="NAME/METRIC",
+        help="Keep best.pt, the checkpoint with the highest value of this metric."
+        " [default: the headline metric of the first benchmark, such as lfw/accuracy@8]",
     )
 
     def check(self) -> None:
