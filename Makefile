@@ -18,7 +18,7 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	touch $@
 
 demo: export LRFR_DATA := $(DEMO)
-demo: install  ## paint faces, build shards, train, score, report: under 5 minutes on 2 cores
+demo: install  ## generate faces, build shards, train, score, report: under 5 minutes on 2 cores
 	$(BIN)/python cli.py demo-data
 	$(BIN)/python cli.py build-shards
 	$(BIN)/python cli.py verify --full

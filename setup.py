@@ -1,4 +1,4 @@
-"""Refuses ``pip install .``: it would put model, pipeline and their kin among other people's top-level packages."""
+"""Refuses ``pip install .``: it would put model, pipeline and others among other people's top-level packages."""
 
 from setuptools import setup
 
