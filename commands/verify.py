@@ -29,5 +29,5 @@ def verify(shards: Path, full: bool) -> None:
             f"{shards}: {len(problems)} problem{'s' if len(problems) > 1 else ''};"
             " restore the files, or delete the folder and build again"
         )
-    checked = "" if full else " (checked sizes and indexes; --full reads every byte)"
+    checked = "" if full else " (of the tars only the sizes; --full reads every byte)"
     click.echo(f"{shards}: valid; {manifest.images:,} images, {manifest.shards} shards{checked}")

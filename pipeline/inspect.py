@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
 
 from pipeline.load.degrade import degrade
@@ -14,7 +14,8 @@ from pipeline.spec import spec_of
 from shards.files import write_bytes
 from shards.finish import describe
 from shards.index import ShardIndex, ShardReader
-from shards.schema import INDEX
+from shards.schema import INDEX, INDEX_SCHEMA
+from shards.tables import read_table
 
 SHEET_SIZES_PX = (8, 12, 16)  # columns after the stored crop, degraded as in training
 MAX_SHEET_ROWS = 10
@@ -39,7 +40,9 @@ def statistics(root: Path) -> str:
         "",
     ]
     title, names = ("eye distance in", ["eye_distance"]) if spec.aligned else ("shorter side of", ["width", "height"])
-    columns = [column.to_numpy() for column in pq.read_table(root / INDEX, columns=names).columns]
+    columns = [
+        column.to_numpy() for column in read_table(root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
+    ]
     lines += [f"{title} the source, px:", *_histogram(np.minimum.reduce(columns))]
     return "\n".join(lines)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import reprlib
+import sys
 from typing import Any
 
 from shards.errors import LrfrError
@@ -11,6 +12,7 @@ from shards.schema import Manifest
 
 NO_TEMPLATE = "none"  # images are resized whole, ignoring aspect ratio and landmarks
 RESIZE = "pillow-bicubic"  # filter of the whole-image resize
+MAX_SIZE_PX = 1024  # a file from elsewhere may ask for any amount of memory
 _FIXED_BY_PRETRAINING = ("size", "degradation", "color", "mean", "std")  # fine-tuning cannot change these
 
 
@@ -50,13 +52,14 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, good, expected in (
             ("size", self.size > 0, "1 px or more"),
-            ("mean", math.isfinite(self.mean), "a finite number"),
-            ("std", 0 < self.std < math.inf, "a finite number above 0"),
+            ("size", self.size <= MAX_SIZE_PX, f"at most {MAX_SIZE_PX} px"),
+            ("mean", abs(self.mean) <= sys.float_info.max, "a finite number"),
+            ("std", 0 < self.std <= sys.float_info.max, "a finite number above 0"),
             ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "1 to 100"),
         ):
             if not good:
                 raise SpecError(
-                    f"preprocessing spec: {name} is {getattr(self, name)}, expected {expected};"
+                    f"preprocessing spec: {name} is {reprlib.repr(getattr(self, name))}, expected {expected};"
                     " restore the file that contains it"
                 )
         if (self.template == NO_TEMPLATE) != (self.warp == RESIZE):
@@ -84,11 +87,15 @@ class Preprocessing:
         """
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
         if set(record) != set(defaults):
-            raise SpecError(f"preprocessing spec: fields {sorted(set(record) ^ set(defaults))} are missing or unknown")
+            raise SpecError(
+                f"preprocessing spec: fields {sorted(map(str, set(record) ^ set(defaults)))} are missing or unknown"
+            )
         for name, default in defaults.items():
             kinds = (int, float) if isinstance(default, float) else (type(default),)
             if type(record[name]) not in kinds:
-                raise SpecError(f"preprocessing spec: {name} is {record[name]!r}, expected {kinds[-1].__name__}")
+                raise SpecError(
+                    f"preprocessing spec: {name} is {reprlib.repr(record[name])}, expected {kinds[-1].__name__}"
+                )
         return cls(**record)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards.errors import ShardError
-from shards.files import file_facts, whole_file, write_record
-from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
-from shards.writer import DONE_SUFFIX
+from shards.files import file_facts, quick_digest, whole_file, write_record
+from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 
 SORT_ROWS = 200_000  # rows sorted at a time, so that memory does not grow with the set
 
@@ -34,7 +33,7 @@ def finish_set(
         records: the done records of all shards, in order.
 
     Raises:
-        ShardError: no shard contains an image.
+        ShardError: no shard contains an image, or the rows of a shard have changed since it was committed.
     """
     statuses = sum((Counter(record["statuses"]) for record in records), Counter[str]())
     images = statuses[STATUS_OK]
@@ -42,6 +41,7 @@ def finish_set(
         raise ShardError(
             f"{root}: no image could be stored ({describe(statuses)}); check --root, and choose another --out"
         )
+    _check_rows(root, records)
     occupied = _write_index(root, len(records), identities, images)
     names = [INDEX, *(shard_file(record["shard"], DONE_SUFFIX) for record in records)]
     manifest = Manifest(
@@ -60,6 +60,21 @@ def finish_set(
     write_record(root / MANIFEST, manifest.to_record())
 
 
+def _check_rows(root: Path, records: list[dict[str, Any]]) -> None:
+    """Compares the hashes of the shards' rows: a shard may have been committed long ago, by an interrupted build.
+
+    Raises:
+        ShardError: a file has changed.
+    """
+    for record in records:
+        path = root / shard_file(record["shard"], "parquet")
+        if quick_digest(path) != record["files"][path.name]["xxh3"]:
+            done = shard_file(record["shard"], DONE_SUFFIX)
+            raise ShardError(
+                f"{path}: content changed (xxh3 does not match); delete {done}, then run the same command again"
+            )
+
+
 def describe(statuses: dict[str, int]) -> str:
     """Formats the rejected rows by status, such as ``3 missing-file, 1 unreadable-image``."""
     rejected = sorted((status, count) for status, count in statuses.items() if status != STATUS_OK and count)
@@ -72,7 +87,11 @@ def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
     bounds = [identities * part // parts for part in range(parts + 1)]
     paths = [root / shard_file(shard, "parquet") for shard in range(shards)]
     occupied = 0
-    with whole_file(root / INDEX) as temporary, pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
+    with (
+        whole_file(root / INDEX) as temporary,
+        open(temporary, "wb") as stream,  # PyArrow would take a path with a colon for a URI
+        pq.ParquetWriter(stream, INDEX_SCHEMA, compression="zstd") as writer,
+    ):
         for low, high in zip(bounds, bounds[1:], strict=False):
             rows = pa.concat_tables(_stored_rows(path, low, high) for path in paths).combine_chunks()
             occupied += pc.count_distinct(rows["label"]).as_py()
@@ -86,7 +105,7 @@ def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
 
 def _stored_rows(path: Path, low: int, high: int) -> pa.Table:
     """Reads the stored rows of one shard with labels in [low, high)."""
-    with pq.ParquetFile(path, pre_buffer=False) as reader:
+    with open(path, "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as reader:
         rows = reader.read([*INDEX_SCHEMA.names, "status"], use_threads=False)
     label = rows["label"]
     wanted = pc.and_(pc.equal(rows["status"], STATUS_OK), pc.and_(pc.greater_equal(label, low), pc.less(label, high)))

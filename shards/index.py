@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from shards.errors import ShardError
 from shards.files import quick_digest
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest, shard_file
+from shards.tables import open_table
 
 COLUMNS = ["label", "shard", "offset", "size", "xxh3"]
 CHUNK_ROWS = 1 << 16
+MAX_IMAGE_BYTES = 1 << 22  # of a JPEG; a loader allocates its longest image for each one of a batch
+MAX_OFFSET = 1 << 48
 RESERVED_FILES = 256  # file descriptors left to the rest of the process
 
 
@@ -41,45 +43,76 @@ class ShardIndex:
         """Opens the set in the folder ``root``.
 
         Raises:
-            ShardError: not a finished shard set, or the index does not match the manifest.
+            ShardError: not a finished shard set, or the index is invalid or does not match the manifest.
         """
         self.root, self.manifest = root, Manifest.read(root)
         path = root / INDEX
+        if path.exists() and not path.is_file():  # a pipe would block
+            raise ShardError(f"{path}: not a regular file; run: python cli.py verify {root}")
         try:
-            if quick_digest(path) != self.manifest.index_digest:
-                raise ShardError(f"{path}: does not match the manifest; run: python cli.py verify --full {root}")
-            self.label, self.shard, self.offset, self.size, self.xxh3 = _columns(path)
+            found = quick_digest(path)
         except OSError as error:
             raise ShardError(f"{path}: {error.strerror or error}; run: python cli.py verify {root}") from None
+        if found != self.manifest.index_digest:
+            raise ShardError(f"{path}: does not match the manifest; run: python cli.py verify --full {root}")
+        self.label, self.shard, self.offset, self.size, self.xxh3 = _columns(path, self.manifest)
         self.first = np.flatnonzero(np.diff(self.label, prepend=-1))
         self.labels, self.count = self.label[self.first], np.diff(self.first, append=len(self.label))
+        if len(self.labels) != (stated := self.manifest.identities - self.manifest.empty_identities):
+            raise ShardError(f"{path}: {len(self.labels)} identities, the manifest states {stated}; build again")
 
     def __len__(self) -> int:
         return len(self.label)
 
     def key(self, row: int) -> str:
         """Returns the key of one row, read from disk: only messages and reports need keys."""
-        reader = pq.ParquetFile(self.root / INDEX)
-        for group in range(reader.num_row_groups):
-            rows = reader.metadata.row_group(group).num_rows
-            if row < rows:
-                return str(reader.read_row_group(group, columns=["key"])["key"][row].as_py())
-            row -= rows
+        with open_table(self.root / INDEX, pa.schema([INDEX_SCHEMA.field("key")])) as reader:
+            for group in range(reader.num_row_groups):
+                rows = reader.metadata.row_group(group).num_rows
+                if row < rows:
+                    key = reader.read_row_group(group, columns=["key"])["key"][row]
+                    return bytes(key.as_buffer()).decode(errors="backslashreplace")
+                row -= rows
         raise IndexError(row)
 
 
-def _columns(path: Path) -> list[np.ndarray]:
-    """Reads ``COLUMNS`` of an index in chunks, which needs little memory besides the result."""
-    with pq.ParquetFile(path, pre_buffer=False) as reader:
-        fields = [INDEX_SCHEMA.field(name) for name in COLUMNS]
-        columns = [np.empty(reader.metadata.num_rows, field.type.to_pandas_dtype()) for field in fields]
+def _columns(path: Path, manifest: Manifest) -> list[np.ndarray]:
+    """Reads and validates ``COLUMNS`` of an index in chunks, which needs little memory besides the result.
+
+    Raises:
+        ShardError: a column is missing or of another type, or its values are not those of a set with this manifest.
+    """
+    schema = pa.schema(map(INDEX_SCHEMA.field, COLUMNS))
+    with open_table(path, schema) as reader:
+        if reader.metadata.num_rows != manifest.images:
+            raise ShardError(f"{path}: {reader.metadata.num_rows} rows, the manifest states {manifest.images} images")
+        columns = [np.empty(manifest.images, field.type.to_pandas_dtype()) for field in schema]
         start = 0
         for rows in reader.iter_batches(CHUNK_ROWS, columns=COLUMNS, use_threads=False):
-            for column, values in zip(columns, rows.columns, strict=True):
-                column[start : start + len(rows)] = np.from_dlpack(values)  # to_numpy() imports pandas (45 MB, 0.3 s)
+            chunk = [column[start : start + len(rows)] for column in columns]
+            for part, values in zip(chunk, rows.select(COLUMNS).columns, strict=True):
+                if values.null_count:
+                    raise ShardError(f"{path}: a value is missing; build again into an empty --out")
+                part[:] = np.from_dlpack(values)  # to_numpy() imports pandas (45 MB, 0.3 s)
+            _check_chunk(path, manifest, chunk, start, previous_label=int(columns[0][start - 1]) if start else 0)
             start += len(rows)
+    if start != manifest.images:
+        raise ShardError(f"{path}: {start} rows, the manifest states {manifest.images} images")
     pa.default_memory_pool().release_unused()
     return columns
+
+
+def _check_chunk(path: Path, manifest: Manifest, chunk: list[np.ndarray], start: int, previous_label: int) -> None:
+    """Raises: ShardError: labels are not sorted, or a value is out of range."""
+    label, shard, offset, size, _ = chunk
+    valid = (np.diff(label, prepend=previous_label) >= 0) & (label >= 0) & (label < manifest.identities)
+    valid &= (shard >= 0) & (shard < manifest.shards) & (offset >= 0) & (offset <= MAX_OFFSET)
+    valid &= (size > 0) & (size <= MAX_IMAGE_BYTES)
+    for row in np.flatnonzero(~valid)[:1].tolist():
+        raise ShardError(
+            f"{path}: row {start + row + 1}: label {label[row]}, shard {shard[row]}, offset {offset[row]}, size"
+            f" {size[row]}: out of range, or labels not sorted; build again into an empty --out"
+        )
 
 
 class ShardReader:

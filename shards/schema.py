@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from shards.errors import ShardError
-from shards.files import read_record
+from shards.files import check_fields, read_record
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 INDEX = "index.parquet"
 STATUS_OK = "ok"
+DATA_SUFFIXES = ("tar", "idx", "parquet")
+DONE_SUFFIX = "done.json"
+_FACT_TYPES = {"size": int, "xxh3": str, "sha256": str}
+_DONE_TYPES = {"shard": int, "fingerprint": str, "rows": int, "images": int, "statuses": dict, "files": dict}
+_MANIFEST_TYPES = {
+    "fingerprint": str,
+    "source": str,
+    "identities": int,
+    "empty_identities": int,
+    "images": int,
+    "rows": int,
+    "shards": int,
+    "statuses": dict,
+    "preprocessing": dict,
+    "files": dict,
+    "versions": dict,
+}
 
 _IMAGE_FIELDS = [
     pa.field("key", pa.string(), nullable=False),  # identity/image, without extension or split folder
@@ -101,7 +119,50 @@ class Manifest:
         version = record.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ShardError(f"{path}: format version {version}, expected {FORMAT_VERSION}; build the shards again")
-        try:
-            return cls(**record)
-        except TypeError as error:
-            raise ShardError(f"{path}: missing or unknown fields ({error}); build the shards again") from None
+        check_fields(path, record, _MANIFEST_TYPES)
+        if unknown := sorted(set(record) - set(_MANIFEST_TYPES)):
+            raise ShardError(f"{path}: unknown field {unknown[0][:40]}; build the shards again")
+        check_fields(path, record["statuses"], dict.fromkeys(record["statuses"], int))
+        check_fields(path, record["versions"], dict.fromkeys(record["versions"], str))
+        if not (record["images"] and record["shards"] and record["identities"] > record["empty_identities"]):
+            raise ShardError(f"{path}: a set without images, shards or identities; build the shards again")
+        if len(record["files"]) != record["shards"] + 1:  # before their names are listed: a number may be huge
+            raise ShardError(f"{path}: {len(record['files'])} files, {record['shards']} shards; build the shards again")
+        done = (shard_file(shard, DONE_SUFFIX) for shard in range(record["shards"]))
+        _check_facts(path, record["files"], [INDEX, *done])
+        return cls(**record)
+
+
+def read_done(root: Path, shard: int) -> dict[str, Any]:
+    """Reads the done record of a shard.
+
+    Raises:
+        ShardError: it is missing or damaged, belongs to another shard, or names other files than those of the shard.
+    """
+    path = root / shard_file(shard, DONE_SUFFIX)
+    record = read_record(path)
+    check_fields(path, record, _DONE_TYPES)
+    check_fields(path, record["statuses"], dict.fromkeys(record["statuses"], int))
+    names = [shard_file(shard, suffix) for suffix in DATA_SUFFIXES]
+    if record["shard"] != shard or set(record["files"]) != set(names):
+        raise ShardError(f"{path}: belongs to another shard, or names other files; build again into an empty --out")
+    _check_facts(path, record["files"], names)
+    return record
+
+
+def read_plan(root: Path) -> dict[str, Any]:
+    """Reads ``root/plan.json``: ``root`` of the source, and ``parts``, which determine the stored bytes.
+
+    Raises:
+        ShardError: it is missing or damaged.
+    """
+    record = read_record(root / PLAN)
+    check_fields(root / PLAN, record, {"root": str, "parts": dict})
+    return record
+
+
+def _check_facts(path: Path, files: dict[str, Any], names: Sequence[str]) -> None:
+    """Raises: ShardError: ``files`` lacks the size or a digest of one of ``names``."""
+    check_fields(path, files, dict.fromkeys(names, dict))
+    for name in names:
+        check_fields(path, files[name], _FACT_TYPES)

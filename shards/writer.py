@@ -18,13 +18,11 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.errors import ShardError
-from shards.files import file_facts, read_record, whole_file, write_bytes, write_record
-from shards.schema import ROW_SCHEMA, STATUS_OK, shard_file
+from shards.files import file_facts, whole_file, write_bytes, write_record
+from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, ROW_SCHEMA, STATUS_OK, read_done, shard_file
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 BUFFER_BYTES = 1 << 20
-DATA_SUFFIXES = ("tar", "idx", "parquet")
-DONE_SUFFIX = "done.json"
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -148,8 +146,8 @@ class ShardWriter:
         write_bytes(self._path("idx"), f"v1.2 {len(self._index)}\n".encode() + "".join(self._index).encode())
         columns = dict(zip((*_ROW_COLUMNS, *_TAR_COLUMNS), zip(*self._rows, strict=True), strict=True))
         table = pa.table({name: columns.get(name, ()) for name in ROW_SCHEMA.names}, schema=ROW_SCHEMA)
-        with whole_file(self._path("parquet")) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        with whole_file(self._path("parquet")) as temporary, open(temporary, "wb") as stream:
+            pq.write_table(table, stream, compression="zstd")  # would take a path with a colon for a URI
         record = {
             "shard": self._shard,
             "fingerprint": self._fingerprint,
@@ -168,7 +166,7 @@ class ShardWriter:
 def done_record(root: Path, shard: int, fingerprint: str) -> dict[str, Any] | None:
     """Returns the done record of a shard if it was committed with this fingerprint and its files have their sizes."""
     try:
-        record = read_record(root / shard_file(shard, DONE_SUFFIX))
+        record = read_done(root, shard)
         sizes = {name: facts["size"] for name, facts in record["files"].items()}
         complete = all((root / name).stat().st_size == size for name, size in sizes.items())
     except (ShardError, OSError):

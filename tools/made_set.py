@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.files import file_facts, write_record
-from shards.schema import INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
-from shards.writer import DATA_SUFFIXES, DONE_SUFFIX
+from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 
 VGGFACE2_IMAGES, VGGFACE2_IDENTITIES = 3_141_890, 8631
 SHARD_ROWS, CHUNK_ROWS = 5000, 200_000  # of a shard; of a row group of the index

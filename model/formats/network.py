@@ -20,8 +20,6 @@ from model.formats.reference import from_state_dict
 from model.options import Choice, OptionError, parse_choice
 from pipeline.spec import Preprocessing, SpecError
 
-MAX_SIZE_PX = 1024
-
 
 class LoadedNetwork(NamedTuple):
     """A trained backbone and its provenance.
@@ -100,16 +98,10 @@ def _parse_backbone(path: Path, text: str) -> Choice:
 
 
 def _read_spec(path: Path, record: dict[str, object]) -> Preprocessing:
-    """Validates the spec of a file, which may be hostile: keys of any type, numbers beyond float range."""
     try:
-        spec = Preprocessing.from_dict(record)
-        if spec.size > MAX_SIZE_PX:
-            raise SpecError(f"preprocessing spec: size is {spec.size} px, expected at most {MAX_SIZE_PX}")
+        return Preprocessing.from_dict(record)
     except SpecError as error:
         raise CheckpointError(f"{path}: {one_line(error, 200)}") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path}: preprocessing spec: {one_line(error)}") from None
-    return spec
 
 
 def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, torch.Tensor]) -> nn.Module:

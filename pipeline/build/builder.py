@@ -19,8 +19,8 @@ from pipeline.sources.listing import list_images
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
-from shards.schema import INDEX, MANIFEST, PLAN, Manifest, shard_file
-from shards.writer import DONE_SUFFIX, done_record
+from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, PLAN, Manifest, shard_file
+from shards.writer import done_record
 
 _NAMED = 3  # entries named in a message
 

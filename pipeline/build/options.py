@@ -16,8 +16,8 @@ from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import ImageList, SourceError
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
-from shards.files import file_facts, read_record, remove_temporaries
-from shards.schema import FORMAT_VERSION, PLAN
+from shards.files import file_facts, remove_temporaries
+from shards.schema import FORMAT_VERSION, PLAN, read_plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
                 f"{options.out}: not empty and not a shard set (it contains {others[0]}); choose a new or empty --out"
             )
         return
-    record = read_record(path)
+    record = read_plan(options.out)
     differing = [name for name, value in parts.items() if record["parts"].get(name) != value]
     if record["root"] != str(options.root.resolve()):
         differing.insert(0, f"--root (it was {record['root']})")

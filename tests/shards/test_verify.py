@@ -9,6 +9,7 @@ import pytest
 from shards.errors import ShardError
 from shards.verify import verify
 from tests.conftest import flip_bit
+from tests.shards.sealed import reseal
 
 
 def names(problems):
@@ -77,6 +78,8 @@ def test_an_index_that_differs_from_the_rows_is_reported(shard_set):
     pq.write_table(
         table.set_column(table.column_names.index("offset"), table.schema.field("offset"), pa.array(offsets)), path
     )
+    assert names(verify(shard_set)) == ["index.parquet"]
+    reseal(shard_set)
     problems = list(verify(shard_set))
     key = table["key"][3].as_py()
     assert any(f"{path}: offset of {key} is {offsets[3]}" in problem for problem in problems)
