@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import PATH, data, landmarks_option
+from commands.options import PATH, data, landmarks_option, max_pixels_option
 
 _KEPT = "finished shards are kept: run the same command to continue"
 
@@ -42,6 +42,7 @@ _KEPT = "finished shards are kept: run the same command to continue"
 @click.option(
     "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: 1/32 of the set, 250 to 5000]"
 )
+@max_pixels_option
 @click.option(
     "--workers",
     type=click.IntRange(min=1),

@@ -37,7 +37,7 @@ def open_network(checkpoint: Path | None) -> LoadedNetwork:
 
 @contextlib.contextmanager
 def open_engine(
-    *, checkpoint: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool
+    *, checkpoint: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool, max_pixels: int
 ) -> Iterator[tuple[Engine, LoadedNetwork, dict[str, Any]]]:
     """Opens a checkpoint and its embedding cache.
 
@@ -56,7 +56,7 @@ def open_engine(
     kept = "" if no_cache else "embeddings so far are cached: run the same command to continue"
     with interruptible(lambda: kept), contextlib.nullcontext() if no_cache else EmbeddingCache(folder) as cache:
         yield (
-            Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size),
+            Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),
             network,
             {**network.provenance(), "precision": precision, "device": device},
         )

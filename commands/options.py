@@ -51,6 +51,13 @@ checkpoint_option = click.option(
     help="Our checkpoint, a bare .pth state dict, or a folder written by export huggingface."
     " [default: the newest checkpoint under $LRFR_DATA/runs]",
 )
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=1 << 28,
+    show_default="268435456, as 16384 x 16384",
+    help="Images that state more pixels are not decoded, and files of more than 4 bytes for each are not read.",
+)
 # what `commands.network.open_engine` takes
 engine_options = option_group(
     checkpoint_option,
@@ -63,6 +70,7 @@ engine_options = option_group(
         help="Precision of the forward pass; bf16 is faster and changes scores slightly.",
     ),
     click.option("--no-cache", is_flag=True, help="Do not read or write the embedding cache, $LRFR_DATA/cache."),
+    max_pixels_option,
 )
 
 

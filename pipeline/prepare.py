@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from pipeline.align import TEMPLATES, fit_similarity, resized, template_points, warp
-from pipeline.sources.images import ImageError, decode_bytes
+from pipeline.sources.images import MAX_PIXELS, ImageError, decode_bytes
 from pipeline.sources.landmarks import Point
 from pipeline.spec import NO_TEMPLATE, Preprocessing, SpecError
 
@@ -84,22 +84,25 @@ def cache_key(data: bytes, request: Request, spec: Preprocessing) -> bytes:
     return xxhash.xxh3_128(xxhash.xxh3_128(data).digest() + json.dumps(preparation, sort_keys=True).encode()).digest()
 
 
-def prepare(data: bytes, requests: list[Request], spec: Preprocessing) -> list[np.ndarray]:
+def prepare(
+    data: bytes, requests: list[Request], spec: Preprocessing, max_pixels: int = MAX_PIXELS
+) -> list[np.ndarray]:
     """Prepares one image file for each of several requests.
 
     Requests that differ only in ``down`` share the aligned crop.
 
     Args:
         data: content of the image file.
+        max_pixels: an image that states more is an error.
 
     Returns:
         For each request the (S, S, 3) uint8 RGB input of the network, S being ``spec.size``.
 
     Raises:
-        ImageError: the file is not an image, or is damaged.
+        ImageError: the file is not an image, is damaged, or states too many pixels.
         NoCropError: the landmarks are missing or give no crop.
     """
-    image = np.ascontiguousarray(decode_bytes(data)[..., ::-1])
+    image = np.ascontiguousarray(decode_bytes(data, max_pixels=max_pixels)[..., ::-1])
     crops: dict[Request, np.ndarray] = {}
     inputs = []
     for request in requests:

@@ -142,10 +142,10 @@ except SystemExit:
     assert process.stderr == "[]\n"
 
 
-_SCORING = "--allow-missing --batch-size --checkpoint --device --json --no-cache --precision --report --root"
-_ALIGNED = (
-    "--allow-missing --batch-size --checkpoint --device --json --landmarks --no-cache --precision --report --root"
+_SCORING = (
+    "--allow-missing --batch-size --checkpoint --device --json --max-pixels --no-cache --precision --report --root"
 )
+_ALIGNED = "--allow-missing --batch-size --checkpoint --device --json --landmarks --max-pixels --no-cache --precision --report --root"
 FROZEN = {
     "bench all": _SCORING,
     "bench compare": "",
@@ -161,9 +161,10 @@ FROZEN = {
     "bench speed step": "--backbone --batch-size --chart --compile --device --json --quick --root --rounds",
     "bench tinyface": _SCORING,
     "bench xqlfw": _ALIGNED,
-    "build-shards": "--exclude --executor --images-per-shard --landmarks --min-images --out --retry-failed --root --source --template --workers",
+    "build-shards": "--exclude --executor --images-per-shard --landmarks --max-pixels --min-images --out"
+    " --retry-failed --root --source --template --workers",
     "demo-data": "--identities --images --out --seed",
-    "embed": "--batch-size --checkpoint --device --down --landmarks --no-cache --out --precision",
+    "embed": "--batch-size --checkpoint --device --down --landmarks --max-pixels --no-cache --out --precision",
     "export huggingface": "--checkpoint --out",
     "export onnx": "--checkpoint --out --preprocess",
     "inspect": "--out",

@@ -19,7 +19,7 @@ from benchmarks.scoring.protocols import Protocol, ScoredSetting
 from benchmarks.scoring.results import Result
 from pipeline.prepare import NoCropError, Request, cache_key, prepare
 from pipeline.progress import Progress
-from pipeline.sources.images import ImageError, read_regular
+from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, read_regular
 from pipeline.spec import Preprocessing
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -77,12 +77,14 @@ class Engine:
         spec: the network's preprocessing spec.
         cache: an open cache, or None.
         batch_size: images per call of ``embed``.
+        max_pixels: an image that states more is unusable.
     """
 
     embed: Embed
     spec: Preprocessing = dataclasses.field(default_factory=Preprocessing)
     cache: EmbeddingCache | None = None
     batch_size: int = 64
+    max_pixels: int = MAX_PIXELS
 
     def embed_all(self, requests: list[Request], progress: Progress) -> Embedded:
         """Embeds each request once.
@@ -138,12 +140,12 @@ class Engine:
 
     def _prepare_file(self, path: Path, rows: list[int], requests: list[Request]) -> _PreparedFile:
         try:
-            data = read_regular(path)
+            data = read_regular(path, bytes_limit(self.max_pixels))
             keys = {row: cache_key(data, requests[row], self.spec) for row in rows}
             hits = {row: self.cache.get(key) for row, key in keys.items()} if self.cache else {}
             cached = {row: vector for row, vector in hits.items() if vector is not None}
             misses = [row for row in rows if row not in cached]
-            images = prepare(data, [requests[row] for row in misses], self.spec) if misses else []
+            images = prepare(data, [requests[row] for row in misses], self.spec, self.max_pixels) if misses else []
             inputs = [(row, keys[row], image) for row, image in zip(misses, images, strict=True)]
             return _PreparedFile(path=path, requests=len(rows), cached=cached, inputs=inputs)
         except FileNotFoundError:

@@ -12,6 +12,7 @@ import PIL
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
 from pipeline.sources.catalog import SOURCES
+from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import ImageList, SourceError
 from pipeline.spec import Preprocessing
@@ -32,6 +33,7 @@ class BuildOptions:
         exclude: file of identities or keys to leave out.
         min_images: identities with fewer usable images are left out.
         images_per_shard: None for the default.
+        max_pixels: an image that states more is not decoded; it becomes a row with a reason.
         retry_failed: build shards with missing or unreadable images again.
     """
 
@@ -43,6 +45,7 @@ class BuildOptions:
     exclude: Path | None = None
     min_images: int = 1
     images_per_shard: int | None = None
+    max_pixels: int = MAX_PIXELS
     executor: Executor = "process"
     workers: int = 1
     retry_failed: bool = False
@@ -126,6 +129,8 @@ def fingerprint_parts(options: BuildOptions, images: ImageList | None) -> dict[s
         "--exclude": [_sha256(options.exclude)] if options.exclude else [],
         "--min-images": options.min_images,
         "--images-per-shard": options.images_per_shard,
+        # sets that were built before this option existed can be resumed
+        **({} if options.max_pixels == MAX_PIXELS else {"--max-pixels": options.max_pixels}),
         "preprocessing": options.preprocessing.to_dict(),
         **{f"{name} version": version for name, version in library_versions(options).items()},
         **({} if images is None else {"files under --root": images.digest}),
@@ -157,7 +162,7 @@ def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
             )
         return
     record = read_plan(options.out)
-    differing = [name for name, value in parts.items() if record["parts"].get(name) != value]
+    differing = [name for name in {**parts, **record["parts"]} if record["parts"].get(name) != parts.get(name)]
     if record["root"] != str(options.root.resolve()):
         differing.insert(0, f"--root (it was {record['root']})")
     if differing:

@@ -14,7 +14,7 @@ from pipeline.build.options import BuildOptions
 from pipeline.opencv import quiet, single_thread
 from pipeline.sources.catalog import SOURCES
 from pipeline.sources.finder import ImageTree
-from pipeline.sources.images import ImageError, decode_bytes
+from pipeline.sources.images import ImageError, bytes_limit, decode_bytes
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.schema import STATUS_OK
@@ -57,7 +57,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
             jpeg = None
             if row.status == STATUS_OK:
                 try:
-                    image = _read_image(tree, row.key, grey=matrix is not None)
+                    image = _read_image(tree, row.key, options.max_pixels, grey=matrix is not None)
                     jpeg = _crop_jpeg(row, matrix, image, spec)
                 except RejectedError as error:
                     row.status, row.error_message = error.status, str(error)
@@ -85,10 +85,10 @@ def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
         yield row, None if matrices is None else matrices[position]
 
 
-def _read_image(tree: ImageTree, key: str, grey: bool) -> np.ndarray:
+def _read_image(tree: ImageTree, key: str, max_pixels: int, grey: bool) -> np.ndarray:
     try:
         member_stem(key)
-        return decode_bytes(tree.read(key), grey=grey)
+        return decode_bytes(tree.read(key, bytes_limit(max_pixels)), grey=grey, max_pixels=max_pixels)
     except ShardError as error:
         raise RejectedError("bad-key", str(error)) from None
     except FileNotFoundError as error:

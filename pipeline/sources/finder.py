@@ -121,15 +121,16 @@ class ImageTree:
                 return found
         return None
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, max_bytes: int | None = None) -> bytes:
         """Returns the file content of ``identity/image``.
 
         Raises:
             FileNotFoundError: no split has such an image.
             OSError: the file cannot be read.
+            ImageError: the file has more than ``max_bytes``.
         """
         path = self.find(key)
         if path is None:
             named = ", ".join(filter(None, self._splits))
             raise FileNotFoundError(f"no image {key} under {self._root}" + (f" ({named})" if named else ""))
-        return read_regular(path)
+        return read_regular(path, max_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
@@ -11,28 +12,32 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from pipeline.sources import formats, jpeg
 from shards.errors import LrfrError
 
-_JPEG_START = b"\xff\xd8"
-_EXIF_BYTES = 1 << 16  # an EXIF segment starts within the first 64 KiB
-_HARMLESS = "extraneous bytes before marker"  # a libjpeg warning that affects no pixel
+MAX_PIXELS = 1 << 28  # of an image, as stated in its file: 16384 x 16384
+_MIN_BYTES_LIMIT = 1 << 26  # a file of 64 MiB is read however small its image may be
+_MIN_LINE_FEEDS = 3
 
 
 class ImageError(LrfrError):
     """An image file that cannot be used. The message becomes a row's ``error_message``."""
 
 
-def read_regular(path: Path | str) -> bytes:
+def read_regular(path: Path | str, max_bytes: int | None = None) -> bytes:
     """Returns the content of a regular file.
 
     Raises:
         OSError: the file cannot be read, or is a pipe or device, which might block for ever.
+        ImageError: the file has more than ``max_bytes``; it is not read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if max_bytes is not None and facts.st_size > max_bytes:
+            raise ImageError(f"the file has {facts.st_size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
         data = os.read(handle, facts.st_size + 1)
         if len(data) == facts.st_size:
             return data
@@ -42,23 +47,31 @@ def read_regular(path: Path | str) -> bytes:
         os.close(handle)
 
 
-def decode(path: Path) -> np.ndarray:
+def bytes_limit(max_pixels: int) -> int:
+    """Size of the largest file that is read for an image of ``max_pixels``: four bytes a pixel, as raw formats take."""
+    return max(4 * max_pixels, _MIN_BYTES_LIMIT)
+
+
+def decode(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes an image file.
+
+    Args:
+        max_pixels: an image that states more is an error, before memory is allocated for it.
 
     Returns:
         (H, W, 3) uint8 BGR, rotated according to its EXIF tag.
 
     Raises:
-        ImageError: empty, truncated, damaged, not an image, or not readable.
+        ImageError: empty, truncated, damaged, too large, not an image, or not readable.
     """
     try:
-        data = read_regular(path)
+        data = read_regular(path, bytes_limit(max_pixels))
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None
-    return decode_bytes(data)
+    return decode_bytes(data, max_pixels=max_pixels)
 
 
-def decode_bytes(data: bytes, *, grey: bool = False) -> np.ndarray:
+def decode_bytes(data: bytes, *, grey: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes the content of an image file, see ``decode``.
 
     Args:
@@ -66,26 +79,55 @@ def decode_bytes(data: bytes, *, grey: bool = False) -> np.ndarray:
     """
     if not data:
         raise ImageError("empty file")
-    return _decode_jpeg(data, grey) if data.startswith(_JPEG_START) else _decode_any(data)
+    try:
+        if data.startswith(jpeg.START):
+            return _decode_jpeg(data, grey, max_pixels)
+        return _decode_other(data, max_pixels)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise exceptions of any kind for damaged files
+        raise ImageError(f"cannot be decoded ({len(data)} bytes): {type(error).__name__}: {error}") from None
 
 
-def _decode_jpeg(data: bytes, grey: bool) -> np.ndarray:
+def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
     """Decodes with simplejpeg, which reports damage; OpenCV returns the same pixels but silently fills gaps with grey."""
     try:
-        components = simplejpeg.decode_jpeg_header(data)[2]
-        if components == "CMYK" or b"Exif" in data[:_EXIF_BYTES]:
-            simplejpeg.decode_jpeg(data, "GRAY")
-            return _decode_any(data)  # converts the colours and applies the rotation
-        if grey and components == "Gray":
-            return simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
-        return simplejpeg.decode_jpeg(data, "BGR")
+        header = jpeg.read_header(data)
+        _check_pixels(header.width, header.height, max_pixels)
+        if _passed_text_mode(data, header.scan):
+            raise ValueError("every line feed follows a carriage return: copied in text mode")
+        try:
+            return _jpeg_pixels(data, header, grey)
+        except ValueError as warning:
+            jpeg.check_harmless(data, header, str(warning))
+            return _decode_opencv(data)
     except ValueError as error:
-        if _HARMLESS in str(error):
-            return _decode_any(data)
         raise ImageError(f"damaged JPEG ({len(data)} bytes): {error}") from None
 
 
-def _decode_any(data: bytes) -> np.ndarray:
+def _jpeg_pixels(data: bytes, header: jpeg.Header, grey: bool) -> np.ndarray:
+    if header.components == 4 or header.has_exif:
+        simplejpeg.decode_jpeg(data, "CMYK" if header.components == 4 else "GRAY")
+        return _decode_opencv(data)  # converts the colours and applies the rotation
+    if grey and header.components == 1:
+        return simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
+    return simplejpeg.decode_jpeg(data, "BGR")
+
+
+def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
+    kind = formats.identify(data)
+    if kind is None:
+        raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
+    _check_pixels(*kind.size(data), max_pixels)
+    if not kind.is_text and _passed_text_mode(data):
+        raise ImageError("damaged: every line feed follows a carriage return: copied in text mode")
+    image = _decode_opencv(data)
+    if kind.pillow is not None:
+        kind.pillow(io.BytesIO(data)).load()
+    return image
+
+
+def _decode_opencv(data: bytes) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -93,3 +135,20 @@ def _decode_any(data: bytes) -> np.ndarray:
     if image is None:
         raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
     return image
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(f"the image states {width}x{height} px, --max-pixels is {max_pixels}")
+
+
+def _passed_text_mode(data: bytes, start: int = 0) -> bool:
+    """Returns True if all line feeds from ``start`` on follow carriage returns, as a copy in text mode leaves them.
+
+    In other files one in 256 does; nearly all of them are told by their first line feed.
+    """
+    first = data.find(b"\n", start)
+    if first < 1 or data[first - 1] != ord("\r"):
+        return False
+    count = data.count(b"\n", start)
+    return count >= _MIN_LINE_FEEDS and data.count(b"\r\n", start) == count

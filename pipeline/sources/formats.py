@@ -1,0 +1,131 @@
+"""Image formats other than JPEG: how a file states its size, and who checks that it is whole.
+
+The size is read here, from the first bytes, because decoders allocate memory before anybody can ask them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import struct
+from collections.abc import Callable
+
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.SunImagePlugin import SunImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+_BLANKS = rb"(?:\s|#[^\n]*\n)+"
+_PNM = re.compile(rb"P[1-6Ff]" + _BLANKS + rb"(\d{1,18})" + _BLANKS + rb"(\d{1,18})\s")
+_HDR = re.compile(rb"\n[-+][XY] +(\d{1,18}) +[-+][XY] +(\d{1,18})")
+
+Size = Callable[[bytes], tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One image format.
+
+    Attributes:
+        signature: matches the first bytes.
+        size: returns two sides in px, in either order. Raises any exception for a file that does not state them.
+        pillow: the Pillow class that has to read a file too. OpenCV alone is enough where None: it compares checksums
+            or lengths, or Pillow does not know the format. OpenCV does not compare those of a TIFF, for example.
+        is_text: line feeds are not pixels.
+    """
+
+    signature: re.Pattern[bytes]
+    size: Size
+    pillow: type[ImageFile] | None = None
+    is_text: bool = False
+
+
+def identify(data: bytes) -> Format | None:
+    """Returns the format of a file; None for JPEG, and for what is not an image that OpenCV reads."""
+    return next((one for one in _FORMATS if one.signature.match(data)), None)
+
+
+def _fixed(layout: str, offset: int) -> Size:
+    """The size stands at a fixed place."""
+
+    def size(data: bytes) -> tuple[int, int]:
+        first, second = struct.unpack_from(layout, data, offset)
+        return abs(first), abs(second)
+
+    return size
+
+
+def _matched(pattern: re.Pattern[bytes]) -> Size:
+    """The size stands in a header of text."""
+
+    def size(data: bytes) -> tuple[int, int]:
+        first, second = pattern.search(data).groups()  # type: ignore[union-attr]
+        return int(first), int(second)
+
+    return size
+
+
+def _bmp(data: bytes) -> tuple[int, int]:
+    (header,) = struct.unpack_from("<I", data, 14)
+    return (_fixed("<HH", 18) if header == 12 else _fixed("<ii", 18))(data)  # 12: OS/2
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = _fixed("<HH", 26)(data)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _tiff(data: bytes) -> tuple[int, int]:
+    image = TiffImageFile(io.BytesIO(data))
+    width, height = image.size
+    tags = image.tag_v2
+    return max(width, int(tags.get(_TILE_WIDTH, 0))), max(height, int(tags.get(_TILE_LENGTH, 0)))
+
+
+def _pam(data: bytes) -> tuple[int, int]:
+    header = data[: data.index(b"ENDHDR")]
+    first, second = (int(re.search(rb"\n%s +(\d{1,18})" % side, header)[1]) for side in (b"WIDTH", b"HEIGHT"))  # type: ignore[index]
+    return first, second
+
+
+def _jpeg2000(data: bytes) -> tuple[int, int]:
+    start = data.index(b"\xff\x4f\xff\x51")  # SOC and SIZ; the size in the JP2 box is not the one that is decoded
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    return right - left, bottom - top
+
+
+def _avif(data: bytes) -> tuple[int, int]:
+    sizes = [struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data[: 1 << 16])]
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+_FORMATS = tuple(
+    Format(re.compile(signature, re.DOTALL), *rest)
+    for signature, *rest in (
+        (rb"\x89PNG\r\n\x1a\n", _fixed(">II", 16)),
+        (rb"BM", _bmp, BmpImageFile),
+        (rb"RIFF....WEBP", _webp, WebPImageFile),
+        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff, TiffImageFile),
+        (rb"P[1-3]\s", _matched(_PNM), PpmImageFile, True),
+        (rb"P[4-6]\s", _matched(_PNM), PpmImageFile),
+        (rb"P[Ff]\s", _matched(_PNM)),
+        (rb"P7\s", _pam),
+        (rb"GIF8[79]a", _fixed("<HH", 6), GifImageFile),
+        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000, Jpeg2KImageFile),
+        (rb"....ftyp", _avif),
+        (rb"\x59\xa6\x6a\x95", _fixed(">II", 4), SunImageFile),
+        (rb"#\?R", _matched(_HDR)),
+    )
+)

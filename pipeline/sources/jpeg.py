@@ -1,0 +1,162 @@
+"""The structure of JPEG files: the size they state, and whether a warning of libjpeg cost pixels.
+
+libjpeg reads damaged files without an error: it warns, and fills or shifts what it could not decode. It also warns of
+files that lost nothing, such as those of cameras with odd headers. Only its last warning reaches Python, so that a
+harmless one can hide a serious one. A file with a warning is therefore written again without anything that may be odd
+and yet harmless, and decoded again: any warning of that copy is about its pixels.
+
+Source: ITU-T T.81 (segments, B.1; scan header, B.2.3), and libjpeg-turbo's jdmarker.c and jerror.h.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import simplejpeg
+
+from pipeline.sources.huffman import check_scans
+
+START = b"\xff\xd8"
+_END = b"\xff\xd9"
+_SOI, _EOI, _SOS, _DHT, _DAC, _JPG, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xCC, 0xC8, 0xFE
+_APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}  # SOF markers
+_SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
+_JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
+# FF 00 is a byte of data, FF FF filler; TEM (01) and RST (D0 to D7) have no segment
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_FILLER_WARNING = re.compile(r"(\d+) extraneous bytes before marker 0xd9$")
+FEW_BYTES = 16  # of filler, whatever they are
+_MAX_TRIALS = 4  # libjpeg does not count the filler that it has read ahead: what is left shows when the rest is cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the segments before the first scan state.
+
+    Attributes:
+        has_exif: there is an EXIF segment, which may state a rotation.
+        scan: offset of the first SOS marker.
+    """
+
+    height: int
+    width: int
+    components: int
+    has_exif: bool
+    scan: int
+
+
+def read_header(data: bytes) -> Header:
+    """Reads the segments before the first scan; nothing is decoded.
+
+    Raises:
+        ValueError: there is no scan, or no frame header before it.
+    """
+    height = width = components = 0
+    has_exif, at = False, len(START)
+    try:
+        while True:
+            at = _next_marker(data, at)
+            marker = data[at + 1]
+            if marker in _FRAMES:
+                height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+                components = data[at + 9]
+            elif marker == _APP1:
+                has_exif = has_exif or data.startswith(b"Exif", at + 4)
+            elif marker == _SOS and components:
+                return Header(height, width, components, has_exif, at)
+            elif marker in (_SOI, _EOI, _SOS):
+                raise ValueError("no image data")
+            at += 2 + (data[at + 2] << 8 | data[at + 3])
+    except IndexError:
+        raise ValueError("Premature end of JPEG file") from None
+
+
+def check_harmless(data: bytes, header: Header, warning: str) -> None:
+    """Checks that a JPEG lost no pixel although libjpeg warned.
+
+    Args:
+        warning: libjpeg's last warning.
+
+    Raises:
+        ValueError: it did, or it may have; with the warning that says so.
+    """
+    plain = _plain(data, header, warning)
+    end = last = len(plain) - len(_END)
+    for _ in range(_MAX_TRIALS):
+        try:
+            _decode_strictly(plain[:end] + _END)
+            return
+        except ValueError as error:
+            found = _FILLER_WARNING.search(str(error))
+            if not found:
+                raise
+            warning = str(error)
+            end -= int(found[1])
+            filler = plain[end:last]
+            if len(filler) > FEW_BYTES and len(set(filler)) > 1:
+                raise
+    raise ValueError(warning)
+
+
+def _decode_strictly(plain: bytes) -> None:
+    """Raises ValueError with the warning of libjpeg if there is any."""
+    try:
+        simplejpeg.decode_jpeg(plain, "GRAY")
+    except ValueError as error:
+        if "subsampling" not in str(error):
+            raise
+        check_scans(plain)
+
+
+def _next_marker(data: bytes, at: int) -> int:
+    """Returns the offset of the next marker from ``at`` on. Skips other bytes, as libjpeg does."""
+    found = _MARKER.search(data, at)
+    if found is None:
+        raise IndexError
+    return found.start()
+
+
+def _plain(data: bytes, header: Header, warning: str) -> bytes:
+    """Returns the JPEG as the standard has it: all that determines its pixels, and nothing that is odd yet harmless.
+
+    Left out are metadata, bytes between segments, and whatever follows the end. Versions and parameters that decoders
+    ignore are set to what the standard states.
+
+    Raises:
+        ValueError: bytes between segments tell of damage to the one before them.
+    """
+    parts, at, previous, sequential = [START], len(START), _SOI, True
+    try:
+        while True:
+            start, at = at, _next_marker(data, at)
+            marker = data[at + 1]
+            if previous not in (*range(_APP0, _APP15 + 1), _COM) and data[start:at].strip(b"\0\xff"):
+                raise ValueError(warning)
+            if marker == _EOI:
+                return b"".join([*parts, _END])
+            end = at + 2 + (data[at + 2] << 8 | data[at + 3])
+            content = data[at + 4 : end]
+            if marker in _FRAMES:
+                sequential = marker in _SEQUENTIAL
+            if marker == _SOS and sequential:
+                content = content[:-3] + b"\0\x3f\0"
+            parts.append(_segment(marker, content, header.components))
+            if marker == _SOS:
+                start, end = end, _next_marker(data, end)
+                parts.append(data[start:end].rstrip(b"\xff"))
+            at, previous = end, marker
+    except IndexError:
+        raise ValueError(warning) from None
+
+
+def _segment(marker: int, content: bytes, components: int) -> bytes:
+    """Returns a segment, or nothing for metadata. The colour space depends on JFIF and Adobe segments: these are kept."""
+    if marker == _APP0 and content.startswith(b"JFIF\0"):
+        content = _JFIF_1_1
+    elif marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
+        content = content[:11] + bytes([content[11] and (2 if components == 4 else 1)])
+    elif _APP0 <= marker <= _APP15 or marker == _COM:
+        return b""
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
