@@ -17,10 +17,14 @@ from nvidia.dali import fn, pipeline_def, types
 
 from pipeline.load.degrade import Mode, degrade_into
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
+from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
+from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
+from shards.schema import shard_file
 
 PREFETCH_BATCHES = 2  # decoded ahead
+_JPEG_END = (0xFF, 0xD9)
 HW_DECODER_LOAD = 0.9  # fraction of a batch for the hardware JPEG decoder of a GPU; DALI's default is 0.65
 
 
@@ -91,6 +95,7 @@ class Loader:
         self._pending.clear()
         self._in_use: tuple[Any, torch.cuda.Event] | None = None
         share = self._consumed.global_batch // self._sampler.world_size
+        self._shape = (len(self._views), share, self._size, self._size, 3)
         self._pipe = decoder(
             source=self._feed,
             decode_on="mixed" if self._device.type == "cuda" else "cpu",
@@ -114,13 +119,17 @@ class Loader:
         """The next batch.
 
         Raises:
-            ShardError: an image is damaged; the message names shard and key.
+            ShardError: an image is damaged or has another size; the message names shard and key.
         """
         self._release()
-        (decoded,) = self._pipe.run()
+        try:
+            (decoded,) = self._pipe.run()
+            crops = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(self._shape)
+        except RuntimeError:
+            for draw in self._pending:
+                self._check(draw.rows.ravel())
+            raise
         draw = self._pending.popleft()
-        size = self._size
-        crops = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(len(self._views), -1, size, size, 3)
         images = _empty_like(crops)  # DALI reuses the buffer of the crops
         sizes = self._sizes(draw.size_draws)
         for view, view_sizes in enumerate(sizes):
@@ -171,10 +180,25 @@ class Loader:
     def _feed(self) -> np.ndarray:
         """The JPEGs of the next batch, (V * b, bytes) uint8, padded with zeros. DALI calls this ahead of ``__next__``."""
         draw = self._sampler.draw(self._drawn.epoch, self._drawn.step)
-        encoded = self._reader.padded(draw.rows.ravel(), self._buffer)  # DALI copies them
+        rows = draw.rows.ravel()
+        encoded = self._reader.padded(rows, self._buffer)  # DALI copies them
+        ends = encoded[np.arange(len(rows))[:, None], self._index.size[rows, None].astype(np.int64) - [2, 1]]
+        self._check(rows[(ends != _JPEG_END).any(1)])  # DALI fills up an image that is cut, without an error
         self._pending.append(draw)
         self._drawn = self._drawn.next(self._sampler.steps_per_epoch)
         return encoded
+
+    def _check(self, rows: np.ndarray) -> None:
+        """Raises ShardError for the first of the (N,) ``rows`` whose image is damaged or of another size."""
+        for row in rows.tolist():
+            try:
+                height, width = decode_bytes(self._reader.image(row)).shape[:2]
+                problem = "" if height == width == self._size else f"has {width}x{height} px, expected {self._size}"
+            except ImageError as error:
+                problem = f"cannot be used: {error}"
+            if problem:
+                path = self._index.root / shard_file(int(self._index.shard[row]), "tar")
+                raise ShardError(f"{path}: image {self._index.key(row)} {problem}; build the shard set again")
 
 
 @pipeline_def

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
+
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,8 +16,13 @@ from pipeline.load.degrade import degrade
 from pipeline.load.loader import Loader
 from pipeline.load.sampler import SamplerError
 from pipeline.philox import draws
+from pipeline.spec import Preprocessing
 from shards.errors import ShardError
+from shards.files import write_record
+from shards.finish import finish_set
 from shards.index import ShardIndex, ShardReader
+from shards.schema import PLAN
+from shards.writer import Row, ShardWriter
 
 BATCH = 4
 STEPS = 5  # two epochs of two steps and one more
@@ -212,3 +220,55 @@ def test_index_memory_is_small(shard_set):
     assert sum(
         column.nbytes for column in (index.label, index.shard, index.offset, index.size, index.xxh3)
     ) == 28 * len(index)
+
+
+def jpeg_of(size):
+    image = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def write_set(root, images):
+    """A finished shard set of (128, 128) spec with the given JPEGs, two of each identity; all checksums are right."""
+    with ShardWriter(root, 0, "f") as writer:
+        for number, data in enumerate(images):
+            writer.add(Row(key=f"n{number // 2}/{number}", identity=f"n{number // 2}", label=number // 2), data)
+        record = writer.commit()
+    write_record(root / PLAN, {"root": str(root), "parts": {}})
+    spec = Preprocessing().to_dict()
+    finish_set(root, [record], fingerprint="f", source="folder", identities=4, preprocessing=spec, versions={})
+    return ShardIndex(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda _: b"not a jpeg" * 50, "cannot be used: cannot be decoded (500 bytes, not an image or damaged)"),
+        (lambda jpeg: jpeg[: len(jpeg) // 2], "cannot be used: damaged JPEG"),
+        (lambda jpeg: jpeg[:-2], "cannot be used: damaged JPEG"),
+        (lambda _: jpeg_of(64), "has 64x64 px, expected 128"),
+        (lambda _: b"x", "cannot be used: cannot be decoded"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_named_although_its_checksum_is_right(tmp_path, change, problem):
+    whole = jpeg_of(128)
+    index = write_set(tmp_path, [change(whole) if number == 3 else whole for number in range(8)])
+    loader = Loader(index, batch_size=4, views=[(128, 128)] * 2, threads=1)
+    with pytest.raises(ShardError) as error, loader:
+        collections.deque(itertools.islice(loader, 8))
+    assert str(error.value).startswith(f"{tmp_path / 'shard-000000.tar'}: image n1/3 {problem}")
+    assert str(error.value).endswith("; build the shard set again")
+
+
+def test_images_that_all_have_another_size_are_not_mixed(tmp_path):
+    index = write_set(tmp_path, [jpeg_of(64)] * 8)
+    with (
+        pytest.raises(ShardError, match="has 64x64 px, expected 128"),
+        Loader(index, batch_size=4, views=[(128, 128)], threads=1) as loader,
+    ):
+        next(loader)
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path):
+    index = write_set(tmp_path, [jpeg_of(128) + b"more"] * 8)
+    with Loader(index, batch_size=4, views=[(128, 128)], threads=1) as loader:
+        assert next(loader).images.shape == (1, 4, 128, 128, 3)
