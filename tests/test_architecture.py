@@ -27,7 +27,7 @@ LAYERS = {
     "pipeline.sources": {"shards", "pipeline"},
     "pipeline.prepare": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.build": {"shards", "pipeline", "pipeline.sources"},
-    "pipeline.load": {"shards", "pipeline"},
+    "pipeline.load": {"shards", "pipeline", "pipeline.sources"},  # of the sources, only how an image is decoded
     "pipeline.inspect": {"shards", "pipeline", "pipeline.load"},
     "pipeline.demo": {"shards", "pipeline", "pipeline.sources"},
     "model": GROUND,
