@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
+from benchmarks.datasets.matfile import MatError, MatFile
 from benchmarks.errors import ProtocolError
 from pipeline.sources.finder import ImageFolder
 from pipeline.sources.images import read_regular
 
-# SciPy raises any of these on damaged files
-_READ_ERRORS = (OSError, ValueError, NotImplementedError, TypeError, LookupError, EOFError, MatReadError, zlib.error)
-_HDF5_HEADER = b"MATLAB 7.3"  # SciPy cannot read this version
+_HDF5_HEADER = b"MATLAB 7.3"
 MAX_ID = 2**31 - 1
+MAX_NAME_CHARS = 512  # an array of names takes the longest one for each
+MAX_LISTED = 8  # variables in a message
 
 
 def read_image_list(path: Path, variable: str, folder: ImageFolder) -> tuple[list[Path], np.ndarray]:
@@ -44,7 +41,8 @@ def read_cells(path: Path, variable: str, columns: int) -> np.ndarray:
     """(N, columns) file names in a cell array.
 
     Raises:
-        ProtocolError: the file is damaged or lacks the variable, or the variable has the wrong shape or type.
+        ProtocolError: the file is damaged or lacks the variable, the variable has the wrong shape or type, or a name
+            leads out of its folder.
     """
     cells = _variable(path, variable)
     if cells.ndim != 2 or cells.shape[1] != columns:
@@ -74,14 +72,14 @@ def _variable(path: Path, variable: str) -> np.ndarray:
         data = read_regular(path)
         if data.startswith(_HDF5_HEADER):
             raise ProtocolError(f"{path}: a MATLAB 7.3 file, expected MATLAB 5 to 7; save it again with: save -v7")
-        content = scipy.io.loadmat(io.BytesIO(data))
-    except _READ_ERRORS as error:
-        reason = (str(error).splitlines() or [""])[0][:80]
+        file = MatFile(data)
+        if variable not in file.names:
+            found = ", ".join(file.names[:MAX_LISTED]) or "nothing"
+            raise ProtocolError(f"{path}: contains {found}, expected the variable {variable}")
+        return file.read(variable)
+    except (OSError, MatError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ProtocolError(f"{path}: not a readable MATLAB 5 file ({reason}); restore it from the archive") from None
-    if variable not in content:
-        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
-        raise ProtocolError(f"{path}: contains {found}, expected the variable {variable}")
-    return np.asarray(content[variable])
 
 
 def _file_name(cell: Any, path: Path) -> str:
@@ -91,6 +89,6 @@ def _file_name(cell: Any, path: Path) -> str:
     if inner.size != 1 or inner.dtype.kind != "U":
         raise ProtocolError(f"{path}: a cell contains {inner.dtype} of size {inner.size}, expected one file name")
     text = str(inner[0]).strip()
-    if "\0" in text:
-        raise ProtocolError(f"{path}: a cell contains {text[:40]!r}, expected a file name")
+    if "\0" in text or text.startswith("/") or ".." in text.split("/") or len(text) > MAX_NAME_CHARS:
+        raise ProtocolError(f"{path}: a cell contains {text[:40]!r}, expected a file name below the folder of images")
     return text

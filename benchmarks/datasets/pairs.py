@@ -74,7 +74,7 @@ def _parse_pair(fields: list[str], genuine: bool, location: str) -> list[list[st
         raise ProtocolError(f"{location}: {len(fields)} fields, expected {kind}, separated by tabs")
     first_name, first_number, second_name, second_number = fields
     for name in (first_name, second_name):
-        if not 1 <= len(name.encode()) <= MAX_NAME_BYTES or "\0" in name or "/" in name:
+        if not 1 <= len(name.encode()) <= MAX_NAME_BYTES or "\0" in name or "/" in name or name in (".", ".."):
             raise ProtocolError(
                 f"{location}: found {name[:_QUOTED_CHARS]!r}, expected a person's name of 1 to {MAX_NAME_BYTES} bytes"
             )
