@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import reprlib
+import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,46 +21,84 @@ import xxhash
 
 from shards.errors import LockedError, ShardError
 
-TEMPORARY_SUFFIX = ".partial"
 BLOCK_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"(.*)\.lrfr-[0-9a-f]{8}\.partial", re.DOTALL)
+# errors of flock and fsync on file systems without them: Lustre, FUSE, CIFS, some NFS
+_LACKING = {errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside ``folder`` durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_folder(folder: Path) -> bool:
+    """Makes renames inside ``folder`` durable; returns False where the file system cannot."""
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be written, but not listed
+        return False
+    try:
+        return _sync(handle)
+    except OSError as error:
+        error.filename = str(folder)
+        raise
     finally:
         os.close(handle)
 
 
+def _sync(handle: int) -> bool:
+    """Returns False if the file system cannot sync this file or folder."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in _LACKING:
+            return False
+        raise
+    return True
+
+
+def temporary_path(path: Path) -> Path:
+    """Returns a new name beside ``path``, which shows that this tool chose it."""
+    return path.with_name(f"{path.name}.lrfr-{secrets.token_hex(4)}.partial")
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path, which is renamed to ``path`` if the block succeeds and deleted if it fails.
+    """Yields a new, empty temporary file, which is renamed to ``path`` if the block succeeds and deleted if it fails.
 
-    Durable: fsync of the file, rename, fsync of the folder.
+    Durable: fsync of the file, rename, fsync of the folder. An OSError of the block that names no file, as those of
+    ``write`` do, gets the name of this one.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    temporary, handle = temporary_path(path), -1
     try:
+        # neither follows a link nor opens a file that was there
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        _try_lock(handle)
         yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
+        _sync(handle)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
+    finally:
+        if handle >= 0:
+            os.close(handle)
     sync_folder(path.parent)
 
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty temporary folder, which replaces ``folder`` if the block succeeds and is deleted if it fails."""
-    workspace = folder.with_name(folder.name + TEMPORARY_SUFFIX)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for killed in _stale(folder.parent, folder.name):
+        _restore(killed / "old", folder)
+        shutil.rmtree(killed)
+    workspace = temporary_path(folder)
     new, old = workspace / "new", workspace / "old"
-    _restore(old, folder)
-    shutil.rmtree(workspace, ignore_errors=True)
-    new.mkdir(parents=True)
+    workspace.mkdir()
+    handle = os.open(workspace, os.O_RDONLY)
     try:
+        _try_lock(handle)
+        new.mkdir()
         yield new
         if folder.exists():
             os.replace(folder, old)
@@ -65,6 +107,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     finally:
         _restore(old, folder)
         shutil.rmtree(workspace)
+        os.close(handle)
 
 
 def _restore(old: Path, folder: Path) -> None:
@@ -79,31 +122,72 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def remove_temporaries(folder: Path, names: Sequence[str]) -> None:
-    """Deletes the temporary files of interrupted writers; ``names`` are glob patterns of the final names."""
-    for name in names:
-        for path in folder.glob(name + TEMPORARY_SUFFIX):
-            path.unlink()
+def remove_temporaries(folder: Path, of: str | None = None) -> None:
+    """Deletes the temporary files and folders that killed processes of this tool left in ``folder``.
+
+    Args:
+        of: only those of the file or folder with this name. None, all: for a folder that this process has locked.
+    """
+    for path in _stale(folder, of):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _stale(folder: Path, of: str | None) -> Iterator[Path]:
+    """Yields temporary files and folders of this tool that no running process has locked."""
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        match = _TEMPORARY.fullmatch(name)
+        path = folder / name
+        if match and of in (None, match[1]) and not path.is_symlink() and not _in_use(path):
+            yield path
+
+
+def _in_use(path: Path) -> bool:
+    try:  # NFS locks only what is open for writing
+        handle = os.open(path, os.O_NOFOLLOW | (os.O_RDONLY if path.is_dir() else os.O_RDWR))
+    except OSError:  # its process has just finished it, or it is another user's
+        return True
+    try:
+        return _try_lock(handle) is False
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool | None:
+    """Locks an open file or folder; returns False if another process has locked it, None if there are no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # EACCES: CIFS
+            return False
+        if error.errno in _LACKING:
+            return None
+        raise
+    return True
 
 
 @contextlib.contextmanager
 def locked(folder: Path, activity: str) -> Iterator[None]:
     """Locks ``folder`` for one process; the lock ends with the process.
 
+    Where the file system has no locks, or does not sync folders, a line on stderr says so, and the block runs.
+
     Args:
-        activity: what the lock is for, such as ``training``; part of the error message.
+        activity: what the lock is for, such as ``training``; part of the messages.
 
     Raises:
         LockedError: another process has locked it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        lock = _try_lock(handle)
+        if lock is False:
             raise LockedError(
                 f"{folder}: another process is {activity} here; wait for it to end, or choose another --out"
-            ) from None
+            )
+        lacks = [] if lock else [f"has no file locks, make sure that no other process is {activity} here"]
+        lacks += [] if sync_folder(folder) else ["cannot sync a folder, a power failure may undo the last renames"]
+        if lacks:
+            print(f"{folder}: its file system {'; and '.join(lacks)}", file=sys.stderr, flush=True)
         yield
     finally:
         os.close(handle)

@@ -169,6 +169,6 @@ def done_record(root: Path, shard: int, fingerprint: str) -> dict[str, Any] | No
         record = read_done(root, shard)
         sizes = {name: facts["size"] for name, facts in record["files"].items()}
         complete = all((root / name).stat().st_size == size for name, size in sizes.items())
-    except (ShardError, OSError):
+    except (ShardError, FileNotFoundError):
         return None
     return record if complete and record["fingerprint"] == fingerprint else None

@@ -46,7 +46,7 @@ def save_checkpoint(path: Path, content: Content) -> None:
         OSError: the disk is full, or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(path.parent, ["*"])
+    remove_temporaries(path.parent)
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
         try:
             torch.save({"format": FORMAT, "version": VERSION, **content}, stream)

@@ -65,7 +65,7 @@ class Evaluations:
             raise TrainingError(f"best is {self.config.best!r}, but nothing is evaluated; leave it out, or evaluate")
         if not self.state.ranks.first:
             return
-        remove_temporaries(self.run, ["*"])
+        remove_temporaries(self.run)
         if start == 0:  # best.json of an earlier run whose checkpoints were deleted
             (self.run / BEST_FACTS).unlink(missing_ok=True)
         if self.config.best is not None:

@@ -97,7 +97,7 @@ def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int,
                     records[record["shard"]] = record
                     progress.update(record["rows"])
         finally:
-            remove_temporaries(options.out, ["shard-*"])
+            remove_temporaries(options.out)
 
 
 def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int]) -> Iterator[ShardTask]:
@@ -127,7 +127,7 @@ def _is_published(out: Path) -> bool:
 
 def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
     """Deletes manifest, then index and outdated done records, so that a set never looks finished while shards change."""
-    remove_temporaries(out, [MANIFEST, INDEX, "shard-*"])
+    remove_temporaries(out)
     for name in (MANIFEST, INDEX):
         (out / name).unlink(missing_ok=True)
     for shard in range(shards):

@@ -154,7 +154,7 @@ def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
     """
     path = options.out / PLAN
     if not path.exists():
-        remove_temporaries(options.out, [PLAN])  # of a build that was killed while it wrote its plan
+        remove_temporaries(options.out)  # of a build that was killed while it wrote its plan
         others = sorted(entry.name for entry in options.out.iterdir())
         if others:
             raise ShardError(
