@@ -32,7 +32,15 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
         if down is not None and down > engine.spec.size:
             raise CommandError(f"--down {down}: choose at most the network's input size, {engine.spec.size} px")
         metadata = {**network.metadata(), "precision": facts["precision"]}
-        embedded = embed_images(engine, paths, out, landmarks=landmarks, down=down, metadata=metadata)
+        embedded = embed_images(
+            engine,
+            paths,
+            out,
+            landmarks=landmarks,
+            down=down,
+            metadata=metadata,
+            folders={path if path.is_dir() else path.parent for path in images},
+        )
     if embedded < len(paths):
         click.echo(
             f"{len(paths) - embedded:,} of {len(paths):,} images are unusable; see the columns status and error_message",

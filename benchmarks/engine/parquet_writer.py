@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.sources.finder import IMAGE_SUFFIXES
 from pipeline.sources.landmark_lookup import PathLookup
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import Landmarks
+from pipeline.sources.watch import SourceWatch
 from shards.files import whole_file
 from shards.schema import STATUS_OK
 
@@ -76,6 +78,7 @@ def embed_images(
     landmarks: Sequence[Path] = (),
     down: int | None = None,
     metadata: dict[str, str] | None = None,
+    folders: Iterable[Path] = (),
 ) -> int:
     """Embeds images into a Parquet file, one row per image, in order. The file is written atomically.
 
@@ -85,6 +88,7 @@ def embed_images(
         landmarks: tables to align by. Without them each image is taken as an aligned crop and resized.
         down: degrade each image to this many px and back; None: do not.
         metadata: for the file; ``alignment`` and ``down`` are added.
+        folders: of the images; it is an error if one is gone before the end.
 
     Returns:
         The number of embedded images.
@@ -92,7 +96,9 @@ def embed_images(
     Raises:
         ProtocolError: an embedding is not finite.
         LandmarkError: a table cannot be read.
+        SourceError: one of ``folders`` is gone.
     """
+    engine = dataclasses.replace(engine, watch=SourceWatch(folders))
     table = PathLookup(read_landmarks(landmarks), [_utf8(path) for path in paths]) if landmarks else None
     metadata = {**(metadata or {}), "alignment": "landmarks" if landmarks else "none", "down": str(down or "")}
     out.parent.mkdir(parents=True, exist_ok=True)

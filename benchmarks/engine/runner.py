@@ -20,6 +20,7 @@ from benchmarks.scoring.results import Result
 from pipeline.prepare import NoCropError, Request, cache_key, prepare
 from pipeline.progress import Progress
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, read_regular
+from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -78,6 +79,7 @@ class Engine:
         cache: an open cache, or None.
         batch_size: images per call of ``embed``.
         max_pixels: an image that states more is unusable.
+        watch: the folders of the images, whose loss ends the work.
     """
 
     embed: Embed
@@ -85,12 +87,15 @@ class Engine:
     cache: EmbeddingCache | None = None
     batch_size: int = 64
     max_pixels: int = MAX_PIXELS
+    watch: SourceWatch = dataclasses.field(default_factory=lambda: SourceWatch([]))
 
     def embed_all(self, requests: list[Request], progress: Progress) -> Embedded:
         """Embeds each request once.
 
         Raises:
             ProtocolError: an embedding is not finite.
+            SourceError: a folder of the images is gone.
+            OSError: the file system or this process is in trouble; no image can be blamed.
         """
         embedded = Embedded(len(requests))
         queue: list[_Input] = []
@@ -148,9 +153,11 @@ class Engine:
             images = prepare(data, [requests[row] for row in misses], self.spec, self.max_pixels) if misses else []
             inputs = [(row, keys[row], image) for row, image in zip(misses, images, strict=True)]
             return _PreparedFile(path=path, requests=len(rows), cached=cached, inputs=inputs)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self.watch.check(error)
             failure = ImageError("not found")
         except OSError as error:
+            self.watch.check(error)
             failure = ImageError(f"cannot be read: {error.strerror}")
         except ImageError as error:
             failure = error
@@ -182,7 +189,9 @@ def run(
             f" on unaligned images only (template {engine.spec.template}); score it on qmul, qmul-id or tinyface"
         )
     with Progress(f"bench {protocol.name}", len(protocol.requests), "preparations") as progress:
-        embedded = engine.embed_all(protocol.requests, progress)
+        embedded = dataclasses.replace(engine, watch=SourceWatch([protocol.root])).embed_all(
+            protocol.requests, progress
+        )
     if embedded.missing:
         message = _list_missing(embedded.missing)
         if not allow_missing:

@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
 from pipeline.build.plan import Plan, make_plan
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
 from pipeline.progress import Progress
+from pipeline.sources.catalog import SOURCES
+from pipeline.sources.finder import ImageTree
 from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.listing import list_images
+from pipeline.sources.listing import SourceError, list_images
+from pipeline.sources.watch import SourceWatch
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
@@ -30,16 +35,17 @@ def build(options: BuildOptions) -> Manifest:
 
     Raises:
         LandmarkError: a landmark table or the exclusion list cannot be read.
-        SourceError: the folder of a source without landmarks contains no image.
+        SourceError: the folder of the images contains none of them, or is gone.
         ShardError: ``out`` contains something else, or no image could be stored.
         LockedError: another process is building in ``out``.
-        WorkerError: a worker process died; committed shards are kept.
+        WorkerError: a worker process died or hangs; committed shards are kept.
     """
     exclude = read_exclusions(options.exclude)
     if options.out.exists() and not options.out.is_dir():
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out, "building shards"):
+        watch = SourceWatch([options.root, *(options.root / split for split in SOURCES[options.source].splits if split)])
         images = None if options.aligned else list_images(options.root)
         parts = fingerprint_parts(options, images)
         fingerprint = digest(parts)
@@ -57,9 +63,10 @@ def build(options: BuildOptions) -> Manifest:
         records = _committed(options, len(plan.shards), fingerprint)
         finished = len(records) == len(plan.shards) and _is_published(options.out)
         if not finished:
+            _check_present(options, plan)
             _unpublish(options.out, len(plan.shards), records)
             write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
-            _run(options, plan, fingerprint, records)
+            _run(options, plan, watch, fingerprint, records)
             finish_set(
                 options.out,
                 [records[shard] for shard in range(len(plan.shards))],
@@ -74,6 +81,25 @@ def build(options: BuildOptions) -> Manifest:
     return manifest
 
 
+def _check_present(options: BuildOptions, plan: Plan) -> None:
+    """Looks up one image of each identity until one is found: a disk that is not mounted is an empty folder.
+
+    Raises:
+        SourceError: none is found.
+    """
+    stored = np.ones(len(plan.keys), bool)
+    stored[list(plan.rejected)] = False
+    rows = np.flatnonzero(stored)
+    codes = plan.identities.indices.to_numpy()[rows]
+    keys = plan.keys.take(rows[np.unique(codes, return_index=True)[1]]).to_pylist()
+    tree = ImageTree(options.root, SOURCES[options.source].splits)
+    if not any(tree.find(key) for key in keys):
+        raise SourceError(
+            f"{options.root}: holds no image of {len(keys):,} identities looked up, such as {keys[0]};"
+            " check --root, and whether its disk is mounted"
+        )
+
+
 def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int, dict[str, Any]]:
     """The done records of the shards that need not be built again."""
     found = ((shard, done_record(options.out, shard, fingerprint)) for shard in range(shards))
@@ -84,12 +110,14 @@ def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int
     }
 
 
-def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int, dict[str, Any]]) -> None:
+def _run(
+    options: BuildOptions, plan: Plan, watch: SourceWatch, fingerprint: str, records: dict[int, dict[str, Any]]
+) -> None:
     """Builds the shards that ``records`` lacks and adds their done records to it."""
     todo = [shard for shard in range(len(plan.shards)) if shard not in records]
     with Progress("build-shards", len(plan.keys)) as progress:
         progress.skip(sum(record["rows"] for record in records.values()))
-        tasks = _tasks(options, plan, fingerprint, todo)
+        tasks = _tasks(options, plan, watch, fingerprint, todo)
         done = unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers)
         try:
             with contextlib.closing(done):  # kills the workers before their files are removed
@@ -100,7 +128,9 @@ def _run(options: BuildOptions, plan: Plan, fingerprint: str, records: dict[int,
             remove_temporaries(options.out)
 
 
-def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int]) -> Iterator[ShardTask]:
+def _tasks(
+    options: BuildOptions, plan: Plan, watch: SourceWatch, fingerprint: str, shards: list[int]
+) -> Iterator[ShardTask]:
     for shard in shards:
         rows = plan.shards[shard]
         yield ShardTask(
@@ -114,6 +144,7 @@ def _tasks(options: BuildOptions, plan: Plan, fingerprint: str, shards: list[int
             rejected={
                 position: plan.rejected[row] for position, row in enumerate(rows.tolist()) if row in plan.rejected
             },
+            watch=watch,
         )
 
 
@@ -121,7 +152,7 @@ def _is_published(out: Path) -> bool:
     """Returns True if index and manifest exist and belong together."""
     try:
         return quick_digest(out / INDEX) == Manifest.read(out).index_digest
-    except (ShardError, OSError):
+    except (ShardError, FileNotFoundError):
         return False
 
 

@@ -15,6 +15,7 @@ from pipeline.opencv import quiet, single_thread
 from pipeline.sources.catalog import SOURCES
 from pipeline.sources.finder import ImageTree
 from pipeline.sources.images import ImageError, bytes_limit, decode_bytes
+from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.schema import STATUS_OK
@@ -43,12 +44,20 @@ class ShardTask:
     labels: list[int]
     points: np.ndarray | None  # (N, 10) float32; None if images are not aligned
     rejected: dict[int, tuple[str, str]]  # position in the shard -> (status, reason)
+    watch: SourceWatch
+
+    def __str__(self) -> str:
+        return f"shard {self.shard}"
 
 
 def run_shard(task: ShardTask) -> dict[str, Any]:
     """Writes and commits one shard, and returns its done record.
 
     Every row of the task becomes a row of the shard; an image that cannot be stored is a row with a reason.
+
+    Raises:
+        SourceError: the folder of the images is gone.
+        OSError: the file system or this process is in trouble; no image can be blamed.
     """
     options, spec = task.options, task.options.preprocessing
     tree = ImageTree(options.root, SOURCES[options.source].splits)
@@ -57,7 +66,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
             jpeg = None
             if row.status == STATUS_OK:
                 try:
-                    image = _read_image(tree, row.key, options.max_pixels, grey=matrix is not None)
+                    image = _read_image(tree, task, row.key, grey=matrix is not None)
                     jpeg = _crop_jpeg(row, matrix, image, spec)
                 except RejectedError as error:
                     row.status, row.error_message = error.status, str(error)
@@ -85,15 +94,18 @@ def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
         yield row, None if matrices is None else matrices[position]
 
 
-def _read_image(tree: ImageTree, key: str, max_pixels: int, grey: bool) -> np.ndarray:
+def _read_image(tree: ImageTree, task: ShardTask, key: str, grey: bool) -> np.ndarray:
+    max_pixels = task.options.max_pixels
     try:
         member_stem(key)
         return decode_bytes(tree.read(key, bytes_limit(max_pixels)), grey=grey, max_pixels=max_pixels)
     except ShardError as error:
         raise RejectedError("bad-key", str(error)) from None
     except FileNotFoundError as error:
+        task.watch.check(error)
         raise RejectedError("missing-file", str(error)) from None
     except OSError as error:
+        task.watch.check(error)
         raise RejectedError("unreadable-image", f"cannot be read: {error.strerror}") from None
     except ImageError as error:
         raise RejectedError("unreadable-image", str(error)) from None

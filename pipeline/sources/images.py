@@ -43,6 +43,9 @@ def read_regular(path: Path | str, max_bytes: int | None = None) -> bytes:
             return data
         with open(handle, "rb", closefd=False) as stream:  # larger than one call reads, or growing
             return data + stream.read()
+    except OSError as error:
+        error.filename = str(path)  # `read` does not know it
+        raise
     finally:
         os.close(handle)
 
