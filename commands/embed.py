@@ -10,11 +10,12 @@ import click
 from commands.group import CommandError
 from commands.network import open_engine
 from commands.options import PATH, engine_options, landmarks_option
+from commands.outputs import OutputPath
 
 
 @click.command(short_help="Embed images into a Parquet file.")
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Parquet file to write.")
+@click.option("--out", type=OutputPath(), required=True, help="Parquet file to write.")
 @landmarks_option("Landmark table to align by; may be repeated. [default: images are aligned crops or tight faces]")
 @click.option("--down", type=click.IntRange(min=1), help="Degrade each image to this many px and back.")
 @engine_options

@@ -8,7 +8,8 @@ import click
 
 from commands.group import interruptible
 from commands.network import open_network
-from commands.options import checkpoint_option
+from commands.options import LocalPath, checkpoint_option
+from commands.outputs import OutputPath
 
 
 @click.group()
@@ -18,7 +19,7 @@ def export() -> None:
 
 @export.command("onnx", short_help="One ONNX file, compared with PyTorch.")
 @checkpoint_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The ONNX file to write.")
+@click.option("--out", type=OutputPath(), required=True, help="The ONNX file to write.")
 @click.option(
     "--preprocess",
     is_flag=True,
@@ -44,7 +45,7 @@ def export_onnx(checkpoint: Path | None, out: Path, preprocess: bool) -> None:
 
 @export.command("huggingface", short_help="A folder in the layout of a Hugging Face repository.")
 @checkpoint_option
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
+@click.option("--out", type=LocalPath(file_okay=False), required=True, help="The folder to write.")
 def export_huggingface(checkpoint: Path | None, out: Path) -> None:
     """Write a folder in the layout of a Hugging Face model repository: safetensors, configuration, model card.
 

@@ -16,6 +16,27 @@ import click
 from pipeline.signals import handle_signals
 from shards.errors import LrfrError
 
+_MOUNT = "bring its disk or network mount back"
+_REMEDIES = {
+    errno.ENOSPC: "free space, or inodes (df -i)",
+    errno.EDQUOT: "your quota is used up: delete files, or ask for more",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose a file system that holds larger files",
+    errno.EROFS: "it is mounted read-only: make it writable, or choose another folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the whole system has too many open files: end other programs",
+    errno.EAGAIN: "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers",
+    errno.ENOMEM: "out of memory: lower --workers or --batch-size, or end other programs",
+    errno.EIO: "the disk or its connection fails (dmesg says more): repair it",
+    errno.ESTALE: _MOUNT,
+    errno.ENOTCONN: _MOUNT,
+    errno.ENODEV: _MOUNT,
+    errno.ENXIO: _MOUNT,
+    errno.EHOSTDOWN: _MOUNT,
+    errno.EHOSTUNREACH: _MOUNT,
+    errno.ETIMEDOUT: _MOUNT,
+}
+_NO_THREAD = "can't start new thread"  # Python's RuntimeError where the system says EAGAIN
+
 
 class CommandError(LrfrError):
     """A command that cannot run or finish."""
@@ -74,11 +95,18 @@ def interruptible(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 def expected(error: BaseException) -> bool:
     """True for errors that a user can cause; they are reported in one line. Other errors are bugs."""
-    return isinstance(error, LrfrError | OSError) and not isinstance(error, BrokenPipeError)
+    return (isinstance(error, LrfrError | OSError) and not isinstance(error, BrokenPipeError)) or _is_shortage(error)
+
+
+def _is_shortage(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD)
 
 
 def line_of(error: BaseException) -> str:
     """The message of an expected error, in one line."""
+    if _is_shortage(error):
+        number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EAGAIN
+        return reason_of(OSError(number, str(error) or os.strerror(number)))
     if not isinstance(error, OSError):
         return str(error)
     file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
@@ -86,9 +114,9 @@ def line_of(error: BaseException) -> str:
 
 
 def reason_of(error: OSError) -> str:
-    """The message of an OSError, without its file; with the remedy if a disk is full."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{error.strerror or error}{'; free space, then run the same command again' if full else ''}"
+    """The message of an OSError, without its file; with the remedy if the system lacks something."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error.strerror or error}{f'; {remedy}, then run the same command again' if remedy else ''}"
 
 
 def _since_interruption(error: BaseException) -> list[BaseException]:

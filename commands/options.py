@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,45 @@ import click
 
 from commands.group import CommandError
 
-PATH = click.Path(path_type=Path)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+class LocalPath(click.Path):
+    """A path on this machine. A URL is refused: as a path it would be a folder called ``s3:``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        refuse_url(value)
+        return super().convert(value, param, ctx)
+
+
+def refuse_url(value: str | os.PathLike[str]) -> None:
+    """Raises: click.UsageError: ``value`` is a URL."""
+    if _URL.match(os.fspath(value)):
+        raise click.BadParameter(f"{value} is a URL; expected a path on this machine: copy or mount the data")
+
+
+PATH = LocalPath()
 
 
 def data(*parts: str) -> Any:
     """A callable default: a path under ``$LRFR_DATA`` (default ``data``), resolved when the command runs."""
-    return lambda: Path(os.environ.get("LRFR_DATA", "data"), *parts)
+
+    def default() -> Path:
+        root = os.environ.get("LRFR_DATA", "data")
+        refuse_url(root)
+        return Path(root, *parts)
+
+    return default
 
 
 def folder(name: str, *parts: str, help: str) -> Any:
     """An option that takes a folder; its default is ``$LRFR_DATA`` joined with ``parts``."""
     return click.option(
         name,
-        type=click.Path(path_type=Path, file_okay=False),
+        type=LocalPath(file_okay=False),
         default=data(*parts),
         show_default="/".join(("$LRFR_DATA", *parts)),
         help=help,

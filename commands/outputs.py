@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import CommandError, interruptible, reason_of
+from commands.options import refuse_url
 from pipeline.signals import delayed_interruption
+from shards.files import remove_temporaries
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
@@ -26,6 +28,7 @@ class OutputPath(click.ParamType):
         self._folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        refuse_url(value)
         path = Path(value)
         expected = "a folder to write into" if self._folder else "a file to write"
         if not str(value):
@@ -41,6 +44,7 @@ class OutputPath(click.ParamType):
             tempfile.TemporaryFile(dir=parent).close()
         except OSError as error:
             self.fail(f"{path}: {parent} is not writable ({error.strerror}); choose another path", param, ctx)
+        remove_temporaries(*((path,) if self._folder else (path.parent, path.name)))
         return path
 
 

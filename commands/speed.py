@@ -17,7 +17,7 @@ from click import Choice, IntRange, Option
 from benchmarks import read_benchmark
 from benchmarks.speed import VGGFACE2_IDENTITIES
 from commands.group import CommandError, interruptible
-from commands.options import pick_device
+from commands.options import LocalPath, pick_device
 from commands.outputs import OutputPath, writing
 from pipeline.signals import delayed_interruption
 
@@ -62,7 +62,7 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
 
     data = f"Folder with {' and '.join(needs)} in it to take faces from. [default: faces are generated]"
     shared = [
-        Option(["--root"], type=click.Path(path_type=Path, exists=True, file_okay=False), help=data),
+        Option(["--root"], type=LocalPath(exists=True, file_okay=False), help=data),
         Option(["--rounds"], type=IntRange(min=1), help="Timed calls of each contender. [default: 5; quick: 2]"),
         Option(["--quick"], is_flag=True, help="Do little work, in less than a minute; the times are rough."),
         Option(["--json", "json_file"], type=OutputPath(), help="Write the times of all rounds, after each table."),

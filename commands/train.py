@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import BENCHMARKS, read_benchmark
-from commands.options import allow_missing_option, data, folder, pick_device
+from commands.options import PATH, allow_missing_option, data, folder, pick_device
 from commands.train_options import config_options, print_list
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 
 @click.command(short_help="Train a deep Siamese network.")
 @folder("--shards", "shards", help="Shard set to train on.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: $LRFR_DATA/runs/BACKBONE]")
+@click.option("--out", type=PATH, help="Run folder. [default: $LRFR_DATA/runs/BACKBONE]")
 @click.option(
     "--recipe",
     default="seed",
@@ -45,7 +45,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 @click.option(
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="TOML file of settings that override the recipe; options override both.",
 )
 @click.option("--print-config", is_flag=True, help="Print all settings as TOML and exit.")

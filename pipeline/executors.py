@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import multiprocessing
 import os
 import pickle
 import signal
+import socket
+import struct
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pipeline.signals import SIGNALS, delayed_interruption
@@ -22,14 +28,47 @@ from shards.errors import LrfrError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Executor = Literal["process", "serial"]
+POLL_S = 2.0  # between looks at the busy workers
+STOPPED_S = 10.0  # a worker that is stopped (SIGSTOP) for so long is replaced
+HUNG_S = 120.0  # a worker that has not used the CPU for so long is replaced: it waits for a dead disk or network
 
 
 class WorkerError(LrfrError):
-    """A worker process died."""
+    """A worker process died, or hangs whenever it is given a certain task."""
+
+
+@dataclasses.dataclass
+class _Job:
+    """A task that a worker has, and for how long the worker has been stopped or idle."""
+
+    task: Any
+    is_second_try: bool = False
+    cpu_ticks: int = -1
+    stopped_s: float = 0.0
+    idle_s: float = 0.0
+
+    def look(self, process: BaseProcess) -> str:
+        """Looks at the worker again after ``POLL_S``; returns what is wrong with it, ``""`` if nothing is.
+
+        Looks are counted, not seconds: they stop with this process when the whole group is stopped.
+        """
+        try:
+            state, *fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:  # it has just died, which its pipe will tell
+            return ""
+        ticks = int(fields[10]) + int(fields[11])  # utime and stime, proc(5)
+        self.stopped_s = self.stopped_s + POLL_S if state == "T" else 0.0
+        self.idle_s = self.idle_s + POLL_S if ticks == self.cpu_ticks else 0.0
+        self.cpu_ticks = ticks
+        if self.stopped_s >= STOPPED_S:
+            return f"has been stopped for {self.stopped_s:.0f} s"
+        return f"has done nothing for {self.idle_s:.0f} s (a dead disk or network?)" if self.idle_s >= HUNG_S else ""
 
 
 class WorkerPool:
     """Context manager: worker processes that ignore Ctrl-C, and die when the block ends or the parent dies.
+
+    A worker that is stopped or hangs is replaced, and the new one starts its task again.
 
     Uses pipes without locks: an interruption can leave the locks of a concurrent.futures pool locked.
     """
@@ -39,20 +78,27 @@ class WorkerPool:
         self._workers: dict[Connection, BaseProcess] = {}
 
     def __enter__(self) -> WorkerPool:
-        # spawn, not fork: a fork loses the threads of OpenCV and Arrow, and keeps their locks locked
-        context = multiprocessing.get_context("spawn")
         try:
             with starting_workers():
                 for _ in range(self._count):
-                    ours, theirs = context.Pipe()
-                    process = context.Process(target=_work, args=(theirs,))
-                    process.start()
-                    self._workers[ours] = process
-                    theirs.close()
+                    self._start()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _start(self) -> Connection:
+        # spawn, not fork: a fork loses the threads of OpenCV and Arrow, and keeps their locks locked
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs,))
+        process.start()
+        self._workers[ours] = process
+        theirs.close()
+        with socket.socket(fileno=os.dup(ours.fileno())) as end:  # a stopped worker neither reads nor writes
+            for direction in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                end.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", *divmod(int(HUNG_S * 1e6), 10**6)))
+        return ours
 
     def __exit__(self, *error: object) -> None:
         for process in self._workers.values():
@@ -68,29 +114,76 @@ class WorkerPool:
             function: importable by name.
 
         Raises:
-            WorkerError: a worker process died.
+            WorkerError: a worker process died, or hung twice at one task.
         """
-        remaining = iter(tasks)
-        busy: set[Connection] = set()
+        remaining = map(_Job, tasks)
+        busy: dict[Connection, _Job] = {}
 
-        def assign(worker: Connection) -> None:
-            for task in itertools.islice(remaining, 1):
-                with _worker_errors():
-                    _send(worker, (function, task))
-                busy.add(worker)
+        def give(worker: Connection, job: _Job) -> None:
+            try:
+                with self._dying(worker):
+                    _send(worker, (function, job.task))
+                busy[worker] = job
+            except BlockingIOError:
+                replace(worker, job, f"has not read its task for {HUNG_S:.0f} s")
 
-        for worker in self._workers:
-            assign(worker)
+        def replace(worker: Connection, job: _Job, problem: str) -> None:
+            busy.pop(worker, None)
+            give(self._replaced(worker, job, problem), _Job(job.task, is_second_try=True))
+
+        for worker, job in zip(list(self._workers), remaining, strict=False):
+            give(worker, job)
+        next_look = time.monotonic() + POLL_S
         while busy:
-            for ready in wait(list(busy)):
+            for ready in wait(list(busy), timeout=POLL_S):
                 assert isinstance(ready, Connection)
-                with _worker_errors():
-                    result, error = _receive(ready)
+                try:
+                    with self._dying(ready):
+                        result, error = _receive(ready)
+                except BlockingIOError:
+                    replace(ready, busy[ready], f"has not ended its answer for {HUNG_S:.0f} s")
+                    continue
                 if error:
                     raise error
-                busy.remove(ready)
-                assign(ready)
+                del busy[ready]
+                for job in itertools.islice(remaining, 1):
+                    give(ready, job)
                 yield result
+            if time.monotonic() >= next_look:
+                for worker, job in list(busy.items()):
+                    if problem := job.look(self._workers[worker]):
+                        replace(worker, job, problem)
+                next_look = time.monotonic() + POLL_S
+
+    def _replaced(self, worker: Connection, job: _Job, problem: str) -> Connection:
+        """Kills a worker and starts another one.
+
+        Raises:
+            WorkerError: it is the second one for this task.
+        """
+        process = self._workers[worker]
+        line = f"worker process {process.pid} ({str(job.task)[:80]}) {problem}"
+        if job.is_second_try:
+            raise WorkerError(f"{line}, like the one before it")
+        print(f"{line}; another one takes its place", file=sys.stderr, flush=True)
+        process.kill()
+        del self._workers[worker]
+        worker.close()
+        process.join()
+        with starting_workers():
+            return self._start()
+
+    @contextlib.contextmanager
+    def _dying(self, worker: Connection) -> Iterator[None]:
+        """Turns the end of a worker's pipe into a WorkerError that says how the worker died."""
+        try:
+            yield
+        except (EOFError, ConnectionError):
+            process = self._workers[worker]
+            process.join()
+            killed = process.exitcode == -signal.SIGKILL
+            cause = "out of memory?" if killed else f"exit code {process.exitcode}"
+            raise WorkerError(f"a worker process died ({cause})") from None
 
 
 def unordered_map(
@@ -118,14 +211,6 @@ def starting_workers() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _worker_errors() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, ConnectionError):
-        raise WorkerError("a worker process died (out of memory?)") from None
 
 
 def _send(connection: Connection, message: object) -> None:

@@ -59,11 +59,22 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError of the block that names no file, as those of ``write`` do, the name of this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a new, empty temporary file, which is renamed to ``path`` if the block succeeds and deleted if it fails.
 
-    Durable: fsync of the file, rename, fsync of the folder. An OSError of the block that names no file, as those of
-    ``write`` do, gets the name of this one.
+    Durable: fsync of the file, rename, fsync of the folder. An OSError that names no file, or the temporary one, gets
+    the name of ``path``.
     """
     temporary, handle = temporary_path(path), -1
     try:

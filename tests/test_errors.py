@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 import click
 import pytest
@@ -13,16 +14,21 @@ import cli
 from commands.group import CommandError, Commands, expected, line_of
 from shards.errors import LrfrError
 
+AGAIN = "then run the same command again"
+MEMORY = "out of memory: lower --workers or --batch-size, or end other programs"
+PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers"
+
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (CommandError("a.csv, row 3: expected 10 numbers, found 8"), "a.csv, row 3: expected 10 numbers, found 8"),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free space, then run the same command again"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded", "a"), "a: Disk quota exceeded; free space, then run the same command again"),
-        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (OSError(errno.ENOSPC, "No space left"), f"No space left; free space, or inodes (df -i), {AGAIN}"),
+        (OSError(errno.EMFILE, "Too many", "a"), f"a: Too many; raise the limit of open files (ulimit -n), {AGAIN}"),
+        (MemoryError(), f"{os.strerror(errno.ENOMEM)}; {MEMORY}, {AGAIN}"),
+        (RuntimeError("can't start new thread"), f"can't start new thread; {PROCESSES}, {AGAIN}"),
         (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
-        (OSError(errno.EIO, "Input/output error", 3), "Input/output error"),
+        (OSError(errno.ENOTDIR, "Not a directory", 3), "Not a directory"),
         (OSError("no error number"), "no error number"),
     ],
 )  # fmt: skip
@@ -31,8 +37,18 @@ def test_the_line_of_an_expected_error(error, line):
     assert line_of(error) == line
 
 
+SHORTAGES = ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EMFILE", "ENFILE", "EAGAIN", "ENOMEM", "EIO", "ESTALE"]
+
+
+def test_each_shortage_has_a_remedy_of_its_own():
+    lines = [line_of(OSError(getattr(errno, name), "what the system says")) for name in SHORTAGES]
+    assert len(set(lines)) == len(SHORTAGES)
+    assert all(re.fullmatch(r"what the system says; .+, then run the same command again", line) for line in lines)
+
+
 def test_bugs_and_closed_pipes_are_not_expected():
     assert not expected(ValueError("a bug"))
+    assert not expected(RuntimeError("a bug"))
     assert not expected(BrokenPipeError())
 
 

@@ -18,6 +18,7 @@ from shards.files import write_bytes
 TITLE = "Low-resolution face recognition: scores"
 HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
 MAX_LISTED = 20  # missing images
+_SHOWN = re.compile(r"^!\[.*\]\(([\w-]+\.png)\)$", re.MULTILINE)
 _BENCHMARK_FILE = re.compile(rf"(?:{'|'.join(BENCHMARKS)})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
 
 
@@ -25,7 +26,8 @@ class Report:
     """A report in a folder: report.html, report.md, the pictures and one JSON file per benchmark.
 
     Args:
-        folder: need not exist. If it contains an earlier report, its files of other benchmarks are deleted.
+        folder: need not exist. Pictures of an earlier report that this one does not have are deleted; results and
+            everything else are kept.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +38,6 @@ class Report:
     def add(self, result: Result) -> Path:
         """Writes the report of all results so far; returns the path of report.html."""
         section = _section(result)
-        is_update = (self._folder / HTML_NAME).exists()
         self._folder.mkdir(parents=True, exist_ok=True)
         for picture in section.pictures:
             write_bytes(self._folder / picture.name, picture.png)
@@ -44,18 +45,18 @@ class Report:
         self._results.append(result)
         self._sections.append(section)
         sections = [_summary(self._results), *self._sections, _methods(self._results[0])]
+        earlier = self._pictures()
         write_bytes(self._folder / MARKDOWN_NAME, as_markdown(TITLE, sections).encode())
         write_bytes(self._folder / HTML_NAME, as_html(TITLE, sections).encode())
-        if is_update:
-            self._delete_others()
+        for name in earlier - self._pictures():
+            (self._folder / name).unlink(missing_ok=True)
         return self._folder / HTML_NAME
 
-    def _delete_others(self) -> None:
-        written = {picture.name for section in self._sections for picture in section.pictures}
-        written |= {f"{result.benchmark}.json" for result in self._results}
-        for path in self._folder.iterdir():
-            if _BENCHMARK_FILE.fullmatch(path.name) and path.name not in written:
-                path.unlink()
+    def _pictures(self) -> set[str]:
+        """The pictures that the report in the folder shows."""
+        path = self._folder / MARKDOWN_NAME
+        text = path.read_text(errors="replace") if path.is_file() else ""
+        return {name for name in _SHOWN.findall(text) if is_report_file(name)}
 
 
 def write_report(results: list[Result], folder: Path) -> Path:

@@ -45,7 +45,9 @@ def build(options: BuildOptions) -> Manifest:
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out, "building shards"):
-        watch = SourceWatch([options.root, *(options.root / split for split in SOURCES[options.source].splits if split)])
+        watch = SourceWatch(
+            [options.root, *(options.root / split for split in SOURCES[options.source].splits if split)]
+        )
         images = None if options.aligned else list_images(options.root)
         parts = fingerprint_parts(options, images)
         fingerprint = digest(parts)

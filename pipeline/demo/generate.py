@@ -19,6 +19,7 @@ from pipeline.executors import Executor, unordered_map
 from pipeline.progress import Progress
 from pipeline.sources.finder import GENERATED_MARKER
 from shards.errors import LrfrError
+from shards.files import locked, naming, remove_temporaries, temporary_path
 
 MIN_PHOTOS_FOR_POOL = 48  # fewer photos are painted before worker processes have started
 
@@ -32,7 +33,7 @@ def write_demo_data(
 ) -> None:
     """Writes data sets of generated faces under ``out``; keeps those that exist with the same options.
 
-    Each data set appears whole or not at all, as soon as its last image is written.
+    Each data set appears whole or not at all, as soon as its last image is written. One process writes at a time.
 
     Args:
         identities: number of training people, at least two; there are half as many test people, at least two.
@@ -41,11 +42,14 @@ def write_demo_data(
 
     Raises:
         DemoDataError: a folder with the name of a data set exists and contains other data.
+        LockedError: another process is generating data under ``out``.
         ValueError: fewer than two ``identities`` or ``images``.
     """
     options = DemoOptions(identities=identities, images=images, seed=seed)
     plans = {name: LAYOUTS[name](options) for name in (LAYOUTS if layouts is None else layouts)}
-    _render({name: plan for name, plan in plans.items() if not _exists(out / name, options, plan)}, out, options)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "generating data"):
+        _render({name: plan for name, plan in plans.items() if not _exists(out / name, options, plan)}, out, options)
 
 
 def _marker(options: DemoOptions, plan: DatasetPlan) -> str:
@@ -56,7 +60,7 @@ def _marker(options: DemoOptions, plan: DatasetPlan) -> str:
 
 def _exists(folder: Path, options: DemoOptions, plan: DatasetPlan) -> bool:
     """True if ``folder`` contains this data set, False if it does not exist."""
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return False
     marker = folder / GENERATED_MARKER
     found = marker.read_text() if marker.exists() else None
@@ -70,10 +74,10 @@ def _render(plans: dict[str, DatasetPlan], out: Path, options: DemoOptions) -> N
     """Paints each photo once for all data sets that contain it."""
     if not plans:
         return
-    partial = {name: out / f"{name}.partial" for name in plans}
-    for folder in partial.values():
-        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
-        folder.mkdir(parents=True)
+    partial = {name: temporary_path(out / name) for name in plans}
+    for name, folder in partial.items():
+        remove_temporaries(out, name)
+        folder.mkdir()
     landmarks: dict[str, dict[str, np.ndarray]] = {name: {} for name in plans}
     jobs = _identity_jobs(plans, partial, options.seed)
     total = sum(job.photo_count for job in jobs)
@@ -107,6 +111,8 @@ def _publish(
     """Adds the lists of a data set to its images and renames its folder."""
     for path, content in plan.lists(landmarks).items():
         (partial / path).parent.mkdir(parents=True, exist_ok=True)
-        (partial / path).write_bytes(content)
-    (partial / GENERATED_MARKER).write_text(_marker(options, plan))
+        with naming(folder / path):
+            (partial / path).write_bytes(content)
+    with naming(folder):
+        (partial / GENERATED_MARKER).write_text(_marker(options, plan))
     os.replace(partial, folder)

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
 from pipeline.opencv import single_thread
+from shards.files import naming
 
 Photo = tuple[np.ndarray, np.ndarray]  # (height, width, 3) uint8 RGB; (5, 2) landmarks, px
 
@@ -53,6 +54,9 @@ class IdentityJob:
     images: list[tuple[str, ImageSpec]]  # images to write, each with the name of its data set
     folders: dict[str, Path]  # folder of each data set
 
+    def __str__(self) -> str:
+        return f"person {self.person}"
+
     @property
     def photo_count(self) -> int:
         """Number of photos to paint."""
@@ -78,7 +82,8 @@ def render_identity(job: IdentityJob) -> tuple[int, dict[str, dict[str, np.ndarr
                 pixels, points = _apply_camera(photo, image.camera, np.random.default_rng(key))
                 path = job.folders[dataset] / image.path
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_jpeg(pixels, image.camera.jpeg_quality).tobytes())
+                with naming(path):
+                    path.write_bytes(_jpeg(pixels, image.camera.jpeg_quality).tobytes())
                 landmarks[dataset][image.path] = points
     return job.photo_count, landmarks
 

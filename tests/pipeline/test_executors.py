@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import pipeline.executors
 from pipeline.executors import WorkerError, WorkerPool, unordered_map
 from shards.errors import ShardError
 
@@ -123,3 +124,69 @@ def test_a_worker_killed_between_tasks_is_a_worker_error():
         process.join()
         with pytest.raises(WorkerError):
             list(pool.map(double, [1]))
+
+
+def test_a_worker_that_ends_by_itself_is_a_worker_error():
+    with pytest.raises(WorkerError, match=r"^a worker process died \(exit code 3\)$"):
+        list(unordered_map(os._exit, [3], executor="process", workers=1))
+
+
+def stop_first(marker):
+    """Stops the worker that comes first, as a debugger or a batch system does."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return os.getpid()
+
+
+def hang_first(marker):
+    if not marker.exists():
+        marker.touch()
+        time.sleep(1000)
+    return os.getpid()
+
+
+def stop(marker):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    for name, seconds in (("POLL_S", 0.05), ("STOPPED_S", 0.2), ("HUNG_S", 2.0)):
+        monkeypatch.setattr(pipeline.executors, name, seconds)
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"), [(stop_first, "has been stopped for"), (hang_first, "has done nothing for")]
+)
+def test_a_stopped_or_hung_worker_is_named_and_replaced(function, problem, impatient, tmp_path, capsys):
+    with WorkerPool(1) as pool:
+        (first,) = multiprocessing.active_children()
+        (second,) = pool.map(function, [tmp_path / "marker"])
+        assert second != first.pid
+        assert not first.is_alive()
+        assert list(pool.map(double, [1, 2])) == [2, 4]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"worker process {first.pid} ({tmp_path}/")
+    assert problem in line
+    assert line.endswith("; another one takes its place")
+    assert not multiprocessing.active_children()
+
+
+def test_a_task_at_which_two_workers_stop_is_an_error(impatient, tmp_path):
+    with pytest.raises(
+        WorkerError, match=r"^worker process \d+ \(.*\) has been stopped for .*, like the one before it$"
+    ):
+        list(unordered_map(stop, [tmp_path], executor="process", workers=1))
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_stopped_before_it_reads_a_large_task_is_replaced(impatient, capsys):
+    """The pipe holds less than the task: the parent waits for the worker to read it."""
+    task = bytes(3_000_000)
+    with WorkerPool(1) as pool:
+        (first,) = multiprocessing.active_children()
+        assert list(pool.map(len, [task])) == [3_000_000]
+        os.kill(first.pid, signal.SIGSTOP)
+        assert list(pool.map(len, [task])) == [3_000_000]
+    assert "has not read its task for 2 s; another one takes its place" in capsys.readouterr().err

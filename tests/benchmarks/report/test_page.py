@@ -149,11 +149,14 @@ def test_a_report_lists_some_missing_images_and_counts_the_rest(results, tmp_pat
 def test_a_report_replaces_an_earlier_one_and_nothing_else(results, tmp_path):
     (tmp_path / "qmul.json").write_text("before there was a report")
     write_report([results["tinyface"]], tmp_path)
-    assert (tmp_path / "qmul.json").exists()
-    for name in ("all.json", "mine-roc.png", "notes.md", "lfw-roc.png"):
+    assert (tmp_path / "qmul.json").read_text() == "before there was a report"
+    assert {f"{name}.png" for name in PICTURES["tinyface"]} <= {path.name for path in tmp_path.iterdir()}
+    for name in ("all.json", "mine-roc.png", "notes.md", "lfw-roc.png", "lfw.json"):
         (tmp_path / name).write_text("x")
-    write_report([results["qmul"]], tmp_path)
-    expected = {f"{name}.png" for name in PICTURES["qmul"]} | {"qmul.json", "report.md", "report.html"}
-    assert {path.name for path in tmp_path.iterdir()} == expected | {"all.json", "mine-roc.png", "notes.md"}
+    for _ in range(2):
+        write_report([results["qmul"]], tmp_path)
+        expected = {f"{name}.png" for name in PICTURES["qmul"]} | {"qmul.json", "report.md", "report.html"}
+        kept = {"all.json", "mine-roc.png", "notes.md", "lfw-roc.png", "lfw.json", "tinyface.json"}
+        assert {path.name for path in tmp_path.iterdir()} == expected | kept
     assert all(is_report_file(name) for name in expected)
     assert not is_report_file("all.json")

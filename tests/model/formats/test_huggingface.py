@@ -22,6 +22,7 @@ from model.formats.checkpoint import CheckpointError
 from model.formats.export_huggingface import write_folder
 from model.formats.network import LoadedNetwork, load_network
 from pipeline.spec import Preprocessing
+from shards.files import temporary_path
 from tests.networks import SMALL, TRAINING, save_small, small_backbone
 
 FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
@@ -244,9 +245,10 @@ def test_an_interruption_between_the_last_two_renames_restores_the_earlier_expor
 
 
 def test_the_next_export_cleans_up_after_a_killed_one(written, tmp_path):
-    (tmp_path / "net.partial" / "new").mkdir(parents=True)
-    (tmp_path / "net.partial" / "new" / "model.safetensors.partial").write_bytes(b"half")
-    written.rename(tmp_path / "net.partial" / "old")
+    killed = temporary_path(written)
+    (killed / "new").mkdir(parents=True)
+    temporary_path(killed / "new" / "model.safetensors").write_bytes(b"half")
+    written.rename(killed / "old")
     write(written)
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
 

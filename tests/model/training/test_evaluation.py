@@ -21,6 +21,7 @@ from model.training.evaluation import eval_mode
 from model.training.loop import train
 from model.training.runlog import RunLog
 from model.training.state import new_run
+from shards.files import temporary_path
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
 FACES = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
@@ -371,7 +372,7 @@ def test_a_run_killed_while_writing_the_best_checkpoint_ends_with_the_right_one(
         run_training(run, by_a(), evaluate=evaluate)
     monkeypatch.undo()
     assert checkpoints(run)[-1] == checkpoint_path(run, step)
-    (run / "best.pt.partial").write_bytes(b"half")  # of a run killed during the copy
+    temporary_path(run / "best.pt").write_bytes(b"half")  # of a run killed during the copy
     resume(run, by_a(), evaluate=evaluate)
     assert best(run) == {"metric": "a", "value": 0.9, "step": 6}
     assert evaluations(run) == [{"step": step, "a": value} for step, value in {0: 9.0, **RISE_AND_FALL}.items()]

@@ -18,7 +18,7 @@ from model.training.start import find_resume
 from model.training.state import new_run
 from pipeline.spec import Preprocessing
 from shards.errors import LockedError
-from shards.files import locked
+from shards.files import locked, temporary_path
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
 
@@ -200,7 +200,7 @@ def test_find_resume(tmp_path):
     assert find_resume(tmp_path, "never") is None
     for step in (5, 20):
         save_checkpoint(checkpoint_path(tmp_path, step), {"step": step})
-    (tmp_path / "checkpoints" / "0000030.pt.partial").write_bytes(b"half")
+    temporary_path(checkpoint_path(tmp_path, 30)).write_bytes(b"half")
     assert [path.name for path in checkpoints(tmp_path)] == ["0000005.pt", "0000020.pt"]
     assert find_resume(tmp_path, "auto") == checkpoint_path(tmp_path, 20)
     assert find_resume(tmp_path, str(checkpoint_path(tmp_path, 20))) == checkpoint_path(tmp_path, 20)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +24,10 @@ from PIL import Image
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
 from pipeline.executors import WorkerError
+from pipeline.sources.finder import ImageTree
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmarks import LandmarkError
+from pipeline.sources.listing import SourceError
 from pipeline.spec import Preprocessing
 from shards.errors import LockedError, ShardError
 from shards.files import locked
@@ -388,10 +394,133 @@ def test_a_folder_with_other_files_is_refused(vggface2, tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_wrong_root_is_reported_at_the_end(vggface2, tmp_path):
+def test_a_wrong_root_is_reported_at_once(vggface2, tmp_path):
     (tmp_path / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(ShardError, match=r"no image could be stored \(45 missing-file\); check --root"):
+    with pytest.raises(SourceError, match=r"empty: holds no image of 9 identities looked up, such as n000001/0001_01;"):
         build(build_options(tmp_path / "empty", tmp_path / "out", landmarks=(vggface2 / CSV,)))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_images_that_are_all_unreadable_are_reported_at_the_end(vggface2, tmp_path):
+    for path in vggface2.glob("train/*/*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(ShardError, match=r"no image could be stored \(45 unreadable-image\); check --root"):
+        build(build_options(vggface2, tmp_path / "out"))
+
+
+def unmount(folder):
+    """What is left of a folder whose disk is unmounted: an empty one."""
+    os.rename(folder, folder.with_name("unmounted"))
+    folder.mkdir()
+
+
+def remount(folder):
+    folder.rmdir()
+    os.rename(folder.with_name("unmounted"), folder)
+
+
+@pytest.mark.parametrize("lost", ["", "train"])
+@pytest.mark.parametrize("vanish", [unmount, lambda folder: os.rename(folder, folder.with_name("unmounted"))])
+def test_a_source_that_vanishes_ends_the_build_and_nothing_is_lost(vggface2, tmp_path, monkeypatch, vanish, lost):
+    out, landmarks = tmp_path / "out", tmp_path / "landmarks.csv"
+    shutil.copy(vggface2 / CSV, landmarks)
+    options = build_options(vggface2, out, landmarks=(landmarks,))
+    read, calls = ImageTree.read, []
+
+    def reading(tree, key):
+        calls.append(key)
+        if len(calls) == 20:
+            vanish(vggface2 / lost)
+        return read(tree, key)
+
+    monkeypatch.setattr(ImageTree, "read", reading)
+    with pytest.raises(SourceError, match=r"VGGFace2(/train)?: no longer there \(unmounted, moved or deleted"):
+        build(options)
+    monkeypatch.undo()
+    assert sorted(path.name for path in out.glob("*.done.json")) == ["shard-000000.done.json"]
+    assert not list(out.glob("*.partial"))
+    before = contents(out)
+    with pytest.raises(SourceError):  # and while it is away, the same command changes nothing
+        build(options)
+    assert contents(out) == before
+    (vggface2 / lost).mkdir(exist_ok=True)
+    remount(vggface2 / lost)
+    assert build(options).statuses == {"ok": 45}
+    build(build_options(vggface2, tmp_path / "whole", landmarks=(landmarks,)))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("executor", ["serial", "process"])
+def test_an_error_of_writing_ends_the_build_in_the_name_of_the_file(vggface2, tmp_path, executor):
+    """A limit of the file size is what SIGXFSZ is about, which Python ignores: the system then says EFBIG."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            build(build_options(vggface2, tmp_path / "out", executor=executor))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.fullmatch(rf"{tmp_path}/out/shard-00000\d\.tar", error.value.filename)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
+    build(build_options(vggface2, tmp_path / "out"))
+    assert list(verify(tmp_path / "out", full=True)) == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN])
+def test_no_image_is_blamed_for_trouble_of_the_process_or_the_file_system(vggface2, tmp_path, monkeypatch, number):
+    opening = os.open
+
+    def failing(path, *rest, **more):
+        if str(path).endswith("n000004/0002_01.jpg"):
+            raise OSError(number, os.strerror(number), str(path))
+        return opening(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        build(build_options(vggface2, tmp_path / "out"))
+    monkeypatch.undo()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert build(build_options(vggface2, tmp_path / "out")).statuses == {"ok": 45}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ELOOP])
+def test_an_image_that_the_system_does_not_read_is_a_row(vggface2, tmp_path, monkeypatch, number):
+    opening = os.open
+
+    def failing(path, *rest, **more):
+        if str(path).endswith("n000004/0002_01.jpg"):
+            raise OSError(number, os.strerror(number), str(path))
+        return opening(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    assert build(build_options(vggface2, tmp_path / "out")).statuses == {"ok": 44, "unreadable-image": 1}
+
+
+def test_trouble_with_committed_shards_is_not_taken_for_their_absence(vggface2, tmp_path, monkeypatch):
+    build(build_options(vggface2, tmp_path / "out"))
+    before = contents(tmp_path / "out")
+
+    def fail(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr("shards.writer.read_record", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        build(build_options(vggface2, tmp_path / "out"))
+    assert contents(tmp_path / "out") == before
+
+
+def test_files_of_the_user_with_names_like_temporary_ones_are_kept(vggface2, tmp_path):
+    precious, out = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("precious")
+    build(build_options(vggface2, out))
+    (out / "manifest.json").unlink()
+    for name in ("manifest.json.partial", "shard-000001.tar.partial"):
+        (out / name).symlink_to(precious)
+    (out / "index.parquet.partial").mkdir()
+    build(build_options(vggface2, out))
+    assert precious.read_text() == "precious"
+    assert len(list(out.glob("*.partial"))) == 3
+    assert not any(path.is_symlink() for path in out.iterdir() if path.suffix != ".partial")
 
 
 def test_options_that_reject_every_image_write_nothing(vggface2, tmp_path):

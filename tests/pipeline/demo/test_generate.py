@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import cv2
 import pytest
 
@@ -9,6 +12,8 @@ import pipeline.demo.generate
 from pipeline.demo.generate import DemoDataError, write_demo_data
 from pipeline.demo.layouts import LAYOUTS
 from pipeline.demo.render import FIRST_TEST_PERSON, render_identity
+from shards.errors import LockedError
+from shards.files import locked, temporary_path
 from tests.pipeline.demo.conftest import SIZES
 
 
@@ -70,13 +75,47 @@ def test_an_interrupted_run_keeps_finished_data_sets_and_generates_the_others(de
     with pytest.raises(KeyboardInterrupt):
         write_demo_data(tmp_path, **SIZES)
     assert [path.name for path in tmp_path.iterdir()] == ["VGGFace2"]
-    (tmp_path / "LFW.partial").mkdir()  # as a killed process leaves it
-    (tmp_path / "LFW.partial" / "stray.jpg").touch()
+    killed = temporary_path(tmp_path / "LFW")
+    killed.mkdir()
+    (killed / "stray.jpg").touch()
     kept = (tmp_path / "VGGFace2" / "train" / "n000001" / "0001_01.jpg").stat().st_mtime_ns
     monkeypatch.undo()
     write_demo_data(tmp_path, **SIZES)
     assert tree(tmp_path) == tree(demo)
     assert (tmp_path / "VGGFace2" / "train" / "n000001" / "0001_01.jpg").stat().st_mtime_ns == kept
+
+
+def test_a_folder_of_the_user_with_a_name_like_a_temporary_one_is_kept(tmp_path):
+    (tmp_path / "LFW.partial").mkdir()
+    (tmp_path / "LFW.partial" / "downloaded.jpg").touch()
+    write_demo_data(tmp_path, **SIZES, layouts=["LFW"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LFW", "LFW.partial"]
+    assert (tmp_path / "LFW.partial" / "downloaded.jpg").exists()
+
+
+def test_a_link_to_nowhere_is_other_data(tmp_path):
+    (tmp_path / "LFW").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(DemoDataError, match="LFW: exists and is not generated data"):
+        write_demo_data(tmp_path, **SIZES, layouts=["LFW"])
+    assert (tmp_path / "LFW").is_symlink()
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+    with locked(tmp_path, "testing"), pytest.raises(LockedError, match="another process is generating data here"):
+        write_demo_data(tmp_path, **SIZES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_with_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        write_demo_data(tmp_path, identities=2, images=2, seed=0, layouts=["LFW"])
+    assert error.value.filename.startswith(f"{tmp_path}/LFW")
+    assert list(tmp_path.iterdir()) == []
+
+
+def full(path, data):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def interrupted(job):
