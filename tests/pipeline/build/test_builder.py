@@ -427,11 +427,11 @@ def test_a_source_that_vanishes_ends_the_build_and_nothing_is_lost(vggface2, tmp
     options = build_options(vggface2, out, landmarks=(landmarks,))
     read, calls = ImageTree.read, []
 
-    def reading(tree, key):
-        calls.append(key)
+    def reading(*arguments):
+        calls.append(arguments)
         if len(calls) == 20:
             vanish(vggface2 / lost)
-        return read(tree, key)
+        return read(*arguments)
 
     monkeypatch.setattr(ImageTree, "read", reading)
     with pytest.raises(SourceError, match=r"VGGFace2(/train)?: no longer there \(unmounted, moved or deleted"):
@@ -500,10 +500,10 @@ def test_trouble_with_committed_shards_is_not_taken_for_their_absence(vggface2, 
     build(build_options(vggface2, tmp_path / "out"))
     before = contents(tmp_path / "out")
 
-    def fail(path):
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+    def fail(root, shard):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(root))
 
-    monkeypatch.setattr("shards.writer.read_record", fail)
+    monkeypatch.setattr("shards.writer.read_done", fail)
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
         build(build_options(vggface2, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
