@@ -13,7 +13,6 @@ import click
 from commands.group import CommandError, interruptible, reason_of
 from commands.options import refuse_url
 from pipeline.signals import delayed_interruption
-from shards.files import remove_temporaries
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
@@ -28,6 +27,8 @@ class OutputPath(click.ParamType):
         self._folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from shards.files import remove_temporaries
+
         refuse_url(value)
         path = Path(value)
         expected = "a folder to write into" if self._folder else "a file to write"
