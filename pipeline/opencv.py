@@ -1,8 +1,9 @@
-"""Process-wide OpenCV settings, changed for the length of a block."""
+"""Process-wide settings of OpenCV and Pillow, changed for the length of a block."""
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import cv2
@@ -21,10 +22,12 @@ def single_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Stops OpenCV from printing warnings, such as those about damaged images."""
+    """Stops OpenCV and Pillow from printing warnings, such as those about damaged images."""
     before = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            yield
     finally:
         cv2.utils.logging.setLogLevel(before)

@@ -8,15 +8,18 @@ Source: ITU-T T.81: B.2 (segments), C (Huffman tables), F.2.2 (decoding), A.2 (o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 import numpy as np
+import simplejpeg
 
 _SOF0, _SOF1, _DHT, _EOI, _SOS, _DRI = 0xC0, 0xC1, 0xC4, 0xD9, 0xDA, 0xDD
 _RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _BLOCK = 64  # coefficients
 _Codes = list[tuple[int, int]]  # by the next 16 bits: bits that a symbol and its value take, coefficients that it sets
+_Tables = dict[int, _Codes]  # 0x00 + n: DC table n; 0x10 + n: AC table n
 
 
 @dataclasses.dataclass
@@ -26,7 +29,7 @@ class _State:
     height: int = 0
     width: int = 0
     factors: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)  # component -> (horizontal, vertical)
-    codes: dict[int, _Codes] = dataclasses.field(default_factory=dict)  # 0x00 + n: DC table n; 0x10 + n: AC table n
+    codes: dict[int, _Codes] = dataclasses.field(default_factory=lambda: dict(_standard_codes()))
     restart_interval: int = 0  # MCUs; 0: none
 
 
@@ -56,7 +59,17 @@ def check_scans(data: bytes) -> None:
         at = end
 
 
-def _read_tables(content: bytes, codes: dict[int, _Codes]) -> None:
+@functools.cache
+def _standard_codes() -> _Tables:
+    """The tables of a JPEG that has none, as a frame of a Motion JPEG: those that encoders take by default."""
+    tables: _Tables = {}
+    data = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+    for found in re.finditer(b"\xff\xc4(..)", data, re.DOTALL):
+        _read_tables(data[found.end() : found.start() + 2 + int.from_bytes(found[1])], tables)
+    return tables
+
+
+def _read_tables(content: bytes, codes: _Tables) -> None:
     while content:
         counts, first = content[1:17], 17
         table: _Codes = []
@@ -97,8 +110,9 @@ def _check_scan(data: bytes, header: bytes, state: _State, next_marker: int) -> 
     ]
     interval = state.restart_interval or units
     intervals = _RESTART.split(data)
-    if len(intervals) != -(-units // interval):
-        raise ValueError("Corrupt JPEG data: restart markers are missing or too many")
+    numbers = [found[0][-1] for found in _RESTART.finditer(data)]
+    if numbers != [0xD0 + number % 8 for number in range(-(-units // interval) - 1)]:
+        raise ValueError("Corrupt JPEG data: restart markers are missing or out of order")
     for number, part in enumerate(intervals):
         extra = _check_interval(part.replace(b"\xff\0", b"\xff"), blocks, min(interval, units - number * interval))
         if extra:

@@ -17,7 +17,8 @@ from shards.errors import LrfrError
 
 MAX_PIXELS = 1 << 28  # of an image, as stated in its file: 16384 x 16384
 _MIN_BYTES_LIMIT = 1 << 26  # a file of 64 MiB is read however small its image may be
-_MIN_LINE_FEEDS = 3
+_LINE_FEEDS = 3  # fewer may follow carriage returns by chance
+_TEXT_MODE = "line feeds became CR LF, as when it is copied in text mode; copy it again"
 
 
 class ImageError(LrfrError):
@@ -97,13 +98,12 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
     try:
         header = jpeg.read_header(data)
         _check_pixels(header.width, header.height, max_pixels)
-        if _passed_text_mode(data, header.scan):
-            raise ValueError("every line feed follows a carriage return: copied in text mode")
+        if jpeg.passed_text_mode(data, header.scan):
+            raise ValueError(_TEXT_MODE)
         try:
             return _jpeg_pixels(data, header, grey)
-        except ValueError as warning:
-            jpeg.check_harmless(data, header, str(warning))
-            return _decode_opencv(data)
+        except ValueError:  # libjpeg warned
+            return _decode_opencv(jpeg.repaired(data, header))
     except ValueError as error:
         raise ImageError(f"damaged JPEG ({len(data)} bytes): {error}") from None
 
@@ -123,7 +123,7 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
         raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
     _check_pixels(*kind.size(data), max_pixels)
     if not kind.is_text and _passed_text_mode(data):
-        raise ImageError("damaged: every line feed follows a carriage return: copied in text mode")
+        raise ImageError(f"damaged file ({len(data)} bytes): {_TEXT_MODE}")
     image = _decode_opencv(data)
     if kind.pillow is not None:
         kind.pillow(io.BytesIO(data)).load()
@@ -145,13 +145,10 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"the image states {width}x{height} px, --max-pixels is {max_pixels}")
 
 
-def _passed_text_mode(data: bytes, start: int = 0) -> bool:
-    """Returns True if all line feeds from ``start`` on follow carriage returns, as a copy in text mode leaves them.
-
-    In other files one in 256 does; nearly all of them are told by their first line feed.
-    """
-    first = data.find(b"\n", start)
+def _passed_text_mode(data: bytes) -> bool:
+    """Returns True if all line feeds follow carriage returns; nearly all other files are told by their first one."""
+    first = data.find(b"\n")
     if first < 1 or data[first - 1] != ord("\r"):
         return False
-    count = data.count(b"\n", start)
-    return count >= _MIN_LINE_FEEDS and data.count(b"\r\n", start) == count
+    count = data.count(b"\n")
+    return count >= _LINE_FEEDS and data.count(b"\r\n") == count

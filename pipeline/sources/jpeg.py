@@ -2,8 +2,8 @@
 
 libjpeg reads damaged files without an error: it warns, and fills or shifts what it could not decode. It also warns of
 files that lost nothing, such as those of cameras with odd headers. Only its last warning reaches Python, so that a
-harmless one can hide a serious one. A file with a warning is therefore written again without anything that may be odd
-and yet harmless, and decoded again: any warning of that copy is about its pixels.
+harmless one can hide a serious one. A file with a warning is therefore copied without anything that may be odd and yet
+harmless, and decoded again: any warning of the copy is about its pixels.
 
 Source: ITU-T T.81 (segments, B.1; scan header, B.2.3), and libjpeg-turbo's jdmarker.c and jerror.h.
 """
@@ -27,6 +27,8 @@ _JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 # FF 00 is a byte of data, FF FF filler; TEM (01) and RST (D0 to D7) have no segment
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _FILLER_WARNING = re.compile(r"(\d+) extraneous bytes before marker 0xd9$")
+_CUT = "Premature end of JPEG file"  # libjpeg's words
+_LINE_FEEDS = 3  # 256 ** 3 sound files to one that is taken for a copy in text mode
 FEW_BYTES = 16  # of filler, whatever they are
 _MAX_TRIALS = 4  # libjpeg does not count the filler that it has read ahead: what is left shows when the rest is cut
 
@@ -70,37 +72,46 @@ def read_header(data: bytes) -> Header:
                 raise ValueError("no image data")
             at += 2 + (data[at + 2] << 8 | data[at + 3])
     except IndexError:
-        raise ValueError("Premature end of JPEG file") from None
+        raise ValueError(_CUT) from None
 
 
-def check_harmless(data: bytes, header: Header, warning: str) -> None:
-    """Checks that a JPEG lost no pixel although libjpeg warned.
+def passed_text_mode(data: bytes, scan: int) -> bool:
+    """Returns True if the last line feeds of the scans follow carriage returns, as a copy in text mode leaves them.
 
-    Args:
-        warning: libjpeg's last warning.
+    In other files one in 256 does. libjpeg often reads such a file without a warning.
+    """
+    end = data.rfind(_END, scan)
+    for _ in range(_LINE_FEEDS):
+        end = data.rfind(b"\n", scan, end)
+        if end < 0 or data[end - 1] != ord("\r"):
+            return False
+    return True
+
+
+def repaired(data: bytes, header: Header) -> bytes:
+    """Returns a JPEG with the same pixels and rotation, of which libjpeg does not warn.
 
     Raises:
-        ValueError: it did, or it may have; with the warning that says so.
+        ValueError: pixels are lost, or may be; with the warning that says so.
     """
-    plain = _plain(data, header, warning)
+    plain = _plain(data, header)
     end = last = len(plain) - len(_END)
     for _ in range(_MAX_TRIALS):
         try:
-            _decode_strictly(plain[:end] + _END)
-            return
+            _check(plain[:end] + _END)
+            return plain[:end] + _END
         except ValueError as error:
             found = _FILLER_WARNING.search(str(error))
             if not found:
                 raise
-            warning = str(error)
             end -= int(found[1])
             filler = plain[end:last]
             if len(filler) > FEW_BYTES and len(set(filler)) > 1:
                 raise
-    raise ValueError(warning)
+    raise ValueError("Corrupt JPEG data: extraneous bytes before marker 0xd9")
 
 
-def _decode_strictly(plain: bytes) -> None:
+def _check(plain: bytes) -> None:
     """Raises ValueError with the warning of libjpeg if there is any."""
     try:
         simplejpeg.decode_jpeg(plain, "GRAY")
@@ -118,11 +129,11 @@ def _next_marker(data: bytes, at: int) -> int:
     return found.start()
 
 
-def _plain(data: bytes, header: Header, warning: str) -> bytes:
+def _plain(data: bytes, header: Header) -> bytes:
     """Returns the JPEG as the standard has it: all that determines its pixels, and nothing that is odd yet harmless.
 
-    Left out are metadata, bytes between segments, and whatever follows the end. Versions and parameters that decoders
-    ignore are set to what the standard states.
+    Left out are metadata but EXIF, bytes between segments, and whatever follows the end. Versions and parameters that
+    decoders ignore are set to what the standard states.
 
     Raises:
         ValueError: bytes between segments tell of damage to the one before them.
@@ -133,7 +144,7 @@ def _plain(data: bytes, header: Header, warning: str) -> bytes:
             start, at = at, _next_marker(data, at)
             marker = data[at + 1]
             if previous not in (*range(_APP0, _APP15 + 1), _COM) and data[start:at].strip(b"\0\xff"):
-                raise ValueError(warning)
+                raise ValueError(f"Corrupt JPEG data: {at - start} extraneous bytes before marker 0x{marker:02x}")
             if marker == _EOI:
                 return b"".join([*parts, _END])
             end = at + 2 + (data[at + 2] << 8 | data[at + 3])
@@ -148,7 +159,7 @@ def _plain(data: bytes, header: Header, warning: str) -> bytes:
                 parts.append(data[start:end].rstrip(b"\xff"))
             at, previous = end, marker
     except IndexError:
-        raise ValueError(warning) from None
+        raise ValueError(_CUT) from None
 
 
 def _segment(marker: int, content: bytes, components: int) -> bytes:
@@ -157,6 +168,6 @@ def _segment(marker: int, content: bytes, components: int) -> bytes:
         content = _JFIF_1_1
     elif marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
         content = content[:11] + bytes([content[11] and (2 if components == 4 else 1)])
-    elif _APP0 <= marker <= _APP15 or marker == _COM:
+    elif (_APP0 <= marker <= _APP15 and not content.startswith(b"Exif")) or marker == _COM:
         return b""
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content

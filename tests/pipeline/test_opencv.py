@@ -1,6 +1,8 @@
-"""OpenCV's process-wide settings are changed within a block and restored after it."""
+"""Process-wide settings of OpenCV and Pillow are changed within a block and restored after it."""
 
 from __future__ import annotations
+
+import warnings
 
 import cv2
 import numpy as np
@@ -36,3 +38,13 @@ def test_a_damaged_image_prints_a_warning_outside_the_block_only(capfd):
     assert capfd.readouterr().err == ""
     cv2.imdecode(truncated_png(), cv2.IMREAD_COLOR)
     assert "WARN" in capfd.readouterr().err
+
+
+def test_pillow_is_quiet_within_the_block_only():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with quiet():
+            warnings.warn_explicit("x", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
+            warnings.warn_explicit("y", UserWarning, "ours.py", 1, module="ours")
+        warnings.warn_explicit("z", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
+    assert [str(one.message) for one in seen] == ["y", "z"]

@@ -1,0 +1,284 @@
+"""Decoding: stored is what OpenCV and Pillow read without losing a pixel; anything else is an error with a reason."""
+
+from __future__ import annotations
+
+import collections
+import io
+import itertools
+import os
+import struct
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from pipeline.sources import huffman, images
+from pipeline.sources.images import MAX_PIXELS, ImageError, decode, decode_bytes, read_regular
+from tests.pipeline.sources.image_files import (
+    HEIGHT,
+    WIDTH,
+    adobe,
+    after_start,
+    before_end,
+    bomb,
+    by_opencv,
+    by_pillow,
+    first_scan,
+    jpeg,
+    jpegs,
+    others,
+    pixels,
+    sampled_jpeg,
+    segment,
+    turned,
+)
+
+SOUND = {**jpegs(), **others()}
+
+
+def opencv(data):
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def with_scan(data, change):
+    """A JPEG of one scan with other entropy-coded data."""
+    _, start = first_scan(data)
+    return data[:start] + change(data[start:-2]) + data[-2:]
+
+
+def odd_scan_header(data):
+    _, start = first_scan(data)
+    return data[: start - 3] + b"\0\0\0" + data[start:]
+
+
+def without_tables(data):
+    """A JPEG as a frame of a Motion JPEG: the Huffman tables are the standard's and left out."""
+    while b"\xff\xc4" in data[: first_scan(data)[0]]:
+        at = data.index(b"\xff\xc4")
+        data = data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :]
+    return data
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_file_is_decoded_as_by_opencv(name):
+    expected = opencv(SOUND[name])
+    assert expected is not None
+    assert np.array_equal(decode_bytes(SOUND[name]), expected)
+
+
+def test_every_sampling_factor_is_decoded_as_by_opencv_and_pillow():
+    factors = list(itertools.product((1, 2, 3, 4), (1, 2, 3, 4)))
+    cases = [[luma, (1, 1), (1, 1)] for luma in factors] + [[(1, 1), chroma, chroma] for chroma in factors]
+    read = 0
+    for case in cases:
+        data = sampled_jpeg(case)
+        found = decode_bytes(data)
+        assert np.array_equal(found, opencv(data)), case
+        assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(data)))[..., ::-1]), case
+        read += 1
+    assert read == 32
+
+
+PLAIN = jpeg()
+HARMLESS = {
+    "zeros": before_end(PLAIN, b"\0" * 4),
+    "many zeros": before_end(PLAIN, b"\0" * 70_000),
+    "uniform filler": before_end(PLAIN, b"\x55" * 300),
+    "FF": before_end(PLAIN, b"\xff" * 300),
+    "a few bytes": before_end(PLAIN, bytes(range(1, 17))),
+    "scan parameters": odd_scan_header(PLAIN),
+    "scan parameters and zeros": odd_scan_header(before_end(PLAIN, b"\0" * 100)),
+    "JFIF 9.9": PLAIN.replace(b"JFIF\0\1\1", b"JFIF\0\x09\x09"),
+    "Adobe transform 7": after_start(PLAIN, adobe(7)),
+    "bad ICC profile": after_start(PLAIN, segment(0xE2, b"ICC_PROFILE\0\0\0")),
+    "bytes after a comment": after_start(PLAIN, segment(0xFE, b"comment") + b"odd"),
+    "zeros after the tables": PLAIN.replace(b"\xff\xda", b"\0\0\xff\xda"),
+    "bytes after the end": PLAIN + b"more\r\n" * 10,
+    "a JPEG after the end": PLAIN + jpeg(mode="L"),
+    "a JPEG in a segment": after_start(PLAIN, segment(0xE1, PLAIN)),
+    "no Huffman tables": without_tables(PLAIN),
+    "text in segments": after_start(PLAIN, segment(0xE1, b"<x>\r\n" * 300)),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_warning_that_costs_no_pixel_is_no_reason_to_reject(name, capfd):
+    assert np.array_equal(decode_bytes(HARMLESS[name]), opencv(PLAIN))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "YCCK 4:1:0", "sampling 4:1:0", "progressive", "turned", "restarts", "grey"])
+def test_filler_is_harmless_in_every_kind_of_jpeg(kind):
+    for filler in (b"\0" * 3, b"\0" * 200, b"\x37" * 33):
+        data = before_end(SOUND[kind], filler)
+        assert np.array_equal(decode_bytes(data), opencv(SOUND[kind]))
+
+
+def test_a_rotation_is_found_behind_any_number_of_segments():
+    data = after_start(jpeg(exif=turned()), segment(0xE2, b"x" * 65_000) * 5)
+    assert decode_bytes(data).shape == (WIDTH, HEIGHT, 3)
+    assert decode_bytes(odd_scan_header(data)).shape == (WIDTH, HEIGHT, 3)
+
+
+def test_a_grey_jpeg_can_stay_grey():
+    assert decode_bytes(SOUND["grey"], grey=True).shape == (HEIGHT, WIDTH)
+    assert decode_bytes(SOUND["grey"]).shape == (HEIGHT, WIDTH, 3)
+
+
+def hidden_huffman_error():
+    """A JPEG of which libjpeg at last says '... extraneous bytes', after 'bad Huffman code'."""
+    _, start = first_scan(PLAIN)
+    return before_end(PLAIN[: start + 200] + b"\xff\0" * 4 + PLAIN[start + 200 :], b"\0" * 100)
+
+
+NOISE = np.random.default_rng(0).integers(1, 255, 500, dtype=np.uint8).tobytes()
+DAMAGED = {
+    "LF became CR LF": PLAIN.replace(b"\n", b"\r\n"),
+    "LF became CR LF, progressive": jpeg(progressive=True).replace(b"\n", b"\r\n"),
+    "hidden Huffman error": hidden_huffman_error(),
+    "noise before the end": before_end(PLAIN, NOISE),
+    "bytes after a quantisation table": PLAIN.replace(b"\xff\xc0", b"\x63\x63\xff\xc0"),
+    "bytes after a Huffman table": PLAIN.replace(b"\xff\xda", b"\xfa\xff\xda"),
+    "cut": PLAIN[:-300],
+    "cut before the scan": PLAIN[:200],
+    "no end": PLAIN[:-2],
+    "end too early": with_scan(PLAIN, lambda scan: scan[:-60]),
+    "end too early, 4:1:0": SOUND["sampling 4:1:0"][:-60] + b"\xff\xd9",
+    "bytes lost, YCCK": SOUND["YCCK 4:1:0"][:-500] + SOUND["YCCK 4:1:0"][-400:],
+    "restart markers lost": SOUND["restarts"].replace(b"\xff\xd1", b""),
+    "no scan": PLAIN[: first_scan(PLAIN)[0]] + b"\xff\xd9",
+    "sampling changed": PLAIN.replace(b"\x03\x01\x22", b"\x03\x01\x32"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_jpeg_that_lost_pixels_is_rejected(name):
+    assert DAMAGED[name] not in SOUND.values()
+    with pytest.raises(ImageError, match=rf"^damaged JPEG \({len(DAMAGED[name])} bytes\): "):
+        decode_bytes(DAMAGED[name])
+
+
+@pytest.mark.parametrize(
+    ("format", "share"),
+    [("JPEG", 0), ("JPEG", 0.7), ("PPM", 0)],  # a PPM has no structure: the damage of a part cannot be told
+)
+def test_a_copy_in_text_mode_is_told(format, share):
+    data = by_pillow(format, image=cv2.resize(pixels(), (200, 300)))
+    start = int(share * len(data))
+    assert data.count(b"\n", start) > 3
+    with pytest.raises(ImageError, match="line feeds became CR LF, as when it is copied in text mode; copy it again"):
+        decode_bytes(data[:start] + data[start:].replace(b"\n", b"\r\n"))
+
+
+@pytest.mark.parametrize("name", ["sampling 4:2:0", "restarts", "grey", "CMYK"])
+def test_the_check_of_huffman_codes_agrees_with_libjpeg(name):
+    """Oracle: simplejpeg, where it knows the sampling factors. libjpeg is silent about up to seven bytes too many."""
+    _, start = first_scan(SOUND[name])
+    rng, found = np.random.default_rng(0), collections.Counter()
+    for _ in range(400):
+        data = bytearray(SOUND[name])
+        data[int(rng.integers(start, len(data) - 2))] ^= 1 << int(rng.integers(8))
+        ours, theirs = reason(huffman.check_scans, bytes(data)), reason(simplejpeg.decode_jpeg, bytes(data), "GRAY")
+        found[bool(ours), bool(theirs)] += 1
+        assert ours or not theirs
+        assert theirs or not ours or "extraneous" in ours
+    assert found[False, False] > 50
+    assert found[True, True] > 5
+
+
+def reason(function, *arguments):
+    """The message of the ValueError that a call raises, or nothing."""
+    try:
+        function(*arguments)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", [name for name in others() if name != "plain PPM"])
+def test_another_format_that_is_cut_is_rejected(name):
+    data = SOUND[name]
+    for end in (10, len(data) // 2, len(data) - 30):
+        with pytest.raises(ImageError):
+            decode_bytes(data[:end])
+
+
+def test_what_only_pillow_finds_damaged_is_rejected():
+    """OpenCV does not compare the checksum of a TIFF."""
+    data = bytearray(SOUND["deflate TIFF"])
+    data[1000] ^= 4
+    assert not np.array_equal(opencv(bytes(data)), opencv(SOUND["deflate TIFF"]))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("name", [name for name in SOUND if name != "plain PPM"])
+def test_the_stated_size_is_limited_before_anything_is_decoded(name, monkeypatch):
+    assert decode_bytes(SOUND[name], max_pixels=HEIGHT * WIDTH).size == 3 * HEIGHT * WIDTH
+    for module, function in ((cv2, "imdecode"), (simplejpeg, "decode_jpeg")):
+        monkeypatch.setattr(module, function, None)
+    with pytest.raises(ImageError) as error:
+        decode_bytes(SOUND[name], max_pixels=HEIGHT * WIDTH - 1)
+    assert "px, --max-pixels is 2287" in str(error.value)
+    assert {str(HEIGHT), str(WIDTH)} == set(str(error.value).split()[3].split("x"))
+
+
+def test_a_jpeg_of_four_gigapixels_is_not_decoded():
+    with pytest.raises(ImageError, match=f"^the image states 65500x65500 px, --max-pixels is {MAX_PIXELS}$"):
+        decode_bytes(bomb(65500, 65500))
+
+
+def test_the_size_in_a_jpeg_2000_is_that_of_its_code_stream():
+    data = by_opencv(".jp2")
+    at = data.index(b"\xff\x4f\xff\x51") + 8
+    with pytest.raises(ImageError, match="the image states 60000x60000 px"):
+        decode_bytes(data[:at] + (60000).to_bytes(4, "big") * 2 + data[at + 8 :])
+
+
+def test_a_large_tile_of_a_small_tiff_counts():
+    data = SOUND["raw TIFF"]
+    at = data.index(struct.pack("<HHI", 278, 4, 1))  # the tag of the strips becomes that of the tiles' width
+    with pytest.raises(ImageError, match=f"the image states {1 << 30}x{HEIGHT} px"):
+        decode_bytes(data[:at] + struct.pack("<HHII", 322, 4, 1, 1 << 30) + data[at + 12 :])
+
+
+def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "huge.jpg"
+    with open(path, "wb") as stream:
+        stream.write(PLAIN)
+        stream.truncate(20 << 30)
+    monkeypatch.setattr(os, "read", None)
+    with pytest.raises(ImageError, match=r"^the file has 21,474,836,480 bytes; at most 1,073,741,824 are read"):
+        decode(path)
+
+
+def test_a_file_is_read_however_few_pixels_are_allowed(tmp_path):
+    path = tmp_path / "comments.jpg"
+    path.write_bytes(after_start(PLAIN, segment(0xFE, b"x" * 65_000) * 3))
+    assert decode(path, max_pixels=HEIGHT * WIDTH).shape == (HEIGHT, WIDTH, 3)
+    assert len(read_regular(path)) > 4 * HEIGHT * WIDTH
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError(7), cv2.error("bad"), RuntimeError("bad"), ZeroDivisionError(), SyntaxError("x")]
+)
+@pytest.mark.parametrize("name", [".png", "CMYK"])
+def test_no_exception_of_a_decoder_gets_through(monkeypatch, error, name):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", failing)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_bytes(SOUND[name])
+
+
+def test_a_lack_of_memory_is_not_a_bad_image(monkeypatch):
+    def failing(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(images.cv2, "imdecode", failing)
+    with pytest.raises(MemoryError):
+        decode_bytes(SOUND[".png"])
