@@ -26,10 +26,10 @@ _Tables = dict[int, _Codes]  # 0x00 + n: DC table n; 0x10 + n: AC table n
 class _State:
     """What the segments so far state."""
 
+    codes: _Tables
     height: int = 0
     width: int = 0
     factors: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)  # component -> (horizontal, vertical)
-    codes: dict[int, _Codes] = dataclasses.field(default_factory=lambda: dict(_standard_codes()))
     restart_interval: int = 0  # MCUs; 0: none
 
 
@@ -39,7 +39,7 @@ def check_scans(data: bytes) -> None:
     Raises:
         ValueError: the data is damaged, in the words of libjpeg, or not baseline.
     """
-    state, at = _State(), 2
+    state, at = _State(dict(_standard_codes())), 2
     while (marker := data[at + 1]) != _EOI:
         end = at + 2 + (data[at + 2] << 8 | data[at + 3])
         content = data[at + 4 : end]
