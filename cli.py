@@ -9,7 +9,7 @@ from commands.build_shards import build_shards
 from commands.demo_data import demo_data
 from commands.embed import embed
 from commands.export import export
-from commands.group import Commands
+from commands.group import CommandError, Commands, rank_of_several
 from commands.inspect import inspect
 from commands.train import train
 from commands.verify import verify
@@ -20,11 +20,14 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "sh
 @click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(package_name="lrfr")
 @click.option("--debug", is_flag=True, envvar="LRFR_DEBUG", help="Show the traceback of every error. [LRFR_DEBUG=1]")
-def main(debug: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
     """Low-resolution face recognition: VGGFace2 -> shards -> DALI -> a Siamese network -> a score.
 
     Paths default to folders under $LRFR_DATA (default: data).
     """
+    if rank_of_several() and ctx.invoked_subcommand != "train":
+        raise CommandError(f"{ctx.invoked_subcommand} runs in one process: start it without torchrun")
 
 
 for command in (demo_data, build_shards, verify, inspect, train, bench, embed, export):

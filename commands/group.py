@@ -63,8 +63,14 @@ class Commands(click.Group):
                 notes = [note for one in interrupted for note in getattr(one, "__notes__", ())]
                 failure = [line_of(error)] if expected(error) else []
                 _exit(130, "; ".join(["interrupted", *notes, *failure]))
-            rank = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-            _exit(1, f"Error: {rank}{line_of(error)}")
+            rank = rank_of_several()
+            _exit(1, f"Error: {'' if rank is None else f'rank {rank}: '}{line_of(error)}")
+
+
+def rank_of_several() -> str | None:
+    """The number of this process among those that ``torchrun`` started; None if it is alone."""
+    rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return rank if rank.isdecimal() and size.isdecimal() and int(size) > 1 else None
 
 
 @contextlib.contextmanager

@@ -29,6 +29,8 @@ def open_network(checkpoint: Path | None) -> LoadedNetwork:
     from pipeline.prepare import check_supported
 
     network = load_network(checkpoint or newest_checkpoint(data("runs")()))
+    if network.note:
+        click.echo(network.note, err=True)
     if not network.spec_stated:
         click.echo("bare state dict: it states no preprocessing, the reference's is assumed", err=True)
     check_supported(network.spec, str(network.path))
@@ -47,6 +49,7 @@ def open_engine(
     from benchmarks.engine.cache import EmbeddingCache
     from benchmarks.engine.runner import Engine
     from model.embedder import Embedder
+    from model.errors import explained_memory
 
     network = open_network(checkpoint)
     spec = network.spec
@@ -54,7 +57,11 @@ def open_engine(
     embed = Embedder(network.backbone, device=device, precision=precision, mean=spec.mean, std=spec.std)  # type: ignore[arg-type]
     folder = data("cache", f"{network.digest[:16]}-{precision}-{device}")()
     kept = "" if no_cache else "embeddings so far are cached: run the same command to continue"
-    with interruptible(lambda: kept), contextlib.nullcontext() if no_cache else EmbeddingCache(folder) as cache:
+    less_memory = f"lower --batch-size (it is {batch_size})" + (
+        "" if precision == "bf16" else ", or use --precision bf16"
+    )
+    opened = contextlib.nullcontext() if no_cache else EmbeddingCache(folder)
+    with interruptible(lambda: kept), explained_memory(less_memory), opened as cache:
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),
             network,

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from model.training.config import TrainConfig
     from model.training.evaluation import Evaluate
     from model.training.ranks import Ranks
+    from model.training.start import Start
     from pipeline.spec import Preprocessing
+    from shards.index import ShardIndex
 
 
 def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -40,7 +42,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
     "--recipe",
     default="seed",
     metavar="NAME",
-    help="Named settings to start from: seed (those of the reference), quick, modern.",
+    help="Named settings to start from: seed (those of the reference), quick, modern; 'help' lists them.",
 )
 @click.option(
     "--config",
@@ -85,8 +87,9 @@ def train(
 
     Settings that are not given come from the recipe. Several processes: torchrun --nproc-per-node N cli.py train ...
     """
-    if print_list(settings):
+    if print_list({**settings, "recipe": recipe}):
         return
+    from model.errors import explained_memory
     from model.formats.network import load_network
     from model.training.ranks import local_device, open_ranks
     from model.training.recipes import as_toml, compose
@@ -103,10 +106,14 @@ def train(
         config = compose(recipe, config_file, {**settings, "best": headline_metric(protocols[0])})
     device = local_device(pick_device(device))
     run = out or data("runs", config.backbone.name)()
-    with open_ranks(device) as ranks:
-        steps = run_training(config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing)
-        done = f"trained {steps} steps: {run}"
-        if steps < config.steps:
+    with open_ranks(device) as ranks, explained_memory(config.less_memory):
+        start, steps = run_training(
+            config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing
+        )
+        done = f"finished: trained {steps} steps: {run}"
+        if start >= config.steps:
+            done = f"nothing to do: {run} has finished, with {steps} steps; a higher --steps goes on"
+        elif steps < config.steps:
             done = f"interrupted after step {steps}; saved in {run}: run the same command to continue"
         if ranks.first:
             click.echo(done, err=True)
@@ -141,8 +148,8 @@ def run_training(
     threads: int,
     protocols: list[Protocol],
     allow_missing: bool,
-) -> int:
-    """Opens shards, run and loader, and trains; returns the total number of updates."""
+) -> tuple[int, int]:
+    """Opens shards, run and loader, and trains; returns the number of updates before and after."""
     from model.training.loop import train as train_loop
     from model.training.start import start_run
     from pipeline.load.loader import Loader
@@ -159,6 +166,8 @@ def run_training(
         device=device,
         ranks=ranks,
     )
+    if ranks.first and start.step < config.steps:
+        click.echo(start_line(start, index, device), err=True)
     spec = start.state.learner.preprocessing
     evaluate = evaluation(protocols, spec, device, allow_missing) if protocols else None
     loader = Loader(
@@ -175,7 +184,25 @@ def run_training(
     )
     with loader as batches:
         shown = [headline_metric(protocol) for protocol in protocols]
-        return train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown)
+        return start.step, train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown)
+
+
+def start_line(start: Start, index: ShardIndex, device: str) -> str:
+    """What is trained, on what and how long."""
+    import torch
+
+    learner, ranks = start.state.learner, start.state.ranks
+    config = learner.config
+    parameters = sum(weight.numel() for weight in learner.backbone.parameters())
+    where = f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+    where += f" in {ranks.size} processes" if ranks.size > 1 else ""
+    views = ",".join(map(str, config.views))
+    return (
+        f"{config.backbone}, {parameters / 1e6:.1f} M parameters, {config.precision} on {where};"
+        f" {len(index):,} images of {len(index.labels):,} identities;"
+        f" steps {start.step + 1:,} to {config.steps:,} of {config.batch_size} identities at {views} px,"
+        f" {config.steps * config.batch_size / len(index.labels):.3g} epochs"
+    )
 
 
 def evaluation(protocols: list[Protocol], spec: Preprocessing, device: str, allow_missing: bool) -> Evaluate:

@@ -13,6 +13,7 @@ from model.training.config import TrainConfig
 
 # functions that describe the choices of a setting, imported when they are needed
 LISTED = {
+    "recipe": "model.training.recipes:describe",
     "backbone": "commands.train_options:describe_backbones",
     "head": "model.heads:HEADS.describe",
     "losses": "model.losses.terms:TERMS.describe",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import re
+from collections.abc import Iterator
 from types import ModuleType
 
 from shards.errors import LrfrError
@@ -17,6 +20,30 @@ class CheckpointError(LrfrError):
 
 class ExportError(LrfrError):
     """A network that cannot be exported."""
+
+
+class OutOfMemoryError(LrfrError):
+    """Memory that does not suffice."""
+
+
+_OUT_OF_MEMORY = re.compile(  # PyTorch on GPUs and CPUs, NumPy, DALI, cuDNN and cuBLAS
+    r"out of memory|can(no|')t allocate memory|not enough memory|memory ?allocation|allocation failed|alloc_failed"
+    r"|bad_alloc|unable to allocate",
+    re.IGNORECASE,
+)
+
+
+@contextlib.contextmanager
+def explained_memory(remedy: str) -> Iterator[None]:
+    """Turns an allocation that fails in the block into one line with ``remedy``. Raises: OutOfMemoryError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        size = re.search(r"(?:[Tt]ried|Unable) to allocate ([\d.]+ \w+)", str(error))
+        kind = "GPU memory" if re.search(r"cuda|cudnn|cublas|gpu", str(error), re.IGNORECASE) else "memory"
+        raise OutOfMemoryError(f"out of {kind}{f' (for {size[1]})' if size else ''}: {remedy}") from error
 
 
 def import_optional(module: str) -> ModuleType:

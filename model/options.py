@@ -6,10 +6,12 @@ import dataclasses
 import difflib
 import inspect
 import math
+import numbers
+import os
 import pkgutil
 import sys
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from shards.errors import LrfrError
 
@@ -82,7 +84,8 @@ class Option:
         min, max: bounds of a number; ``min_open`` and ``max_open`` exclude the bound itself.
         choices: the allowed words.
         parse: function that converts text, as ``module:function``; imported when it is first needed.
-        fixed: a resumed run must have the same value.
+        changes: when a run that goes on from a checkpoint may have another value: never, only in a new run folder
+            (a branch), or always.
         flag, metavar: spelling on the command line, where it does not follow from name and type.
     """
 
@@ -95,30 +98,42 @@ class Option:
     max_open: bool = False
     choices: tuple[str, ...] = ()
     parse: str | None = None
-    fixed: bool = True
+    changes: Literal["never", "branch", "always"] = "never"
     flag: str | None = None
     metavar: str | None = None
 
     def convert(self, value: Any) -> Any:
         """Validates a value and gives it the option's type. Raises: ValueError: what was expected instead."""
-        if self.parse and isinstance(value, str):
-            return pkgutil.resolve_name(self.parse)(value)
-        # dataclasses.replace passes values that were parsed before
-        is_parsed = dataclasses.is_dataclass(value) or isinstance(value, tuple)
-        if (self.parse and is_parsed) or (value is None and self.default is None):
+        if value is None and self.default is None:
             return value
+        if self.parse:
+            return self._parsed(value)
         if self.choices and value not in self.choices:
             raise ValueError(f"one of {', '.join(self.choices)}")
         if self.type in (int, float):
             return self._number(value, self.type)
         if self.type is tuple:
             return tuple(self._number(item, float) for item in (value if isinstance(value, tuple) else (value,)))
+        if self.type is str and isinstance(value, os.PathLike):
+            return os.fspath(value)
         if not isinstance(value, self.type):
             raise ValueError("true or false" if self.type is bool else "text in quotes")
         return value
 
+    def _parsed(self, value: Any) -> Any:
+        """Reads text. Parsed values, as ``dataclasses.replace`` passes them, are validated by reading their text."""
+        if isinstance(value, tuple | list) and not any(isinstance(item, str) for item in value):
+            value = ",".join(map(str, value))
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError(f"text in quotes, such as {self.default!r}")
+        return pkgutil.resolve_name(self.parse or "")(value)
+
     def _number(self, value: Any, kind: Any) -> Any:
-        is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        is_number = isinstance(value, numbers.Integral if kind is int else numbers.Integral | float) and not isinstance(
+            value, bool
+        )
         excluded = [self.min] * self.min_open + [self.max] * self.max_open
         if is_number and self.min <= value <= min(self.max, sys.float_info.max) and value not in excluded:
             return kind(value)

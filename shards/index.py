@@ -39,12 +39,13 @@ class ShardIndex:
         xxh3: (N,) uint64, hash of its JPEG.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | str) -> None:
         """Opens the set in the folder ``root``.
 
         Raises:
             ShardError: not a finished shard set, or the index is invalid or does not match the manifest.
         """
+        root = Path(root)
         self.root, self.manifest = root, Manifest.read(root)
         path = root / INDEX
         if path.exists() and not path.is_file():  # a pipe would block
@@ -63,6 +64,10 @@ class ShardIndex:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def __repr__(self) -> str:
+        shards = self.manifest.shards
+        return f"ShardIndex({str(self.root)!r}: {len(self):,} images of {len(self.labels):,} identities, {shards} tars)"
 
     def key(self, row: int) -> str:
         """Returns the key of one row, read from disk: only messages and reports need keys."""
@@ -119,6 +124,8 @@ class ShardReader:
     """Reads images by index row; a context manager. Keeps shards open, up to the process's limit of open files."""
 
     def __init__(self, index: ShardIndex) -> None:
+        if not isinstance(index, ShardIndex):
+            raise TypeError(f"index is {index!r}, expected a ShardIndex, such as ShardIndex('data/shards')")
         self._index = index
         self._handles: dict[int, int] = {}
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -43,8 +43,13 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     assert trained.returncode == 0
     lines = trained.stderr.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("step ")] == ["1/3", "2/3", "3/3"]
-    assert re.search(r"lr 0\.01  \d+ images/s  loader wait [\d.]+%  ETA 0:\d\d:\d\d", lines[0])
-    assert lines[-1] == f"trained 3 steps: {tmp_path}/runs/spherenet4"
+    assert re.fullmatch(
+        r"spherenet4, \d+\.\d M parameters, fp32 on cpu; 48 images of 12 identities;"
+        r" steps 1 to 3 of 4 identities at 128,8,12,16 px, 1 epochs",
+        lines[0],
+    )
+    assert re.search(r"lr 0\.01  \d+ images/s  loader wait [\d.]+%  ETA 0:\d\d:\d\d", lines[1])
+    assert lines[-1] == f"finished: trained 3 steps: {tmp_path}/runs/spherenet4"
     scored = run("bench", "qmul", "--json", tmp_path / "q.json", "--report", tmp_path / "report")
     assert scored.returncode == 0
     assert "spherenet4, step 3" in scored.stdout
@@ -55,7 +60,10 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     # a second time there is nothing to do, and nothing is done
     assert "already complete, nothing to do" in run("build-shards").stderr
     again = run("train", "--backbone", "spherenet4", "--batch-size", 4, "--steps", 3, "--init", "data", "--lr", 0.01)
-    assert (again.returncode, again.stderr) == (0, f"trained 3 steps: {tmp_path}/runs/spherenet4\n")
+    assert (again.returncode, again.stderr) == (
+        0,
+        f"nothing to do: {tmp_path}/runs/spherenet4 has finished, with 3 steps; a higher --steps goes on\n",
+    )
 
 
 @pytest.mark.slow
@@ -173,6 +181,7 @@ def test_training_interrupted_by_a_signal_saves_exits_130_and_continues(shard_se
         [sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
+    assert process.stderr.readline().startswith("spherenet4, 18.3 M parameters, fp32 on ")
     assert process.stderr.readline().startswith("step 1/400")
     process.send_signal(number)
     rest = process.stderr.read().splitlines()

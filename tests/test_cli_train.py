@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import BENCHMARKS, read_benchmark
+from commands.train import main_figure
 from model.backbones import BACKBONES, build_backbone
 from model.heads import HEADS
 from model.losses.terms import TERMS
+from model.training.learner import Learner
 from model.training.optimizers import OPTIMIZERS
+from model.training.recipes import RECIPES
 from model.training.schedule import SCHEDULES
 from tests.conftest import error_of
 
@@ -32,6 +37,7 @@ def test_printed_settings_are_read_back(run, tmp_path):
 @pytest.mark.parametrize(
     ("option", "known"),
     [
+        ("--recipe", RECIPES),
         ("--backbone", BACKBONES),
         ("--head", HEADS),
         ("--losses", TERMS),
@@ -44,6 +50,9 @@ def test_help_lists_the_choices(run, option, known):
     assert listed.returncode == 0
     for name in known:
         assert re.search(rf"^{re.escape(name)}\b", listed.stdout, re.M), name
+    if option == "--recipe":
+        assert "quick: a few minutes on a CPU" in listed.stdout
+        assert '    backbone = "ir50"\n' in listed.stdout
     if option == "--backbone":
         assert re.search(r"^spherenet20 +spherenet +28\.44 +2\.67 ", listed.stdout, re.M)
 
@@ -70,6 +79,64 @@ def test_invalid_settings_are_one_line(run, words, code, says):
     assert error_of(run("train", *words), code=code).startswith(says)
 
 
+def test_the_help_names_figures_that_exist(run):
+    """Of --best: the main figure of every benchmark."""
+    text = " ".join(run("train", "--help").stdout.split())
+    best = text[text.index("--best") : text.index("--resume")]
+    named = set(re.findall(r"[a-z-]+/[a-z0-9@]+", best)) - {"figure"}
+    run("demo-data", "--identities", 4, "--images", 3)
+    protocols = [read_benchmark(name, Path()) for name in BENCHMARKS]
+    assert named == {main_figure(protocol) for protocol in protocols}
+    assert "such as 0.9995" in text
+
+
+def test_a_run_out_of_memory_says_what_to_lower(run, shard_set, monkeypatch):
+    def too_much(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("model.training.learner.Learner.inputs", too_much)
+    failed = run("train", "--shards", shard_set, *SMALL)
+    assert error_of(failed) == (
+        "Error: out of GPU memory (for 20.00 GiB): lower --batch-size (4 identities with 4 images each); use fewer"
+        " --views; use --precision bf16; with several processes and many identities, use --shard-head"
+    )
+
+
+def test_a_diverged_run_goes_on_as_its_error_says(run, shard_set, tmp_path, monkeypatch):
+    words = [
+        "train",
+        "--shards",
+        shard_set,
+        "--backbone",
+        "spherenet4",
+        "--batch-size",
+        4,
+        "--steps",
+        3,
+        "--save-every",
+        1,
+    ]
+    real = Learner.inputs
+    calls = []
+
+    def overflowing(self, images):
+        calls.append(1)
+        return real(self, images) * (float("nan") if len(calls) == 2 else 1)
+
+    monkeypatch.setattr(Learner, "inputs", overflowing)
+    diverged = run(*words, "--lr", 0.01, "--out", tmp_path / "a")
+    kept = tmp_path / "a" / "checkpoints" / "0000001.pt"
+    advice = f"--resume {kept} --out NEW --lr 0.001"
+    assert error_of(diverged) == (
+        f"Error: the loss of step 2 is nan, no update was made; add {advice} (it is 0.01) to go on from step 1 with a"
+        " lower rate"
+    )
+    branch = run(*words, *advice.replace("NEW", str(tmp_path / "b")).split())
+    assert branch.returncode == 0, branch.stderr
+    assert f"branches off from step 1 of {kept}; lr 0.01 -> 0.001\n" in branch.stderr
+    assert branch.stderr.splitlines()[-1] == f"finished: trained 3 steps: {tmp_path}/b"
+
+
 @pytest.mark.heavy
 def test_fine_tuning_on_unaligned_faces_keeps_the_preprocessing_of_the_network(run, tmp_path):
     run("demo-data", "--identities", 8, "--images", 3)
@@ -86,7 +153,9 @@ def test_fine_tuning_on_unaligned_faces_keeps_the_preprocessing_of_the_network(r
     assert (config["backbone"], config["freeze"]) == ("spherenet4", 2)
     assert run("bench", "lfw", "--checkpoint", tmp_path / "tuned" / "best.pt").returncode == 0
     first.unlink()  # a run that continues does not need it
-    assert f"trained 3 steps: {tmp_path}/tuned" in run(*words, "--backbone", "spherenet4", "--steps", 3).stderr
+    assert (
+        f"finished: trained 3 steps: {tmp_path}/tuned" in run(*words, "--backbone", "spherenet4", "--steps", 3).stderr
+    )
     torch.save(build_backbone("spherenet10").state_dict(), tmp_path / "net.pth")
     bare = run("train", "--from", tmp_path / "net.pth", "--batch-size", 4, "--steps", 1, "--out", tmp_path / "bare")
     assert bare.returncode == 0, bare.stderr

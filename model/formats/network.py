@@ -14,9 +14,10 @@ from torch import nn
 
 from model.backbones import build_backbone
 from model.errors import CheckpointError, one_line
+from model.finite import all_finite
 from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
 from model.formats.huggingface import read_folder
-from model.formats.reference import from_state_dict
+from model.formats.reference import from_state_dict, nested_state
 from model.options import Choice, OptionError, parse_choice
 from pipeline.spec import Preprocessing, SpecError
 
@@ -33,6 +34,7 @@ class LoadedNetwork(NamedTuple):
         digest: hash of name, spec and weights; equal for all files that hold the same network.
         training: configuration of the run; empty if not stated.
         spec_stated: False if ``spec`` is assumed.
+        note: what was left out of the file, for the user; empty if nothing was.
     """
 
     backbone: nn.Module
@@ -43,6 +45,7 @@ class LoadedNetwork(NamedTuple):
     digest: str
     training: dict[str, Any]
     spec_stated: bool
+    note: str = ""
 
     def provenance(self) -> dict[str, str | int | None]:
         """Path, step, backbone and digest as JSON-able fields."""
@@ -58,15 +61,16 @@ class LoadedNetwork(NamedTuple):
         }
 
 
-def load_network(path: Path) -> LoadedNetwork:
+def load_network(path: Path | str) -> LoadedNetwork:
     """Loads a checkpoint of this tool, a bare state dict of the reference, or a folder of ``export huggingface``.
 
     Weights are the exponential average if the checkpoint has one.
 
     Raises:
-        CheckpointError: the file cannot be read, or its weights fit no known backbone.
+        CheckpointError: the file cannot be read, or its weights fit no known backbone or are not finite.
         ExportError: a folder is given, and safetensors is not installed.
     """
+    path = Path(path)
     if path.is_dir():
         if saved := checkpoints(path):
             raise CheckpointError(f"{path}: is a run folder; name one of its checkpoints, such as {saved[-1]}")
@@ -75,13 +79,18 @@ def load_network(path: Path) -> LoadedNetwork:
     else:
         content = read_checkpoint(path)
         if not is_ours(content):
-            backbone, name = from_state_dict(path, content)
+            state, note = nested_state(path, content)
+            backbone, name = from_state_dict(path, state)
+            _check_finite(path, backbone)
             digest = backbone_digest(name, backbone, None)
-            return LoadedNetwork(backbone.eval(), Preprocessing(), name, path, None, digest, {}, spec_stated=False)
+            return LoadedNetwork(
+                backbone.eval(), Preprocessing(), name, path, None, digest, {}, spec_stated=False, note=note
+            )
         choice, training = _parse_backbone(path, content["backbone"]), content["config"]
         record, state = content["preprocessing"], content.get("averaged_state") or content["backbone_state"]
     spec = _read_spec(path, record)
     backbone = _build(path, choice, spec, state)
+    _check_finite(path, backbone)
     digest = backbone_digest(str(choice), backbone, spec)
     if path.is_dir() and digest != content["digest"]:
         raise CheckpointError(
@@ -122,6 +131,12 @@ def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, 
         raise CheckpointError(f"{path}: {one_line(error, 400)}") from None
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit {choice} ({one_line(error)})") from None
+
+
+def _check_finite(path: Path, backbone: nn.Module) -> None:
+    bad = [name for name, value in backbone.state_dict().items() if not all_finite([value])]
+    if bad:
+        raise CheckpointError(f"{path}: {len(bad)} tensors are not finite, such as {bad[0]}; use an earlier checkpoint")
 
 
 def backbone_digest(name: str, backbone: nn.Module, spec: Preprocessing | None) -> str:

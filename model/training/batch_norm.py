@@ -12,7 +12,8 @@ from model.training.ranks import Ranks
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over all ranks on CPUs, which ``nn.SyncBatchNorm`` does not support.
 
-    Computes in the precision of its parameters; the output has the dtype of the input.
+    Computes in the precision of its parameters; the output has the dtype of the input. As in PyTorch, a channel with a
+    single value is a ValueError.
     """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -26,6 +27,8 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.new_tensor(float(x.numel() // x.shape[1]))
         distributed.all_reduce(count)
+        if count < 2:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
         mean = _global_sum(x.sum(axes)) / count
         centred = x - mean.reshape(shape)
         variance = _global_sum(centred.square().sum(axes)) / count

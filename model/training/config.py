@@ -71,10 +71,13 @@ class TrainConfig(Options):
         help="Loss terms, such as focal:gamma=2+octuplet:weight=0.5; 'help' lists them.",
     )
     triplets: Triplets = option(
-        "global", choices=get_args(Triplets), help="Scope of the metric loss: the whole batch, or each process's part."
+        "global",
+        choices=get_args(Triplets),
+        changes="branch",
+        help="Scope of the metric loss: the whole batch, or each process's part.",
     )
     shard_head: bool = option(
-        False, fixed=False, help="Distribute the classes over the processes: less memory for many identities."
+        False, changes="always", help="Distribute the classes over the processes: less memory for many identities."
     )
     views: tuple[View, ...] = option(
         "128,8,12,16",
@@ -83,49 +86,65 @@ class TrainConfig(Options):
         help="Sizes in px that the images of an identity are degraded to, such as 128,8-32,12x2.",
     )
     degrade: Degrade = option(
-        "exact", choices=get_args(Degrade), help="exact: equal to Pillow; fast: within 3 grey levels, faster on CPUs."
+        "exact",
+        choices=get_args(Degrade),
+        changes="branch",
+        help="exact: equal to Pillow; fast: within 3 grey levels, faster on CPUs.",
     )
     batch_size: int = option(128, min=1, help="Identities in a batch over all processes, each with one image per view.")
-    steps: int = option(100_000, min=1, fixed=False, help="Total number of updates.")
+    steps: int = option(100_000, min=1, changes="always", help="Total number of updates.")
     optimizer: OptimizerOptions = option(
         "sgd",
         parse="model.training.optimizers:OPTIMIZERS.parse",
         help="Optimizer, such as sgd:momentum=0.9 or adamw; 'help' lists them.",
     )
-    lr: float = option(0.1, min_open=True, help="Peak learning rate.")
-    weight_decay: float = option(5e-4, help="Weight decay, applied to all weights.")
+    lr: float = option(0.1, min_open=True, changes="branch", help="Peak learning rate.")
+    weight_decay: float = option(5e-4, changes="branch", help="Weight decay, applied to all weights.")
     schedule: Schedule = option(
         "step",
         parse="model.training.schedule:SCHEDULES.parse",
+        changes="branch",
         help="Learning rate schedule, such as cosine:warmup=0.05; 'help' lists them.",
     )
     ema: float = option(
-        0.0, max=1, max_open=True, help="Decay of averaged weights, which are evaluated and exported; 0: none."
+        0.0,
+        max=1,
+        max_open=True,
+        changes="branch",
+        help="Decay of averaged weights, which are evaluated and exported, such as 0.9995 (the last 2,000 steps or so)."
+        " It rises from 0.2: min(EMA, (1 + t) / (10 + t)) in update t. 0: none.",
     )
-    precision: Precision = option("fp32", choices=get_args(Precision), help="Precision of the backbone.")
-    compile: bool = option(False, fixed=False, help="Compile the backbone with torch.compile.")
+    precision: Precision = option(
+        "fp32", choices=get_args(Precision), changes="branch", help="Precision of the backbone."
+    )
+    compile: bool = option(False, changes="always", help="Compile the backbone with torch.compile.")
     seed: int = option(0, max=(1 << 32) - 1, help="Seed of the weights and of the batches.")
     log_every: int | None = option(
-        None, type=int, min=1, fixed=False, help="Steps between log lines. [default: 1 up to 100 steps, else 20]"
+        None, type=int, min=1, changes="always", help="Steps between log lines. [default: 1 up to 100 steps, else 20]"
     )
-    save_every: int = option(1000, min=1, fixed=False, help="Steps between checkpoints.")
-    keep: int = option(3, min=1, fixed=False, help="Checkpoints to keep.")
+    save_every: int = option(1000, min=1, changes="always", help="Steps between checkpoints.")
+    keep: int = option(3, min=1, changes="always", help="Checkpoints to keep.")
     eval_every: int = option(
-        1000, min=1, fixed=False, help="Steps between evaluations; the first is before the first step."
+        1000, min=1, changes="always", help="Steps between evaluations; the first is before the first step."
     )
     best: str | None = option(
         None,
         type=str,
-        fixed=False,
+        changes="always",
         metavar="NAME/METRIC",
-        help="Keep best.pt, the checkpoint with the highest value of this metric."
-        " [default: the headline metric of the first benchmark, such as lfw/accuracy@8]",
+        help="Keep best.pt, the checkpoint with the highest value of this metric, such as lfw/accuracy@8,"
+        " xqlfw/accuracy, scface/rank1@d1, qmul/auc, qmul-id/auc, tinyface/rank1; eval.jsonl has all names."
+        " [default: the headline metric of the first benchmark, one of these]",
     )
 
     def check(self) -> None:
         from model.backbones import BACKBONES
 
-        if self.init == "data" and BACKBONES[self.backbone.name].batch_norm:
+        batch_norm = BACKBONES[self.backbone.name].batch_norm
+        if self.batch_size * len(self.all_views) < 2 and (batch_norm or self.init == "data"):
+            needs = f"{self.backbone.name} has batch normalisation" if batch_norm else "init data fits the first batch"
+            raise OptionError(f"a batch is one image, but {needs}, which needs two: raise batch_size, or add a view")
+        if self.init == "data" and batch_norm:
             name = self.backbone.name
             raise OptionError(f"init data is for spherenets; {name} has batch normalisation: choose pytorch")
         if self.pretrained is None and self.freeze:
@@ -136,6 +155,16 @@ class TrainConfig(Options):
             raise OptionError(
                 f"init {self.init} is for new weights, but --from {self.pretrained} gives weights: add --init pytorch"
             )
+
+    def __repr__(self) -> str:
+        """The settings that differ from the defaults, as Python."""
+        plain, defaults = self.to_dict(), TrainConfig().to_dict()
+        return (
+            f"TrainConfig({', '.join(f'{name}={value!r}' for name, value in plain.items() if value != defaults[name])})"
+        )
+
+    def __str__(self) -> str:
+        return repr(self)
 
     @property
     def all_views(self) -> tuple[View, ...]:
@@ -155,12 +184,40 @@ class TrainConfig(Options):
         """JSON-able settings, which ``TrainConfig`` reads back."""
         return {name: _plain(value) for name, value in self.values().items()}
 
-    def check_resumes(self, saved: Mapping[str, Any]) -> None:
-        """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed."""
-        for name, declared in self.declared().items():
-            if declared.fixed and not self._same(name, saved.get(name)):
-                change = f"{name} was {saved.get(name)} when this run started, now it is {_plain(getattr(self, name))}"
-                raise TrainingError(f"{change}; choose another --out for a new run")
+    def check_resumes(self, saved: Mapping[str, Any], *, branch: bool = False) -> None:
+        """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed.
+
+        Args:
+            branch: the run goes on in a new folder, where more settings may change.
+        """
+        for name, (before, now, changes) in self.changed(saved).items():
+            if changes == "never" or (changes == "branch" and not branch):
+                remedy = "choose another --out for a new run"
+                if branch:
+                    remedy = "repeat the settings of that run, or start a new one with --from"
+                elif changes == "branch":
+                    remedy = "to change it, branch off into a new folder: --resume CHECKPOINT --out NEW"
+                raise TrainingError(f"{name} was {before} when this run started, now it is {now}; {remedy}")
+
+    def changed(self, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any, str]]:
+        """The settings that differ from the ``saved`` configuration: value before, value now, ``Option.changes``."""
+        return {
+            name: (saved.get(name), _plain(getattr(self, name)), declared.changes)
+            for name, declared in self.declared().items()
+            if not self._same(name, saved.get(name))
+        }
+
+    @property
+    def less_memory(self) -> str:
+        """What to lower when memory does not suffice."""
+        remedies = [f"lower --batch-size ({self.batch_size} identities with {len(self.all_views)} images each)"]
+        if len(self.all_views) > 1:
+            remedies.append("use fewer --views")
+        if self.precision == "fp32":
+            remedies.append("use --precision bf16")
+        if not self.shard_head:
+            remedies.append("with several processes and many identities, use --shard-head")
+        return "; ".join(remedies)
 
     def _same(self, name: str, saved: Any) -> bool:
         try:

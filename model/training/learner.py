@@ -10,6 +10,7 @@ from model.inputs import normalise
 from model.losses.functional import view_means
 from model.training.batch_norm import global_batch_norm
 from model.training.config import TrainConfig
+from model.training.dropout import global_dropout
 from model.training.prelu import use_chunked_prelu
 from model.training.ranks import Ranks
 from pipeline.spec import Preprocessing
@@ -39,7 +40,8 @@ class Learner(nn.Module):
         ranks = ranks or Ranks()
         self.config, self.preprocessing, self.classes, self._ranks = config, preprocessing, classes, ranks
         backbone = build_backbone(config.backbone.name, image_size=preprocessing.size, **config.backbone.options)
-        self.backbone = global_batch_norm(ranks, use_chunked_prelu(backbone) if device == "cpu" else backbone, device)
+        backbone = global_batch_norm(ranks, use_chunked_prelu(backbone) if device == "cpu" else backbone, device)
+        self.backbone = global_dropout(ranks, backbone, views=len(config.all_views))
         group = ranks.group if config.shard_head else None
         self.head = config.head.build(features=EMBEDDING_SIZE, classes=classes, group=group)
         if config.losses.center:

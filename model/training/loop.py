@@ -12,9 +12,12 @@ from typing import Any, Protocol
 
 import torch
 
+from model.errors import explained_memory
+from model.finite import all_finite
 from model.training.config import TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
+from model.training.learner import Learner
 from model.training.runlog import RunLog
 from model.training.state import TrainState, seed_step
 from pipeline.signals import stop_signals
@@ -60,10 +63,12 @@ def train(
         The total number of updates; less than ``config.steps`` if training was stopped.
 
     Raises:
-        TrainingError: the loss is not finite (the weights before it are saved if they are finite), or ``config.best``
-            is not evaluated.
+        TrainingError: a loss or gradient is not finite (the state before this step is saved if it is finite), or
+            ``config.best`` is not evaluated.
         LockedError: another process is training in ``run``.
+        OutOfMemoryError: memory does not suffice for a step.
     """
+    run = Path(run)
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
     step = saved = start
     loader_state: dict[str, Any] = {}
@@ -71,7 +76,8 @@ def train(
     if ranks.first and learner.idle_metric:
         print(f"one image of each identity: {learner.idle_metric} adds nothing to the loss", file=sys.stderr)
     run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
-    with _run_folder(run, state), run_log as log, stop_signals("stopping after this step...\n") as stop:
+    stop_flag = stop_signals("stopping after this step...\n")
+    with _run_folder(run, state), run_log as log, stop_flag as stop, explained_memory(config.less_memory):
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
         evaluations.begin(start)
         parallel = ranks.parallel(learner, learner.rank_local_prefixes)
@@ -87,21 +93,28 @@ def train(
             lr = config.learning_rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            seed_step(config.seed, step, ranks.rank)
-            loss, parts = parallel(batch.images, batch.labels)
-
             log_due = (step + 1) % config.log_interval == 0 or step + 1 == config.steps
             save_due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
-            check_loss = loss.device.type == "cpu" or log_due or save_due  # on a GPU the check synchronises
-            if check_loss and ranks.any(not torch.isfinite(loss)):
-                if step > saved and not ranks.any(not state.finite()):
-                    state.save(run, step, loader_state)
-                raise TrainingError(
-                    f"the loss of step {step + 1} is {loss.item()}, no update was made;"
-                    f" start over with a lower --lr (it is {lr:g})"
-                )
+            check_due = log_due or save_due or batch.labels.device.type == "cpu"  # on a GPU the check synchronises
+            buffers = (
+                [buffer.clone() for buffer in learner.buffers()] if check_due else []
+            )  # the forward pass moves them
+            seed_step(config.seed, step)
+            loss, parts = parallel(batch.images, batch.labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if check_due and ranks.any(not _step_finite(learner, loss)):
+                for buffer, before in zip(learner.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+                if step > saved and state.finite():
+                    state.save(run, step, loader_state)
+                number = step + 1
+                found = (
+                    f"a gradient of step {number} is not finite"
+                    if loss.isfinite()
+                    else f"the loss of step {number} is {loss}"
+                )
+                raise TrainingError(f"{found}, no update was made; {state.lower_rate(run)}")
             optimizer.step()
             if state.averaged is not None:
                 state.averaged.update_parameters(learner.backbone)
@@ -119,6 +132,11 @@ def train(
     return step
 
 
+def _step_finite(learner: Learner, loss: torch.Tensor) -> bool:
+    """True if loss and gradients on this rank are finite."""
+    return all_finite([loss, *(weight.grad for weight in learner.parameters() if weight.grad is not None)])
+
+
 @contextlib.contextmanager
 def _run_folder(run: Path, state: TrainState) -> Iterator[None]:
     """Creates the run folder with its ``config.json`` and locks it, on rank 0."""
@@ -133,6 +151,7 @@ def _run_folder(run: Path, state: TrainState) -> Iterator[None]:
             "classes": learner.classes,
             "preprocessing": learner.preprocessing.to_dict(),
             "trained_on": state.trained_on.to_dict(),
+            **({"branched_from": state.branched_from} if state.branched_from else {}),
         }
         write_bytes(run / CONFIG, (json.dumps(content, indent=1) + "\n").encode())
         yield

@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import gc
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model.errors import one_line
 from shards.errors import LrfrError
 
 T = TypeVar("T")
@@ -116,14 +118,19 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     """The ranks started by ``torchrun``; a single one without it.
 
     Raises:
-        RankError: in the block, when another rank has exited.
+        RankError: the environment variables of ``torchrun`` are incomplete, or the processes cannot connect; in the
+            block, when another rank has exited.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _several_processes():
         yield Ranks()
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(device)  # NCCL and the loader use the current device
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    try:
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    except (distributed.DistError, ValueError) as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RankError(f"no connection to the other processes at {address} ({one_line(error)})") from None
     ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
     try:
         yield ranks
@@ -138,6 +145,45 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
+def _several_processes() -> bool:
+    """True if the environment variables are those of a process among several.
+
+    Raises:
+        RankError: they are incomplete or wrong. Some clusters set WORLD_SIZE for every job.
+    """
+    size = os.environ.get("WORLD_SIZE", "").strip()
+    if size in ("", "1"):
+        return False
+    needed = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+    numbers = {name: os.environ.get(name, "") for name in needed if name != "MASTER_ADDR"}
+    wrong = [
+        f"{name} is {value!r}" if value else f"{name} is not set"
+        for name, value in numbers.items()
+        if not re.fullmatch(r"\d{1,9}", value)
+    ]
+    wrong += [] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR is not set"]
+    if not wrong and int(numbers["RANK"]) >= int(size):
+        wrong = [f"RANK is {numbers['RANK']}, expected less than WORLD_SIZE"]
+    if wrong:
+        raise RankError(
+            f"WORLD_SIZE is {size}, but {', '.join(wrong)}: start several processes with torchrun,"
+            " or unset WORLD_SIZE to train in one"
+        )
+    return True
+
+
 def local_device(device: str) -> str:
-    """``cuda`` -> the GPU of this process, by its rank on the machine."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+    """``cuda`` -> the GPU of this process, by its rank on the machine.
+
+    Raises:
+        RankError: this machine has fewer GPUs.
+    """
+    local, gpus = os.environ.get("LOCAL_RANK", ""), torch.cuda.device_count()
+    if device != "cuda" or not (local or _several_processes()):
+        return device
+    if not local and gpus == 1:
+        return "cuda:0"
+    if not local.isdecimal() or int(local) >= gpus:
+        found = f"is {local}" if local else "is not set"
+        raise RankError(f"LOCAL_RANK {found}, and this machine has {gpus} GPUs: start a process for each with torchrun")
+    return f"cuda:{int(local)}"

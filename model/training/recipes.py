@@ -13,6 +13,7 @@ from model.training.config import TrainConfig, TrainingError
 from shards.errors import LrfrError
 
 RECIPES: dict[str, dict[str, Any]] = tomllib.loads((resources.files(__package__) / "recipes.toml").read_text())
+SUMMARIES: dict[str, str] = {name: settings.pop("summary") for name, settings in RECIPES.items()}
 
 
 def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> TrainConfig:
@@ -40,6 +41,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: not TOML ({error}); --print-config prints an example") from None
     except LrfrError as error:
         raise TrainingError(f"{path}: {error}") from None
+
+
+def describe() -> str:
+    """The help text of ``--recipe``: a line for each recipe and each setting that differs from the default."""
+    lines = []
+    for name, settings in RECIPES.items():
+        lines.append(f"{name}: {SUMMARIES[name]}")
+        lines += [f"    {setting} = {json.dumps(value)}" for setting, value in settings.items()]
+    return "\n".join(lines)
 
 
 def as_toml(config: TrainConfig) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +13,7 @@ import torch
 from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
 from model.formats.network import load_network
 from model.training.config import TrainConfig, TrainingError
+from model.training.loop import CONFIG
 from model.training.ranks import Ranks
 from model.training.state import TrainState, new_run
 from pipeline.spec import Preprocessing
@@ -47,29 +51,57 @@ def start_run(
     """
     path = _agree_on_resume(run, resume, ranks)
     content = read_checkpoint(path) if path else None
-    spec, weights = initial_network(config, shards_spec, content)
+    spec, weights, note = initial_network(config, shards_spec, content)
+    if note and ranks.first:
+        print(note, file=sys.stderr)
     state = new_run(
         config, classes=classes, preprocessing=spec, trained_on=shards_spec, device=device, ranks=ranks, weights=weights
     )
     if path is None or content is None:
         return Start(state, step=0, loader_state=None)
+    origin = _branched_from(run)
+    if checkpoints(run):
+        config.check_resumes(content["config"])
+    elif is_ours(content):
+        origin = str(path.absolute())
+        if ranks.first:
+            print(f"branches off from step {content['step']} of {path}{_changes(config, content)}", file=sys.stderr)
+    state = dataclasses.replace(state, branched_from=origin)
     return Start(state, step=state.restore(content, path), loader_state=content["loader_state"])
+
+
+def _changes(config: TrainConfig, content: dict[str, Any]) -> str:
+    changed = config.changed(content["config"]).items()
+    return "".join(f"; {name} {before} -> {now}" for name, (before, now, changes) in changed if changes == "branch")
+
+
+def _branched_from(run: Path) -> str | None:
+    """The checkpoint from which ``run`` branched off, as its config.json says; None if it did not, or it is damaged."""
+    try:
+        origin = json.loads((run / CONFIG).read_bytes()).get("branched_from")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return origin if isinstance(origin, str) else None
 
 
 def find_resume(run: Path, resume: str) -> Path | None:
     """The checkpoint to continue from, if any.
 
     Args:
-        resume: ``auto``: the newest checkpoint of the run; ``never``: none; otherwise the path of a checkpoint.
+        resume: ``auto``: the newest checkpoint of the run; ``never``: none; otherwise the path of a checkpoint. If the
+            run branched off from that checkpoint before, its own newest one.
 
     Raises:
         TrainingError: the run folder is a file, or has checkpoints that the run would mix with its own.
     """
+    run = Path(run)
     if run.exists() and not run.is_dir():
         raise TrainingError(f"{run}: is a file, expected a run folder; choose another --out")
     newest = next(reversed(checkpoints(run)), None)
     path = {"auto": newest, "never": None}.get(resume, Path(resume))
-    if newest and (path is None or path.resolve() != newest.resolve()):
+    if newest and path and (path.resolve() == newest.resolve() or str(path.absolute()) == _branched_from(run)):
+        return newest
+    if newest:
         remedy = f" to continue from {path}" if path else ", or delete it"
         raise TrainingError(f"{run}: has a run up to step {int(newest.stem)}; choose another --out{remedy}")
     return path
@@ -91,15 +123,15 @@ def _agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
 
 def initial_network(
     config: TrainConfig, shards_spec: Preprocessing, content: dict[str, Any] | None
-) -> tuple[Preprocessing, dict[str, torch.Tensor] | None]:
-    """Spec of the network's images, and the weights that it starts from, if any.
+) -> tuple[Preprocessing, dict[str, torch.Tensor] | None, str]:
+    """Spec of the network's images, the weights that it starts from, if any, and what the user should know of them.
 
     Args:
         content: checkpoint to continue from; None for a new run.
     """
     if content is not None:
-        return (Preprocessing.from_dict(content["preprocessing"]) if is_ours(content) else shards_spec), None
+        return (Preprocessing.from_dict(content["preprocessing"]) if is_ours(content) else shards_spec), None, ""
     if config.pretrained is None:
-        return shards_spec, None
+        return shards_spec, None, ""
     network = load_network(Path(config.pretrained))
-    return network.spec.fine_tuned_on(shards_spec), network.backbone.state_dict()
+    return network.spec.fine_tuned_on(shards_spec), network.backbone.state_dict(), network.note

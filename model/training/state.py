@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.backbones.stages import freeze_stages
 from model.errors import one_line
+from model.finite import all_finite
 from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
 from model.inputs import on_device
 from model.sharding import gather_rows
+from model.training.averages import MovingAverage
 from model.training.config import TrainConfig, TrainingError
 from model.training.learner import Learner
 from model.training.ranks import Ranks
@@ -31,13 +33,15 @@ class TrainState:
     Attributes:
         averaged: exponential moving average of the backbone, or None.
         trained_on: spec of the shards. The network's differs after fine-tuning an aligned network on unaligned images.
+        branched_from: checkpoint of another run from which this run went on.
     """
 
     learner: Learner
     optimizer: torch.optim.Optimizer
-    averaged: AveragedModel | None
+    averaged: MovingAverage | None
     ranks: Ranks
     trained_on: Preprocessing
+    branched_from: str | None = None
 
     @property
     def eval_backbone(self) -> nn.Module:
@@ -45,8 +49,11 @@ class TrainState:
         return self.learner.backbone if self.averaged is None else self.averaged.module
 
     def finite(self) -> bool:
-        """True if all weights are finite. Synchronises with the device."""
-        return all(bool(torch.isfinite(weight).all()) for weight in self.learner.parameters())
+        """True if all ranks have finite weights, buffers, averages and momenta. Synchronises; a collective."""
+        tensors = [*self.learner.state_dict().values()]
+        tensors += self.averaged.state_dict().values() if self.averaged else ()
+        tensors += [value for values in self.optimizer.state.values() for value in values.values()]
+        return not self.ranks.any(not all_finite(value for value in tensors if torch.is_tensor(value)))
 
     def content(self, step: int, loader_state: dict[str, Any]) -> dict[str, Any]:
         """The content of a checkpoint, the same for any number of ranks. A collective."""
@@ -69,18 +76,34 @@ class TrainState:
         }
 
     def save(self, run: Path, step: int, loader_state: dict[str, Any]) -> None:
-        """Writes the checkpoint of ``step`` and deletes all but the newest ``config.keep``. A collective."""
+        """Writes the checkpoint of ``step`` and deletes all but the newest ``config.keep``. A collective.
+
+        Raises:
+            TrainingError: a weight is not finite; nothing is written.
+        """
+        if not self.finite():
+            raise TrainingError(f"a weight is not finite after step {step}: it is not saved; {self.lower_rate(run)}")
         content = self.content(step, loader_state)
         if self.ranks.first:
             save_checkpoint(checkpoint_path(run, step), content)
             for old in checkpoints(run)[: -self.learner.config.keep]:
                 old.unlink()
 
+    def lower_rate(self, run: Path) -> str:
+        """How to go on with a lower learning rate after the run diverged."""
+        lr = self.learner.config.lr
+        saved = checkpoints(run)
+        if not saved:
+            return f"start over with a lower --lr (it is {lr:g})"
+        options = f"--resume {shlex.quote(str(saved[-1]))} --out NEW --lr {lr / 10:g}"
+        return f"add {options} (it is {lr:g}) to go on from step {int(saved[-1].stem)} with a lower rate"
+
     def restore(self, content: dict[str, Any], path: Path) -> int:
-        """Loads a checkpoint; returns its number of updates.
+        """Loads a checkpoint; returns its number of updates. A collective.
 
         Raises:
-            TrainingError: the configuration, preprocessing or identities of the checkpoint differ from the run's.
+            TrainingError: the configuration, preprocessing or identities of the checkpoint differ from the run's in
+                what even a branch must keep, or its weights are not finite.
             CheckpointError: its head does not fit.
         """
         self._check(content, path)
@@ -89,22 +112,24 @@ class TrainState:
         learner.head.load_full_state(content["head_state"])
         if content.get("center_state"):
             learner.center.load_full_state(content["center_state"])
-        if self.averaged is not None:
-            self.averaged.module.load_state_dict(content["averaged_state"])
+        if self.averaged is not None:  # a branch may be the first to average
+            self.averaged.module.load_state_dict(content.get("averaged_state") or content["backbone_state"])
             self.averaged.n_averaged.fill_(content["step"])
         saved = content["optimiser_state"]
         groups = zip(self.optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True)
         optimizer = {**saved, "param_groups": [{**ours, "params": theirs["params"]} for ours, theirs in groups]}
         rows = slice(learner.head.start, learner.head.stop)
         self.optimizer.load_state_dict(self._convert_rows(optimizer, lambda whole: whole[rows]))
+        if not self.finite():
+            raise TrainingError(f"{path}: a weight is not finite; delete the file to use the previous one")
         return int(content["step"])
 
     def _check(self, content: dict[str, Any], path: Path) -> None:
         config = self.learner.config
         if not is_ours(content):
             raise TrainingError(f"{path}: a bare state dict, without optimizer and loader state; pass it to --from")
-        config.check_resumes(content["config"])
-        steps = content["config"]["steps"]
+        config.check_resumes(content["config"], branch=True)
+        steps = content["config"].get("steps")
         if steps != config.steps and self.ranks.first:
             print(f"--steps was {steps}, now {config.steps}: the learning rate schedule changes too", file=sys.stderr)
         saved = content.get("trained_on", content["preprocessing"])
@@ -166,9 +191,7 @@ def new_run(
     freeze_stages(learner.backbone, config.freeze, preprocessing.size)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = config.optimizer.build(trained, lr=config.lr, weight_decay=config.weight_decay)
-    averaged = None
-    if config.ema:
-        averaged = AveragedModel(learner.backbone, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+    averaged = MovingAverage(learner.backbone, config.ema) if config.ema else None
     return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on or preprocessing)
 
 
@@ -182,7 +205,7 @@ def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:
         ) from None
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds PyTorch for one update, so that dropout is the same in a resumed run."""
-    digest = hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest()
+def seed_step(seed: int, step: int) -> None:
+    """Seeds PyTorch for one update, so that dropout is the same in a resumed run and on all ranks."""
+    digest = hashlib.blake2b(f"{seed},{step},0".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)

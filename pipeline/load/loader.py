@@ -6,9 +6,10 @@ No other file imports DALI.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ _JPEG_END = (0xFF, 0xD9)
 HW_DECODER_LOAD = 0.9  # fraction of a batch for the hardware JPEG decoder of a GPU; DALI's default is 0.65
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Batch:
     """One rank's share of a batch, on the loader's device.
 
@@ -43,6 +44,10 @@ class Batch:
     labels: torch.Tensor
     sizes: np.ndarray
     state: LoaderState
+
+    def __repr__(self) -> str:
+        shape, device = tuple(self.images.shape), self.images.device
+        return f"Batch(images {shape} uint8 on {device}, epoch {self.state.epoch}, step {self.state.step})"
 
 
 class Loader:
@@ -74,18 +79,29 @@ class Loader:
 
         Raises:
             SamplerError: the batch size does not fit the data or the ranks, or ``resume`` belongs to another stream.
+            TypeError, ValueError: an argument of a wrong type or value.
         """
-        self._index, self._views, self._mode = index, tuple(views), mode
+        if not isinstance(index, ShardIndex):
+            raise TypeError(f"index is {index!r}, expected a ShardIndex, such as ShardIndex('data/shards')")
+        if resume is not None and not isinstance(resume, Mapping):
+            raise TypeError(f"resume is {resume!r}, expected the dict that batch.state.to_dict() returns")
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
+        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
+            _check_number(name, value, least)
+        _check_number("world_size", world_size, 1)
+        _check_number("rank", rank, 0, world_size - 1)
+        self._index, self._views, self._mode = index, _checked_views(views), mode
         self._size = spec_of(index.manifest).size
-        self._device, self._threads = torch.device(device), threads
-        if self._device.type == "cuda" and self._device.index is None:
-            self._device = torch.device("cuda", torch.cuda.current_device())
+        self._device, self._threads = _checked_device(device), threads
         start = LoaderState(
             seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
         )
         self._sampler = IdentitySampler(index.first, index.count, start, rank=rank, world_size=world_size)
         self._drawn = self._consumed = start.resumed(resume) if resume else start
         self._pending: deque[Draw] = deque()
+        self._pipe: Any = None
+        self._in_use: tuple[Any, torch.cuda.Event] | None = None
         self._reader = ShardReader(index)
         images = batch_size // world_size * len(self._views)
         self._buffer = np.empty(images * int(index.size.max()), np.uint8)
@@ -93,7 +109,6 @@ class Loader:
     def __enter__(self) -> Loader:
         self._drawn = self._consumed  # batches that an earlier use decoded ahead are decoded again
         self._pending.clear()
-        self._in_use: tuple[Any, torch.cuda.Event] | None = None
         share = self._consumed.global_batch // self._sampler.world_size
         self._shape = (len(self._views), share, self._size, self._size, 3)
         self._pipe = decoder(
@@ -109,8 +124,15 @@ class Loader:
 
     def __exit__(self, *error: object) -> None:
         self._release()
-        del self._pipe  # stops its threads
+        self._pipe = None  # stops its threads
         self._reader.close()
+
+    def __repr__(self) -> str:
+        at = f"epoch {self._consumed.epoch}, step {self._consumed.step}{'' if self._pipe else ', closed'}"
+        return (
+            f"Loader({self._index!r}, batch_size={self._consumed.global_batch}, views={self._views},"
+            f" device={str(self._device)!r}: {at})"
+        )
 
     def __iter__(self) -> Loader:
         return self
@@ -120,7 +142,13 @@ class Loader:
 
         Raises:
             ShardError: an image is damaged or has another size; the message names shard and key.
+            RuntimeError: outside the ``with`` block.
         """
+        if self._pipe is None:
+            raise RuntimeError(
+                "the loader is closed: use it in a with block, which starts and stops DALI:"
+                " with Loader(index, batch_size=128) as batches: ..."
+            )
         self._release()
         try:
             (decoded,) = self._pipe.run()
@@ -199,6 +227,42 @@ class Loader:
             if problem:
                 path = self._index.root / shard_file(int(self._index.shard[row]), "tar")
                 raise ShardError(f"{path}: image {self._index.key(row)} {problem}; build the shard set again")
+
+
+def _check_number(name: str, value: Any, least: int, most: int | None = None) -> None:
+    if not hasattr(value, "__index__") or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected a whole number")
+    if value < least or (most is not None and value > most):
+        raise ValueError(
+            f"{name} is {value}, expected at least {least}{'' if most is None else f' and at most {most}'}"
+        )
+
+
+def _checked_views(views: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Raises: TypeError: not pairs of sizes."""
+    expected = "expected a smallest and a largest size in px for each view, such as ((128, 128), (8, 32))"
+    try:
+        pairs = tuple((operator.index(low), operator.index(high)) for low, high in views)
+    except (TypeError, ValueError):
+        raise TypeError(f"views is {views!r}, {expected}") from None
+    if not pairs:
+        raise TypeError(f"views is {views!r}, {expected}")
+    if not all(2 <= low <= high for low, high in pairs):
+        raise ValueError(f"views is {views!r}, expected sizes of at least 2 px, the smaller first")
+    return pairs
+
+
+def _checked_device(device: str) -> torch.device:
+    """The device, with the number of the GPU. Raises: ValueError: unknown device, or there is no GPU."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device is {device!r}, expected cpu, cuda or cuda:N") from None
+    if found.type != "cuda":
+        return found
+    if not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but PyTorch finds no GPU; use cpu")
+    return found if found.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
 @pipeline_def

@@ -134,3 +134,11 @@ def test_reading_leaves_the_limit_of_open_files_as_it_is(shard_set):
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == low
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_path_as_text_is_opened_and_an_index_shows_what_it_holds(shard_set):
+    index = ShardIndex(str(shard_set))
+    assert index.root == shard_set
+    assert repr(index) == f"ShardIndex('{shard_set}': 45 images of 9 identities, 4 tars)"
+    with pytest.raises(TypeError, match="expected a ShardIndex, such as ShardIndex"):
+        ShardReader(str(shard_set))

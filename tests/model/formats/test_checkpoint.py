@@ -68,6 +68,40 @@ def test_bare_state_dicts_load_with_any_layer_indices(tmp_path, change):
     assert torch.equal(outputs(load_network(tmp_path / "x.pth").backbone), outputs(backbone))
 
 
+@pytest.mark.parametrize("name", ["state_dict", "model", "net", 0])
+def test_a_state_dict_among_other_things_is_taken_and_the_rest_is_named(tmp_path, name):
+    backbone = build_backbone("spherenet4").eval()
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1).state_dict()
+    head = {"weight": torch.zeros(9, 512)}
+    torch.save(
+        {"epoch": 3, name: backbone.state_dict(), "optimizer": optimizer, "head\n": head, "best": torch.zeros(1)},
+        tmp_path / "x.pth",
+    )
+    network = load_network(tmp_path / "x.pth")
+    assert torch.equal(outputs(network.backbone), outputs(backbone))
+    assert network.note == f"{tmp_path}/x.pth: took {name}, without epoch, optimizer, head\\n, best"
+    torch.save(backbone.state_dict(), tmp_path / "bare.pth")
+    assert load_network(tmp_path / "bare.pth").note == ""
+    assert load_network(tmp_path / "bare.pth").digest == network.digest
+
+
+def test_several_state_dicts_in_one_file_are_an_error(tmp_path):
+    state = build_backbone("spherenet4").state_dict()
+    for content, found in (
+        (
+            {"model": state, "ema": state, "step": 1},
+            "holds 2 state dicts of SphereNets in model, ema; save the network's",
+        ),
+        ({"a": {"b": state}, "step": 1}, "holds no state dict of a SphereNet in a, step; save the network's alone"),
+        ({**state, "x": {"w": torch.zeros(1)}}, "holds no state dict of a SphereNet in 0.weight, 0.bias, "),
+        ({"model": {**state, "extra": torch.zeros(1)}}, "tensors, spherenet4 has"),
+    ):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(CheckpointError) as error:
+            load_network(tmp_path / "x.pth")
+        assert found in str(error.value)
+
+
 def save(path, **changes):
     backbone = build_backbone("spherenet4")
     content = {"step": 7, "backbone": "spherenet4", "backbone_state": backbone.state_dict(), "preprocessing": SPEC}

@@ -27,6 +27,7 @@ CONFIGS = {
         "ema": 0.9,
         "lr": 1e-4,
     },  # with 8 images a larger rate amplifies rounding errors
+    "dropout": {"backbone": "ir18", "lr": 1e-4},
     "bf16": {"backbone": "mobilefacenet", "precision": "bf16", "lr": 1e-4},
     "sharded": {"shard_head": True, "head": "adaface", "losses": "cross-entropy+hardest-triplet+center"},
     "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},

@@ -7,8 +7,9 @@ import itertools
 import pytest
 import torch
 
-from model.formats.checkpoint import checkpoint_path, read_checkpoint
+from model.formats.checkpoint import checkpoint_path, read_checkpoint, save_checkpoint
 from model.formats.network import load_network
+from model.training.averages import averaged_decay
 from model.training.config import TrainConfig
 from tests.model.training.runs import config, losses, run_training
 
@@ -125,15 +126,44 @@ def test_averaged_weights_are_the_average_and_are_evaluated(tmp_path):
     run_training(tmp_path, settings, evaluate=evaluate)
     states = [read_checkpoint(checkpoint_path(tmp_path, step)) for step in (1, 2, 3, 4)]
     expected = states[0]["backbone_state"]
-    for state, evaluated in zip(states, seen[1:], strict=True):
-        expected = {name: 0.7 * expected[name] + 0.3 * value for name, value in state["backbone_state"].items()}
-        if state is states[0]:
-            expected = state["backbone_state"]
+    for state, decay, evaluated in zip(states, [0, 2 / 11, 3 / 12, 4 / 13], seen[1:], strict=True):
+        for name, value in state["backbone_state"].items():
+            expected = {**expected, name: decay * expected[name] + (1 - decay) * value}
         for name, value in expected.items():
             torch.testing.assert_close(state["averaged_state"][name], value)
             assert torch.equal(evaluated[name], state["averaged_state"][name])
     loaded = load_network(checkpoint_path(tmp_path, 4)).backbone.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in states[-1]["averaged_state"].items())
+
+
+def test_the_average_of_a_short_run_has_left_the_random_start(tmp_path):
+    run_training(tmp_path, config(steps=30, lr=0.01, ema=0.9995, save_every=1, keep=99))
+    start, end = (read_checkpoint(checkpoint_path(tmp_path, step)) for step in (1, 30))
+
+    def distance(other):
+        pairs = zip(end["averaged_state"].values(), other["backbone_state"].values(), strict=True)
+        return sum((average - value).square().sum() for average, value in pairs).sqrt()
+
+    assert distance(end) < 0.3 * distance(start)
+
+
+def test_the_decay_rises_to_the_setting_and_stays():
+    assert [averaged_decay(0.9, updates) for updates in (0, 1, 8)] == pytest.approx([0.1, 2 / 11, 0.5])
+    assert averaged_decay(0.9995, 17_000) < 0.9995 == averaged_decay(0.9995, 18_000) == averaged_decay(0.9995, 10**9)
+    assert averaged_decay(0.05, 0) == 0.05
+
+
+def test_a_checkpoint_of_an_average_with_a_constant_decay_resumes(tmp_path):
+    """Earlier versions wrote the same fields: the average goes on from their values."""
+    run_training(tmp_path, config(steps=3, ema=0.9, save_every=3))
+    path = checkpoint_path(tmp_path, 3)
+    content = read_checkpoint(path)
+    content["averaged_state"] = {name: torch.zeros_like(value) for name, value in content["averaged_state"].items()}
+    save_checkpoint(path, content)
+    run_training(tmp_path, config(steps=4, ema=0.9), resume=path)
+    after = read_checkpoint(checkpoint_path(tmp_path, 4))
+    for name, value in after["averaged_state"].items():
+        torch.testing.assert_close(value, (1 - 4 / 13) * after["backbone_state"][name])
 
 
 @pytest.mark.heavy

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +93,24 @@ def test_a_saved_configuration_is_compared_by_value():
     del saved["head"]
     with pytest.raises(TrainingError, match="head was None when this run started, now it is arcface:scale="):
         TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes(saved)
+
+
+def test_a_configuration_shows_what_differs_from_the_defaults():
+    config = TrainConfig(head="arcface:scale=32", steps=5, lr=0.1)
+    assert (
+        repr(config) == str(config) == ("TrainConfig(head='arcface:scale=32.0,margin=0.5,sample=1.0,seed=0', steps=5)")
+    )
+    assert eval(repr(config)) == config
+    assert repr(TrainConfig()) == "TrainConfig()"
+
+
+def test_values_of_other_types_are_read_where_their_meaning_is_clear():
+    config = TrainConfig(
+        views=(128, View(8, 32)), pretrained=pathlib.Path("a.pt"), steps=np.int64(5), lr=np.float64(0.5)
+    )
+    assert config == TrainConfig(views="128,8-32", pretrained="a.pt", steps=5, lr=0.5)
+    assert (type(config.steps), type(config.lr)) == (int, float)
+    assert TrainConfig(views=[128, 8]) == TrainConfig(views="128,8")
 
 
 def test_settings_are_immutable_and_replaced_by_text_or_value():
@@ -193,6 +213,18 @@ def test_an_invalid_file_is_one_line(tmp_path, text, says):
             "schedule step: at is 2, expected a finite number at least 0 and at most 1",
         ),
         ({"backbone": "vgg"}, "backbone 'vgg' is unknown; choose from spherenet4"),
+        ({"head": TrainConfig().schedule}, "head 'step' is unknown; choose from softmax"),
+        ({"backbone": Choice("vgg")}, "backbone 'vgg' is unknown; choose from spherenet4"),
+        ({"views": ("128", "8")}, "views is ('128', '8'), expected text in quotes, such as '128,8,12,16'"),
+        ({"views": (128, 1)}, "views '128,1': found '1', expected sizes of at least 2 px"),
+        ({"head": TrainConfig}, "expected text in quotes, such as 'amsoftmax'"),
+        ({"steps": "5"}, "steps is '5', expected a whole number at least 1"),
+        ({"lr": "0.1"}, "lr is '0.1', expected a finite number above 0"),
+        (
+            {"batch_size": 1, "views": "128", "backbone": "ir50"},
+            "a batch is one image, but ir50 has batch normalisation",
+        ),
+        ({"batch_size": 1, "views": "128", "init": "data"}, "a batch is one image, but init data fits the first batch"),
         ({"backbone": "mobilefacenet:pooling=true"}, "mobilefacenet has no option 'pooling'"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from model.training.views import parse_views
 from pipeline.load.degrade import degrade
 from pipeline.load.loader import Loader
 from pipeline.load.sampler import SamplerError
@@ -213,6 +214,63 @@ def test_a_damaged_image_stops_the_loader_and_is_named(index):
         Loader(index, batch_size=BATCH, threads=1) as loader,
     ):
         next(loader)
+
+
+def test_a_loader_outside_its_block_says_how_to_use_it(index):
+    loader = Loader(index, batch_size=BATCH, threads=1)
+    assert repr(loader).endswith(": epoch 0, step 0, closed)")
+    with pytest.raises(RuntimeError, match="the loader is closed: use it in a with block"):
+        next(loader)
+    with loader:
+        batch = next(loader)
+        assert repr(loader) == (
+            f"Loader({index!r}, batch_size=4, views=((128, 128), (8, 8), (12, 12), (16, 16)), device='cpu': epoch 0, step 1)"
+        )
+    assert repr(batch) == "Batch(images (4, 4, 128, 128, 3) uint8 on cpu, epoch 0, step 1)"
+    with pytest.raises(RuntimeError, match="the loader is closed"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"index": "data/shards"}, TypeError, r"index is 'data/shards', expected a ShardIndex, such as ShardIndex\("),
+        ({"batch_size": "4"}, TypeError, "batch_size is '4', expected a whole number"),
+        ({"batch_size": 4.0}, TypeError, "batch_size is 4.0, expected a whole number"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0, expected at least 1"),
+        ({"threads": 0}, ValueError, "threads is 0, expected at least 1"),
+        ({"seed": None}, TypeError, "seed is None, expected a whole number"),
+        ({"rank": 2, "world_size": 2}, ValueError, "rank is 2, expected at least 0 and at most 1"),
+        ({"views": (128, 8)}, TypeError, r"views is \(128, 8\), expected a smallest and a largest size in px"),
+        ({"views": "128,8"}, TypeError, "views is '128,8', expected a smallest and a largest"),
+        ({"views": 128}, TypeError, "views is 128, expected a smallest and a largest"),
+        ({"views": ()}, TypeError, r"views is \(\), expected a smallest and a largest"),
+        ({"views": parse_views("128,8")}, TypeError, "expected a smallest and a largest"),
+        ({"views": ((8.0, 16.0),)}, TypeError, "expected a smallest and a largest"),
+        ({"views": ((16, 8),)}, ValueError, "expected sizes of at least 2 px, the smaller first"),
+        ({"views": ((1, 8),)}, ValueError, "expected sizes of at least 2 px, the smaller first"),
+        ({"mode": "quick"}, ValueError, "mode is 'quick', expected one of fast, exact"),
+        ({"device": "gpu"}, ValueError, "device is 'gpu', expected cpu, cuda or cuda:N"),
+        ({"device": 1.5}, ValueError, "device is 1.5, expected cpu, cuda or cuda:N"),
+        pytest.param(
+            {"device": "cuda"},
+            ValueError,
+            "device is 'cuda', but PyTorch finds no GPU; use cpu",
+            marks=pytest.mark.no_gpu,
+        ),
+        ({"resume": "state"}, TypeError, r"resume is 'state', expected the dict that batch.state.to_dict\(\) returns"),
+    ],
+)
+def test_wrong_arguments_say_what_was_expected(index, options, kind, says):
+    with pytest.raises(kind, match=says):
+        Loader(options.pop("index", index), **{"batch_size": BATCH, **options})
+
+
+@pytest.mark.parametrize("position", [{"epoch": None}, {"step": "1"}, {"epoch": 1.5}, {"step": True}, {"step": -1}])
+def test_a_state_without_a_position_is_rejected(index, position):
+    saved = batches_of(index, 1)[0].state.to_dict()
+    with pytest.raises(SamplerError, match="expected"):
+        Loader(index, batch_size=BATCH, resume={**saved, **position})
 
 
 def test_index_memory_is_small(shard_set):

@@ -1,0 +1,64 @@
+"""Out of memory: one line that says what to lower."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.errors import OutOfMemoryError, explained_memory
+from model.training.config import TrainConfig
+from tests.model.training.runs import config, run_training
+
+HUGE = 1 << 60
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8 GiB"
+            ),
+            "out of GPU memory (for 2.50 GiB): lower it",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of GPU memory: lower it"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "out of GPU memory: lower it"),
+        (RuntimeError("CUDA runtime API error cudaErrorMemoryAllocation (2)"), "out of GPU memory: lower it"),
+        (MemoryError(), "out of memory: lower it"),
+        (RuntimeError("std::bad_alloc"), "out of memory: lower it"),
+    ],
+)
+def test_failed_allocations_are_one_line(error, line):
+    with pytest.raises(OutOfMemoryError) as told, explained_memory("lower it"):
+        raise error
+    assert str(told.value) == line
+    assert told.value.__cause__ is error
+
+
+def test_real_allocations_of_pytorch_and_numpy():
+    for allocate in (lambda: torch.empty(HUGE, dtype=torch.uint8), lambda: np.empty(HUGE, np.uint8)):
+        with (
+            pytest.raises(OutOfMemoryError, match=r"out of memory \(for [\d.]+ \w+\): lower it"),
+            explained_memory("lower it"),
+        ):
+            allocate()
+
+
+def test_other_errors_pass():
+    for error in (RuntimeError("shape mismatch"), ValueError("out of memory"), KeyError("x")):
+        with pytest.raises(type(error)) as passed, explained_memory("lower it"):
+            raise error
+        assert passed.value is error
+
+
+def test_training_says_what_to_lower(tmp_path):
+    with pytest.raises(OutOfMemoryError) as error:
+        run_training(tmp_path, config(), at_batch={2: lambda: torch.empty(HUGE, dtype=torch.uint8)})
+    assert str(error.value).endswith(
+        "lower --batch-size (3 identities with 4 images each); use fewer --views; use --precision bf16;"
+        " with several processes and many identities, use --shard-head"
+    )
+    assert TrainConfig(views="128", precision="bf16", shard_head=True).less_memory == (
+        "lower --batch-size (128 identities with 1 images each)"
+    )

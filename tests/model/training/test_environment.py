@@ -1,0 +1,90 @@
+"""Environment variables of torchrun: incomplete, wrong, or set by a cluster for a single process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.training.ranks import RankError, local_device, open_ranks
+from tests.conftest import error_of
+
+COMPLETE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in (*COMPLETE, "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+    def change(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return change
+
+
+@pytest.mark.parametrize("values", [{}, {"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}, {"RANK": "0"}, {"LOCAL_RANK": "0"}])
+def test_one_process(environment, values):
+    environment(**values)
+    with open_ranks("cpu") as ranks:
+        assert (ranks.rank, ranks.size, ranks.group) == (0, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set, MASTER_PORT is not set, MASTER_ADDR is not set: "),
+        ({**COMPLETE, "RANK": ""}, "WORLD_SIZE is 2, but RANK is not set: start several processes with torchrun"),
+        ({**COMPLETE, "RANK": "x"}, "but RANK is 'x'"),
+        ({**COMPLETE, "RANK": "-1"}, "but RANK is '-1'"),
+        ({**COMPLETE, "RANK": "2"}, "but RANK is 2, expected less than WORLD_SIZE"),
+        ({**COMPLETE, "MASTER_ADDR": ""}, "but MASTER_ADDR is not set"),
+        ({**COMPLETE, "MASTER_PORT": "http"}, "but MASTER_PORT is 'http'"),
+        ({**COMPLETE, "WORLD_SIZE": "two"}, "but WORLD_SIZE is 'two'"),
+    ],
+)
+def test_incomplete_variables_are_one_line(environment, values, found):
+    environment(**values)
+    with pytest.raises(RankError) as error, open_ranks("cpu"):
+        pass
+    assert found in str(error.value)
+    assert str(error.value).endswith("start several processes with torchrun, or unset WORLD_SIZE to train in one")
+
+
+def test_an_address_where_nothing_can_listen_is_one_line(environment):
+    environment(**{**COMPLETE, "MASTER_PORT": "999999999"})
+    with (
+        pytest.raises(RankError, match="no connection to the other processes at localhost:999999999"),
+        open_ranks("cpu"),
+    ):
+        pass
+
+
+def test_the_gpu_of_a_process(environment, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert local_device("cuda") == "cuda"
+    assert local_device("cpu") == "cpu"
+    environment(**COMPLETE, LOCAL_RANK="1")
+    assert local_device("cuda") == "cuda:1"
+    environment(LOCAL_RANK="2")
+    with pytest.raises(RankError, match="LOCAL_RANK is 2, and this machine has 2 GPUs: start a process for each"):
+        local_device("cuda")
+    environment(LOCAL_RANK="")
+    with pytest.raises(RankError, match="LOCAL_RANK is not set"):
+        local_device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert local_device("cuda") == "cuda:0"  # a cluster that gives each process a machine
+
+
+def test_commands_tell_their_own_error_where_a_cluster_sets_only_the_size(environment, run, tmp_path):
+    environment(WORLD_SIZE="2")
+    missing = tmp_path / "no.pt"
+    assert error_of(run("bench", "lfw", "--checkpoint", missing)).startswith(f"Error: {missing}: not found")
+    assert error_of(run("train", "--shards", tmp_path)).startswith("Error: WORLD_SIZE is 2, but RANK is not set")
+
+
+@pytest.mark.parametrize("words", [["bench", "qmul"], ["build-shards"], ["embed", "x", "--out", "y"], ["verify"]])
+def test_commands_of_one_process_refuse_torchrun(environment, run, words):
+    environment(**COMPLETE)
+    line = f"Error: rank 0: {words[0]} runs in one process: start it without torchrun"
+    assert error_of(run(*words)) == line
