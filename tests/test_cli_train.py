@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import BENCHMARKS, read_benchmark
-from commands.train import main_figure
+from commands.train import headline_metric
 from model.backbones import BACKBONES, build_backbone
 from model.heads import HEADS
 from model.losses.terms import TERMS
@@ -79,14 +79,14 @@ def test_invalid_settings_are_one_line(run, words, code, says):
     assert error_of(run("train", *words), code=code).startswith(says)
 
 
-def test_the_help_names_figures_that_exist(run):
-    """Of --best: the main figure of every benchmark."""
+def test_the_help_names_metrics_that_exist(run):
+    """Of --best: the headline metric of every benchmark."""
     text = " ".join(run("train", "--help").stdout.split())
     best = text[text.index("--best") : text.index("--resume")]
-    named = set(re.findall(r"[a-z-]+/[a-z0-9@]+", best)) - {"figure"}
+    named = set(re.findall(r"[a-z-]+/[a-z0-9@]+", best)) - {"metric"}
     run("demo-data", "--identities", 4, "--images", 3)
     protocols = [read_benchmark(name, Path()) for name in BENCHMARKS]
-    assert named == {main_figure(protocol) for protocol in protocols}
+    assert named == {headline_metric(protocol) for protocol in protocols}
     assert "such as 0.9995" in text
 
 
