@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -92,7 +93,8 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs,))
-        process.start()
+        with _main_module_hidden():
+            process.start()
         self._workers[ours] = process
         theirs.close()
         with socket.socket(fileno=os.dup(ours.fileno())) as end:  # a stopped worker neither reads nor writes
@@ -111,7 +113,7 @@ class WorkerPool:
         """Yields ``function(task)`` for every task, in any order; the first error of a task is raised here.
 
         Args:
-            function: importable by name.
+            function: importable by name, from a module other than ``__main__``.
 
         Raises:
             WorkerError: a worker process died, or hung twice at one task.
@@ -211,6 +213,17 @@ def starting_workers() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keeps new processes from importing the caller's main module: a script may lack the ``__main__`` guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _send(connection: Connection, message: object) -> None:

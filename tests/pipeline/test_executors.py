@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 import pipeline.executors
 from pipeline.executors import WorkerError, WorkerPool, unordered_map
 from shards.errors import ShardError
+from tests.conftest import REPOSITORY
 
 
 def double(task):
@@ -190,3 +193,20 @@ def test_a_worker_stopped_before_it_reads_a_large_task_is_replaced(impatient, ca
         os.kill(first.pid, signal.SIGSTOP)
         assert list(pool.map(len, [task])) == [3_000_000]
     assert "has not read its task for 2 s; another one takes its place" in capsys.readouterr().err
+
+
+SCRIPT = """
+import sys
+from pipeline.executors import unordered_map
+from tests.pipeline.test_executors import double
+print(sorted(unordered_map(double, [1, 2], executor="process", workers=2)))
+assert sys.modules["__main__"].double is double
+"""
+
+
+def test_a_script_needs_no_main_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("[2, 4]\n", "")
