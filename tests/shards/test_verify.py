@@ -85,6 +85,12 @@ def test_an_index_that_differs_from_the_rows_is_reported(shard_set):
     assert any(f"{path}: offset of {key} is {offsets[3]}" in problem for problem in problems)
 
 
+def test_the_card_and_other_files_are_no_part_of_the_set(shard_set):
+    (shard_set / "README.md").unlink()
+    (shard_set / "notes.txt").write_text("mine")
+    assert list(verify(shard_set, full=True)) == []
+
+
 def test_a_stray_shard_is_reported(shard_set):
     (shard_set / "shard-000009.tar").write_bytes(b"")
     assert list(verify(shard_set)) == [f"{shard_set}/shard-000009.tar: not part of this set, which has 4 shards"]

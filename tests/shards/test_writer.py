@@ -80,13 +80,17 @@ def test_webdataset_reads_it(shard_set):
     assert samples[0]["jpg"].shape == (128, 128, 3)
 
 
-def test_huggingface_datasets_reads_it(shard_set, tmp_path):
+@pytest.mark.parametrize("card", [True, False])
+def test_huggingface_datasets_reads_it(shard_set, tmp_path, card):
+    """By its folder, with other files in it, too; or, without the card, as a set of tars."""
     import datasets
 
-    files = [str(path) for path in sorted(shard_set.glob("*.tar"))]
-    loaded = datasets.load_dataset(
-        "webdataset", data_files={"train": files}, split="train", cache_dir=str(tmp_path / "cache")
-    )
+    (shard_set / "contact-sheet.png").write_bytes(b"")
+    source = {"path": str(shard_set)}
+    if not card:
+        (shard_set / "README.md").unlink()
+        source = {"path": "webdataset", "data_files": f"{shard_set}/shard-*.tar"}
+    loaded = datasets.load_dataset(**source, split="train", cache_dir=str(tmp_path / "cache"))
     labels = {row["key"]: row["label"] for row in rows_of(shard_set)}
     assert len(loaded) == 45
     assert {row["__key__"]: int(row["cls"]) for row in loaded} == labels

@@ -228,8 +228,8 @@ def test_processes_build_the_same_bytes(vggface2, tmp_path):
     assert contents(tmp_path / "pool") == contents(tmp_path / "serial")
 
 
-# Each os.replace publishes one file: the plan; tar, idx, parquet and done record of 4 shards; index; manifest.
-PUBLICATIONS = 1 + 4 * 4 + 2
+# Each os.replace publishes one file: the plan; tar, idx, parquet and done record of 4 shards; index; card; manifest.
+PUBLICATIONS = 1 + 4 * 4 + 3
 KILLED_BUILD = """
 import os, signal, sys
 from pathlib import Path
@@ -280,9 +280,12 @@ def test_resuming_keeps_committed_shards(vggface2, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "manifest.json"])
-def test_a_lost_index_or_manifest_is_written_again(vggface2, tmp_path, name):
+@pytest.mark.parametrize("card", [None, "a card of the user's"])
+def test_a_lost_index_or_manifest_is_written_again(vggface2, tmp_path, name, card):
     out = tmp_path / "out"
     build(build_options(vggface2, out))
+    if card:
+        (out / "README.md").write_text(card)
     before = contents(out)
     (out / name).unlink()
     build(build_options(vggface2, out))
