@@ -10,7 +10,7 @@ from commands.group import interruptible
 from commands.options import folder
 
 
-@click.command("demo-data")
+@click.command("demo-data", short_help="Generate faces in the layouts of the public data sets.")
 @folder("--out", help="Folder for the data sets.")
 @click.option(
     "--identities", type=click.IntRange(min=2), default=64, help="Identities to train on; half as many more to test on."

@@ -65,6 +65,7 @@ def saved_results(json_file: Path | None, report: Path | None, total: int) -> It
     """
     from benchmarks.report.page import Report
     from benchmarks.scoring.results import write_json
+    from shards.messages import counted
 
     _check_distinct(json_file, report)
     results: list[Result] = []
@@ -76,7 +77,7 @@ def saved_results(json_file: Path | None, report: Path | None, total: int) -> It
         if json_file:
             with writing("--json", json_file):
                 write_json(results, json_file)
-            saved["--json"] = f"{len(results)} of {total} results are in {json_file}"
+            saved["--json"] = f"{len(results)} of {counted(total, 'result')} saved in {json_file}"
         if report and pages:
             with delayed_interruption(), writing("--report", report):  # finalisers of matplotlib would swallow one
                 saved["--report"] = f"report: {pages.add(result)}"

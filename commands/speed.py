@@ -31,7 +31,7 @@ _BATCH_SIZE = Option(["--batch-size"], type=IntRange(min=2, max=VGGFACE2_IDENTIT
 _COMPILE = Option(["--compile/--no-compile"], show_default=False, help="Also time torch.compile.")
 
 
-@click.group()
+@click.group(short_help="Time a stage against an ordinary implementation.")
 def speed() -> None:
     """Time a stage against an ordinary implementation; build and loader also against the bare library calls.
 
@@ -68,7 +68,7 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
         Option(["--json", "json_file"], type=OutputPath(), help="Write the times of all rounds, after each table."),
         Option(["--chart"], type=OutputPath(), help="Draw the rates as PNG."),
     ]
-    speed.command(name, help=help, params=[*shared, *options])(command)
+    speed.command(name, help=help, short_help=help.partition(":")[0], params=[*shared, *options])(command)
 
 
 _add("build", "Sources of several sizes to shards: against a file per image, and bare decode, warp and encode.")
@@ -85,6 +85,7 @@ def run_stages(
     """Runs stages one after another; each table is saved and printed as soon as it is measured."""
     from benchmarks.speed.faces import Setup
     from benchmarks.speed.results import as_line, as_table, machine, write_chart, write_json
+    from shards.messages import counted
 
     click.echo(as_line(machine()))
     timings: list[Any] = []
@@ -96,7 +97,7 @@ def run_stages(
             if json_file:
                 with writing("--json", json_file):
                     write_json(timings, json_file, quick=quick)
-                saved["--json"] = f"{len(timings)} tables are in {json_file}"
+                saved["--json"] = f"{counted(len(timings), 'table')} saved in {json_file}"
             if chart:
                 with delayed_interruption(), writing("--chart", chart):
                     write_chart(timings, chart, quick=quick)

@@ -16,6 +16,7 @@ from commands.options import PATH, data
 def verify(shards: Path, full: bool) -> None:
     """Check a shard set. Prints its problems, at most five of a kind per file; exits with 1 if there are any."""
     from pipeline.progress import Progress
+    from shards.messages import counted
     from shards.schema import Manifest
     from shards.verify import verify as problems_of
 
@@ -26,8 +27,7 @@ def verify(shards: Path, full: bool) -> None:
         click.echo(problem)
     if problems:
         raise CommandError(
-            f"{shards}: {len(problems)} problem{'s' if len(problems) > 1 else ''};"
-            " restore the files, or delete the folder and build again"
+            f"{shards}: {counted(len(problems), 'problem')}; restore the files, or delete the folder and build again"
         )
     checked = "" if full else " (of the tars only the sizes; --full reads every byte)"
-    click.echo(f"{shards}: valid; {manifest.images:,} images, {manifest.shards} shards{checked}")
+    click.echo(f"{shards}: valid; {counted(manifest.images, 'image')}, {counted(manifest.shards, 'shard')}{checked}")

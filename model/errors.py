@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 from shards.errors import LrfrError
 
+CHECKOUT = Path(__file__).resolve().parent.parent
 # raised by torch and safetensors on damaged files, among others
 DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
@@ -56,7 +59,8 @@ def import_optional(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = (error.name or module).split(".")[0]
-        raise ExportError(f"{name} is not installed; run: pip install --editable '.[export]'") from None
+        remedy = shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[export]"])
+        raise ExportError(f"{name} is not installed; run: {remedy}") from None
 
 
 def one_line(error: Exception, max_chars: int = 160) -> str:

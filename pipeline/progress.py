@@ -24,7 +24,8 @@ class Progress(tqdm):
     def __init__(self, label: str, total: int, unit: str = "images") -> None:
         self._is_terminal = sys.stderr.isatty()
         screen = shutil.get_terminal_size()  # tqdm shows nothing on a terminal of unknown size; here it is 80 x 24
-        tail = f"{{n:,}}/{{total:,}} {unit} [{{elapsed}}<{{remaining}}, {{rate_noinv_fmt}}]"
+        noun = unit.removesuffix("s") if total == 1 else unit
+        tail = f"{{n:,}}/{{total:,}} {noun} [{{elapsed}}<{{remaining}}, {{rate_noinv_fmt}}]"
         super().__init__(
             desc=label,
             total=total,

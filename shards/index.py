@@ -13,6 +13,7 @@ import xxhash
 
 from shards.errors import ShardError
 from shards.files import quick_digest
+from shards.messages import command, counted
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest, shard_file
 from shards.tables import open_table
 
@@ -49,18 +50,18 @@ class ShardIndex:
         self.root, self.manifest = root, Manifest.read(root)
         path = root / INDEX
         if path.exists() and not path.is_file():  # a pipe would block
-            raise ShardError(f"{path}: not a regular file; run: python cli.py verify {root}")
+            raise ShardError(f"{path}: not a regular file; run: {command('verify', root)}")
         try:
             found = quick_digest(path)
         except OSError as error:
-            raise ShardError(f"{path}: {error.strerror or error}; run: python cli.py verify {root}") from None
+            raise ShardError(f"{path}: {error.strerror or error}; run: {command('verify', root)}") from None
         if found != self.manifest.index_digest:
-            raise ShardError(f"{path}: does not match the manifest; run: python cli.py verify --full {root}")
+            raise ShardError(f"{path}: does not match the manifest; run: {command('verify', '--full', root)}")
         self.label, self.shard, self.offset, self.size, self.xxh3 = _columns(path, self.manifest)
         self.first = np.flatnonzero(np.diff(self.label, prepend=-1))
         self.labels, self.count = self.label[self.first], np.diff(self.first, append=len(self.label))
         if len(self.labels) != (stated := self.manifest.identities - self.manifest.empty_identities):
-            raise ShardError(f"{path}: {len(self.labels)} identities, the manifest states {stated}; build again")
+            raise ShardError(f"{path}: {counted(len(self.labels), 'identity')}, the manifest states {stated}; build again")
 
     def __len__(self) -> int:
         return len(self.label)
@@ -183,7 +184,7 @@ class ShardReader:
         index = self._index
         return ShardError(
             f"{index.root / shard_file(int(index.shard[row]), 'tar')}: image {index.key(row)} at byte"
-            f" {int(index.offset[row])} is {problem}; run: python cli.py verify --full {index.root}"
+            f" {int(index.offset[row])} is {problem}; run: {command('verify', '--full', index.root)}"
         )
 
     def _handle(self, shard: int) -> int:
@@ -194,7 +195,7 @@ class ShardReader:
             try:
                 handle = os.open(path, os.O_RDONLY)
             except OSError as error:
-                raise ShardError(f"{path}: {error.strerror}; run: python cli.py verify {self._index.root}") from None
+                raise ShardError(f"{path}: {error.strerror}; run: {command('verify', self._index.root)}") from None
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)  # read-ahead would fetch many times the bytes needed
             self._handles[shard] = handle
         return self._handles[shard]

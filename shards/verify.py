@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import xxhash
 
 from shards.errors import ShardError
-from shards.files import digest, file_facts
+from shards.files import StrPath, digest, file_facts
+from shards.messages import counted
 from shards.schema import (
     DATA_SUFFIXES,
     DONE_SUFFIX,
@@ -37,7 +38,7 @@ MAX_PROBLEMS = 5  # reported per file and kind
 _TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError, LookupError, RecursionError)
 
 
-def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lambda: None) -> Iterator[str]:
+def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = lambda: None) -> Iterator[str]:
     """Yields one line per problem of the shard set ``root``.
 
     Checks the SHA-256 of every file but the tars, the sizes of the tars, and that records, rows, DALI indexes and
@@ -50,7 +51,7 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
     Raises:
         ShardError: the manifest cannot be read.
     """
-    manifest = Manifest.read(root)
+    root, manifest = Path(root), Manifest.read(root)
     yield from _check_plan(root, manifest)
     index = None
     problems = list(_check_file(root / INDEX, manifest.files[INDEX]))
@@ -61,7 +62,7 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
             problems.append(str(error))
     yield from problems
     if index is not None and index.num_rows != manifest.images:
-        yield f"{root / INDEX}: {index.num_rows} rows, expected {manifest.images} images as in the manifest"
+        yield f"{root / INDEX}: {counted(index.num_rows, 'row')}, expected {manifest.images:,} as in the manifest"
     parts = [None] * manifest.shards if index is None else _per_shard(index, manifest.shards)
     for shard in range(manifest.shards):
         try:
@@ -72,7 +73,7 @@ def verify(root: Path, *, full: bool = False, on_shard: Callable[[], None] = lam
     known = {shard_file(shard, suffix) for shard in range(manifest.shards) for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
     for path in sorted(root.glob("shard-*")):
         if path.name not in known:
-            yield f"{path}: not part of this set, which has {manifest.shards} shards"
+            yield f"{path}: not part of this set, which has {counted(manifest.shards, 'shard')}"
 
 
 def _check_plan(root: Path, manifest: Manifest) -> Iterator[str]:
@@ -120,7 +121,7 @@ def _check_file(path: Path, facts: dict[str, Any], content: bool = True) -> Iter
         if not path.is_file():
             yield f"{path}: missing"
         elif (size := path.stat().st_size) != (stated := facts["size"]):
-            yield f"{path}: {size} bytes, expected {stated} ({'truncated' if size < stated else 'too long'})"
+            yield f"{path}: {counted(size, 'byte')}, expected {stated:,} ({'truncated' if size < stated else 'too long'})"
         elif content and file_facts(path)["sha256"] != facts["sha256"]:
             yield f"{path}: content changed (SHA-256 does not match)"
     except OSError as error:
@@ -129,7 +130,7 @@ def _check_file(path: Path, facts: dict[str, Any], content: bool = True) -> Iter
 
 def _check_index(path: Path, found: pa.Table, source: str, expected: pa.Table) -> Iterator[str]:
     if found.num_rows != expected.num_rows:
-        yield f"{path}: {found.num_rows} images of its shard, expected {expected.num_rows} as in {source}"
+        yield f"{path}: {counted(found.num_rows, 'image')} of its shard, expected {expected.num_rows:,} as in {source}"
         return
     for name in COLUMNS:
         differs = pc.fill_null(pc.not_equal(found[name], expected[name]), True)
@@ -142,7 +143,7 @@ def _check_index(path: Path, found: pa.Table, source: str, expected: pa.Table) -
 def _check_idx(path: Path, stored: pa.Table) -> Iterator[str]:
     lines = path.read_text(errors="replace").splitlines()
     if lines[:1] != [f"v1.2 {stored.num_rows}"] or len(lines) != stored.num_rows + 1:
-        yield f"{path}: {max(len(lines) - 1, 0)} entries, expected {stored.num_rows}"
+        yield f"{path}: {counted(max(len(lines) - 1, 0), 'entry')}, expected {stored.num_rows:,}"
         return
     rows = zip(lines[1:], *(stored[name].to_pylist() for name in ("key", "offset", "size")), strict=True)
     problems = (

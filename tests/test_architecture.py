@@ -10,14 +10,16 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+import cli
 from tests.conftest import commands
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 # for everybody
 GROUND = {
-    *("shards.errors", "shards.files", "shards.schema"),
+    *("shards.errors", "shards.files", "shards.messages", "shards.schema"),
     *("pipeline.spec", "pipeline.progress", "pipeline.signals"),
 }
 # Each layer and what it may import beside itself; a layer is a package, a sub-package or a single file.
@@ -189,6 +191,13 @@ def test_commands_and_options_are_frozen():
 def test_every_option_is_explained(name, command):
     assert command.help
     assert all(option.help for option in command.params if isinstance(option, click.Option)), name
+
+
+@pytest.mark.parametrize("words", [(), ("bench",), ("bench", "speed"), ("export",)], ids=" ".join)
+def test_lists_of_commands_are_not_cut_on_a_narrow_terminal(words):
+    text = CliRunner().invoke(cli.main, [*words, "--help"], terminal_width=80).output
+    assert len(re.findall(r"^  [a-z-]+ +\w", text.partition("Commands:")[2], re.M)) >= 2
+    assert "..." not in text.partition("Commands:")[2]
 
 
 def test_ci_runs_the_same_tests():

@@ -33,9 +33,9 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     assert "48 images of 12 identities" in built.stderr
     assert re.search(r"build-shards: 48/48 images \[00:\d\d<00:00, +[\d.]+ images/s\]", built.stderr)
     sound = run("verify", "--full")
-    assert (sound.returncode, sound.stdout) == (0, f"{tmp_path}/shards: valid; 48 images, 1 shards\n")
+    assert (sound.returncode, sound.stdout) == (0, f"{tmp_path}/shards: valid; 48 images, 1 shard\n")
     inspected = run("inspect")
-    assert "48 images of 12 identities in 1 shards, from vggface2" in inspected.stdout
+    assert "48 images of 12 identities in 1 shard, from vggface2" in inspected.stdout
     assert "rejected: 0 of 48 rows (none)" in inspected.stdout
     with Image.open(tmp_path / "shards" / "contact-sheet.png") as sheet:
         assert sheet.size == (128 * 5, 24 + 128 * 10)
@@ -92,7 +92,7 @@ def test_an_impossible_evaluation_is_an_error_before_training(run, shard_set, tm
     )
     assert error_of(run(*words, "--eval", "lfw")) == (
         f"Error: {tmp_path}/LFW: no lfw in it; expected LFW's images, lfw/<Name>/<Name>_0001.jpg"
-        " (name its folder, or run: python cli.py demo-data)"
+        " (name its folder, or run: lrfr demo-data)"
     )
     run("demo-data", "--identities", 4, "--images", 3)
     assert error_of(run(*words, "--eval", "qmul", "--best", "qmul/eer")).startswith(
@@ -218,7 +218,7 @@ def test_an_interrupted_build_exits_130_and_goes_on(run, tmp_path):
 
 def test_expected_failures_are_one_line(run, tmp_path, shard_set):
     assert error_of(run("build-shards")) == (
-        f"Error: {tmp_path}/VGGFace2: not a folder; give the vggface2 folder with --root (or run: python cli.py demo-data)"
+        f"Error: {tmp_path}/VGGFace2: not a folder; give the vggface2 folder with --root (or run: lrfr demo-data)"
     )
     assert error_of(run("train", "--shards", tmp_path / "none")) == (
         f"Error: {tmp_path}/none/manifest.json: not found; {tmp_path}/none is not a shard set"
@@ -230,7 +230,7 @@ def test_expected_failures_are_one_line(run, tmp_path, shard_set):
         f"Error: backbone 'vgg' is unknown; choose from {', '.join(BACKBONES)}"
     )
     assert error_of(run("bench", "qmul")) == (
-        f"Error: {tmp_path}/runs: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint"
+        f"Error: {tmp_path}/runs: no run with a checkpoint; run: lrfr train, or name a file with --checkpoint"
     )
     assert error_of(run("bench", "qmul", "--checkpoint", "none.pt")) == (
         "Error: none.pt: not found; expected a checkpoint file"
@@ -315,12 +315,12 @@ def test_training_sets_without_landmarks_have_folders_of_their_own(run, tmp_path
     write_demo_data(tmp_path, identities=4, images=2, seed=0, layouts=["QMUL-SurvFace"])
     built = run("build-shards", "--source", "qmul", "--workers", 1)
     assert built.returncode == 0, built.stderr
-    assert f"done: 4 images of 2 identities in 1 shards at {tmp_path}/shards-qmul\n" in built.stderr
+    assert f"done: 4 images of 2 identities in 1 shard at {tmp_path}/shards-qmul\n" in built.stderr
     inspected = run("inspect", tmp_path / "shards-qmul")
     assert "crops: 128 px, not aligned, " in inspected.stdout
     assert error_of(run("build-shards", "--source", "tinyface")) == (
         f"Error: {tmp_path}/TinyFace: no Training_Set in it; expected TinyFace's training set, Training_Set/<ID>/<image>.jpg"
-        " (give its folder with --root, or run: python cli.py demo-data)"
+        " (give its folder with --root, or run: lrfr demo-data)"
     )
     assert error_of(run("build-shards", "--source", "qmul", "--landmarks", "x.csv")) == (
         "Error: --source qmul: its images are resized whole, not aligned; omit --landmarks"

@@ -146,7 +146,7 @@ def test_an_interruption_saves_what_it_says(words, tmp_path, cached):
     count = len(content["results"]) if content["benchmark"] == "all" else 1
     assert 1 <= count < 6
     words = ["interrupted"] + ["embeddings so far are cached: run the same command to continue"] * cached
-    words += [f"{count} of 6 results are in p.json", "report: report/report.html"]
+    words += [f"{count} of 6 results saved in p.json", "report: report/report.html"]
     assert message == "; ".join(words)
     assert (tmp_path / "report" / "report.html").exists()
 

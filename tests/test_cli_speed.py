@@ -139,7 +139,7 @@ def test_tables_measured_before_the_end_are_kept(tmp_path, capsys, end):
     assert "\nA step " in capsys.readouterr().out
     assert [timing["title"] for timing in json.loads(json_file.read_text())] == ["A step"]
     assert chart.read_bytes().startswith(b"\x89PNG")
-    assert caught.value.__notes__ == [f"1 tables are in {json_file}; chart: {chart}"]
+    assert caught.value.__notes__ == [f"1 table saved in {json_file}; chart: {chart}"]
 
 
 def test_a_chart_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
@@ -154,7 +154,7 @@ def test_a_chart_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(CommandError) as caught:
         run(stage, json_file=json_file, chart=chart)
     assert str(caught.value).startswith(f"--chart {chart}: cannot be written: No space left on device")
-    assert caught.value.__notes__ == [f"1 tables are in {json_file}"]
+    assert caught.value.__notes__ == [f"1 table saved in {json_file}"]
 
 
 def test_before_the_first_table_nothing_is_kept():

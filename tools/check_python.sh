@@ -21,7 +21,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "$python" -m venv "$folder/venv"
 PATH=$folder/venv/bin:$PATH
-install() { python -m pip install --disable-pip-version-check --no-cache-dir --no-compile --quiet --constraint constraints.txt "$@"; }
+install() { python -m pip install --disable-pip-version-check --no-cache-dir --no-compile --constraint constraints.txt "$@"; }
 echo "$name: installing PyTorch and the other packages (without a CPU build of PyTorch on the index: 7 GB in $folder)"
 if ! install torch; then
   echo "$name: not checked: PyTorch cannot be installed"

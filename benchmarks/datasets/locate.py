@@ -1,15 +1,13 @@
-"""Locates the folders and files of a data set, and reads the sizes of images."""
+"""Locates the folders and files of a data set."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.sources.finder import find_entry, find_folder
+from shards.messages import command
 
 
 def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
@@ -24,7 +22,8 @@ def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
     found = find_folder(root, dataset, name)
     if found is None:
         problem = f"no {name} in it" if root.is_dir() or not root.exists() else "not a folder"
-        raise AbsentError(f"{root}: {problem}; expected {expected} (name its folder, or run: python cli.py demo-data)")
+        remedy = f"name its folder, or run: {command('demo-data')}"
+        raise AbsentError(f"{root}: {problem}; expected {expected} ({remedy})")
     return found
 
 
@@ -49,16 +48,3 @@ def require(folders: Sequence[Path], name: str, expected: str, fallbacks: Sequen
         searched = ", ".join(dict.fromkeys(map(str, folders)))
         raise ProtocolError(f"{name}: not found in {searched}; expected {expected}")
     return found
-
-
-def image_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) in px from the header of an image file; None if it is unreadable or implausibly large."""
-    try:
-        if not path.is_file():
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None

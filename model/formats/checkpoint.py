@@ -13,6 +13,7 @@ import torch
 
 from model.errors import DAMAGE_ERRORS, CheckpointError
 from shards.files import remove_temporaries, whole_file
+from shards.messages import command
 
 Content = dict[str, Any]
 """Raw content of a file: a checkpoint of this tool or a bare state dict."""
@@ -70,7 +71,7 @@ def newest_checkpoint(runs: Path) -> Path:
     found = [path for run in (runs.iterdir() if runs.is_dir() else []) for path in checkpoints(run)]
     if not found:
         raise CheckpointError(
-            f"{runs}: no run with a checkpoint; run: python cli.py train, or name a file with --checkpoint"
+            f"{runs}: no run with a checkpoint; run: {command('train')}, or name a file with --checkpoint"
         )
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 

@@ -24,6 +24,7 @@ from pipeline.sources.watch import SourceWatch
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
+from shards.messages import counted
 from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, PLAN, Manifest, shard_file
 from shards.writer import done_record
 
@@ -171,16 +172,16 @@ def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
 def _print_plan(plan: Plan, options: BuildOptions, others: list[str]) -> None:
     names = ", ".join(path.name for path in options.landmarks) or options.root.name
     _print(
-        f"{len(plan.keys):,} rows of {names}: {len(plan.keys) - len(plan.rejected):,} images of"
-        f" {plan.identity_count:,} identities to store"
+        f"{counted(len(plan.keys), 'row')} of {names}: {counted(len(plan.keys) - len(plan.rejected), 'image')} of"
+        f" {counted(plan.identity_count, 'identity')} to store"
     )
     if others:
-        _print(f"{names}: ignored {len(others):,} other entries ({_shortened(others)})")
+        _print(f"{names}: ignored {counted(len(others), 'other entry')} ({_shortened(others)})")
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions
         tail = f"; {len(unmatched)} of its entries match nothing ({_shortened(unmatched)})" if unmatched else ""
-        _print(f"{options.exclude.name}: removed {removed:,} images{tail}")
+        _print(f"{options.exclude.name}: removed {counted(removed, 'image')}{tail}")
 
 
 def _shortened(names: list[str]) -> str:
@@ -190,11 +191,11 @@ def _shortened(names: list[str]) -> str:
 def _print_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:
     state = "already complete, nothing to do" if finished else "done"
     _print(
-        f"{state}: {manifest.images:,} images of {manifest.identities:,} identities in {manifest.shards} shards"
-        f" at {options.out}"
+        f"{state}: {counted(manifest.images, 'image')} of {counted(manifest.identities, 'identity')}"
+        f" in {counted(manifest.shards, 'shard')} at {options.out}"
     )
     if manifest.empty_identities:
-        _print(f"{manifest.empty_identities:,} identities lost all their images; they keep their labels")
+        _print(f"{counted(manifest.empty_identities, 'identity')} lost all images; labels stay the same")
     _print(f"rejected: {describe(manifest.statuses)}")
 
 

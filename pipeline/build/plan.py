@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.philox import permutation
 from pipeline.sources.landmarks import LandmarkTable, clean_keys
 from pipeline.sources.listing import ImageList
+from shards.messages import counted
 
 _SHARD_SEED = 0
 CHUNK_ROWS = 200_000  # rows compared at a time
@@ -69,7 +70,7 @@ def make_plan(
         found = int(counts[codes[row]])
         rejected[row] = (
             "too-few-images",
-            f"its identity has {found} usable image{'s' if found > 1 else ''}, --min-images is {min_images}",
+            f"its identity has {counted(found, 'usable image')}, --min-images is {min_images}",
         )
     labelled = counts >= max(min_images, 1)
     labels = _ranks(encoded.dictionary, labelled)[codes].astype(np.int32)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.sources.finder import find_folder
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import SourceError
+from shards.messages import command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Source:
         """
         if not root.is_dir():
             raise LandmarkError(
-                f"{root}: not a folder; give the {self.name} folder with --root (or run: python cli.py demo-data)"
+                f"{root}: not a folder; give the {self.name} folder with --root (or run: {command('demo-data')})"
             )
         for names in self.tables:
             if found := [root / name for name in names if (root / name).is_file()]:
@@ -53,7 +54,7 @@ class Source:
         if found is None or not found.is_dir():
             raise SourceError(
                 f"{root}: no {self.training} in it; expected {self.dataset}'s training set,"
-                f" {self.training}/<ID>/<image>.jpg (give its folder with --root, or run: python cli.py demo-data)"
+                f" {self.training}/<ID>/<image>.jpg (give its folder with --root, or run: {command('demo-data')})"
             )
         return found
 
@@ -75,3 +76,10 @@ QMUL = Source(name="qmul", dataset="QMUL-SurvFace", shards="shards-qmul", traini
 TINYFACE = Source(name="tinyface", dataset="TinyFace", shards="shards-tinyface", training="Training_Set")
 
 SOURCES = {source.name: source for source in (VGGFACE2, QMUL, TINYFACE, FOLDER)}
+
+
+def find_source(name: str) -> Source:
+    """Returns a source by name. Raises: SourceError: there is no such source."""
+    if name not in SOURCES:
+        raise SourceError(f"unknown source {name!r}; choose from {', '.join(SOURCES)}")
+    return SOURCES[name]

@@ -86,7 +86,7 @@ def test_the_reader_reports_a_damaged_image(shard_set):
         reader.image(row)
     assert str(error.value) == (
         f"{path}: image {index.key(row)} at byte {index.offset[row]} is damaged: its xxh3 does not match; "
-        f"run: python cli.py verify --full {shard_set}"
+        f"run: lrfr verify --full {shard_set}"
     )
 
 
@@ -95,7 +95,7 @@ def test_the_reader_reports_a_missing_shard(shard_set):
     (shard_set / f"shard-{index.shard[0]:06d}.tar").unlink()
     with (
         ShardReader(index) as reader,
-        pytest.raises(ShardError, match=r"No such file or directory; run: python cli\.py verify"),
+        pytest.raises(ShardError, match=r"No such file or directory; run: lrfr verify"),
     ):
         reader.image(0)
 
@@ -118,7 +118,7 @@ def test_a_truncated_shard_is_not_reported_as_a_hash_mismatch(shard_set):
         reader.image(row)
     assert str(error.value) == (
         f"{path}: image {index.key(row)} at byte {index.offset[row]} is truncated: got 10 of {index.size[row]} bytes; "
-        f"run: python cli.py verify --full {shard_set}"
+        f"run: lrfr verify --full {shard_set}"
     )
 
 

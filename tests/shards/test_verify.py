@@ -37,7 +37,7 @@ def test_a_truncated_file_is_reported(shard_set, suffix):
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-100])
     problems = list(verify(shard_set))
-    assert f"{path}: {size - 100} bytes, expected {size} (truncated)" in problems
+    assert f"{path}: {size - 100:,} bytes, expected {size:,} (truncated)" in problems
     assert names(problems) == [path.name]
 
 

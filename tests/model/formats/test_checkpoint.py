@@ -65,7 +65,7 @@ def test_bare_state_dicts_load_with_any_layer_indices(tmp_path, change):
     if change == "sorted by name":
         state = dict(sorted(state.items()))
     torch.save(state, tmp_path / "x.pth")
-    assert torch.equal(outputs(load_network(tmp_path / "x.pth").backbone), outputs(backbone))
+    assert torch.equal(outputs(load_network(str(tmp_path / "x.pth")).backbone), outputs(backbone))
 
 
 @pytest.mark.parametrize("name", ["state_dict", "model", "net", 0])
@@ -294,7 +294,7 @@ def test_an_interrupted_save_keeps_the_previous_file(tmp_path, monkeypatch):
 
 
 def test_the_newest_checkpoint_of_all_runs(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no run with a checkpoint; run: python cli\.py train"):
+    with pytest.raises(CheckpointError, match=r"no run with a checkpoint; run: lrfr train"):
         newest_checkpoint(tmp_path)
     for age, (run, step) in enumerate([("b", 5), ("a", 3), ("a", 4)]):
         path = checkpoint_path(tmp_path / run, step)

@@ -23,6 +23,7 @@ from model.formats.export_huggingface import write_folder
 from model.formats.network import LoadedNetwork, load_network
 from pipeline.spec import Preprocessing
 from shards.files import temporary_path
+from tests.conftest import REPOSITORY
 from tests.networks import SMALL, TRAINING, save_small, small_backbone
 
 FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
@@ -402,4 +403,4 @@ def test_a_missing_package_is_named(written, monkeypatch):
     for attempt in (lambda: load_network(written), lambda: write(written)):
         with pytest.raises(ExportError) as error:
             attempt()
-        assert str(error.value) == "safetensors is not installed; run: pip install --editable '.[export]'"
+        assert str(error.value) == f"safetensors is not installed; run: pip install --editable '{REPOSITORY}[export]'"

@@ -154,7 +154,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ExportError) as error:
         export(tmp_path / "x.onnx")
-    assert str(error.value) == f"{package} is not installed; run: pip install --editable '.[export]'"
+    assert str(error.value) == f"{package} is not installed; run: pip install --editable '{REPOSITORY}[export]'"
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_a_folder_without_a_training_set_or_without_images_is_an_error(tmp_path)
         options(tmp_path, tmp_path / "out", "tinyface")
     assert str(error.value) == (
         f"{tmp_path}: no Training_Set in it; expected TinyFace's training set, Training_Set/<ID>/<image>.jpg"
-        " (give its folder with --root, or run: python cli.py demo-data)"
+        " (give its folder with --root, or run: lrfr demo-data)"
     )
     (tmp_path / "TRAINING_set" / "1").mkdir(parents=True)
     with pytest.raises(SourceError, match=r"TRAINING_set: no images found; expected <ID>/<image>\.jpg"):
