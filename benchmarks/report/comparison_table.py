@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.report.document import Grid
 from benchmarks.report.tables import ABSENT, network_label, percent
 from benchmarks.scoring.comparison import Comparison, read_comparisons
-from benchmarks.scoring.intervals import Interval
+from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.samples import unresolved_metrics
 from benchmarks.scoring.saved import SavedResult
 
@@ -35,9 +35,16 @@ def compare(paths: list[Path]) -> ComparisonTables:
     Raises:
         ProtocolError: as ``read_comparisons``.
     """
-    comparisons = read_comparisons(paths)
+    comparisons, others = read_comparisons(paths)
     return ComparisonTables(
-        grids=[_grid(comparison) for comparison in comparisons], legend=_legend(comparisons[0].results, paths)
+        grids=[_grid(comparison) for comparison in comparisons],
+        legend=[
+            *_legend(comparisons[0].results, paths),
+            *(
+                f"{name}: not compared, only in {', '.join(LETTERS[file] for file in files)}"
+                for name, files in others.items()
+            ),
+        ],
     )
 
 
@@ -64,7 +71,7 @@ def _grid(comparison: Comparison) -> Grid:
 def _difference(difference: float, interval: Interval | None) -> str:
     """``+1.23 [+0.4, +2.1]*`` in percent."""
     text = f"{100 * difference:+.2f}"
-    if interval is None:
+    if interval is None or not has_width(interval):
         return text
     low, high = interval
     return f"{text} [{100 * low:+.1f}, {100 * high:+.1f}]{'*' if low > 0 or high < 0 else ' '}"
@@ -76,6 +83,6 @@ def _legend(results: list[SavedResult], paths: list[Path]) -> list[str]:
             f"{letter}: {network_label(result.checkpoint)}, {path}"
             for letter, result, path in zip(LETTERS, results, paths, strict=False)
         ),
-        "B - A: difference to the first file; [..]: its paired 95 % bootstrap interval over identities;"
-        " *: the interval excludes zero",
+        "B - A: difference to the first file; [..]: its paired 95 % bootstrap interval over identities,"
+        " unless all resamples give the same value; *: the interval excludes zero",
     ]

@@ -6,18 +6,15 @@ from typing import Any
 
 from benchmarks.report.document import Grid, as_text
 from benchmarks.report.published import PUBLISHED, TABLES, Table
-from benchmarks.scoring.intervals import Interval
+from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.results import Result
 from benchmarks.scoring.samples import CurveSamples, unresolved_metrics
+from shards.messages import counted
 
 ABSENT = "-"
 _DISTANCES = {"@d1": "4.2 m", "@d2": "2.6 m", "@d3": "1.0 m"}
-_COUNT_PHRASES = {
-    "genuine": "{} of them genuine",
-    "gallery": "{} in the gallery",
-    "identities": "of {} identities",
-    "prepared": "{} preparations",
-}
+_COUNT_PHRASES = {"genuine": "{:,} of them genuine", "gallery": "{:,} in the gallery"}
+_COUNT_NOUNS = {"identities": "identity", "prepared": "preparation"}  # of other counts: their name in the singular
 
 
 def result_text(result: Result) -> str:
@@ -76,8 +73,8 @@ def percent(value: float | None) -> str:
 
 
 def percent_range(interval: Interval | None) -> str:
-    """Formats an interval of fractions in percent, without the sign."""
-    return ABSENT if interval is None else f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}"
+    """Formats an interval of fractions in percent, without the sign; one without width is not shown."""
+    return ABSENT if interval is None or not has_width(interval) else f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}"
 
 
 def metric_label(benchmark: str, name: str) -> str:
@@ -101,8 +98,8 @@ def warnings(result: Result) -> list[str]:
     lines = []
     if result.missing:
         lines.append(
-            f"Partial: {len(result.missing):,} of {result.counts['images']:,} images could not be used,"
-            f" {result.counts['left_out']:,} pairs or probes were left out."
+            f"Partial: {len(result.missing):,} of {counted(result.counts['images'], 'image')} could not be used;"
+            f" pairs or probes left out: {result.counts['left_out']:,}."
         )
     if result.caveats:
         lines.append(f"Not comparable with the published rows: {'; '.join(result.caveats)}.")
@@ -117,13 +114,26 @@ def warnings(result: Result) -> list[str]:
 
 
 def facts(result: Result) -> list[str]:
-    """One or two lines about the size of the protocol, the forward passes and the data."""
-    counts = {name: f"{count:,}" for name, count in result.counts.items() if name != "left_out"}
-    passes = f"{counts.pop('embedded')} embedded, {counts.pop('cached')} from the cache"
-    phrases = {**_COUNT_PHRASES, **({"probes": "{} probes a distance"} if result.benchmark == "scface" else {})}
-    sizes = [phrases.get(name, f"{{}} {name.replace('_', ' ')}").format(count) for name, count in counts.items()]
+    """Lines about the size of the protocol, the forward passes and the data, deviations and absent intervals."""
+    counts = {name: count for name, count in result.counts.items() if name != "left_out"}
+    passes = f"{counts.pop('embedded'):,} embedded, {counts.pop('cached'):,} from the cache"
+    sizes = [_size(name, count, result.benchmark) for name, count in counts.items()]
     caveats = f" ({'; '.join(result.caveats)})" if result.caveats else ""
-    return [f"{', '.join(sizes)}; {passes}; data: {result.data}{caveats}", *_deviations(result)]
+    return [
+        f"{', '.join(sizes)}; {passes}; data: {result.data}{caveats}",
+        *_deviations(result),
+        *_without_interval(result),
+    ]
+
+
+def _size(name: str, count: int, benchmark: str) -> str:
+    """A count in words: ``12 pairs``, ``6 of them genuine``."""
+    if name in _COUNT_PHRASES:
+        return _COUNT_PHRASES[name].format(count)
+    words = counted(count, _COUNT_NOUNS.get(name) or name.replace("_", " ").removesuffix("s"))
+    if name == "identities":
+        return f"of {words}"
+    return f"{words} a distance" if (name, benchmark) == ("probes", "scface") else words
 
 
 def _deviations(result: Result) -> list[str]:
@@ -137,3 +147,15 @@ def _deviations(result: Result) -> list[str]:
         return [f"Standard deviation of accuracy over folds: {values['{}']} %."]
     listed = "; ".join(f"{setting_label(setting)}: {value}" for setting, value in values.items())
     return [f"Standard deviation of accuracy over folds, %: {listed}."] if values else []
+
+
+def _without_interval(result: Result) -> list[str]:
+    """A line with the metrics whose interval has no width, if there are any."""
+    hidden = unresolved_metrics(result.settings)
+    names = [name for name, one in result.intervals.items() if name not in hidden and not has_width(one)]
+    labels = ", ".join(metric_label(result.benchmark, name) for name in names if _is_column(result.benchmark, name))
+    return [f"No interval: {labels}; all resamples give the same value."] if labels else []
+
+
+def _is_column(benchmark: str, name: str) -> bool:
+    return any(name in table.columns for table in TABLES[benchmark])

@@ -27,18 +27,23 @@ class Comparison:
     intervals: list[dict[str, Interval]]
 
 
-def read_comparisons(paths: list[Path]) -> list[Comparison]:
+def read_comparisons(paths: list[Path]) -> tuple[list[Comparison], dict[str, list[int]]]:
     """Compares each benchmark that all result files contain.
+
+    Returns:
+        The comparisons; and for each other benchmark the numbers of the files that contain it.
 
     Raises:
         ProtocolError: a file is not a result, the files have no benchmark in common, or a benchmark was scored on
             different pairs or probes.
     """
     files = [{result.benchmark: result for result in read_results(path)} for path in paths]
-    common = [name for name in files[0] if all(name in file for file in files)]
+    holders = {name: [number for number, file in enumerate(files) if name in file] for file in files for name in file}
+    common = [name for name, numbers in holders.items() if len(numbers) == len(files)]
     if not common:
         raise ProtocolError(f"{', '.join(map(str, paths))}: no benchmark in common; compare results of the same one")
-    return [_comparison([file[name] for file in files], paths) for name in common]
+    comparisons = [_comparison([file[name] for file in files], paths) for name in common]
+    return comparisons, {name: numbers for name, numbers in holders.items() if name not in common}
 
 
 def _comparison(results: list[SavedResult], paths: list[Path]) -> Comparison:

@@ -12,7 +12,14 @@ LEVEL = 0.95
 ROUNDS = 500
 _Z = float(scipy.stats.norm.ppf((1 + LEVEL) / 2))
 
+_MIN_WIDTH = 1e-9  # rounding
+
 Interval = tuple[float, float]
+
+
+def has_width(interval: Interval) -> bool:
+    """False if all resamples gave the same value, as with a perfect score: such an interval says nothing."""
+    return interval[1] - interval[0] > _MIN_WIDTH
 
 
 def wilson(successes: float, trials: int) -> Interval:

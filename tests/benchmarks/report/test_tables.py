@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from benchmarks.report.tables import facts, network_label, result_grids, result_text, warnings
+from benchmarks.report.tables import facts, network_label, percent_range, result_grids, result_text, warnings
 from benchmarks.scoring.samples import unresolved_metrics
 from tests.benchmarks.conftest import score
 
@@ -24,7 +24,7 @@ def test_partial_results_are_marked(demo):
     sorted((root / "Testing_Set" / "Probe").iterdir())[0].unlink()
     text = result_text(score("tinyface", root, intervals=True, allow_missing=True))
     assert "spherenet4, step 7 (partial)  " in text
-    assert re.search(r"Partial: 1 of \d+ images could not be used, 1 pairs or probes were left out\.", text)
+    assert re.search(r"Partial: 1 of \d+ images could not be used; pairs or probes left out: 1\.", text)
 
 
 def test_generated_faces_are_a_caveat(results):
@@ -70,6 +70,24 @@ def test_lines_below_the_tables(results):
     assert by_name["lfw"][1].startswith("Standard deviation of accuracy over folds, %: 8 px: ")
     assert by_name["lfw"][1].endswith(f"; LR to LR, 20 px: {100 * deviation:.2f}.")
     assert re.fullmatch(r"Standard deviation of accuracy over folds: \d+\.\d\d %\.", by_name["qmul"][1])
+
+
+def test_an_interval_without_width_is_not_shown(results):
+    """All resamples of a perfect ranking have an AUC of 1."""
+    result = dataclasses.replace(results["qmul"], intervals={**results["qmul"].intervals, "auc": (1.0, 1.0)})
+    (grid,) = result_grids(result)
+    assert grid.rows[1][5] == "-"
+    assert facts(result)[-1] == "No interval: AUC; all resamples give the same value."
+    assert percent_range((0.5, 0.5 + 1e-12)) == "-"
+    assert percent_range((0.5, 0.5001)) == "50.0-50.0"
+    assert not [line for line in facts(results["qmul"]) if line.startswith("No interval")]
+
+
+def test_counts_of_one_are_in_the_singular(results):
+    result = dataclasses.replace(results["qmul-id"], counts=dict.fromkeys(results["qmul-id"].counts, 1))
+    assert facts(result)[0].startswith(
+        "1 in the gallery, of 1 identity, 1 mated probe, 1 unmated probe, 1 image, 1 preparation; "
+    )
 
 
 def test_a_metric_that_the_set_cannot_resolve_is_recorded_but_not_shown(results):
