@@ -27,8 +27,12 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     if there is any other image. The file's metadata identifies the network and its preprocessing.
     """
     from benchmarks.engine.parquet_writer import embed_images, find_images
+    from pipeline.sources.sizes import photograph_warning
+    from shards.messages import counted
 
     paths = find_images(images)
+    if not landmarks and (warning := photograph_warning(paths)):
+        click.echo(warning, err=True)
     with open_engine(**options) as (engine, network, facts):
         if down is not None and down > engine.spec.size:
             raise CommandError(f"--down {down}: choose at most the network's input size, {engine.spec.size} px")
@@ -44,9 +48,10 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
         )
     if embedded < len(paths):
         click.echo(
-            f"{len(paths) - embedded:,} of {len(paths):,} images are unusable; see the columns status and error_message",
+            f"unusable: {len(paths) - embedded:,} of {counted(len(paths), 'image')};"
+            " see the columns status and error_message",
             err=True,
         )
     if not embedded:
         raise CommandError(f"{out}: no image could be embedded")
-    click.echo(f"embedded {embedded:,} of {len(paths):,} images: {out}")
+    click.echo(f"embedded {embedded:,} of {counted(len(paths), 'image')}: {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import click
@@ -18,7 +19,13 @@ def inspect(shards: Path, out: Path | None) -> None:
     from pipeline.inspect import contact_sheet, statistics
 
     click.echo(statistics(shards))
-    with interruptible():
-        sheet = out or shards / "contact-sheet.png"
-        contact_sheet(shards, sheet)
-    click.echo(f"contact sheet: {sheet}")
+    sheet = out or shards / "contact-sheet.png"
+    try:
+        with interruptible():
+            contact_sheet(shards, sheet)
+    except OSError as error:
+        if out or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        click.echo(f"no contact sheet: {shards} is read-only; name a file with --out", err=True)
+    else:
+        click.echo(f"contact sheet: {sheet}")

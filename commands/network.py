@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_network(checkpoint: Path | None) -> LoadedNetwork:
-    """Loads ``checkpoint``, or the newest checkpoint of all runs.
+    """Loads ``checkpoint``, or the newest checkpoint of all runs, which it names on stderr.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be loaded.
@@ -29,6 +29,9 @@ def open_network(checkpoint: Path | None) -> LoadedNetwork:
     from pipeline.prepare import check_supported
 
     network = load_network(checkpoint or newest_checkpoint(data("runs")()))
+    if checkpoint is None:
+        step = "no step" if network.step is None else f"step {network.step:,}"
+        click.echo(f"network: the newest, {network.path}, {step}, digest {network.digest}", err=True)
     if network.note:
         click.echo(network.note, err=True)
     if not network.spec_stated:

@@ -14,6 +14,7 @@ from pipeline.spec import spec_of
 from shards.files import write_bytes
 from shards.finish import describe
 from shards.index import ShardIndex, ShardReader
+from shards.messages import counted
 from shards.schema import INDEX, INDEX_SCHEMA
 from shards.tables import read_table
 
@@ -32,11 +33,12 @@ def statistics(root: Path) -> str:
     spec = spec_of(manifest)
     crops = f"{spec.size} px, {f'template {spec.template}' if spec.aligned else 'not aligned'}"
     lines = [
-        f"{root}: {manifest.images:,} images of {len(index.labels):,} identities in {manifest.shards} shards, from {manifest.source}",
+        f"{root}: {counted(manifest.images, 'image')} of {counted(len(index.labels), 'identity')}"
+        f" in {counted(manifest.shards, 'shard')}, from {manifest.source}",
         f"crops: {crops}, {index.size.sum() / 1e6:,.1f} MB, {index.size.mean() / 1e3:.1f} kB each",
         f"images per identity: min {low}, median {median}, mean {counts.mean():.1f}, max {high}"
-        + (f"; {empty} identities lost all their images" if empty else ""),
-        f"rejected: {manifest.rows - manifest.images:,} of {manifest.rows:,} rows ({describe(manifest.statuses)})",
+        + (f"; {counted(empty, 'identity')} lost all images" if empty else ""),
+        f"rejected: {manifest.rows - manifest.images:,} of {counted(manifest.rows, 'row')} ({describe(manifest.statuses)})",
         "",
     ]
     title, names = ("eye distance in", ["eye_distance"]) if spec.aligned else ("shorter side of", ["width", "height"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import cv2
 import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
@@ -45,8 +46,9 @@ def test_an_exported_folder_embeds_and_scores_like_its_checkpoint(run, tmp_path,
     save_small(tmp_path / "runs" / "mine" / "checkpoints" / "0000007.pt")
     done = run("export", "huggingface", "--out", "net")
     digest = load_network(tmp_path / "net").digest
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.partition(",")[0]) == (0, "network: the newest")
     assert done.stdout == f"spherenet4, digest {digest}, read back and equal\nhuggingface: net\n"
+    network = f"network: the newest, {tmp_path}/runs/mine/checkpoints/0000007.pt, step 7, digest {digest}"
     first = run("embed", qmul, "none.png", "--out", "first.parquet", "--down", 8)
     second = run("embed", qmul, "none.png", "--out", "second.parquet", "--down", 8, "--checkpoint", "net", "--no-cache")
     table = pq.read_table(tmp_path / "first.parquet")
@@ -55,9 +57,10 @@ def test_an_exported_folder_embeds_and_scores_like_its_checkpoint(run, tmp_path,
     for done, name in ((first, "first"), (second, "second")):
         assert done.returncode == 0
         assert done.stdout == f"embedded {count - 1} of {count} images: {name}.parquet\n"
-        progress, warning = done.stderr.splitlines()
+        *notes, progress, warning = done.stderr.splitlines()
+        assert notes == ([network] if name == "first" else [])
         assert re.fullmatch(rf"embed: {count}/{count} images \[00:\d\d<00:00, +[\d.]+ images/s\]", progress)
-        assert warning == f"1 of {count} images are unusable; see the columns status and error_message"
+        assert warning == f"unusable: 1 of {count} images; see the columns status and error_message"
     assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
     assert table.schema.metadata[b"digest"].decode() == digest
     assert {name.decode() for name in table.schema.metadata} == {
@@ -110,3 +113,18 @@ def test_usage_errors_exit_2(run, tmp_path):
     assert run("export", "onnx", "--out", "taken").returncode == 2
     assert run("export", "huggingface").returncode == 2
     assert run("embed", "--out", "x.parquet").returncode == 2
+
+
+def test_embed_warns_of_photographs_unless_it_aligns_them(run, tmp_path):
+    save_small(tmp_path / "x.pt")
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((480, 640, 3), np.uint8))
+    (tmp_path / "points.csv").write_text("photo,300,200,340,200,320,220,305,240,335,240\n")
+    words = ["embed", "photo.png", "--out", "x.parquet", "--checkpoint", "x.pt", "--no-cache"]
+    done = run(*words)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[0] == (
+        "warning: photographs rather than tight crops of faces, by shape or size: 1 of 1 image tried"
+        " (photo.png: 640x480 px); without --landmarks each is resized whole"
+    )
+    assert done.stdout == "embedded 1 of 1 image: x.parquet\n"
+    assert "warning" not in run(*words, "--landmarks", "points.csv").stderr

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import find_first, image_size, require, set_folder
+from benchmarks.datasets.locate import find_first, require, set_folder
 from benchmarks.datasets.pairs import HEADER, Pairs, read_pairs
 from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder, find_entry
 from pipeline.sources.landmark_lookup import NameLookup
 from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.sizes import image_size
 
 RESOLUTIONS = (8, 12, 16, 20)  # px
 PUBLISHED_PAIRS = 6000

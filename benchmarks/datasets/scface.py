@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import find_first, image_size, require, set_folder
+from benchmarks.datasets.locate import find_first, require, set_folder
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
@@ -20,6 +20,7 @@ from pipeline.sources.finder import ImageFolder, find_entry
 from pipeline.sources.landmark_lookup import NameLookup
 from pipeline.sources.landmark_reader import has_four_points, read_landmarks
 from pipeline.sources.landmarks import LandmarkTable
+from pipeline.sources.sizes import image_size
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 LAST_TUNING_SUBJECT = 50  # part of the literature tunes on subjects 1-50 and scores 51-130

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from pipeline.build import build, options_for
 from pipeline.demo.generate import write_demo_data
 from pipeline.inspect import contact_sheet, statistics
 from pipeline.load.degrade import degrade
+from shards.files import write_bytes
 from shards.index import ShardIndex, ShardReader
 from tests.conftest import build_options
 
@@ -48,13 +51,13 @@ def test_statistics_of_rejected_rows_and_empty_identities(vggface2, tmp_path):
         path.unlink()
     build(build_options(vggface2, tmp_path / "out"))
     text = statistics(tmp_path / "out")
-    assert "images per identity: min 5, median 5, mean 5.0, max 5; 1 identities lost all their images" in text
+    assert "images per identity: min 5, median 5, mean 5.0, max 5; 1 identity lost all images" in text
     assert "rejected: 5 of 45 rows (5 missing-file)" in text
 
 
 def test_statistics_of_an_unaligned_set(unaligned_set):
     text = statistics(unaligned_set)
-    assert "8 images of 4 identities in 1 shards, from qmul" in text
+    assert "8 images of 4 identities in 1 shard, from qmul" in text
     assert "crops: 128 px, not aligned, " in text
     assert "shorter side of the source, px:" in text
     assert sum(histogram_of(text)) == 8
@@ -72,3 +75,20 @@ def test_the_contact_sheet_has_one_identity_per_row(shard_set, tmp_path):
                 jpeg = reader.image(int(index.first[identity]) + column - 1)
                 crop = torch.from_numpy(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
                 assert np.array_equal(row[:, column * 128 :][:, :128], degrade(crop, px).numpy())
+
+
+def test_a_read_only_set_is_described_without_a_contact_sheet(run, shard_set, tmp_path, monkeypatch):
+    def refuse(path, data):
+        if path.parent == shard_set:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        write_bytes(path, data)
+
+    monkeypatch.setattr("pipeline.inspect.write_bytes", refuse)
+    done = run("inspect", shard_set)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{shard_set}: 45 images")
+    assert done.stderr == f"no contact sheet: {shard_set} is read-only; name a file with --out\n"
+    assert run("inspect", shard_set, "--out", tmp_path / "sheet.png").returncode == 0
+    assert (tmp_path / "sheet.png").exists()
+    named = run("inspect", shard_set, "--out", shard_set / "sheet.png")
+    assert (named.returncode, named.stderr) == (1, f"Error: {shard_set}/sheet.png: Read-only file system\n")
