@@ -9,7 +9,10 @@ import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shards.files import StrPath
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Benchmark:
     reader: str
     aligned: bool = False
 
-    def read(self, root: Path, landmarks: Sequence[Path] = ()) -> Any:
+    def read(self, root: StrPath, landmarks: Sequence[StrPath] = ()) -> Any:
         """Reads the protocol of the data set in ``root``.
 
         Raises:
@@ -36,7 +39,7 @@ class Benchmark:
         """
         module, function = self.reader.split(":")
         reader = getattr(importlib.import_module(f"benchmarks.datasets.{module}"), function)
-        return reader(root, landmarks) if self.aligned else reader(root)
+        return reader(Path(root), list(map(Path, landmarks))) if self.aligned else reader(Path(root))
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -76,16 +79,20 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def read_benchmark(name: str, root: Path) -> Any:
+def read_benchmark(name: str, root: StrPath) -> Any:
     """Reads the protocol of a benchmark.
 
     Args:
+        name: a key of ``BENCHMARKS``.
         root: folder that holds all data sets.
 
     Raises:
-        ProtocolError: the data set is incomplete or malformed.
+        ProtocolError: there is no such benchmark, or the data set is incomplete or malformed.
     """
+    from benchmarks.errors import ProtocolError
     from pipeline.sources.finder import find_entry
 
-    folder = BENCHMARKS[name].folder
-    return BENCHMARKS[name].read(find_entry(root, folder) or root / folder)
+    if name not in BENCHMARKS:
+        raise ProtocolError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
+    benchmark, root = BENCHMARKS[name], Path(root)
+    return benchmark.read(find_entry(root, benchmark.folder) or root / benchmark.folder)

@@ -37,6 +37,8 @@ class Embedder:
         mean: float = 0.5,
         std: float = 0.5,
     ) -> None:
+        if precision not in _AUTOCAST_DTYPES:
+            raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(_AUTOCAST_DTYPES)}")
         self._backbone = on_device(backbone.eval(), device)
         self._device, self._autocast_dtype = torch.device(device), _AUTOCAST_DTYPES[precision]
         self._mean, self._std = mean, std

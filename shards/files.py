@@ -21,6 +21,9 @@ import xxhash
 
 from shards.errors import LockedError, ShardError
 
+StrPath = str | os.PathLike[str]
+"""A path as users of the Python API give it."""
+
 BLOCK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"(.*)\.lrfr-[0-9a-f]{8}\.partial", re.DOTALL)
 # errors of flock and fsync on file systems without them: Lustre, FUSE, CIFS, some NFS

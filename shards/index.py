@@ -61,7 +61,9 @@ class ShardIndex:
         self.first = np.flatnonzero(np.diff(self.label, prepend=-1))
         self.labels, self.count = self.label[self.first], np.diff(self.first, append=len(self.label))
         if len(self.labels) != (stated := self.manifest.identities - self.manifest.empty_identities):
-            raise ShardError(f"{path}: {counted(len(self.labels), 'identity')}, the manifest states {stated}; build again")
+            raise ShardError(
+                f"{path}: {counted(len(self.labels), 'identity')}, the manifest states {stated}; build again"
+            )
 
     def __len__(self) -> int:
         return len(self.label)

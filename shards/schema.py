@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from shards.errors import ShardError
-from shards.files import check_fields, read_record
+from shards.files import StrPath, check_fields, read_record
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -102,12 +102,13 @@ class Manifest:
         return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
 
     @classmethod
-    def read(cls, root: Path) -> Manifest:
+    def read(cls, root: StrPath) -> Manifest:
         """Reads ``root/manifest.json``.
 
         Raises:
             ShardError: not a finished shard set, damaged, or of another format version.
         """
+        root = Path(root)
         path = root / MANIFEST
         if not path.exists():
             state = (

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.errors import ShardError
-from shards.files import file_facts, whole_file, write_bytes, write_record
+from shards.files import StrPath, file_facts, whole_file, write_bytes, write_record
 from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, ROW_SCHEMA, STATUS_OK, read_done, shard_file
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -99,8 +99,8 @@ class ShardWriter:
     No file has its final name before ``commit``. An exception deletes the temporary files.
     """
 
-    def __init__(self, root: Path, shard: int, fingerprint: str) -> None:
-        self._root, self._shard, self._fingerprint = root, shard, fingerprint
+    def __init__(self, root: StrPath, shard: int, fingerprint: str) -> None:
+        self._root, self._shard, self._fingerprint = Path(root), shard, fingerprint
         self._stack = contextlib.ExitStack()
         self._rows: list[tuple[Any, ...]] = []
         self._index: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from shards.files import write_bytes
+from shards.files import StrPath, write_bytes
 
 FILE_EMBEDDINGS = 4096  # in a full file
 FLUSH_S = 30.0  # between writes of a file that is not full: the most work that a killed run loses
@@ -32,8 +32,8 @@ class EmbeddingCache:
         folder: holds the embeddings of this network only.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: StrPath) -> None:
+        self._folder = Path(folder)
         self._stored: dict[bytes, list[tuple[np.ndarray, int]]] = {}  # rows of a mapped file, row
         self._pending: dict[bytes, np.ndarray] = {}
         self._writable = True

@@ -17,11 +17,12 @@ from benchmarks.engine.cache import EmbeddingCache
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import Protocol, ScoredSetting
 from benchmarks.scoring.results import Result
-from pipeline.prepare import NoCropError, Request, cache_key, prepare
+from pipeline.prepare import NoCropError, Request, cache_key, check_supported, prepare
 from pipeline.progress import Progress
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, read_regular
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
+from shards.messages import counted
 
 Embed = Callable[[np.ndarray], np.ndarray]
 Value = TypeVar("Value")
@@ -80,6 +81,10 @@ class Engine:
         batch_size: images per call of ``embed``.
         max_pixels: an image that states more is unusable.
         watch: the folders of the images, whose loss ends the work.
+
+    Raises:
+        TypeError: a field has the wrong type.
+        SpecError: the spec is not supported.
     """
 
     embed: Embed
@@ -89,6 +94,18 @@ class Engine:
     max_pixels: int = MAX_PIXELS
     watch: SourceWatch = dataclasses.field(default_factory=lambda: SourceWatch([]))
 
+    def __post_init__(self) -> None:
+        for name, good, expected in (
+            ("embed", callable(self.embed), "a function from (N, S, S, 3) uint8 images to (N, D) vectors"),
+            ("spec", isinstance(self.spec, Preprocessing), "a Preprocessing"),
+            ("cache", isinstance(self.cache, EmbeddingCache | None), "an open EmbeddingCache or None"),
+            ("batch_size", isinstance(self.batch_size, int) and self.batch_size > 0, "an int above 0"),
+            ("max_pixels", isinstance(self.max_pixels, int) and self.max_pixels > 0, "an int above 0"),
+        ):
+            if not good:
+                raise TypeError(f"Engine: {name} is {getattr(self, name)!r:.80}, expected {expected}")
+        check_supported(self.spec, "Engine")
+
     def embed_all(self, requests: list[Request], progress: Progress) -> Embedded:
         """Embeds each request once.
 
@@ -96,6 +113,7 @@ class Engine:
             ProtocolError: an embedding is not finite.
             SourceError: a folder of the images is gone.
             OSError: the file system or this process is in trouble; no image can be blamed.
+            TypeError: ``embed`` does not return a vector for each image.
         """
         embedded = Embedded(len(requests))
         queue: list[_Input] = []
@@ -114,7 +132,9 @@ class Engine:
         return embedded
 
     def _embed_batch(self, batch: list[_Input], embedded: Embedded) -> None:
-        vectors = self.embed(np.stack([image for _, _, image in batch]))
+        vectors = np.asarray(self.embed(np.stack([image for _, _, image in batch])))
+        if vectors.ndim != 2 or len(vectors) != len(batch):
+            raise TypeError(f"embed returned shape {vectors.shape} for {len(batch)} images, expected ({len(batch)}, D)")
         if not np.isfinite(vectors).all():
             raise ProtocolError(
                 "the network's embeddings are not finite; the checkpoint is damaged or its training diverged"
@@ -228,7 +248,7 @@ def _list_missing(missing: dict[Path, ImageError]) -> str:
     if no_crop:
         remedies.append("correct the landmark table or name another one with --landmarks")
     return (
-        f"{count:,} unusable image{'s' if count > 1 else ''}, listed above; {'; '.join(remedies)};"
+        f"{counted(count, 'unusable image')}, listed above; {'; '.join(remedies)};"
         " or pass --allow-missing to score without them"
     )
 

@@ -14,12 +14,12 @@ from model.formats import huggingface as layout
 from model.formats.network import LoadedNetwork, backbone_digest, load_network
 from model.options import parse_choice
 from pipeline.spec import Preprocessing
-from shards.files import whole_folder, write_bytes
+from shards.files import StrPath, whole_folder, write_bytes
 
 _PILLOW_BICUBIC = 3  # value of PIL.Image.Resampling.BICUBIC
 
 
-def write_folder(network: LoadedNetwork, folder: Path) -> str:
+def write_folder(network: LoadedNetwork, folder: StrPath) -> str:
     """Writes weights, configuration, preprocessing and model card atomically, and reads them back.
 
     Args:
@@ -32,7 +32,7 @@ def write_folder(network: LoadedNetwork, folder: Path) -> str:
         ExportError: a package is missing, or the folder holds other files.
         CheckpointError: the configuration of the run cannot be written as JSON.
     """
-    folder = folder.resolve()
+    folder = Path(folder).resolve()
     _check_replaceable(folder)
     digest = backbone_digest(network.name, network.backbone, network.spec)
     state = {key: value.contiguous() for key, value in network.backbone.state_dict().items()}

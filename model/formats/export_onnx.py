@@ -20,7 +20,7 @@ from model.errors import ExportError, import_optional
 from model.formats.network import LoadedNetwork
 from model.inputs import normalise
 from pipeline.spec import Preprocessing
-from shards.files import whole_file
+from shards.files import StrPath, whole_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -68,7 +68,7 @@ class Parity:
         return f"batch {self.batch}: largest difference {self.difference:.1e}, lowest cosine {self.cosine:.7f}"
 
 
-def export_onnx(network: LoadedNetwork, path: Path, *, preprocess: bool) -> list[Parity]:
+def export_onnx(network: LoadedNetwork, path: StrPath, *, preprocess: bool) -> list[Parity]:
     """Writes a network as one ONNX file, atomically.
 
     Args:
@@ -82,6 +82,7 @@ def export_onnx(network: LoadedNetwork, path: Path, *, preprocess: bool) -> list
         ExportError: a package is missing, the network is too large for one file, its embeddings are not finite, or
             ONNX Runtime and PyTorch differ.
     """
+    path = Path(path)
     onnx, runtime = import_optional("onnx"), import_optional("onnxruntime")
     import_optional("onnxscript")
     backbone, spec = network.backbone, network.spec

@@ -20,6 +20,7 @@ from model.formats.huggingface import read_folder
 from model.formats.reference import from_state_dict, nested_state
 from model.options import Choice, OptionError, parse_choice
 from pipeline.spec import Preprocessing, SpecError
+from shards.files import StrPath
 
 
 class LoadedNetwork(NamedTuple):
@@ -61,7 +62,7 @@ class LoadedNetwork(NamedTuple):
         }
 
 
-def load_network(path: Path | str) -> LoadedNetwork:
+def load_network(path: StrPath) -> LoadedNetwork:
     """Loads a checkpoint of this tool, a bare state dict of the reference, or a folder of ``export huggingface``.
 
     Weights are the exponential average if the checkpoint has one.

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
-from pipeline.sources.catalog import SOURCES
+from pipeline.sources.catalog import SOURCES, find_source
 from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import ImageList, SourceError
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
-from shards.files import file_facts, remove_temporaries
+from shards.files import StrPath, file_facts, remove_temporaries
 from shards.schema import FORMAT_VERSION, PLAN, read_plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """What to build and how. All fields but ``workers`` and ``executor`` affect the result.
+
+    Paths may be given as strings.
 
     Attributes:
         source: a key of ``SOURCES``.
@@ -51,6 +55,16 @@ class BuildOptions:
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "landmarks", _paths(self.landmarks))
+        for name in ("root", "out", "exclude"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
+        find_source(self.source)
+        if self.executor not in get_args(Executor):
+            raise ShardError(f"unknown executor {self.executor!r}; choose from {', '.join(get_args(Executor))}")
+        for name in ("workers", "min_images", "images_per_shard", "max_pixels"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ShardError(f"{name} is {number}, expected at least 1")
         if not self.aligned:
             if self.landmarks or self.preprocessing.aligned:
                 raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
@@ -64,22 +78,27 @@ class BuildOptions:
 
 
 def options_for(
-    source: str, *, root: Path, landmarks: tuple[Path, ...], template: str | None, **options: Any
+    source: str,
+    *,
+    root: StrPath,
+    landmarks: StrPath | Sequence[StrPath] = (),
+    template: str | None = None,
+    **options: Any,
 ) -> BuildOptions:
     """Returns options with the source's defaults: where its images and landmarks are, and how they are prepared.
 
     Args:
-        landmarks: empty for the source's default files.
+        landmarks: one table or several; empty for the source's default files.
         template: None for the default.
         options: further fields of ``BuildOptions``.
 
     Raises:
-        SourceError: the source's folder is absent, or the source has no landmarks and ``landmarks`` or ``template``
-            is given.
+        SourceError: there is no such source, its folder is absent, or it has no landmarks and ``landmarks`` or
+            ``template`` is given.
         LandmarkError: the source's landmark files are absent.
         ShardError: unknown template.
     """
-    layout = SOURCES[source]
+    layout, root, landmarks = find_source(source), Path(root), _paths(landmarks)
     if layout.aligned:
         spec = Preprocessing() if template is None else Preprocessing(template=template)
         files = landmarks or tuple(layout.landmark_files(root))
@@ -89,6 +108,10 @@ def options_for(
             raise SourceError(f"--source {source}: its images are resized whole, not aligned; omit {name}")
     folder = layout.training_folder(root)
     return BuildOptions(source=source, root=folder, landmarks=(), preprocessing=Preprocessing.unaligned(), **options)
+
+
+def _paths(paths: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
+    return (Path(paths),) if isinstance(paths, str | os.PathLike) else tuple(map(Path, paths))
 
 
 def read_exclusions(path: Path | None) -> list[str]:

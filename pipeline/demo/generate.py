@@ -19,7 +19,7 @@ from pipeline.executors import Executor, unordered_map
 from pipeline.progress import Progress
 from pipeline.sources.finder import GENERATED_MARKER
 from shards.errors import LrfrError
-from shards.files import locked, naming, remove_temporaries, temporary_path
+from shards.files import StrPath, locked, naming, remove_temporaries, temporary_path
 
 MIN_PHOTOS_FOR_POOL = 48  # fewer photos are painted before worker processes have started
 
@@ -29,7 +29,7 @@ class DemoDataError(LrfrError):
 
 
 def write_demo_data(
-    out: Path, *, identities: int, images: int, seed: int, layouts: Sequence[str] | None = None
+    out: StrPath, *, identities: int, images: int, seed: int, layouts: Sequence[str] | None = None
 ) -> None:
     """Writes data sets of generated faces under ``out``; keeps those that exist with the same options.
 
@@ -41,11 +41,15 @@ def write_demo_data(
         layouts: data sets to write, keys of ``LAYOUTS``; None for all.
 
     Raises:
-        DemoDataError: a folder with the name of a data set exists and contains other data.
+        DemoDataError: there is no such layout, or a folder with the name of a data set exists and contains other data.
         LockedError: another process is generating data under ``out``.
         ValueError: fewer than two ``identities`` or ``images``.
     """
+    out = Path(out)
     options = DemoOptions(identities=identities, images=images, seed=seed)
+    unknown = [name for name in layouts or () if name not in LAYOUTS]
+    if unknown:
+        raise DemoDataError(f"unknown layout {unknown[0]!r}; choose from {', '.join(LAYOUTS)}")
     plans = {name: LAYOUTS[name](options) for name in (LAYOUTS if layouts is None else layouts)}
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, "generating data"):

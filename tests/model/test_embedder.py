@@ -58,7 +58,7 @@ def test_mean_and_std_are_applied(backbone, images):
 
 
 def test_an_unknown_precision_is_an_error(backbone):
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match=r"^unknown precision 'fp16'; choose from fp32, bf16$"):
         Embedder(backbone, precision="fp16")
 
 

@@ -6,7 +6,9 @@ import os
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks import read_benchmark
 from benchmarks.datasets.lfw import read_lfw
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
@@ -134,3 +136,43 @@ def test_a_network_trained_on_unaligned_images_is_scored_on_unaligned_benchmarks
         " on qmul, qmul-id or tinyface"
     )
     assert recorder.images == []
+
+
+def test_an_unknown_benchmark_is_named_with_the_known_ones(demo):
+    root = demo("QMUL-SurvFace").parent
+    assert read_benchmark("qmul", str(root)).name == "qmul"
+    with pytest.raises(
+        ProtocolError, match=r"^unknown benchmark 'nope'; choose from lfw, xqlfw, scface, qmul, qmul-id"
+    ):
+        read_benchmark("nope", root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embed": "spherenet20"}, "Engine: embed is 'spherenet20', expected a function from (N, S, S, 3) uint8"),
+        ({"spec": "arcface"}, "Engine: spec is 'arcface', expected a Preprocessing"),
+        ({"cache": "cache"}, "Engine: cache is 'cache', expected an open EmbeddingCache or None"),
+        ({"batch_size": 0}, "Engine: batch_size is 0, expected an int above 0"),
+    ],
+)
+def test_an_engine_says_what_it_needs(changes, message):
+    with pytest.raises(TypeError) as error:
+        Engine(**{"embed": Recorder(), **changes})
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("embed", "shape"), [(lambda images: images[0], "(128, 128, 3)"), (lambda images: np.ones((1, 4)), "(1, 4)")]
+)
+def test_vectors_of_the_wrong_shape_are_an_error(root, embed, shape):
+    requests = [Request(path=path) for path in images(root)[:3]]
+    with pytest.raises(TypeError) as error:
+        Engine(embed=embed).embed_all(requests, Progress("test", 3))
+    assert str(error.value) == f"embed returned shape {shape} for 3 images, expected (3, D)"
+
+
+def test_a_tensor_is_as_good_as_an_array(root):
+    requests = [Request(path=path) for path in images(root)[:3]]
+    found = Engine(embed=lambda batch: torch.ones(len(batch), 4)).embed_all(requests, Progress("test", 3))
+    np.testing.assert_array_equal(found.vectors, np.ones((3, 4)))

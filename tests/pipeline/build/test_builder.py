@@ -22,14 +22,14 @@ import pytest
 from PIL import Image
 
 from pipeline.align import fit_similarity, template_points
-from pipeline.build import build
+from pipeline.build import build, options_for
 from pipeline.executors import WorkerError
 from pipeline.sources.finder import ImageTree
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.listing import SourceError
 from pipeline.spec import Preprocessing
-from shards.errors import LockedError, ShardError
+from shards.errors import LockedError, LrfrError, ShardError
 from shards.files import locked
 from shards.schema import Manifest
 from shards.verify import verify
@@ -240,7 +240,7 @@ def counted(*names):
     left[0] -= 1
     replace(*names)
 os.replace = counted
-from pipeline.build import build
+from pipeline.build import build, options_for
 from tests.conftest import build_options
 build(build_options(Path(sys.argv[1]), Path(sys.argv[2])))
 """
@@ -377,6 +377,36 @@ def test_different_options_are_refused_by_name(vggface2, tmp_path, changes, name
         f"{tmp_path / 'out'}: contains a build with different {named}; choose another --out, or delete this folder first"
     )
     assert contents(tmp_path / "out") == before
+
+
+def test_paths_may_be_strings(vggface2, tmp_path):
+    (tmp_path / "none.txt").touch()
+    table = str(vggface2 / CSV)
+    options = {"root": str(vggface2), "out": str(tmp_path / "out"), "exclude": str(tmp_path / "none.txt")}
+    for landmarks in (table, [table]):
+        manifest = build(options_for("vggface2", landmarks=landmarks, executor="serial", **options))
+        assert manifest.images == 45
+    assert build(options_for("vggface2", executor="serial", **options)) == manifest
+    assert build(build_options(**options | {"landmarks": table, "images_per_shard": None})) == manifest
+    assert Manifest.read(options["out"]) == manifest
+    assert list(verify(options["out"])) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "lfw"}, "unknown source 'lfw'; choose from vggface2, qmul, tinyface, folder"),
+        ({"executor": "thread"}, "unknown executor 'thread'; choose from process, serial"),
+        ({"template": "x"}, "unknown template 'x'; choose from seed, arcface"),
+        ({"workers": 0}, "workers is 0, expected at least 1"),
+        ({"images_per_shard": -1}, "images_per_shard is -1, expected at least 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(vggface2, tmp_path, changes, message):
+    options = {"source": "vggface2", "root": vggface2, "out": tmp_path / "out", **changes}
+    with pytest.raises(LrfrError) as error:
+        options_for(options.pop("source"), **options)
+    assert str(error.value).startswith(message)
 
 
 def test_different_landmarks_or_root_are_refused(vggface2, tmp_path):
@@ -538,7 +568,7 @@ def test_identities_without_a_stored_image_are_counted(vggface2, tmp_path, capsy
         path.unlink()
     build(build_options(vggface2, tmp_path / "out"))
     assert Manifest.read(tmp_path / "out").empty_identities == 1
-    assert "1 identities lost all their images; they keep their labels" in capsys.readouterr().err
+    assert "1 identity lost all images; labels stay the same" in capsys.readouterr().err
 
 
 def test_pipes_folders_and_broken_links_are_missing_files(vggface2, tmp_path):

@@ -63,6 +63,11 @@ def test_other_data_are_refused_before_anything_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["TinyFace"]
 
 
+def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(DemoDataError, match=r"^unknown layout 'MegaFace'; choose from VGGFace2, LFW, "):
+        write_demo_data(str(tmp_path), **SIZES, layouts=["LFW", "MegaFace"])
+
+
 def test_a_data_set_of_an_earlier_layout_is_refused(tmp_path):
     (tmp_path / "QMUL-SurvFace").mkdir()
     (tmp_path / "QMUL-SurvFace" / "generated.json").write_text('{"identities": 9, "images": 3, "seed": 1}\n')
