@@ -10,29 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shards.card import write_card
 from shards.errors import ShardError
-from shards.files import file_facts, quick_digest, whole_file, write_bytes, write_record
-from shards.schema import CARD, DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
+from shards.files import file_facts, quick_digest, whole_file, write_record
+from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 
-# Without it Hugging Face datasets takes the Parquet files, whose columns differ, for the data.
-CARD_TEXT = b"""\
----
-configs:
-- config_name: default
-  data_files: shard-*.tar
----
-
-# Shard set
-
-Images and labels in WebDataset tars, written by lrfr. `index.parquet` and `shard-*.parquet` have a row for each image,
-`manifest.json` says how the images were prepared.
-
-```python
-from datasets import load_dataset
-
-images = load_dataset("path/of/this/folder", split="train")  # columns jpg, cls (the label) and __key__
-```
-"""
 SORT_ROWS = 200_000  # rows sorted at a time, so that memory does not grow with the set
 
 
@@ -62,8 +44,7 @@ def finish_set(
         )
     _check_rows(root, records)
     occupied = _write_index(root, len(records), identities, images)
-    if not (root / CARD).exists():  # users may have written a better one
-        write_bytes(root / CARD, CARD_TEXT)
+    write_card(root)
     names = [INDEX, *(shard_file(record["shard"], DONE_SUFFIX) for record in records)]
     manifest = Manifest(
         fingerprint=fingerprint,

@@ -16,7 +16,6 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 INDEX = "index.parquet"
-CARD = "README.md"
 STATUS_OK = "ok"
 DATA_SUFFIXES = ("tar", "idx", "parquet")
 DONE_SUFFIX = "done.json"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from shards.card import CARD, is_damaged
 from shards.errors import ShardError
 from shards.files import StrPath, digest, file_facts
 from shards.messages import counted
@@ -70,6 +71,8 @@ def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = 
         except ShardError as error:
             yield str(error)
         on_shard()
+    if is_damaged(root):
+        yield f"{root / CARD}: content changed; delete it or write one of your own"
     known = {shard_file(shard, suffix) for shard in range(manifest.shards) for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
     for path in sorted(root.glob("shard-*")):
         if path.name not in known:

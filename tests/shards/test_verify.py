@@ -86,8 +86,10 @@ def test_an_index_that_differs_from_the_rows_is_reported(shard_set):
 
 
 def test_the_card_and_other_files_are_no_part_of_the_set(shard_set):
-    (shard_set / "README.md").unlink()
     (shard_set / "notes.txt").write_text("mine")
+    (shard_set / "README.md").write_text("a card of the user's")
+    assert list(verify(shard_set, full=True)) == []
+    (shard_set / "README.md").unlink()
     assert list(verify(shard_set, full=True)) == []
 
 

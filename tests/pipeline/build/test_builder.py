@@ -387,7 +387,8 @@ def test_paths_may_be_strings(vggface2, tmp_path):
         manifest = build(options_for("vggface2", landmarks=landmarks, executor="serial", **options))
         assert manifest.images == 45
     assert build(options_for("vggface2", executor="serial", **options)) == manifest
-    assert build(build_options(**options | {"landmarks": table, "images_per_shard": None})) == manifest
+    changes = {"landmarks": table, "exclude": options["exclude"], "images_per_shard": None}
+    assert build(build_options(vggface2, options["out"], **changes)) == manifest
     assert Manifest.read(options["out"]) == manifest
     assert list(verify(options["out"])) == []
 
