@@ -12,7 +12,7 @@ import pyarrow as pa
 import xxhash
 
 from shards.errors import ShardError
-from shards.files import quick_digest
+from shards.files import StrPath, quick_digest
 from shards.messages import command, counted
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest, shard_file
 from shards.tables import open_table
@@ -40,7 +40,7 @@ class ShardIndex:
         xxh3: (N,) uint64, hash of its JPEG.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: StrPath) -> None:
         """Opens the set in the folder ``root``.
 
         Raises:
