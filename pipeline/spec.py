@@ -52,7 +52,6 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, good, expected in (
             ("size", self.size > 0, "1 px or more"),
-            ("size", self.size <= MAX_SIZE_PX, f"at most {MAX_SIZE_PX} px"),
             ("mean", abs(self.mean) <= sys.float_info.max, "a finite number"),
             ("std", 0 < self.std <= sys.float_info.max, "a finite number above 0"),
             ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "1 to 100"),
@@ -62,6 +61,9 @@ class Preprocessing:
                     f"preprocessing spec: {name} is {reprlib.repr(getattr(self, name))}, expected {expected};"
                     " restore the file that contains it"
                 )
+        if self.size > MAX_SIZE_PX:
+            size = reprlib.repr(self.size)
+            raise SpecError(f"preprocessing spec: size is {size} px, expected at most {MAX_SIZE_PX}")
         if (self.template == NO_TEMPLATE) != (self.warp == RESIZE):
             raise SpecError(
                 f"preprocessing spec: template {self.template!r} does not fit warp {self.warp!r};"
