@@ -82,19 +82,21 @@ def fold_decisions(scores: np.ndarray, genuine: np.ndarray, folds: np.ndarray) -
     Args:
         scores: (N,) in -1..1.
         genuine: (N,) bool.
-        folds: (N,) int, 0..K-1.
+        folds: (N,) int. Memory does not depend on their number.
 
     Returns:
         (N,) bool.
 
     Source: LFW's protocol (Huang et al., 2007), thresholds as Lai & Lam, ICIP 2021.
     """
-    correct = np.stack(
-        [_correct_counts(scores[folds == fold], genuine[folds == fold]) for fold in range(folds.max() + 1)]
-    )
-    other_folds = correct.sum(0) - correct
-    best = len(THRESHOLDS) - 1 - np.argmax(other_folds[:, ::-1], axis=1)
-    return (scores >= THRESHOLDS[best][folds]) == genuine
+    order = np.argsort(folds, kind="stable")
+    correct = _correct_counts(scores, genuine)
+    right = np.empty(len(scores), bool)
+    for rows in np.split(order, np.flatnonzero(np.diff(folds[order])) + 1):
+        other_folds = correct - _correct_counts(scores[rows], genuine[rows])
+        best = len(THRESHOLDS) - 1 - np.argmax(other_folds[::-1])
+        right[rows] = (scores[rows] >= THRESHOLDS[best]) == genuine[rows]
+    return right
 
 
 def _correct_counts(scores: np.ndarray, genuine: np.ndarray) -> np.ndarray:

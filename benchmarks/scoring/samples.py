@@ -18,8 +18,9 @@ from benchmarks.scoring.metrics import Roc, RocSamples, fold_decisions
 MISSED = -2.0  # score of a mated probe that is not identified; below every cosine
 CURVE_POINTS = 100
 MIN_FAR = 1e-6  # left end of a curve
-MAX_IDENTITIES = 1 << 24
+MAX_IDENTITIES = 1 << 20  # a bootstrap draws as many in each round
 MAX_FOLDS = 1 << 15
+MAX_REPORTED = 100  # rates or ranks
 MAX_FLOAT = sys.float_info.max
 _DTYPES = ("|b1", "|u1", "<i2", "<i4", "<i8", "<f4", "<f8")
 
@@ -35,7 +36,10 @@ def decode_array(record: dict[str, Any]) -> np.ndarray:
     """Decodes what ``encode_array`` returned. Raises: KeyError, TypeError, ValueError: invalid record."""
     if record["dtype"] not in _DTYPES:
         raise ValueError(f"dtype {str(record['dtype'])[:20]!r}, expected one of {', '.join(_DTYPES)}")
-    return np.frombuffer(base64.b64decode(record["data"]), np.dtype(record["dtype"])).reshape(record["shape"]).copy()
+    array = np.frombuffer(base64.b64decode(record["data"]), np.dtype(record["dtype"])).reshape(record["shape"]).copy()
+    if array.dtype == bool and array.size and array.view(np.uint8).max() > 1:
+        raise ValueError("a byte of a truth value is neither 0 nor 1")
+    return array
 
 
 def check_array(
@@ -127,7 +131,7 @@ class CurveSamples(Samples):
         count = len(self.identities)
         check_array("scores", self.scores, "f", (count,))
         check_array("genuine", self.genuine, "b", (count,))
-        check_array("rates", self.rates, "f", (self.rates.size,), 0, 1)
+        check_array("rates", self.rates, "f", (min(self.rates.size, MAX_REPORTED),), 0, 1)
         if self.genuine.all() or not self.genuine.any():
             raise ValueError("genuine: all values are equal, expected genuine and impostor samples")
 
@@ -244,7 +248,7 @@ class RankSamples(Samples):
         super().__post_init__()
         count = len(self.identities)
         check_array("ranks", self.ranks, "i", (count,), 1)
-        check_array("reported", self.reported, "i", (self.reported.size,), 1)
+        check_array("reported", self.reported, "i", (min(self.reported.size, MAX_REPORTED),), 1)
         check_array("precisions", self.precisions, "f", (count,) if self.precisions.size else (0,), 0, 1 + 1e-6)
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:

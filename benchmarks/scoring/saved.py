@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.samples import Samples, from_dict
+from pipeline.sources.images import read_regular
 
 MAX_METRIC = 1 + 1e-6  # metrics are fractions; rounding may exceed 1
 
@@ -32,13 +33,13 @@ def read_results(path: Path) -> list[SavedResult]:
         ProtocolError: the file is missing or not a valid result; the message names the invalid field.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
         several = _field(content, "benchmark", str) == "all"
         records = _field(content, "results", list) if several else [content]
         results = [_result(record) for record in records]
     except OSError as error:
         raise ProtocolError(f"{path}: {error.strerror}; expected a file written by bench --json") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         reason = ascii(str(error).partition("\n")[0])[1:-1][:120]
         raise ProtocolError(f"{path}: not a result written by bench --json ({reason})") from None
     if not results:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ _FIELD_TYPES: dict[str, type] = {
     "config": dict,
     "preprocessing": dict,
 }
+_OPTIONAL_TYPES: dict[str, type] = {"averaged_state": dict, "center_state": dict, "trained_on": dict}
+_PLAIN_FIELDS = ("step", "config", "preprocessing", "trained_on", "loader_state")  # without tensors
+MAX_STEP = 10**12
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -59,7 +64,7 @@ def save_checkpoint(path: Path, content: Content) -> None:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted((run / FOLDER).glob("[0-9]*.pt"))
+    return sorted(path for path in (run / FOLDER).glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem))
 
 
 def newest_checkpoint(runs: Path) -> Path:
@@ -90,12 +95,36 @@ def read_checkpoint(path: Path) -> Content:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint or a state dict")
     if is_ours(content):
-        if content.get("version") != VERSION:
-            raise CheckpointError(f"{path}: checkpoint version {content.get('version')}, this tool reads {VERSION}")
-        wrong = [name for name, kind in _FIELD_TYPES.items() if not isinstance(content.get(name), kind)]
-        if wrong:
-            raise CheckpointError(f"{path}: incomplete checkpoint: missing or of the wrong type: {', '.join(wrong)}")
+        _check_fields(path, content)
     return content
+
+
+def _check_fields(path: Path, content: Content) -> None:
+    """Raises: CheckpointError: another version, or a field is missing or of the wrong type."""
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        found = version if isinstance(version, int | str | None) else f"of type {type(version).__name__}"
+        raise CheckpointError(f"{path}: checkpoint version {found}, this tool reads {VERSION}")
+    types = {**_FIELD_TYPES, **{name: kind for name, kind in _OPTIONAL_TYPES.items() if name in content}}
+    wrong = [name for name, kind in types.items() if not isinstance(content.get(name), kind)]
+    if wrong:
+        raise CheckpointError(f"{path}: incomplete checkpoint: missing or of the wrong type: {', '.join(wrong)}")
+    for name in _PLAIN_FIELDS:
+        if any(isinstance(value, torch.Tensor) for value in _values(content.get(name))):
+            raise CheckpointError(f"{path}: {name} contains a tensor, expected plain values; name another checkpoint")
+    if not 0 <= content["step"] <= MAX_STEP or isinstance(content["step"], bool):
+        raise CheckpointError(f"{path}: step is {content['step']}, expected 0 to {MAX_STEP}; name another checkpoint")
+
+
+def _values(content: object) -> Iterator[object]:
+    """Everything in nested dictionaries, lists and tuples, once."""
+    left, seen = [content], set()
+    while left:
+        value = left.pop()
+        yield value
+        if isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            left.extend(value.values() if isinstance(value, dict) else value)
 
 
 def _load(path: Path) -> object:
@@ -104,21 +133,36 @@ def _load(path: Path) -> object:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                # torch.save does not compress: only a hostile file unpacks to more than it has
+                if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                    raise CheckpointError(f"{path}: refused: it unpacks to more than its size; save it with torch.save")
                 if archive.testzip() is not None:  # torch.load does not verify the checksums
                     raise damaged
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.load warns about files that are rejected below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        for value in _values(content):
+            if isinstance(value, torch.Tensor) and _exceeds_storage(value):
+                raise CheckpointError(f"{path}: refused: a tensor of {value.numel():,} values has fewer in the file")
+        return content
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values"
         ) from None
     except PermissionError:  # the file may be intact
         raise
-    except (*DAMAGE_ERRORS, EOFError, AssertionError, zipfile.BadZipFile, zlib.error):
+    except (*DAMAGE_ERRORS, ArithmeticError, MemoryError, EOFError, AssertionError, zipfile.BadZipFile, zlib.error):
         raise damaged from None
+
+
+def _exceeds_storage(tensor: torch.Tensor) -> bool:
+    """Whether a tensor repeats its values, or has none: using it could take any amount of memory."""
+    if tensor.layout is not torch.strided:  # fits no network
+        return False
+    return tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def is_ours(content: Content) -> bool:
     """Whether ``content`` is a checkpoint of this tool rather than a bare state dict."""
-    return content.get("format") == FORMAT
+    stated = content.get("format")
+    return isinstance(stated, str) and stated == FORMAT

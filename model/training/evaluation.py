@@ -148,10 +148,11 @@ def best_value(run: Path, metric: str) -> float:
     path = run / BEST_FACTS
     if not path.exists() or not (run / BEST).exists():
         return -math.inf
-    with contextlib.suppress(ValueError, LookupError, TypeError):
+    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError, OverflowError):
         facts = json.loads(path.read_text())
-        if facts["metric"] == metric and math.isfinite(facts["value"]):
-            return float(facts["value"])
+        value = float(facts["value"])
+        if facts["metric"] == metric and math.isfinite(value) and facts["value"] is not True:
+            return value
     print(f"{path}: no best checkpoint by {metric}; the next evaluation starts a new comparison", file=sys.stderr)
     return -math.inf
 

@@ -16,6 +16,7 @@ class OptimizerOptions(Options):
 
     kind = "optimizer"
     optimizer: ClassVar[type[torch.optim.Optimizer]]
+    buffers: ClassVar[frozenset[str]]  # names of the state of each weight
 
     def arguments(self) -> dict[str, Any]:
         """The options as arguments of ``optimizer``."""
@@ -32,6 +33,7 @@ class SGDOptions(OptimizerOptions):
 
     name = "sgd"
     optimizer = torch.optim.SGD
+    buffers = frozenset({"momentum_buffer"})
     momentum: float = option(0.9, max=1, help="momentum factor")
     nesterov: bool = option(False, help="Nesterov momentum")
 
@@ -45,6 +47,7 @@ class AdamWOptions(OptimizerOptions):
 
     name = "adamw"
     optimizer = torch.optim.AdamW
+    buffers = frozenset({"step", "exp_avg", "exp_avg_sq"})
     beta1: float = option(0.9, max=1, max_open=True, help="decay of the mean gradient")
     beta2: float = option(0.999, max=1, max_open=True, help="decay of the mean squared gradient")
 

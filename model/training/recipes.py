@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from model.errors import one_line
 from model.training.config import TrainConfig, TrainingError
 from shards.errors import LrfrError
 
@@ -30,6 +31,8 @@ def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> Train
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a pipe would block
+        raise TrainingError(f"{path}: not a regular file; expected a TOML file, such as --print-config prints")
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
         if table := next((name for name, value in settings.items() if isinstance(value, dict)), None):
@@ -37,8 +40,8 @@ def _read(path: Path) -> dict[str, Any]:
         return TrainConfig.converted(settings)
     except OSError as error:
         raise TrainingError(f"{path}: {error.strerror}; expected a TOML file, such as --print-config prints") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TrainingError(f"{path}: not TOML ({error}); --print-config prints an example") from None
+    except (ValueError, RecursionError) as error:  # of text that is not UTF-8, not TOML, or too deeply nested
+        raise TrainingError(f"{path}: not TOML ({one_line(error)}); --print-config prints an example") from None
     except LrfrError as error:
         raise TrainingError(f"{path}: {error}") from None
 

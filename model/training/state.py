@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from model.backbones.stages import freeze_stages
-from model.errors import one_line
+from model.errors import DAMAGE_ERRORS, CheckpointError, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
 from model.inputs import on_device
@@ -104,9 +104,23 @@ class TrainState:
         Raises:
             TrainingError: the configuration, preprocessing or identities of the checkpoint differ from the run's in
                 what even a branch must keep, or its weights are not finite.
-            CheckpointError: its head does not fit.
+            CheckpointError: its head or another part does not fit.
         """
         self._check(content, path)
+        try:
+            self._load(content)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        except DAMAGE_ERRORS as error:  # the content may come from anywhere
+            raise CheckpointError(
+                f"{path}: its state does not fit this run ({one_line(error)}); continue from another checkpoint, or"
+                " start a new run in another --out"
+            ) from None
+        if not self.finite():
+            raise TrainingError(f"{path}: a weight is not finite; delete the file to use the previous one")
+        return int(content["step"])
+
+    def _load(self, content: dict[str, Any]) -> None:
         learner = self.learner
         learner.backbone.load_state_dict(content["backbone_state"])
         learner.head.load_full_state(content["head_state"])
@@ -119,10 +133,21 @@ class TrainState:
         groups = zip(self.optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True)
         optimizer = {**saved, "param_groups": [{**ours, "params": theirs["params"]} for ours, theirs in groups]}
         rows = slice(learner.head.start, learner.head.stop)
-        self.optimizer.load_state_dict(self._convert_rows(optimizer, lambda whole: whole[rows]))
-        if not self.finite():
-            raise TrainingError(f"{path}: a weight is not finite; delete the file to use the previous one")
-        return int(content["step"])
+        optimizer = self._convert_rows(optimizer, lambda whole: whole[rows])
+        self._check_buffers(optimizer["state"])
+        self.optimizer.load_state_dict(optimizer)
+
+    def _check_buffers(self, state: dict[int, dict[str, Any]]) -> None:
+        """Validates the optimizer's state, which PyTorch first reads at the next update. Raises: ValueError."""
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        names = self.learner.config.optimizer.buffers
+        for index, buffers in state.items():
+            for name, value in buffers.items():
+                shapes = [(), tuple(trained[index].shape)]
+                if value is not None and not (value.is_floating_point() and tuple(value.shape) in shapes):
+                    raise ValueError(f"{name} of weight {index} does not fit")
+            if set(buffers) != names:
+                raise ValueError(f"weight {index} has {', '.join(buffers) or 'nothing'}, expected {', '.join(names)}")
 
     def _check(self, content: dict[str, Any], path: Path) -> None:
         config = self.learner.config
@@ -130,6 +155,8 @@ class TrainState:
             raise TrainingError(f"{path}: a bare state dict, without optimizer and loader state; pass it to --from")
         config.check_resumes(content["config"], branch=True)
         steps = content["config"].get("steps")
+        if not isinstance(steps, int):
+            raise CheckpointError(f"{path}: steps of its config is {steps!r}, expected an integer")
         if steps != config.steps and self.ranks.first:
             print(f"--steps was {steps}, now {config.steps}: the learning rate schedule changes too", file=sys.stderr)
         saved = content.get("trained_on", content["preprocessing"])
@@ -138,7 +165,10 @@ class TrainState:
             raise TrainingError(
                 f"{path}: its preprocessing differs from the shards' in {names}; use the shards it was trained on"
             )
-        classes = len(content["head_state"]["weight"])
+        weight = content["head_state"].get("weight")
+        if not isinstance(weight, torch.Tensor) or not weight.dim():
+            raise CheckpointError(f"{path}: its head has no weights; continue from another checkpoint")
+        classes = len(weight)
         if classes != self.learner.classes:
             raise TrainingError(
                 f"{path}: has {classes} identities, the shards have {self.learner.classes}; use the shards it was trained on"

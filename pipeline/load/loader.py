@@ -98,7 +98,8 @@ class Loader:
             seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
         )
         self._sampler = IdentitySampler(index.first, index.count, start, rank=rank, world_size=world_size)
-        self._drawn = self._consumed = start.resumed(resume) if resume else start
+        self._drawn = self._consumed = start if resume is None else start.resumed(resume)
+        self._sampler.check(self._consumed)
         self._pending: deque[Draw] = deque()
         self._pipe: Any = None
         self._in_use: tuple[Any, torch.cuda.Event] | None = None

@@ -11,6 +11,7 @@ from pipeline.philox import draws, permutation
 from shards.errors import LrfrError
 
 SAMPLER_VERSION = 1
+MAX_EPOCHS = 1 << 62  # they are part of a 64-bit key
 
 
 class SamplerError(LrfrError):
@@ -40,7 +41,7 @@ class LoaderState:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 32:
             raise SamplerError(f"seed {self.seed} is out of range; expected 0 to {(1 << 32) - 1}")
-        if self.global_batch < 1 or self.views < 1 or self.epoch < 0 or self.step < 0:
+        if self.global_batch < 1 or self.views < 1 or not 0 <= self.epoch < MAX_EPOCHS or self.step < 0:
             raise SamplerError(f"expected at least one identity and one view, and epoch and step from 0: {self}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,10 +58,15 @@ class LoaderState:
 
         Raises:
             SamplerError: ``saved`` differs in a field that determines the batches: data, seed, batch size, number of
-                views or sampler version.
+                views or sampler version; or ``saved`` is not such a state.
         """
         for name, value in self.to_dict().items():
-            if name in ("epoch", "step") or saved.get(name) == value:
+            is_position = name in ("epoch", "step")
+            if not isinstance(saved.get(name), int if is_position else int | str):
+                raise SamplerError(
+                    f"loader state: {name} is missing or of the wrong type; resume from another checkpoint"
+                )
+            if is_position or saved[name] == value:
                 continue
             if name == "index_digest":
                 raise SamplerError("loader state: belongs to other shards; resume with the shards of the original run")
@@ -113,6 +119,13 @@ class IdentitySampler:
         self._offset, self._share = rank * share, share
         self._order: tuple[int, np.ndarray] | None = None  # epoch and its permutation of the identities
         self.steps_per_epoch = len(first) // state.global_batch
+
+    def check(self, state: LoaderState) -> None:
+        """Raises: SamplerError: the step of a resumed state is beyond its epoch."""
+        if state.step >= self.steps_per_epoch:
+            raise SamplerError(
+                f"loader state: step {state.step} of an epoch of {self.steps_per_epoch}; resume from another checkpoint"
+            )
 
     def draw(self, epoch: int, step: int) -> Draw:
         """Draws batch ``step`` of ``epoch``."""
