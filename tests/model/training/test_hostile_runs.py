@@ -115,7 +115,7 @@ WILD = {
     "a backbone of another shape": lambda saved: {"backbone_state": {**saved["backbone_state"], FIRST: torch.zeros(3)}},
     "a backbone without a tensor": lambda saved: {"backbone_state": without(saved["backbone_state"], FIRST)},
     "a backbone with a number": lambda saved: {"backbone_state": {**saved["backbone_state"], FIRST: 3}},
-    "no averaged weights": lambda saved: {"averaged_state": {}},
+    "averaged weights of another shape": lambda saved: {"averaged_state": {FIRST: torch.zeros(3)}},
     "an empty optimizer": lambda saved: {"optimiser_state": {}},
     "an optimizer without groups": lambda saved: {"optimiser_state": {**saved["optimiser_state"], "param_groups": []}},
     "an optimizer with a number for a group": lambda saved: {
