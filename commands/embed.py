@@ -27,10 +27,13 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     if there is any other image. The file's metadata identifies the network and its preprocessing.
     """
     from benchmarks.engine.parquet_writer import embed_images, find_images
+    from pipeline.sources.listing import shortened
     from pipeline.sources.sizes import photograph_warning
     from shards.messages import counted
 
-    paths = find_images(images)
+    paths, others = find_images(images)
+    if others:
+        click.echo(f"ignored {counted(len(others), 'hidden or system entry')} ({shortened(others)})", err=True)
     if not landmarks and (warning := photograph_warning(paths)):
         click.echo(warning, err=True)
     with open_engine(**options) as (engine, network, facts):

@@ -25,9 +25,20 @@ StrPath = str | os.PathLike[str]
 """A path as users of the Python API give it."""
 
 BLOCK_BYTES = 1 << 20
+# Folders and files that systems add: Synology, QNAP, macOS, Windows, ext4. They hold thumbnails, deleted files and
+# fragments, so their images are nobody's face. In lower case.
+SYSTEM_NAMES = (
+    *("@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "icon\r"),
+    *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"),
+)
 _TEMPORARY = re.compile(r"(.*)\.lrfr-[0-9a-f]{8}\.partial", re.DOTALL)
 # errors of flock and fsync on file systems without them: Lustre, FUSE, CIFS, some NFS
 _LACKING = {errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
+
+
+def is_system_name(name: str) -> bool:
+    """Returns True if a name begins with a dot, or belongs to a file system, an archive or a network drive."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def sync_folder(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, ROW_SCHEMA, STATUS_OK, rea
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 BUFFER_BYTES = 1 << 20
+MAX_NAME_BYTES, MAX_FOLDER_BYTES = 90, 150  # of a stem; a ustar header holds 100 and 155 with the extension
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -50,17 +51,15 @@ def member_stem(key: str) -> str:
     """Returns the name of a key in the tar, without extension.
 
     Dots in the last component and white space are percent-encoded, because WebDataset ends the key at the first dot
-    and DALI separates the columns of its index by white space.
-
-    Raises:
-        ShardError: too long for a tar header.
+    and DALI separates the columns of its index by white space. A key that a tar header cannot hold is named by its
+    hash; no other stem is without a slash.
     """
     if _PLAIN_KEY.fullmatch(key):
         return key
     folder, _, name = key.rpartition("/")
     stem = "/".join(filter(None, (quote(folder), quote(name, safe="").replace(".", "%2E"))))
-    if len(name := stem.rpartition("/")[2]) > 90 or len(stem) - len(name) > 150:
-        raise ShardError(f"{key[:80]}...: name too long for a tar header (90 bytes, folder 150); shorten the file name")
+    if len(name := stem.rpartition("/")[2]) > MAX_NAME_BYTES or len(stem) - len(name) > MAX_FOLDER_BYTES:
+        return xxhash.xxh3_128_hexdigest(key.encode())
     return stem
 
 
@@ -119,9 +118,6 @@ class ShardWriter:
 
         Args:
             jpeg: the image to store; None for a rejected row.
-
-        Raises:
-            ShardError: the key is too long for a tar header.
         """
         position: tuple[int | None, ...] = (None, None, None)
         if jpeg is not None:

@@ -78,6 +78,7 @@ def test_expected_failures_are_one_line(run, tmp_path):
     save_small(tmp_path / "x.pt")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
+    (tmp_path / "mine" / ".DS_Store").touch()
     assert error_of(run("export", "huggingface", "--checkpoint", "x.pt", "--out", "mine")) == (
         f"Error: {tmp_path}/mine: exists and holds something else ('notes.txt'); choose another --out, or delete it"
     )
@@ -85,12 +86,22 @@ def test_expected_failures_are_one_line(run, tmp_path):
         "Error: mine: is a folder without config.json; expected a checkpoint file, or a folder of export huggingface"
     )
     assert error_of(run("embed", "mine", "--checkpoint", "x.pt", "--out", "x.parquet")) == (
-        "Error: mine: contains no images; expected .jpg, .jpeg, .png, .bmp, .webp"
+        "Error: mine: contains no images; expected .jpg, .png, .tif, ..."
     )
     assert error_of(run("embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--down", 33)) == (
         "Error: --down 33: choose at most the network's input size, 32 px"
     )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "mine", "x.pt"]
+
+
+def test_an_export_may_be_replaced_whatever_the_system_left_in_it(run, tmp_path):
+    save_small(tmp_path / "x.pt")
+    (tmp_path / "net").mkdir()
+    for content in ("nothing else", "an export"):
+        (tmp_path / "net" / ".DS_Store").touch()
+        (tmp_path / "net" / "@eaDir").mkdir()
+        done = run("export", "huggingface", "--checkpoint", "x.pt", "--out", "net")
+        assert done.returncode == 0, (content, done.stderr)
 
 
 def test_a_run_folder_is_not_a_checkpoint(run, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ProtocolError
+from pipeline.sources.finder import composed
 from pipeline.sources.images import read_regular
 
 HEADER = "the number of folds and of pairs a fold, such as 10<TAB>300"
@@ -42,7 +43,7 @@ def read_pairs(path: Path) -> Pairs:
         ProtocolError: the header, a line or the number of lines is invalid; the message gives the line number.
     """
     try:
-        text = read_regular(path).decode("utf-8-sig")
+        text = composed(read_regular(path).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ProtocolError(f"{path}: not readable as text ({error}); restore it from the archive") from None
     lines = [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

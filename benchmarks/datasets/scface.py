@@ -18,9 +18,10 @@ from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder, find_entry
 from pipeline.sources.landmark_lookup import NameLookup
-from pipeline.sources.landmark_reader import has_four_points, read_landmarks
+from pipeline.sources.landmark_reader import is_four_point_table, read_landmarks
 from pipeline.sources.landmarks import LandmarkTable
 from pipeline.sources.sizes import image_size
+from shards.files import is_system_name
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 LAST_TUNING_SUBJECT = 50  # part of the literature tunes on subjects 1-50 and scores 51-130
@@ -116,7 +117,7 @@ def _default_table(folders: Sequence[Path]) -> LandmarkTable:
         return read_landmarks([path for path in tables if path])
     for folder in folders:
         texts = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.is_file())
-        official = [path for path in texts if has_four_points(path)]
+        official = [path for path in texts if not is_system_name(path.name) and is_four_point_table(path)]
         if official:
             return read_landmarks(official, four_points=True)
     missing = ", ".join(name for name, path in zip(_TABLES, tables, strict=True) if path is None)

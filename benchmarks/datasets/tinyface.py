@@ -15,6 +15,7 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder
+from shards.files import is_system_name
 
 REPORTED_RANKS = (1, 5, 10, 20)
 _TEST_SET = "Testing_Set"
@@ -58,7 +59,7 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
 
 def _listed_images(folder: Path, role: str, variable: str) -> tuple[list[Path], np.ndarray]:
     """The images of ``Probe`` or ``Gallery_Match``, and their identities; ``variable``: prefix in the list."""
-    siblings = sorted(path for path in folder.parent.iterdir() if path.is_dir())
+    siblings = sorted(path for path in folder.parent.iterdir() if path.is_dir() and not is_system_name(path.name))
     name = f"{role.lower()}_img_ID_pairs.mat"
     path = require([folder, folder.parent], name, f"the list of {role} images and identities", siblings)
     return read_image_list(path, variable, ImageFolder(require([folder], role, f"the folder of {role} images")))

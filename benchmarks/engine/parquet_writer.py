@@ -16,12 +16,13 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
 from pipeline.prepare import Request
 from pipeline.progress import Progress
-from pipeline.sources.finder import IMAGE_SUFFIXES
+from pipeline.sources.finder import is_image
 from pipeline.sources.landmark_lookup import PathLookup
+from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import Landmarks
 from pipeline.sources.watch import SourceWatch
-from shards.files import whole_file
+from shards.files import is_system_name, whole_file
 from shards.schema import STATUS_OK
 
 STATUS_NO_LANDMARKS, STATUS_UNUSABLE = "no-landmarks", "unusable-image"
@@ -39,22 +40,27 @@ SCHEMA = pa.schema(
 ROW_GROUP = 8192  # images embedded before they are written
 
 
-def find_images(paths: Sequence[Path]) -> list[str]:
+def find_images(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
     """Lists image files: given files in their order, and all images below given folders, sorted; each path once.
+
+    Returns:
+        The images.
+        The hidden and system entries of the folders, which are not searched.
 
     Raises:
         ProtocolError: there are no images.
     """
     found: dict[str, None] = {}
+    others: list[str] = []
     for path in paths:
-        found.update(dict.fromkeys(_images_below(path) if path.is_dir() else [str(path)]))
+        found.update(dict.fromkeys(_images_below(path, others) if path.is_dir() else [str(path)]))
     if not found:
-        raise ProtocolError(f"{', '.join(map(str, paths))}: contains no images; expected {', '.join(IMAGE_SUFFIXES)}")
-    return list(found)
+        raise ProtocolError(f"{', '.join(map(str, paths))}: contains no images; expected .jpg, .png, .tif, ...")
+    return list(found), others
 
 
-def _images_below(root: Path) -> Iterator[str]:
-    """Follows links to folders, but visits each folder once."""
+def _images_below(root: Path, others: list[str]) -> Iterator[str]:
+    """Follows links to folders, but visits each folder once. Adds hidden and system entries to ``others``."""
     visited = set()
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         facts = os.stat(folder)
@@ -62,8 +68,14 @@ def _images_below(root: Path) -> Iterator[str]:
             folders.clear()
             continue
         visited.add((facts.st_dev, facts.st_ino))
-        folders.sort()
-        yield from (os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES))
+        others += [os.path.join(folder, name) for name in sorted(folders) if is_system_name(name)]
+        folders[:] = sorted(name for name in folders if not is_system_name(name))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if is_image(name):
+                yield path
+            elif is_system_name(name):
+                others.append(path)
 
 
 def _raise(error: OSError) -> None:
@@ -99,7 +111,11 @@ def embed_images(
         SourceError: one of ``folders`` is gone.
     """
     engine = dataclasses.replace(engine, watch=SourceWatch(folders))
-    table = PathLookup(read_landmarks(landmarks), [_utf8(path) for path in paths]) if landmarks else None
+    table = None
+    if landmarks:
+        points = read_landmarks(landmarks)
+        report_order(points)
+        table = PathLookup(points, [_utf8(path) for path in paths])
     metadata = {**(metadata or {}), "alignment": "landmarks" if landmarks else "none", "down": str(down or "")}
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded = 0

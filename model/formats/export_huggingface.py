@@ -14,7 +14,7 @@ from model.formats import huggingface as layout
 from model.formats.network import LoadedNetwork, backbone_digest, load_network
 from model.options import parse_choice
 from pipeline.spec import Preprocessing
-from shards.files import StrPath, whole_folder, write_bytes
+from shards.files import StrPath, is_system_name, whole_folder, write_bytes
 
 _PILLOW_BICUBIC = 3  # value of PIL.Image.Resampling.BICUBIC
 
@@ -109,10 +109,9 @@ def _check_replaceable(folder: Path) -> None:
     """Raises: ExportError: the folder holds anything but an earlier export."""
     if not folder.exists():
         return
-    others = sorted(
-        {entry.name for entry in folder.iterdir()} - {layout.CONFIG, layout.PROCESSOR, layout.WEIGHTS, layout.CARD}
-    )
-    if not others and any(folder.iterdir()):
+    found = {entry.name for entry in folder.iterdir() if not is_system_name(entry.name)}
+    others = sorted(found - {layout.CONFIG, layout.PROCESSOR, layout.WEIGHTS, layout.CARD})
+    if found and not others:
         try:
             layout.read_config(folder)
         except CheckpointError:

@@ -18,8 +18,10 @@ from pipeline.executors import unordered_map
 from pipeline.progress import Progress
 from pipeline.sources.catalog import SOURCES
 from pipeline.sources.finder import ImageTree
+from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.listing import SourceError, list_images
+from pipeline.sources.landmarks import LandmarkTable
+from pipeline.sources.listing import ImageList, SourceError, list_images, shortened
 from pipeline.sources.watch import SourceWatch
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
@@ -27,8 +29,6 @@ from shards.finish import describe, finish_set
 from shards.messages import counted
 from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, PLAN, Manifest, shard_file
 from shards.writer import done_record
-
-_NAMED = 3  # entries named in a message
 
 
 def build(options: BuildOptions) -> Manifest:
@@ -41,7 +41,7 @@ def build(options: BuildOptions) -> Manifest:
         LockedError: another process is building in ``out``.
         WorkerError: a worker process died or hangs; committed shards are kept.
     """
-    exclude = read_exclusions(options.exclude)
+    exclusions = read_exclusions(options.exclude)
     if options.out.exists() and not options.out.is_dir():
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -49,17 +49,17 @@ def build(options: BuildOptions) -> Manifest:
         watch = SourceWatch(
             [options.root, *(options.root / split for split in SOURCES[options.source].splits if split)]
         )
-        images = None if options.aligned else list_images(options.root)
-        parts = fingerprint_parts(options, images)
+        table = read_landmarks(options.landmarks) if options.aligned else list_images(options.root)
+        parts = fingerprint_parts(options, table, exclusions)
         fingerprint = digest(parts)
         check_plan(options, parts)
         plan = make_plan(
-            read_landmarks(options.landmarks) if images is None else images,
-            exclude=exclude,
+            table,
+            exclude=exclusions.entries if exclusions else (),
             min_images=options.min_images,
             images_per_shard=options.images_per_shard,
         )
-        _print_plan(plan, options, images.others if images else [])
+        _print_plan(plan, options, table)
         if len(plan.rejected) == len(plan.keys):
             reasons = Counter(status for status, _ in plan.rejected.values())
             raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
@@ -87,9 +87,13 @@ def build(options: BuildOptions) -> Manifest:
 def _check_present(options: BuildOptions, plan: Plan) -> None:
     """Looks up one image of each identity until one is found: a disk that is not mounted is an empty folder.
 
+    A source whose files are listed has just been seen.
+
     Raises:
         SourceError: none is found.
     """
+    if plan.names is not None:
+        return
     stored = np.ones(len(plan.keys), bool)
     stored[list(plan.rejected)] = False
     rows = np.flatnonzero(stored)
@@ -141,6 +145,7 @@ def _tasks(
             options=options,
             fingerprint=fingerprint,
             keys=plan.keys.take(rows).to_pylist(),
+            names=None if plan.names is None else plan.names.take(rows).to_pylist(),
             identities=plan.identities.take(rows).to_pylist(),
             labels=plan.labels[rows].tolist(),
             points=None if plan.points is None else plan.points[rows],
@@ -169,23 +174,21 @@ def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
             (out / shard_file(shard, DONE_SUFFIX)).unlink(missing_ok=True)
 
 
-def _print_plan(plan: Plan, options: BuildOptions, others: list[str]) -> None:
+def _print_plan(plan: Plan, options: BuildOptions, table: LandmarkTable | ImageList) -> None:
     names = ", ".join(path.name for path in options.landmarks) or options.root.name
     _print(
         f"{counted(len(plan.keys), 'row')} of {names}: {counted(len(plan.keys) - len(plan.rejected), 'image')} of"
         f" {counted(plan.identity_count, 'identity')} to store"
     )
-    if others:
-        _print(f"{names}: ignored {counted(len(others), 'other entry')} ({_shortened(others)})")
+    if isinstance(table, LandmarkTable):
+        report_order(table)
+    elif table.others:
+        _print(f"{names}: ignored {counted(len(table.others), 'other entry')} ({shortened(table.others)})")
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions
-        tail = f"; {len(unmatched)} of its entries match nothing ({_shortened(unmatched)})" if unmatched else ""
+        tail = f"; {len(unmatched)} of its entries match nothing ({shortened(unmatched)})" if unmatched else ""
         _print(f"{options.exclude.name}: removed {counted(removed, 'image')}{tail}")
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _print_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -15,12 +17,15 @@ from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
 from pipeline.sources.catalog import SOURCES, find_source
 from pipeline.sources.images import MAX_PIXELS
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.sources.landmarks import LandmarkError, LandmarkTable
 from pipeline.sources.listing import ImageList, SourceError
+from pipeline.sources.streams import open_stream
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
-from shards.files import StrPath, file_facts, remove_temporaries
+from shards.files import StrPath, is_system_name, remove_temporaries
 from shards.schema import FORMAT_VERSION, PLAN, read_plan
+
+_EXCLUSION = re.compile(r"""\s*(?:"(?P<quoted>[^"]*)"|(?P<bare>(?!#).*?))\s*(?:(?<!\S)#.*)?""")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,21 +119,32 @@ def _paths(paths: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
     return (Path(paths),) if isinstance(paths, str | os.PathLike) else tuple(map(Path, paths))
 
 
-def read_exclusions(path: Path | None) -> list[str]:
-    """Reads an exclusion list: one entry a line, ``#`` starts a comment.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exclusions:
+    """The entries of an exclusion list, and the SHA-256 of its file."""
+
+    entries: list[str]
+    sha256: str
+
+
+def read_exclusions(path: Path | None) -> Exclusions | None:
+    """Reads an exclusion list: one entry a line, ``#`` after white space or at the start of a line is a comment.
 
     Raises:
         LandmarkError: the file cannot be read.
     """
     if path is None:
-        return []
+        return None
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with open_stream(path) as stream:
+            data = stream.read()
+        lines = data.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise LandmarkError(f"{path}: {reason}; expected one identity or identity/image a line") from None
-    entries = [line.strip().strip('"') for line in lines if not line.startswith("#")]
-    return [entry for entry in entries if entry]
+    matches = filter(None, map(_EXCLUSION.fullmatch, lines))
+    entries = [match["quoted"] or match["bare"] or "" for match in matches]
+    return Exclusions(entries=[entry for entry in entries if entry], sha256=hashlib.sha256(data).hexdigest())
 
 
 def library_versions(options: BuildOptions) -> dict[str, str]:
@@ -136,37 +152,23 @@ def library_versions(options: BuildOptions) -> dict[str, str]:
     return {"opencv": cv2.__version__} | ({} if options.aligned else {"pillow": PIL.__version__})
 
 
-def fingerprint_parts(options: BuildOptions, images: ImageList | None) -> dict[str, Any]:
-    """Returns everything that determines the stored bytes, by the name that error messages use.
-
-    Args:
-        images: the image list of a source without landmarks.
-
-    Raises:
-        LandmarkError: a landmark file or the exclusion list cannot be read.
-    """
+def fingerprint_parts(
+    options: BuildOptions, table: LandmarkTable | ImageList, exclusions: Exclusions | None
+) -> dict[str, Any]:
+    """Returns everything that determines the stored bytes, by the name that error messages use."""
     return {
         "format version": FORMAT_VERSION,
         "--source": options.source,
-        "--landmarks": [_sha256(path) for path in options.landmarks],
-        "--exclude": [_sha256(options.exclude)] if options.exclude else [],
+        "--landmarks": [] if isinstance(table, ImageList) else [file.sha256 for file in table.files],
+        "--exclude": [exclusions.sha256] if exclusions else [],
         "--min-images": options.min_images,
         "--images-per-shard": options.images_per_shard,
         # sets that were built before this option existed can be resumed
         **({} if options.max_pixels == MAX_PIXELS else {"--max-pixels": options.max_pixels}),
         "preprocessing": options.preprocessing.to_dict(),
         **{f"{name} version": version for name, version in library_versions(options).items()},
-        **({} if images is None else {"files under --root": images.digest}),
+        **({"files under --root": table.digest} if isinstance(table, ImageList) else {}),
     }
-
-
-def _sha256(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():
-            raise LandmarkError(f"{path}: not a regular file")
-        return str(file_facts(path)["sha256"])
-    except OSError as error:
-        raise LandmarkError(f"{path}: {error.strerror}; expected a landmark table") from None
 
 
 def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
@@ -178,7 +180,7 @@ def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
     path = options.out / PLAN
     if not path.exists():
         remove_temporaries(options.out)  # of a build that was killed while it wrote its plan
-        others = sorted(entry.name for entry in options.out.iterdir())
+        others = sorted(entry.name for entry in options.out.iterdir() if not is_system_name(entry.name))
         if others:
             raise ShardError(
                 f"{options.out}: not empty and not a shard set (it contains {others[0]}); choose a new or empty --out"

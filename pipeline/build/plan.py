@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,14 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.philox import permutation
-from pipeline.sources.landmarks import LandmarkTable, clean_keys
+from pipeline.sources.finder import IMAGE_SUFFIXES
+from pipeline.sources.landmarks import LandmarkTable, clean_keys, composed_column
 from pipeline.sources.listing import ImageList
+from shards.files import SYSTEM_NAMES
 from shards.messages import counted
 
 _SHARD_SEED = 0
 CHUNK_ROWS = 200_000  # rows compared at a time
-_BAD_KEY = r"^\.{1,2}/|[\x00-\x1f\x7f\\]"
 _ONE_SLASH = r"^[^/]+/[^/]+$"
+_NO_NAME = r"^\.{1,2}/|\x00"
+_SYSTEM_NAME = rf"(?i)(?:^|/)(?:\.|(?:{'|'.join(map(re.escape, SYSTEM_NAMES))})(?:/|$))"
+_SYSTEM_REASON = "a hidden or system folder or file"
+_IMAGE_NAME = rf"(?i)\.(?:{'|'.join(suffix[1:] for suffix in IMAGE_SUFFIXES)})$"
+_FOLDER_ENTRY = r"[/\\]$|^(?:/|[A-Za-z]:)|(?:^|[/\\])(?:train|test)[/\\][^/\\]+$"
+_LAST_TWO = r"(?s)^(?:.*/)?(?:[^/.]|\.[^/.]|\.\.[^/])[^/]*/([^/]+/[^/]+)$"  # below a folder other than ..
 UNLABELLED = -1
 
 
@@ -25,7 +33,8 @@ UNLABELLED = -1
 class Plan:
     """The plan of a build with N input rows."""
 
-    keys: pa.StringArray  # (N,) strings
+    keys: pa.StringArray  # (N,) ``identity/image``
+    names: pa.BinaryArray | None  # (N,) file names; None if they are found by key
     identities: pa.DictionaryArray  # (N,) strings, dictionary-encoded
     points: np.ndarray | None  # (N, 10) float32; None if images are not aligned
     # (N,) int32, rank of the identity among the stored ones; -1 for identities without a stored image
@@ -58,11 +67,12 @@ def make_plan(
         images_per_shard: None for 1/32 of the images, at least 250 (fast reads) and at most 5000 (an interrupted build
             loses only seconds).
     """
-    identities = pc.replace_substring_regex(table.keys, r"/[^/]*$", "")
+    keys = _last_two_parts(table.keys)
+    identities = pc.replace_substring_regex(keys, r"/[^/]*$", "")
     encoded = identities.dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    rejected = _bad_rows(table, codes)
-    unmatched = _exclude(table.keys, identities, exclude, rejected)
+    codes = _first_of_equals(encoded.dictionary)[encoded.indices.to_numpy(zero_copy_only=False)]
+    rejected = _bad_rows(table, keys, codes)
+    unmatched = _exclude(keys, identities, exclude, rejected)
     usable = np.ones(len(codes), bool)
     usable[list(rejected)] = False
     counts = np.bincount(codes[usable], minlength=len(encoded.dictionary))
@@ -77,7 +87,8 @@ def make_plan(
     stored = np.ones(len(codes), bool)
     stored[list(rejected)] = False
     return Plan(
-        keys=table.keys,
+        keys=keys,
+        names=table.names,
         identities=encoded,
         points=table.points,
         labels=labels,
@@ -87,21 +98,36 @@ def make_plan(
     )
 
 
-def _bad_rows(table: LandmarkTable | ImageList, identities: np.ndarray) -> dict[int, tuple[str, str]]:
+def _last_two_parts(keys: pa.StringArray) -> pa.StringArray:
+    """Drops the folders above the identity, such as those of an absolute path."""
+    deep = pc.greater(pc.count_substring(keys, "/"), 1)
+    return pc.replace_substring_regex(keys, _LAST_TWO, r"\1") if pc.any(deep).as_py() else keys
+
+
+def _first_of_equals(names: pa.StringArray) -> np.ndarray:
+    """Maps each name to the first one that differs from it by Unicode normal form at most; (N,) positions."""
+    codes = composed_column(names).dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return np.unique(codes, return_index=True)[1][codes]
+
+
+def _bad_rows(
+    table: LandmarkTable | ImageList, keys: pa.StringArray, identities: np.ndarray
+) -> dict[int, tuple[str, str]]:
     """Rejects rows with bad landmarks, bad keys or repeated keys.
 
     Args:
+        keys: (N,) ``identity/image``.
         identities: (N,) identity code of each row.
     """
     rejected = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
-    well_formed = pc.and_(
-        pc.match_substring_regex(table.keys, _ONE_SLASH), pc.invert(pc.match_substring_regex(table.keys, _BAD_KEY))
-    )
-    for row in np.flatnonzero(~well_formed.to_numpy(zero_copy_only=False)).tolist():
-        rejected[row] = ("bad-key", "the name is not identity/image")
+    no_name = pc.or_(pc.invert(pc.match_substring_regex(keys, _ONE_SLASH)), pc.match_substring_regex(keys, _NO_NAME))
+    system = pc.and_not(pc.match_substring_regex(keys, _SYSTEM_NAME), no_name)
+    for bad, reason in ((no_name, "the name is not identity/image"), (system, _SYSTEM_REASON)):
+        for row in np.flatnonzero(bad.to_numpy(zero_copy_only=False)).tolist():
+            rejected[row] = ("bad-key", reason)
     usable = np.ones(len(identities), bool)
     usable[list(rejected)] = False
-    repeated = dict(_repeated(table.keys, identities, usable))
+    repeated = dict(_repeated(keys, identities, usable))
     return rejected | {row: ("duplicate-key", table.duplicate_of(repeated[row])) for row in sorted(repeated)}
 
 
@@ -115,7 +141,7 @@ def _repeated(keys: pa.StringArray, identities: np.ndarray, usable: np.ndarray) 
     starts = np.flatnonzero(np.diff(identities[rows], prepend=-1))
     cuts = starts[np.unique(np.searchsorted(starts, np.arange(0, len(rows), CHUNK_ROWS)).clip(max=len(starts) - 1))]
     for part in np.split(rows, cuts[1:]) if len(rows) else []:
-        codes = keys.take(pa.array(part)).dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        codes = composed_column(keys.take(pa.array(part))).dictionary_encode().indices.to_numpy(zero_copy_only=False)
         first = np.unique(codes, return_index=True)[1][codes]
         duplicates = np.flatnonzero(first != np.arange(len(part)))
         yield from zip(part[duplicates].tolist(), part[first[duplicates]].tolist(), strict=True)
@@ -127,14 +153,33 @@ def _exclude(
     """Adds the excluded rows to ``rejected``; returns the entries that match no row."""
     if not exclude:
         return []
-    wanted = clean_keys(pa.array(exclude, pa.string()))
-    bare = pc.replace_substring_regex(wanted, r"^(?:train|test)/([^/]+)$", r"\1")  # train/n000004 is an identity
-    wanted = pc.if_else(pc.is_in(wanted, pc.unique(keys)), wanted, bare)
-    excluded = pc.or_(pc.is_in(keys, wanted), pc.is_in(identities, wanted)).to_numpy(zero_copy_only=False)
-    for row in np.flatnonzero(excluded).tolist():
+    keys, identities = composed_column(keys), composed_column(identities)
+    wanted, no_name = _exclusion_names(exclude), pa.scalar(None, pa.string())
+    known = [
+        pc.if_else(pc.or_(pc.is_in(names, pc.unique(keys)), pc.is_in(names, pc.unique(identities))), names, no_name)
+        for names in wanted
+    ]
+    found = pc.coalesce(*known)
+    excluded = pc.or_(pc.is_in(keys, found.drop_null()), pc.is_in(identities, found.drop_null()))
+    for row in np.flatnonzero(excluded.to_numpy(zero_copy_only=False)).tolist():
         rejected.setdefault(row, ("excluded", "named by the exclusion list"))
-    matched = pc.or_(pc.is_in(wanted, pc.unique(keys)), pc.is_in(wanted, pc.unique(identities)))
-    return wanted.filter(pc.invert(matched)).to_pylist()
+    return wanted[0].filter(found.is_null()).to_pylist()
+
+
+def _exclusion_names(exclude: Sequence[str]) -> list[pa.StringArray]:
+    """The keys or identities that each entry may stand for, the likeliest first; null where there is none.
+
+    An entry is ``identity``, ``identity/image``, or a path that ends in one of them. ``n4/5`` never stands for identity
+    ``5``, but ``train/5``, ``n4/5/`` and ``/faces/5`` do.
+    """
+    entries = pa.array(exclude, pa.string())
+    bare = composed_column(pc.utf8_rtrim(entries, "/\\"))
+    names = clean_keys(bare)
+    is_folder = pc.and_not(
+        pc.match_substring_regex(entries, _FOLDER_ENTRY), pc.match_substring_regex(bare, _IMAGE_NAME)
+    )
+    last = pc.if_else(is_folder, pc.replace_substring_regex(names, r"(?s)^.*/", ""), pa.scalar(None, pa.string()))
+    return [names, _last_two_parts(names), last, bare]  # bare: an identity whose name ends as an image's
 
 
 def _ranks(names: pa.StringArray, labelled: np.ndarray) -> np.ndarray:

@@ -13,13 +13,12 @@ from pipeline.align import eye_distances, fit_similarity, resized, template_poin
 from pipeline.build.options import BuildOptions
 from pipeline.opencv import quiet, single_thread
 from pipeline.sources.catalog import SOURCES
-from pipeline.sources.finder import ImageTree
+from pipeline.sources.finder import ImageTree, ListedImages
 from pipeline.sources.images import ImageError, bytes_limit, decode_bytes
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
-from shards.errors import ShardError
 from shards.schema import STATUS_OK
-from shards.writer import Row, ShardWriter, member_stem
+from shards.writer import Row, ShardWriter
 
 RETRIED = ("missing-file", "unreadable-image")  # statuses that --retry-failed builds again
 
@@ -40,6 +39,7 @@ class ShardTask:
     options: BuildOptions
     fingerprint: str
     keys: list[str]
+    names: list[bytes] | None  # file names; None if they are found by key
     identities: list[str]
     labels: list[int]
     points: np.ndarray | None  # (N, 10) float32; None if images are not aligned
@@ -60,13 +60,13 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
         OSError: the file system or this process is in trouble; no image can be blamed.
     """
     options, spec = task.options, task.options.preprocessing
-    tree = ImageTree(options.root, SOURCES[options.source].splits)
+    images = _images(task)
     with single_thread(), quiet(), ShardWriter(options.out, task.shard, task.fingerprint) as writer:
         for row, matrix in _rows(task):
             jpeg = None
             if row.status == STATUS_OK:
                 try:
-                    image = _read_image(tree, task, row.key, grey=matrix is not None)
+                    image = _read_image(images, task, row.key, grey=matrix is not None)
                     jpeg = _crop_jpeg(row, matrix, image, spec)
                 except RejectedError as error:
                     row.status, row.error_message = error.status, str(error)
@@ -94,13 +94,18 @@ def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
         yield row, None if matrices is None else matrices[position]
 
 
-def _read_image(tree: ImageTree, task: ShardTask, key: str, grey: bool) -> np.ndarray:
+def _images(task: ShardTask) -> ImageTree | ListedImages:
+    """Where the images of the task are read from."""
+    if task.names is None:
+        return ImageTree(task.options.root, SOURCES[task.options.source].splits)
+    names = {key: task.names[row] for row, key in enumerate(task.keys) if row not in task.rejected}
+    return ListedImages(task.options.root, names)
+
+
+def _read_image(images: ImageTree | ListedImages, task: ShardTask, key: str, grey: bool) -> np.ndarray:
     max_pixels = task.options.max_pixels
     try:
-        member_stem(key)
-        return decode_bytes(tree.read(key, bytes_limit(max_pixels)), grey=grey, max_pixels=max_pixels)
-    except ShardError as error:
-        raise RejectedError("bad-key", str(error)) from None
+        return decode_bytes(images.read(key, bytes_limit(max_pixels)), grey=grey, max_pixels=max_pixels)
     except FileNotFoundError as error:
         task.watch.check(error)
         raise RejectedError("missing-file", str(error)) from None

@@ -1,17 +1,36 @@
-"""Case-insensitive lookup of data set files."""
+"""Lookup of data set files, whatever their case, Unicode normal form and image extension."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.sources.images import read_regular
+from shards.files import is_system_name
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# what OpenCV reads by default; it looks at the content only, so .jfif is read, too
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".jp2", ".j2k"),
+    *(".gif", ".avif", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pxm", ".pfm", ".sr", ".ras", ".hdr", ".pic"),
+)
 GENERATED_MARKER = "generated.json"  # demo-data writes it into every data set
 CACHED_FOLDERS = 64
+# errors of a path that leads to no file: EINVAL stands for pipes and devices, ENXIO for sockets
+_ABSENT = (*(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG, errno.EINVAL),)
+
+
+def composed(name: str) -> str:
+    """Returns a name in Unicode normal form C; macOS writes names in form D."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    """Returns the form in which names that differ by case or normal form alone are equal."""
+    return composed(name.lower())
 
 
 def find_entry(folder: Path, name: str) -> Path | None:
@@ -20,7 +39,7 @@ def find_entry(folder: Path, name: str) -> Path | None:
         found = folder / part
         if not found.exists():
             entries = sorted(folder.iterdir()) if folder.is_dir() else []
-            found = next((entry for entry in entries if entry.name.lower() == part.lower()), found)
+            found = next((entry for entry in entries if _folded(entry.name) == _folded(part)), found)
         folder = found
     return folder if folder.exists() else None
 
@@ -38,8 +57,8 @@ def is_generated(root: Path) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Returns True if a file name has an image extension, in any case."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    """Returns True if a file name has an image extension, in any case, and is no system name."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_system_name(name)
 
 
 def by_preference(name: str) -> tuple[str, bool, str]:
@@ -63,8 +82,8 @@ class ImageFolder:
         names = sorted(name for name, is_folder in entries if is_image(name) and not is_folder)
         preferred = sorted(names, key=by_preference)
         self._names = names
-        self._by_name = _case_insensitive((name, name) for name in names)
-        self._by_stem = _case_insensitive((os.path.splitext(name)[0], name) for name in preferred)
+        self._by_name = _by_spelling((name, name) for name in names)
+        self._by_stem = _by_spelling((os.path.splitext(name)[0], name) for name in preferred)
 
     @property
     def images(self) -> list[Path]:
@@ -77,28 +96,40 @@ class ImageFolder:
         Returns:
             The path; ``path / name`` if there is no such image.
         """
-        found = self._by_name.get(name) or self._by_name.get(name.lower())
+        found = _spelled(self._by_name, name)
         if found:
             return self.path / found
         return self.find_stem(os.path.splitext(name)[0] if is_image(name) else name) or self.path / name
 
     def find_stem(self, stem: str) -> Path | None:
-        """Finds an image by its name without extension; an exact match is preferred."""
-        found = self._by_stem.get(stem) or self._by_stem.get(stem.lower())
+        """Finds an image by its name without extension; an exact match is preferred, then one in the same case."""
+        found = _spelled(self._by_stem, stem)
         return self.path / found if found else None
 
 
-def _case_insensitive(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Maps each key to its first name. Lower-case keys are added unless they exist."""
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, composed, _folded)  # from exact to tolerant
+
+
+def _by_spelling(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Maps each spelling of a key to its first name; exact keys have precedence over composed and lower-case ones."""
     pairs = list(pairs)
     found: dict[str, str] = {}
-    for key, name in [*pairs, *((key.lower(), name) for key, name in pairs)]:
-        found.setdefault(key, name)
+    for spelling in _SPELLINGS:
+        for key, name in pairs:
+            found.setdefault(spelling(key), name)
     return found
 
 
+def _spelled(names: dict[str, str], key: str) -> str | None:
+    return next(filter(None, (names.get(spelling(key)) for spelling in _SPELLINGS)), None)
+
+
 class ImageTree:
-    """The images ``split/identity/image`` below a root. Caches folder listings: files must not change meanwhile."""
+    """The images ``split/identity/image`` below a root. Caches folder listings: files must not change meanwhile.
+
+    Keys have no extension. To open each file at once, the tree remembers the extensions that it has met, and lists a
+    folder only for an image that has none of them.
+    """
 
     def __init__(self, root: Path, splits: Sequence[str] = ("",)) -> None:
         """
@@ -106,20 +137,14 @@ class ImageTree:
             splits: sub-folders to search, in order; ``""`` is the root itself.
         """
         self._root, self._splits = root, splits
-        self._folder = functools.lru_cache(maxsize=CACHED_FOLDERS)(ImageFolder)
+        self._bases = [base for base in (os.path.join(root, split) for split in splits) if os.path.isdir(base)]
+        self._suffixes: list[str] = []  # extensions met so far, in order of preference
+        self._images = functools.lru_cache(maxsize=CACHED_FOLDERS)(ImageFolder)
+        self._identities = functools.cache(_composed_names)
 
     def find(self, key: str) -> Path | None:
         """Finds the file of ``identity/image`` with any image extension; None if it is absent."""
-        for split in self._splits:  # nearly every image is key.jpg: try that before any lookup
-            path = os.path.join(self._root, split, f"{key}.jpg")
-            if os.path.isfile(path):
-                return Path(path)
-        identity, _, stem = key.rpartition("/")
-        for split in self._splits:
-            found = self._folder(self._root / split / identity).find_stem(stem)
-            if found and found.is_file():
-                return found
-        return None
+        return next((Path(path) for path in self._candidates(key) if os.path.isfile(path)), None)
 
     def read(self, key: str, max_bytes: int | None = None) -> bytes:
         """Returns the file content of ``identity/image``.
@@ -129,8 +154,72 @@ class ImageTree:
             OSError: the file cannot be read.
             ImageError: the file has more than ``max_bytes``.
         """
-        path = self.find(key)
-        if path is None:
-            named = ", ".join(filter(None, self._splits))
-            raise FileNotFoundError(f"no image {key} under {self._root}" + (f" ({named})" if named else ""))
-        return read_regular(path, max_bytes)
+        for path in self._candidates(key):
+            if (data := _read_if_present(path, max_bytes)) is not None:
+                return data
+        named = ", ".join(filter(None, self._splits))
+        raise FileNotFoundError(f"no image {key} under {self._root}" + (f" ({named})" if named else ""))
+
+    def _candidates(self, key: str) -> Iterator[str]:
+        """Yields the paths that may be the image of a key, from the likeliest to those that need a listing."""
+        spellings = _normal_forms(key)
+        for suffix in self._suffixes:
+            for base in self._bases:
+                for spelling in spellings:
+                    yield f"{base}/{spelling}{suffix}"
+        identity, _, stem = key.rpartition("/")
+        for base in self._bases:
+            found = self._images(Path(self._identity_folder(base, identity))).find_stem(stem)
+            if found:
+                self._suffixes = sorted({*self._suffixes, found.suffix}, key=lambda suffix: (suffix != ".jpg", suffix))
+                yield str(found)
+
+    def _identity_folder(self, base: str, identity: str) -> str:
+        path = os.path.join(base, identity)
+        if identity.isascii() or os.path.isdir(path):
+            return path
+        return os.path.join(base, self._identities(base).get(composed(identity), identity))
+
+
+class ListedImages:
+    """The images of a list, whose file names are known."""
+
+    def __init__(self, root: Path, names: dict[str, bytes]) -> None:
+        """
+        Args:
+            names: key -> path of the file below ``root``.
+        """
+        self._root, self._names = root, names
+
+    def read(self, key: str, max_bytes: int | None = None) -> bytes:
+        """Returns the file content of ``identity/image``.
+
+        Raises:
+            FileNotFoundError: the file has vanished, or is none.
+            OSError: the file cannot be read.
+            ImageError: the file has more than ``max_bytes``.
+        """
+        data = _read_if_present(os.path.join(os.fsencode(self._root), self._names[key]), max_bytes)
+        if data is None:
+            raise FileNotFoundError(f"no image {key} under {self._root}")
+        return data
+
+
+def _read_if_present(path: str | bytes, max_bytes: int | None) -> bytes | None:
+    """Returns the content of a file; None if there is no file. Opening it is the only way to know in one call."""
+    try:
+        return read_regular(os.fsdecode(path), max_bytes)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+
+
+def _normal_forms(key: str) -> tuple[str, ...]:
+    """Returns a key as it is, then in the Unicode normal forms that file systems use."""
+    return (key,) if key.isascii() else tuple(dict.fromkeys([key, composed(key), unicodedata.normalize("NFD", key)]))
+
+
+def _composed_names(folder: str) -> dict[str, str]:
+    """Maps names in normal form C to the entries of a folder."""
+    return {composed(name): name for name in sorted(os.listdir(folder))}

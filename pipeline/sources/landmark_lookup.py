@@ -9,18 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.landmarks import LandmarkError, Landmarks, LandmarkTable, clean_keys
+from pipeline.sources.finder import composed
+from pipeline.sources.landmark_order import report_order
+from pipeline.sources.landmarks import LandmarkError, Landmarks, LandmarkTable, clean_keys, composed_column
 
 
 class NameLookup:
-    """Finds landmarks by file name, ignoring folder, extension and case.
+    """Finds landmarks by file name, ignoring folder, extension, case and Unicode normal form.
 
     Rows with the same name must have the same numbers. A row without numbers is used only if its name has no other.
     """
 
     def __init__(self, table: LandmarkTable) -> None:
         """Raises: LandmarkError: two rows of one name have different numbers."""
-        names = pc.utf8_lower(pc.replace_substring_regex(table.keys, r"(?s)^.*[/\\]", "")).dictionary_encode()
+        report_order(table)
+        names = pc.utf8_lower(pc.replace_substring_regex(table.keys, r"(?s)^.*/", ""))
+        names = composed_column(names).dictionary_encode()
         codes = names.indices.to_numpy()
         numbers = table.points
         empty = np.isnan(numbers).all(1)
@@ -39,14 +43,14 @@ class NameLookup:
 
     def find(self, path: Path) -> Landmarks:
         """Returns the landmarks of an image, without points if the table has none."""
-        row = self._rows.get(path.stem.lower())
+        row = self._rows.get(composed(path.stem.lower()))
         if row is None:
             return Landmarks(points=(), place=", ".join(file.path.name for file in self._table.files))
         return self._table.landmarks(row)
 
     def require_any(self, paths: Sequence[Path], title: str) -> None:
         """Raises: LandmarkError: the table has no landmarks for any of the images ``paths`` of data set ``title``."""
-        if not any(path.stem.lower() in self._rows for path in paths):
+        if not any(composed(path.stem.lower()) in self._rows for path in paths):
             raise LandmarkError(
                 f"{', '.join(str(file.path) for file in self._table.files)}: no landmarks for any image of {title},"
                 f" for example {paths[0].stem}; name the right table with --landmarks"
@@ -54,9 +58,10 @@ class NameLookup:
 
 
 class PathLookup:
-    """Finds landmarks by the longest table key that is a suffix of the image's path.
+    """Finds landmarks by the table key that shares the longest end with the image's path.
 
-    For example ``n000001/0001_01`` matches ``VGGFace2/train/n000001/0001_01.jpg``, and so does ``0001_01``.
+    For example ``n000001/0001_01`` matches ``VGGFace2/train/n000001/0001_01.jpg``, and so does ``0001_01``. Longer keys,
+    such as absolute paths, need not match as a whole, but in their last two parts at least.
     """
 
     def __init__(self, table: LandmarkTable, paths: Sequence[str]) -> None:
@@ -66,21 +71,31 @@ class PathLookup:
         """
         self._table, self._source = table, ", ".join(str(file.path) for file in table.files)
         self._rows = np.full(len(paths), -1)
-        deepest = pc.max(pc.count_substring(table.keys, "/")).as_py() + 1
-        for depth in range(1, deepest + 1):
-            suffixes = pa.array(["/".join(path.split("/")[-depth:]) for path in paths])
-            found = pc.index_in(clean_keys(suffixes), value_set=table.keys).fill_null(-1).to_numpy()
-            self._rows = np.where(found >= 0, found, self._rows)
-        codes = table.keys.dictionary_encode().indices.to_numpy()
-        self._repeated = (np.bincount(codes) > 1)[codes]
-        self._shared = np.bincount(self._rows[self._rows >= 0], minlength=len(codes)) > 1
+        self._repeated = np.zeros(len(paths), bool)
+        keys, images = composed_column(table.keys), composed_column(clean_keys(pa.array(paths, pa.string())))
+        parts = pc.add(pc.count_substring(keys, "/"), 1).to_numpy(zero_copy_only=False)
+        for depth in range(1, int(parts.max()) + 1):
+            ends = _last_parts(images, depth)
+            longer, whole = np.flatnonzero((parts > depth) & (depth > 1)), np.flatnonzero(parts == depth)
+            for rows in (longer, whole):  # a key that matches as a whole has precedence
+                if len(rows):
+                    self._match(ends, _last_parts(keys.take(pa.array(rows)), depth), rows)
+        self._shared = np.bincount(self._rows[self._rows >= 0], minlength=len(keys)) > 1
+
+    def _match(self, ends: pa.Array, keys: pa.Array, rows: np.ndarray) -> None:
+        """Assigns ``rows`` of the table, which have ``keys``, to the images with the same ``ends``."""
+        found = pc.index_in(ends, value_set=keys).fill_null(-1).to_numpy(zero_copy_only=False)
+        codes = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        repeated = (np.bincount(codes) > 1)[codes]
+        self._rows = np.where(found >= 0, rows[found], self._rows)
+        self._repeated = np.where(found >= 0, repeated[found], self._repeated)
 
     def problem(self, image: int) -> str | None:
         """Returns why image number ``image`` has no unambiguous landmarks; None if it has."""
         row = self._rows[image]
         if row < 0:
             return f"no landmarks in {self._source}"
-        if self._repeated[row]:
+        if self._repeated[image]:
             return f"duplicate landmarks in {self._source}"
         if self._shared[row]:
             return f"several images match these landmarks in {self._source}"
@@ -89,3 +104,8 @@ class PathLookup:
     def find(self, image: int) -> Landmarks:
         """Returns the landmarks of image number ``image``, which must have no ``problem``."""
         return self._table.landmarks(int(self._rows[image]))
+
+
+def _last_parts(names: pa.Array, depth: int) -> pa.Array:
+    """The last ``depth`` parts of names that are separated by slashes; shorter names stay as they are."""
+    return pc.replace_substring_regex(names, rf"(?s)^.*/([^/]*(?:/[^/]*){{{depth - 1}}})$", r"\1")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,13 @@ import pyarrow.compute as pc
 from pipeline.sources.finder import IMAGE_SUFFIXES
 from shards.errors import LrfrError
 
+FIVE_POINT_NUMBERS, FOUR_POINT_NUMBERS = 10, 8
 POINT_NAMES = [f"P{point}{axis}" for point in range(1, 6) for axis in "XY"]
 HEADER = ["NAME_ID", *POINT_NAMES]
 
 Point = tuple[float, float]
+# Some consecutive rows of one file: names as in the file; (n, 10) float32, or (n, 8) for four points; row -> problem.
+Block = tuple[pa.Array, np.ndarray, dict[int, str]]
 
 
 class LandmarkError(LrfrError):
@@ -37,11 +42,12 @@ class Landmarks:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableFile:
-    """One landmark file: its path, its number of rows, and the numbers per row (10, or 8 for four points)."""
+    """One landmark file: its path, number of rows, numbers per row (10, or 8 for four points) and SHA-256."""
 
     path: Path
     rows: int
-    numbers: int = len(POINT_NAMES)
+    numbers: int = FIVE_POINT_NUMBERS
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ class LandmarkTable:
     """Rows of one or several landmark files, in file order.
 
     Attributes:
-        keys: (N,) ``identity/image``, without extension and without a ``train/`` or ``test/`` prefix.
+        keys: (N,) paths that end in ``identity/image``, see ``clean_keys``.
         points: (N, 10) float32, x and y of left eye, right eye, nose, left and right mouth corner (as seen by
             the viewer), px. NaN or infinite where the file has no finite number. Rows of a four-point file hold
             the mouth centre in place of the left corner, and NaN in the last two columns.
@@ -61,6 +67,7 @@ class LandmarkTable:
     points: np.ndarray
     problems: dict[int, str]
     files: list[TableFile]
+    names: ClassVar[None] = None  # files are found by key
 
     def landmarks(self, row: int) -> Landmarks:
         """Returns the landmarks of one row, and its file and row number."""
@@ -83,8 +90,39 @@ class LandmarkTable:
 
 
 def clean_keys(column: pa.Array) -> pa.Array:
-    """Turns file names into keys: strips white space, image extension and a ``train/`` or ``test/`` prefix."""
+    """Turns file names into keys.
+
+    Strips white space, the image extension, leading ``/`` and ``./``, and a ``train/`` or ``test/`` prefix; backslashes
+    become slashes.
+    """
     suffixes = "|".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
     keys = pc.utf8_trim_whitespace(column)
+    if pc.any(pc.match_substring_regex(keys, r"\\|/[./]|^[./]")).as_py():  # seldom, and each pass takes time
+        keys = pc.replace_substring(keys, "\\", "/")
+        keys = pc.replace_substring_regex(keys, r"/(?:\.?/)+", "/")
+        keys = pc.replace_substring_regex(keys, r"^\.?/", "")
     keys = pc.replace_substring_regex(keys, rf"(?i)\.({suffixes})$", "")
     return pc.replace_substring_regex(keys, r"^(?:train|test)/([^/]+/)", r"\1")
+
+
+def composed_column(names: pa.Array) -> pa.Array:
+    """Converts names to Unicode normal form C, in which names that look the same are the same."""
+    return names if pc.all(pc.string_is_ascii(names)).as_py() else pc.utf8_normalize(names, "NFC")
+
+
+def float32(numbers: np.ndarray) -> np.ndarray:
+    """Converts to float32; numbers beyond its range become infinite."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)
+
+
+def not_finite(points: np.ndarray, texts: Sequence[pa.Array] | None = None) -> dict[int, str]:
+    """Row -> description of its first number that is missing or not finite; ``texts`` are the columns of a text table."""
+    finite = np.isfinite(points)
+    problems = {}
+    for row in np.flatnonzero(~finite.all(1)).tolist():
+        index = int(finite[row].argmin())
+        value = texts[index][row].as_py() if texts else points[row, index]
+        found = f"is {value!r}, not a finite number" if texts else f"is {value}, not a finite number"
+        problems[row] = f"{POINT_NAMES[index]} {'is missing' if texts and not value.strip() else found}"
+    return problems

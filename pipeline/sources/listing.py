@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +14,9 @@ import pyarrow.compute as pc
 
 from pipeline.sources.finder import by_preference, is_image, scan
 from shards.errors import LrfrError
+from shards.files import is_system_name
+
+_NAMED = 3  # entries named in a message
 
 
 class SourceError(LrfrError):
@@ -22,8 +27,8 @@ class SourceError(LrfrError):
 class ImageList:
     """The images of a folder, sorted. Has the attributes of ``LandmarkTable`` that ``make_plan`` uses."""
 
-    keys: pa.StringArray  # (N,) ``identity/image``, without extension
-    names: pa.StringArray  # (N,) file names, ``identity/image.jpg``
+    keys: pa.StringArray  # (N,) ``identity/image``, without extension; bytes that are not UTF-8 as ``\\udcff``
+    names: pa.BinaryArray  # (N,) file names, ``identity/image.jpg``
     others: list[str]  # (M,) entries that are neither an image nor a folder of images
     points: ClassVar[None] = None
     problems: ClassVar[dict[int, str]] = {}
@@ -33,12 +38,13 @@ class ImageList:
         """SHA-256 of the names, so that a resumed build can check that the files are the same."""
         value = hashlib.sha256()
         for name in self.names:
-            value.update(name.as_py().encode() + b"\0")
+            value.update(name.as_py() + b"\0")
         return value.hexdigest()
 
     def duplicate_of(self, row: int) -> str:
         """Describes a later row with the same key as ``row``."""
-        return f"differs from {self.names[row]} by its extension alone"
+        name = _text(os.fsdecode(self.names[row].as_py()))
+        return f"differs from {name} by its extension {'' if name.isascii() else 'or Unicode form '}alone"
 
 
 def list_images(root: Path) -> ImageList:
@@ -51,16 +57,22 @@ def list_images(root: Path) -> ImageList:
     names: list[str] = []
     others: list[str] = []
     for name, is_folder in _sorted_entries(root):
-        if not is_folder:
-            (names if is_image(name) else others).append(_text(name))
+        if not is_folder or is_system_name(name):
+            (names if is_image(name) else others).append(name)
             continue
         for inner, is_inner_folder in _sorted_entries(root / name):
             wanted = is_image(inner) and not is_inner_folder
-            (names if wanted else others).append(_text(f"{name}/{inner}"))
+            (names if wanted else others).append(f"{name}/{inner}")
     if not names:
         raise SourceError(f"{root}: no images found; expected <ID>/<image>.jpg")
-    files = pa.array(names, pa.string())
-    return ImageList(keys=pc.replace_substring_regex(files, r"\.[^.]*$", ""), names=files, others=others)
+    keys = pc.replace_substring_regex(pa.array(map(_text, names), pa.string()), r"\.[^.]*$", "")
+    files = pa.array(map(os.fsencode, names), pa.binary())
+    return ImageList(keys=keys, names=files, others=[_text(other) for other in others])
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Joins the first few names."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
@@ -68,5 +80,5 @@ def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
 
 
 def _text(name: str) -> str:
-    r"""Replaces bytes that are not UTF-8 by ``\udcff``; the plan rejects keys with a backslash."""
+    r"""Replaces bytes that are not UTF-8 by ``\udcff``."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -181,17 +181,36 @@ def test_each_folder_is_searched_once_in_order(tmp_path):
     elsewhere.mkdir()
     (elsewhere / "4.png").touch()
     (tmp_path / "linked").symlink_to(elsewhere)
-    found = find_images([tmp_path / "c.png", tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "none.png"])
+    found, others = find_images([tmp_path / "c.png", tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "none.png"])
+    assert others == []
     assert [os.path.relpath(path, tmp_path) for path in found] == [
         *["c.png", "b.JPG", "a/1.webp", "a/2.png", "a/deep/3.bmp", "linked/4.png"],
         *["a/notes.txt", "none.png"],  # named by the user, so rows with a reason
     ]
 
 
+def test_hidden_and_system_entries_are_not_searched_but_told(tmp_path):
+    images = ["a/1.JPG", "a/2.jfif", "b/3.tif", "4.ppm"]
+    others = ["a/._1.JPG", "@eaDir/1.jpg", "a/.thumbs/x/1.jpg", "a/Thumbs.db", "__MACOSX/a/._1.jpg", "lost+found/1.jpg"]
+    for name in images + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "itself").symlink_to(".")
+    os.mkfifo(tmp_path / "pipe")
+    found, ignored = find_images([tmp_path])
+    assert sorted(os.path.relpath(path, tmp_path) for path in found) == sorted(images)
+    assert sorted(os.path.relpath(path, tmp_path) for path in ignored) == sorted(
+        ["a/._1.JPG", "@eaDir", "a/.thumbs", "a/Thumbs.db", "__MACOSX", "lost+found"]
+    )
+    hidden = tmp_path / "a" / ".thumbs"
+    assert find_images([hidden]) == ([str(hidden / "x" / "1.jpg")], [])  # named by the user
+
+
 def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(ProtocolError) as error:
         find_images([tmp_path])
-    assert str(error.value) == f"{tmp_path}: contains no images; expected .jpg, .jpeg, .png, .bmp, .webp"
+    assert str(error.value) == f"{tmp_path}: contains no images; expected .jpg, .png, .tif, ..."
 
 
 def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, painted):
@@ -199,5 +218,6 @@ def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, painted):
     name = os.fsencode(tmp_path) + b"/\xff.png"
     os.rename(paths[0], name)
     csv = table(tmp_path / "x.csv", [r"\xff"], points)
-    assert embed_images(Engine(embed=Recorder()), find_images([tmp_path]), tmp_path / "x.parquet", landmarks=[csv]) == 1
+    found, _ = find_images([tmp_path])
+    assert embed_images(Engine(embed=Recorder()), found, tmp_path / "x.parquet", landmarks=[csv]) == 1
     assert rows(tmp_path / "x.parquet")[0]["path"] == rf"{tmp_path}/\xff.png"

@@ -1,0 +1,100 @@
+"""Tells from the geometry of the points whether a landmark table has them in the expected order."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.align import TEMPLATES
+from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, LandmarkTable
+
+MAX_ROWS, MIN_ROWS = 2000, 8  # looked at, spread over the table
+# Residuals are fractions of the variance of the points that the similarity fit leaves, medians over the rows. Frontal
+# faces have about 0.02, half profiles 0.1; mirrored points have 0.9 if the fit may not mirror.
+GOOD_RESIDUAL, BAD_RESIDUAL = 0.2, 0.5
+MIN_GAIN = 2  # by which another order must fit better
+_NAMES = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
+_EXPECTED = f"{', '.join(_NAMES)}, as the viewer sees them, x before y"
+_PERMUTATIONS = np.array(list(itertools.permutations(range(5))))  # row 0: as they are
+_KNOWN = {  # orders that people meet
+    (1, 0, 2, 4, 3): "mirrored, with the subject's left first: ",
+    (3, 4, 2, 0, 1): "mouth first: ",
+}
+_READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # how ten numbers may be five points
+    "": lambda numbers: numbers.reshape(-1, 5, 2),
+    "y before x": lambda numbers: numbers.reshape(-1, 5, 2)[..., ::-1],
+    "x1..x5,y1..y5": lambda numbers: numbers.reshape(-1, 2, 5).swapaxes(1, 2),
+    "y1..y5,x1..x5": lambda numbers: numbers.reshape(-1, 2, 5)[:, ::-1].swapaxes(1, 2),
+}
+
+
+def order_warning(table: LandmarkTable) -> str | None:
+    """Describes the order of the points if it is not the expected one; None if the points fit a face, or are few."""
+    rows = _sample(table)
+    if len(rows) < MIN_ROWS:
+        return None
+    found = {reading: _residuals(read(rows)) for reading, read in _READINGS.items()}
+    expected = float(found[""][0][0])
+    if expected < GOOD_RESIDUAL:
+        return None
+    reading, permutation = min(
+        ((reading, place) for reading in found for place in range(len(_PERMUTATIONS))),
+        key=lambda one: found[one[0]][1][one[1]],
+    )
+    best = float(found[reading][1][permutation])
+    if best < GOOD_RESIDUAL and best * MIN_GAIN < expected:
+        return (
+            f"most points fit a face in another order: {_described(reading, _PERMUTATIONS[permutation])} (median residual"
+            f" {best:.2f}, in the expected order {expected:.2f}), so crops will be mirrored or skewed; expected {_EXPECTED}"
+        )
+    if expected > BAD_RESIDUAL:
+        return f"most points fit no face in any order (median residual {expected:.2f}); expected {_EXPECTED}"
+    return None
+
+
+def report_order(table: LandmarkTable) -> None:
+    """Prints ``order_warning`` to stderr, with the names of the files."""
+    if warning := order_warning(table):
+        print(f"{', '.join(file.path.name for file in table.files)}: {warning}", file=sys.stderr, flush=True)
+
+
+def _sample(table: LandmarkTable) -> np.ndarray:
+    """(n, 10) float64 rows with ten finite numbers that do not coincide."""
+    start, parts = 0, []
+    for file in table.files:
+        if file.numbers == FIVE_POINT_NUMBERS:
+            parts.append(np.arange(start, start + file.rows))
+        start += file.rows
+    rows = np.concatenate(parts) if parts else np.arange(0)
+    points = table.points[rows[:: max(len(rows) // MAX_ROWS, 1)]].astype(np.float64)
+    return points[np.isfinite(points).all(1) & (np.ptp(points.reshape(-1, 5, 2), axis=1).min(1) > 0)]
+
+
+def _residuals(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median residuals of the similarity fit, which does not mirror, for each permutation of (n, 5, 2) points.
+
+    Returns:
+        (120,) of the best fit at any angle.
+        (120,) of upright faces; larger for faces that are turned.
+    """
+    template = TEMPLATES["arcface"] @ (1, 1j)
+    template = template - template.mean()
+    source = points @ (1, 1j)
+    source = source - source.mean(1, keepdims=True)
+    energy = (np.abs(template) ** 2).sum() * (np.abs(source) ** 2).sum(1, keepdims=True)
+    # product[n, k] = sum_i conj(template[i]) * source[n, permutation[k, i]]
+    weights = np.zeros((5, len(_PERMUTATIONS)), complex)
+    np.put_along_axis(weights, _PERMUTATIONS.T, np.broadcast_to(template.conj()[:, None], weights.shape), axis=0)
+    product = source @ weights
+    angled = 1 - np.abs(product) ** 2 / energy
+    upright = 1 - np.maximum(product.real, 0) ** 2 / energy
+    return np.median(angled, axis=0), np.median(upright, axis=0)
+
+
+def _described(reading: str, permutation: np.ndarray) -> str:
+    order = tuple(permutation.tolist())
+    names = ", ".join(_NAMES[point] for point in np.argsort(permutation).tolist())
+    return "; ".join(filter(None, [reading, _KNOWN.get(order, "") + names if order != (0, 1, 2, 3, 4) else ""]))

@@ -1,0 +1,243 @@
+"""Text tables of landmarks: a name and numbers a line, whatever separates them, with or without a header."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from pipeline.sources.landmarks import (
+    FIVE_POINT_NUMBERS,
+    FOUR_POINT_NUMBERS,
+    HEADER,
+    Block,
+    LandmarkError,
+    float32,
+    not_finite,
+)
+
+BLOCK_BYTES = 4 << 20
+HEAD_BYTES = 1 << 20  # looked at to tell the layout
+MAX_HEADER_LINES = 3
+_BOM = b"\xef\xbb\xbf"
+_SEPARATORS = ("\t", ";", ",")  # fields between them may be empty
+_TO_BLANKS = str.maketrans(dict.fromkeys("\t;,", " "))
+_FOUR_POINTS = "x and y of left eye, right eye, nose and mouth centre"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextLayout:
+    """How a text table is written.
+
+    Attributes:
+        separator: the character between fields; empty if they are separated by blanks or by several kinds of characters.
+        numbers: numbers a line, 10 or 8.
+        header_lines: lines before the first row.
+    """
+
+    separator: str
+    numbers: int
+    header_lines: int = 0
+
+
+def has_four_points(stream: BinaryIO) -> bool:
+    """Returns True if most lines with numbers have eight."""
+    lines = [line.translate(_TO_BLANKS).split() for line in _head(stream)]
+    counts = [_trailing_numbers(fields) for fields in lines]
+    counts = [count for count, fields in zip(counts, lines, strict=True) if count and count in (8, 10, len(fields) - 1)]
+    return counts.count(FOUR_POINT_NUMBERS) > max(1, len(counts) // 2)
+
+
+def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
+    """Finds out how a table is written, from its first lines.
+
+    Raises:
+        LandmarkError: the first line that is neither empty nor a header has not ten numbers, or is not text.
+    """
+    if four_points and has_four_points(stream):
+        return TextLayout(separator="", numbers=FOUR_POINT_NUMBERS)
+    number, headers = 1, 0
+    for number, line in enumerate(_head(stream), 1):
+        if not _is_text(line):
+            raise LandmarkError(f"{path}: line {number}: not UTF-8 text; expected the header {','.join(HEADER)}")
+        if not line.strip():
+            continue
+        separator = next((one for one in _SEPARATORS if len(_fields(line, one)) == len(HEADER)), "")
+        fields = _fields(line, separator)
+        has_numbers = any(not text.strip() or is_number(text) for text in fields[1:])
+        if has_numbers and len(fields) == len(HEADER):
+            return TextLayout(separator=separator, numbers=FIVE_POINT_NUMBERS, header_lines=number - 1)
+        headers += 1
+        if has_numbers or len(fields) not in (1, len(HEADER) - 1, len(HEADER)) or headers > MAX_HEADER_LINES:
+            raise _no_header(path, number, line.strip())
+    if not headers:
+        raise _no_header(path, 1, "an empty line")
+    return TextLayout(separator=",", numbers=FIVE_POINT_NUMBERS, header_lines=number)
+
+
+def text_blocks(path: Path, stream: BinaryIO, layout: TextLayout) -> Iterator[Block]:
+    """Yields the rows of a table, some megabytes at a time.
+
+    Raises:
+        LandmarkError: a line has not the right number of fields, or is not UTF-8.
+    """
+    line = 1
+    for block in _line_blocks(path, stream):
+        skipped = block.split(b"\n", layout.header_lines) if line == 1 and layout.header_lines else [block]
+        line += len(skipped) - 1
+        rows = skipped[-1]
+        if rows.strip():
+            yield (_separated_block if layout.separator else _mixed_block)(path, rows, line, layout)
+        line += rows.count(b"\n")
+
+
+def is_number(text: str) -> bool:
+    """Returns True for what ``float`` takes, also with a decimal comma."""
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _no_header(path: Path, line: int, found: str) -> LandmarkError:
+    return LandmarkError(
+        f"{path}: line {line}: found {found[:80]!r}, expected the header {','.join(HEADER)}"
+        " (or, without a header, a path and 10 numbers)"
+    )
+
+
+def _head(stream: BinaryIO) -> list[str]:
+    """The first lines of a file; bytes that are not UTF-8 become lone surrogates."""
+    stream.seek(0)
+    data = _unix_lines(stream.read(HEAD_BYTES)).removeprefix(_BOM)
+    whole = data if len(data) < HEAD_BYTES // 2 else data[: data.rfind(b"\n") + 1]
+    return whole.decode("utf-8", "surrogateescape").split("\n")
+
+
+def _line_blocks(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+    """Yields whole lines, each ended by a newline, about ``BLOCK_BYTES`` at a time."""
+    stream.seek(0)
+    rest = stream.read(len(_BOM)).removeprefix(_BOM)
+    while block := stream.read(BLOCK_BYTES):
+        end = (block.rfind(b"\n") if b"\n" in block else block.rfind(b"\r")) + 1
+        if not end and len(rest) > BLOCK_BYTES:
+            raise LandmarkError(f"{path}: a line of more than {BLOCK_BYTES >> 20} MiB; expected a landmark table")
+        if end:
+            yield _unix_lines(rest + block[:end])
+            rest = b""
+        rest += block[end:]
+    if rest:
+        yield _unix_lines(rest + b"\n")
+
+
+def _unix_lines(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def _separated_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Block:
+    texts = dict.fromkeys(HEADER, pa.string())
+    try:
+        table = pa.csv.read_csv(
+            pa.py_buffer(rows),
+            read_options=pa.csv.ReadOptions(column_names=HEADER, use_threads=False, block_size=2 * BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(delimiter=layout.separator),
+            convert_options=pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=False),
+        ).combine_chunks()
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        problem = _malformed_line(rows, line, layout.separator) or str(error).splitlines()[0]
+        raise LandmarkError(f"{path}: {problem}") from None
+    names, *numbers = (column.chunk(0) for column in table.columns)
+    return _block(names, numbers, decimal_comma=layout.separator != ",")
+
+
+def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Block:
+    """Rows whose fields are separated by blanks, or by commas here and blanks there. Empty fields are not seen."""
+    found = []
+    for number, text in enumerate(rows.decode("utf-8", "surrogateescape").split("\n"), line):
+        fields = _fields(text, "", layout.numbers)
+        if not _is_text(text):
+            raise LandmarkError(f"{path}: line {number}: not UTF-8 text")
+        count = _trailing_numbers(fields)
+        if layout.numbers == FOUR_POINT_NUMBERS:
+            if count not in (0, FOUR_POINT_NUMBERS):
+                raise LandmarkError(f"{path}: line {number}: {count} numbers, expected 8: {_FOUR_POINTS}")
+        elif len(fields) not in (0, len(HEADER)):
+            raise LandmarkError(f"{path}: line {number}: {count} numbers, expected 10 after the name")
+        if fields and len(fields) == layout.numbers + 1 and (count or layout.numbers == FIVE_POINT_NUMBERS):
+            found.append(fields)
+    names, *numbers = map(pa.array, zip(*found, strict=True)) if found else [pa.array([], pa.string())] * len(HEADER)
+    return _block(names, numbers[: layout.numbers], decimal_comma=True)
+
+
+def _fields(line: str, separator: str, numbers: int = FIVE_POINT_NUMBERS) -> list[str]:
+    """Splits a line into a name and numbers; another count of fields if it has not so many numbers.
+
+    Args:
+        separator: empty for blanks, commas, tabs and semicolons in any mixture. The name may contain them.
+    """
+    if separator:
+        try:
+            return next(csv.reader([line], delimiter=separator), [])
+        except csv.Error:
+            return []
+    line = line.strip()
+    flat = line.translate(_TO_BLANKS)
+    for text in (line, flat):
+        fields = text.split()
+        if len(fields) == numbers + 1:
+            return [field.strip('",;') for field in fields]
+    if _trailing_numbers(fields) != numbers:
+        return fields
+    name, *values = flat.rsplit(None, numbers)
+    return [line[: len(name)].strip(' ",;'), *values]
+
+
+def _trailing_numbers(fields: Sequence[str]) -> int:
+    """Counts the numbers at the end of a line, without its first field."""
+    count = 0
+    while count < len(fields) - 1 and is_number(fields[-1 - count]):
+        count += 1
+    return count
+
+
+def _block(names: pa.Array, numbers: Sequence[pa.Array], decimal_comma: bool) -> Block:
+    points = np.empty((len(names), len(numbers)), np.float32)
+    for index, texts in enumerate(numbers):
+        texts = pc.replace_substring(texts, ",", ".") if decimal_comma else texts
+        try:
+            values = pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:
+            values = np.array([float(text) if is_number(text) else np.nan for text in texts.to_pylist()])
+        points[:, index] = float32(values)
+    return names, points, not_finite(points, numbers)
+
+
+def _malformed_line(rows: bytes, line: int, separator: str) -> str | None:
+    """Describes the first malformed line; only called after Arrow has rejected the rows."""
+    reader = csv.reader(rows.decode("utf-8", "surrogateescape").split("\n"), delimiter=separator)
+    start = line  # first line of the record: an open quote swallows the lines after it
+    try:
+        for fields in reader:
+            if fields and len(fields) != len(HEADER):
+                return f"line {start}: {len(fields)} fields, expected {len(HEADER)} ({','.join(HEADER)})"
+            if not all(map(_is_text, fields)):
+                return f"line {start}: not UTF-8 text"
+            start = line + reader.line_num
+    except csv.Error as error:
+        return f"line {start}: {error}"
+    return None
+
+
+def _is_text(text: str) -> bool:
+    """Returns False for bytes that are not UTF-8 (read as lone surrogates) and for NUL."""
+    return (text.isascii() and "\0" not in text) or not any(
+        character == "\0" or "\udc80" <= character <= "\udcff" for character in text
+    )
