@@ -35,15 +35,21 @@ class Format:
     Attributes:
         signature: matches the first bytes.
         size: returns two sides in px, in either order. Raises any exception for a file that does not state them.
-        pillow: the Pillow class that has to read a file too. OpenCV alone is enough where None: it compares checksums
-            or lengths, or Pillow does not know the format. OpenCV does not compare those of a TIFF, for example.
-        is_text: line feeds are not pixels.
+        pillow: the Pillow class that has to read a file too. OpenCV alone is enough where None: it compares checksums,
+            or Pillow does not know the format. OpenCV does not compare those of a TIFF, for example.
+        length: returns the bytes that a file states to have. If it has as many, OpenCV alone is enough.
+        check_line_feeds: a copy in text mode can look sound. It cannot if the signature shows it.
     """
 
     signature: re.Pattern[bytes]
     size: Size
     pillow: type[ImageFile] | None = None
-    is_text: bool = False
+    length: Callable[[bytes], int] | None = None
+    check_line_feeds: bool = True
+
+    def needs_pillow(self, data: bytes) -> bool:
+        """Returns True if Pillow has to read the file ``data``, too."""
+        return self.pillow is not None and (self.length is None or self.length(data) != len(data))
 
 
 def identify(data: bytes) -> Format | None:
@@ -87,6 +93,13 @@ def _webp(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
+def _webp_length(data: bytes) -> int:
+    """Length of a WebP of one chunk; -1 if it has several, or its two lengths differ."""
+    chunk = int.from_bytes(data[16:20], "little")
+    length = int.from_bytes(data[4:8], "little") + 8
+    return length if length == 20 + chunk + (chunk & 1) else -1
+
+
 def _tiff(data: bytes) -> tuple[int, int]:
     image = TiffImageFile(io.BytesIO(data))
     width, height = image.size
@@ -114,11 +127,11 @@ def _avif(data: bytes) -> tuple[int, int]:
 _FORMATS = tuple(
     Format(re.compile(signature, re.DOTALL), *rest)
     for signature, *rest in (
-        (rb"\x89PNG\r\n\x1a\n", _fixed(">II", 16)),
+        (rb"\x89PNG\r\n\x1a\n", _fixed(">II", 16), None, None, False),
         (rb"BM", _bmp, BmpImageFile),
-        (rb"RIFF....WEBP", _webp, WebPImageFile),
+        (rb"RIFF....WEBP", _webp, WebPImageFile, _webp_length),
         (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff, TiffImageFile),
-        (rb"P[1-3]\s", _matched(_PNM), PpmImageFile, True),
+        (rb"P[1-3]\s", _matched(_PNM), PpmImageFile, None, False),
         (rb"P[4-6]\s", _matched(_PNM), PpmImageFile),
         (rb"P[Ff]\s", _matched(_PNM)),
         (rb"P7\s", _pam),

@@ -122,10 +122,10 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     if kind is None:
         raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
     _check_pixels(*kind.size(data), max_pixels)
-    if not kind.is_text and _passed_text_mode(data):
+    if kind.check_line_feeds and _passed_text_mode(data):
         raise ImageError(f"damaged file ({len(data)} bytes): {_TEXT_MODE}")
     image = _decode_opencv(data)
-    if kind.pillow is not None:
+    if kind.pillow and kind.needs_pillow(data):
         kind.pillow(io.BytesIO(data)).load()
     return image
 
