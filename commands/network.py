@@ -53,6 +53,7 @@ def open_engine(
     from benchmarks.engine.runner import Engine
     from model.embedder import Embedder
     from model.errors import explained_memory
+    from pipeline.opencv import quiet
 
     network = open_network(checkpoint)
     spec = network.spec
@@ -64,7 +65,7 @@ def open_engine(
         "" if precision == "bf16" else ", or use --precision bf16"
     )
     opened = contextlib.nullcontext() if no_cache else EmbeddingCache(folder)
-    with interruptible(lambda: kept), explained_memory(less_memory), opened as cache:
+    with interruptible(lambda: kept), explained_memory(less_memory), quiet(), opened as cache:
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),
             network,

@@ -77,6 +77,15 @@ def _matched(pattern: re.Pattern[bytes]) -> Size:
     return size
 
 
+def _png(data: bytes) -> tuple[int, int]:
+    at = 8
+    while data[at + 4 : at + 8] != b"IEND":  # OpenCV allocates what a chunk states, up to 4 GiB
+        at += 12 + int.from_bytes(data[at : at + 4])
+        if at >= len(data):
+            raise ValueError("a chunk is cut")
+    return _fixed(">II", 16)(data)
+
+
 def _bmp(data: bytes) -> tuple[int, int]:
     (header,) = struct.unpack_from("<I", data, 14)
     return (_fixed("<HH", 18) if header == 12 else _fixed("<ii", 18))(data)  # 12: OS/2
@@ -127,7 +136,7 @@ def _avif(data: bytes) -> tuple[int, int]:
 _FORMATS = tuple(
     Format(re.compile(signature, re.DOTALL), *rest)
     for signature, *rest in (
-        (rb"\x89PNG\r\n\x1a\n", _fixed(">II", 16), None, None, False),
+        (rb"\x89PNG\r\n\x1a\n", _png, None, None, False),
         (rb"BM", _bmp, BmpImageFile),
         (rb"RIFF....WEBP", _webp, WebPImageFile, _webp_length),
         (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff, TiffImageFile),

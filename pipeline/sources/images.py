@@ -98,6 +98,7 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
     try:
         header = jpeg.read_header(data)
         _check_pixels(header.width, header.height, max_pixels)
+        jpeg.check_length(data, header)
         if jpeg.passed_text_mode(data, header.scan):
             raise ValueError(_TEXT_MODE)
         try:
@@ -105,6 +106,8 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
         except ValueError:  # libjpeg warned
             return _decode_opencv(jpeg.repaired(data, header))
     except ValueError as error:
+        if "Insufficient memory" in str(error):  # libjpeg's words
+            raise MemoryError(str(error)) from None
         raise ImageError(f"damaged JPEG ({len(data)} bytes): {error}") from None
 
 
@@ -134,6 +137,8 @@ def _decode_opencv(data: bytes) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(error.err) from None
         raise ImageError(f"cannot be decoded: {error.err}") from None
     if image is None:
         raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")

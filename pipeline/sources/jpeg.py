@@ -22,6 +22,7 @@ _END = b"\xff\xd9"
 _SOI, _EOI, _SOS, _DHT, _DAC, _JPG, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xCC, 0xC8, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}  # SOF markers
+_FIRST_ARITHMETIC = 0xC9
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 _JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 # FF 00 is a byte of data, FF FF filler; TEM (01) and RST (D0 to D7) have no segment
@@ -38,6 +39,7 @@ class Header:
     """What the segments before the first scan state.
 
     Attributes:
+        frame: the SOF marker, which tells the coding process.
         has_exif: there is an EXIF segment, which may state a rotation.
         scan: offset of the first SOS marker.
     """
@@ -45,6 +47,7 @@ class Header:
     height: int
     width: int
     components: int
+    frame: int
     has_exif: bool
     scan: int
 
@@ -55,24 +58,35 @@ def read_header(data: bytes) -> Header:
     Raises:
         ValueError: there is no scan, or no frame header before it.
     """
-    height = width = components = 0
+    height = width = components = frame = 0
     has_exif, at = False, len(START)
     try:
         while True:
             at = _next_marker(data, at)
             marker = data[at + 1]
             if marker in _FRAMES:
+                frame = marker
                 height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
                 components = data[at + 9]
             elif marker == _APP1:
                 has_exif = has_exif or data.startswith(b"Exif", at + 4)
             elif marker == _SOS and components:
-                return Header(height, width, components, has_exif, at)
+                return Header(height, width, components, frame, has_exif, at)
             elif marker in (_SOI, _EOI, _SOS):
                 raise ValueError("no image data")
             at += 2 + (data[at + 2] << 8 | data[at + 3])
     except IndexError:
         raise ValueError(_CUT) from None
+
+
+def check_length(data: bytes, header: Header) -> None:
+    """Checks that the file can hold the image that it states, before memory is allocated for it.
+
+    Raises:
+        ValueError: it is too short, as a Huffman code takes at least one bit for each block of 8 x 8 px.
+    """
+    if header.frame < _FIRST_ARITHMETIC and header.height * header.width > 64 * 8 * len(data):
+        raise ValueError(f"too short for the {header.width}x{header.height} px that it states")
 
 
 def passed_text_mode(data: bytes, scan: int) -> bool:

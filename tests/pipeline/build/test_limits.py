@@ -13,7 +13,7 @@ from shards.files import read_record
 from shards.schema import PLAN
 from tests.conftest import build_options, error_of
 from tests.networks import save_small
-from tests.pipeline.sources.image_files import bomb
+from tests.pipeline.sources.image_files import jpeg, restated
 
 
 def reasons(out):
@@ -27,7 +27,7 @@ def image(root, key):
 
 
 def test_an_image_or_file_that_is_too_large_is_a_row(vggface2, tmp_path):
-    image(vggface2, "n000001/0001_01").write_bytes(bomb(65500, 65500))
+    image(vggface2, "n000001/0001_01").write_bytes(restated(jpeg(), 65500, 65500))
     with open(image(vggface2, "n000001/0002_01"), "r+b") as stream:
         stream.truncate(20 << 30)
     assert build(build_options(vggface2, tmp_path / "out")).images == 43
@@ -64,7 +64,7 @@ def test_a_build_with_another_limit_is_another_build(vggface2, tmp_path):
 
 def test_embed_tells_what_is_too_large(run, tmp_path):
     cv2.imwrite(str(tmp_path / "face.png"), np.zeros((50, 40, 3), np.uint8))
-    (tmp_path / "bomb.jpg").write_bytes(bomb(65500, 65500))
+    (tmp_path / "bomb.jpg").write_bytes(restated(jpeg(), 65500, 65500))
     with open(tmp_path / "huge.png", "wb") as stream:
         stream.truncate(1 << 40)
     save_small(tmp_path / "net.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 
 import cv2
@@ -86,10 +87,10 @@ def turned() -> Image.Exif:
     return exif
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A small JPEG whose frame header states another size."""
-    data = bytearray(jpeg())
-    at = data.index(b"\xff\xc0")
+def restated(data: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose frame header states another size."""
+    at = re.search(rb"\xff[\xc0-\xc2]\0", data).start()
+    data = bytearray(data)
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(data)
 

@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.sources import huffman, images
+from pipeline.sources import huffman
 from pipeline.sources.images import MAX_PIXELS, ImageError, decode, decode_bytes, read_regular
 from tests.pipeline.sources.image_files import (
     HEIGHT,
@@ -22,7 +22,6 @@ from tests.pipeline.sources.image_files import (
     adobe,
     after_start,
     before_end,
-    bomb,
     by_opencv,
     by_pillow,
     first_scan,
@@ -30,6 +29,7 @@ from tests.pipeline.sources.image_files import (
     jpegs,
     others,
     pixels,
+    restated,
     sampled_jpeg,
     segment,
     turned,
@@ -177,7 +177,7 @@ def test_the_check_of_huffman_codes_agrees_with_libjpeg(name):
     """Oracle: simplejpeg, where it knows the sampling factors. libjpeg is silent about up to seven bytes too many."""
     _, start = first_scan(SOUND[name])
     rng, found = np.random.default_rng(0), collections.Counter()
-    for _ in range(400):
+    for _ in range(200):
         data = bytearray(SOUND[name])
         data[int(rng.integers(start, len(data) - 2))] ^= 1 << int(rng.integers(8))
         ours, theirs = reason(huffman.check_scans, bytes(data)), reason(simplejpeg.decode_jpeg, bytes(data), "GRAY")
@@ -226,9 +226,36 @@ def test_the_stated_size_is_limited_before_anything_is_decoded(name, monkeypatch
     assert {str(HEIGHT), str(WIDTH)} == set(str(error.value).split()[3].split("x"))
 
 
+def test_a_jpeg_that_is_too_short_for_its_size_is_not_decoded(monkeypatch):
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)
+    for sound in (PLAIN, SOUND["progressive"]):
+        data = restated(sound, 16000, 16000)
+        with pytest.raises(
+            ImageError, match=r"^damaged JPEG \(\d+ bytes\): too short for the 16000x16000 px that it states$"
+        ):
+            decode_bytes(data)
+
+
+def test_the_smallest_jpeg_of_an_image_is_long_enough():
+    """One colour, with the shortest codes."""
+    image = np.full((2048, 2048, 3), 90, np.uint8)
+    for options in ({"optimize": True}, {"progressive": True}):
+        data = by_pillow("JPEG", image=image, **options)
+        assert np.array_equal(decode_bytes(data), opencv(data))
+
+
 def test_a_jpeg_of_four_gigapixels_is_not_decoded():
     with pytest.raises(ImageError, match=f"^the image states 65500x65500 px, --max-pixels is {MAX_PIXELS}$"):
-        decode_bytes(bomb(65500, 65500))
+        decode_bytes(restated(PLAIN, 65500, 65500))
+
+
+def test_a_png_whose_chunk_states_more_than_the_file_has_is_not_decoded(monkeypatch):
+    """OpenCV would allocate 4 GiB for a file of 750 bytes."""
+    monkeypatch.setattr(cv2, "imdecode", None)
+    data = SOUND[".png"]
+    at = data.index(b"IDAT") - 4
+    with pytest.raises(ImageError, match=r"ValueError: a chunk is cut$"):
+        decode_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
 
 
 def test_the_size_in_a_jpeg_2000_is_that_of_its_code_stream():
@@ -276,9 +303,14 @@ def test_no_exception_of_a_decoder_gets_through(monkeypatch, error, name):
 
 
 def test_a_lack_of_memory_is_not_a_bad_image(monkeypatch):
-    def failing(*_):
-        raise MemoryError
+    no_memory = cv2.error("no memory")
+    no_memory.code, no_memory.err = cv2.Error.StsNoMem, "Failed to allocate 7 bytes"
+    for error in (MemoryError(), no_memory, ValueError("Insufficient memory (case 4)")):
 
-    monkeypatch.setattr(images.cv2, "imdecode", failing)
-    with pytest.raises(MemoryError):
-        decode_bytes(SOUND[".png"])
+        def failing(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(cv2, "imdecode", failing)
+        monkeypatch.setattr(simplejpeg, "decode_jpeg", failing)
+        with pytest.raises(MemoryError):
+            decode_bytes(SOUND[".png"] if error is no_memory else PLAIN)

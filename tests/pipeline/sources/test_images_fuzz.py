@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import io
 import re
+import resource
 import warnings
 
 import cv2
@@ -17,7 +18,7 @@ from pipeline.sources.images import ImageError, decode_bytes
 from tests.pipeline.sources.image_files import jpegs, others
 
 SOUND = {**jpegs(), **others()}
-ROUNDS = 150  # damaged copies of each file
+ROUNDS = 300  # damaged copies of each file
 MAX_PIXELS = 1 << 22
 UNKNOWN_TO_PILLOW = {".hdr", ".pfm", ".pam", ".avif"}  # AVIF: Pillow compares more of the first bytes
 # what libjpeg says when it loses data; it prints the first warning of each file
@@ -27,6 +28,10 @@ LOSSES = re.compile(r"bad Huffman code|premature end|Premature end|found marker|
 NO_PROOF = re.compile(
     r"extraneous bytes|bad Huffman code|premature end|progression sequence|CR LF|found marker|restart"
 )
+
+
+def peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def opencv(data):
@@ -113,15 +118,15 @@ def damaged_copies(name):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", SOUND)
 def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
-    sound, found = opencv(SOUND[name]), collections.Counter()
+    sound, found, memory = opencv(SOUND[name]), collections.Counter(), peak_mb()
     for data in damaged_copies(name):
         try:
             with quiet():
                 seen, reason = decode_bytes(data, max_pixels=MAX_PIXELS), ""
         except ImageError as error:
             seen, reason = None, str(error)
-        if "--max-pixels" in reason:
-            found["too large"] += 1
+        if "--max-pixels" in reason or "a chunk is cut" in reason:
+            found["not decoded"] += 1  # not here either: OpenCV would allocate gigabytes
             continue
         capfd.readouterr()
         with quiet():
@@ -133,8 +138,9 @@ def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
             assert name in UNKNOWN_TO_PILLOW or read_by_pillow(data), "Pillow does not read it"
             assert not (data.startswith(b"\xff\xd8") and lost), f"accepted, but libjpeg says: {lost[0]}"
         elif expected is not None and np.array_equal(expected, sound) and read_by_pillow(data):
-            assert data.startswith(b"\xff\xd8"), f"no pixel is lost, but: {reason}"
+            assert data.startswith(b"\xff\xd8") or "CR LF" in reason, f"no pixel is lost, but: {reason}"
             assert NO_PROOF.search(reason), f"no pixel is lost, but: {reason}"
         found["accepted" if seen is not None else "rejected"] += 1
     assert found.total() == ROUNDS
     assert found["rejected"] > 5
+    assert peak_mb() - memory < 500
