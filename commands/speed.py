@@ -85,12 +85,14 @@ def run_stages(
     """Runs stages one after another; each table is saved and printed as soon as it is measured."""
     from benchmarks.speed.faces import Setup
     from benchmarks.speed.results import as_line, as_table, machine, write_chart, write_json
+    from model.errors import explained_memory
     from shards.messages import counted
 
     click.echo(as_line(machine()))
     timings: list[Any] = []
     saved: dict[str, str] = {}
-    with interruptible(lambda: "; ".join(saved.values())), _scratch() as scratch:
+    less_memory = explained_memory("use --quick, or a lower --batch-size where the stage has one")
+    with interruptible(lambda: "; ".join(saved.values())), less_memory, _scratch() as scratch:
         shared = Setup(scratch=scratch, quick=quick, **setup)
         for timing in (timing for stage in stages for timing in stage(shared)):
             timings.append(timing)

@@ -93,6 +93,7 @@ def train(
     from model.formats.network import load_network
     from model.training.ranks import local_device, open_ranks
     from model.training.recipes import as_toml, compose
+    from shards.messages import counted
 
     if settings["pretrained"] and settings["backbone"] is None:
         settings["backbone"] = load_network(Path(settings["pretrained"])).name
@@ -110,9 +111,9 @@ def train(
         start, steps = run_training(
             config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing
         )
-        done = f"finished: trained {steps} steps: {run}"
+        done = f"finished: trained {counted(steps, 'step')}: {run}"
         if start >= config.steps:
-            done = f"nothing to do: {run} has finished, with {steps} steps; a higher --steps goes on"
+            done = f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps goes on"
         elif steps < config.steps:
             done = f"interrupted after step {steps}; saved in {run}: run the same command to continue"
         if ranks.first:
@@ -191,17 +192,20 @@ def start_line(start: Start, index: ShardIndex, device: str) -> str:
     """What is trained, on what and how long."""
     import torch
 
+    from shards.messages import counted
+
     learner, ranks = start.state.learner, start.state.ranks
     config = learner.config
     parameters = sum(weight.numel() for weight in learner.backbone.parameters())
     where = f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
     where += f" in {ranks.size} processes" if ranks.size > 1 else ""
     views = ",".join(map(str, config.views))
+    epochs = f"{config.steps * config.batch_size / len(index.labels):.3g}"
     return (
         f"{config.backbone}, {parameters / 1e6:.1f} M parameters, {config.precision} on {where};"
-        f" {len(index):,} images of {len(index.labels):,} identities;"
-        f" steps {start.step + 1:,} to {config.steps:,} of {config.batch_size} identities at {views} px,"
-        f" {config.steps * config.batch_size / len(index.labels):.3g} epochs"
+        f" {counted(len(index), 'image')} of {counted(len(index.labels), 'identity')};"
+        f" steps {start.step + 1:,} to {config.steps:,} of {counted(config.batch_size, 'identity')} at {views} px,"
+        f" {epochs} epoch{'' if epochs == '1' else 's'}"
     )
 
 

@@ -45,7 +45,7 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     assert [line.split()[1] for line in lines if line.startswith("step ")] == ["1/3", "2/3", "3/3"]
     assert re.fullmatch(
         r"spherenet4, \d+\.\d M parameters, fp32 on cpu; 48 images of 12 identities;"
-        r" steps 1 to 3 of 4 identities at 128,8,12,16 px, 1 epochs",
+        r" steps 1 to 3 of 4 identities at 128,8,12,16 px, 1 epoch",
         lines[0],
     )
     assert re.search(r"lr 0\.01  \d+ images/s  loader wait [\d.]+%  ETA 0:\d\d:\d\d", lines[1])

@@ -9,6 +9,7 @@ from model.options import Choice, OptionError, Options, option, parse_choice
 from model.training.schedule import Schedule
 from model.training.views import View
 from shards.errors import LrfrError
+from shards.messages import counted
 
 if TYPE_CHECKING:  # these import torch, which `train --help` does not need
     from model.heads import HeadOptions
@@ -210,7 +211,8 @@ class TrainConfig(Options):
     @property
     def less_memory(self) -> str:
         """What to lower when memory does not suffice."""
-        remedies = [f"lower --batch-size ({self.batch_size} identities with {len(self.all_views)} images each)"]
+        images = counted(len(self.all_views), "image")
+        remedies = [f"lower --batch-size ({counted(self.batch_size, 'identity')} with {images} each)"]
         if len(self.all_views) > 1:
             remedies.append("use fewer --views")
         if self.precision == "fp32":

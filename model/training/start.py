@@ -18,6 +18,7 @@ from model.training.ranks import Ranks
 from model.training.state import TrainState, new_run
 from pipeline.spec import Preprocessing
 from shards.files import quick_digest
+from shards.messages import counted
 
 
 class Start(NamedTuple):
@@ -59,20 +60,25 @@ def start_run(
     )
     if path is None or content is None:
         return Start(state, step=0, loader_state=None)
-    origin = _branched_from(run)
-    if checkpoints(run):
+    is_branch, origin = not checkpoints(run), _branched_from(run)
+    if not is_branch:
         config.check_resumes(content["config"])
-    elif is_ours(content):
+    step = state.restore(content, path)
+    if is_branch:
         origin = str(path.absolute())
-        if ranks.first:
-            print(f"branches off from step {content['step']} of {path}{_changes(config, content)}", file=sys.stderr)
+        _announce_branch(config, content, path, ranks)
     state = dataclasses.replace(state, branched_from=origin)
-    return Start(state, step=state.restore(content, path), loader_state=content["loader_state"])
+    return Start(state, step=step, loader_state=content["loader_state"])
 
 
-def _changes(config: TrainConfig, content: dict[str, Any]) -> str:
+def _announce_branch(config: TrainConfig, content: dict[str, Any], path: Path, ranks: Ranks) -> None:
+    """Prints where a branch begins and what changes. Raises: TrainingError: no steps are left."""
+    if content["step"] >= config.steps:
+        raise TrainingError(f"{path}: has {counted(content['step'], 'step')} already; choose a higher --steps")
     changed = config.changed(content["config"]).items()
-    return "".join(f"; {name} {before} -> {now}" for name, (before, now, changes) in changed if changes == "branch")
+    changes = [f"; {name} {before} -> {now}" for name, (before, now, when) in changed if when == "branch"]
+    if ranks.first:
+        print(f"branches off from step {content['step']} of {path}{''.join(changes)}", file=sys.stderr)
 
 
 def _branched_from(run: Path) -> str | None:

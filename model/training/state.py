@@ -117,7 +117,9 @@ class TrainState:
                 " start a new run in another --out"
             ) from None
         if not self.finite():
-            raise TrainingError(f"{path}: a weight is not finite; delete the file to use the previous one")
+            raise TrainingError(
+                f"{path}: a weight is not finite; delete it to use the previous one, or --resume another"
+            )
         return int(content["step"])
 
     def _load(self, content: dict[str, Any]) -> None:

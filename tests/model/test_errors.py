@@ -60,5 +60,5 @@ def test_training_says_what_to_lower(tmp_path):
         " with several processes and many identities, use --shard-head"
     )
     assert TrainConfig(views="128", precision="bf16", shard_head=True).less_memory == (
-        "lower --batch-size (128 identities with 1 images each)"
+        "lower --batch-size (128 identities with 1 image each)"
     )

@@ -136,3 +136,9 @@ def test_a_branch_keeps_what_determines_weights_and_data(first, tmp_path, change
     with pytest.raises(TrainingError, match="repeat the settings of that run, or start a new one with --from"):
         go_on(tmp_path / "branch", config(**changes), checkpoint_path(first, 2))
     assert not (tmp_path / "branch").exists()
+
+
+def test_a_branch_without_steps_left_is_an_error(first, tmp_path):
+    with pytest.raises(TrainingError, match=r"0000002\.pt: has 2 steps already; choose a higher --steps"):
+        go_on(tmp_path / "branch", config(steps=2), checkpoint_path(first, 2))
+    assert not (tmp_path / "branch").exists()

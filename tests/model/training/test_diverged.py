@@ -129,9 +129,7 @@ def test_a_checkpoint_that_is_not_finite_is_neither_resumed_nor_scored(tmp_path)
     content = read_checkpoint(path)
     content["backbone_state"]["0.weight"][0, 0, 0, 0] = float("nan")
     save_checkpoint(path, content)
-    with pytest.raises(
-        TrainingError, match=r"0000003\.pt: a weight is not finite; delete the file to use the previous"
-    ):
+    with pytest.raises(TrainingError, match=r"0000003\.pt: a weight is not finite; delete it to use the previous"):
         run_training(tmp_path, config(steps=5), resume=path)
     with pytest.raises(
         CheckpointError, match=r"1 tensors are not finite, such as 0\.weight; use an earlier checkpoint"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -330,3 +331,16 @@ def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path):
     index = write_set(tmp_path, [jpeg_of(128) + b"more"] * 8)
     with Loader(index, batch_size=4, views=[(128, 128)], threads=1) as loader:
         assert next(loader).images.shape == (1, 4, 128, 128, 3)
+
+
+def test_an_open_loader_has_threads_and_no_processes(index):
+    """A worker process could be killed or outlive a killed trainer."""
+
+    def children():
+        tasks = Path("/proc/self/task").iterdir()
+        return {child for task in tasks for child in (task / "children").read_text().split()}
+
+    before = children()
+    with Loader(index, batch_size=BATCH) as loader:
+        next(loader)
+        assert children() == before
