@@ -105,6 +105,8 @@ def find_resume(run: Path, resume: str) -> Path | None:
         raise TrainingError(f"{run}: is a file, expected a run folder; choose another --out")
     newest = next(reversed(checkpoints(run)), None)
     path = {"auto": newest, "never": None}.get(resume, Path(resume))
+    if path and path.is_dir() and (own := checkpoints(path)):
+        raise TrainingError(f"{path}: is a run folder; name one of its checkpoints, such as {own[-1]}")
     if newest and path and (path.resolve() == newest.resolve() or str(path.absolute()) == _branched_from(run)):
         return newest
     if newest:

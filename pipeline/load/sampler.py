@@ -72,12 +72,7 @@ class LoaderState:
                 raise SamplerError("loader state: belongs to other shards; resume with the shards of the original run")
             change = f"{name} was {saved.get(name)}, is now {value}"
             raise SamplerError(f"loader state: {change}; resume with the settings of the original run")
-        position: dict[str, Any] = {name: saved.get(name) for name in ("epoch", "step")}
-        if any(type(value) is not int for value in position.values()):
-            raise SamplerError(
-                f"loader state: expected whole numbers, found {position}; resume from another checkpoint"
-            )
-        return dataclasses.replace(self, **position)
+        return dataclasses.replace(self, epoch=saved["epoch"], step=saved["step"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -171,6 +171,8 @@ def test_find_resume(tmp_path):
     assert find_resume(tmp_path, "auto") == checkpoint_path(tmp_path, 20)
     assert find_resume(tmp_path, str(checkpoint_path(tmp_path, 20))) == checkpoint_path(tmp_path, 20)
     assert find_resume(tmp_path / "new", "elsewhere.pt").name == "elsewhere.pt"
+    with pytest.raises(TrainingError, match=r"is a run folder; name one of its checkpoints, such as .*/0000020\.pt"):
+        find_resume(tmp_path / "new", str(tmp_path))
     with pytest.raises(TrainingError, match="has a run up to step 20; choose another --out to continue from"):
         find_resume(tmp_path, str(checkpoint_path(tmp_path, 5)))
     with pytest.raises(TrainingError, match="has a run up to step 20; choose another --out, or delete it"):
