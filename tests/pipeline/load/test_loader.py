@@ -270,7 +270,7 @@ def test_wrong_arguments_say_what_was_expected(index, options, kind, says):
 @pytest.mark.parametrize("position", [{"epoch": None}, {"step": "1"}, {"epoch": 1.5}, {"step": -1}])
 def test_a_state_without_a_position_is_rejected(index, position):
     saved = batches_of(index, 1)[0].state.to_dict()
-    with pytest.raises(SamplerError, match="is missing or of the wrong type|epoch and step from 0"):
+    with pytest.raises(SamplerError, match=r"is missing or of the wrong type|epoch and step from 0"):
         Loader(index, batch_size=BATCH, resume={**saved, **position})
 
 
