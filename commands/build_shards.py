@@ -17,25 +17,28 @@ _KEPT = "finished shards are kept: run the same command to continue"
 @click.command("build-shards", short_help="Align faces into WebDataset tars with Parquet metadata.")
 @click.option(
     "--source",
-    type=click.Choice(["vggface2", "qmul", "tinyface", "folder"]),
+    type=click.Choice(["vggface2", "qmul", "tinyface", "folder", "crops"]),
     default="vggface2",
-    help="Layout of --root. qmul and tinyface are training sets for fine-tuning, whose images are resized whole.",
+    help="Layout of --root. qmul and tinyface are training sets for fine-tuning, whose images are resized whole. folder:"
+    " identity/image, aligned by --landmarks. crops: identity/image, already aligned to --template.",
 )
 @click.option(
     "--root",
     type=PATH,
-    help="Folder with the images. [default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]",
+    help="Folder with the images. [default: $LRFR_DATA/VGGFace2, QMUL-SurvFace, TinyFace or crops, by --source]",
 )
 @landmarks_option("Landmark table, CSV or Parquet; may be repeated. [default: found under --root]")
 @click.option(
     "--out",
     type=PATH,
-    help="Folder for the shards. [default: $LRFR_DATA/shards, shards-qmul or shards-tinyface, by --source]",
+    help="Folder for the shards. [default: $LRFR_DATA/shards, shards-qmul, shards-tinyface or shards-crops, by"
+    " --source]",
 )
 @click.option(
     "--template",
     type=click.Choice(["seed", "arcface"]),
-    help="Position of the five points: seed as in the reference, or arcface, which is centred. [default: seed]",
+    help="Position of the five points: seed as in the reference, or arcface, which is centred. Required for --source"
+    " crops. [default: seed]",
 )
 @click.option("--min-images", type=click.IntRange(min=1), default=1, help="Leave out identities with fewer images.")
 @click.option("--exclude", type=PATH, help="File with identities or identity/image to leave out, one per line.")

@@ -41,12 +41,18 @@ def statistics(root: Path) -> str:
         f"rejected: {manifest.rows - manifest.images:,} of {counted(manifest.rows, 'row')} ({describe(manifest.statuses)})",
         "",
     ]
-    title, names = ("eye distance in", ["eye_distance"]) if spec.aligned else ("shorter side of", ["width", "height"])
-    columns = [
-        column.to_numpy() for column in read_table(root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
-    ]
-    lines += [f"{title} the source, px:", *_histogram(np.minimum.reduce(columns))]
+    title, sizes = _face_sizes(root)
+    lines += [f"{title} the source, px:", *_histogram(sizes)]
     return "\n".join(lines)
+
+
+def _face_sizes(root: Path) -> tuple[str, np.ndarray]:
+    """What is measured, and the (N,) sizes of the source faces, px: eye distances if they are known."""
+    names = ("eye_distance", "width", "height")
+    eyes, width, height = read_table(root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
+    if eyes.null_count:
+        return "shorter side of", np.minimum(width.to_numpy(), height.to_numpy())
+    return "eye distance in", eyes.to_numpy()
 
 
 def _histogram(values: np.ndarray) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
 from pipeline.build.plan import Plan, make_plan
@@ -21,7 +22,7 @@ from pipeline.sources.finder import ImageTree
 from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import LandmarkTable
-from pipeline.sources.listing import ImageList, SourceError, list_images, shortened
+from pipeline.sources.listing import NAMED, ImageList, SourceError, list_images, shortened
 from pipeline.sources.watch import SourceWatch
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
@@ -81,6 +82,7 @@ def build(options: BuildOptions) -> Manifest:
             )
         manifest = Manifest.read(options.out)
     _print_result(manifest, options, finished)
+    _print_small_identities(plan, options)
     return manifest
 
 
@@ -200,6 +202,23 @@ def _print_result(manifest: Manifest, options: BuildOptions, finished: bool) -> 
     if manifest.empty_identities:
         _print(f"{counted(manifest.empty_identities, 'identity')} lost all images; labels stay the same")
     _print(f"rejected: {describe(manifest.statuses)}")
+
+
+def _print_small_identities(plan: Plan, options: BuildOptions) -> None:
+    """Names identities that fell below the minimum, because it is compared before images are opened."""
+    if options.min_images == 1:
+        return
+    labels = pq.read_table(options.out / INDEX, columns=["label"])["label"].to_numpy()
+    counts = np.bincount(labels, minlength=plan.identity_count)
+    small = np.flatnonzero(counts < options.min_images).tolist()
+    if small:
+        rows = [int(np.argmax(plan.labels == label)) for label in small[:NAMED]]
+        found = [f"{plan.identities[row]}: {counts[label]}" for row, label in zip(rows, small, strict=False)]
+        _print(
+            f"--min-images {options.min_images}: {counted(len(small), 'identity')} fell below it, because images were"
+            f" unusable ({', '.join(found)}{', ...' if len(small) > NAMED else ''}); leave out by --exclude what you do"
+            " not want"
+        )
 
 
 def _print(line: str) -> None:

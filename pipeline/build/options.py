@@ -70,10 +70,10 @@ class BuildOptions:
         for name in ("workers", "min_images", "images_per_shard", "max_pixels"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise ShardError(f"{name} is {number}, expected at least 1")
-        if not self.aligned:
-            if self.landmarks or self.preprocessing.aligned:
-                raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
-        elif self.preprocessing.template not in TEMPLATES:
+        crops = SOURCES[self.source].crops
+        if not self.aligned and (self.landmarks or (self.preprocessing.aligned and not crops)):
+            raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
+        if (self.aligned or crops) and self.preprocessing.template not in TEMPLATES:
             raise ShardError(f"unknown template {self.preprocessing.template!r}; choose from {', '.join(TEMPLATES)}")
 
     @property
@@ -98,8 +98,8 @@ def options_for(
         options: further fields of ``BuildOptions``.
 
     Raises:
-        SourceError: there is no such source, its folder is absent, or it has no landmarks and ``landmarks`` or
-            ``template`` is given.
+        SourceError: there is no such source, its folder is absent, it has no landmarks and ``landmarks`` or
+            ``template`` is given, or its images are crops and ``template`` is not given.
         LandmarkError: the source's landmark files are absent.
         ShardError: unknown template.
     """
@@ -108,11 +108,17 @@ def options_for(
         spec = Preprocessing() if template is None else Preprocessing(template=template)
         files = landmarks or tuple(layout.landmark_files(root))
         return BuildOptions(source=source, root=root, landmarks=files, preprocessing=spec, **options)
-    for name, value in (("--landmarks", landmarks), ("--template", template)):
+    for name, value in (("--landmarks", landmarks), ("--template", None if layout.crops else template)):
         if value:
             raise SourceError(f"--source {source}: its images are resized whole, not aligned; omit {name}")
+    if layout.crops and template is None:
+        raise SourceError(
+            f"--source {source}: say which template the crops follow: --template arcface (most crops that are passed"
+            " around, 112 x 112 px) or seed"
+        )
     folder = layout.training_folder(root)
-    return BuildOptions(source=source, root=folder, landmarks=(), preprocessing=Preprocessing.unaligned(), **options)
+    spec = Preprocessing(template=template) if template else Preprocessing.unaligned()
+    return BuildOptions(source=source, root=folder, landmarks=(), preprocessing=spec, **options)
 
 
 def _paths(paths: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:

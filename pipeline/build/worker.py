@@ -120,10 +120,12 @@ def _crop_jpeg(row: Row, matrix: np.ndarray | None, image: np.ndarray, spec: Pre
     """Returns the encoded crop of an image; sets the image's size and the matrix in ``row``.
 
     Raises:
-        RejectedError: the landmarks lie outside the image.
+        RejectedError: the landmarks lie outside the image, or an image that should be an aligned crop is not square.
     """
     row.height, row.width = image.shape[:2]
     if matrix is None:
+        if spec.aligned and row.height != row.width:
+            raise RejectedError("not-square", f"{row.width}x{row.height} px; an aligned crop is square")
         crop = resized(image, spec.size)
     else:
         if not _any_inside(row.landmarks or (), row.width, row.height):

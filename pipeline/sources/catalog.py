@@ -22,10 +22,11 @@ class Source:
     # alternative sets of landmark files; the first set of which any file exists is used
     tables: tuple[tuple[str, ...], ...] = ()
     training: str = ""  # sub-folder with the training images, of a source without landmarks
+    crops: bool = False  # the images are aligned crops already
 
     @property
     def aligned(self) -> bool:
-        """True if faces are aligned by landmarks, False if images are resized whole."""
+        """True if faces are aligned by landmarks, False if images are taken whole."""
         return bool(self.tables)
 
     def landmark_files(self, root: Path) -> list[Path]:
@@ -42,7 +43,10 @@ class Source:
             if found := [root / name for name in names if (root / name).is_file()]:
                 return found
         expected = " or ".join(" + ".join(names) for names in self.tables)
-        raise LandmarkError(f"{root}: no landmark file; expected {expected}, or name one with --landmarks")
+        raise LandmarkError(
+            f"{root}: no landmark file; expected {expected}, or name one with --landmarks"
+            " (images that are aligned crops already need none: --source crops)"
+        )
 
     def training_folder(self, root: Path) -> Path:
         """Returns the folder of identities: ``root``, or the training folder in it or in its data set.
@@ -50,6 +54,10 @@ class Source:
         Raises:
             SourceError: there is no such folder.
         """
+        if self.crops:
+            if not root.is_dir():
+                raise SourceError(f"{root}: not a folder; give the folder of <ID>/<image>.jpg with --root")
+            return root
         found = find_folder(root, self.dataset, self.training)
         if found is None or not found.is_dir():
             raise SourceError(
@@ -74,8 +82,9 @@ FOLDER = Source(
 )
 QMUL = Source(name="qmul", dataset="QMUL-SurvFace", shards="shards-qmul", training="training_set")
 TINYFACE = Source(name="tinyface", dataset="TinyFace", shards="shards-tinyface", training="Training_Set")
+CROPS = Source(name="crops", dataset="crops", shards="shards-crops", crops=True)
 
-SOURCES = {source.name: source for source in (VGGFACE2, QMUL, TINYFACE, FOLDER)}
+SOURCES = {source.name: source for source in (VGGFACE2, QMUL, TINYFACE, FOLDER, CROPS)}
 
 
 def find_source(name: str) -> Source:

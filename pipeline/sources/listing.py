@@ -16,7 +16,7 @@ from pipeline.sources.finder import by_preference, is_image, scan
 from shards.errors import LrfrError
 from shards.files import is_system_name
 
-_NAMED = 3  # entries named in a message
+NAMED = 3  # entries named in a message
 
 
 class SourceError(LrfrError):
@@ -72,7 +72,7 @@ def list_images(root: Path) -> ImageList:
 
 def shortened(names: Sequence[str]) -> str:
     """Joins the first few names."""
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:

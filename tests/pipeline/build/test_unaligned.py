@@ -19,18 +19,21 @@ import xxhash
 from PIL import Image
 
 from commands.build_shards import build_shards
+from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import BuildOptions, build, options_for
 from pipeline.demo.generate import write_demo_data
+from pipeline.inspect import statistics
 from pipeline.load.loader import Loader
-from pipeline.prepare import Request, prepare
+from pipeline.prepare import Request, check_supported, prepare
 from pipeline.sources.catalog import SOURCES
 from pipeline.sources.finder import IMAGE_SUFFIXES, ImageTree
 from pipeline.sources.listing import SourceError, list_images
-from pipeline.spec import Preprocessing
+from pipeline.spec import Preprocessing, spec_of
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest
 from shards.verify import verify
+from tests.conftest import error_of
 
 SETS = {"qmul": ("QMUL-SurvFace", "training_set"), "tinyface": ("TinyFace", "Training_Set")}
 PEOPLE, IMAGES = 4, 5
@@ -369,6 +372,75 @@ def test_a_folder_without_a_training_set_or_without_images_is_an_error(tmp_path)
     (tmp_path / "TRAINING_set" / "1").mkdir(parents=True)
     with pytest.raises(SourceError, match=r"TRAINING_set: no images found; expected <ID>/<image>\.jpg"):
         build(options(tmp_path, tmp_path / "out"))
+
+
+@pytest.fixture
+def crops(painted, tmp_path):
+    """A folder of aligned crops of 112 px, without landmarks."""
+    for person, shots in list(painted.items())[:3]:
+        (tmp_path / "ms1m" / person).mkdir(parents=True)
+        for number, (pixels, landmarks) in enumerate(shots):
+            matrix = fit_similarity(landmarks[None], template_points("arcface", 112))[0][0]
+            crop = warp(np.ascontiguousarray(pixels[..., ::-1]), matrix, 112)
+            cv2.imwrite(str(tmp_path / "ms1m" / person / f"{number}.png"), crop)
+    return tmp_path / "ms1m"
+
+
+def test_aligned_crops_are_stored_as_they_are_with_their_template(crops, tmp_path):
+    path = crops / "n000001" / "0.png"
+    cv2.imwrite(str(crops / "n000001" / "1.png"), cv2.imread(str(path))[:96])
+    out = tmp_path / "out"
+    build(options(crops, out, "crops", template="arcface"))
+    manifest, index = Manifest.read(out), ShardIndex(out)
+    assert (manifest.source, manifest.identities, manifest.statuses) == ("crops", 3, {"not-square": 1, "ok": 14})
+    assert manifest.preprocessing == Preprocessing(template="arcface").to_dict()
+    (bad,) = (row for row in rows_of(out) if row["status"] != "ok")
+    assert (bad["key"], bad["error_message"]) == ("n000001/1", "112x96 px; an aligned crop is square")
+    with Image.open(path) as image:
+        expected = np.asarray(image.resize((128, 128), Image.Resampling.BICUBIC))[..., ::-1]
+    with ShardReader(index) as reader:
+        assert reader.image(0) == cv2.imencode(".jpg", expected, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    check_supported(spec_of(manifest), "crops")  # benchmarks align as these crops are
+    assert list(verify(out, full=True)) == []
+    assert "crops: 128 px, template arcface" in statistics(out)
+    assert "shorter side of the source, px:" in statistics(out)
+
+
+def test_aligned_crops_are_built_with_the_command(run, crops, tmp_path):
+    done = run("build-shards", "--source", "crops", "--root", crops, "--out", "out", "--executor", "serial")
+    assert error_of(done) == (
+        "Error: --source crops: say which template the crops follow: --template arcface (most crops that are passed around,"
+        " 112 x 112 px) or seed"
+    )
+    done = run("build-shards", "--source", "crops", "--root", "none", "--template", "arcface")
+    assert error_of(done) == "Error: none: not a folder; give the folder of <ID>/<image>.jpg with --root"
+    command = ["build-shards", "--source", "crops", "--root", crops, "--template", "seed", "--executor", "serial"]
+    assert error_of(run(*command, "--landmarks", "x.csv")).endswith("not aligned; omit --landmarks")
+    assert run(*command).returncode == 0
+    assert Manifest.read(tmp_path / "shards-crops").preprocessing["template"] == "seed"
+    assert "already aligned" in run("build-shards", "--help").stdout
+    done = run("build-shards", "--source", "folder", "--root", crops)
+    assert error_of(done).endswith("(images that are aligned crops already need none: --source crops)")
+
+
+def test_identities_that_fall_below_the_minimum_while_building_are_named(training, tmp_path, capsys):
+    for number in range(2, 6):
+        picture(training, number).write_bytes(b"")
+    for path in (training / str(FIRST + 1)).iterdir():
+        path.write_bytes(b"")
+    line = (
+        f"--min-images 4: 2 identities fell below it, because images were unusable ({FIRST}: 1, {FIRST + 1}: 0); leave out"
+        " by --exclude what you do not want"
+    )
+    for minimum in (1, 4):
+        for _ in range(2):  # also if the set is complete already
+            build(options(training, tmp_path / str(minimum), min_images=minimum))
+            assert (line in capsys.readouterr().err.splitlines()) == (minimum == 4)
+    whole = picture(training, 1).read_bytes()
+    for path in training.glob("*/*.jpg"):
+        path.write_bytes(whole)
+    build(options(training, tmp_path / "whole", min_images=4))
+    assert "--min-images" not in capsys.readouterr().err
 
 
 def test_the_listing_is_sorted_and_its_digest_covers_every_name(tmp_path):
