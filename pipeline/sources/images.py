@@ -142,7 +142,7 @@ def _decode_opencv(data: bytes) -> np.ndarray:
         raise ImageError(f"cannot be decoded: {error.err}") from None
     if image is None:
         raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
-    return image
+    return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # a grey PFM stays grey
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:

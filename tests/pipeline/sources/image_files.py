@@ -35,6 +35,15 @@ def jpeg(**options) -> bytes:
     return by_pillow("JPEG", quality=_QUALITY, **options)
 
 
+def read_by_opencv(data: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint8 BGR, or None."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image is not None and image.ndim == 2 else image
+
+
 def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
@@ -123,6 +132,7 @@ def others() -> dict[str, bytes]:
     }
     files |= {suffix: by_opencv(suffix, rgb.astype(np.float32) / 255) for suffix in (".hdr", ".pfm")}
     files |= {suffix: by_opencv(suffix, grey) for suffix in (".pgm", ".pbm")}
+    files["grey PFM"] = by_opencv(".pfm", grey)
     files["16-bit PNG"] = by_opencv(".png", rgb.astype(np.uint16) * 257)
     files["palette PNG"] = by_pillow("PNG", "P")
     files["RGBA PNG"] = by_pillow("PNG", "RGBA")

@@ -15,6 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from pipeline.sources import huffman
+from pipeline.sources.finder import IMAGE_SUFFIXES
 from pipeline.sources.images import MAX_PIXELS, ImageError, decode, decode_bytes, read_regular
 from tests.pipeline.sources.image_files import (
     HEIGHT,
@@ -29,6 +30,7 @@ from tests.pipeline.sources.image_files import (
     jpegs,
     others,
     pixels,
+    read_by_opencv,
     restated,
     sampled_jpeg,
     segment,
@@ -36,10 +38,6 @@ from tests.pipeline.sources.image_files import (
 )
 
 SOUND = {**jpegs(), **others()}
-
-
-def opencv(data):
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
 def with_scan(data, change):
@@ -63,9 +61,18 @@ def without_tables(data):
 
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_file_is_decoded_as_by_opencv(name):
-    expected = opencv(SOUND[name])
+    expected = read_by_opencv(SOUND[name])
     assert expected is not None
     assert np.array_equal(decode_bytes(SOUND[name]), expected)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_extension_that_counts_as_an_image_is_decoded(suffix):
+    writer = {".jfif": ".jpg", ".pxm": ".ppm", ".j2k": ".jp2"}.get(suffix, suffix)
+    data = by_opencv(writer, pixels(channels=1) if writer in (".pgm", ".pbm") else None)
+    if suffix == ".j2k":
+        data = data[data.index(b"\xff\x4f\xff\x51") :]
+    assert decode_bytes(data).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_every_sampling_factor_is_decoded_as_by_opencv_and_pillow():
@@ -75,7 +82,7 @@ def test_every_sampling_factor_is_decoded_as_by_opencv_and_pillow():
     for case in cases:
         data = sampled_jpeg(case)
         found = decode_bytes(data)
-        assert np.array_equal(found, opencv(data)), case
+        assert np.array_equal(found, read_by_opencv(data)), case
         assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(data)))[..., ::-1]), case
         read += 1
     assert read == 32
@@ -105,7 +112,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_a_warning_that_costs_no_pixel_is_no_reason_to_reject(name, capfd):
-    assert np.array_equal(decode_bytes(HARMLESS[name]), opencv(PLAIN))
+    assert np.array_equal(decode_bytes(HARMLESS[name]), read_by_opencv(PLAIN))
     assert capfd.readouterr().err == ""
 
 
@@ -113,7 +120,7 @@ def test_a_warning_that_costs_no_pixel_is_no_reason_to_reject(name, capfd):
 def test_filler_is_harmless_in_every_kind_of_jpeg(kind):
     for filler in (b"\0" * 3, b"\0" * 200, b"\x37" * 33):
         data = before_end(SOUND[kind], filler)
-        assert np.array_equal(decode_bytes(data), opencv(SOUND[kind]))
+        assert np.array_equal(decode_bytes(data), read_by_opencv(SOUND[kind]))
 
 
 def test_a_rotation_is_found_behind_any_number_of_segments():
@@ -210,7 +217,7 @@ def test_what_only_pillow_finds_damaged_is_rejected():
     """OpenCV does not compare the checksum of a TIFF."""
     data = bytearray(SOUND["deflate TIFF"])
     data[1000] ^= 4
-    assert not np.array_equal(opencv(bytes(data)), opencv(SOUND["deflate TIFF"]))
+    assert not np.array_equal(read_by_opencv(bytes(data)), read_by_opencv(SOUND["deflate TIFF"]))
     with pytest.raises(ImageError, match="cannot be decoded"):
         decode_bytes(bytes(data))
 
@@ -241,7 +248,7 @@ def test_the_smallest_jpeg_of_an_image_is_long_enough():
     image = np.full((2048, 2048, 3), 90, np.uint8)
     for options in ({"optimize": True}, {"progressive": True}):
         data = by_pillow("JPEG", image=image, **options)
-        assert np.array_equal(decode_bytes(data), opencv(data))
+        assert np.array_equal(decode_bytes(data), read_by_opencv(data))
 
 
 def test_a_jpeg_of_four_gigapixels_is_not_decoded():

@@ -8,14 +8,13 @@ import re
 import resource
 import warnings
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline.opencv import quiet
 from pipeline.sources.images import ImageError, decode_bytes
-from tests.pipeline.sources.image_files import jpegs, others
+from tests.pipeline.sources.image_files import jpegs, others, read_by_opencv
 
 SOUND = {**jpegs(), **others()}
 ROUNDS = 300  # damaged copies of each file
@@ -32,13 +31,6 @@ NO_PROOF = re.compile(
 
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-
-
-def opencv(data):
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
 
 
 def read_by_pillow(data):
@@ -118,7 +110,7 @@ def damaged_copies(name):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", SOUND)
 def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
-    sound, found, memory = opencv(SOUND[name]), collections.Counter(), peak_mb()
+    sound, found, memory = read_by_opencv(SOUND[name]), collections.Counter(), peak_mb()
     for data in damaged_copies(name):
         try:
             with quiet():
@@ -130,7 +122,7 @@ def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
             continue
         capfd.readouterr()
         with quiet():
-            expected = opencv(data)
+            expected = read_by_opencv(data)
         lost = LOSSES.search(capfd.readouterr().err)
         if seen is not None:
             assert expected is not None
