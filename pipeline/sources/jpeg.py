@@ -15,7 +15,7 @@ import re
 
 import simplejpeg
 
-from pipeline.sources.huffman import check_scans
+from pipeline.sources.huffman import check_scans, segment
 
 START = b"\xff\xd8"
 _END = b"\xff\xd9"
@@ -184,4 +184,4 @@ def _segment(marker: int, content: bytes, components: int) -> bytes:
         content = content[:11] + bytes([content[11] and (2 if components == 4 else 1)])
     elif (_APP0 <= marker <= _APP15 and not content.startswith(b"Exif")) or marker == _COM:
         return b""
-    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+    return segment(marker, content)

@@ -117,6 +117,7 @@ def jpegs() -> dict[str, bytes]:
     files["grey"] = jpeg(mode="L")
     files["grey with factors"] = sampled_jpeg([(2, 2)])
     files["progressive"] = jpeg(progressive=True)
+    files["progressive CMYK"] = jpeg(mode="CMYK", progressive=True, subsampling="4:2:0")
     files["optimised"] = jpeg(optimize=True)
     files["restarts"] = jpeg(restart_marker_blocks=2)
     files["turned"] = jpeg(exif=turned())

@@ -116,7 +116,9 @@ def test_a_warning_that_costs_no_pixel_is_no_reason_to_reject(name, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("kind", ["CMYK", "YCCK 4:1:0", "sampling 4:1:0", "progressive", "turned", "restarts", "grey"])
+@pytest.mark.parametrize(
+    "kind", ["CMYK", "YCCK 4:1:0", "sampling 4:1:0", "progressive", "progressive CMYK", "turned", "restarts", "grey"]
+)
 def test_filler_is_harmless_in_every_kind_of_jpeg(kind):
     for filler in (b"\0" * 3, b"\0" * 200, b"\x37" * 33):
         data = before_end(SOUND[kind], filler)
@@ -154,6 +156,7 @@ DAMAGED = {
     "end too early": with_scan(PLAIN, lambda scan: scan[:-60]),
     "end too early, 4:1:0": SOUND["sampling 4:1:0"][:-60] + b"\xff\xd9",
     "bytes lost, YCCK": SOUND["YCCK 4:1:0"][:-500] + SOUND["YCCK 4:1:0"][-400:],
+    "bytes lost, progressive CMYK": SOUND["progressive CMYK"][:-300] + SOUND["progressive CMYK"][-200:],
     "restart markers lost": SOUND["restarts"].replace(b"\xff\xd1", b""),
     "no scan": PLAIN[: first_scan(PLAIN)[0]] + b"\xff\xd9",
     "sampling changed": PLAIN.replace(b"\x03\x01\x22", b"\x03\x01\x32"),
@@ -179,7 +182,7 @@ def test_a_copy_in_text_mode_is_told(format, share):
         decode_bytes(data[:start] + data[start:].replace(b"\n", b"\r\n"))
 
 
-@pytest.mark.parametrize("name", ["sampling 4:2:0", "restarts", "grey", "CMYK"])
+@pytest.mark.parametrize("name", ["sampling 4:2:0", "restarts", "grey", "CMYK", "progressive"])
 def test_the_check_of_huffman_codes_agrees_with_libjpeg(name):
     """Oracle: simplejpeg, where it knows the sampling factors. libjpeg is silent about up to seven bytes too many."""
     _, start = first_scan(SOUND[name])
@@ -189,7 +192,7 @@ def test_the_check_of_huffman_codes_agrees_with_libjpeg(name):
         data[int(rng.integers(start, len(data) - 2))] ^= 1 << int(rng.integers(8))
         ours, theirs = reason(huffman.check_scans, bytes(data)), reason(simplejpeg.decode_jpeg, bytes(data), "GRAY")
         found[bool(ours), bool(theirs)] += 1
-        assert ours or not theirs
+        assert ours or not theirs or "progressi" in theirs  # parameters of a scan, which OpenCV rejects as well
         assert theirs or not ours or "extraneous" in ours
     assert found[False, False] > 50
     assert found[True, True] > 5
