@@ -69,8 +69,8 @@ class ShardIndex:
         return len(self.label)
 
     def __repr__(self) -> str:
-        shards = self.manifest.shards
-        return f"ShardIndex({str(self.root)!r}: {len(self):,} images of {len(self.labels):,} identities, {shards} tars)"
+        images, identities = counted(len(self), "image"), counted(len(self.labels), "identity")
+        return f"ShardIndex({str(self.root)!r}: {images} of {identities}, {counted(self.manifest.shards, 'tar')})"
 
     def key(self, row: int) -> str:
         """Returns the key of one row, read from disk: only messages and reports need keys."""
@@ -93,7 +93,9 @@ def _columns(path: Path, manifest: Manifest) -> list[np.ndarray]:
     schema = pa.schema(map(INDEX_SCHEMA.field, COLUMNS))
     with open_table(path, schema) as reader:
         if reader.metadata.num_rows != manifest.images:
-            raise ShardError(f"{path}: {reader.metadata.num_rows} rows, the manifest states {manifest.images} images")
+            raise ShardError(
+                f"{path}: {counted(reader.metadata.num_rows, 'row')}, the manifest states {counted(manifest.images, 'image')}"
+            )
         columns = [np.empty(manifest.images, field.type.to_pandas_dtype()) for field in schema]
         start = 0
         for rows in reader.iter_batches(CHUNK_ROWS, columns=COLUMNS, use_threads=False):
@@ -105,7 +107,7 @@ def _columns(path: Path, manifest: Manifest) -> list[np.ndarray]:
             _check_chunk(path, manifest, chunk, start, previous_label=int(columns[0][start - 1]) if start else 0)
             start += len(rows)
     if start != manifest.images:
-        raise ShardError(f"{path}: {start} rows, the manifest states {manifest.images} images")
+        raise ShardError(f"{path}: {counted(start, 'row')}, the manifest states {counted(manifest.images, 'image')}")
     pa.default_memory_pool().release_unused()
     return columns
 

@@ -15,7 +15,8 @@ def counted(number: int, noun: str) -> str:
 
 def plural(noun: str) -> str:
     """The plural of a regular English noun."""
-    return re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
+    noun = re.sub(r"([^aeiou])y$", r"\1ie", noun)
+    return re.sub(r"(s|x|ch|sh)$", r"\1e", noun) + "s"
 
 
 def command(*words: str | Path) -> str:

@@ -11,6 +11,7 @@ from benchmarks.datasets.matfile import MatError, MatFile
 from benchmarks.errors import ProtocolError
 from pipeline.sources.finder import ImageFolder
 from pipeline.sources.images import read_regular
+from shards.messages import counted
 
 _HDF5_HEADER = b"MATLAB 7.3"
 MAX_ID = 2**31 - 1
@@ -55,7 +56,7 @@ def read_ids(path: Path, variable: str, count: int) -> np.ndarray:
     values = _variable(path, variable)
     if values.dtype.kind not in "uif" or values.size != count:
         raise ProtocolError(
-            f"{path}: {variable} has {values.size} values of {values.dtype}, expected {count} numbers, one an image"
+            f"{path}: {variable} has {counted(values.size, 'value')} of {values.dtype}, expected {count} numbers, one an image"
         )
     values = values.ravel()
     invalid = np.flatnonzero(~((values >= 0) & (values <= MAX_ID) & (values == np.floor(values))))

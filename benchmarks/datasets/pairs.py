@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.errors import ProtocolError
 from pipeline.sources.finder import composed
 from pipeline.sources.images import read_regular
+from shards.messages import counted
 
 HEADER = "the number of folds and of pairs a fold, such as 10<TAB>300"
 MAX_NAME_BYTES = 240  # with _0001.jpg it must be a valid file name
@@ -54,7 +55,7 @@ def read_pairs(path: Path) -> Pairs:
     folds, per_kind = map(int, header)
     if len(lines) - 1 != 2 * folds * per_kind:
         raise ProtocolError(
-            f"{path}: {len(lines) - 1:,} pairs, but line {header_line} states {folds} folds of {per_kind} genuine and"
+            f"{path}: {counted(len(lines) - 1, 'pair')}, but line {header_line} states {folds} folds of {per_kind} genuine and"
             f" {per_kind} impostor pairs, {2 * folds * per_kind:,} in all"
         )
     index = np.arange(2 * folds * per_kind)

@@ -15,6 +15,7 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import OpenSetProtocol, PairProtocol, Search
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder
+from shards.messages import counted
 
 FALSE_ACCEPT_RATES = (0.3, 0.1, 0.01, 0.001)
 FALSE_IDENTIFICATION_RATES = (0.3, 0.2, 0.1, 0.01)
@@ -62,7 +63,7 @@ def _pair_names(folder: Path, kind: str) -> np.ndarray:
     path = require([folder], f"{variable}.mat", "the pair list of the verification protocol")
     names = read_cells(path, variable, 2)
     if len(names) < FOLDS:
-        raise ProtocolError(f"{path}: {len(names)} pairs, expected at least one for each of {FOLDS} folds")
+        raise ProtocolError(f"{path}: {counted(len(names), 'pair')}, expected at least one for each of {FOLDS} folds")
     return names
 
 

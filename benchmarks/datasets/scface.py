@@ -22,6 +22,7 @@ from pipeline.sources.landmark_reader import is_four_point_table, read_landmarks
 from pipeline.sources.landmarks import LandmarkTable
 from pipeline.sources.sizes import image_size
 from shards.files import is_system_name
+from shards.messages import counted
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 LAST_TUNING_SUBJECT = 50  # part of the literature tunes on subjects 1-50 and scores 51-130
@@ -105,7 +106,7 @@ def _subjects(mugshots: ImageFolder, probe_folders: dict[int, list[ImageFolder]]
     subjects = sorted({int(match[1]) for match in matches if match})
     if len(subjects) < 2:
         raise ProtocolError(
-            f"{mugshots.path}: mugshots of {len(subjects)} subjects, expected 130 (001_frontal.jpg, ...)"
+            f"{mugshots.path}: mugshots of {counted(len(subjects), 'subject')}, expected 130 (001_frontal.jpg, ...)"
         )
     return np.array(subjects)
 

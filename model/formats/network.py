@@ -21,6 +21,7 @@ from model.formats.reference import from_state_dict, nested_state
 from model.options import Choice, OptionError, parse_choice
 from pipeline.spec import Preprocessing, SpecError
 from shards.files import StrPath
+from shards.messages import counted
 
 
 class LoadedNetwork(NamedTuple):
@@ -137,7 +138,9 @@ def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, 
 def _check_finite(path: Path, backbone: nn.Module) -> None:
     bad = [name for name, value in backbone.state_dict().items() if not all_finite([value])]
     if bad:
-        raise CheckpointError(f"{path}: {len(bad)} tensors are not finite, such as {bad[0]}; use an earlier checkpoint")
+        raise CheckpointError(
+            f"{path}: {counted(len(bad), 'tensor')} not finite, such as {bad[0]}; use an earlier checkpoint"
+        )
 
 
 def backbone_digest(name: str, backbone: nn.Module, spec: Preprocessing | None) -> str:

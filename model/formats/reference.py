@@ -12,6 +12,7 @@ from torch import nn
 from model.backbones.spherenet import infer_spherenet, spherenet
 from model.errors import CheckpointError
 from model.formats.checkpoint import Content
+from shards.messages import counted
 
 REFERENCE_SIZE_PX = 128
 
@@ -76,7 +77,9 @@ def from_state_dict(path: Path, state: Content) -> tuple[nn.Module, str]:
         raise CheckpointError(f"{path}: neither a checkpoint of this tool nor a bare state dict of tensors")
     known = infer_spherenet([tuple(value.shape) for value in values])
     if known is None:
-        raise CheckpointError(f"{path}: {len(values)} tensors that fit no SphereNet (4, 10, 20, 36 or 64 layers)")
+        raise CheckpointError(
+            f"{path}: no SphereNet (4, 10, 20, 36 or 64 layers) has its {counted(len(values), 'tensor')}"
+        )
     depth, image_size, pooling = known
     if image_size != REFERENCE_SIZE_PX:
         raise CheckpointError(
@@ -85,7 +88,7 @@ def from_state_dict(path: Path, state: Content) -> tuple[nn.Module, str]:
     backbone = spherenet(depth, image_size=image_size, pooling=pooling)
     target = backbone.state_dict()
     if len(target) != len(values):
-        raise CheckpointError(f"{path}: {len(values)} tensors, spherenet{depth} has {len(target)}")
+        raise CheckpointError(f"{path}: {counted(len(values), 'tensor')}, spherenet{depth} has {len(target)}")
     for name, value, (key, expected) in zip(names, values, target.items(), strict=True):
         if value.shape != expected.shape:
             raise CheckpointError(

@@ -15,6 +15,7 @@ from model.heads.rows import ClassRows, draw_uniform
 from model.heads.scores import ClassScores
 from model.options import OptionError, Options, option
 from model.sharding import Group, all_reduce_gradient
+from shards.messages import counted
 
 
 class HeadOptions(Options):
@@ -66,7 +67,7 @@ class HeadOptions(Options):
         needed = max(self.min_classes, ranks)
         if classes < needed:
             raise OptionError(
-                f"head {self.name}: {classes} classes on {ranks} ranks, expected at least {needed}; add identities"
+                f"head {self.name}: {counted(classes, 'class')} on {counted(ranks, 'rank')}, expected at least {needed}; add identities"
             )
         return Head(self, features=features, classes=classes, group=group if ranks > 1 else None)
 

@@ -24,6 +24,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.learner import Learner
 from model.training.ranks import Ranks
 from pipeline.spec import Preprocessing
+from shards.messages import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +174,7 @@ class TrainState:
         classes = len(weight)
         if classes != self.learner.classes:
             raise TrainingError(
-                f"{path}: has {classes} identities, the shards have {self.learner.classes}; use the shards it was trained on"
+                f"{path}: has {counted(classes, 'identity')}, the shards have {self.learner.classes:,}; use the shards it was trained on"
             )
 
     def _convert_rows(self, content: dict[str, Any], convert: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:

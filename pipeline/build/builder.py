@@ -104,7 +104,7 @@ def _check_present(options: BuildOptions, plan: Plan) -> None:
     tree = ImageTree(options.root, SOURCES[options.source].splits)
     if not any(tree.find(key) for key in keys):
         raise SourceError(
-            f"{options.root}: holds no image of {len(keys):,} identities looked up, such as {keys[0]};"
+            f"{options.root}: holds no image of {counted(len(keys), 'identity')} looked up, such as {keys[0]};"
             " check --root, and whether its disk is mounted"
         )
 

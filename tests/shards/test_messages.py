@@ -18,6 +18,7 @@ from shards.messages import command, counted
         (2345, "identity", "2,345 identities"),
         (2, "other entry", "2 other entries"),
         (2, "day", "2 days"),
+        (2, "class", "2 classes"),
     ],
 )
 def test_nouns_agree_with_their_number(number, noun, text):

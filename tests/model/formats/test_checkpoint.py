@@ -204,7 +204,10 @@ class Hostile:
         (lambda path: torch.save([1, 2], path), "holds a list, expected a checkpoint or a state dict"),
         (lambda path: torch.save({"a": 1}, path), "neither a checkpoint of this tool nor a bare state dict"),
         (lambda path: torch.save({}, path), "neither a checkpoint of this tool nor a bare state dict"),
-        (lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path), "2 tensors that fit no SphereNet"),
+        (
+            lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path),
+            "no SphereNet (4, 10, 20, 36 or 64 layers) has its 2 tensors",
+        ),
         (
             lambda path: torch.save(spherenet(4, image_size=112).state_dict(), path),
             "spherenet4 for 112 px images; expected 128 px in a bare state dict",
