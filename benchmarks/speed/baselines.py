@@ -154,7 +154,10 @@ def map_batches(
 ) -> Iterator[Any]:
     """Yields batches of ``function(item)`` from worker processes. They have ended when the loop ends, even on Ctrl-C.
 
-    Draws ``draws`` items with replacement; by default takes all in order. Raises: WorkerError: a worker was killed.
+    Draws ``draws`` items with replacement; by default takes all in order.
+
+    Raises:
+        WorkerError: a worker was killed, or there is no shared memory.
     """
     loader: DataLoader = DataLoader(
         items,  # type: ignore[arg-type]
@@ -187,6 +190,12 @@ def _start(loader: DataLoader) -> Iterator[Any]:
     OpenCV uses one thread while they start, because a fork loses the others. PyTorch's handler of SIGCHLD raises an
     error at any line once a worker dies; without it the iterator still raises one.
     """
+    try:
+        multiprocessing.Lock()
+    except OSError as error:  # PyTorch's iterator would add a traceback
+        raise WorkerError(
+            f"/dev/shm: {error.strerror}; the DataLoader to compare with needs shared memory: mount it, or free space"
+        ) from None
     threads, handler = cv2.getNumThreads(), signal.getsignal(signal.SIGCHLD)
     try:
         cv2.setNumThreads(1)

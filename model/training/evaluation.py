@@ -19,7 +19,7 @@ from model.formats.checkpoint import checkpoint_path
 from model.training.config import TrainConfig, TrainingError
 from model.training.runlog import RunLog, drop_rows
 from model.training.state import TrainState
-from shards.files import remove_temporaries, whole_file, write_bytes
+from shards.files import naming, remove_temporaries, whole_file, write_bytes
 
 EVALUATIONS = "eval.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
@@ -97,7 +97,7 @@ class Evaluations:
             is_best = self.config.best is not None and self._keep_if_best(step, self.config.best, figures)
             print(self._line(step, figures, is_best, time.monotonic() - began), file=sys.stderr, flush=True)
             finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-            with open(self.run / EVALUATIONS, "a") as stream:
+            with naming(self.run / EVALUATIONS), open(self.run / EVALUATIONS, "a") as stream:
                 stream.write(json.dumps({"step": step, **finite}) + "\n")
             self.log.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
 

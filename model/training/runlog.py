@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from shards.files import write_bytes
+from shards.files import naming, write_bytes
 
 METRICS = "metrics.jsonl"
 
@@ -34,15 +34,17 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter  # imports slowly
 
             drop_rows(self._run / METRICS, after=self._start)
-            self._json = open(self._run / METRICS, "a")
-            self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
+            with naming(self._run):
+                self._json = open(self._run / METRICS, "a")
+                self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=self._start + 1)
         self._since = self._began = time.monotonic()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._run is not None:
-            self._json.close()
-            self._board.close()
+            with naming(self._run):
+                self._json.close()
+                self._board.close()
 
     def count(self, images: int, waited: float) -> None:
         """Counts the images of a step and the seconds spent waiting for them."""
@@ -63,8 +65,10 @@ class RunLog:
 
     def scalars(self, step: int, figures: dict[str, float]) -> None:
         """Writes ``figures`` of update number ``step``, counted from 1, to TensorBoard."""
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
+        assert self._run is not None
+        with naming(self._run / "tensorboard"):
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
 
     def write(
         self,
@@ -88,8 +92,9 @@ class RunLog:
         elapsed = max(now - self._since, 1e-9)
         row = {"step": step, **values, "images_per_s": self._images / elapsed, "loader_wait": self._waited / elapsed}
         self._since, self._images, self._waited = now, 0, 0.0
-        self._json.write(json.dumps(row) + "\n")
-        self._json.flush()
+        with naming(self._run / METRICS):
+            self._json.write(json.dumps(row) + "\n")
+            self._json.flush()
         self.scalars(step, {name: value for name, value in row.items() if name != "step"})
         left = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
         parts = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "lr")
