@@ -137,3 +137,12 @@ def test_a_killed_worker_is_a_worker_error():
         os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match=r"^a worker process of a DataLoader died \(out of memory\?\)$"):
         list(loop)
+
+
+def test_without_shared_memory_a_dataloader_is_a_worker_error(monkeypatch):
+    def absent():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(multiprocessing, "Lock", absent)
+    with pytest.raises(WorkerError, match=r"^/dev/shm: No such file or directory; the DataLoader .* needs shared memory"):
+        list(map_batches(abs, [1, 2], 1, 1))

@@ -1,0 +1,97 @@
+"""Paths on the command line: URLs are refused, colons are letters like others, files of the user are safe."""
+
+from __future__ import annotations
+
+import os
+
+import click
+import pyarrow.parquet as pq
+import pytest
+
+from commands.options import LocalPath
+from commands.outputs import OutputPath
+from shards.files import temporary_path
+from tests.conftest import commands, error_of
+from tests.networks import save_small
+
+PATHS = [
+    (name, parameter)
+    for name, command in commands()
+    for parameter in command.params
+    if isinstance(parameter.type, LocalPath | OutputPath)
+]
+REFUSED = "is a URL; expected a path on this machine: copy or mount the data"
+
+
+def test_every_path_is_of_a_type_that_refuses_urls():
+    assert len(PATHS) > 50
+    others = [parameter for _, command in commands() for parameter in command.params]
+    assert not [one for one in others if isinstance(one.type, click.Path) and not isinstance(one.type, LocalPath)]
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "https://x.org/y.json", "file:///tmp/x"])
+def test_a_url_is_refused_in_place_of_every_path(run, tmp_path, url):
+    for name, parameter in PATHS:
+        words = [url] if isinstance(parameter, click.Argument) else [parameter.opts[0], url]
+        process = run(*name.split(), *words)
+        assert f"{url} {REFUSED}" in error_of(process, 2), (name, words)
+    assert f"{url} {REFUSED}" in error_of(run("train", "--resume", url), 2)
+    assert f"{url} {REFUSED}" in error_of(run("train", "--from", url), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_url_is_refused_in_place_of_the_data_folder(run, monkeypatch):
+    monkeypatch.setenv("LRFR_DATA", "s3://bucket")
+    for words in (["verify"], ["bench", "qmul"], ["build-shards"]):
+        assert f"s3://bucket {REFUSED}" in error_of(run(*words), 2)
+
+
+def test_a_relative_path_may_have_a_colon(run, vggface2, tmp_path):
+    """PyArrow takes such a path for a URI."""
+    vggface2.rename(tmp_path / "vgg:v1")
+    assert run("build-shards", "--root", "vgg:v1", "--out", "set:v1", "--executor", "serial").returncode == 0
+    assert run("verify", "--full", "set:v1").returncode == 0
+    assert run("inspect", "set:v1").returncode == 0
+    save_small(tmp_path / "net:7.pt")
+    words = ["embed", "vgg:v1", "--checkpoint", "net:7.pt", "--out", "e:1.parquet", "--no-cache", "--device", "cpu"]
+    assert run(*words).returncode == 0
+    with open(tmp_path / "e:1.parquet", "rb") as stream:
+        assert pq.read_table(stream).num_rows == 45
+    expected = {"vgg:v1", "set:v1", "net:7.pt", "e:1.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
+def test_embed_replaces_its_file_and_nothing_beside_it(run, vggface2, tmp_path):
+    save_small(tmp_path / "net.pt")
+    precious, out = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("precious")
+    out.mkdir()
+    (out / "e.parquet.partial").symlink_to(precious)
+    temporary_path(out / "e.parquet").write_bytes(b"of a killed process")
+    words = ["--checkpoint", tmp_path / "net.pt", "--out", out / "e.parquet", "--no-cache", "--device", "cpu"]
+    assert run("embed", vggface2, *words).returncode == 0
+    assert sorted(path.name for path in out.iterdir()) == ["e.parquet", "e.parquet.partial"]
+    assert precious.read_text() == "precious"
+    assert not (out / "e.parquet").is_symlink()
+
+
+@pytest.mark.parametrize("words", [["embed", "."], ["export", "onnx"]])
+def test_a_device_is_not_replaced_by_a_file(run, tmp_path, words):
+    os.mkfifo(tmp_path / "fifo")
+    assert "fifo is neither file nor folder; expected a file to write" in error_of(run(*words, "--out", "fifo"), 2)
+
+
+def test_embed_ends_if_the_folder_of_its_images_vanishes(run, vggface2, tmp_path, monkeypatch):
+    save_small(tmp_path / "net.pt")
+    prepare = "benchmarks.engine.runner.prepare"
+    from benchmarks.engine.runner import prepare as real
+
+    def unmounting(*arguments):
+        if vggface2.exists():
+            vggface2.rename(tmp_path / "unmounted")
+        return real(*arguments)
+
+    monkeypatch.setattr(prepare, unmounting)
+    words = ["embed", vggface2, "--checkpoint", tmp_path / "net.pt", "--out", "e.parquet", "--no-cache"]
+    assert error_of(run(*words)).startswith(f"Error: {vggface2}: no longer there (unmounted, moved or deleted")
+    assert not (tmp_path / "e.parquet").exists()
