@@ -144,5 +144,7 @@ def test_without_shared_memory_a_dataloader_is_a_worker_error(monkeypatch):
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(multiprocessing, "Lock", absent)
-    with pytest.raises(WorkerError, match=r"^/dev/shm: No such file or directory; the DataLoader .* needs shared memory"):
+    with pytest.raises(
+        WorkerError, match=r"^/dev/shm: No such file or directory; the DataLoader .* needs shared memory"
+    ):
         list(map_batches(abs, [1, 2], 1, 1))
