@@ -99,6 +99,7 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
         header = jpeg.read_header(data)
         _check_pixels(header.width, header.height, max_pixels)
         jpeg.check_length(data, header)
+        jpeg.check_complete(data, header)
         if jpeg.passed_text_mode(data, header.scan):
             raise ValueError(_TEXT_MODE)
         try:

@@ -23,6 +23,7 @@ _SOI, _EOI, _SOS, _DHT, _DAC, _JPG, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xCC, 0xC8, 0
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}  # SOF markers
 _FIRST_ARITHMETIC = 0xC9
+_PROGRESSIVE = 0xC2
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 _JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 # FF 00 is a byte of data, FF FF filler; TEM (01) and RST (D0 to D7) have no segment
@@ -87,6 +88,30 @@ def check_length(data: bytes, header: Header) -> None:
     """
     if header.frame < _FIRST_ARITHMETIC and header.height * header.width > 64 * 8 * len(data):
         raise ValueError(f"too short for the {header.width}x{header.height} px that it states")
+
+
+def check_complete(data: bytes, header: Header) -> None:
+    """Checks that no later scan is lost: libjpeg decodes what is there, without a warning.
+
+    Raises:
+        ValueError: a component has no scan, or bits of a coefficient that were announced are missing.
+    """
+    if header.frame != _PROGRESSIVE and data[header.scan + 4] == header.components:
+        return  # one scan
+    missing_bits: dict[tuple[int, int], int] = {}  # by component and coefficient
+    at = header.scan
+    try:
+        while data[at + 1] != _EOI:
+            if data[at + 1] == _SOS:
+                end = at + 5 + 2 * data[at + 4]
+                first, last, bits = data[end : end + 3] if header.frame == _PROGRESSIVE else (0, 0, 0)
+                for component in data[at + 5 : end : 2]:
+                    missing_bits |= {(component, number): bits & 15 for number in range(first, last + 1)}
+            at = _next_marker(data, at + 2 + (data[at + 2] << 8 | data[at + 3]))
+    except IndexError:
+        raise ValueError(_CUT) from None
+    if any(missing_bits.values()) or sum(number == 0 for _, number in missing_bits) < header.components:
+        raise ValueError("scans are missing")
 
 
 def passed_text_mode(data: bytes, scan: int) -> bool:

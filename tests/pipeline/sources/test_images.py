@@ -157,6 +157,9 @@ DAMAGED = {
     "end too early, 4:1:0": SOUND["sampling 4:1:0"][:-60] + b"\xff\xd9",
     "bytes lost, YCCK": SOUND["YCCK 4:1:0"][:-500] + SOUND["YCCK 4:1:0"][-400:],
     "bytes lost, progressive CMYK": SOUND["progressive CMYK"][:-300] + SOUND["progressive CMYK"][-200:],
+    "no scan of the last component": SOUND["sampling 4:4:0"][: SOUND["sampling 4:4:0"].rindex(b"\xff\xda")]
+    + b"\xff\xd9",
+    "no last scan, progressive": SOUND["progressive"][: SOUND["progressive"].rindex(b"\xff\xc4")] + b"\xff\xd9",
     "restart markers lost": SOUND["restarts"].replace(b"\xff\xd1", b""),
     "no scan": PLAIN[: first_scan(PLAIN)[0]] + b"\xff\xd9",
     "sampling changed": PLAIN.replace(b"\x03\x01\x22", b"\x03\x01\x32"),
