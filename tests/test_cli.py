@@ -329,9 +329,10 @@ def test_training_sets_without_landmarks_have_folders_of_their_own(run, tmp_path
         run("build-shards", "--source", "folder", "--root", tmp_path / "QMUL-SurvFace" / "training_set")
     ) == (
         f"Error: {tmp_path}/QMUL-SurvFace/training_set: no landmark file; expected landmarks.csv, or name one with --landmarks"
+        " (crops that are aligned already need none: --source crops)"
     )
     explained = " ".join(run("build-shards", "--help").stdout.split())
-    assert "[default: $LRFR_DATA/VGGFace2, QMUL-SurvFace or TinyFace, by --source]" in explained
+    assert "[default: $LRFR_DATA/VGGFace2, QMUL-SurvFace, TinyFace or crops, by --source]" in explained
     assert "[default: $LRFR_DATA/shards, shards-qmul or shards- tinyface, by --source]" in explained
 
 

@@ -45,7 +45,7 @@ class Source:
         expected = " or ".join(" + ".join(names) for names in self.tables)
         raise LandmarkError(
             f"{root}: no landmark file; expected {expected}, or name one with --landmarks"
-            " (images that are aligned crops already need none: --source crops)"
+            + (" (crops that are aligned already need none: --source crops)" if self.name == "folder" else "")
         )
 
     def training_folder(self, root: Path) -> Path:
