@@ -29,13 +29,13 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     from benchmarks.engine.parquet_writer import embed_images, find_images
     from pipeline.sources.listing import shortened
     from pipeline.sources.sizes import photograph_warning
-    from shards.messages import counted
+    from shards.messages import counted, print_stderr
 
     paths, others = find_images(images)
     if others:
         click.echo(f"ignored {counted(len(others), 'hidden or system entry')} ({shortened(others)})", err=True)
     if not landmarks and (warning := photograph_warning(paths)):
-        click.echo(warning, err=True)
+        print_stderr(warning)
     with open_engine(**options) as (engine, network, facts):
         if down is not None and down > engine.spec.size:
             raise CommandError(f"--down {down}: choose at most the network's input size, {engine.spec.size} px")

@@ -15,6 +15,7 @@ import click
 
 from pipeline.signals import handle_signals
 from shards.errors import LrfrError
+from shards.messages import printable
 
 _MOUNT = "bring its disk or network mount back"
 _REMEDIES = {
@@ -62,7 +63,7 @@ class Commands(click.Group):
             if interrupted:
                 notes = [note for one in interrupted for note in getattr(one, "__notes__", ())]
                 failure = [line_of(error)] if expected(error) else []
-                _exit(130, "; ".join(["interrupted", *notes, *failure]))
+                _exit(130, "; ".join(["interrupted", *map(printable, notes), *failure]))
             rank = rank_of_several()
             _exit(1, f"Error: {'' if rank is None else f'rank {rank}: '}{line_of(error)}")
 
@@ -114,9 +115,9 @@ def line_of(error: BaseException) -> str:
         number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EAGAIN
         return reason_of(OSError(number, str(error) or os.strerror(number)))
     if not isinstance(error, OSError):
-        return str(error)
+        return printable(str(error))
     file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    return f"{file}{reason_of(error)}"
+    return printable(f"{file}{reason_of(error)}")
 
 
 def reason_of(error: OSError) -> str:

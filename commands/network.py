@@ -27,13 +27,14 @@ def open_network(checkpoint: Path | None) -> LoadedNetwork:
     from model.formats.checkpoint import newest_checkpoint
     from model.formats.network import load_network
     from pipeline.prepare import check_supported
+    from shards.messages import print_stderr
 
     network = load_network(checkpoint or newest_checkpoint(data("runs")()))
     if checkpoint is None:
         step = "no step" if network.step is None else f"step {network.step:,}"
-        click.echo(f"network: the newest, {network.path}, {step}, digest {network.digest}", err=True)
+        print_stderr(f"network: the newest, {network.path}, {step}, digest {network.digest}")
     if network.note:
-        click.echo(network.note, err=True)
+        print_stderr(network.note)
     if not network.spec_stated:
         click.echo("bare state dict: it states no preprocessing, the reference's is assumed", err=True)
     check_supported(network.spec, str(network.path))

@@ -158,6 +158,7 @@ def run_training(
     from pipeline.load.loader import Loader
     from pipeline.spec import spec_of
     from shards.index import ShardIndex
+    from shards.messages import print_stderr
 
     index = ShardIndex(shards)
     start = start_run(
@@ -170,7 +171,7 @@ def run_training(
         ranks=ranks,
     )
     if ranks.first and start.step < config.steps:
-        click.echo(start_line(start, index, device), err=True)
+        print_stderr(start_line(start, index, device))
     spec = start.state.learner.preprocessing
     evaluate = evaluation(protocols, spec, device, allow_missing) if protocols else None
     loader = Loader(

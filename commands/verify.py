@@ -16,7 +16,7 @@ from commands.options import PATH, data
 def verify(shards: Path, full: bool) -> None:
     """Check a shard set. Prints its problems, at most five of a kind per file; exits with 1 if there are any."""
     from pipeline.progress import Progress
-    from shards.messages import counted
+    from shards.messages import counted, printable
     from shards.schema import Manifest
     from shards.verify import verify as problems_of
 
@@ -24,7 +24,7 @@ def verify(shards: Path, full: bool) -> None:
     with Progress("verify", manifest.shards, "shards") as progress:
         problems = list(problems_of(shards, full=full, on_shard=progress.update))
     for problem in problems:
-        click.echo(problem)
+        click.echo(printable(problem))
     if problems:
         raise CommandError(
             f"{shards}: {counted(len(problems), 'problem')}; restore the files, or delete the folder and build again"

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from pipeline.signals import SIGNALS, delayed_interruption
 from shards.errors import LrfrError
+from shards.messages import print_stderr
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -167,7 +168,7 @@ class WorkerPool:
         line = f"worker process {process.pid} ({str(job.task)[:80]}) {problem}"
         if job.is_second_try:
             raise WorkerError(f"{line}, like the one before it")
-        print(f"{line}; another one takes its place", file=sys.stderr, flush=True)
+        print_stderr(f"{line}; another one takes its place")
         process.kill()
         del self._workers[worker]
         worker.close()

@@ -14,7 +14,7 @@ from pipeline.spec import spec_of
 from shards.files import write_bytes
 from shards.finish import describe
 from shards.index import ShardIndex, ShardReader
-from shards.messages import counted
+from shards.messages import counted, printable
 from shards.schema import INDEX, INDEX_SCHEMA
 from shards.tables import read_table
 
@@ -43,7 +43,7 @@ def statistics(root: Path) -> str:
     ]
     title, sizes = _face_sizes(root)
     lines += [f"{title} the source, px:", *_histogram(sizes)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _face_sizes(root: Path) -> tuple[str, np.ndarray]:

@@ -12,7 +12,6 @@ import re
 import reprlib
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import xxhash
 
 from shards.errors import LockedError, ShardError
+from shards.messages import print_stderr
 
 StrPath = str | os.PathLike[str]
 """A path as users of the Python API give it."""
@@ -212,7 +212,7 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
         lacks = [] if lock else [f"has no file locks, make sure that no other process is {activity} here"]
         lacks += [] if sync_folder(folder) else ["cannot sync a folder, a power failure may undo the last renames"]
         if lacks:
-            print(f"{folder}: its file system {'; and '.join(lacks)}", file=sys.stderr, flush=True)
+            print_stderr(f"{folder}: its file system {'; and '.join(lacks)}")
         yield
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""Parts of messages: counts with their noun, and commands to run next."""
+"""Parts of messages: counts with their noun, commands to run next, names that may contain anything."""
 
 from __future__ import annotations
 
@@ -24,3 +24,19 @@ def command(*words: str | Path) -> str:
     called = Path(sys.argv[0])
     program = ["python", str(called)] if called.name == "cli.py" else ["lrfr"]
     return shlex.join([*program, *map(str, words)])
+
+
+def printable(text: str) -> str:
+    r"""Returns one line that a terminal shows as it is.
+
+    Line breaks, control and invisible characters, and bytes of file names that are not UTF-8 become escapes such as
+    ``\n``, ``\x1b``, ``\u202e`` and ``\udcff``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def print_stderr(line: str) -> None:
+    """Prints a line on stderr, as ``printable``."""
+    print(printable(line), file=sys.stderr, flush=True)

@@ -30,6 +30,8 @@ PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u
         (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
         (OSError(errno.ENOTDIR, "Not a directory", 3), "Not a directory"),
         (OSError("no error number"), "no error number"),
+        (CommandError("a\n\x1b[31m.csv: wrong"), r"a\n\x1b[31m.csv: wrong"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", b"\xff\x1b"), r"\udcff\x1b: No such file or directory"),
     ],
 )  # fmt: skip
 def test_the_line_of_an_expected_error(error, line):

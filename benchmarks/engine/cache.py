@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import xxhash
 
 from shards.files import StrPath, write_bytes
+from shards.messages import print_stderr
 
 FILE_EMBEDDINGS = 4096  # in a full file
 FLUSH_S = 30.0  # between writes of a file that is not full: the most work that a killed run loses
@@ -93,10 +93,9 @@ class EmbeddingCache:
             yield
         except OSError as error:
             self._writable, self._pending = False, {}
-            print(
+            print_stderr(
                 f"warning: {self._folder}: {error.strerror}; embeddings are no longer cached: make the folder writable,"
-                " or pass --no-cache",
-                file=sys.stderr,
+                " or pass --no-cache"
             )
 
     def _open(self, path: Path) -> None:

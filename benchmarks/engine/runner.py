@@ -6,7 +6,6 @@ import collections
 import concurrent.futures as futures
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from pipeline.progress import Progress
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, read_regular
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
-from shards.messages import counted
+from shards.messages import counted, print_stderr
 
 Embed = Callable[[np.ndarray], np.ndarray]
 Value = TypeVar("Value")
@@ -238,9 +237,9 @@ def run(
 def _list_missing(missing: dict[Path, ImageError]) -> str:
     """Lists unusable images on stderr; returns a message with remedies."""
     for path, error in list(missing.items())[:MAX_LISTED]:
-        print(f"{path}: {error}", file=sys.stderr)
+        print_stderr(f"{path}: {error}")
     if len(missing) > MAX_LISTED:
-        print(f"and {len(missing) - MAX_LISTED:,} more", file=sys.stderr)
+        print_stderr(f"and {len(missing) - MAX_LISTED:,} more")
     count, no_crop = len(missing), sum(isinstance(error, NoCropError) for error in missing.values())
     remedies = []
     if no_crop < count:

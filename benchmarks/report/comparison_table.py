@@ -12,6 +12,7 @@ from benchmarks.scoring.comparison import Comparison, read_comparisons
 from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.samples import unresolved_metrics
 from benchmarks.scoring.saved import SavedResult
+from shards.messages import printable
 
 LETTERS = string.ascii_uppercase  # one per file
 
@@ -80,7 +81,7 @@ def _difference(difference: float, interval: Interval | None) -> str:
 def _legend(results: list[SavedResult], paths: list[Path]) -> list[str]:
     return [
         *(
-            f"{letter}: {network_label(result.checkpoint)}, {path}"
+            printable(f"{letter}: {network_label(result.checkpoint)}, {path}")
             for letter, result, path in zip(LETTERS, results, paths, strict=False)
         ),
         "B - A: difference to the first file; [..]: its paired 95 % bootstrap interval over identities,"

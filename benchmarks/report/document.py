@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 from pathlib import Path
 
 import jinja2
+
+from shards.messages import printable
+
+# what CommonMark and GitHub give a meaning within a line; an underscore inside a word has none
+_MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,7 @@ class Section:
 
 def as_text(grid: Grid) -> str:
     """Renders a table as aligned plain text."""
-    rows = [[grid.caption, *grid.header[1:]], *grid.rows]
+    rows = [list(map(printable, row)) for row in ([grid.caption, *grid.header[1:]], *grid.rows)]
     first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([label.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
@@ -70,6 +76,12 @@ def as_html(title: str, sections: list[Section]) -> str:
     return _render("template.html", title, sections)
 
 
+def markdown_text(text: str) -> str:
+    """Escapes HTML and Markdown: names from data may contain both."""
+    text = re.sub("&(?=[#A-Za-z])", "&amp;", text).replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\g<0>", text)
+
+
 def _render(template: str, title: str, sections: list[Section]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -78,6 +90,8 @@ def _render(template: str, title: str, sections: list[Section]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if isinstance(value, str) else value,
     )
+    environment.filters["markdown"] = markdown_text
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     return environment.get_template(template).render(title=title, sections=sections)

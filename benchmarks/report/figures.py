@@ -15,6 +15,7 @@ from benchmarks.scoring.results import Result
 from benchmarks.scoring.samples import CurveSamples, OpenSetSamples, PairSamples, RankSamples
 from pipeline.prepare import prepare
 from pipeline.spec import Preprocessing
+from shards.messages import printable
 
 KINDS = ("roc", "det", "dir", "cmc", "resolution", "distance", "hardest")  # file names are BENCHMARK-KIND*.png
 MAX_CMC_RANK = 20
@@ -44,7 +45,8 @@ def _picture(result: Result, kind: str, figure: Figure, alt: str) -> Picture:
 
 def figure_title(result: Result) -> str:
     """Two lines: the benchmark; the end of the data set's path, and the first caveat."""
-    path = result.data if len(result.data) <= MAX_PATH_CHARS else f"...{result.data[-MAX_PATH_CHARS:]}"
+    data = printable(result.data)
+    path = data if len(data) <= MAX_PATH_CHARS else f"...{data[-MAX_PATH_CHARS:]}"
     return f"{result.title}\n{path}{f' ({result.caveats[0]})' if result.caveats else ''}"
 
 

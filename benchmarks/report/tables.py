@@ -9,7 +9,7 @@ from benchmarks.report.published import PUBLISHED, TABLES, Table
 from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.results import Result
 from benchmarks.scoring.samples import CurveSamples, unresolved_metrics
-from shards.messages import counted
+from shards.messages import counted, printable
 
 ABSENT = "-"
 _DISTANCES = {"@d1": "4.2 m", "@d2": "2.6 m", "@d3": "1.0 m"}
@@ -20,7 +20,7 @@ _COUNT_NOUNS = {"identities": "identity", "prepared": "preparation"}  # of other
 def result_text(result: Result) -> str:
     """What ``bench`` prints: the tables as aligned text, warnings and facts below."""
     tables = [as_text(grid) for grid in result_grids(result)]
-    return "\n".join(["\n\n".join(tables), "", *warnings(result), *facts(result)])
+    return "\n".join(["\n\n".join(tables), "", *map(printable, [*warnings(result), *facts(result)])])
 
 
 def result_grids(result: Result) -> list[Grid]:

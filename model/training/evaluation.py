@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.runlog import RunLog, drop_rows
 from model.training.state import TrainState
 from shards.files import naming, remove_temporaries, whole_file, write_bytes
+from shards.messages import print_stderr
 
 EVALUATIONS = "eval.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
@@ -95,7 +95,7 @@ class Evaluations:
             if figures is None:
                 return
             is_best = self.config.best is not None and self._keep_if_best(step, self.config.best, figures)
-            print(self._line(step, figures, is_best, time.monotonic() - began), file=sys.stderr, flush=True)
+            print_stderr(self._line(step, figures, is_best, time.monotonic() - began))
             finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
             with naming(self.run / EVALUATIONS), open(self.run / EVALUATIONS, "a") as stream:
                 stream.write(json.dumps({"step": step, **finite}) + "\n")
@@ -115,11 +115,11 @@ class Evaluations:
             with eval_mode(backbone), backbone.register_forward_pre_hook(check):
                 return {name: float(value) for name, value in self.evaluate(backbone).items()}
         except _StoppedError:
-            print(f"eval at step {step}: abandoned; the run will start with it when it continues", file=sys.stderr)
+            print_stderr(f"eval at step {step}: abandoned; the run will start with it when it continues")
             return None
         except Exception:
             if step:
-                print(f"evaluation at step {step} failed; the same command continues from there", file=sys.stderr)
+                print_stderr(f"evaluation at step {step} failed; the same command continues from there")
             raise
 
     def _line(self, step: int, figures: dict[str, float], is_best: bool, seconds: float) -> str:
@@ -153,7 +153,7 @@ def best_value(run: Path, metric: str) -> float:
         value = float(facts["value"])
         if facts["metric"] == metric and math.isfinite(value) and facts["value"] is not True:
             return value
-    print(f"{path}: no best checkpoint by {metric}; the next evaluation starts a new comparison", file=sys.stderr)
+    print_stderr(f"{path}: no best checkpoint by {metric}; the next evaluation starts a new comparison")
     return -math.inf
 
 

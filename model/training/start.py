@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from model.training.ranks import Ranks
 from model.training.state import TrainState, new_run
 from pipeline.spec import Preprocessing
 from shards.files import quick_digest
-from shards.messages import counted
+from shards.messages import counted, print_stderr
 
 
 class Start(NamedTuple):
@@ -54,7 +53,7 @@ def start_run(
     content = read_checkpoint(path) if path else None
     spec, weights, note = initial_network(config, shards_spec, content)
     if note and ranks.first:
-        print(note, file=sys.stderr)
+        print_stderr(note)
     state = new_run(
         config, classes=classes, preprocessing=spec, trained_on=shards_spec, device=device, ranks=ranks, weights=weights
     )
@@ -78,7 +77,7 @@ def _announce_branch(config: TrainConfig, content: dict[str, Any], path: Path, r
     changed = config.changed(content["config"]).items()
     changes = [f"; {name} {before} -> {now}" for name, (before, now, when) in changed if when == "branch"]
     if ranks.first:
-        print(f"branches off from step {content['step']} of {path}{''.join(changes)}", file=sys.stderr)
+        print_stderr(f"branches off from step {content['step']} of {path}{''.join(changes)}")
 
 
 def _branched_from(run: Path) -> str | None:

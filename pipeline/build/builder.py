@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from pipeline.sources.watch import SourceWatch
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
-from shards.messages import counted
+from shards.messages import counted, print_stderr
 from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, PLAN, Manifest, shard_file
 from shards.writer import done_record
 
@@ -178,30 +177,30 @@ def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
 
 def _print_plan(plan: Plan, options: BuildOptions, table: LandmarkTable | ImageList) -> None:
     names = ", ".join(path.name for path in options.landmarks) or options.root.name
-    _print(
+    print_stderr(
         f"{counted(len(plan.keys), 'row')} of {names}: {counted(len(plan.keys) - len(plan.rejected), 'image')} of"
         f" {counted(plan.identity_count, 'identity')} to store"
     )
     if isinstance(table, LandmarkTable):
         report_order(table)
     elif table.others:
-        _print(f"{names}: ignored {counted(len(table.others), 'other entry')} ({shortened(table.others)})")
+        print_stderr(f"{names}: ignored {counted(len(table.others), 'other entry')} ({shortened(table.others)})")
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions
         tail = f"; {len(unmatched)} of its entries match nothing ({shortened(unmatched)})" if unmatched else ""
-        _print(f"{options.exclude.name}: removed {counted(removed, 'image')}{tail}")
+        print_stderr(f"{options.exclude.name}: removed {counted(removed, 'image')}{tail}")
 
 
 def _print_result(manifest: Manifest, options: BuildOptions, finished: bool) -> None:
     state = "already complete, nothing to do" if finished else "done"
-    _print(
+    print_stderr(
         f"{state}: {counted(manifest.images, 'image')} of {counted(manifest.identities, 'identity')}"
         f" in {counted(manifest.shards, 'shard')} at {options.out}"
     )
     if manifest.empty_identities:
-        _print(f"{counted(manifest.empty_identities, 'identity')} lost all images; labels stay the same")
-    _print(f"rejected: {describe(manifest.statuses)}")
+        print_stderr(f"{counted(manifest.empty_identities, 'identity')} lost all images; labels stay the same")
+    print_stderr(f"rejected: {describe(manifest.statuses)}")
 
 
 def _print_small_identities(plan: Plan, options: BuildOptions) -> None:
@@ -214,12 +213,8 @@ def _print_small_identities(plan: Plan, options: BuildOptions) -> None:
     if small:
         rows = [int(np.argmax(plan.labels == label)) for label in small[:NAMED]]
         found = [f"{plan.identities[row]}: {counts[label]}" for row, label in zip(rows, small, strict=False)]
-        _print(
+        print_stderr(
             f"--min-images {options.min_images}: {counted(len(small), 'identity')} fell below it, because images were"
             f" unusable ({', '.join(found)}{', ...' if len(small) > NAMED else ''}); leave out by --exclude what you do"
             " not want"
         )
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

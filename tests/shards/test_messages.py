@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
-from shards.messages import command, counted
+from shards.messages import command, counted, print_stderr, printable
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,22 @@ def test_nouns_agree_with_their_number(number, noun, text):
 def test_commands_are_named_as_they_are_typed(monkeypatch, called, text):
     monkeypatch.setattr(sys, "argv", [called])
     assert command("verify", "my data") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("n000001/0001_01.jpg", "n000001/0001_01.jpg"),
+        ("caf\u00e9 \u4e2d\u6587 'x' \\ y", "caf\u00e9 \u4e2d\u6587 'x' \\ y"),
+        ("\x1b]0;owned\x07\x1b[31mred", r"\x1b]0;owned\x07\x1b[31mred"),
+        ("a\n\r\tb\0", r"a\n\r\tb\x00"),
+        ("\x7f\x9b31m\x85\u2028", r"\x7f\x9b31m\x85\u2028"),
+        ("\u202egpj.exe\u200b\ufeff", r"\u202egpj.exe\u200b\ufeff"),
+        (os.fsdecode(b"\xff\xfe.jpg"), r"\udcff\udcfe.jpg"),
+    ],
+)
+def test_text_is_shown_on_one_line_without_control_characters(text, shown, capsys):
+    assert printable(text) == shown
+    assert printable(shown) == shown
+    print_stderr(text)
+    assert capsys.readouterr().err == f"{shown}\n"

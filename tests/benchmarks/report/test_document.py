@@ -42,3 +42,53 @@ def test_text_is_escaped():
     assert not re.search(r"<script>|<b>|<i>|<t>|<img onerror", page)
     assert page.count("&lt;script&gt;") == 2
     assert "x\\|y" in as_markdown("t", [section])
+
+
+HOSTILE = "a\n\n# b\x1b[31m <script>alert(1)</script> ![c](http://d/e.png) **f** | `g` _h_ &lt; ~~i~~ $j$ k_l \\"
+
+
+def test_markdown_holds_neither_html_nor_markdown_from_names():
+    section = Section(
+        title=HOSTILE,
+        warnings=[HOSTILE],
+        text=[HOSTILE],
+        grids=[Grid(caption=HOSTILE, header=["", HOSTILE], rows=[[HOSTILE, "1"]])],
+        pictures=[Picture(name="a.png", png=b"x", alt=HOSTILE)],
+        notes=[HOSTILE, "b"],
+    )
+    text = as_markdown("t", [section])
+    escaped = (
+        r"a\n\n# b\x1b\[31m &lt;script&gt;alert(1)&lt;/script&gt; !\[c\](http://d/e.png) \*\*f\*\* \| \`g\` \_h\_"
+        r" &amp;lt; \~\~i\~\~ \$j\$ k_l \\"
+    )
+    assert text.splitlines() == [
+        "# t",
+        "",
+        f"## {escaped}",
+        "",
+        f"> **{escaped}**",
+        "",
+        escaped,
+        "",
+        f"**{escaped}**",
+        "",
+        f"|  | {escaped} |",
+        "|---|--:|",
+        f"| {escaped} | 1 |",
+        "",
+        f"![{escaped}](a.png)",
+        "",
+        f"- {escaped}",
+        "- b",
+    ]
+
+
+def test_text_and_html_show_names_without_control_characters():
+    grid = Grid(caption=HOSTILE, header=["", "x"], rows=[[HOSTILE, HOSTILE]])
+    lines = as_text(grid).splitlines()
+    assert len(lines) == 3
+    assert "\x1b" not in "".join(lines)
+    page = as_html(HOSTILE, [Section(title=HOSTILE, text=[HOSTILE], grids=[grid], notes=[HOSTILE])])
+    assert "\x1b" not in page
+    assert "<script>" not in page
+    assert r"a\n\n# b\x1b[31m &lt;script&gt;" in page

@@ -1,0 +1,49 @@
+"""Names from data sets and results are shown without control characters, HTML and Markdown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import scipy.io
+
+from benchmarks.report.page import write_report
+from tests.benchmarks.conftest import FACTS, score, write_result
+
+ESCAPE = "\x1b]0;owned\x07\x1b[31m\n"
+SHOWN = r"\x1b]0;owned\x07\x1b[31m\n"
+
+
+@pytest.fixture
+def qmul(demo):
+    """The pair lists name images that do not exist, with names of control characters."""
+    root = demo("QMUL-SurvFace")
+    path = root / "Face_Verification_Test_Set" / "positive_pairs_names.mat"
+    pairs = scipy.io.loadmat(path)["positive_pairs_names"]
+    pairs[0, 0] = f"1_<b>{ESCAPE[:-1]}*.jpg"
+    scipy.io.savemat(path, {"positive_pairs_names": pairs})
+    return root
+
+
+def test_scoring_and_its_report_show_names_escaped(qmul, tmp_path, capsys):
+    result = score("qmul", qmul, allow_missing=True)
+    said = capsys.readouterr().err
+    assert f"1_<b>{SHOWN[:-2]}*.jpg: not found" in said
+    assert said.replace("\n", "").isprintable()
+    page = write_report([result], tmp_path / "report")
+    for path, shown in ((page, "1_&lt;b&gt;"), (page.with_name("report.md"), r"1\_&lt;b&gt;")):
+        text = path.read_text()
+        assert shown in text
+        assert text.replace("\n", "").isprintable()
+
+
+def test_comparisons_show_names_escaped(demo, tmp_path, run):
+    result = score("tinyface", demo("TinyFace"), checkpoint={**FACTS, "backbone": ESCAPE})
+    path = write_result(tmp_path / "a.json", result)
+    content = json.loads(path.read_text())
+    content["title"] = ESCAPE
+    (tmp_path / f"b{ESCAPE}.json").write_text(json.dumps(content))
+    done = run("bench", "compare", path, tmp_path / f"b{ESCAPE}.json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(SHOWN) >= 3
+    assert done.stdout.replace("\n", "").isprintable()
