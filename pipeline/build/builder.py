@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
 from pipeline.build.plan import Plan, make_plan
@@ -27,7 +27,8 @@ from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
 from shards.messages import counted, print_stderr
-from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, PLAN, Manifest, shard_file
+from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, PLAN, Manifest, shard_file
+from shards.tables import read_table
 from shards.writer import done_record
 
 
@@ -207,7 +208,7 @@ def _print_small_identities(plan: Plan, options: BuildOptions) -> None:
     """Names identities that fell below the minimum, because it is compared before images are opened."""
     if options.min_images == 1:
         return
-    labels = pq.read_table(options.out / INDEX, columns=["label"])["label"].to_numpy()
+    labels = read_table(options.out / INDEX, pa.schema([INDEX_SCHEMA.field("label")]))["label"].to_numpy()
     counts = np.bincount(labels, minlength=plan.identity_count)
     small = np.flatnonzero(counts < options.min_images).tolist()
     if small:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
 
 import numpy as np
 
 from pipeline.align import TEMPLATES
 from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, LandmarkTable
+from shards.messages import print_stderr
 
 MAX_ROWS, MIN_ROWS = 2000, 8  # looked at, spread over the table
 # Residuals are fractions of the variance of the points that the similarity fit leaves, medians over the rows. Frontal
@@ -58,7 +58,7 @@ def order_warning(table: LandmarkTable) -> str | None:
 def report_order(table: LandmarkTable) -> None:
     """Prints ``order_warning`` to stderr, with the names of the files."""
     if warning := order_warning(table):
-        print(f"{', '.join(file.path.name for file in table.files)}: {warning}", file=sys.stderr, flush=True)
+        print_stderr(f"{', '.join(file.path.name for file in table.files)}: {warning}")
 
 
 def _sample(table: LandmarkTable) -> np.ndarray:
