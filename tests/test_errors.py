@@ -8,11 +8,15 @@ import re
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import cli
 from commands.group import CommandError, Commands, expected, line_of
+from model.backbones import build_backbone
 from shards.errors import LrfrError
+from tests.conftest import error_of
 
 AGAIN = "then run the same command again"
 MEMORY = "out of memory: lower --workers or --batch-size, or end other programs"
@@ -86,6 +90,19 @@ def test_one_process_of_several_says_which_it_is(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert CliRunner().invoke(main, ["fail", "expected"]).stderr == "Error: rank 1: wrong\n"
+
+
+def test_an_embedding_out_of_memory_says_what_to_lower(run, tmp_path, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("model.embedder.Embedder._embed", too_much)
+    torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "net.pth")
+    Image.new("RGB", (128, 128)).save(tmp_path / "face.png")
+    words = ["embed", tmp_path / "face.png", "--checkpoint", tmp_path / "net.pth", "--out", tmp_path / "x.parquet"]
+    line = "Error: out of GPU memory (for 20.00 GiB): lower --batch-size (it is 64)"
+    assert error_of(run(*words)) == f"{line}, or use --precision bf16"
+    assert error_of(run(*words, "--precision", "bf16")) == line
 
 
 @pytest.mark.parametrize(("words", "environment"), [(["--debug"], {}), ([], {"LRFR_DEBUG": "1"})])

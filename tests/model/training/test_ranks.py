@@ -168,6 +168,14 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
 
 
 @pytest.mark.heavy
+def test_a_killed_process_ends_all(tmp_path):
+    path = prepare(tmp_path, "seed", kill_at=2)
+    process = torchrun(2, "tests/model/training/train_ranks.py", path)  # would wait for hours
+    assert process.returncode != 0
+    assert [path.stem for path in checkpoints(path / "run")] == ["0000002"]
+
+
+@pytest.mark.heavy
 def test_the_command_trains_in_several_processes_and_a_failure_of_one_ends_all(shard_set, tmp_path):
     words = [
         "cli.py",

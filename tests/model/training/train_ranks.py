@@ -1,10 +1,12 @@
 """One rank of the runs that ``test_ranks`` compares with a single process; started by torchrun.
 
-Each argument is a folder with ``settings.json``: the configuration, and ``stop_at`` or ``fail_at`` for one rank.
+Each argument is a folder with ``settings.json``: the configuration, and ``stop_at`` or ``kill_at``, the batch at which
+the last rank gets a signal.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -48,8 +50,9 @@ class Share:
 def run(folder: Path, ranks: Ranks) -> int:
     settings = json.loads((folder / "settings.json").read_text())
     at = {}
-    if ranks.rank == ranks.size - 1 and "stop_at" in settings:
-        at = {settings["stop_at"]: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    for name, number in (("stop_at", signal.SIGTERM), ("kill_at", signal.SIGKILL)):
+        if ranks.rank == ranks.size - 1 and name in settings:
+            at[settings[name]] = functools.partial(os.kill, os.getpid(), number)
     config = TrainConfig(**settings["config"])
     torch.use_deterministic_algorithms(True)
     state = new_run(config, classes=CLASSES, preprocessing=SPEC, ranks=ranks)
