@@ -243,7 +243,7 @@ class Hostile:
         ),
         (lambda path: save(path, backbone="spherenet10"), "its weights do not fit spherenet10"),
         (lambda path: save(path, backbone="../../x\n"), r"backbone '../../x' is unknown"),
-        (lambda path: save(path, preprocessing={**SPEC, "size": 10**6}), "size is 1000000, expected at most 1024 px"),
+        (lambda path: save(path, preprocessing={**SPEC, "size": 10**6}), "size is 1000000 px, expected at most 1024"),
         (lambda path: save(path, preprocessing={**SPEC, "size": 1024}), "its weights do not fit spherenet4"),
         (lambda path: save(path, preprocessing={**SPEC, "mean": [0.5]}), "mean is [0.5], expected float"),
         (lambda path: save(path, backbone_state={}), "its weights do not fit spherenet4"),
