@@ -14,7 +14,7 @@ from model.formats import huggingface as layout
 from model.formats.network import LoadedNetwork, backbone_digest, load_network
 from model.options import parse_choice
 from pipeline.spec import Preprocessing
-from shards.files import StrPath, is_system_name, whole_folder, write_bytes
+from shards.files import SYSTEM_NAMES, StrPath, whole_folder, write_bytes
 
 _PILLOW_BICUBIC = 3  # value of PIL.Image.Resampling.BICUBIC
 
@@ -109,7 +109,8 @@ def _check_replaceable(folder: Path) -> None:
     """Raises: ExportError: the folder holds anything but an earlier export."""
     if not folder.exists():
         return
-    found = {entry.name for entry in folder.iterdir() if not is_system_name(entry.name)}
+    # the folder is replaced: of hidden names only those that systems make anew, not .git
+    found = {entry.name for entry in folder.iterdir() if entry.name.lower() not in (*SYSTEM_NAMES, ".ds_store")}
     others = sorted(found - {layout.CONFIG, layout.PROCESSOR, layout.WEIGHTS, layout.CARD})
     if found and not others:
         try:
