@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,11 @@ from pipeline.spec import Preprocessing
 
 REPOSITORY = Path(__file__).parent.parent
 IDENTITIES, IMAGES = 9, 5
+PATIENCE_S = 900  # only something that hangs takes so long, on any machine and under any load
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 collect_ignore_glob = []
 if "LRFR_REAL_DATA" not in os.environ:
@@ -78,7 +85,9 @@ def run_process(tmp_path):
     def runner(*words):
         environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
         command = [sys.executable, str(REPOSITORY / "cli.py"), *map(str, words)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
+        )
 
     return runner
 
@@ -101,6 +110,14 @@ def invoke(tmp_path, monkeypatch):
                 signal.signal(number, handler)
 
     return runner
+
+
+def wait_until(condition):
+    """Waits for ``condition()``; fails after ``PATIENCE_S``."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def error_of(process, code=1):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import PATIENCE_S, REPOSITORY
 
 
 @pytest.mark.heavy
@@ -21,7 +21,7 @@ def test_python_api(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE_S,
     )
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import PATIENCE_S, REPOSITORY
 
 FILES = ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "cli.py")
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
@@ -18,7 +18,7 @@ PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 
 def pip(*words):
     command = [sys.executable, "-m", "pip", *words, "--no-deps", "--no-index", "--no-build-isolation"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_an_editable_install_is_not(checkout, tmp_path):
 
 def test_the_console_script_works_in_any_folder(tmp_path):
     script = Path(sys.executable).parent / "lrfr"
-    process = subprocess.run([script, "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    process = subprocess.run([script, "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
     assert process.stdout.startswith("lrfr, version "), process.stderr
 
 

@@ -38,7 +38,7 @@ def naive_inverse_fit(landmarks, template, reflected):
     return np.linalg.inv(forward)[:2], error
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.booleans())
 def test_closed_form_equals_least_squares(seed, mirrored):
     rng = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def test_warp_is_opencv_bicubic_with_black_outside(painted):
     mirror=st.sampled_from([1.0, -1.0]),
     shape=st.sampled_from([(90, 120, 3), (120, 90), (1, 1, 3), (1600, 1500, 3)]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_padding_changes_nothing(center, scale, angle, mirror, shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape[:2], 3), np.uint8)
     image = cv2.GaussianBlur(image, (5, 5), 0)[..., : shape[2] if len(shape) == 3 else 1].reshape(shape)

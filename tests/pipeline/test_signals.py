@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.executors import starting_workers
 from pipeline.signals import SIGNALS, delayed_interruption, stop_signals
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,7 @@ def test_a_second_signal_ends_the_delay():
         with delayed_interruption():
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            time.sleep(20)
+            time.sleep(PATIENCE_S)
             pytest.fail("not interrupted")
 
     with pytest.raises(KeyboardInterrupt):

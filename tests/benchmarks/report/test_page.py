@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.report.page import is_report_file, write_report
-from tests.conftest import CHROMIUM
+from tests.conftest import CHROMIUM, PATIENCE_S
 
 PICTURES = {
     "lfw": {"lfw-roc", "lfw-det", "lfw-resolution", "lfw-hardest-8", "lfw-hardest-128"},
@@ -100,10 +100,12 @@ def test_a_browser_shows_the_page(report, tmp_path):
         "(document.documentElement.scrollWidth<=innerWidth)})</script></body>"
     )
     probe.write_text(report.read_text().replace("</body>", script))
-    dom = subprocess.run([*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=100).stdout
+    dom = subprocess.run(
+        [*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=PATIENCE_S
+    ).stdout
     assert "<title>19 of 19 wide true</title>" in dom
     subprocess.run(
-        [*command, f"--screenshot={shot}", "--window-size=1000,1600", report.as_uri()], timeout=100, check=True
+        [*command, f"--screenshot={shot}", "--window-size=1000,1600", report.as_uri()], timeout=PATIENCE_S, check=True
     )
     with Image.open(shot) as picture:
         assert np.asarray(picture.convert("L")).std() > 10

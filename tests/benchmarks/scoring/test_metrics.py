@@ -46,7 +46,7 @@ def case(seed, ties):
     return (np.round(scores, 1) if ties else scores), genuine
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.booleans())
 def test_roc_equals_scikit_learn(seed, ties):
     scores, genuine = case(seed, ties)
@@ -57,7 +57,7 @@ def test_roc_equals_scikit_learn(seed, ties):
     assert roc.auc == pytest.approx(roc_auc_score(genuine, scores))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.booleans(), st.floats(0.0, 1.0))
 def test_tar_at_far_equals_a_walk_along_the_curve(seed, ties, wanted):
     scores, genuine = case(seed, ties)
@@ -70,7 +70,7 @@ def test_tar_at_far_equals_a_walk_along_the_curve(seed, ties, wanted):
     assert float(roc.tar_at(wanted)) == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_integer_weights_are_repeated_pairs(seed):
     scores, genuine = case(seed, True)

@@ -114,30 +114,30 @@ def test_the_random_state_of_the_gpu_is_restored():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that the clock is ahead; ``clock[0] += 1000`` simulates a long wait."""
-    ahead, real = [0.0], time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: real() + ahead[0])
-    return ahead
+    """The time in seconds; ``clock[0] += 1000`` simulates a long wait."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
 
 
 def test_evaluation_time_counts_neither_as_training_nor_as_waiting(tmp_path, clock, capsys):
+    def passes(seconds):
+        clock[0] += seconds
+
     def evaluate(backbone):
-        clock[0] += 1000.0
+        passes(1000)
         return {}
 
-    run_training(tmp_path, config(eval_every=2), evaluate=evaluate)
+    settings = config(eval_every=2)
+    run_training(tmp_path, settings, evaluate=evaluate, at_batch={number: lambda: passes(3) for number in range(8)})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 8
-    assert min(row["images_per_s"] for row in rows) > 12 / 100
-    assert len(re.findall(r"^eval at step \d:   \(1000\.\d s\)$", capsys.readouterr().err, re.M)) == 5
+    assert [(row["images_per_s"], row["loader_wait"]) for row in rows] == [(4.0, 1.0)] * 8  # 12 images in 3 s
+    assert len(re.findall(r"^eval at step \d:   \(1000\.0 s\)$", capsys.readouterr().err, re.M)) == 5
 
 
-def test_a_pause_does_not_change_rates_and_counts_in_the_eta(tmp_path, monkeypatch, capsys):
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
+def test_a_pause_does_not_change_rates_and_counts_in_the_eta(tmp_path, clock, capsys):
     def passes(seconds):
-        now[0] += seconds
+        clock[0] += seconds
 
     with RunLog(tmp_path, steps=4, start=0) as log:
         with log.paused():  # before the first log line: not in the ETA

@@ -15,7 +15,7 @@ from model.formats.checkpoint import checkpoints, read_checkpoint, save_checkpoi
 from model.training.config import TrainConfig
 from model.training.ranks import Ranks
 from model.training.state import new_run
-from tests.conftest import REPOSITORY
+from tests.conftest import PATIENCE_S, REPOSITORY
 from tests.model.training.train_ranks import CLASSES, SPEC, run
 
 COMMON = {"backbone": "spherenet4", "batch_size": 4, "steps": 4, "lr": 0.05, "views": "128,8", "save_every": 2}
@@ -45,9 +45,8 @@ def torchrun(ranks, script, *words):
         *words,
     ]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        list(map(str, command)), cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200
-    )
+    words, streams = list(map(str, command)), {"capture_output": True, "text": True}
+    return subprocess.run(words, cwd=REPOSITORY, env=environment, timeout=PATIENCE_S, **streams)
 
 
 def prepare(folder, name, **more):

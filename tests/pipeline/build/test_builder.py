@@ -11,10 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import unicodedata
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -35,7 +33,7 @@ from shards.errors import LockedError, LrfrError, ShardError
 from shards.files import locked
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.conftest import REPOSITORY, build_options
+from tests.conftest import PATIENCE_S, REPOSITORY, build_options, wait_until
 
 CSV = "bb_landmark/loose_landmark_train.csv"
 
@@ -302,44 +300,6 @@ def test_processes_build_the_same_bytes(vggface2, tmp_path):
     build(build_options(vggface2, tmp_path / "serial"))
     build(build_options(vggface2, tmp_path / "pool", executor="process", workers=2))
     assert contents(tmp_path / "pool") == contents(tmp_path / "serial")
-
-
-# Each os.replace publishes one file: the plan; tar, idx, parquet and done record of 4 shards; index; card; manifest.
-PUBLICATIONS = 1 + 4 * 4 + 3
-KILLED_BUILD = """
-import os, signal, sys
-from pathlib import Path
-replace, left = os.replace, [int(sys.argv[3])]
-def counted(*names):
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left[0] -= 1
-    replace(*names)
-os.replace = counted
-from pipeline.build import build, options_for
-from tests.conftest import build_options
-build(build_options(Path(sys.argv[1]), Path(sys.argv[2])))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("published", range(PUBLICATIONS))
-def test_a_build_killed_before_any_publication_and_resumed_equals_an_uninterrupted_one(vggface2, tmp_path, published):
-    out = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED_BUILD, str(vggface2), str(out), str(published)]
-    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == -signal.SIGKILL
-    assert not (out / "manifest.json").exists()
-    build(build_options(vggface2, out))
-    build(build_options(vggface2, tmp_path / "whole"))
-    assert contents(out) == contents(tmp_path / "whole")
-
-
-def test_the_kill_test_covers_all_publications(vggface2, tmp_path, monkeypatch):
-    calls = []
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda *names: (calls.append(names), replace(*names)))
-    build(build_options(vggface2, tmp_path / "out"))
-    assert len(calls) == PUBLICATIONS
 
 
 def test_resuming_keeps_committed_shards(vggface2, tmp_path):
@@ -690,42 +650,30 @@ def test_a_killed_worker_is_reported(vggface2, tmp_path, monkeypatch):
         build(build_options(vggface2, tmp_path / "out", executor="process", workers=2))
 
 
-ORPHANS = """
-import sys
+PARENT = """
+import os, sys, time
+from pathlib import Path
 from pipeline.executors import unordered_map
-from tests.pipeline.build.test_builder import tell_and_wait
-list(unordered_map(tell_and_wait, [sys.argv[1]] * 2, executor="process", workers=2)) if __name__ == "__main__" else None
+
+def hold_a_pipe(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    list(unordered_map(hold_a_pipe, [sys.argv[1]] * 2, executor="process", workers=2))
 """
 
 
-def tell_and_wait(folder):
-    Path(folder, str(os.getpid())).touch()
-    time.sleep(60)
-
-
-def alive(pid):
-    command = Path(f"/proc/{pid}/cmdline")  # empty for a process that has ended and waits to be noticed
-    return command.exists() and bool(command.read_text())
-
-
-@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_build(tmp_path):
-    script = tmp_path / "orphans.py"
-    script.write_text(ORPHANS)
-    told = tmp_path / "pids"
+    """A pipe that all of them inherit is closed when the last of them has ended."""
+    script, told = tmp_path / "parent.py", tmp_path / "pids"
+    script.write_text(PARENT)
     told.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    parent = subprocess.Popen([sys.executable, str(script), str(told)], env=environment)
-    deadline = time.monotonic() + 60
-    while len(list(told.iterdir())) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    workers = [int(path.name) for path in told.iterdir()]
-    assert len(workers) == 2
+    parent = subprocess.Popen([sys.executable, script, told], env=environment, stdout=subprocess.PIPE)
+    wait_until(lambda: len(list(told.iterdir())) == 2)
     parent.kill()
-    parent.wait()
-    while any(alive(pid) for pid in workers):
-        assert time.monotonic() < deadline + 20, "workers are still alive"
-        time.sleep(0.05)
+    assert parent.communicate(timeout=PATIENCE_S)[0] == b""
 
 
 def jpeg(pixels):

@@ -59,7 +59,7 @@ def test_products_equal_pillow(images, size):
     assert np.array_equal(products_degraded(torch.from_numpy(images), size), theirs)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(4, 150), st.integers(2, 150), st.integers(0, 1000))
 def test_products_equal_pillow_for_any_sizes(source, target, seed):
     image = np.random.default_rng(seed).integers(0, 256, (source, source, 3), dtype=np.uint8)

@@ -42,7 +42,7 @@ def test_rows_belong_to_their_identity():
     assert (draw.rows < (first + count)[draw.classes]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 1000), st.integers(0, 1), st.sampled_from([1, 2, 4, 8]), st.integers(1, 9)
 )
