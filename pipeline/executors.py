@@ -60,7 +60,8 @@ class _Job:
             return ""
         ticks = int(fields[10]) + int(fields[11])  # utime and stime, proc(5)
         self.stopped_s = self.stopped_s + POLL_S if state == "T" else 0.0
-        self.idle_s = self.idle_s + POLL_S if ticks == self.cpu_ticks else 0.0
+        idle = ticks == self.cpu_ticks and state != "R"  # R: waits for a busy CPU
+        self.idle_s = self.idle_s + POLL_S if idle else 0.0
         self.cpu_ticks = ticks
         if self.stopped_s >= STOPPED_S:
             return f"has been stopped for {self.stopped_s:.0f} s"

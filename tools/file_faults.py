@@ -46,12 +46,13 @@ class FileFaults:
         self.published: defaultdict[str, list[str]] = defaultdict(list)
         self._folder, self._fault, self._at = str(folder), fault, at
         self._unsynced: set[str] = set()
-        self._opened = io.open
+        self._opened, self._opened_by_flags = io.open, os.open
 
     def install(self) -> None:
         """Replaces the functions."""
         for name, operation in {**_BY_PATH, **_BY_HANDLE}.items():
             setattr(os, name, self._counted(getattr(os, name), operation))
+        os.open = self._open_by_flags  # type: ignore[assignment]
         builtins.open = io.open = self._open  # type: ignore[assignment]
         start = pq.ParquetWriter.__init__
 
@@ -113,6 +114,12 @@ class FileFaults:
             return result
 
         return counted
+
+    def _open_by_flags(self, file: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        path = self.place(file, dir_fd) if flags & (os.O_WRONLY | os.O_RDWR) else None
+        if path is not None:
+            self.count("open", path)
+        return self._opened_by_flags(file, flags, mode, dir_fd=dir_fd)
 
     def _open(self, file: Any, mode: str = "r", buffering: int = -1, *text: Any, **options: Any) -> Any:
         path = None if isinstance(file, int) or not set(mode) & set("wax+") else self.place(file)
