@@ -125,6 +125,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         _try_lock(handle)
         new.mkdir()
         yield new
+        for path in (*new.rglob("*"), new):
+            sync_folder(path)  # or file
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)

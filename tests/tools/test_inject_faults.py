@@ -103,8 +103,9 @@ faults = FileFaults(folder)
 faults.install()
 write_bytes(folder / "a", b"1")
 write_bytes(folder.parent / "elsewhere", b"2")
-with whole_folder(folder / "b") as inner, open(inner / "file", "w+", encoding="utf-8") as stream:
-    stream.write("text")
+with whole_folder(folder / "b") as inner:
+    with open(inner / "file", "w+", encoding="utf-8") as stream:
+        stream.write("text")
 (folder / "a").read_bytes()
 print(json.dumps(faults.operations))
 """
@@ -113,6 +114,6 @@ print(json.dumps(faults.operations))
 def test_operations_that_change_files_are_counted(tmp_path):
     process = python(tmp_path, "-c", COUNTED)
     assert process.returncode == 0, process.stderr
-    file, folder = "open write fsync rename fsync", "mkdir mkdir mkdir open write rename fsync unlink"
+    file, folder = "open open write fsync rename fsync", "mkdir mkdir mkdir open write fsync fsync rename fsync unlink"
     assert json.loads(process.stdout) == f"{file} {folder}".split()
     assert (tmp_path / "counted" / "b" / "file").read_text() == "text"
