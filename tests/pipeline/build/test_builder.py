@@ -33,7 +33,7 @@ from shards.errors import LockedError, LrfrError, ShardError
 from shards.files import locked
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.conftest import PATIENCE_S, REPOSITORY, build_options, wait_until
+from tests.conftest import PATIENCE_S, REPOSITORY, build_options
 
 CSV = "bb_landmark/loose_landmark_train.csv"
 
@@ -651,27 +651,25 @@ def test_a_killed_worker_is_reported(vggface2, tmp_path, monkeypatch):
 
 
 PARENT = """
-import os, sys, time
-from pathlib import Path
+from held import hold
 from pipeline.executors import unordered_map
-
-def hold_a_pipe(folder):
-    (Path(folder) / str(os.getpid())).touch()
+list(unordered_map(hold, range(2), executor="process", workers=2))
+"""
+HELD = """
+import time
+def hold(number):
+    print("at work", flush=True)
     time.sleep(3600)
-
-if __name__ == "__main__":
-    list(unordered_map(hold_a_pipe, [sys.argv[1]] * 2, executor="process", workers=2))
 """
 
 
 def test_workers_do_not_outlive_a_killed_build(tmp_path):
-    """A pipe that all of them inherit is closed when the last of them has ended."""
-    script, told = tmp_path / "parent.py", tmp_path / "pids"
-    script.write_text(PARENT)
-    told.mkdir()
+    """The pipe that all of them write to is closed when the last of them has ended."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    (tmp_path / "held.py").write_text(HELD)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    parent = subprocess.Popen([sys.executable, script, told], env=environment, stdout=subprocess.PIPE)
-    wait_until(lambda: len(list(told.iterdir())) == 2)
+    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment, stdout=subprocess.PIPE)
+    assert [parent.stdout.readline() for _ in range(2)] == [b"at work\n"] * 2
     parent.kill()
     assert parent.communicate(timeout=PATIENCE_S)[0] == b""
 
