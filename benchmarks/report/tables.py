@@ -150,12 +150,9 @@ def _deviations(result: Result) -> list[str]:
 
 
 def _without_interval(result: Result) -> list[str]:
-    """A line with the metrics whose interval has no width, if there are any."""
+    """A line that explains absent intervals, if a metric of the tables has none because it would have no width."""
     hidden = unresolved_metrics(result.settings)
-    names = [name for name, one in result.intervals.items() if name not in hidden and not has_width(one)]
-    labels = ", ".join(metric_label(result.benchmark, name) for name in names if _is_column(result.benchmark, name))
-    return [f"No interval: {labels}; all resamples give the same value."] if labels else []
-
-
-def _is_column(benchmark: str, name: str) -> bool:
-    return any(name in table.columns for table in TABLES[benchmark])
+    shown = {name for table in TABLES[result.benchmark] for name in table.columns} - set(hidden)
+    if all(has_width(interval) for name, interval in result.intervals.items() if name in shown):
+        return []
+    return [f"An interval is {ABSENT} where all resamples give the same value."]
