@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from model.errors import DAMAGE_ERRORS, CheckpointError
-from shards.files import remove_temporaries, whole_file
+from shards.files import StrPath, remove_temporaries, whole_file
 from shards.messages import command
 
 Content = dict[str, Any]
@@ -62,9 +62,9 @@ def save_checkpoint(path: Path, content: Content) -> None:
             raise
 
 
-def checkpoints(run: Path) -> list[Path]:
+def checkpoints(run: StrPath) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted(path for path in (run / FOLDER).glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem))
+    return sorted(path for path in (Path(run) / FOLDER).glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem))
 
 
 def newest_checkpoint(runs: Path) -> Path:

@@ -21,7 +21,7 @@ from model.training.learner import Learner
 from model.training.runlog import RunLog
 from model.training.state import TrainState, seed_step
 from pipeline.signals import stop_signals
-from shards.files import locked, write_bytes
+from shards.files import StrPath, locked, write_bytes
 
 CONFIG = "config.json"
 
@@ -43,7 +43,7 @@ class TrainBatch(Protocol):
 def train(
     batches: Iterable[TrainBatch],
     state: TrainState,
-    run: Path,
+    run: StrPath,
     *,
     start: int = 0,
     evaluate: Evaluate | None = None,

@@ -16,7 +16,7 @@ from model.training.loop import CONFIG
 from model.training.ranks import Ranks
 from model.training.state import TrainState, new_run
 from pipeline.spec import Preprocessing
-from shards.files import quick_digest
+from shards.files import StrPath, quick_digest
 from shards.messages import counted, print_stderr
 
 
@@ -31,7 +31,7 @@ class Start(NamedTuple):
 def start_run(
     config: TrainConfig,
     *,
-    run: Path,
+    run: StrPath,
     resume: str,
     classes: int,
     shards_spec: Preprocessing,
@@ -49,6 +49,7 @@ def start_run(
         SpecError: the preprocessing of the pretrained network differs from that of the shards.
         OptionError: see ``new_run``.
     """
+    run = Path(run)
     path = _agree_on_resume(run, resume, ranks)
     content = read_checkpoint(path) if path else None
     spec, weights, note = initial_network(config, shards_spec, content)
@@ -89,7 +90,7 @@ def _branched_from(run: Path) -> str | None:
     return origin if isinstance(origin, str) else None
 
 
-def find_resume(run: Path, resume: str) -> Path | None:
+def find_resume(run: StrPath, resume: str) -> Path | None:
     """The checkpoint to continue from, if any.
 
     Args:

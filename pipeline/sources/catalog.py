@@ -37,7 +37,7 @@ class Source:
         """
         if not root.is_dir():
             raise LandmarkError(
-                f"{root}: not a folder; give the {self.name} folder with --root (or run: {command('demo-data')})"
+                f"{root}: not a folder; --root names the folder with the images (or run: {command('demo-data')})"
             )
         for names in self.tables:
             if found := [root / name for name in names if (root / name).is_file()]:

@@ -7,11 +7,14 @@ import itertools
 import pytest
 import torch
 
-from model.formats.checkpoint import checkpoint_path, read_checkpoint, save_checkpoint
+from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoint, save_checkpoint
 from model.formats.network import load_network
 from model.training.averages import averaged_decay
 from model.training.config import TrainConfig
-from tests.model.training.runs import config, losses, run_training
+from model.training.start import find_resume, start_run
+from model.training.state import new_run
+from pipeline.spec import Preprocessing
+from tests.model.training.runs import CLASSES, SPEC, config, losses, run_training
 
 OPTIMIZERS = ["sgd", "sgd:nesterov=true", "adamw"]
 SCHEDULES = ["step", "cosine:warmup=0.3", "constant"]
@@ -170,3 +173,15 @@ def test_a_checkpoint_of_an_average_with_a_constant_decay_resumes(tmp_path):
 def test_a_compiled_network_has_the_same_losses(tmp_path, plain):
     run_training(tmp_path, config(steps=3, lr=0.01, compile=True))
     assert losses(tmp_path) == pytest.approx(plain, rel=1e-3)
+
+
+def test_a_run_folder_may_be_a_string(tmp_path):
+    folder = str(tmp_path / "run")
+    assert run_training(folder, config(steps=2))[0] == 2
+    spec = Preprocessing(**SPEC)
+    ranks = new_run(config(steps=3), classes=CLASSES, preprocessing=SPEC).ranks
+    start = start_run(
+        config(steps=3), run=folder, resume="auto", classes=CLASSES, shards_spec=spec, device="cpu", ranks=ranks
+    )
+    assert start.step == 2
+    assert find_resume(folder, "auto") == checkpoints(folder)[-1] == checkpoint_path(tmp_path / "run", 2)
