@@ -98,7 +98,7 @@ def check_complete(data: bytes, header: Header) -> None:
     """
     if header.frame != _PROGRESSIVE and data[header.scan + 4] == header.components:
         return  # one scan
-    missing_bits: dict[tuple[int, int], int] = {}  # by component and coefficient
+    missing_bits: dict[int, bytearray] = {}  # of the 64 coefficients of each component that has a DC scan
     at = header.scan
     try:
         while data[at + 1] != _EOI:
@@ -106,11 +106,14 @@ def check_complete(data: bytes, header: Header) -> None:
                 end = at + 5 + 2 * data[at + 4]
                 first, last, bits = data[end : end + 3] if header.frame == _PROGRESSIVE else (0, 0, 0)
                 for component in data[at + 5 : end : 2]:
-                    missing_bits |= {(component, number): bits & 15 for number in range(first, last + 1)}
+                    if first == 0:
+                        missing_bits.setdefault(component, bytearray(64))
+                    if component in missing_bits:
+                        missing_bits[component][first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
             at = _next_marker(data, at + 2 + (data[at + 2] << 8 | data[at + 3]))
     except IndexError:
         raise ValueError(_CUT) from None
-    if any(missing_bits.values()) or sum(number == 0 for _, number in missing_bits) < header.components:
+    if len(missing_bits) < header.components or any(map(any, missing_bits.values())):
         raise ValueError("scans are missing")
 
 
