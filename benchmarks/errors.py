@@ -11,3 +11,7 @@ class ProtocolError(LrfrError):
 
 class AbsentError(ProtocolError):
     """The data set was not found."""
+
+
+class ReportError(LrfrError):
+    """A folder that cannot hold a report."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "the whole system has too many open files: end other programs",
     errno.EAGAIN: "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers",
-    errno.ENOMEM: "out of memory: lower --workers or --batch-size, or end other programs",
+    errno.ENOMEM: "out of memory: lower --workers, --batch-size or --max-pixels, or end other programs",
     errno.EIO: "the disk or its connection fails (dmesg says more): repair it",
     errno.ESTALE: _MOUNT,
     errno.ENOTCONN: _MOUNT,
@@ -36,7 +37,8 @@ _REMEDIES = {
     errno.EHOSTUNREACH: _MOUNT,
     errno.ETIMEDOUT: _MOUNT,
 }
-_NO_THREAD = "can't start new thread"  # Python's RuntimeError where the system says EAGAIN
+# what errors of Python, PyArrow and C++ say where the system says EAGAIN
+_NO_THREAD = re.compile(r"can't start new thread|Resource temporarily unavailable")
 
 
 class CommandError(LrfrError):
@@ -102,22 +104,31 @@ def interruptible(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 def expected(error: BaseException) -> bool:
     """True for errors that a user can cause; they are reported in one line. Other errors are bugs."""
-    return (isinstance(error, LrfrError | OSError) and not isinstance(error, BrokenPipeError)) or _is_shortage(error)
+    if isinstance(error, LrfrError | OSError):
+        return not isinstance(error, BrokenPipeError)
+    return _shortage(error) is not None
 
 
-def _is_shortage(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD)
+def _shortage(error: BaseException) -> int | None:
+    """The error number of a shortage that is not an OSError."""
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    return errno.EAGAIN if _NO_THREAD.search(str(error)) else None
 
 
 def line_of(error: BaseException) -> str:
     """The message of an expected error, in one line."""
-    if _is_shortage(error):
-        number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EAGAIN
-        return reason_of(OSError(number, str(error) or os.strerror(number)))
+    return printable(_message(error))
+
+
+def _message(error: BaseException) -> str:
+    number = None if isinstance(error, LrfrError | OSError) else _shortage(error)
+    if number is not None:
+        error = OSError(number, str(error) or os.strerror(number))
     if not isinstance(error, OSError):
-        return printable(str(error))
+        return str(error)
     file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    return printable(f"{file}{reason_of(error)}")
+    return f"{file}{reason_of(error)}"
 
 
 def reason_of(error: OSError) -> str:

@@ -238,7 +238,12 @@ def _receive(connection: Connection) -> Any:
 
 
 def _work(tasks: Connection) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+    except RuntimeError as error:  # the limit of processes and threads
+        _receive(tasks)
+        _send(tasks, (None, error))
+        return
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent died
         while True:
             function, task = _receive(tasks)

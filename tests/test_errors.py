@@ -18,8 +18,9 @@ from model.backbones import build_backbone
 from shards.errors import LrfrError
 from tests.conftest import error_of
 
+NO_THREAD = "Resource temporarily unavailable"
 AGAIN = "then run the same command again"
-MEMORY = "out of memory: lower --workers or --batch-size, or end other programs"
+MEMORY = "out of memory: lower --workers, --batch-size or --max-pixels, or end other programs"
 PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers"
 
 
@@ -30,6 +31,7 @@ PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u
         (OSError(errno.ENOSPC, "No space left"), f"No space left; free space, or inodes (df -i), {AGAIN}"),
         (OSError(errno.EMFILE, "Too many", "a"), f"a: Too many; raise the limit of open files (ulimit -n), {AGAIN}"),
         (MemoryError(), f"{os.strerror(errno.ENOMEM)}; {MEMORY}, {AGAIN}"),
+        (Exception(f"a thread: {NO_THREAD}"), f"a thread: {NO_THREAD}; {PROCESSES}, {AGAIN}"),
         (RuntimeError("can't start new thread"), f"can't start new thread; {PROCESSES}, {AGAIN}"),
         (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
         (OSError(errno.ENOTDIR, "Not a directory", 3), "Not a directory"),

@@ -180,6 +180,8 @@ class Engine:
             failure = ImageError(f"cannot be read: {error.strerror}")
         except ImageError as error:
             failure = error
+        except MemoryError as error:
+            raise MemoryError(f"{path}: {error}") from None
         return _PreparedFile(path=path, requests=len(rows), error=failure)
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from benchmarks import BENCHMARKS
+from benchmarks.errors import ReportError
 from benchmarks.report.document import Grid, Section, as_html, as_markdown
 from benchmarks.report.figures import KINDS, result_pictures
 from benchmarks.report.published import PUBLISHED
@@ -28,9 +29,15 @@ class Report:
     Args:
         folder: need not exist. Pictures of an earlier report that this one does not have are deleted; results and
             everything else are kept.
+
+    Raises:
+        ReportError: the folder has a file with the name of the page that is not an earlier report.
     """
 
     def __init__(self, folder: Path) -> None:
+        for path in (folder / HTML_NAME, folder / MARKDOWN_NAME):
+            if path.exists() and TITLE not in path.read_text(errors="replace")[:1000]:
+                raise ReportError(f"{path}: exists and is not a report of bench; choose another --report, or rename it")
         self._folder = folder
         self._results: list[Result] = []
         self._sections: list[Section] = []

@@ -114,6 +114,8 @@ def _read_image(images: ImageTree | ListedImages, task: ShardTask, key: str, gre
         raise RejectedError("unreadable-image", f"cannot be read: {error.strerror}") from None
     except ImageError as error:
         raise RejectedError("unreadable-image", str(error)) from None
+    except MemoryError as error:
+        raise MemoryError(f"{key}: {error}") from None
 
 
 def _crop_jpeg(row: Row, matrix: np.ndarray | None, image: np.ndarray, spec: Preprocessing) -> bytes:

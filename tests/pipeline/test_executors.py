@@ -213,3 +213,15 @@ def test_a_script_needs_no_main_guard(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
     assert (process.stdout, process.stderr) == ("[2, 4]\n", "")
+
+
+def test_a_worker_without_room_for_its_thread_sends_the_error(monkeypatch):
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = multiprocessing.Pipe()
+    ours.send((double, 1))
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    pipeline.executors._work(theirs)
+    result, error = ours.recv()
+    assert (result, str(error)) == (None, "can't start new thread")

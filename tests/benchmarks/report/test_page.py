@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.report.page import is_report_file, write_report
+from benchmarks.errors import ReportError
+from benchmarks.report.page import Report, is_report_file, write_report
 from tests.conftest import CHROMIUM, PATIENCE_S
 
 PICTURES = {
@@ -162,3 +163,11 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(results, tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == expected | kept
     assert all(is_report_file(name) for name in expected)
     assert not is_report_file("all.json")
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_a_report_of_the_user_is_not_overwritten(name, results, tmp_path):
+    (tmp_path / name).write_text("# My thesis\n")
+    with pytest.raises(ReportError, match=rf"{name}: exists and is not a report of bench; choose another --report"):
+        Report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
