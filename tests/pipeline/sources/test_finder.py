@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 
 import pytest
 
-from pipeline.sources.finder import ImageFolder, ImageTree, find_entry, find_folder
+from pipeline.sources.finder import ImageFolder, ImageTree, find_entry, find_folder, is_image
 
 
 @pytest.fixture
@@ -66,6 +67,54 @@ def test_an_image_is_found_by_name_then_by_stem(folder):
     assert {name: images.find(name).name for name in wanted} == wanted
     assert images.find_stem("e.jpg") == root / "e.jpg.png"
     assert images.find_stem("e") is None
+
+
+def test_hidden_and_system_files_are_no_images(folder):
+    root = folder("a.jpg", "._a.jpg", ".b.jpg", "@eaDir/a.jpg", ".DS_Store", "c.jpg/x", "#recycle/b.jpg")
+    images = ImageFolder(root)
+    assert [path.name for path in images.images] == ["a.jpg"]
+    assert images.find("b.jpg") == root / "b.jpg"  # absent
+    assert [is_image(name) for name in ("a.jfif", "a.TIF", "._a.jpg", "a.txt", "jpg")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+FORMS = [(file, name) for file in ("NFC", "NFD") for name in ("NFC", "NFD")]
+
+
+@pytest.mark.parametrize(("file", "name"), FORMS)
+def test_names_in_another_normal_form_are_found(folder, file, name):
+    person, image = (unicodedata.normalize(file, text) for text in ("Ren\u00e9e \u00c5", "Bj\u00f6rn_0001"))
+    root = folder(f"lfw/{person}/{image}.JPG")
+    person, image = (unicodedata.normalize(name, text) for text in ("Ren\u00e9e \u00c5", "Bj\u00f6rn_0001"))
+    found = find_entry(root, f"LFW/{person.upper()}")
+    assert found is not None
+    assert found == find_entry(root, f"lfw/{person}")
+    assert ImageFolder(found).find(f"{image}.jpg").exists()
+    assert ImageFolder(found).find_stem(image.upper()).exists()
+    assert ImageTree(root, ("lfw",)).find(f"{person}/{image}").exists()
+
+
+def test_the_exact_normal_form_is_preferred(folder):
+    root = folder("\u00e9.jpg", "e\u0301.jpg", "\u00c9.jpg")
+    images = ImageFolder(root)
+    names = ["\u00e9.jpg", "e\u0301.jpg", "\u00c9.jpg"]
+    assert [images.find(name).name for name in names] == names
+    assert images.find("E\u0301.jpg").name == "\u00c9.jpg"
+
+
+def test_a_tree_of_several_extensions_prefers_jpg(folder):
+    root = folder("n1/1.png", "n1/2.JPG", "n1/3.jpg", "n1/3.png", "n1/3.JPG", "n1/4.tiff")
+    tree = ImageTree(root)
+    found = [tree.find(f"n1/{number}").name for number in (1, 2, 4, 3, 1, 2, 4)]
+    assert found[3] in ("3.jpg", "3.JPG")
+    assert tree.find("n1/5") is None
+    tree = ImageTree(root)
+    assert [tree.find(f"n1/{number}").name for number in (3, 1, 3)] == ["3.jpg", "1.png", "3.jpg"]
 
 
 def test_a_tree_finds_keys_in_the_first_split_that_has_them(folder):

@@ -41,6 +41,11 @@ def test_names_are_found_whatever_folder_extension_and_case(tmp_path):
     assert first_numbers(lookup(table), ["X.png", "else/y.jpg", "z", "q.jpg", "r.v2.bmp"]) == [0, 10, 20, 70, 80]
 
 
+def test_names_are_found_in_any_normal_form(tmp_path):
+    table = write(tmp_path / "a.csv", ["Ren\u00e9e/\u00c5.jpg" + ",70" * 10, "o\u0308.jpg" + ",80" * 10])
+    assert first_numbers(lookup(table), ["A\u030a.png", "\u00e5.jpg", "\u00f6.jpg", "O\u0308"]) == [70, 70, 80, 80]
+
+
 def test_a_repeated_name_must_have_the_same_numbers(tmp_path):
     path = write(tmp_path / "a.csv", [*FIVE, FIVE[1]])
     assert first_numbers(lookup(path), ["x", "y", "z"]) == [0, 10, 20]
@@ -101,3 +106,37 @@ def test_the_longest_path_suffix_wins(tmp_path):
     assert [found.find(image).points[0][0] for image in range(5)] == [0, 1, 2, 3, 4]
     shared = PathLookup(table, ["x/2.jpg", "y/2.jpg"])
     assert shared.problem(0) == f"several images match these landmarks in {tmp_path / 'a.parquet'}"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "n1/1.jpg",
+        "./n1/1.jpg",
+        "/elsewhere/VGGFace2/train/n1/1.jpg",
+        "C:\\faces\\train\\n1\\1.jpg",
+        "VGGFace2/train/n1/1.png",
+        "n1\\1.jpg",
+        "../n1/1",
+    ],
+)
+def test_the_last_two_parts_of_a_longer_key_suffice(tmp_path, written):
+    table = read_landmarks([parquet(tmp_path / "a.parquet", [written, written.replace("n1", "n2")])])
+    found = PathLookup(table, ["/d/set/train/n2/1.jpg", "n1/1.tif", "/d/n3/1.jpg", "1.jpg"])
+    assert [found.problem(image) is None for image in range(4)] == [True, True, False, False]
+    assert [found.find(image).points[0][0] for image in range(2)] == [1, 0]
+
+
+def test_a_longer_end_wins_and_a_whole_key_wins_over_a_part(tmp_path):
+    keys = ["a/n1/1", "b/n1/1", "n2/1", "x/n2/1", "x/n3/1", "y/n3/1"]
+    table = read_landmarks([parquet(tmp_path / "a.parquet", keys)])
+    found = PathLookup(table, ["b/n1/1.jpg", "c/a/n1/1.jpg", "z/n2/1.jpg", "z/n3/1.jpg"])
+    assert [found.find(image).points[0][0] for image in range(3)] == [1, 0, 2]
+    assert [found.problem(image) for image in range(4)] == [None] * 3 + [
+        f"duplicate landmarks in {tmp_path / 'a.parquet'}"
+    ]
+
+
+def test_paths_in_any_normal_form_match(tmp_path):
+    table = read_landmarks([parquet(tmp_path / "a.parquet", ["Ren\u00e9e/o\u0308"])])
+    assert PathLookup(table, ["d/Rene\u0301e/\u00f6.JPG"]).problem(0) is None
