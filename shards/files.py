@@ -12,9 +12,10 @@ import re
 import reprlib
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -220,10 +221,24 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
         os.close(handle)
 
 
+def regular_handle(path: Path) -> int:
+    """Opens a file for reading. Raises: OSError: there is none, or it is a pipe or device, which might block for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return handle
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """As ``regular_handle``, but returns a stream."""
+    return open(regular_handle(path), "rb")
+
+
 def file_facts(path: Path) -> dict[str, Any]:
     """Returns ``{"size": bytes, "xxh3": hex, "sha256": hex}`` of a file."""
     fast, strong, size = xxhash.xxh3_64(), hashlib.sha256(), 0
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(BLOCK_BYTES):
             fast.update(block)
             strong.update(block)
@@ -233,7 +248,7 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def quick_digest(path: Path) -> str:
     """Returns the xxh3 (hex) of a file."""
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, xxhash.xxh3_64).hexdigest()  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import xxhash
 
 from shards.errors import ShardError
-from shards.files import StrPath, quick_digest
+from shards.files import StrPath, quick_digest, regular_handle
 from shards.messages import command, counted
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest, shard_file
 from shards.tables import open_table
@@ -197,7 +197,7 @@ class ShardReader:
                 os.close(self._handles.pop(next(iter(self._handles))))
             path = self._index.root / shard_file(shard, "tar")
             try:
-                handle = os.open(path, os.O_RDONLY)
+                handle = regular_handle(path)
             except OSError as error:
                 raise ShardError(f"{path}: {error.strerror}; run: {command('verify', self._index.root)}") from None
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)  # read-ahead would fetch many times the bytes needed

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import ShardError
+from shards.files import open_regular
 
 # PyArrow raises any of these on damaged files
 _READ_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError, pa.ArrowException)
@@ -24,7 +25,7 @@ def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
     """
     try:
         # PyArrow would take a path with a colon for a URI
-        with open(path, "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as reader:
+        with open_regular(path) as stream, pq.ParquetFile(stream, pre_buffer=False) as reader:
             types = {field.name: field.type for field in reader.schema_arrow}
             for field in schema:
                 if types.get(field.name) != field.type:

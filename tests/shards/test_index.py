@@ -13,6 +13,7 @@ import pytest
 from shards.errors import ShardError
 from shards.index import RESERVED_FILES, ShardIndex, ShardReader
 from shards.schema import INDEX
+from shards.verify import verify
 from tests.conftest import flip_bit
 from tools.costs import in_fresh_process, peak_mb
 from tools.made_set import make_set
@@ -142,3 +143,15 @@ def test_a_path_as_text_is_opened_and_an_index_shows_what_it_holds(shard_set):
     assert repr(index) == f"ShardIndex('{shard_set}': 45 images of 9 identities, 4 tars)"
     with pytest.raises(TypeError, match="expected a ShardIndex, such as ShardIndex"):
         ShardReader(str(shard_set))
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "shard-000000.tar"])
+def test_a_pipe_in_a_set_is_an_error_and_never_waited_for(shard_set, name):
+    (shard_set / name).unlink()
+    os.mkfifo(shard_set / name)
+    with (
+        pytest.raises(ShardError, match=rf"{name}: not a regular file; run: .* verify"),
+        ShardReader(ShardIndex(shard_set)) as reader,
+    ):
+        reader.padded(np.arange(len(ShardIndex(shard_set))))
+    assert any(line.startswith(f"{shard_set / name}: ") for line in verify(shard_set, full=True))

@@ -619,6 +619,17 @@ def test_pipes_folders_and_broken_links_are_missing_files(vggface2, tmp_path):
     assert Manifest.read(tmp_path / "out").statuses == {"missing-file": 3, "ok": 42}
 
 
+def test_pipes_in_place_of_finished_files_are_built_again(vggface2, tmp_path):
+    out = tmp_path / "out"
+    build(build_options(vggface2, out))
+    before = contents(out)
+    for name in ("index.parquet", "shard-000000.tar", "shard-000001.done.json", "shard-000002.parquet"):
+        (out / name).unlink()
+        os.mkfifo(out / name)
+        build(build_options(vggface2, out))
+        assert contents(out) == before
+
+
 def test_a_file_in_place_of_the_output_folder_is_refused(vggface2, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ShardError, match="out: is a file; choose a folder for --out"):
