@@ -98,11 +98,14 @@ def find_resume(run: StrPath, resume: str) -> Path | None:
             run branched off from that checkpoint before, its own newest one.
 
     Raises:
-        TrainingError: the run folder is a file, or has checkpoints that the run would mix with its own.
+        TrainingError: the run folder is a file, holds a pipe, or has checkpoints that the run would mix with its own.
     """
     run = Path(run)
     if run.exists() and not run.is_dir():
         raise TrainingError(f"{run}: is a file, expected a run folder; choose another --out")
+    for entry in [*run.iterdir(), *checkpoints(run)] if run.exists() else []:
+        if entry.exists() and not (entry.is_file() or entry.is_dir()):  # a pipe would block
+            raise TrainingError(f"{entry}: neither a file nor a folder; delete it, or choose another --out")
     newest = next(reversed(checkpoints(run)), None)
     path = {"auto": newest, "never": None}.get(resume, Path(resume))
     if path and path.is_dir() and (own := checkpoints(path)):

@@ -161,7 +161,7 @@ def _tasks(
 def _is_published(out: Path) -> bool:
     """Returns True if index and manifest exist and belong together."""
     try:
-        return quick_digest(out / INDEX) == Manifest.read(out).index_digest
+        return (out / INDEX).is_file() and quick_digest(out / INDEX) == Manifest.read(out).index_digest
     except (ShardError, FileNotFoundError):
         return False
 

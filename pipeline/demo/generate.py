@@ -67,7 +67,7 @@ def _exists(folder: Path, options: DemoOptions, plan: DatasetPlan) -> bool:
     if not os.path.lexists(folder):
         return False
     marker = folder / GENERATED_MARKER
-    found = marker.read_text() if marker.exists() else None
+    found = marker.read_text() if marker.is_file() else None
     if found == _marker(options, plan):
         return True
     reason = "was generated with other options or by another version" if found else "is not generated data"
