@@ -161,6 +161,14 @@ def test_a_file_in_place_of_a_run_folder_is_an_error(tmp_path):
         find_resume(tmp_path / "run", "auto")
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "checkpoints/0000009.pt"])
+def test_a_pipe_in_a_run_folder_is_an_error(tmp_path, name):
+    (tmp_path / "checkpoints").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(TrainingError, match=f"{name}: neither a file nor a folder; delete it"):
+        find_resume(tmp_path, "auto")
+
+
 def test_find_resume(tmp_path):
     assert find_resume(tmp_path, "auto") is None
     assert find_resume(tmp_path, "never") is None
