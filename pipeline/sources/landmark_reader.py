@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -29,8 +30,11 @@ from pipeline.sources.landmarks import (
 from pipeline.sources.streams import open_stream
 
 PARQUET_BLOCK_ROWS = 1 << 16
+MAX_ROWS_PER_BYTE = 1024  # of a Parquet file: equal rows take next to nothing, but memory is allocated for each
 _PARQUET_START = b"PAR1"
 _SCAN_BYTES = 1 << 20
+# PyArrow raises any of these on damaged files
+_PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
 def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> LandmarkTable:
@@ -111,7 +115,7 @@ def _look(path: Path, stack: contextlib.ExitStack, four_points: bool) -> _OpenTa
             path=path,
             stream=stream,
             layout=None if is_parquet else text_layout(path, stream, four_points),
-            max_rows=_parquet_rows(stream) if is_parquet else lines,
+            max_rows=_parquet_rows(path, stream) if is_parquet else lines,
             sha256=sha256,
         )
 
@@ -136,11 +140,14 @@ def _scan(stream: BinaryIO) -> tuple[str, int]:
     return value.hexdigest(), lines
 
 
-def _parquet_rows(stream: BinaryIO) -> int:
-    stream.seek(0)
-    with contextlib.suppress(OSError, ValueError, pa.ArrowException):
-        return int(pq.read_metadata(stream).num_rows)
-    return 0
+def _parquet_rows(path: Path, stream: BinaryIO) -> int:
+    bytes_in_all = stream.seek(0, os.SEEK_END)
+    rows = 0
+    with contextlib.suppress(*_PARQUET_ERRORS):  # reading the rows raises them again
+        rows = int(pq.read_metadata(stream).num_rows)
+    if not 0 <= rows <= MAX_ROWS_PER_BYTE * bytes_in_all:
+        raise LandmarkError(f"{path}: states {rows:,} rows in {bytes_in_all:,} bytes; restore the file")
+    return rows
 
 
 def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
@@ -153,15 +160,19 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
                 raise ValueError(f"no column {' or '.join(sorted(missing))}")
             batches = file.iter_batches(PARQUET_BLOCK_ROWS, columns=["key", "landmarks"], use_threads=False)
             for batch in batches:
-                yield _parquet_block(batch, row)
+                block = _parquet_block(batch, row)
                 row += batch.num_rows
-    except (OSError, ValueError, pa.ArrowException) as error:
+                if row > file.metadata.num_rows:
+                    raise ValueError(f"more than the {file.metadata.num_rows} rows that it states")
+                yield block
+    except _PARQUET_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise LandmarkError(f"{path}: not a table with columns key and landmarks ({reason})") from None
 
 
 def _parquet_block(batch: pa.RecordBatch, start: int) -> Block:
-    """Raises: ValueError: a list does not hold ten numbers."""
+    """Raises: ValueError: a list does not hold ten numbers, or text is not UTF-8."""
+    batch.validate(full=True)
     lists = batch.column("landmarks")
     lengths = pc.fill_null(pc.list_value_length(lists), FIVE_POINT_NUMBERS).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(lengths != FIVE_POINT_NUMBERS)[:1]:
