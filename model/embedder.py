@@ -37,6 +37,10 @@ class Embedder:
         mean: float = 0.5,
         std: float = 0.5,
     ) -> None:
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(
+                f"Embedder: backbone is {backbone!r:.80}, expected a module, as load_network(path).backbone"
+            )
         if precision not in _AUTOCAST_DTYPES:
             raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(_AUTOCAST_DTYPES)}")
         self._backbone = on_device(backbone.eval(), device)

@@ -203,7 +203,10 @@ def run(
     Raises:
         ProtocolError: images are unusable and ``allow_missing`` is False (the images are listed on stderr), too few
             images are usable, or the benchmark aligns faces but the network was trained on unaligned images only.
+        TypeError: ``protocol`` is none.
     """
+    if not isinstance(protocol, Protocol):
+        raise TypeError(f"run: protocol is {protocol!r:.80}, expected what read_benchmark(name, root) returns")
     if not engine.spec.aligned and any(request.points is not None for request in protocol.requests):
         raise ProtocolError(
             f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"

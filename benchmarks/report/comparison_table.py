@@ -42,7 +42,7 @@ def compare(paths: list[Path]) -> ComparisonTables:
         legend=[
             *_legend(comparisons[0].results, paths),
             *(
-                f"{name}: not compared, only in {', '.join(LETTERS[file] for file in files)}"
+                printable(f"{name}: not compared, only in {', '.join(LETTERS[file] for file in files)}")
                 for name, files in others.items()
             ),
         ],

@@ -29,7 +29,7 @@ class Result:
         caveats: reasons why the metrics are not comparable with published ones; empty if they are.
         main: name of the headline metric.
         metrics: values by name.
-        intervals: 95 % intervals by metric.
+        intervals: 95 % intervals by metric; one without width (all resamples agree) says nothing.
         counts: sizes of the protocol, numbers of forward passes and of cached embeddings.
         missing: unusable images, each with the reason. If there are any, the result is partial.
         checkpoint: path, step, backbone and digest of the network; precision and device of its forward passes.

@@ -57,6 +57,11 @@ def test_mean_and_std_are_applied(backbone, images):
     assert np.abs(found - Embedder(backbone)(images)).max() > 0.1
 
 
+def test_a_path_is_no_backbone():
+    with pytest.raises(TypeError, match=r"^Embedder: backbone is 'x\.pt', expected a module, as load_network\(path\)"):
+        Embedder("x.pt")
+
+
 def test_an_unknown_precision_is_an_error(backbone):
     with pytest.raises(ValueError, match=r"^unknown precision 'fp16'; choose from fp32, bf16$"):
         Embedder(backbone, precision="fp16")

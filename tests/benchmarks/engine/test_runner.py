@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import read_benchmark
 from benchmarks.datasets.lfw import read_lfw
-from benchmarks.engine.runner import Engine
+from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
 from pipeline.progress import Progress
@@ -160,6 +160,13 @@ def test_an_engine_says_what_it_needs(changes, message):
     with pytest.raises(TypeError) as error:
         Engine(**{"embed": Recorder(), **changes})
     assert str(error.value).startswith(message)
+
+
+def test_run_says_what_it_needs():
+    with pytest.raises(
+        TypeError, match=r"^run: protocol is 'lfw', expected what read_benchmark\(name, root\) returns$"
+    ):
+        run("lfw", Engine(embed=Recorder()), checkpoint={})
 
 
 @pytest.mark.parametrize(
