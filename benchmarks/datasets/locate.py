@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.errors import AbsentError, ProtocolError
-from pipeline.sources.finder import find_entry, find_folder
-from shards.messages import command
+from pipeline.sources.finder import ImageFolder, find_entry, find_folder
+from pipeline.sources.listing import shortened
+from shards.messages import command, counted, print_stderr
 
 
 def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
@@ -25,6 +26,14 @@ def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:
         remedy = f"name its folder, or run: {command('demo-data')}"
         raise AbsentError(f"{root}: {problem}; expected {expected} ({remedy})")
     return found
+
+
+def image_folder(path: Path) -> ImageFolder:
+    """Lists the images of a folder; prints which hidden and system entries are left out."""
+    folder = ImageFolder(path)
+    if hidden := folder.hidden:
+        print_stderr(f"{path}: ignored {counted(len(hidden), 'hidden or system entry')} ({shortened(hidden)})")
+    return folder
 
 
 def find_first(folders: Iterable[Path], name: str) -> Path | None:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import require, set_folder
+from benchmarks.datasets.locate import image_folder, require, set_folder
 from benchmarks.datasets.matlab import read_cells, read_image_list
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import OpenSetProtocol, PairProtocol, Search
 from pipeline.prepare import Request
-from pipeline.sources.finder import ImageFolder
 from shards.messages import counted
 
 FALSE_ACCEPT_RATES = (0.3, 0.1, 0.01, 0.001)
@@ -36,7 +35,7 @@ def read_qmul(root: Path) -> PairProtocol:
     """
     folder = set_folder(root, "QMUL-SurvFace", VERIFICATION, "the verification set of QMUL-SurvFace")
     genuine_names, impostor_names = (_pair_names(folder, kind) for kind in ("positive", "negative"))
-    images = ImageFolder(require([folder], "verification_images", "the folder of verification images"))
+    images = image_folder(require([folder], "verification_images", "the folder of verification images"))
     distinct, members = np.unique(np.concatenate([genuine_names, impostor_names]), return_inverse=True)
     identities = np.unique([name.split("_")[0] for name in distinct], return_inverse=True)[1]
     members = members.reshape(-1, 2)
@@ -81,7 +80,7 @@ def read_qmul_id(root: Path) -> OpenSetProtocol:
     folder = set_folder(root, "QMUL-SurvFace", IDENTIFICATION, "the identification set of QMUL-SurvFace")
     gallery, gallery_ids = _listed_images(folder, "gallery")
     mated, mated_ids = _listed_images(folder, "mated_probe")
-    unmated = ImageFolder(require([folder], "unmated_probe", "the folder of unmated probes")).images
+    unmated = image_folder(require([folder], "unmated_probe", "the folder of unmated probes")).images
     if not unmated:
         raise ProtocolError(f"{folder / 'unmated_probe'}: contains no images; expected the unmated probes")
     if mateless := sorted(set(mated_ids.tolist()) - set(gallery_ids.tolist())):
@@ -113,4 +112,4 @@ def _listed_images(folder: Path, role: str) -> tuple[list[Path], np.ndarray]:
     """The images of ``gallery`` or ``mated_probe``, and their identities."""
     places = [folder, folder.parent / _EVALUATION, folder / _EVALUATION, folder.parent]
     path = require(places, f"{role}_img_ID_pairs.mat", f"the list of {role} images and identities")
-    return read_image_list(path, role, ImageFolder(require([folder], role, f"the folder of {role} images")))
+    return read_image_list(path, role, image_folder(require([folder], role, f"the folder of {role} images")))

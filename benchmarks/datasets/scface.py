@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import find_first, require, set_folder
+from benchmarks.datasets.locate import find_first, image_folder, require, set_folder
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
@@ -50,7 +50,7 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
         LandmarkError: a table is invalid, or has no landmarks for SCface's images.
     """
     parent = find_first([root, root / "SCface"], _DATABASE) or root
-    mugshots = ImageFolder(set_folder(parent, "", _MUGSHOTS, f"SCface's mugshots, {_MUGSHOTS}/001_frontal.jpg"))
+    mugshots = image_folder(set_folder(parent, "", _MUGSHOTS, f"SCface's mugshots, {_MUGSHOTS}/001_frontal.jpg"))
     database = mugshots.path.parent
     home = database.parent if database.name.lower() == _DATABASE.lower() else database
     probe_folders = {distance: _probe_folders(database, distance) for distance in DISTANCES}

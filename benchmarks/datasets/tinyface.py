@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import require, set_folder
+from benchmarks.datasets.locate import image_folder, require, set_folder
 from benchmarks.datasets.matlab import read_image_list
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
-from pipeline.sources.finder import ImageFolder
 from shards.files import is_system_name
 
 REPORTED_RANKS = (1, 5, 10, 20)
@@ -34,7 +33,7 @@ def read_tinyface(root: Path) -> ClosedSetProtocol:
     folder = set_folder(root, "TinyFace", _TEST_SET, "TinyFace's test set")
     probes, probe_ids = _listed_images(folder, "Probe", "probe")
     mates, mate_ids = _listed_images(folder, "Gallery_Match", "gallery")
-    distractors = ImageFolder(require([folder], "Gallery_Distractor", "the folder of distractors")).images
+    distractors = image_folder(require([folder], "Gallery_Distractor", "the folder of distractors")).images
     if mateless := sorted(set(probe_ids.tolist()) - set(mate_ids.tolist())):
         raise ProtocolError(f"{folder}: the gallery list has no image of identity {mateless[0]}, a probe")
     paths = [*probes, *mates, *distractors]
@@ -62,4 +61,4 @@ def _listed_images(folder: Path, role: str, variable: str) -> tuple[list[Path], 
     siblings = sorted(path for path in folder.parent.iterdir() if path.is_dir() and not is_system_name(path.name))
     name = f"{role.lower()}_img_ID_pairs.mat"
     path = require([folder, folder.parent], name, f"the list of {role} images and identities", siblings)
-    return read_image_list(path, variable, ImageFolder(require([folder], role, f"the folder of {role} images")))
+    return read_image_list(path, variable, image_folder(require([folder], role, f"the folder of {role} images")))

@@ -15,6 +15,7 @@ from shards.files import is_system_name
 # what OpenCV reads by default; it looks at the content only, so .jfif is read, too
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".jp2", ".j2k"),
+    *(".j2c", ".mpo"),
     *(".gif", ".avif", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pxm", ".pfm", ".sr", ".ras", ".hdr", ".pic"),
 )
 GENERATED_MARKER = "generated.json"  # demo-data writes it into every data set
@@ -74,7 +75,12 @@ def scan(folder: Path) -> list[tuple[str, bool]]:
 
 
 class ImageFolder:
-    """The images directly in one folder, listed once. An absent folder has no images."""
+    """The images directly in one folder, listed once. An absent folder has no images.
+
+    Attributes:
+        path: the folder.
+        hidden: names of its hidden and system entries, which are no images.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,6 +88,7 @@ class ImageFolder:
         names = sorted(name for name, is_folder in entries if is_image(name) and not is_folder)
         preferred = sorted(names, key=by_preference)
         self._names = names
+        self.hidden = sorted(name for name, _ in entries if is_system_name(name))
         self._by_name = _by_spelling((name, name) for name in names)
         self._by_stem = _by_spelling((os.path.splitext(name)[0], name) for name in preferred)
 

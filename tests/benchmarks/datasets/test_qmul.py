@@ -57,6 +57,19 @@ def test_verification_equals_a_naive_evaluation(root):
     assert np.array_equal(same, samples.genuine)
 
 
+def test_files_that_systems_add_change_nothing(root, capsys):
+    expected = score("qmul-id", root)
+    for path in sorted(root.rglob("*.*")):
+        path.with_name(f"._{path.name}").write_bytes(bytes(4096))
+        (path.parent / "@eaDir").mkdir(exist_ok=True)
+        (path.parent / "Thumbs.db").touch()
+    capsys.readouterr()
+    found = score("qmul-id", root)
+    assert (found.metrics, found.counts["images"]) == (expected.metrics, expected.counts["images"])
+    assert "unmated_probe: ignored " in (said := capsys.readouterr().err)
+    assert "hidden or system entries (._" in said
+
+
 def test_identification_equals_a_naive_evaluation(root):
     result, embed = score("qmul-id", root, intervals=True), Recorder()
     folder = root / IDENTIFICATION

@@ -177,6 +177,18 @@ def test_tables_of_five_points_cut_to_four_are_an_error(root):
         read_scface(root)
 
 
+def test_files_that_systems_add_change_nothing(root, capsys):
+    expected = score("scface", root)
+    for path in sorted(root.rglob("*.*")):
+        path.with_name(f"._{path.name}").write_bytes(bytes(4096))
+        (path.parent / "@eaDir").mkdir(exist_ok=True)
+        (path.parent / "Thumbs.db").touch()
+    capsys.readouterr()
+    found = score("scface", root)
+    assert (found.metrics, found.counts["images"]) == (expected.metrics, expected.counts["images"])
+    assert "mugshot_frontal_original_all: ignored " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["bomb", "fifo"])
 def test_a_hostile_mugshot_is_unusable(root, kind, capsys):
     path = root / DATABASE / "mugshot_frontal_original_all" / "001_frontal.jpg"

@@ -45,6 +45,19 @@ def test_metrics_equal_a_naive_evaluation(root):
     assert result.counts["gallery"] == len(gallery)
 
 
+def test_files_that_systems_add_change_nothing(root, capsys):
+    expected = score("tinyface", root)
+    for path in sorted(root.rglob("*.*")):
+        path.with_name(f"._{path.name}").write_bytes(bytes(4096))
+        (path.parent / "@eaDir").mkdir(exist_ok=True)
+        (path.parent / "Thumbs.db").touch()
+    capsys.readouterr()
+    found = score("tinyface", root)
+    assert (found.metrics, found.counts["images"]) == (expected.metrics, expected.counts["images"])
+    assert "Gallery_Distractor: ignored " in (said := capsys.readouterr().err)
+    assert "hidden or system entries (._" in said
+
+
 def test_images_outside_the_lists_are_ignored(root):
     expected = score("tinyface", root).metrics
     folder = root / "Testing_Set" / "Probe"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import socket
 import threading
 from pathlib import Path
@@ -397,3 +398,49 @@ def test_blocks_do_not_change_the_table(tmp_path, monkeypatch):
         assert parts.keys.equals(whole.keys)
         assert parts.problems == whole.problems
         assert np.array_equal(parts.points, whole.points, equal_nan=True)
+
+
+def mutated(rng):
+    """A table of any kind with a few random changes."""
+    separator = rng.choice([",", "\t", ";", " ", ", "])
+    rows = [separator.join(HEADER)] if rng.random() < 0.5 else []
+    for row in range(rng.randrange(6)):
+        count = rng.choice([10, 10, 10, 8])
+        rows.append(separator.join([f"n{row}/x.jpg", *(f"{rng.uniform(0, 200):.2f}" for _ in range(count))]))
+    data = rng.choice(["\n", "\r\n", "\r"]).join(rows).encode()
+    for _ in range(rng.randrange(5)):
+        at = rng.randrange(len(data) + 1)
+        piece = rng.choice(
+            [b"\n", b"\r", b'"', b",", b" ", b"\xff", b"\0", b"nan", b"\xef\xbb\xbf", b"PAR1", data[:at][-9:]]
+        )
+        data = data[:at] + (piece if rng.random() < 0.7 else b"") + data[at + rng.choice([0, 0, 1, 9]) :]
+    return data
+
+
+def check_mutated(path, seed, count):
+    outcomes = {True: 0, False: 0}
+    rng = random.Random(seed)
+    for _ in range(count):
+        path.write_bytes(mutated(rng))
+        try:
+            table = read_landmarks([path], four_points=rng.random() < 0.3)
+        except LandmarkError as error:
+            refused = str(error)
+        else:
+            refused = ""
+            assert len(table.keys) == len(table.points) == table.files[0].rows
+            finite = np.isfinite(table.points[:, : table.files[0].numbers]).all(1)
+            assert set(table.problems) == set(np.flatnonzero(~finite).tolist())
+        assert not refused or (refused.startswith(f"{path}: ") and "\n" not in refused)
+        outcomes[not refused] += 1
+    assert min(outcomes.values()) > count / 20
+
+
+def test_a_changed_table_is_read_or_refused_in_one_line(tmp_path):
+    check_mutated(tmp_path / "a.csv", 0, 150)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_thousands_of_changed_tables_are_read_or_refused_in_one_line(tmp_path, seed):
+    check_mutated(tmp_path / "a.csv", seed, 2000)
