@@ -129,6 +129,8 @@ class MatFile:
             if kind != _MATRIX:
                 raise MatError(f"cell of type {kind}")
             cells[index] = self._array(cell, nesting + 1)
+        if position < len(content):
+            raise MatError(f"more than the {count} cells that it states")
         return cells.reshape(shape, order="F")
 
     def _text(self, stored: int, data: memoryview, shape: tuple[int, ...]) -> str:
