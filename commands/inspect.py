@@ -9,11 +9,12 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH, data
+from commands.outputs import OutputPath
 
 
 @click.command(short_help="Print statistics of a shard set and draw a contact sheet.")
 @click.argument("shards", type=PATH, default=data("shards"))
-@click.option("--out", type=PATH, help="Contact sheet PNG. [default: SHARDS/contact-sheet.png]")
+@click.option("--out", type=OutputPath(), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png]")
 def inspect(shards: Path, out: Path | None) -> None:
     """Print statistics of a shard set and draw a contact sheet of what the network sees."""
     from pipeline.inspect import contact_sheet, statistics
