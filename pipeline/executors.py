@@ -79,6 +79,7 @@ class WorkerPool:
     def __init__(self, workers: int) -> None:
         self._count = workers
         self._workers: dict[Connection, BaseProcess] = {}
+        self._next_look = 0.0
 
     def __enter__(self) -> WorkerPool:
         try:
@@ -137,7 +138,7 @@ class WorkerPool:
 
         for worker, job in zip(list(self._workers), remaining, strict=False):
             give(worker, job)
-        next_look = time.monotonic() + POLL_S
+        self._next_look = time.monotonic() + POLL_S
         while busy:
             for ready in wait(list(busy), timeout=POLL_S):
                 assert isinstance(ready, Connection)
@@ -153,11 +154,16 @@ class WorkerPool:
                 for job in itertools.islice(remaining, 1):
                     give(ready, job)
                 yield result
-            if time.monotonic() >= next_look:
-                for worker, job in list(busy.items()):
-                    if problem := job.look(self._workers[worker]):
-                        replace(worker, job, problem)
-                next_look = time.monotonic() + POLL_S
+            for worker, problem in self._problems(busy).items():
+                replace(worker, busy[worker], problem)
+
+    def _problems(self, busy: dict[Connection, _Job]) -> dict[Connection, str]:
+        """Looks at the busy workers if ``POLL_S`` have passed; returns what is wrong with those that work no more."""
+        if time.monotonic() < self._next_look:
+            return {}
+        found = {worker: job.look(self._workers[worker]) for worker, job in busy.items()}
+        self._next_look = time.monotonic() + POLL_S
+        return {worker: problem for worker, problem in found.items() if problem}
 
     def _replaced(self, worker: Connection, job: _Job, problem: str) -> Connection:
         """Kills a worker and starts another one.

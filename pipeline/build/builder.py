@@ -47,9 +47,7 @@ def build(options: BuildOptions) -> Manifest:
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out, "building shards"):
-        watch = SourceWatch(
-            [options.root, *(options.root / split for split in SOURCES[options.source].splits if split)]
-        )
+        watch = SourceWatch(options.root / split for split in ("", *SOURCES[options.source].splits))
         table = read_landmarks(options.landmarks) if options.aligned else list_images(options.root)
         parts = fingerprint_parts(options, table, exclusions)
         fingerprint = digest(parts)
@@ -71,19 +69,23 @@ def build(options: BuildOptions) -> Manifest:
             _unpublish(options.out, len(plan.shards), records)
             write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
             _run(options, plan, watch, fingerprint, records)
-            finish_set(
-                options.out,
-                [records[shard] for shard in range(len(plan.shards))],
-                fingerprint=fingerprint,
-                source=options.source,
-                identities=plan.identity_count,
-                preprocessing=options.preprocessing.to_dict(),
-                versions=library_versions(options),
-            )
+            _finish(options, plan, fingerprint, [records[shard] for shard in range(len(plan.shards))])
         manifest = Manifest.read(options.out)
     _print_result(manifest, options, finished)
     _print_small_identities(plan, options)
     return manifest
+
+
+def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: list[dict[str, Any]]) -> None:
+    finish_set(
+        options.out,
+        records,
+        fingerprint=fingerprint,
+        source=options.source,
+        identities=plan.identity_count,
+        preprocessing=options.preprocessing.to_dict(),
+        versions=library_versions(options),
+    )
 
 
 def _check_present(options: BuildOptions, plan: Plan) -> None:
