@@ -37,4 +37,7 @@ def write_card(root: Path) -> None:
 def is_damaged(root: Path) -> bool:
     """True if the card differs from ours but has its size; a card of another size is the user's own."""
     path = root / CARD
-    return path.is_file() and path.stat().st_size == len(CARD_TEXT) and path.read_bytes() != CARD_TEXT
+    try:
+        return path.is_file() and path.stat().st_size == len(CARD_TEXT) and path.read_bytes() != CARD_TEXT
+    except OSError:
+        return True
