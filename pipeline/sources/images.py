@@ -14,6 +14,7 @@ import simplejpeg
 
 from pipeline.sources import formats, jpeg
 from shards.errors import LrfrError
+from shards.messages import counted
 
 MAX_PIXELS = 1 << 28  # of an image, as stated in its file: 16384 x 16384
 _MIN_BYTES_LIMIT = 1 << 26  # a file of 64 MiB is read however small its image may be
@@ -124,7 +125,7 @@ def _jpeg_pixels(data: bytes, header: jpeg.Header, grey: bool) -> np.ndarray:
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     kind = formats.identify(data)
     if kind is None:
-        raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
+        raise ImageError(f"cannot be decoded ({counted(len(data), 'byte')}, not an image or damaged)")
     _check_pixels(*kind.size(data), max_pixels)
     if kind.check_line_feeds and _passed_text_mode(data):
         raise ImageError(f"damaged file ({len(data)} bytes): {_TEXT_MODE}")
@@ -142,7 +143,7 @@ def _decode_opencv(data: bytes) -> np.ndarray:
             raise MemoryError(error.err) from None
         raise ImageError(f"cannot be decoded: {error.err}") from None
     if image is None:
-        raise ImageError(f"cannot be decoded ({len(data)} bytes, not an image or damaged)")
+        raise ImageError(f"cannot be decoded ({counted(len(data), 'byte')}, not an image or damaged)")
     return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # a grey PFM stays grey
 
 

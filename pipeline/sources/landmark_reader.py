@@ -28,6 +28,7 @@ from pipeline.sources.landmarks import (
     not_finite,
 )
 from pipeline.sources.streams import open_stream
+from shards.messages import counted
 
 PARQUET_BLOCK_ROWS = 1 << 16
 MAX_ROWS_PER_BYTE = 1024  # of a Parquet file: equal rows take next to nothing, but memory is allocated for each
@@ -176,7 +177,9 @@ def _parquet_block(batch: pa.RecordBatch, start: int) -> Block:
     lists = batch.column("landmarks")
     lengths = pc.fill_null(pc.list_value_length(lists), FIVE_POINT_NUMBERS).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(lengths != FIVE_POINT_NUMBERS)[:1]:
-        raise ValueError(f"row {start + row + 1}: {lengths[row]} numbers, expected {FIVE_POINT_NUMBERS}")
+        raise ValueError(
+            f"row {start + row + 1}: {counted(int(lengths[row]), 'number')}, expected {FIVE_POINT_NUMBERS}"
+        )
     present = lists.is_valid().to_numpy(zero_copy_only=False)
     numbers = pc.cast(pc.list_flatten(lists), pa.float64()).to_numpy(zero_copy_only=False)
     points = np.full((batch.num_rows, FIVE_POINT_NUMBERS), np.nan, np.float32)

@@ -22,6 +22,7 @@ from pipeline.sources.landmarks import (
     float32,
     not_finite,
 )
+from shards.messages import counted
 
 BLOCK_BYTES = 4 << 20
 HEAD_BYTES = 1 << 20  # looked at to tell the layout
@@ -168,9 +169,9 @@ def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Bloc
         count = _trailing_numbers(fields)
         if layout.numbers == FOUR_POINT_NUMBERS:
             if count not in (0, FOUR_POINT_NUMBERS):
-                raise LandmarkError(f"{path}: line {number}: {count} numbers, expected 8: {_FOUR_POINTS}")
+                raise LandmarkError(f"{path}: line {number}: {counted(count, 'number')}, expected 8: {_FOUR_POINTS}")
         elif len(fields) not in (0, len(HEADER)):
-            raise LandmarkError(f"{path}: line {number}: {count} numbers, expected 10 after the name")
+            raise LandmarkError(f"{path}: line {number}: {counted(count, 'number')}, expected 10 after the name")
         if fields and len(fields) == layout.numbers + 1 and (count or layout.numbers == FIVE_POINT_NUMBERS):
             found.append(fields)
     names, *numbers = map(pa.array, zip(*found, strict=True)) if found else [pa.array([], pa.string())] * len(HEADER)
