@@ -68,9 +68,10 @@ def test_a_sound_file_is_decoded_as_by_opencv(name):
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
 def test_every_extension_that_counts_as_an_image_is_decoded(suffix):
-    writer = {".jfif": ".jpg", ".pxm": ".ppm", ".j2k": ".jp2"}.get(suffix, suffix)
+    others = {".jfif": ".jpg", ".mpo": ".jpg", ".pxm": ".ppm", ".j2k": ".jp2", ".j2c": ".jp2"}
+    writer = others.get(suffix, suffix)
     data = by_opencv(writer, pixels(channels=1) if writer in (".pgm", ".pbm") else None)
-    if suffix == ".j2k":
+    if suffix in (".j2k", ".j2c"):
         data = data[data.index(b"\xff\x4f\xff\x51") :]
     assert decode_bytes(data).shape == (HEIGHT, WIDTH, 3)
 
