@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import dataclasses
 import errno
 import hashlib
+import importlib
 import io
+import json
+import multiprocessing
 import os
 import signal
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
+
+import cli
 
 FAULTS = ("kill", "power", "EIO", "ENOSPC")
 NEED_SPACE = ("open", "write", "mkdir", "fsync")  # operations that fail on a full disk
 LOGS = (".jsonl",)  # appended to, and not synced: a power failure may lose rows
 UNCOUNTED = "/tensorboard"  # written by a thread, in any order
 TEMPORARY = ".partial"  # suffix of files that have no final name yet
+HANG_S = 900
+FORK = multiprocessing.get_context("fork")  # of this process, which itself starts no thread
 _BY_PATH = {
     "mkdir": "mkdir",
     **dict.fromkeys(("rename", "replace"), "rename"),
@@ -144,3 +155,49 @@ class _CountedFile(io.FileIO):
 
 
 _write = os.write  # also once it is replaced
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """What a command left."""
+
+    code: int  # negative: the signal that ended it
+    printed: list[str]
+    operations: list[str]  # as in FileFaults; empty if the command was killed
+    published: dict[str, list[str]]
+
+
+def run(words: list[str], out: Path, fault: str = "", at: int = -1) -> Ended:
+    """Runs a command in a new process, with a fault at an operation on the files of ``out``."""
+    printed, report = out.with_name("printed"), out.with_name("report")
+    report.unlink(missing_ok=True)
+    code = in_process(_run, words, FileFaults(out, fault, at), printed, report)
+    operations, published, imported = json.loads(report.read_text()) if report.exists() else ([], {}, [])
+    for name in imported:  # here, so that the next process has them
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    return Ended(code, printed.read_text(errors="replace").splitlines() or ["nothing"], operations, published)
+
+
+def _run(words: list[str], faults: FileFaults, printed: Path, report: Path) -> None:
+    with open(printed, "w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    torch.set_num_threads(1)  # the tensors are small
+    faults.install()
+    try:
+        cli.main(words, prog_name="cli.py")
+    finally:
+        report.write_text(json.dumps([faults.operations, faults.published, sorted(sys.modules)]))
+
+
+def in_process(function: Any, *arguments: Any, **options: Any) -> int:
+    """Calls a function in a new process; returns the exit code, negative for a signal."""
+    process = FORK.Process(target=function, args=arguments, kwargs=options)
+    process.start()
+    process.join(HANG_S)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        sys.exit(f"{function.__name__}: nothing for {HANG_S} s; arguments: {arguments}")
+    return process.exitcode

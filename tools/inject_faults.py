@@ -11,13 +11,9 @@ Prints a table. Exits with 1 if a fault was not survived; each such fault is a l
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import importlib
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -33,21 +29,27 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this is a script of the repository, not a package
 
-import cli
 from benchmarks.report.document import Grid, as_text
 from pipeline.build import build, options_for
 from pipeline.demo.generate import write_demo_data
 from pipeline.progress import Progress
 from pipeline.spec import Preprocessing
-from tools.file_faults import FAULTS, LOGS, NEED_SPACE, TEMPORARY, UNCOUNTED, FileFaults
+from tools.file_faults import FAULTS, LOGS, NEED_SPACE, TEMPORARY, UNCOUNTED, Ended, in_process, run
 
 IDENTITIES, IMAGES, IMAGES_PER_SHARD = 6, 4, 9  # three shards
 BUILDING = f"--images-per-shard {IMAGES_PER_SHARD} --executor serial"
 TRAINING = "--backbone spherenet4 --batch-size 4 --views 32,8 --steps 6 --save-every 2 --log-every 1 --keep 2 --lr 0.01"
-KINDS_OF_FILE = ["*.tar", "*.idx", "shard-*.parquet", "*.done.json", "index.parquet", "plan.json", "manifest.json"]
+KINDS_OF_FILE = [
+    "*.tar",
+    "*.idx",
+    "shard-*.parquet",
+    "*.done.json",
+    "index.parquet",
+    "plan.json",
+    "manifest.json",
+    "README.md",
+]
 SPEEDS = ("images_per_s", "loader_wait")  # in the rows of a log
-HANG_S = 900
-FORK = multiprocessing.get_context("fork")  # of this process, which itself starts no thread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,52 +60,6 @@ class Fault:
     kind: str
     at: int  # number of the operation, or of the bit
     file: Path | None = None  # with the bit
-
-
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """What a command left."""
-
-    code: int  # negative: the signal that ended it
-    printed: list[str]
-    operations: list[str]  # as in FileFaults; empty if the command was killed
-    published: dict[str, list[str]]
-
-
-def run(words: list[str], out: Path, fault: str = "", at: int = -1) -> Ended:
-    """Runs a command in a new process, with a fault at an operation on the files of ``out``."""
-    printed, report = out.with_name("printed"), out.with_name("report")
-    report.unlink(missing_ok=True)
-    code = in_process(_run, words, FileFaults(out, fault, at), printed, report)
-    operations, published, imported = json.loads(report.read_text()) if report.exists() else ([], {}, [])
-    for name in imported:  # here, so that the next process has them
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    return Ended(code, printed.read_text(errors="replace").splitlines() or ["nothing"], operations, published)
-
-
-def _run(words: list[str], faults: FileFaults, printed: Path, report: Path) -> None:
-    with open(printed, "w") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-    torch.set_num_threads(1)  # the tensors are small
-    faults.install()
-    try:
-        cli.main(words, prog_name="cli.py")
-    finally:
-        report.write_text(json.dumps([faults.operations, faults.published, sorted(sys.modules)]))
-
-
-def in_process(function: Any, *arguments: Any, **options: Any) -> int:
-    """Calls a function in a new process; returns the exit code, negative for a signal."""
-    process = FORK.Process(target=function, args=arguments, kwargs=options)
-    process.start()
-    process.join(HANG_S)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        sys.exit(f"{function.__name__}: nothing for {HANG_S} s; arguments: {arguments}")
-    return process.exitcode
 
 
 class Interrupted:

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.conftest import PATIENCE_S, REPOSITORY
+from tools.inject_faults import KINDS_OF_FILE
 
 
 def python(folder, *words):
@@ -35,10 +36,7 @@ def assert_survived(process, rows):
 
 BUILD = {f"build-shards: {operation}" for operation in ("open", "write", "fsync", "rename", "mkdir", "unlink")}
 TRAIN = {f"train: {operation}" for operation in ("open", "write", "fsync", "rename", "mkdir", "unlink")}
-FLIPS = {
-    f"flip: {name}"
-    for name in ("*.tar", "*.idx", "shard-*.parquet", "*.done.json", "index.parquet", "plan.json", "manifest.json")
-}
+FLIPS = {f"flip: {kind}" for kind in KINDS_OF_FILE}
 
 
 @pytest.mark.slow
