@@ -293,6 +293,12 @@ def test_snippets_that_read_shards_run(page, count, shard_set, tmp_path, monkeyp
             assert names["batch"].images.shape == (4, 4, 128, 128, 3)
 
 
+def test_the_tests_that_reliability_names_exist():
+    named = re.findall(r"`([\w/]*\btest_\w+)`", (REPOSITORY / "docs" / "reliability.md").read_text())
+    assert len(named) > 30
+    assert [name for name in named if not (REPOSITORY / "tests" / f"{name}.py").exists()] == []
+
+
 def test_every_page_is_in_the_navigation():
     named = set(re.findall(r"[\w/-]+\.md", (REPOSITORY / "mkdocs.yml").read_text()))
     assert named == {str(page.relative_to(REPOSITORY / "docs")) for page in DOCS}
