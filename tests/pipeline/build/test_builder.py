@@ -168,7 +168,8 @@ def test_comments_and_paths_in_an_exclusion_list(vggface2, tmp_path, capsys):
     assert "removed 16 images; 1 of its entries match nothing (n000006#)" in capsys.readouterr().err
 
 
-def test_tables_and_lists_from_pipes_build_the_same_set(vggface2, tmp_path):
+def test_tables_and_lists_from_pipes_build_the_same_set(vggface2, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.sources.streams.PIPE_WAIT_S", PATIENCE_S)
     exclude, pipes = tmp_path / "exclude.txt", (tmp_path / "table", tmp_path / "list")
     exclude.write_text("n000001\n")
     build(build_options(vggface2, tmp_path / "files", exclude=exclude))
