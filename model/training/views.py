@@ -40,7 +40,8 @@ def parse_views(text: str) -> tuple[View, ...]:
     """
     views = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?(?:x(\d+))?", part.strip(), re.ASCII)
+        # a settings file or checkpoint may state any number: there are at most 999 images of an identity
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?(?:x(\d{1,3}))?", part.strip(), re.ASCII)
         found = f"views {text!r}: found {part.strip()!r}"
         if not match:
             raise OptionError(f"{found}, expected sizes in px such as 128, 8-32 or 12x2")

@@ -69,6 +69,13 @@ def test_odd_settings_are_one_line(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("views", ["8x1000000000", "8-9999999999", "9" * 5000, "8x1000"])
+def test_numbers_of_views_that_would_take_any_memory_are_refused(tmp_path, views):
+    (tmp_path / "x.toml").write_text(f'views = "{views}"\n')
+    with pytest.raises(TrainingError, match=r"x\.toml: .*expected sizes in px such as 128, 8-32 or 12x2"):
+        compose("seed", tmp_path / "x.toml", {})
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_settings_that_are_no_file_are_refused(tmp_path, make):
     make(tmp_path / "x.toml")
