@@ -108,4 +108,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _quoted(value: object) -> str:
-    return ascii(value)[:80]
+    try:
+        return ascii(value)[:80]
+    except RecursionError:  # JSON may be nested just less deeply than its reader refuses
+        return f"a deeply nested {type(value).__name__}"
