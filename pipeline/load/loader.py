@@ -128,6 +128,11 @@ class Loader:
         self._pipe = None  # stops its threads
         self._reader.close()
 
+    @property
+    def state(self) -> LoaderState:
+        """Position in the stream after the last batch."""
+        return self._consumed
+
     def __repr__(self) -> str:
         at = f"epoch {self._consumed.epoch}, step {self._consumed.step}{'' if self._pipe else ', closed'}"
         return (

@@ -66,6 +66,12 @@ def test_shapes_and_types_of_a_batch(index):
     assert (batch.state.epoch, batch.state.step) == (0, 1)
 
 
+def test_the_loader_knows_its_position(index):
+    with Loader(index, batch_size=BATCH) as batches:
+        assert batches.state.step == 0
+        assert next(batches).state == batches.state
+
+
 def test_pixels_equal_those_of_opencv_and_pillow(index):
     """Oracle: decode each image with OpenCV, flip and degrade it with Pillow."""
     with Loader(index, batch_size=BATCH, mode="exact", threads=1) as loader, ShardReader(index) as reader:
