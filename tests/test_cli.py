@@ -301,7 +301,7 @@ def test_demo_data_never_overwrites_a_user_s_files(run, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(shard_set, run):
     process = run("inspect", shard_set, "--out", "/proc/none/sheet.png")
-    assert error_of(process).startswith("Error: /proc/none")
+    assert error_of(process, code=2).startswith("Error: Invalid value for '--out': /proc/none/sheet.png")
 
 
 @pytest.mark.no_gpu

@@ -199,7 +199,6 @@ CASES = [
     ("demo-data", signal.SIGINT, True, 0.0),
     ("build-shards", signal.SIGTERM, True, 0.0),
     ("verify", signal.SIGHUP, False, 0.0),
-    ("embed", signal.SIGINT, True, 0.0),
     *(pytest.param(*case, marks=pytest.mark.heavy) for case in HEAVY),
 ]
 

@@ -162,7 +162,11 @@ def impatient(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("function", "problem"), [(stop_first, "has been stopped for"), (hang_first, "has done nothing for")]
+    ("function", "problem"),
+    [
+        (stop_first, "has been stopped for"),
+        pytest.param(hang_first, "has done nothing for", marks=pytest.mark.heavy),
+    ],
 )
 def test_a_stopped_or_hung_worker_is_named_and_replaced(function, problem, impatient, tmp_path, capsys):
     with WorkerPool(1) as pool:
@@ -178,6 +182,7 @@ def test_a_stopped_or_hung_worker_is_named_and_replaced(function, problem, impat
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.heavy
 def test_a_task_at_which_two_workers_stop_is_an_error(impatient, tmp_path):
     with pytest.raises(
         WorkerError, match=r"^worker process \d+ \(.*\) has been stopped for .*, like the one before it$"
@@ -186,6 +191,7 @@ def test_a_task_at_which_two_workers_stop_is_an_error(impatient, tmp_path):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.heavy
 def test_a_worker_stopped_before_it_reads_a_large_task_is_replaced(impatient, monkeypatch, capsys):
     """The pipe holds less than the task: the parent waits for the worker to read it."""
     began, task = time.monotonic(), bytes(3_000_000)

@@ -39,7 +39,7 @@ TRAIN = {f"train: {operation}" for operation in ("open", "write", "fsync", "rena
 FLIPS = {f"flip: {kind}" for kind in KINDS_OF_FILE}
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_build_survives_faults_and_flips_are_found(tmp_path):
     process = python(tmp_path, REPOSITORY / "tools" / "inject_faults.py", "build", "flips", "--faults", 2)
     assert_survived(process, BUILD | FLIPS)
@@ -71,7 +71,7 @@ UNSYNCED = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("body", "reported"),
     [

@@ -130,6 +130,7 @@ def test_a_worker_is_killed_if_the_next_cannot_be_started(monkeypatch):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.heavy
 def test_a_killed_worker_is_a_worker_error():
     loop = batches()
     next(loop)

@@ -122,6 +122,7 @@ def test_multiply_adds_of_the_vit_follow_the_formula():
     assert backbone_cost("vit_small").multiply_adds == tokens * 192 * width + 12 * layer + width * 512
 
 
+@pytest.mark.heavy
 def test_the_table_has_a_line_per_backbone():
     lines = backbone_table().splitlines()
     assert lines[0] == "name           family         parameters (M)  multiply-adds (G)  source"

@@ -31,7 +31,9 @@ def outputs(backbone):
         return backbone(torch.linspace(-1, 1, 2 * 3 * 128 * 128).reshape(2, 3, 128, 128))
 
 
-@pytest.mark.parametrize("depth", BLOCKS)
+@pytest.mark.parametrize(
+    "depth", [4, *(pytest.param(depth, marks=pytest.mark.heavy) for depth in sorted({*BLOCKS} - {4}))]
+)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_bare_state_dicts_of_any_depth_load_with_and_without_prefix(tmp_path, depth, prefix):
     backbone = build_backbone(f"spherenet{depth}").eval()
