@@ -25,7 +25,7 @@ EVALUATIONS = "eval.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
-"""Scores a backbone in evaluation mode; returns figures by name, such as ``lfw/accuracy@8``. The backbone stays on its device."""
+"""Scores a backbone in evaluation mode; returns metrics by name, such as ``lfw/accuracy@8``. The backbone stays on its device."""
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class Evaluations:
 
     Attributes:
         stopped: returns True when training should stop.
-        shown: figures to print; default: all. The best figure is always printed.
+        shown: metrics to print; default: all. The best metric is always printed.
         best: the highest value of ``config.best`` so far.
     """
 
@@ -56,7 +56,7 @@ class Evaluations:
         return self.state.learner.config
 
     def begin(self, start: int) -> None:
-        """Drops the rows of steps after ``start``, reads the best figure so far, and evaluates ``start`` if it has no row.
+        """Drops the rows of steps after ``start``, reads the best metric so far, and evaluates ``start`` if it has no row.
 
         Raises:
             TrainingError: see ``score``; or ``config.best`` is set and nothing is evaluated.
@@ -80,29 +80,29 @@ class Evaluations:
         return self.evaluate is not None and (step % self.config.eval_every == 0 or step == self.config.steps)
 
     def score(self, step: int) -> None:
-        """Evaluates, records the figures, and keeps the checkpoint of ``step`` if it is the best; step 0 has none.
+        """Evaluates, records the metrics, and keeps the checkpoint of ``step`` if it is the best; step 0 has none.
 
         A stop abandons the evaluation, before it starts or at the next batch of the backbone.
 
         Raises:
-            TrainingError: ``config.best`` is not among the figures.
+            TrainingError: ``config.best`` is not among the metrics.
         """
         if not self.state.ranks.first:
             return
         began = time.monotonic()
         with self.log.paused():
-            figures = self._figures(step)
-            if figures is None:
+            metrics = self._metrics(step)
+            if metrics is None:
                 return
-            is_best = self.config.best is not None and self._keep_if_best(step, self.config.best, figures)
-            print_stderr(self._line(step, figures, is_best, time.monotonic() - began))
-            finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            is_best = self.config.best is not None and self._keep_if_best(step, self.config.best, metrics)
+            print_stderr(self._line(step, metrics, is_best, time.monotonic() - began))
+            finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
             with naming(self.run / EVALUATIONS), open(self.run / EVALUATIONS, "a") as stream:
                 stream.write(json.dumps({"step": step, **finite}) + "\n")
-            self.log.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
+            self.log.scalars(step, {f"eval/{name}": value for name, value in metrics.items()})
 
-    def _figures(self, step: int) -> dict[str, float] | None:
-        """The figures; None if the evaluation was abandoned."""
+    def _metrics(self, step: int) -> dict[str, float] | None:
+        """The metrics; None if the evaluation was abandoned."""
         assert self.evaluate is not None
         backbone = self.state.eval_backbone
 
@@ -122,17 +122,17 @@ class Evaluations:
                 print_stderr(f"evaluation at step {step} failed; the same command continues from there")
             raise
 
-    def _line(self, step: int, figures: dict[str, float], is_best: bool, seconds: float) -> str:
-        names = [name for name in figures if not self.shown or name in self.shown or name == self.config.best]
-        parts = "  ".join(f"{name} {figures[name]:.4f}" for name in names)
+    def _line(self, step: int, metrics: dict[str, float], is_best: bool, seconds: float) -> str:
+        names = [name for name in metrics if not self.shown or name in self.shown or name == self.config.best]
+        parts = "  ".join(f"{name} {metrics[name]:.4f}" for name in names)
         return f"eval at step {step}: {parts}{'  best so far' * is_best}  ({seconds:.1f} s)"
 
-    def _keep_if_best(self, step: int, metric: str, figures: dict[str, float]) -> bool:
-        """Keeps the checkpoint if its figure is above all earlier ones; returns whether it is."""
-        if metric not in figures:
-            raise TrainingError(f"best is {metric!r}, expected one of {', '.join(figures) or 'no figures'}")
-        value = figures[metric]
-        # equal figures: the first checkpoint stays, also when its evaluation is repeated
+    def _keep_if_best(self, step: int, metric: str, metrics: dict[str, float]) -> bool:
+        """Keeps the checkpoint if its metric is above all earlier ones; returns whether it is."""
+        if metric not in metrics:
+            raise TrainingError(f"best is {metric!r}, expected one of {', '.join(metrics) or 'no metrics'}")
+        value = metrics[metric]
+        # equal metrics: the first checkpoint stays, also when its evaluation is repeated
         if step == 0 or not (math.isfinite(value) and value > self.best):
             return False
         with whole_file(self.run / BEST) as temporary:
@@ -144,7 +144,7 @@ class Evaluations:
 
 
 def best_value(run: Path, metric: str) -> float:
-    """The figure of the best checkpoint of ``run``; minus infinity if there is none, or best.json is damaged."""
+    """The metric of the best checkpoint of ``run``; minus infinity if there is none, or best.json is damaged."""
     path = run / BEST_FACTS
     if not path.exists() or not (run / BEST).exists():
         return -math.inf

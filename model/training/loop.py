@@ -57,7 +57,7 @@ def train(
     Args:
         start: number of updates done before.
         evaluate: scores the backbone before the first step, every ``config.eval_every`` steps and after the last.
-        shown: the figures to print; default: all.
+        shown: the metrics to print; default: all.
 
     Returns:
         The total number of updates; less than ``config.steps`` if training was stopped.

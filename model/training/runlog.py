@@ -1,4 +1,4 @@
-"""RunLog: writes a run's figures to stderr, ``metrics.jsonl`` and TensorBoard."""
+"""RunLog: writes a run's metrics to stderr, ``metrics.jsonl`` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS = "metrics.jsonl"
 
 
 class RunLog:
-    """Logs figures, with images/s and the fraction of time spent waiting for the loader. A context manager.
+    """Logs metrics, with images/s and the fraction of time spent waiting for the loader. A context manager.
 
     On entry, drops the rows of steps that a resumed run will repeat.
 
@@ -63,28 +63,28 @@ class RunLog:
                 self._began += spent
             self._since += spent
 
-    def scalars(self, step: int, figures: dict[str, float]) -> None:
-        """Writes ``figures`` of update number ``step``, counted from 1, to TensorBoard."""
+    def scalars(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes ``metrics`` of update number ``step``, counted from 1, to TensorBoard."""
         assert self._run is not None
         with naming(self._run / "tensorboard"):
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
 
     def write(
         self,
         step: int,
-        figures: Mapping[str, float | torch.Tensor],
+        metrics: Mapping[str, float | torch.Tensor],
         mean: Callable[[torch.Tensor], torch.Tensor] = lambda value: value,
     ) -> None:
-        """Logs ``figures`` after update number ``step``, counted from 1, with images/s and loader wait.
+        """Logs ``metrics`` after update number ``step``, counted from 1, with images/s and loader wait.
 
         Args:
-            figures: numbers or scalar tensors; reading a tensor synchronises with the device.
+            metrics: numbers or scalar tensors; reading a tensor synchronises with the device.
             mean: averages a tensor over all ranks; called for every tensor on every rank.
         """
         values = {
-            name: mean(figure).item() if isinstance(figure, torch.Tensor) else figure
-            for name, figure in figures.items()
+            name: mean(metric).item() if isinstance(metric, torch.Tensor) else metric
+            for name, metric in metrics.items()
         }
         if self._run is None:
             return
