@@ -132,6 +132,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             os.replace(folder, old)
         os.replace(new, folder)
         sync_folder(folder.parent)
+    except OSError as error:
+        if isinstance(error.filename, str) and error.filename.startswith(str(new)):
+            error.filename = str(folder) + error.filename.removeprefix(str(new))
+        raise
     finally:
         _restore(old, folder)
         shutil.rmtree(workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import resource
 import sys
@@ -73,7 +74,13 @@ class ShardIndex:
         return f"ShardIndex({str(self.root)!r}: {images} of {identities}, {counted(self.manifest.shards, 'tar')})"
 
     def key(self, row: int) -> str:
-        """Returns the key of one row, read from disk: only messages and reports need keys."""
+        """Returns the key of one row, read from disk: only messages and reports need keys.
+
+        Raises:
+            IndexError, TypeError: ``row`` is not a row of the index.
+        """
+        if not 0 <= operator.index(row) < len(self):
+            raise IndexError(f"row {row}: the index has {counted(len(self), 'row')}")
         with open_table(self.root / INDEX, pa.schema([INDEX_SCHEMA.field("key")])) as reader:
             for group in range(reader.num_row_groups):
                 rows = reader.metadata.row_group(group).num_rows
@@ -81,7 +88,7 @@ class ShardIndex:
                     key = reader.read_row_group(group, columns=["key"])["key"][row]
                     return bytes(key.as_buffer()).decode(errors="backslashreplace")
                 row -= rows
-        raise IndexError(row)
+        raise ShardError(f"{self.root / INDEX}: changed while it was open; open the set again")
 
 
 def _columns(path: Path, manifest: Manifest) -> list[np.ndarray]:

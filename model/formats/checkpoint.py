@@ -90,7 +90,8 @@ def read_checkpoint(path: Path) -> Content:
         PermissionError: the file cannot be read.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; expected a checkpoint file")
+        found = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "not found"
+        raise CheckpointError(f"{path}: {found}; expected a checkpoint file")
     content = _load(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint or a state dict")

@@ -15,6 +15,7 @@ from shards.errors import LrfrError
 
 RECIPES: dict[str, dict[str, Any]] = tomllib.loads((resources.files(__package__) / "recipes.toml").read_text())
 SUMMARIES: dict[str, str] = {name: settings.pop("summary") for name, settings in RECIPES.items()}
+MAX_BYTES = 1 << 14  # of a settings file: tomllib takes quadratic time and memory for a dotted key
 
 
 def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> TrainConfig:
@@ -34,6 +35,8 @@ def _read(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a pipe would block
         raise TrainingError(f"{path}: not a regular file; expected a TOML file, such as --print-config prints")
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TrainingError(f"more than {MAX_BYTES:,} bytes; --print-config prints an example")
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
         if table := next((name for name, value in settings.items() if isinstance(value, dict)), None):
             raise TrainingError(f"[{table}] is a table; write each setting on a line of its own, without a heading")

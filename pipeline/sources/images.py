@@ -153,9 +153,13 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _passed_text_mode(data: bytes) -> bool:
-    """Returns True if all line feeds follow carriage returns; nearly all other files are told by their first one."""
+    """Returns True if all line feeds follow carriage returns; nearly all other files are told by their first one.
+
+    A few may do so by chance, unless the file has as many bytes more than a RIFF header states.
+    """
     first = data.find(b"\n")
     if first < 1 or data[first - 1] != ord("\r"):
         return False
     count = data.count(b"\n")
-    return count >= _LINE_FEEDS and data.count(b"\r\n") == count
+    surplus = len(data) - 8 - int.from_bytes(data[4:8], "little") if data.startswith(b"RIFF") else 0
+    return data.count(b"\r\n") == count and (count >= _LINE_FEEDS or surplus == count)

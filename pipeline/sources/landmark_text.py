@@ -70,6 +70,11 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
             raise LandmarkError(f"{path}: line {number}: not UTF-8 text; expected the header {','.join(HEADER)}")
         if not line.strip():
             continue
+        if any(_has_index_column(_fields(line, one)) for one in _SEPARATORS):
+            raise LandmarkError(
+                f"{path}: line {number}: {len(HEADER) + 1} fields, expected {len(HEADER)} ({','.join(HEADER)});"
+                " leave out the column of row numbers (in pandas: to_csv(..., index=False))"
+            )
         separator = next((one for one in _SEPARATORS if len(_fields(line, one)) == len(HEADER)), "")
         fields = _fields(line, separator)
         has_numbers = any(not text.strip() or is_number(text) for text in fields[1:])
@@ -106,6 +111,11 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_index_column(fields: Sequence[str]) -> bool:
+    """Returns True if a line has one field too many, and its first is an integer, or empty as in a header of pandas."""
+    return len(fields) == len(HEADER) + 1 and (not fields[0].strip() or fields[0].strip().isdecimal())
 
 
 def _no_header(path: Path, line: int, found: str) -> LandmarkError:

@@ -53,6 +53,12 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_an_error_in_a_folder_names_the_final_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, whole_folder(tmp_path / "export") as temporary:
+        (temporary / "inner" / "file").write_text("x")
+    assert caught.value.filename == str(tmp_path / "export" / "inner" / "file")
+
+
 def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     folder = tmp_path / "export"
 

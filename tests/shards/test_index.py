@@ -50,6 +50,10 @@ def test_keys_are_found_in_any_row_group(shard_set, tmp_path, monkeypatch):
     assert [index.key(row) for row in range(50)] == keys
     with pytest.raises(IndexError):
         index.key(50)
+    with pytest.raises(IndexError, match="row -1: the index has 50 rows"):
+        index.key(-1)
+    with pytest.raises(TypeError, match="'str' object cannot be interpreted as an integer"):
+        index.key("a")
 
 
 def memory_of_opening(root):

@@ -200,6 +200,7 @@ class Hostile:
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "not found; expected a checkpoint file"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "not a regular file; expected a checkpoint file"),
         (truncate, "damaged or not a checkpoint"),
         (lambda path: path.write_bytes(b""), "damaged or not a checkpoint"),
         (lambda path: path.write_bytes(b"hello"), "damaged or not a checkpoint"),

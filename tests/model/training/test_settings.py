@@ -174,6 +174,7 @@ def test_options_override_the_file_and_the_file_overrides_the_recipe(tmp_path):
         ("from = 'a.pt'", "train has no option 'from'; did you mean pretrained?"),
         ("batch-size = 3", "train has no option 'batch-size'; did you mean batch_size?"),
         ("color = 3", "train has no option 'color'; it has backbone, pretrained, "),
+        (".".join(["a"] * 10_000) + " = 1", "more than 16,384 bytes; --print-config prints an example"),
         ("[train]\nlr = 1", "[train] is a table; write each setting on a line of its own, without a heading"),
         ("seed = 4294967296", "seed is 4294967296, expected a whole number at least 0 and at most 4294967295"),
         ("head = ['arcface']", "head is ['arcface'], expected text"),

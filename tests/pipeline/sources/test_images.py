@@ -186,6 +186,18 @@ def test_a_copy_in_text_mode_is_told(format, share):
         decode_bytes(data[:start] + data[start:].replace(b"\n", b"\r\n"))
 
 
+def test_a_small_webp_that_passed_text_mode_is_told_by_its_length():
+    found = []
+    for seed in range(200):
+        data = by_pillow("WEBP", image=np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        if data.count(b"\n") == 1 and b"\r\n" not in data:
+            found.append(data)
+            with pytest.raises(ImageError):
+                decode_bytes(data.replace(b"\n", b"\r\n"))
+            decode_bytes(data)
+    assert found
+
+
 @pytest.mark.parametrize("name", ["sampling 4:2:0", "restarts", "grey", "CMYK", "progressive"])
 def test_the_check_of_huffman_codes_agrees_with_libjpeg(name):
     """Oracle: simplejpeg, where it knows the sampling factors. libjpeg is silent about up to seven bytes too many."""

@@ -125,6 +125,12 @@ def test_a_malformed_file_is_reported_with_its_line(tmp_path, text, line):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", [f",{HEAD}\n0,n1/1,{NUMBERS}\n", f"7;n1/1;{NUMBERS.replace(',', ';')}\n"])
+def test_a_column_of_row_numbers_is_named(tmp_path, text):
+    with pytest.raises(LandmarkError, match=r"line 1: 12 fields, expected 11 .*leave out the column of row numbers"):
+        read(tmp_path, text)
+
+
 def test_an_absent_or_empty_file_is_reported(tmp_path):
     with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
         read_landmarks([tmp_path / "none.csv"])
