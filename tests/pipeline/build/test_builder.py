@@ -537,16 +537,21 @@ def test_an_error_of_writing_ends_the_build_in_the_name_of_the_file(vggface2, tm
     assert list(verify(tmp_path / "out", full=True)) == []
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN])
-def test_no_image_is_blamed_for_trouble_of_the_process_or_the_file_system(vggface2, tmp_path, monkeypatch, number):
+def fail_to_open(monkeypatch, name, number):
+    """Lets ``os.open`` fail for files whose path ends with ``name``."""
     opening = os.open
 
     def failing(path, *rest, **more):
-        if str(path).endswith("n000004/0002_01.jpg"):
+        if str(path).endswith(name):
             raise OSError(number, os.strerror(number), str(path))
         return opening(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", failing)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN])
+def test_no_image_is_blamed_for_trouble_of_the_process_or_the_file_system(vggface2, tmp_path, monkeypatch, number):
+    fail_to_open(monkeypatch, "n000004/0002_01.jpg", number)
     with pytest.raises(OSError, match=os.strerror(number)):
         build(build_options(vggface2, tmp_path / "out"))
     monkeypatch.undo()
@@ -556,14 +561,7 @@ def test_no_image_is_blamed_for_trouble_of_the_process_or_the_file_system(vggfac
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
 def test_an_image_that_the_system_does_not_read_is_a_row(vggface2, tmp_path, monkeypatch, number):
-    opening = os.open
-
-    def failing(path, *rest, **more):
-        if str(path).endswith("n000004/0002_01.jpg"):
-            raise OSError(number, os.strerror(number), str(path))
-        return opening(path, *rest, **more)
-
-    monkeypatch.setattr(os, "open", failing)
+    fail_to_open(monkeypatch, "n000004/0002_01.jpg", number)
     assert build(build_options(vggface2, tmp_path / "out")).statuses == {"ok": 44, "unreadable-image": 1}
 
 
