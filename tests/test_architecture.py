@@ -27,6 +27,7 @@ LAYERS = {
     "shards": set(),
     "pipeline": {"shards"},  # its own files without a line below: the leaves
     "pipeline.sources": {"shards", "pipeline"},
+    "pipeline.landmarks": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.prepare": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.build": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.load": {"shards", "pipeline", "pipeline.sources"},  # of the sources, only how an image is decoded
