@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import resource
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from shards.arguments import check_argument, check_path, check_whole
 from shards.errors import ShardError
 from shards.files import StrPath, quick_digest, regular_handle
 from shards.messages import command, counted
@@ -22,6 +22,7 @@ COLUMNS = ["label", "shard", "offset", "size", "xxh3"]
 CHUNK_ROWS = 1 << 16
 MAX_IMAGE_BYTES = 1 << 22  # of a JPEG; a loader allocates its longest image for each one of a batch
 MAX_OFFSET = 1 << 48
+EXPECTED_INDEX = "a ShardIndex, such as ShardIndex('data/shards')"
 RESERVED_FILES = 256  # file descriptors left to the rest of the process
 
 
@@ -46,8 +47,9 @@ class ShardIndex:
 
         Raises:
             ShardError: not a finished shard set, or the index is invalid or does not match the manifest.
+            TypeError: ``root`` is no path.
         """
-        root = Path(root)
+        root = check_path("root", root)
         self.root, self.manifest = root, Manifest.read(root)
         path = root / INDEX
         if path.exists() and not path.is_file():  # a pipe would block
@@ -73,14 +75,20 @@ class ShardIndex:
         images, identities = counted(len(self), "image"), counted(len(self.labels), "identity")
         return f"ShardIndex({str(self.root)!r}: {images} of {identities}, {counted(self.manifest.shards, 'tar')})"
 
+    def checked_row(self, row: int) -> int:
+        """Returns ``row`` as an int. Raises: IndexError, TypeError: it is not a row of the index."""
+        row = check_whole("row", row)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row}: the index has {counted(len(self), 'row')}")
+        return row
+
     def key(self, row: int) -> str:
         """Returns the key of one row, read from disk: only messages and reports need keys.
 
         Raises:
             IndexError, TypeError: ``row`` is not a row of the index.
         """
-        if not 0 <= operator.index(row) < len(self):
-            raise IndexError(f"row {row}: the index has {counted(len(self), 'row')}")
+        row = self.checked_row(row)
         with open_table(self.root / INDEX, pa.schema([INDEX_SCHEMA.field("key")])) as reader:
             for group in range(reader.num_row_groups):
                 rows = reader.metadata.row_group(group).num_rows
@@ -136,17 +144,20 @@ class ShardReader:
     """Reads images by index row; a context manager. Keeps shards open, up to the process's limit of open files."""
 
     def __init__(self, index: ShardIndex) -> None:
-        if not isinstance(index, ShardIndex):
-            raise TypeError(f"index is {index!r}, expected a ShardIndex, such as ShardIndex('data/shards')")
+        """Raises: TypeError: ``index`` is none."""
+        check_argument(isinstance(index, ShardIndex), "index", index, EXPECTED_INDEX)
         self._index = index
         self._handles: dict[int, int] = {}
+        self._left = False  # its with block
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_open = sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVED_FILES, 1)
 
     def __enter__(self) -> ShardReader:
+        self._left = False
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._left = True
         self.close()
 
     def close(self) -> None:
@@ -166,10 +177,18 @@ class ShardReader:
 
         Raises:
             ShardError: a shard is missing or truncated, or an image does not match its xxh3.
+            IndexError, TypeError: ``rows`` are not rows of the index.
+            ValueError: ``buffer`` is too small.
+            RuntimeError: after the ``with`` block.
         """
+        if self._left:
+            raise RuntimeError("the reader is closed: read in its with block: with ShardReader(index) as reader: ...")
         index = self._index
+        self._check_rows(rows)
         columns = (index.shard[rows], index.offset[rows], index.size[rows], index.xxh3[rows])
         longest = int(columns[2].max())
+        if buffer is not None and len(buffer) < len(rows) * longest:
+            raise ValueError(f"buffer has {counted(len(buffer), 'byte')}, expected at least {len(rows) * longest:,}")
         padded = np.empty(len(rows) * longest, np.uint8) if buffer is None else buffer[: len(rows) * longest]
         start, memory, zeros = 0, padded.data, bytes(longest)
         for row, shard, offset, size, xxh3 in zip(rows.tolist(), *(column.tolist() for column in columns), strict=True):
@@ -183,13 +202,22 @@ class ShardReader:
             start += longest
         return padded.reshape(len(rows), longest)
 
+    def _check_rows(self, rows: np.ndarray) -> None:
+        """Raises: IndexError, TypeError: they are not rows of the index."""
+        good = isinstance(rows, np.ndarray) and rows.dtype.kind in "iu" and rows.ndim == 1 and len(rows) > 0
+        check_argument(good, "rows", rows, "an array of one or several whole numbers")
+        for row in (rows.min(), rows.max()):
+            self._index.checked_row(row)
+
     def image(self, row: int) -> bytes:
         """Reads and checks the JPEG of one row.
 
         Raises:
             ShardError: see ``padded``.
+            IndexError, TypeError: ``row`` is not a row of the index.
+            RuntimeError: after the ``with`` block.
         """
-        return self.padded(np.array([row]))[0].tobytes()
+        return self.padded(np.array([self._index.checked_row(row)]))[0].tobytes()
 
     def _damaged(self, row: int, problem: str) -> ShardError:
         index = self._index

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 # for everybody
 GROUND = {
-    *("shards.errors", "shards.files", "shards.messages", "shards.schema"),
+    *("shards.arguments", "shards.errors", "shards.files", "shards.messages", "shards.schema"),
     *("pipeline.spec", "pipeline.progress", "pipeline.signals"),
 }
 # Each layer and what it may import beside itself; a layer is a package, a sub-package or a single file.

@@ -23,6 +23,7 @@ from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import LandmarkTable
 from pipeline.sources.listing import NAMED, ImageList, SourceError, list_images, shortened
 from pipeline.sources.watch import SourceWatch
+from shards.arguments import check_argument
 from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
@@ -41,7 +42,10 @@ def build(options: BuildOptions) -> Manifest:
         ShardError: ``out`` contains something else, or no image could be stored.
         LockedError: another process is building in ``out``.
         WorkerError: a worker process died or hangs; committed shards are kept.
+        TypeError: ``options`` are none.
     """
+    expected = "BuildOptions, such as options_for('vggface2', root=..., out=...)"
+    check_argument(isinstance(options, BuildOptions), "options", options, expected)
     exclusions = read_exclusions(options.exclude)
     if options.out.exists() and not options.out.is_dir():
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")

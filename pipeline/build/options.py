@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +15,13 @@ import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
-from pipeline.sources.catalog import SOURCES, find_source
+from pipeline.sources.catalog import SOURCES, Source, find_source
 from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.landmarks import LandmarkError, LandmarkTable
 from pipeline.sources.listing import ImageList, SourceError
 from pipeline.sources.streams import open_stream
 from pipeline.spec import Preprocessing
+from shards.arguments import check_argument, check_path, check_whole
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, remove_temporaries
 from shards.schema import FORMAT_VERSION, PLAN, read_plan
@@ -60,11 +61,9 @@ class BuildOptions:
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "landmarks", _paths(self.landmarks))
-        for name in ("root", "out", "exclude"):
-            if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Path(path))
-        find_source(self.source)
+        """Raises: TypeError, SourceError, ShardError: a field has a wrong type or value."""
+        self._convert()
+        _find_source(self.source)
         if self.executor not in get_args(Executor):
             raise ShardError(f"unknown executor {self.executor!r}; choose from {', '.join(get_args(Executor))}")
         for name in ("workers", "min_images", "images_per_shard", "max_pixels"):
@@ -75,6 +74,22 @@ class BuildOptions:
             raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
         if (self.aligned or crops) and self.preprocessing.template not in TEMPLATES:
             raise ShardError(f"unknown template {self.preprocessing.template!r}; choose from {', '.join(TEMPLATES)}")
+
+    def _convert(self) -> None:
+        """Checks the types of the fields, and converts paths and numbers. Raises: TypeError."""
+        check_argument(
+            isinstance(self.preprocessing, Preprocessing), "preprocessing", self.preprocessing, "a Preprocessing"
+        )
+        check_argument(isinstance(self.retry_failed, bool), "retry_failed", self.retry_failed, "True or False")
+        converted: dict[str, Any] = {"landmarks": _paths(self.landmarks)}
+        converted |= {name: check_path(name, getattr(self, name)) for name in ("root", "out")}
+        converted |= {name: check_whole(name, getattr(self, name)) for name in ("workers", "min_images", "max_pixels")}
+        if self.exclude is not None:
+            converted["exclude"] = check_path("exclude", self.exclude)
+        if self.images_per_shard is not None:
+            converted["images_per_shard"] = check_whole("images_per_shard", self.images_per_shard)
+        for name, value in converted.items():
+            object.__setattr__(self, name, value)
 
     @property
     def aligned(self) -> bool:
@@ -101,9 +116,11 @@ def options_for(
         SourceError: there is no such source, its folder is absent, it has no landmarks and ``landmarks`` or
             ``template`` is given, or its images are crops and ``template`` is not given.
         LandmarkError: the source's landmark files are absent.
-        ShardError: unknown template.
+        ShardError: unknown template, or an option with a wrong value.
+        TypeError: an argument has a wrong type.
     """
-    layout, root, landmarks = find_source(source), Path(root), _paths(landmarks)
+    layout, root, landmarks = _find_source(source), check_path("root", root), _paths(landmarks)
+    check_argument(isinstance(template, str | None), "template", template, f"one of {', '.join(TEMPLATES)}")
     if layout.aligned:
         spec = Preprocessing() if template is None else Preprocessing(template=template)
         files = landmarks or tuple(layout.landmark_files(root))
@@ -121,8 +138,17 @@ def options_for(
     return BuildOptions(source=source, root=folder, landmarks=(), preprocessing=spec, **options)
 
 
+def _find_source(name: str) -> Source:
+    check_argument(isinstance(name, str), "source", name, f"one of {', '.join(SOURCES)}")
+    return find_source(name)
+
+
 def _paths(paths: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
-    return (Path(paths),) if isinstance(paths, str | os.PathLike) else tuple(map(Path, paths))
+    if isinstance(paths, str | os.PathLike):
+        return (check_path("landmarks", paths),)
+    several = isinstance(paths, Iterable) and not isinstance(paths, bytes)
+    check_argument(several, "landmarks", paths, "a path, or several")
+    return tuple(check_path("landmarks", path) for path in paths)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

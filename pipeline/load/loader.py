@@ -20,8 +20,9 @@ from pipeline.load.degrade import Mode, degrade_into
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
 from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
+from shards.arguments import check_argument, check_whole
 from shards.errors import ShardError
-from shards.index import ShardIndex, ShardReader
+from shards.index import EXPECTED_INDEX, ShardIndex, ShardReader
 from shards.schema import shard_file
 
 PREFETCH_BATCHES = 2  # decoded ahead
@@ -81,16 +82,14 @@ class Loader:
             SamplerError: the batch size does not fit the data or the ranks, or ``resume`` belongs to another stream.
             TypeError, ValueError: an argument of a wrong type or value.
         """
-        if not isinstance(index, ShardIndex):
-            raise TypeError(f"index is {index!r}, expected a ShardIndex, such as ShardIndex('data/shards')")
-        if resume is not None and not isinstance(resume, Mapping):
-            raise TypeError(f"resume is {resume!r}, expected the dict that batch.state.to_dict() returns")
+        check_argument(isinstance(index, ShardIndex), "index", index, EXPECTED_INDEX)
+        expected = "the dict that batch.state.to_dict() returns"
+        check_argument(isinstance(resume, Mapping | None), "resume", resume, expected)
         if mode not in get_args(Mode):
             raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
-            _check_number(name, value, least)
-        _check_number("world_size", world_size, 1)
-        _check_number("rank", rank, 0, world_size - 1)
+            check_whole(name, value, least)
+        check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)
         self._index, self._views, self._mode = index, _checked_views(views), mode
         self._size = spec_of(index.manifest).size
         self._device, self._threads = _checked_device(device), threads
@@ -233,15 +232,6 @@ class Loader:
             if problem:
                 path = self._index.root / shard_file(int(self._index.shard[row]), "tar")
                 raise ShardError(f"{path}: image {self._index.key(row)} {problem}; build the shard set again")
-
-
-def _check_number(name: str, value: Any, least: int, most: int | None = None) -> None:
-    if not hasattr(value, "__index__") or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}, expected a whole number")
-    if value < least or (most is not None and value > most):
-        raise ValueError(
-            f"{name} is {value}, expected at least {least}{'' if most is None else f' and at most {most}'}"
-        )
 
 
 def _checked_views(views: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -52,7 +52,7 @@ def test_keys_are_found_in_any_row_group(shard_set, tmp_path, monkeypatch):
         index.key(50)
     with pytest.raises(IndexError, match="row -1: the index has 50 rows"):
         index.key(-1)
-    with pytest.raises(TypeError, match="'str' object cannot be interpreted as an integer"):
+    with pytest.raises(TypeError, match=r"^row is 'a', expected a whole number$"):
         index.key("a")
 
 
@@ -147,6 +147,71 @@ def test_a_path_as_text_is_opened_and_an_index_shows_what_it_holds(shard_set):
     assert repr(index) == f"ShardIndex('{shard_set}': 45 images of 9 identities, 4 tars)"
     with pytest.raises(TypeError, match="expected a ShardIndex, such as ShardIndex"):
         ShardReader(str(shard_set))
+    for root in (None, 5, bytes(shard_set)):
+        with pytest.raises(TypeError) as error:
+            ShardIndex(root)
+        assert str(error.value).startswith("root is ")
+        assert str(error.value).endswith(", expected a path, as text or pathlib.Path")
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "says"),
+    [
+        (10**6, IndexError, "row 1000000: the index has 45 rows"),
+        (45, IndexError, "row 45: the index has 45 rows"),
+        (-1, IndexError, "row -1: the index has 45 rows"),  # not the last one
+        ("x", TypeError, "row is 'x', expected a whole number"),
+        (1.0, TypeError, "row is 1.0, expected a whole number"),
+        (None, TypeError, "row is None, expected a whole number"),
+        (True, TypeError, "row is True, expected a whole number"),
+        ([1, 2], TypeError, "row is [1, 2], expected a whole number"),
+        (np.arange(2), TypeError, "row is a ndarray of int64 and shape (2,), expected a whole number"),
+    ],
+)
+def test_a_row_that_is_none_is_refused(shard_set, row, kind, says):
+    index = ShardIndex(shard_set)
+    with ShardReader(index) as reader:
+        for read in (reader.image, index.key):
+            with pytest.raises(kind) as error:
+                read(row)
+            assert str(error.value) == says
+        assert reader.image(np.int32(3)) == reader.image(3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "says"),
+    [
+        ([1, 2], TypeError, "rows is [1, 2], expected an array of one or several whole numbers"),
+        (np.array([]), TypeError, "rows is a ndarray of float64 and shape (0,), expected an array of one or several"),
+        (np.array(["a"]), TypeError, "rows is a ndarray of <U1 and shape (1,), expected an array of one or several"),
+        (np.array([0, 45]), IndexError, "row 45: the index has 45 rows"),
+        (np.array([0, -1]), IndexError, "row -1: the index has 45 rows"),
+    ],
+)
+def test_rows_that_are_none_are_refused(shard_set, rows, kind, says):
+    with ShardReader(ShardIndex(shard_set)) as reader, pytest.raises(kind) as error:
+        reader.padded(rows)
+    assert str(error.value).startswith(says)
+
+
+def test_a_buffer_that_is_too_small_is_refused_and_no_image_is_blamed(shard_set):
+    with (
+        ShardReader(ShardIndex(shard_set)) as reader,
+        pytest.raises(ValueError, match=r"^buffer has 9 bytes, expected"),
+    ):
+        reader.padded(np.arange(2), np.empty(9, np.uint8))
+
+
+def test_a_reader_after_its_block_says_so_and_opens_nothing(shard_set):
+    with ShardReader(ShardIndex(shard_set)) as reader:
+        image = reader.image(0)
+    before = len(os.listdir("/proc/self/fd"))
+    for read in (lambda: reader.image(0), lambda: reader.padded(np.arange(2))):
+        with pytest.raises(RuntimeError, match=r"^the reader is closed: read in its with block"):
+            read()
+    assert len(os.listdir("/proc/self/fd")) == before
+    with reader:
+        assert reader.image(0) == image
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "shard-000000.tar"])

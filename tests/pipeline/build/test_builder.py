@@ -447,6 +447,50 @@ def test_options_that_cannot_be_are_refused(vggface2, tmp_path, changes, message
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"workers": "2"}, "workers is '2', expected a whole number"),
+        ({"workers": True}, "workers is True, expected a whole number"),
+        ({"workers": None}, "workers is None, expected a whole number"),
+        ({"min_images": "2"}, "min_images is '2', expected a whole number"),
+        ({"min_images": 2.0}, "min_images is 2.0, expected a whole number"),
+        ({"images_per_shard": [100]}, "images_per_shard is [100], expected a whole number"),
+        ({"max_pixels": None}, "max_pixels is None, expected a whole number"),
+        ({"max_pixels": np.arange(2)}, "max_pixels is a ndarray of int64 and shape (2,), expected a whole number"),
+        ({"retry_failed": "no"}, "retry_failed is 'no', expected True or False"),
+        ({"root": None}, "root is None, expected a path, as text or pathlib.Path"),
+        ({"out": b"set"}, "out is b'set', expected a path, as text or pathlib.Path"),
+        ({"exclude": 5}, "exclude is 5, expected a path, as text or pathlib.Path"),
+        ({"landmarks": 5}, "landmarks is 5, expected a path, or several"),
+        ({"landmarks": b"a.csv"}, "landmarks is b'a.csv', expected a path, or several"),
+        ({"landmarks": [None]}, "landmarks is None, expected a path, as text or pathlib.Path"),
+        ({"source": ["folder"]}, "source is ['folder'], expected one of vggface2, qmul, tinyface, folder"),
+        ({"template": 5}, "template is 5, expected one of seed, arcface"),
+    ],
+)
+def test_options_of_a_wrong_type_say_what_was_expected(vggface2, tmp_path, changes, says):
+    options = {"source": "vggface2", "root": vggface2, "out": tmp_path / "out", **changes}
+    with pytest.raises(TypeError) as error:
+        options_for(options.pop("source"), **options)
+    assert str(error.value).startswith(says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mapping_in_place_of_options_or_of_a_spec_is_refused(vggface2, tmp_path):
+    with pytest.raises(
+        TypeError, match=r"^options is \{'source': 'folder'\}, expected BuildOptions, such as options_for"
+    ):
+        build({"source": "folder"})
+    with pytest.raises(TypeError, match=r"^preprocessing is \{'size': 128\}, expected a Preprocessing$"):
+        build_options(vggface2, tmp_path / "out", preprocessing={"size": 128})
+
+
+def test_numbers_of_numpy_are_numbers(vggface2, tmp_path):
+    numbers = {"min_images": np.int64(2), "workers": np.int32(1), "images_per_shard": np.uint8(12)}
+    assert build(build_options(vggface2, tmp_path / "out", **numbers)).images == 45
+
+
 def test_different_landmarks_or_root_are_refused(vggface2, tmp_path):
     build(build_options(vggface2, tmp_path / "out"))
     os.rename(vggface2, tmp_path / "moved")

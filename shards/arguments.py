@@ -1,0 +1,55 @@
+"""Checks of the arguments of the Python API: what was found, and what was expected, in one line."""
+
+from __future__ import annotations
+
+import operator
+import os
+import reprlib
+from pathlib import Path
+from typing import Any
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+
+
+def shown(value: Any) -> str:
+    """Describes a value in one short line; a tensor or an array by dtype and shape."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"a {type(value).__name__} of {dtype} and shape {tuple(value.shape)}"
+    return " ".join(_repr.repr(value).split())
+
+
+def check_argument(good: bool, name: str, value: Any, expected: str) -> None:
+    """Raises: TypeError: the argument ``name`` is not ``good``."""
+    if not good:
+        raise TypeError(f"{name} is {shown(value)}, expected {expected}")
+
+
+def check_whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """Returns a whole number, of Python or NumPy, as an int.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is below ``least`` or above ``most``.
+    """
+    check_argument(hasattr(value, "__index__") and not isinstance(value, bool), name, value, "a whole number")
+    try:
+        number = operator.index(value)
+    except TypeError:  # an array
+        raise TypeError(f"{name} is {shown(value)}, expected a whole number") from None
+    if (least is not None and number < least) or (most is not None and number > most):
+        bounds = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
+        raise ValueError(f"{name} is {number}, expected {' and '.join(bounds)}")
+    return number
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Returns a path. Raises: TypeError: it is neither text nor a path."""
+    check_argument(
+        isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)),
+        name,
+        value,
+        "a path, as text or pathlib.Path",
+    )
+    return Path(value)
