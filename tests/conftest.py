@@ -52,6 +52,12 @@ def pytest_configure():
             signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Random tensors are the same in every run: a test fails always or never."""
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(config, items):
     """Tests of a GPU, of there being none, or of a browser are left out where they do not apply."""
     wrong = {"no_gpu" if torch.cuda.is_available() else "gpu"} | (set() if CHROMIUM else {"browser"})
