@@ -31,9 +31,11 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     from pipeline.sources.sizes import photograph_warning
     from shards.messages import counted, print_stderr
 
-    paths, others = find_images(images)
-    if others:
-        click.echo(f"ignored {counted(len(others), 'hidden or system entry')} ({shortened(others)})", err=True)
+    found = find_images(images)
+    paths = found.paths
+    for left_out, noun in ((found.others, "hidden or system entry"), (found.doubles, "repeated path")):
+        if left_out:
+            print_stderr(f"ignored {counted(len(left_out), noun)} ({shortened(left_out)})")
     if not landmarks and (warning := photograph_warning(paths)):
         print_stderr(warning)
     with open_engine(**options) as (engine, network, facts):

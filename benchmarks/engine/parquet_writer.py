@@ -40,31 +40,47 @@ SCHEMA = pa.schema(
 ROW_GROUP = 8192  # images embedded before they are written
 
 
-def find_images(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """Lists image files: given files in their order, and all images below given folders, sorted; each path once.
+@dataclasses.dataclass
+class FoundImages:
+    """Image files, and what was left out.
 
-    Returns:
-        The images.
-        The hidden and system entries of the folders, which are not searched.
+    Attributes:
+        paths: the images, each path once.
+        others: hidden and system entries of the folders, which are not searched.
+        doubles: folders that links led to again, and images that were given again.
+    """
+
+    paths: list[str]
+    others: list[str]
+    doubles: list[str]
+
+
+def find_images(paths: Sequence[Path]) -> FoundImages:
+    """Lists image files: given files in their order, and all images below given folders, sorted.
 
     Raises:
         ProtocolError: there are no images.
     """
     found: dict[str, None] = {}
     others: list[str] = []
+    doubles: list[str] = []
     for path in paths:
-        found.update(dict.fromkeys(_images_below(path, others) if path.is_dir() else [str(path)]))
+        for image in _images_below(path, others, doubles) if path.is_dir() else [str(path)]:
+            if image in found:
+                doubles.append(image)
+            found[image] = None
     if not found:
         raise ProtocolError(f"{', '.join(map(str, paths))}: contains no images; expected .jpg, .png, .tif, ...")
-    return list(found), others
+    return FoundImages(paths=list(found), others=others, doubles=doubles)
 
 
-def _images_below(root: Path, others: list[str]) -> Iterator[str]:
-    """Follows links to folders, but visits each folder once. Adds hidden and system entries to ``others``."""
+def _images_below(root: Path, others: list[str], doubles: list[str]) -> Iterator[str]:
+    """Follows links to folders, but visits each folder once. Adds to ``others`` and ``doubles``."""
     visited = set()
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         facts = os.stat(folder)
         if (facts.st_dev, facts.st_ino) in visited:
+            doubles.append(folder)
             folders.clear()
             continue
         visited.add((facts.st_dev, facts.st_ino))

@@ -8,6 +8,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.sources.images import read_regular
 from shards.files import is_system_name
@@ -68,10 +69,49 @@ def by_preference(name: str) -> tuple[str, bool, str]:
     return stem, suffix != ".jpg", name
 
 
-def scan(folder: Path) -> list[tuple[str, bool]]:
-    """Lists the entries of a folder, unsorted, as (name, is a folder). A broken or circular link is not a folder."""
+class Entry(NamedTuple):
+    """An entry of a folder. A broken or circular link is not a folder."""
+
+    name: str
+    is_folder: bool
+    is_link: bool
+
+
+def scan(folder: Path) -> list[Entry]:
+    """Lists the entries of a folder, unsorted."""
     with os.scandir(folder) as entries:
-        return [(entry.name, os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()) for entry in entries]
+        return [
+            Entry(entry.name, os.path.isdir(entry.path) if is_link else entry.is_dir(), is_link)
+            for entry in entries
+            for is_link in [entry.is_symlink()]
+        ]
+
+
+def same_folders(root: Path, entries: Sequence[Entry]) -> dict[str, str]:
+    """Finds folders of ``root`` that are links to another one of them, or to ``root`` itself.
+
+    Without links among ``entries`` nothing is looked up; links to folders elsewhere are none of these, except for all
+    but the first link to the same folder.
+
+    Returns:
+        Name of each such link -> name of the folder that it leads to, or of the first link.
+    """
+    folders = [entry for entry in entries if entry.is_folder]
+    if not any(entry.is_link for entry in folders):
+        return {}
+    known = {_on_disk(root): root.name or str(root)}
+    same = {}
+    for entry in sorted(folders, key=lambda entry: (entry.is_link, entry.name)):
+        place = _on_disk(root / entry.name)
+        if entry.is_link and place in known:
+            same[entry.name] = known[place]
+        known.setdefault(place, entry.name)
+    return same
+
+
+def _on_disk(folder: Path) -> tuple[int, int]:
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
 
 
 class ImageFolder:
@@ -85,10 +125,10 @@ class ImageFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         entries = scan(path) if path.is_dir() else []
-        names = sorted(name for name, is_folder in entries if is_image(name) and not is_folder)
+        names = sorted(entry.name for entry in entries if is_image(entry.name) and not entry.is_folder)
         preferred = sorted(names, key=by_preference)
         self._names = names
-        self.hidden = sorted(name for name, _ in entries if is_system_name(name))
+        self.hidden = sorted(entry.name for entry in entries if is_system_name(entry.name))
         self._by_name = _by_spelling((name, name) for name in names)
         self._by_stem = _by_spelling((os.path.splitext(name)[0], name) for name in preferred)
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.finder import by_preference, is_image, scan
+from pipeline.sources.finder import Entry, by_preference, is_image, same_folders, scan
 from shards.errors import LrfrError
 from shards.files import is_system_name
 
@@ -50,19 +50,23 @@ class ImageList:
 def list_images(root: Path) -> ImageList:
     """Lists ``root/identity/image``, and images directly in ``root``, which the plan rejects with a reason.
 
+    A link to another identity's folder, or to ``root``, would double its images: it is an entry of ``others``.
+
     Raises:
         SourceError: there is no image.
         OSError: a folder cannot be read.
     """
     names: list[str] = []
-    others: list[str] = []
-    for name, is_folder in _sorted_entries(root):
+    entries = _sorted_entries(root)
+    same = same_folders(root, [entry for entry in entries if not is_system_name(entry.name)])
+    others = [f"{link} (the same folder as {folder})" for link, folder in same.items()]  # first, because they matter
+    for name, is_folder, _ in entries:
         if not is_folder or is_system_name(name):
             (names if is_image(name) else others).append(name)
-            continue
-        for inner, is_inner_folder in _sorted_entries(root / name):
-            wanted = is_image(inner) and not is_inner_folder
-            (names if wanted else others).append(f"{name}/{inner}")
+        elif name not in same:
+            for inner, is_inner_folder, _ in _sorted_entries(root / name):
+                wanted = is_image(inner) and not is_inner_folder
+                (names if wanted else others).append(f"{name}/{inner}")
     if not names:
         raise SourceError(f"{root}: no images found; expected <ID>/<image>.jpg")
     keys = pc.replace_substring_regex(pa.array(map(_text, names), pa.string()), r"\.[^.]*$", "")
@@ -75,8 +79,8 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
-    return sorted(scan(folder), key=lambda entry: by_preference(entry[0]))
+def _sorted_entries(folder: Path) -> list[Entry]:
+    return sorted(scan(folder), key=lambda entry: by_preference(entry.name))
 
 
 def _text(name: str) -> str:

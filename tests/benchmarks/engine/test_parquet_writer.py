@@ -12,7 +12,7 @@ import pytest
 
 import benchmarks.engine.parquet_writer
 from benchmarks.engine.cache import EmbeddingCache
-from benchmarks.engine.parquet_writer import embed_images, find_images
+from benchmarks.engine.parquet_writer import FoundImages, embed_images, find_images
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
@@ -181,9 +181,11 @@ def test_each_folder_is_searched_once_in_order(tmp_path):
     elsewhere.mkdir()
     (elsewhere / "4.png").touch()
     (tmp_path / "linked").symlink_to(elsewhere)
-    found, others = find_images([tmp_path / "c.png", tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "none.png"])
-    assert others == []
-    assert [os.path.relpath(path, tmp_path) for path in found] == [
+    (tmp_path / "zagain").symlink_to(elsewhere)
+    found = find_images([tmp_path / "c.png", tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "none.png"])
+    assert found.others == []
+    assert [os.path.relpath(path, tmp_path) for path in found.doubles] == ["c.png", "a/loop", "zagain"]
+    assert [os.path.relpath(path, tmp_path) for path in found.paths] == [
         *["c.png", "b.JPG", "a/1.webp", "a/2.png", "a/deep/3.bmp", "linked/4.png"],
         *["a/notes.txt", "none.png"],  # named by the user, so rows with a reason
     ]
@@ -198,13 +200,13 @@ def test_hidden_and_system_entries_are_not_searched_but_told(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "itself").symlink_to(".")
     os.mkfifo(tmp_path / "pipe")
-    found, ignored = find_images([tmp_path])
-    assert sorted(os.path.relpath(path, tmp_path) for path in found) == sorted(images)
-    assert sorted(os.path.relpath(path, tmp_path) for path in ignored) == sorted(
+    found = find_images([tmp_path])
+    assert sorted(os.path.relpath(path, tmp_path) for path in found.paths) == sorted(images)
+    assert sorted(os.path.relpath(path, tmp_path) for path in found.others) == sorted(
         ["a/._1.JPG", "@eaDir", "a/.thumbs", "a/Thumbs.db", "__MACOSX", "lost+found"]
     )
     hidden = tmp_path / "a" / ".thumbs"
-    assert find_images([hidden]) == ([str(hidden / "x" / "1.jpg")], [])  # named by the user
+    assert find_images([hidden]) == FoundImages(paths=[str(hidden / "x" / "1.jpg")], others=[], doubles=[])  # named
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):
@@ -218,6 +220,6 @@ def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, painted):
     name = os.fsencode(tmp_path) + b"/\xff.png"
     os.rename(paths[0], name)
     csv = table(tmp_path / "x.csv", [r"\xff"], points)
-    found, _ = find_images([tmp_path])
+    found = find_images([tmp_path]).paths
     assert embed_images(Engine(embed=Recorder()), found, tmp_path / "x.parquet", landmarks=[csv]) == 1
     assert rows(tmp_path / "x.parquet")[0]["path"] == rf"{tmp_path}/\xff.png"

@@ -264,6 +264,17 @@ def test_hidden_and_system_entries_are_other_entries(training, tmp_path, capsys)
     assert f"training_set: ignored {others} other entries (" in capsys.readouterr().err
 
 
+def test_a_link_to_another_identity_doubles_nobody_and_is_told(training, tmp_path, capsys):
+    build(options(training, tmp_path / "clean"))
+    (training / "0link").symlink_to(str(FIRST))
+    (training / "loop").symlink_to(".")
+    capsys.readouterr()
+    build(options(training, tmp_path / "out"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "clean")
+    told = f"ignored 2 other entries (0link (the same folder as {FIRST}), loop (the same folder as training_set))"
+    assert told in capsys.readouterr().err
+
+
 def test_names_that_differ_by_normal_form_alone_are_one_name(training, tmp_path):
     for path in training.glob("*"):
         shutil.rmtree(path)
