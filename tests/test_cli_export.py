@@ -120,7 +120,7 @@ def test_embedding_nothing_is_a_failure(run, tmp_path):
     (tmp_path / "loop").symlink_to(".")
     (tmp_path / "1.png").touch()
     done = run("embed", "typo.png", ".", "typo.png", "--checkpoint", "x.pt", "--out", "x.parquet")
-    assert "ignored 2 repeated paths (loop, typo.png)" in done.stderr.splitlines()
+    assert "ignored 2 repeated paths (./loop, typo.png)" in done.stderr.splitlines()
 
 
 def test_usage_errors_exit_2(run, tmp_path):
