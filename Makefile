@@ -12,7 +12,7 @@ help:  ## list the targets
 
 install: $(VENV)/.installed  ## make .venv with the tested versions of all dependencies
 
-$(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
