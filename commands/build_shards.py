@@ -10,35 +10,43 @@ import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, data, landmarks_option, max_pixels_option
+from pipeline.sources.catalog import SOURCES
 
+_HELP = "\n".join(
+    [
+        "Align faces, or resize whole images, and store them as WebDataset tars with Parquet metadata.\n",
+        "An interrupted build continues when the same command is run again.\n",
+        "\b",
+        "Sources, the layouts of --root:",
+        *(f"  {name:<9} {text}" for name, (_, text) in SOURCES.items()),
+    ]
+)
 _KEPT = "finished shards are kept: run the same command to continue"
 
 
-@click.command("build-shards", short_help="Align faces into WebDataset tars with Parquet metadata.")
+@click.command("build-shards", help=_HELP, short_help="Align faces into WebDataset tars with Parquet metadata.")
 @click.option(
     "--source",
-    type=click.Choice(["vggface2", "qmul", "tinyface", "folder", "crops"]),
+    type=click.Choice(list(SOURCES)),
     default="vggface2",
-    help="Layout of --root. qmul and tinyface are training sets for fine-tuning, whose images are resized whole. folder:"
-    " identity/image, aligned by --landmarks. crops: identity/image, already aligned to --template.",
+    help="Layout of --root, see above.",
 )
 @click.option(
     "--root",
     type=PATH,
-    help="Folder with the images. [default: $LRFR_DATA/VGGFace2, QMUL-SurvFace, TinyFace or crops, by --source]",
+    help="Folder with the images. [default: by --source, such as $LRFR_DATA/VGGFace2]",
 )
 @landmarks_option("Landmark table, CSV or Parquet; may be repeated. [default: found under --root]")
 @click.option(
     "--out",
     type=PATH,
-    help="Folder for the shards. [default: $LRFR_DATA/shards, shards-qmul, shards-tinyface or shards-crops, by"
-    " --source]",
+    help="Folder for the shards. [default: by --source, such as $LRFR_DATA/shards]",
 )
 @click.option(
     "--template",
-    type=click.Choice(["seed", "arcface"]),
-    help="Position of the five points: seed as in the reference, or arcface, which is centred. Required for --source"
-    " crops. [default: seed]",
+    type=click.Choice(["seed", "arcface", "none"]),
+    help="Position of the five points: seed as in the reference, or arcface, which is centred. none: resize images whole."
+    " Required for --source crops. [default: seed; none for qmul and tinyface]",
 )
 @click.option("--min-images", type=click.IntRange(min=1), default=1, help="Leave out identities with fewer images.")
 @click.option("--exclude", type=PATH, help="File with identities or identity/image to leave out, one per line.")
@@ -61,15 +69,12 @@ _KEPT = "finished shards are kept: run the same command to continue"
 )
 @click.option("--retry-failed", is_flag=True, help="Build shards with missing or unreadable images again.")
 def build_shards(source: str, root: Path | None, out: Path | None, **options: Any) -> None:
-    """Align faces, or resize whole images, and store them as WebDataset tars with Parquet metadata.
-
-    An interrupted build continues when the same command is run again.
-    """
+    """Builds a shard set, see ``_HELP``."""
     from pipeline.build import build, options_for
     from pipeline.executors import WorkerError
-    from pipeline.sources.catalog import SOURCES
+    from pipeline.sources.catalog import find_source
 
-    layout = SOURCES[source]
+    layout = find_source(source)
     try:
         with interruptible(lambda: _KEPT):
             build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))

@@ -129,9 +129,9 @@ def embed_images(
     engine = dataclasses.replace(engine, watch=SourceWatch(folders))
     table = None
     if landmarks:
-        points = read_landmarks(landmarks)
-        report_order(points)
-        table = PathLookup(points, [_utf8(path) for path in paths])
+        rows = read_landmarks(landmarks)
+        report_order(rows.points, ", ".join(path.name for path in landmarks))
+        table = PathLookup(rows, [_utf8(path) for path in paths])
     metadata = {**(metadata or {}), "alignment": "landmarks" if landmarks else "none", "down": str(down or "")}
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded = 0

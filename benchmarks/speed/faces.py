@@ -16,12 +16,12 @@ import numpy as np
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build, options_for
 from pipeline.demo.generate import write_demo_data
-from pipeline.sources.catalog import VGGFACE2
 from pipeline.sources.finder import ImageTree, find_entry
 from pipeline.sources.images import ImageError, decode
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import HEADER, LandmarkError
-from pipeline.sources.listing import SourceError
+from pipeline.sources.source import SourceError
+from pipeline.sources.vggface2 import VGGFace2
 from shards.index import ShardIndex
 
 CROP_SIZE, JPEG_QUALITY = 128, 95  # px; of stored crops
@@ -74,7 +74,7 @@ def read_faces(root: Path, count: int) -> list[Face]:
 
 
 def _folder(root: Path) -> Path:
-    return find_entry(root, VGGFACE2.dataset) or root / VGGFACE2.dataset
+    return find_entry(root, VGGFace2.dataset) or root / VGGFace2.dataset
 
 
 def _images(root: Path) -> Iterator[tuple[Path, str, np.ndarray]]:
@@ -83,10 +83,10 @@ def _images(root: Path) -> Iterator[tuple[Path, str, np.ndarray]]:
     if not (folder / _TABLE).parent.is_dir():
         raise SourceError(f"{folder}: no such folder with {_TABLE}; {_REMEDY}")
     try:
-        table = read_landmarks(VGGFACE2.landmark_files(folder))
+        table = read_landmarks(VGGFace2().landmark_files(folder))
     except LandmarkError as error:
         raise SourceError(f"{error}; {_REMEDY}") from None
-    tree = ImageTree(folder, VGGFACE2.splits)
+    tree = ImageTree(folder, VGGFace2.splits)
     for key, points in zip(table.keys, table.points.reshape(-1, 5, 2), strict=True):
         if path := tree.find(key.as_py()):
             yield path, key.as_py(), points

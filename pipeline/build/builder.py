@@ -16,12 +16,11 @@ from pipeline.build.plan import Plan, make_plan
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
 from pipeline.progress import Progress
-from pipeline.sources.catalog import SOURCES
-from pipeline.sources.finder import ImageTree
+from pipeline.sources.catalog import find_source
+from pipeline.sources.images import ImageError
 from pipeline.sources.landmark_order import report_order
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import LandmarkTable
-from pipeline.sources.listing import NAMED, ImageList, SourceError, list_images, shortened
+from pipeline.sources.listing import NAMED, shortened
+from pipeline.sources.source import Reader, Rows, SourceError
 from pipeline.sources.watch import SourceWatch
 from shards.arguments import check_argument
 from shards.errors import ShardError
@@ -51,28 +50,29 @@ def build(options: BuildOptions) -> Manifest:
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out, "building shards"):
-        watch = SourceWatch(options.root / split for split in ("", *SOURCES[options.source].splits))
-        table = read_landmarks(options.landmarks) if options.aligned else list_images(options.root)
-        parts = fingerprint_parts(options, table, exclusions)
+        source = find_source(options.source)
+        watch = SourceWatch(source.watched(options.root))
+        rows = source.rows(options.root, options.landmarks, aligning=options.aligning)
+        parts = fingerprint_parts(options, rows, exclusions)
         fingerprint = digest(parts)
         check_plan(options, parts)
         plan = make_plan(
-            table,
+            rows,
             exclude=exclusions.entries if exclusions else (),
             min_images=options.min_images,
             images_per_shard=options.images_per_shard,
         )
-        _print_plan(plan, options, table)
+        _print_plan(plan, options, rows)
         if len(plan.rejected) == len(plan.keys):
             reasons = Counter(status for status, _ in plan.rejected.values())
             raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
         records = _committed(options, len(plan.shards), fingerprint)
         finished = len(records) == len(plan.shards) and _is_published(options.out)
         if not finished:
-            _check_present(options, plan)
+            _check_present(options.root, plan, rows.reader)
             _unpublish(options.out, len(plan.shards), records)
             write_record(options.out / PLAN, {"root": str(options.root.resolve()), "parts": parts})
-            _run(options, plan, watch, fingerprint, records)
+            _run(options, plan, rows.reader, watch, fingerprint, records)
             _finish(options, plan, fingerprint, [records[shard] for shard in range(len(plan.shards))])
         manifest = Manifest.read(options.out)
     _print_result(manifest, options, finished)
@@ -88,31 +88,40 @@ def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: list[d
         source=options.source,
         identities=plan.identity_count,
         preprocessing=options.preprocessing.to_dict(),
-        versions=library_versions(options),
+        versions=library_versions(plan.points is not None),
     )
 
 
-def _check_present(options: BuildOptions, plan: Plan) -> None:
+def _check_present(root: Path, plan: Plan, reader: Reader) -> None:
     """Looks up one image of each identity until one is found: a disk that is not mounted is an empty folder.
 
-    A source whose files are listed has just been seen.
+    Images with a place have just been seen.
 
     Raises:
         SourceError: none is found.
     """
-    if plan.names is not None:
+    if plan.places is not None:
         return
     stored = np.ones(len(plan.keys), bool)
     stored[list(plan.rejected)] = False
     rows = np.flatnonzero(stored)
     codes = plan.identities.indices.to_numpy()[rows]
     keys = plan.keys.take(rows[np.unique(codes, return_index=True)[1]]).to_pylist()
-    tree = ImageTree(options.root, SOURCES[options.source].splits)
-    if not any(tree.find(key) for key in keys):
+    if not any(_is_present(reader, key) for key in keys):
         raise SourceError(
-            f"{options.root}: holds no image of {counted(len(keys), 'identity')} looked up, such as {keys[0]};"
+            f"{root}: holds no image of {counted(len(keys), 'identity')} looked up, such as {keys[0]};"
             " check --root, and whether its disk is mounted"
         )
+
+
+def _is_present(reader: Reader, key: str) -> bool:
+    try:
+        reader.read(key, 0)
+    except FileNotFoundError:
+        return False
+    except (OSError, ImageError):  # it is there, and is not read
+        return True
+    return True
 
 
 def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int, dict[str, Any]]:
@@ -126,13 +135,18 @@ def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int
 
 
 def _run(
-    options: BuildOptions, plan: Plan, watch: SourceWatch, fingerprint: str, records: dict[int, dict[str, Any]]
+    options: BuildOptions,
+    plan: Plan,
+    reader: Reader,
+    watch: SourceWatch,
+    fingerprint: str,
+    records: dict[int, dict[str, Any]],
 ) -> None:
     """Builds the shards that ``records`` lacks and adds their done records to it."""
     todo = [shard for shard in range(len(plan.shards)) if shard not in records]
     with Progress("build-shards", len(plan.keys)) as progress:
         progress.skip(sum(record["rows"] for record in records.values()))
-        tasks = _tasks(options, plan, watch, fingerprint, todo)
+        tasks = _tasks(options, plan, reader, watch, fingerprint, todo)
         done = unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers)
         try:
             with contextlib.closing(done):  # kills the workers before their files are removed
@@ -144,7 +158,7 @@ def _run(
 
 
 def _tasks(
-    options: BuildOptions, plan: Plan, watch: SourceWatch, fingerprint: str, shards: list[int]
+    options: BuildOptions, plan: Plan, reader: Reader, watch: SourceWatch, fingerprint: str, shards: list[int]
 ) -> Iterator[ShardTask]:
     for shard in shards:
         rows = plan.shards[shard]
@@ -153,7 +167,8 @@ def _tasks(
             options=options,
             fingerprint=fingerprint,
             keys=plan.keys.take(rows).to_pylist(),
-            names=None if plan.names is None else plan.names.take(rows).to_pylist(),
+            places=None if plan.places is None else plan.places.take(rows).to_pylist(),
+            reader=reader,
             identities=plan.identities.take(rows).to_pylist(),
             labels=plan.labels[rows].tolist(),
             points=None if plan.points is None else plan.points[rows],
@@ -182,16 +197,16 @@ def _unpublish(out: Path, shards: int, keep: dict[int, dict[str, Any]]) -> None:
             (out / shard_file(shard, DONE_SUFFIX)).unlink(missing_ok=True)
 
 
-def _print_plan(plan: Plan, options: BuildOptions, table: LandmarkTable | ImageList) -> None:
+def _print_plan(plan: Plan, options: BuildOptions, rows: Rows) -> None:
     names = ", ".join(path.name for path in options.landmarks) or options.root.name
     print_stderr(
         f"{counted(len(plan.keys), 'row')} of {names}: {counted(len(plan.keys) - len(plan.rejected), 'image')} of"
         f" {counted(plan.identity_count, 'identity')} to store"
     )
-    if isinstance(table, LandmarkTable):
-        report_order(table)
-    elif table.others:
-        print_stderr(f"{names}: ignored {counted(len(table.others), 'other entry')} ({shortened(table.others)})")
+    if rows.points is not None:
+        report_order(rows.points, names)
+    if rows.others:
+        print_stderr(f"{names}: ignored {counted(len(rows.others), 'other entry')} ({shortened(rows.others)})")
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions

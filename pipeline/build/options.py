@@ -15,12 +15,12 @@ import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
-from pipeline.sources.catalog import SOURCES, Source, find_source
+from pipeline.sources.catalog import SOURCES, find_source
 from pipeline.sources.images import MAX_PIXELS
-from pipeline.sources.landmarks import LandmarkError, LandmarkTable
-from pipeline.sources.listing import ImageList, SourceError
+from pipeline.sources.landmarks import LandmarkError
+from pipeline.sources.source import Rows, Source, SourceError
 from pipeline.sources.streams import open_stream
-from pipeline.spec import Preprocessing
+from pipeline.spec import NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_whole
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, remove_temporaries
@@ -63,17 +63,23 @@ class BuildOptions:
     def __post_init__(self) -> None:
         """Raises: TypeError, SourceError, ShardError: a field has a wrong type or value."""
         self._convert()
-        _find_source(self.source)
+        source = _find_source(self.source)
         if self.executor not in get_args(Executor):
             raise ShardError(f"unknown executor {self.executor!r}; choose from {', '.join(get_args(Executor))}")
         for name in ("workers", "min_images", "images_per_shard", "max_pixels"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise ShardError(f"{name} is {number}, expected at least 1")
-        crops = SOURCES[self.source].crops
-        if not self.aligned and (self.landmarks or (self.preprocessing.aligned and not crops)):
-            raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
-        if (self.aligned or crops) and self.preprocessing.template not in TEMPLATES:
-            raise ShardError(f"unknown template {self.preprocessing.template!r}; choose from {', '.join(TEMPLATES)}")
+        self._check_template(source)
+
+    def _check_template(self, source: Source) -> None:
+        """Raises: SourceError, ShardError: the source does not give what the template or the landmarks are for."""
+        template = self.preprocessing.template
+        if template not in source.templates:
+            if template in TEMPLATES:
+                raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
+            raise ShardError(f"unknown template {template!r}; choose from {', '.join(source.templates)}")
+        if self.landmarks and not (source.takes_landmarks and self.aligning):
+            raise SourceError(f"source {self.source}: is not aligned by landmarks here; leave out landmarks")
 
     def _convert(self) -> None:
         """Checks the types of the fields, and converts paths and numbers. Raises: TypeError."""
@@ -92,9 +98,9 @@ class BuildOptions:
             object.__setattr__(self, name, value)
 
     @property
-    def aligned(self) -> bool:
-        """True if faces are aligned by landmarks."""
-        return SOURCES[self.source].aligned
+    def aligning(self) -> bool:
+        """True if faces are aligned by landmarks, unless the source says that they are already."""
+        return self.preprocessing.aligned
 
 
 def options_for(
@@ -114,28 +120,29 @@ def options_for(
 
     Raises:
         SourceError: there is no such source, its folder is absent, it has no landmarks and ``landmarks`` or
-            ``template`` is given, or its images are crops and ``template`` is not given.
+            ``template`` is given, or it has no default template and ``template`` is not given.
         LandmarkError: the source's landmark files are absent.
         ShardError: unknown template, or an option with a wrong value.
         TypeError: an argument has a wrong type.
     """
     layout, root, landmarks = _find_source(source), check_path("root", root), _paths(landmarks)
-    check_argument(isinstance(template, str | None), "template", template, f"one of {', '.join(TEMPLATES)}")
-    if layout.aligned:
-        spec = Preprocessing() if template is None else Preprocessing(template=template)
-        files = landmarks or tuple(layout.landmark_files(root))
-        return BuildOptions(source=source, root=root, landmarks=files, preprocessing=spec, **options)
-    for name, value in (("--landmarks", landmarks), ("--template", None if layout.crops else template)):
-        if value:
-            raise SourceError(f"--source {source}: its images are resized whole, not aligned; omit {name}")
-    if layout.crops and template is None:
-        raise SourceError(
-            f"--source {source}: say which template the crops follow: --template arcface (most crops that are passed"
-            " around, 112 x 112 px) or seed"
-        )
-    folder = layout.training_folder(root)
-    spec = Preprocessing(template=template) if template else Preprocessing.unaligned()
-    return BuildOptions(source=source, root=folder, landmarks=(), preprocessing=spec, **options)
+    check_argument(isinstance(template, str | None), "template", template, f"one of {', '.join(layout.templates)}")
+    spec = _spec(layout, template)
+    if landmarks and not (layout.takes_landmarks and spec.aligned):
+        raise SourceError(f"--source {source}: its images are resized whole, not aligned; omit --landmarks")
+    if layout.takes_landmarks and spec.aligned and not landmarks:
+        landmarks = tuple(layout.landmark_files(root))
+    return BuildOptions(source=source, root=layout.locate(root), landmarks=landmarks, preprocessing=spec, **options)
+
+
+def _spec(source: Source, template: str | None) -> Preprocessing:
+    """The preprocessing that ``--template`` asks for, by default that of the source."""
+    template = template or source.default_template
+    if template is None:
+        raise SourceError(f"--source {source.name}: {source.template_hint}")
+    if template in TEMPLATES and source.templates == (NO_TEMPLATE,):
+        raise SourceError(f"--source {source.name}: its images are resized whole, not aligned; omit --template")
+    return Preprocessing.unaligned() if template == NO_TEMPLATE else Preprocessing(template=template)
 
 
 def _find_source(name: str) -> Source:
@@ -179,27 +186,29 @@ def read_exclusions(path: Path | None) -> Exclusions | None:
     return Exclusions(entries=[entry for entry in entries if entry], sha256=hashlib.sha256(data).hexdigest())
 
 
-def library_versions(options: BuildOptions) -> dict[str, str]:
-    """Returns the versions of the libraries that determine the stored pixels."""
-    return {"opencv": cv2.__version__} | ({} if options.aligned else {"pillow": PIL.__version__})
+def library_versions(by_landmarks: bool) -> dict[str, str]:
+    """Returns the versions of the libraries that determine the stored pixels.
+
+    Args:
+        by_landmarks: images are aligned by landmarks.
+    """
+    return {"opencv": cv2.__version__} | ({} if by_landmarks else {"pillow": PIL.__version__})
 
 
-def fingerprint_parts(
-    options: BuildOptions, table: LandmarkTable | ImageList, exclusions: Exclusions | None
-) -> dict[str, Any]:
+def fingerprint_parts(options: BuildOptions, rows: Rows, exclusions: Exclusions | None) -> dict[str, Any]:
     """Returns everything that determines the stored bytes, by the name that error messages use."""
     return {
         "format version": FORMAT_VERSION,
         "--source": options.source,
-        "--landmarks": [] if isinstance(table, ImageList) else [file.sha256 for file in table.files],
+        "--landmarks": [],
         "--exclude": [exclusions.sha256] if exclusions else [],
         "--min-images": options.min_images,
         "--images-per-shard": options.images_per_shard,
         # sets that were built before this option existed can be resumed
         **({} if options.max_pixels == MAX_PIXELS else {"--max-pixels": options.max_pixels}),
         "preprocessing": options.preprocessing.to_dict(),
-        **{f"{name} version": version for name, version in library_versions(options).items()},
-        **({"files under --root": table.digest} if isinstance(table, ImageList) else {}),
+        **{f"{name} version": version for name, version in library_versions(rows.points is not None).items()},
+        **rows.parts,
     }
 
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from pipeline.philox import permutation
 from pipeline.sources.finder import IMAGE_SUFFIXES
-from pipeline.sources.landmarks import LandmarkTable, clean_keys, composed_column
-from pipeline.sources.listing import ImageList
+from pipeline.sources.landmarks import clean_keys, composed_column
+from pipeline.sources.source import Rows
 from shards.files import SYSTEM_NAMES
 from shards.messages import counted
 
@@ -34,9 +34,9 @@ class Plan:
     """The plan of a build with N input rows."""
 
     keys: pa.StringArray  # (N,) ``identity/image``
-    names: pa.BinaryArray | None  # (N,) file names; None if they are found by key
+    places: pa.BinaryArray | None  # (N,) where the reader finds each image; None: by its key
     identities: pa.DictionaryArray  # (N,) strings, dictionary-encoded
-    points: np.ndarray | None  # (N, 10) float32; None if images are not aligned
+    points: np.ndarray | None  # (N, 10) float32; None if images are not aligned by landmarks
     # (N,) int32, rank of the identity among the stored ones; -1 for identities without a stored image
     labels: np.ndarray
     rejected: dict[int, tuple[str, str]]  # row -> (status, reason); all other rows will be stored
@@ -50,7 +50,7 @@ class Plan:
 
 
 def make_plan(
-    table: LandmarkTable | ImageList,
+    rows: Rows,
     *,
     exclude: Sequence[str] = (),
     min_images: int = 1,
@@ -67,11 +67,11 @@ def make_plan(
         images_per_shard: None for 1/32 of the images, at least 250 (fast reads) and at most 5000 (an interrupted build
             loses only seconds).
     """
-    keys = _last_two_parts(table.keys)
+    keys = _last_two_parts(rows.keys)
     identities = pc.replace_substring_regex(keys, r"/[^/]*$", "")
     encoded = identities.dictionary_encode()
     codes = _first_of_equals(encoded.dictionary)[encoded.indices.to_numpy(zero_copy_only=False)]
-    rejected = _bad_rows(table, keys, codes)
+    rejected = _bad_rows(rows, keys, codes)
     unmatched = _exclude(keys, identities, exclude, rejected)
     usable = np.ones(len(codes), bool)
     usable[list(rejected)] = False
@@ -88,9 +88,9 @@ def make_plan(
     stored[list(rejected)] = False
     return Plan(
         keys=keys,
-        names=table.names,
+        places=rows.places,
         identities=encoded,
-        points=table.points,
+        points=rows.points,
         labels=labels,
         rejected=rejected,
         shards=_shards(stored, images_per_shard),
@@ -110,16 +110,14 @@ def _first_of_equals(names: pa.StringArray) -> np.ndarray:
     return np.unique(codes, return_index=True)[1][codes]
 
 
-def _bad_rows(
-    table: LandmarkTable | ImageList, keys: pa.StringArray, identities: np.ndarray
-) -> dict[int, tuple[str, str]]:
-    """Rejects rows with bad landmarks, bad keys or repeated keys.
+def _bad_rows(rows: Rows, keys: pa.StringArray, identities: np.ndarray) -> dict[int, tuple[str, str]]:
+    """Rejects rows with problems such as bad landmarks, bad keys or repeated keys.
 
     Args:
         keys: (N,) ``identity/image``.
         identities: (N,) identity code of each row.
     """
-    rejected = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
+    rejected = dict(rows.problems)
     no_name = pc.or_(pc.invert(pc.match_substring_regex(keys, _ONE_SLASH)), pc.match_substring_regex(keys, _NO_NAME))
     system = pc.and_not(pc.match_substring_regex(keys, _SYSTEM_NAME), no_name)
     for bad, reason in ((no_name, "the name is not identity/image"), (system, _SYSTEM_REASON)):
@@ -128,7 +126,7 @@ def _bad_rows(
     usable = np.ones(len(identities), bool)
     usable[list(rejected)] = False
     repeated = dict(_repeated(keys, identities, usable))
-    return rejected | {row: ("duplicate-key", table.duplicate_of(repeated[row])) for row in sorted(repeated)}
+    return rejected | {row: ("duplicate-key", rows.duplicate_of(repeated[row])) for row in sorted(repeated)}
 
 
 def _repeated(keys: pa.StringArray, identities: np.ndarray, usable: np.ndarray) -> Iterator[tuple[int, int]]:

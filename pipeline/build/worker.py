@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,9 +13,8 @@ import numpy as np
 from pipeline.align import eye_distances, fit_similarity, resized, template_points, warp
 from pipeline.build.options import BuildOptions
 from pipeline.opencv import quiet, single_thread
-from pipeline.sources.catalog import SOURCES
-from pipeline.sources.finder import ImageTree, ListedImages
 from pipeline.sources.images import ImageError, bytes_limit, decode_bytes
+from pipeline.sources.source import Reader
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
 from shards.schema import STATUS_OK
@@ -39,10 +39,11 @@ class ShardTask:
     options: BuildOptions
     fingerprint: str
     keys: list[str]
-    names: list[bytes] | None  # file names; None if they are found by key
+    places: list[bytes] | None  # where the reader finds each image; None: by its key
+    reader: Reader
     identities: list[str]
     labels: list[int]
-    points: np.ndarray | None  # (N, 10) float32; None if images are not aligned
+    points: np.ndarray | None  # (N, 10) float32; None if images are not aligned by landmarks
     rejected: dict[int, tuple[str, str]]  # position in the shard -> (status, reason)
     watch: SourceWatch
 
@@ -60,13 +61,17 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
         OSError: the file system or this process is in trouble; no image can be blamed.
     """
     options, spec = task.options, task.options.preprocessing
-    images = _images(task)
-    with single_thread(), quiet(), ShardWriter(options.out, task.shard, task.fingerprint) as writer:
-        for row, matrix in _rows(task):
+    places: Sequence[str | bytes] = task.keys if task.places is None else task.places
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(task.reader))
+        stack.enter_context(single_thread())
+        stack.enter_context(quiet())
+        writer = stack.enter_context(ShardWriter(options.out, task.shard, task.fingerprint))
+        for place, (row, matrix) in zip(places, _rows(task), strict=True):
             jpeg = None
             if row.status == STATUS_OK:
                 try:
-                    image = _read_image(images, task, row.key, grey=matrix is not None)
+                    image = _read_image(task, row.key, place, grey=matrix is not None)
                     jpeg = _crop_jpeg(row, matrix, image, spec)
                 except RejectedError as error:
                     row.status, row.error_message = error.status, str(error)
@@ -94,18 +99,10 @@ def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
         yield row, None if matrices is None else matrices[position]
 
 
-def _images(task: ShardTask) -> ImageTree | ListedImages:
-    """Where the images of the task are read from."""
-    if task.names is None:
-        return ImageTree(task.options.root, SOURCES[task.options.source].splits)
-    names = {key: task.names[row] for row, key in enumerate(task.keys) if row not in task.rejected}
-    return ListedImages(task.options.root, names)
-
-
-def _read_image(images: ImageTree | ListedImages, task: ShardTask, key: str, grey: bool) -> np.ndarray:
+def _read_image(task: ShardTask, key: str, place: str | bytes, grey: bool) -> np.ndarray:
     max_pixels = task.options.max_pixels
     try:
-        return decode_bytes(images.read(key, bytes_limit(max_pixels)), grey=grey, max_pixels=max_pixels)
+        return decode_bytes(task.reader.read(place, bytes_limit(max_pixels)), grey=grey, max_pixels=max_pixels)
     except FileNotFoundError as error:
         task.watch.check(error)
         raise RejectedError("missing-file", str(error)) from None

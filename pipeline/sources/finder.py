@@ -8,9 +8,10 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.sources.images import read_regular
+from pipeline.sources.source import Reader
 from shards.files import is_system_name
 
 # what OpenCV reads by default; it looks at the content only, so .jfif is read, too
@@ -171,7 +172,7 @@ def _spelled(names: dict[str, str], key: str) -> str | None:
     return next(filter(None, (names.get(spelling(key)) for spelling in _SPELLINGS)), None)
 
 
-class ImageTree:
+class ImageTree(Reader):
     """The images ``split/identity/image`` below a root. Caches folder listings: files must not change meanwhile.
 
     Keys have no extension. To open each file at once, the tree remembers the extensions that it has met, and lists a
@@ -183,29 +184,26 @@ class ImageTree:
         Args:
             splits: sub-folders to search, in order; ``""`` is the root itself.
         """
-        self._root, self._splits = root, splits
+        self._root, self._splits = root, tuple(splits)
         self._bases = [base for base in (os.path.join(root, split) for split in splits) if os.path.isdir(base)]
         self._suffixes: list[str] = []  # extensions met so far, in order of preference
         self._images = functools.lru_cache(maxsize=CACHED_FOLDERS)(ImageFolder)
         self._identities = functools.cache(_composed_names)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageTree, (self._root, self._splits)  # without its caches
+
     def find(self, key: str) -> Path | None:
         """Finds the file of ``identity/image`` with any image extension; None if it is absent."""
         return next((Path(path) for path in self._candidates(key) if os.path.isfile(path)), None)
 
-    def read(self, key: str, max_bytes: int | None = None) -> bytes:
-        """Returns the file content of ``identity/image``.
-
-        Raises:
-            FileNotFoundError: no split has such an image.
-            OSError: the file cannot be read.
-            ImageError: the file has more than ``max_bytes``.
-        """
-        for path in self._candidates(key):
+    def read(self, place: str, max_bytes: int | None = None) -> bytes:
+        """Returns the file content of the key ``place``, see ``Reader.read``."""
+        for path in self._candidates(place):
             if (data := _read_if_present(path, max_bytes)) is not None:
                 return data
         named = ", ".join(filter(None, self._splits))
-        raise FileNotFoundError(f"no image {key} under {self._root}" + (f" ({named})" if named else ""))
+        raise FileNotFoundError(f"no image {place} under {self._root}" + (f" ({named})" if named else ""))
 
     def _candidates(self, key: str) -> Iterator[str]:
         """Yields the paths that may be the image of a key, from the likeliest to those that need a listing."""
@@ -228,26 +226,17 @@ class ImageTree:
         return os.path.join(base, self._identities(base).get(composed(identity), identity))
 
 
-class ListedImages:
-    """The images of a list, whose file names are known."""
+class ListedImages(Reader):
+    """The images of a list, which are read by file name."""
 
-    def __init__(self, root: Path, names: dict[str, bytes]) -> None:
-        """
-        Args:
-            names: key -> path of the file below ``root``.
-        """
-        self._root, self._names = root, names
+    def __init__(self, root: Path) -> None:
+        self._root = root
 
-    def read(self, key: str, max_bytes: int | None = None) -> bytes:
-        """Returns the file content of ``identity/image``.
-
-        Raises:
-            FileNotFoundError: the file has vanished, or is none.
-            OSError: the file cannot be read.
-            ImageError: the file has more than ``max_bytes``.
-        """
-        data = _read_if_present(os.path.join(os.fsencode(self._root), self._names[key]), max_bytes)
+    def read(self, place: bytes, max_bytes: int | None = None) -> bytes:
+        """Returns the content of a file; ``place`` is its path below the root, see ``Reader.read``."""
+        data = _read_if_present(os.path.join(os.fsencode(self._root), place), max_bytes)
         if data is None:
+            key = os.fsdecode(os.path.splitext(place)[0]).encode("utf-8", "backslashreplace").decode()
             raise FileNotFoundError(f"no image {key} under {self._root}")
         return data
 

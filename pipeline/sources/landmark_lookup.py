@@ -22,7 +22,7 @@ class NameLookup:
 
     def __init__(self, table: LandmarkTable) -> None:
         """Raises: LandmarkError: two rows of one name have different numbers."""
-        report_order(table)
+        report_order(table.points, ", ".join(file.path.name for file in table.files))
         names = pc.utf8_lower(pc.replace_substring_regex(table.keys, r"(?s)^.*/", ""))
         names = composed_column(names).dictionary_encode()
         codes = names.indices.to_numpy()

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.align import TEMPLATES
-from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, LandmarkTable
 from shards.messages import print_stderr
 
 MAX_ROWS, MIN_ROWS = 2000, 8  # looked at, spread over the table
@@ -31,9 +30,9 @@ _READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # how ten numbers 
 }
 
 
-def order_warning(table: LandmarkTable) -> str | None:
-    """Describes the order of the points if it is not the expected one; None if the points fit a face, or are few."""
-    rows = _sample(table)
+def order_warning(points: np.ndarray) -> str | None:
+    """Describes the order of (N, 10) points if it is not the expected one; None if they fit a face, or are few."""
+    rows = _sample(points)
     if len(rows) < MIN_ROWS:
         return None
     found = {reading: _residuals(read(rows)) for reading, read in _READINGS.items()}
@@ -55,21 +54,15 @@ def order_warning(table: LandmarkTable) -> str | None:
     return None
 
 
-def report_order(table: LandmarkTable) -> None:
-    """Prints ``order_warning`` to stderr, with the names of the files."""
-    if warning := order_warning(table):
-        print_stderr(f"{', '.join(file.path.name for file in table.files)}: {warning}")
+def report_order(points: np.ndarray, names: str) -> None:
+    """Prints ``order_warning`` to stderr, with the names of the files that the points come from."""
+    if warning := order_warning(points):
+        print_stderr(f"{names}: {warning}")
 
 
-def _sample(table: LandmarkTable) -> np.ndarray:
+def _sample(points: np.ndarray) -> np.ndarray:
     """(n, 10) float64 rows with ten finite numbers that do not coincide."""
-    start, parts = 0, []
-    for file in table.files:
-        if file.numbers == FIVE_POINT_NUMBERS:
-            parts.append(np.arange(start, start + file.rows))
-        start += file.rows
-    rows = np.concatenate(parts) if parts else np.arange(0)
-    points = table.points[rows[:: max(len(rows) // MAX_ROWS, 1)]].astype(np.float64)
+    points = points[:: max(len(points) // MAX_ROWS, 1)].astype(np.float64)
     return points[np.isfinite(points).all(1) & (np.ptp(points.reshape(-1, 5, 2), axis=1).min(1) > 0)]
 
 

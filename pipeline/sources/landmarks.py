@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +66,6 @@ class LandmarkTable:
     points: np.ndarray
     problems: dict[int, str]
     files: list[TableFile]
-    names: ClassVar[None] = None  # files are found by key
 
     def landmarks(self, row: int) -> Landmarks:
         """Returns the landmarks of one row, and its file and row number."""

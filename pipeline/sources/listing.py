@@ -7,31 +7,24 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.finder import Entry, by_preference, is_image, same_folders, scan
-from shards.errors import LrfrError
+from pipeline.sources.finder import Entry, ListedImages, by_preference, is_image, same_folders, scan
+from pipeline.sources.source import Rows, SourceError
 from shards.files import is_system_name
 
 NAMED = 3  # entries named in a message
 
 
-class SourceError(LrfrError):
-    """A source that is absent, or an option that does not apply to it."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageList:
-    """The images of a folder, sorted. Has the attributes of ``LandmarkTable`` that ``make_plan`` uses."""
+    """The images of a folder, sorted."""
 
     keys: pa.StringArray  # (N,) ``identity/image``, without extension; bytes that are not UTF-8 as ``\\udcff``
     names: pa.BinaryArray  # (N,) file names, ``identity/image.jpg``
     others: list[str]  # (M,) entries that are neither an image nor a folder of images
-    points: ClassVar[None] = None
-    problems: ClassVar[dict[int, str]] = {}
 
     @property
     def digest(self) -> str:
@@ -72,6 +65,19 @@ def list_images(root: Path) -> ImageList:
     keys = pc.replace_substring_regex(pa.array(map(_text, names), pa.string()), r"\.[^.]*$", "")
     files = pa.array(map(os.fsencode, names), pa.binary())
     return ImageList(keys=keys, names=files, others=[_text(other) for other in others])
+
+
+def listed_rows(root: Path) -> Rows:
+    """Returns the images of a folder as the rows of a source. Raises: SourceError, OSError: see ``list_images``."""
+    images = list_images(root)
+    return Rows(
+        keys=images.keys,
+        reader=ListedImages(root),
+        parts={"files under --root": images.digest},
+        places=images.names,
+        others=images.others,
+        duplicate_of=images.duplicate_of,
+    )
 
 
 def shortened(names: Sequence[str]) -> str:

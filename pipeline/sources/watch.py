@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.sources.listing import SourceError
+from pipeline.sources.source import SourceError
 
 # What the system says of one file. Anything else, such as too many open files or a dead mount, is no fault of the image.
 _OF_ONE_FILE = {

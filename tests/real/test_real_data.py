@@ -12,7 +12,7 @@ import pytest
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import BuildOptions, build
 from pipeline.load.loader import Loader
-from pipeline.sources.catalog import VGGFACE2
+from pipeline.sources.vggface2 import VGGFace2
 from pipeline.spec import Preprocessing
 from shards.index import ShardIndex, ShardReader
 from shards.verify import verify
@@ -24,7 +24,7 @@ DATA = Path(os.environ["LRFR_REAL_DATA"])
 def index(tmp_path_factory):
     out = tmp_path_factory.mktemp("real") / "shards"
     root = DATA / "VGGFace2"
-    files = tuple(VGGFACE2.landmark_files(root))
+    files = tuple(VGGFace2().landmark_files(root))
     build(BuildOptions(root=root, landmarks=files, out=out, preprocessing=Preprocessing(), workers=2))
     return ShardIndex(out)
 

@@ -9,13 +9,18 @@ import pyarrow as pa
 import pytest
 
 from pipeline.build.plan import make_plan
-from pipeline.sources.landmarks import LandmarkTable, TableFile
+from pipeline.sources.finder import ListedImages
+from pipeline.sources.source import Rows
 
 
 def table_of(keys, problems):
-    file = TableFile(path=Path("a.csv"), rows=len(keys))
-    points = np.zeros((len(keys), 10), np.float32)
-    return LandmarkTable(keys=pa.array(keys), points=points, problems=problems, files=[file])
+    return Rows(
+        keys=pa.array(keys),
+        reader=ListedImages(Path()),
+        parts={},
+        problems={row: ("bad-landmarks", reason) for row, reason in problems.items()},
+        duplicate_of=lambda row: f"given before, in row {row + 1}",
+    )
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 3, 200_000])
@@ -31,7 +36,7 @@ def test_the_first_usable_row_of_a_key_is_used(monkeypatch, chunk_rows, seed):
     seen = {}
     for row, key in enumerate(keys):
         if row not in expected and seen.setdefault(key, row) != row:
-            expected[row] = ("duplicate-key", f"NAME_ID given before, in a.csv row {seen[key] + 1}")
+            expected[row] = ("duplicate-key", f"given before, in row {seen[key] + 1}")
     made = make_plan(table)
     assert sum(status == "duplicate-key" for status, _ in expected.values()) > 10
     assert made.rejected == expected

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipeline.sources.landmark_order import order_warning
-from pipeline.sources.landmarks import LandmarkTable, TableFile
 
 FACE = np.array([(55, 65), (105, 65), (80, 95), (60, 120), (100, 120)], float)
 
 
-def table_of(rows, numbers=10):
+def points_of(rows, numbers=10):
+    """(N, 10) points as a landmark table has them; those of a table with fewer numbers end in NaN."""
     points = np.array(rows, np.float32).reshape(-1, 10)
-    files = [TableFile(path=Path("a.csv"), rows=len(points), numbers=numbers)]
-    return LandmarkTable(
-        keys=pa.array([f"n/{row}" for row in range(len(points))]), points=points, problems={}, files=files
-    )
+    points[:, numbers:] = np.nan
+    return points
 
 
 def faces(count=40, noise=3.0, change=lambda points: points, seed=0):
@@ -44,7 +39,7 @@ def faces(count=40, noise=3.0, change=lambda points: points, seed=0):
     ],
 )
 def test_another_order_is_named(change, found):
-    warning = order_warning(table_of(faces(change=change)))
+    warning = order_warning(points_of(faces(change=change)))
     assert found in warning
     assert "\n" not in warning
     assert warning.endswith("nose, left mouth corner, right mouth corner, as the viewer sees them, x before y")
@@ -63,27 +58,27 @@ def test_another_order_is_named(change, found):
 )
 @pytest.mark.parametrize("noise", [0.5, 5])
 def test_the_expected_order_is_not_doubted(change, noise):
-    assert order_warning(table_of(faces(change=change, noise=noise))) is None
+    assert order_warning(points_of(faces(change=change, noise=noise))) is None
 
 
 def test_generated_faces_are_in_order(painted):
-    assert order_warning(table_of([points for shots in painted.values() for _, points in shots])) is None
+    assert order_warning(points_of([points for shots in painted.values() for _, points in shots])) is None
 
 
 def test_a_minority_in_another_order_is_no_reason():
     mixed = faces(30) + faces(20, change=lambda p: p[[1, 0, 2, 4, 3]])
-    assert order_warning(table_of(mixed)) is None
+    assert order_warning(points_of(mixed)) is None
 
 
 def test_points_of_no_face_are_told():
     rows = np.random.default_rng(0).uniform(0, 100, (200, 5, 2))
-    assert "fit no face in any order" in order_warning(table_of(rows))
+    assert "fit no face in any order" in order_warning(points_of(rows))
 
 
 def test_few_rows_missing_numbers_and_four_points_give_no_warning():
     swapped = faces(change=lambda p: p[[1, 0, 2, 4, 3]])
-    assert order_warning(table_of(swapped[:5])) is None
-    assert order_warning(table_of(swapped, numbers=8)) is None
-    assert order_warning(table_of([np.full((5, 2), np.nan), np.ones((5, 2))] * 20)) is None
+    assert order_warning(points_of(swapped[:5])) is None
+    assert order_warning(points_of(swapped, numbers=8)) is None
+    assert order_warning(points_of([np.full((5, 2), np.nan), np.ones((5, 2))] * 20)) is None
     holes = [points if row % 2 else np.full((5, 2), np.nan) for row, points in enumerate(swapped)]
-    assert "mirrored" in order_warning(table_of(holes))
+    assert "mirrored" in order_warning(points_of(holes))
