@@ -88,11 +88,14 @@ def read_benchmark(name: str, root: StrPath) -> Any:
 
     Raises:
         ProtocolError: there is no such benchmark, or the data set is incomplete or malformed.
+        TypeError: an argument has a wrong type.
     """
     from benchmarks.errors import ProtocolError
     from pipeline.sources.finder import find_entry
+    from shards.arguments import check_argument, check_path
 
+    check_argument(isinstance(name, str), "name", name, f"one of {', '.join(BENCHMARKS)}")
     if name not in BENCHMARKS:
         raise ProtocolError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
-    benchmark, root = BENCHMARKS[name], Path(root)
+    benchmark, root = BENCHMARKS[name], check_path("root", root)
     return benchmark.read(find_entry(root, benchmark.folder) or root / benchmark.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import math
+import numbers
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from model.inputs import normalise, on_device
+from shards.arguments import check_argument
 
 Precision = Literal["fp32", "bf16"]
 MAX_CHUNK_IMAGES = 16  # per forward pass on a CPU: feature maps of more do not fit its cache
@@ -26,6 +28,9 @@ class Embedder:
         precision: of convolutions and matrix products. Embeddings are float32 in either case.
         mean: subtracted from pixels in 0..1; the network's preprocessing spec states it.
         std: divides them after that.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type or value.
     """
 
     def __init__(
@@ -37,10 +42,11 @@ class Embedder:
         mean: float = 0.5,
         std: float = 0.5,
     ) -> None:
-        if not isinstance(backbone, nn.Module):
-            raise TypeError(
-                f"Embedder: backbone is {backbone!r:.80}, expected a module, as load_network(path).backbone"
-            )
+        expected = "a module, as load_network(path).backbone"
+        check_argument(isinstance(backbone, nn.Module), "Embedder: backbone", backbone, expected)
+        for name, value in (("mean", mean), ("std", std)):
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            check_argument(is_number, f"Embedder: {name}", value, "a number, as the network's spec states")
         if precision not in _AUTOCAST_DTYPES:
             raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(_AUTOCAST_DTYPES)}")
         self._backbone = on_device(backbone.eval(), device)
@@ -48,6 +54,11 @@ class Embedder:
         self._mean, self._std = mean, std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Raises: TypeError: ``images`` have another type or shape."""
+        good = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
+        good = good and images.shape[3] == 3 and images.shape[1] == images.shape[2]
+        check_argument(good, "images", images, "a ndarray of uint8 and shape (N, S, S, 3), RGB")
+        images = np.ascontiguousarray(images)  # PyTorch takes no reversed channels
         if self._device.type != "cpu":
             return self._embed(images)
         threads = torch.get_num_threads()

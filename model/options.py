@@ -222,7 +222,7 @@ class Registry(dict[str, type[T]]):
 
     def build(self, name: str, options: Mapping[str, Any]) -> T:
         """Raises: OptionError: unknown name or option, or an invalid value."""
-        if name not in self:
+        if not isinstance(name, str) or name not in self:
             kind = next(iter(self.values())).kind
             raise OptionError(f"{kind} {name!r} is unknown; choose from {', '.join(self)}")
         return self[name](**options)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from shards.arguments import check_argument, check_whole, shown
 
 _TEMPLATE_PX = 112
 _SEED = np.array([(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)])
@@ -24,7 +27,14 @@ MAX_PADDED_PX = 1 << 21  # copying a larger image takes longer than padding save
 
 
 def template_points(name: str, size: int) -> np.ndarray:
-    """Returns the (5, 2) float64 points of template ``name`` in a square crop of ``size`` px."""
+    """Returns the (5, 2) float64 points of template ``name`` in a square crop of ``size`` px.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type, or an unknown template.
+    """
+    check_whole("size", size, 1)
+    if not isinstance(name, str) or name not in TEMPLATES:
+        raise ValueError(f"template is {shown(name)}, expected one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name] * (size / _TEMPLATE_PX)
 
 
@@ -44,10 +54,17 @@ def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndar
         (N, 2, 3) float64 matrices, source px -> crop px.
         (N,) bool, False if the points coincide, lie on one line or are not finite; such a matrix is meaningless.
 
+    Raises:
+        TypeError: an argument has another type or shape.
+
     Source: Lai & Lam, ICIP 2021.
     """
+    good = _is_numeric(template) and template.ndim == 2 and template.shape[1:] == (2,) and len(template) > 1
+    check_argument(good, "template", template, "a (P, 2) array, as template_points(name, size)")
+    good = _is_numeric(landmarks) and landmarks.ndim == 3 and landmarks.shape[1:] == template.shape
+    check_argument(good, "landmarks", landmarks, f"a (N, {len(template)}, 2) array")
     target = template[:, 0] + 1j * template[:, 1]
-    source = np.asarray(landmarks, np.float64)[..., 0] + 1j * np.asarray(landmarks, np.float64)[..., 1]
+    source = landmarks[..., 0].astype(np.float64) + 1j * landmarks[..., 1].astype(np.float64)
     with np.errstate(all="ignore"):
         target_mean, source_mean = target.mean(), source.mean(-1, keepdims=True)
         p, q = target - target_mean, source - source_mean
@@ -68,6 +85,10 @@ def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndar
     return matrices, good
 
 
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+
+
 def eye_distances(landmarks: np.ndarray) -> np.ndarray:
     """Returns the (N,) distances between the eyes of (N, 5, 2) landmarks, in the same unit."""
     return np.linalg.norm(landmarks[:, 1].astype(np.float64) - landmarks[:, 0], axis=-1)
@@ -84,7 +105,16 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
     Returns:
         (size, size, 3) or (size, size) uint8, in the channel order of ``image``.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, shape or value.
     """
+    good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3) and image.size > 0
+    good = good and image.shape[2:] in ((), (3,))
+    check_argument(good, "image", image, "a (H, W, 3) or (H, W) array of uint8")
+    good = _is_numeric(matrix) and matrix.shape == (2, 3)
+    check_argument(good, "matrix", matrix, "a (2, 3) array, as fit_similarity returns")
+    check_whole("size", size, 1)
     left, top, right, bottom = _overhang(image.shape[1], image.shape[0], matrix, size)
     padded = (image.shape[1] + left + right) * (image.shape[0] + top + bottom)
     if left + top + right + bottom and padded <= MAX_PADDED_PX:

@@ -14,10 +14,12 @@ from pipeline.align import TEMPLATES, fit_similarity, resized, template_points, 
 from pipeline.sources.images import MAX_PIXELS, ImageError, decode_bytes
 from pipeline.sources.landmarks import Point
 from pipeline.spec import NO_TEMPLATE, Preprocessing, SpecError
+from shards.arguments import check_argument, check_path, check_whole
 
 VERSION = 1  # of the pixels that `prepare` returns; part of every cache key
 MAX_SIDE_PX = 4096  # of an aligned crop
 _CONFIGURABLE = ("template", "size", "mean", "std", "jpeg_quality")  # spec fields that may differ between networks
+_POINTS = "a tuple of five or four pairs (x, y), an empty one, or None"
 _MOUTH_CORNERS = (3, 4)  # rows of the five points
 
 
@@ -42,10 +44,28 @@ class Request:
     down: int | None = None
     place: str = dataclasses.field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        """Raises: TypeError, ValueError: a field has a wrong type or value."""
+        object.__setattr__(self, "path", check_path("path", self.path))
+        for name, least in (("side", None), ("down", 1)):  # `prepare` reports a side that landmarks give
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, check_whole(name, number, least))
+        check_argument(self.points is None or _are_points(self.points), "points", self.points, _POINTS)
+        size = self.points_size
+        check_argument(size is None or _is_pair(size), "points_size", size, "a tuple (width, height), or None")
+
     @property
     def preparation(self) -> dict[str, Any]:
         """The fields that determine the pixels, apart from the image itself."""
         return {"points": self.points, "points_size": self.points_size, "side": self.side, "down": self.down}
+
+
+def _are_points(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) in (0, 4, 5) and all(map(_is_pair, value))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(number, int | float) for number in value)
 
 
 class NoCropError(ImageError):
@@ -101,7 +121,13 @@ def prepare(
     Raises:
         ImageError: the file is not an image, is damaged, or states too many pixels.
         NoCropError: the landmarks are missing or give no crop.
+        TypeError: an argument has a wrong type.
     """
+    check_argument(isinstance(data, bytes), "data", data, "the bytes of an image file, as path.read_bytes()")
+    good = isinstance(requests, list | tuple) and all(isinstance(one, Request) for one in requests)
+    check_argument(good, "requests", requests, "a list of Requests")
+    check_argument(isinstance(spec, Preprocessing), "spec", spec, "a Preprocessing")
+    check_whole("max_pixels", max_pixels)
     image = np.ascontiguousarray(decode_bytes(data, max_pixels=max_pixels)[..., ::-1])
     crops: dict[Request, np.ndarray] = {}
     inputs = []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import reprlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from shards.arguments import check_argument
 from shards.errors import LrfrError
 from shards.schema import Manifest
 
@@ -50,6 +53,8 @@ class Preprocessing:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
+        """Raises: SpecError: a field is of the wrong type or out of range."""
+        self._check_types()
         for name, good, expected in (
             ("size", self.size > 0, "1 px or more"),
             ("mean", abs(self.mean) <= sys.float_info.max, "a finite number"),
@@ -70,6 +75,19 @@ class Preprocessing:
                 f" use {NO_TEMPLATE!r} only with {RESIZE!r}"
             )
 
+    def _check_types(self) -> None:
+        """Makes numbers of NumPy Python's. Raises: SpecError: a field has the wrong type."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, numbers.Number) and hasattr(value, "item"):
+                value = value.item()
+                object.__setattr__(self, field.name, value)
+            kinds = (int, float) if isinstance(field.default, float) else (type(field.default),)
+            if type(value) not in kinds:
+                raise SpecError(
+                    f"preprocessing spec: {field.name} is {reprlib.repr(value)}, expected {kinds[-1].__name__}"
+                )
+
     @property
     def aligned(self) -> bool:
         """True if faces are aligned by landmarks, False if images are resized whole."""
@@ -87,17 +105,9 @@ class Preprocessing:
         Raises:
             SpecError: a field is missing, unknown, of the wrong type or out of range.
         """
-        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-        if set(record) != set(defaults):
-            raise SpecError(
-                f"preprocessing spec: fields {sorted(map(str, set(record) ^ set(defaults)))} are missing or unknown"
-            )
-        for name, default in defaults.items():
-            kinds = (int, float) if isinstance(default, float) else (type(default),)
-            if type(record[name]) not in kinds:
-                raise SpecError(
-                    f"preprocessing spec: {name} is {reprlib.repr(record[name])}, expected {kinds[-1].__name__}"
-                )
+        check_argument(isinstance(record, Mapping), "record", record, "the dict that to_dict() returns")
+        if differing := set(record) ^ {field.name for field in dataclasses.fields(cls)}:
+            raise SpecError(f"preprocessing spec: fields {sorted(map(str, differing))} are missing or unknown")
         return cls(**record)
 
     def to_dict(self) -> dict[str, Any]:

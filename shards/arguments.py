@@ -8,6 +8,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+MAX_CHARS = 120
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
 
@@ -17,7 +18,8 @@ def shown(value: Any) -> str:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"a {type(value).__name__} of {dtype} and shape {tuple(value.shape)}"
-    return " ".join(_repr.repr(value).split())
+    text = " ".join(_repr.repr(value).split())
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}..."
 
 
 def check_argument(good: bool, name: str, value: Any, expected: str) -> None:
@@ -46,6 +48,8 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int | Non
 
 def check_path(name: str, value: Any) -> Path:
     """Returns a path. Raises: TypeError: it is neither text nor a path."""
+    if isinstance(value, Path):
+        return value
     check_argument(
         isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)),
         name,

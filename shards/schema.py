@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from shards.arguments import check_path
 from shards.errors import ShardError
 from shards.files import StrPath, check_fields, read_record
 
@@ -106,8 +107,9 @@ class Manifest:
 
         Raises:
             ShardError: not a finished shard set, damaged, or of another format version.
+            TypeError: ``root`` is no path.
         """
-        root = Path(root)
+        root = check_path("root", root)
         path = root / MANIFEST
         if not path.exists():
             state = (

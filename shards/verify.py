@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from shards.arguments import check_path
 from shards.card import CARD, is_damaged
 from shards.errors import ShardError
 from shards.files import StrPath, digest, file_facts
@@ -51,8 +52,10 @@ def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = 
 
     Raises:
         ShardError: the manifest cannot be read.
+        TypeError: ``root`` is no path.
     """
-    root, manifest = Path(root), Manifest.read(root)
+    root = check_path("root", root)
+    manifest = Manifest.read(root)
     yield from _check_plan(root, manifest)
     index = None
     problems = list(_check_file(root / INDEX, manifest.files[INDEX]))

@@ -10,13 +10,14 @@ import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from shards.arguments import check_argument, check_path, check_whole
 from shards.errors import ShardError
 from shards.files import StrPath, file_facts, whole_file, write_bytes, write_record
 from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, ROW_SCHEMA, STATUS_OK, read_done, shard_file
@@ -99,7 +100,11 @@ class ShardWriter:
     """
 
     def __init__(self, root: StrPath, shard: int, fingerprint: str) -> None:
-        self._root, self._shard, self._fingerprint = Path(root), shard, fingerprint
+        """Raises: TypeError, ValueError: an argument has a wrong type or value."""
+        check_argument(isinstance(fingerprint, str), "fingerprint", fingerprint, "text")
+        self._root, self._fingerprint = check_path("root", root), fingerprint
+        self._shard = check_whole("shard", shard, 0)
+        self._tar: BinaryIO | None = None
         self._stack = contextlib.ExitStack()
         self._rows: list[tuple[Any, ...]] = []
         self._index: list[str] = []
@@ -118,7 +123,14 @@ class ShardWriter:
 
         Args:
             jpeg: the image to store; None for a rejected row.
+
+        Raises:
+            TypeError: an argument has a wrong type.
+            RuntimeError: outside the ``with`` block.
         """
+        check_argument(isinstance(row, Row), "row", row, "a Row, such as Row(key='n1/0001', identity='n1', label=0)")
+        check_argument(isinstance(jpeg, bytes | None), "jpeg", jpeg, "the bytes of a JPEG, or None")
+        self._open_tar()
         position: tuple[int | None, ...] = (None, None, None)
         if jpeg is not None:
             stem, label = member_stem(row.key), str(row.label).encode()
@@ -131,13 +143,17 @@ class ShardWriter:
     def _member(self, name: str, data: bytes) -> int:
         offset, size = self._position + BLOCK_BYTES, len(data)
         padding = -size % BLOCK_BYTES
-        self._tar.write(b"".join((_header(name, size), data, bytes(padding))))
+        self._open_tar().write(b"".join((_header(name, size), data, bytes(padding))))
         self._position = offset + size + padding
         return offset
 
     def commit(self) -> dict[str, Any]:
-        """Publishes the tar, the DALI index, the rows and finally the done record, which it returns."""
-        self._tar.write(bytes(2 * BLOCK_BYTES))
+        """Publishes the tar, the DALI index, the rows and finally the done record, which it returns.
+
+        Raises:
+            RuntimeError: outside the ``with`` block.
+        """
+        self._open_tar().write(bytes(2 * BLOCK_BYTES))
         self._stack.close()  # closes the tar and renames it
         write_bytes(self._path("idx"), f"v1.2 {len(self._index)}\n".encode() + "".join(self._index).encode())
         columns = dict(zip((*_ROW_COLUMNS, *_TAR_COLUMNS), zip(*self._rows, strict=True), strict=True))
@@ -154,6 +170,11 @@ class ShardWriter:
         }
         write_record(self._path(DONE_SUFFIX), record)
         return record
+
+    def _open_tar(self) -> BinaryIO:
+        if self._tar is None or self._tar.closed:
+            raise RuntimeError("the writer is closed: write in its with block: with ShardWriter(...) as writer: ...")
+        return self._tar
 
     def _path(self, suffix: str) -> Path:
         return self._root / shard_file(self._shard, suffix)

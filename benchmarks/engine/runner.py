@@ -21,6 +21,7 @@ from pipeline.progress import Progress
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, read_regular
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
+from shards.arguments import check_argument, shown
 from shards.messages import counted, print_stderr
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -52,8 +53,11 @@ class Embedded:
         return int(self.valid.sum()) - self.computed
 
     def put(self, row: int, vector: np.ndarray) -> None:
-        """Sets the embedding of a request; the first one sets D."""
+        """Sets the embedding of a request; the first one sets D. Raises: TypeError: another D."""
         if self.vectors.shape[1] != len(vector):
+            if self.valid.any():
+                known = self.vectors.shape[1]
+                raise TypeError(f"embeddings of {known} and of {len(vector)} numbers: a network has one length")
             self.vectors = np.zeros((len(self.valid), len(vector)), np.float32)
         self.vectors[row], self.valid[row] = vector, True
 
@@ -98,11 +102,11 @@ class Engine:
             ("embed", callable(self.embed), "a function from (N, S, S, 3) uint8 images to (N, D) vectors"),
             ("spec", isinstance(self.spec, Preprocessing), "a Preprocessing"),
             ("cache", isinstance(self.cache, EmbeddingCache | None), "an open EmbeddingCache or None"),
-            ("batch_size", isinstance(self.batch_size, int) and self.batch_size > 0, "an int above 0"),
-            ("max_pixels", isinstance(self.max_pixels, int) and self.max_pixels > 0, "an int above 0"),
+            ("batch_size", type(self.batch_size) is int and self.batch_size > 0, "an int above 0"),
+            ("max_pixels", type(self.max_pixels) is int and self.max_pixels > 0, "an int above 0"),
+            ("watch", isinstance(self.watch, SourceWatch), "a SourceWatch"),
         ):
-            if not good:
-                raise TypeError(f"Engine: {name} is {getattr(self, name)!r:.80}, expected {expected}")
+            check_argument(good, f"Engine: {name}", getattr(self, name), expected)
         check_supported(self.spec, "Engine")
 
     def embed_all(self, requests: list[Request], progress: Progress) -> Embedded:
@@ -112,7 +116,7 @@ class Engine:
             ProtocolError: an embedding is not finite.
             SourceError: a folder of the images is gone.
             OSError: the file system or this process is in trouble; no image can be blamed.
-            TypeError: ``embed`` does not return a vector for each image.
+            TypeError: ``embed`` does not return a vector for each image, all of one length.
         """
         embedded = Embedded(len(requests))
         queue: list[_Input] = []
@@ -131,9 +135,7 @@ class Engine:
         return embedded
 
     def _embed_batch(self, batch: list[_Input], embedded: Embedded) -> None:
-        vectors = np.asarray(self.embed(np.stack([image for _, _, image in batch])))
-        if vectors.ndim != 2 or len(vectors) != len(batch):
-            raise TypeError(f"embed returned shape {vectors.shape} for {len(batch)} images, expected ({len(batch)}, D)")
+        vectors = _checked_vectors(self.embed(np.stack([image for _, _, image in batch])), len(batch))
         if not np.isfinite(vectors).all():
             raise ProtocolError(
                 "the network's embeddings are not finite; the checkpoint is damaged or its training diverged"
@@ -185,6 +187,19 @@ class Engine:
         return _PreparedFile(path=path, requests=len(rows), error=failure)
 
 
+def _checked_vectors(returned: Any, count: int) -> np.ndarray:
+    """The (count, D) vectors that ``embed`` returned. Raises: TypeError: they are none."""
+    hint = ""
+    try:
+        vectors = np.asarray(returned)
+    except (TypeError, ValueError, RuntimeError):  # a tensor on a GPU, with a gradient, of bf16; a ragged list
+        vectors, hint = np.array(None), ": for a tensor, tensor.detach().float().cpu().numpy()"
+    if vectors.ndim != 2 or len(vectors) != count or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
+        images = counted(count, "image")
+        raise TypeError(f"embed returned {shown(returned)} for {images}, expected ({count}, D) numbers{hint}")
+    return vectors
+
+
 def run(
     protocol: Protocol,
     engine: Engine,
@@ -203,10 +218,13 @@ def run(
     Raises:
         ProtocolError: images are unusable and ``allow_missing`` is False (the images are listed on stderr), too few
             images are usable, or the benchmark aligns faces but the network was trained on unaligned images only.
-        TypeError: ``protocol`` is none.
+        TypeError: an argument has a wrong type.
     """
-    if not isinstance(protocol, Protocol):
-        raise TypeError(f"run: protocol is {protocol!r:.80}, expected what read_benchmark(name, root) returns")
+    expected = "what read_benchmark(name, root) returns"
+    check_argument(isinstance(protocol, Protocol), "run: protocol", protocol, expected)
+    check_argument(isinstance(engine, Engine), "run: engine", engine, "an Engine, such as Engine(embed=Embedder(...))")
+    expected = "a dict of facts about the network, such as load_network(path).provenance(), or {}"
+    check_argument(isinstance(checkpoint, dict), "run: checkpoint", checkpoint, expected)
     if not engine.spec.aligned and any(request.points is not None for request in protocol.requests):
         raise ProtocolError(
             f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"

@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from shards.arguments import check_argument
+
 THRESHOLDS = np.linspace(-1.0, 1.0, 10001)
 BLOCK_BYTES = 1 << 26  # of similarities in memory at a time
 TIE = 1e-6  # cosines within this distance count as equal: a matrix product may round equal vectors differently
@@ -38,6 +40,16 @@ class Roc:
         return float(np.trapezoid(self.tar, self.far))
 
 
+def _check_array(name: str, array: np.ndarray, kinds: str, *shape: int | None) -> None:
+    """Raises: TypeError: no array of such ``kinds`` and ``shape``; None stands for any length but 0."""
+    shape = shape or (None,)
+    good = isinstance(array, np.ndarray) and array.dtype.kind in kinds and array.ndim == len(shape)
+    good = good and all(found and expected in (None, found) for found, expected in zip(array.shape, shape, strict=True))
+    lengths = ", ".join("N" if length is None else str(length) for length in shape)
+    of = {"f": "floats", "b": "bool", "iu": "whole numbers"}[kinds]
+    check_argument(good, name, array, f"an array of {of} and shape ({lengths}{',' * (len(shape) == 1)})")
+
+
 class RocSamples:
     """Scores sorted once, for fast ROC curves under many weightings.
 
@@ -45,9 +57,16 @@ class RocSamples:
         scores: (N,) finite.
         genuine: (N,) bool.
         missed: (N,) bool, genuine samples that no threshold accepts; their scores must be the lowest.
+
+    Raises:
+        TypeError: an argument has another type or shape.
     """
 
     def __init__(self, scores: np.ndarray, genuine: np.ndarray, missed: np.ndarray | None = None) -> None:
+        _check_array("scores", scores, "f")
+        _check_array("genuine", genuine, "b", len(scores))
+        if missed is not None:
+            _check_array("missed", missed, "b", len(scores))
         self._order = np.argsort(-scores, kind="stable")
         self._genuine = genuine[self._order]
         self._missed = np.zeros(len(scores), bool) if missed is None else missed[self._order]
@@ -87,8 +106,14 @@ def fold_decisions(scores: np.ndarray, genuine: np.ndarray, folds: np.ndarray) -
     Returns:
         (N,) bool.
 
+    Raises:
+        TypeError: an argument has another type or shape.
+
     Source: LFW's protocol (Huang et al., 2007), thresholds as Lai & Lam, ICIP 2021.
     """
+    _check_array("scores", scores, "f")
+    _check_array("genuine", genuine, "b", len(scores))
+    _check_array("folds", folds, "iu", len(scores))
     order = np.argsort(folds, kind="stable")
     correct = _correct_counts(scores, genuine)
     right = np.empty(len(scores), bool)
@@ -140,7 +165,14 @@ def rank_gallery(probes: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray,
         probe_ids: (P,) int, -1 for a probe without a mate.
         gallery: (G, D) unit length.
         gallery_ids: (G,) int, -1 for an image that is nobody's mate.
+
+    Raises:
+        TypeError: an argument has another type or shape; there are no probes or no gallery.
     """
+    _check_array("gallery", gallery, "f", None, None)
+    _check_array("probes", probes, "f", None, gallery.shape[1])
+    _check_array("probe_ids", probe_ids, "iu", len(probes))
+    _check_array("gallery_ids", gallery_ids, "iu", len(gallery))
     parts: dict[str, list[np.ndarray]] = {field.name: [] for field in dataclasses.fields(Ranking)}
     block_size = max(1, BLOCK_BYTES // (8 * len(gallery)))
     for start in range(0, len(probes), block_size):
@@ -169,8 +201,13 @@ def average_precision(mates: np.ndarray, impostors: np.ndarray) -> float:
         mates: (M,) scores of the mates.
         impostors: (K,) scores of the impostors; at equal scores (within ``TIE``) they rank ahead.
 
+    Raises:
+        TypeError: an argument has another type or shape.
+
     Source: TinyFace's evaluation code (Cheng et al., ACCV 2018), which follows the Oxford buildings benchmark.
     """
+    for name, scores in (("mates", mates), ("impostors", impostors)):
+        check_argument(isinstance(scores, np.ndarray) and scores.ndim == 1, name, scores, "a (N,) array")
     if not len(mates):
         return 0.0
     mates = np.sort(mates)[::-1]

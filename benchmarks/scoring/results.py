@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +16,8 @@ from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.protocols import HardPair
 from benchmarks.scoring.samples import Samples
 from pipeline.spec import Preprocessing
-from shards.files import write_bytes
+from shards.arguments import check_argument, check_path
+from shards.files import StrPath, write_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,11 @@ def _installed_version(package: str) -> str:
         return "not installed"  # lrfr run from a checkout
 
 
-def write_json(results: list[Result], path: Path) -> None:
-    """Writes one result, or a list of several, as JSON, atomically."""
+def write_json(results: list[Result], path: StrPath) -> None:
+    """Writes one result, or a list of several, as JSON, atomically. Raises: TypeError: an argument of a wrong type."""
+    path = check_path("path", path)
+    good = isinstance(results, list | tuple) and len(results) > 0 and all(isinstance(one, Result) for one in results)
+    check_argument(good, "results", results, "a list of one or several results, as run() returns them")
     records = [result.to_dict() for result in results]
     content = records[0] if len(records) == 1 else {"benchmark": "all", "results": records}
     path.parent.mkdir(parents=True, exist_ok=True)

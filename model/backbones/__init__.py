@@ -99,10 +99,10 @@ def check_backbone(name: str, *, image_size: int = 128, **options: object) -> Ba
     Raises:
         OptionError: unknown name or option, invalid value, or an image size that is not a multiple of the stride.
     """
-    if name not in BACKBONES:
+    if not isinstance(name, str) or name not in BACKBONES:
         raise OptionError(f"backbone {name!r} is unknown; choose from {', '.join(BACKBONES)}")
     backbone = BACKBONES[name]
-    if not isinstance(image_size, int) or image_size < 1 or image_size % backbone.stride:
+    if type(image_size) is not int or image_size < 1 or image_size % backbone.stride:
         raise OptionError(
             f"{name} cannot take images of {image_size!r} px; choose a multiple of {backbone.stride}, such as 112 or 128"
         )

@@ -20,6 +20,7 @@ from model.errors import ExportError, import_optional
 from model.formats.network import LoadedNetwork
 from model.inputs import normalise
 from pipeline.spec import Preprocessing
+from shards.arguments import check_argument, check_path
 from shards.files import StrPath, whole_file
 
 if TYPE_CHECKING:
@@ -81,8 +82,11 @@ def export_onnx(network: LoadedNetwork, path: StrPath, *, preprocess: bool) -> l
     Raises:
         ExportError: a package is missing, the network is too large for one file, its embeddings are not finite, or
             ONNX Runtime and PyTorch differ.
+        TypeError: an argument has a wrong type.
     """
-    path = Path(path)
+    check_argument(isinstance(network, LoadedNetwork), "network", network, "what load_network(path) returns")
+    check_argument(isinstance(preprocess, bool), "preprocess", preprocess, "True or False")
+    path = check_path("path", path)
     onnx, runtime = import_optional("onnx"), import_optional("onnxruntime")
     import_optional("onnxscript")
     backbone, spec = network.backbone, network.spec

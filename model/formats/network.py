@@ -20,6 +20,7 @@ from model.formats.huggingface import read_folder
 from model.formats.reference import from_state_dict, nested_state
 from model.options import Choice, OptionError, parse_choice
 from pipeline.spec import Preprocessing, SpecError
+from shards.arguments import check_path
 from shards.files import StrPath
 from shards.messages import counted
 
@@ -71,8 +72,9 @@ def load_network(path: StrPath) -> LoadedNetwork:
     Raises:
         CheckpointError: the file cannot be read, or its weights fit no known backbone or are not finite.
         ExportError: a folder is given, and safetensors is not installed.
+        TypeError: ``path`` is no path.
     """
-    path = Path(path)
+    path = check_path("path", path)
     if path.is_dir():
         if saved := checkpoints(path):
             raise CheckpointError(f"{path}: is a run folder; name one of its checkpoints, such as {saved[-1]}")

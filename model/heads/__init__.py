@@ -12,6 +12,7 @@ from model.heads.margins import AMSoftmax, ArcFace, Softmax, SVSoftmax
 from model.heads.scores import ClassScores
 from model.options import Registry
 from model.sharding import Group
+from shards.arguments import check_whole
 
 __all__ = ["HEADS", "ClassScores", "Head", "HeadOptions", "build_head"]
 
@@ -27,5 +28,7 @@ def build_head(name: str, *, features: int, classes: int, group: Group | None = 
 
     Raises:
         OptionError: unknown name or option, invalid value, or too few classes.
+        TypeError, ValueError: ``features`` or ``classes`` has a wrong type or value.
     """
+    features, classes = check_whole("features", features, 1), check_whole("classes", classes)
     return HEADS.build(name, options).build(features=features, classes=classes, group=group)

@@ -121,7 +121,12 @@ class Head(ClassRows):
             self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> ClassScores:
-        """Logits of this rank's classes: (N, features) float and (N,) int64 labels -> (N, K)."""
+        """Logits of this rank's classes: (N, features) float and (N,) int64 labels -> (N, K).
+
+        Raises:
+            TypeError: an argument has another type or shape.
+        """
+        self.check_batch(features, labels)
         with torch.autocast(features.device.type, enabled=False):
             features = all_reduce_gradient(full_precision(features), self.group)
             rows, columns = self._rows(labels)

@@ -9,6 +9,7 @@ from torch import nn
 
 from model.errors import CheckpointError
 from model.sharding import Group, gather_rows, shard_bounds
+from shards.arguments import check_argument
 
 CHUNK_VALUES = 1 << 24  # drawn at a time, so that no rank holds the whole matrix
 
@@ -32,6 +33,15 @@ def draw_uniform(rows: int, *shape: int, bound: float, group: Group | None) -> t
     return torch.cat(kept)
 
 
+def check_batch(features: torch.Tensor, labels: torch.Tensor) -> None:
+    """Raises: TypeError: not (N, D) floats and (N,) int64."""
+    good = isinstance(features, torch.Tensor) and features.is_floating_point() and features.ndim == 2
+    check_argument(good, "features", features, "a Tensor of floats and shape (N, D)")
+    good = isinstance(labels, torch.Tensor) and labels.dtype == torch.int64
+    good = good and labels.shape == features.shape[:1]
+    check_argument(good, "labels", labels, f"a Tensor of int64 and shape ({len(features)},)")
+
+
 class ClassRows(nn.Module):
     """Base of modules whose tensors have one row per class, of which each rank has a block.
 
@@ -47,6 +57,13 @@ class ClassRows(nn.Module):
         super().__init__()
         self.classes, self.group = classes, group
         self.start, self.stop = shard_bounds(classes, group)
+
+    def check_batch(self, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Raises: TypeError: see ``check_batch``, or features of another length than the rows."""
+        check_batch(features, labels)
+        length = getattr(self, self.by_class[0]).shape[1]
+        expected = f"a Tensor of floats and shape (N, {length})"
+        check_argument(features.shape[1] == length, "features", features, expected)
 
     def columns(self, labels: torch.Tensor) -> torch.Tensor:
         """(N,) rows of ``labels`` (N,) in this block: -1 if another rank has the class, its length if no rank has it."""

@@ -36,7 +36,12 @@ class CenterLoss(ClassRows):
         self.register_buffer("centers", torch.zeros(self.stop - self.start, features))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of each image: (N, features) float and (N,) int64 labels -> (N,). The paper sums over the batch."""
+        """Loss of each image: (N, features) float and (N,) int64 labels -> (N,). The paper sums over the batch.
+
+        Raises:
+            TypeError: an argument has another type or shape.
+        """
+        self.check_batch(features, labels)
         with torch.autocast(features.device.type, enabled=False):
             columns = self.columns(labels)
             local = (columns >= 0).nonzero()[:, 0]  # images whose class this rank has; synchronises with the device

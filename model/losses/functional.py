@@ -9,12 +9,16 @@ import torch
 from torch.nn import functional
 
 from model.cosine import cosines
+from model.heads.rows import check_batch
 from model.heads.scores import ClassScores
 from model.sharding import all_reduce_sum, log_sum_exp
+from shards.arguments import check_argument, check_whole
+from shards.messages import counted
 
 
 def cross_entropy(logits: ClassScores) -> torch.Tensor:
-    """(N,) cross-entropy of each image, the same on every rank."""
+    """(N,) cross-entropy of each image, the same on every rank. Raises: TypeError: ``logits`` are none."""
+    check_argument(isinstance(logits, ClassScores), "logits", logits, "ClassScores, as a head returns")
     if logits.group is None:
         return functional.cross_entropy(logits.values, logits.columns, reduction="none")
     peak, rest = log_sum_exp(logits.values, logits.group)
@@ -48,8 +52,12 @@ def hardest_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float 
         labels: (N,) int64.
         margin: in units of 1 - cosine.
 
+    Raises:
+        TypeError: ``features`` or ``labels`` have another type or shape.
+
     Source: Hermans et al., In defense of the triplet loss, 2017; over four resolutions: Lai & Lam, ICIP 2021.
     """
+    check_batch(features, labels)
     same = labels[:, None] == labels[None, :]
     return _hardest(1.0 - cosines(features, features), same, _others(labels), margin).mean()
 
@@ -71,8 +79,16 @@ def octuplet(features: torch.Tensor, labels: torch.Tensor, views: int, margin: f
         views: V.
         margin: in units of 1 - cosine.
 
+    Raises:
+        TypeError: ``features`` or ``labels`` have another type or shape.
+        ValueError: there are fewer than two views, or N is no multiple of their number.
+
     Source: Knoche et al., Octuplet loss: make face recognition robust to image resolution, FG 2023.
     """
+    check_batch(features, labels)
+    views = check_whole("views", views, 2)
+    if len(labels) % views:
+        raise ValueError(f"{counted(len(labels), 'image')} in {views} views, expected as many in each")
     distances = 1.0 - cosines(features, features)
     size = len(labels) // views
     parts = [slice(view * size, (view + 1) * size) for view in range(views)]

@@ -21,6 +21,7 @@ from model.training.learner import Learner
 from model.training.runlog import RunLog
 from model.training.state import TrainState, seed_step
 from pipeline.signals import stop_signals
+from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, locked, write_bytes
 
 CONFIG = "config.json"
@@ -67,8 +68,12 @@ def train(
             ``config.best`` is not evaluated.
         LockedError: another process is training in ``run``.
         OutOfMemoryError: memory does not suffice for a step.
+        TypeError: an argument has a wrong type.
     """
-    run = Path(run)
+    check_argument(isinstance(batches, Iterable), "batches", batches, "batches, such as an open Loader")
+    check_argument(isinstance(state, TrainState), "state", state, "what new_run(config, ...) returns")
+    check_argument(evaluate is None or callable(evaluate), "evaluate", evaluate, "a function, or None")
+    run, start = check_path("run", run), check_whole("start", start, 0)
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
     step = saved = start
     loader_state: dict[str, Any] = {}

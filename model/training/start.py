@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ from model.formats.network import load_network
 from model.training.config import TrainConfig, TrainingError
 from model.training.loop import CONFIG
 from model.training.ranks import Ranks
-from model.training.state import TrainState, new_run
+from model.training.state import TrainState, check_config, new_run
 from pipeline.spec import Preprocessing
+from shards.arguments import check_argument, check_path
 from shards.files import StrPath, quick_digest
 from shards.messages import counted, print_stderr
 
@@ -48,8 +50,12 @@ def start_run(
         TrainingError, CheckpointError, RankError: the checkpoint cannot be used.
         SpecError: the preprocessing of the pretrained network differs from that of the shards.
         OptionError: see ``new_run``.
+        TypeError: an argument has a wrong type.
     """
-    run = Path(run)
+    check_config(config)
+    check_argument(isinstance(shards_spec, Preprocessing), "shards_spec", shards_spec, "a Preprocessing")
+    check_argument(isinstance(ranks, Ranks), "ranks", ranks, "Ranks, such as Ranks() for a single process")
+    run = check_path("run", run)
     path = _agree_on_resume(run, resume, ranks)
     content = read_checkpoint(path) if path else None
     spec, weights, note = initial_network(config, shards_spec, content)
@@ -99,8 +105,11 @@ def find_resume(run: StrPath, resume: str) -> Path | None:
 
     Raises:
         TrainingError: the run folder is a file, holds a pipe, or has checkpoints that the run would mix with its own.
+        TypeError: an argument has a wrong type.
     """
-    run = Path(run)
+    run = check_path("run", run)
+    expected = "auto, never or the path of a checkpoint"
+    check_argument(isinstance(resume, str | os.PathLike), "resume", resume, expected)
     if run.exists() and not run.is_dir():
         raise TrainingError(f"{run}: is a file, expected a run folder; choose another --out")
     for entry in [*run.iterdir(), *checkpoints(run)] if run.exists() else []:

@@ -24,6 +24,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.learner import Learner
 from model.training.ranks import Ranks
 from pipeline.spec import Preprocessing
+from shards.arguments import check_argument, check_whole
 from shards.messages import counted
 
 
@@ -212,7 +213,12 @@ def new_run(
     Raises:
         OptionError: the backbone does not accept the size of the images, or has too few stages to freeze.
         TrainingError: the weights do not fit the backbone.
+        TypeError: an argument has a wrong type.
     """
+    check_config(config)
+    classes = check_whole("classes", classes)
+    expected = "a Preprocessing, or a dict of its fields"
+    check_argument(isinstance(preprocessing, Preprocessing | Mapping), "preprocessing", preprocessing, expected)
     ranks = ranks or Ranks()
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = Preprocessing(**preprocessing)
@@ -226,6 +232,11 @@ def new_run(
     optimizer = config.optimizer.build(trained, lr=config.lr, weight_decay=config.weight_decay)
     averaged = MovingAverage(learner.backbone, config.ema) if config.ema else None
     return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on or preprocessing)
+
+
+def check_config(config: Any) -> None:
+    """Raises: TypeError: no TrainConfig."""
+    check_argument(isinstance(config, TrainConfig), "config", config, "a TrainConfig, such as TrainConfig(steps=1000)")
 
 
 def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
+
+from shards.arguments import check_argument, check_whole
 
 Mode = Literal["fast", "exact"]
 Precision = Literal["highest", "high", "medium"]
@@ -36,12 +38,29 @@ def degrade(images: torch.Tensor, size: int, mode: Mode = "exact") -> torch.Tens
 
     Returns:
         (..., S, S, 3) uint8.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type, shape or value.
     """
+    good = isinstance(images, torch.Tensor) and images.dtype == torch.uint8 and _is_square(images)
+    check_argument(good, "images", images, "a Tensor of uint8 and shape (..., S, S, 3)")
+    size = check_whole("size", size, 1)
+    check_mode(mode)
     side = images.shape[-2]
     if size == side:
         return images
     flat = images.reshape(-1, *images.shape[-3:])
     return resize(resize(flat, size, mode), side, mode).reshape(images.shape)
+
+
+def check_mode(mode: Any) -> None:
+    """Raises: ValueError: not a ``Mode``."""
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
+
+
+def _is_square(images: torch.Tensor) -> bool:
+    return images.ndim >= 3 and images.shape[-1] == 3 and images.shape[-3] == images.shape[-2] > 0
 
 
 def degrade_into(out: torch.Tensor, images: torch.Tensor, *, size: int, flips: torch.Tensor, mode: Mode) -> None:

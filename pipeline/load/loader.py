@@ -9,14 +9,14 @@ import dataclasses
 import operator
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
-from pipeline.load.degrade import Mode, degrade_into
+from pipeline.load.degrade import Mode, check_mode, degrade_into
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
 from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
@@ -85,8 +85,7 @@ class Loader:
         check_argument(isinstance(index, ShardIndex), "index", index, EXPECTED_INDEX)
         expected = "the dict that batch.state.to_dict() returns"
         check_argument(isinstance(resume, Mapping | None), "resume", resume, expected)
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
+        check_mode(mode)
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
             check_whole(name, value, least)
         check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)

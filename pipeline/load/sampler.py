@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pipeline.philox import draws, permutation
+from shards.arguments import check_argument, check_whole
 from shards.errors import LrfrError
 
 SAMPLER_VERSION = 1
@@ -39,6 +41,8 @@ class LoaderState:
     sampler_version: int = SAMPLER_VERSION
 
     def __post_init__(self) -> None:
+        for name in ("seed", "epoch", "step", "global_batch", "views"):
+            object.__setattr__(self, name, check_whole(name, getattr(self, name)))
         if not 0 <= self.seed < 1 << 32:
             raise SamplerError(f"seed {self.seed} is out of range; expected 0 to {(1 << 32) - 1}")
         if self.global_batch < 1 or self.views < 1 or not 0 <= self.epoch < MAX_EPOCHS or self.step < 0:
@@ -57,9 +61,11 @@ class LoaderState:
         """This state at the position of ``saved``.
 
         Raises:
+            TypeError: ``saved`` is no mapping.
             SamplerError: ``saved`` differs in a field that determines the batches: data, seed, batch size, number of
                 views or sampler version; or ``saved`` is not such a state.
         """
+        check_argument(isinstance(saved, Mapping), "saved", saved, "the dict that to_dict() returns")
         for name, value in self.to_dict().items():
             is_position = name in ("epoch", "step")
             if not isinstance(saved.get(name), int if is_position else int | str):

@@ -62,6 +62,33 @@ def test_a_path_is_no_backbone():
         Embedder("x.pt")
 
 
+def test_a_mean_is_a_number(backbone):
+    with pytest.raises(TypeError, match=r"^Embedder: std is '0\.5', expected a number, as the network's spec states$"):
+        Embedder(backbone, std="0.5")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda images: torch.from_numpy(images), "a Tensor of uint8 and shape (5, 32, 32, 3)"),
+        (lambda images: images / 255, "a ndarray of float64 and shape (5, 32, 32, 3)"),
+        (lambda images: images.transpose(0, 3, 1, 2), "a ndarray of uint8 and shape (5, 3, 32, 32)"),
+        (lambda images: images[0], "a ndarray of uint8 and shape (32, 32, 3)"),
+        (lambda images: images[:, :16], "a ndarray of uint8 and shape (5, 16, 32, 3)"),
+        (lambda images: None, "None"),
+    ],
+)
+def test_images_of_another_type_or_shape_are_refused(backbone, images, change, found):
+    with pytest.raises(TypeError) as error:
+        Embedder(backbone)(change(images))
+    assert str(error.value) == f"images is {found}, expected a ndarray of uint8 and shape (N, S, S, 3), RGB"
+
+
+def test_reversed_channels_are_taken(backbone, images):
+    reversed_channels = images[..., ::-1]
+    np.testing.assert_array_equal(Embedder(backbone)(reversed_channels), Embedder(backbone)(reversed_channels.copy()))
+
+
 def test_an_unknown_precision_is_an_error(backbone):
     with pytest.raises(ValueError, match=r"^unknown precision 'fp16'; choose from fp32, bf16$"):
         Embedder(backbone, precision="fp16")

@@ -154,6 +154,10 @@ def test_an_unknown_benchmark_is_named_with_the_known_ones(demo):
         ({"spec": "arcface"}, "Engine: spec is 'arcface', expected a Preprocessing"),
         ({"cache": "cache"}, "Engine: cache is 'cache', expected an open EmbeddingCache or None"),
         ({"batch_size": 0}, "Engine: batch_size is 0, expected an int above 0"),
+        ({"batch_size": True}, "Engine: batch_size is True, expected an int above 0"),
+        ({"max_pixels": None}, "Engine: max_pixels is None, expected an int above 0"),
+        ({"watch": "/faces"}, "Engine: watch is '/faces', expected a SourceWatch"),
+        ({"embed": torch.ones(2, 3)}, "Engine: embed is a Tensor of float32 and shape (2, 3), expected a function"),
     ],
 )
 def test_an_engine_says_what_it_needs(changes, message):
@@ -169,14 +173,65 @@ def test_run_says_what_it_needs():
         run("lfw", Engine(embed=Recorder()), checkpoint={})
 
 
+def test_run_needs_an_engine_and_a_dict(root):
+    protocol = read_benchmark("qmul", root.parent)
+    with pytest.raises(TypeError, match=r"^run: engine is None, expected an Engine, such as Engine\(embed="):
+        run(protocol, None, checkpoint={})
+    with pytest.raises(TypeError, match=r"^run: checkpoint is 'a\.pt', expected a dict of facts"):
+        run(protocol, Engine(embed=Recorder()), checkpoint="a.pt")
+
+
 @pytest.mark.parametrize(
-    ("embed", "shape"), [(lambda images: images[0], "(128, 128, 3)"), (lambda images: np.ones((1, 4)), "(1, 4)")]
+    ("arguments", "says"),
+    [
+        (("lfw", None), "root is None, expected a path, as text or pathlib.Path"),
+        (("lfw", b"data"), "root is b'data', expected a path, as text or pathlib.Path"),
+        ((["lfw"], "data"), "name is ['lfw'], expected one of lfw, xqlfw, scface, qmul, qmul-id, tinyface"),
+        ((None, "data"), "name is None, expected one of lfw, xqlfw, scface, qmul, qmul-id, tinyface"),
+    ],
 )
-def test_vectors_of_the_wrong_shape_are_an_error(root, embed, shape):
+def test_read_benchmark_says_what_it_needs(arguments, says):
+    with pytest.raises(TypeError) as error:
+        read_benchmark(*arguments)
+    assert str(error.value) == says
+
+
+OF_A_TENSOR = ": for a tensor, tensor.detach().float().cpu().numpy()"
+
+
+@pytest.mark.parametrize(
+    ("embed", "found"),
+    [
+        (lambda images: images[0], "a ndarray of uint8 and shape (128, 128, 3) for 3 images, expected (3, D) numbers"),
+        (lambda images: np.ones((1, 4)), "a ndarray of float64 and shape (1, 4) for 3 images, expected (3, D) numbers"),
+        (lambda images: np.ones((3, 0)), "a ndarray of float64 and shape (3, 0) for 3 images, expected (3, D) numbers"),
+        (lambda images: None, "None for 3 images, expected (3, D) numbers"),
+        (lambda images: [["a"], ["b"], ["c"]], "[['a'], ['b'], ['c']] for 3 images, expected (3, D) numbers"),
+        (lambda images: [[1], [1, 2], [3]], f"[[1], [1, 2], [3]] for 3 images, expected (3, D) numbers{OF_A_TENSOR}"),
+        (
+            lambda images: torch.ones(3, 4, requires_grad=True),
+            f"a Tensor of float32 and shape (3, 4) for 3 images, expected (3, D) numbers{OF_A_TENSOR}",
+        ),
+        (
+            lambda images: torch.ones(3, 4, dtype=torch.bfloat16),
+            f"a Tensor of bfloat16 and shape (3, 4) for 3 images, expected (3, D) numbers{OF_A_TENSOR}",
+        ),
+    ],
+)
+def test_what_is_no_vector_for_each_image_is_an_error(root, embed, found):
     requests = [Request(path=path) for path in images(root)[:3]]
     with pytest.raises(TypeError) as error:
         Engine(embed=embed).embed_all(requests, Progress("test", 3))
-    assert str(error.value) == f"embed returned shape {shape} for 3 images, expected (3, D)"
+    assert str(error.value) == f"embed returned {found}"
+
+
+def test_vectors_of_two_lengths_are_an_error(root):
+    """The second batch replaced the vectors of the first by zeros."""
+    requests = [Request(path=path) for path in images(root)[:4]]
+    lengths = iter((4, 8))
+    engine = Engine(embed=lambda batch: np.ones((len(batch), next(lengths))), batch_size=2)
+    with pytest.raises(TypeError, match=r"^embeddings of 4 and of 8 numbers: a network has one length$"):
+        engine.embed_all(requests, Progress("test", 4))
 
 
 def test_a_tensor_is_as_good_as_an_array(root):

@@ -35,8 +35,19 @@ def test_json_round_trip(demo, tmp_path, name):
         assert saved.settings[setting].same_protocol(samples)
 
 
+@pytest.mark.parametrize("results", ["lfw", [], [{"benchmark": "lfw"}], None])
+def test_what_are_no_results_is_not_written(tmp_path, results):
+    with pytest.raises(
+        TypeError, match=r"^results is .*, expected a list of one or several results, as run\(\) returns"
+    ):
+        write_json(results, str(tmp_path / "x.json"))
+    with pytest.raises(TypeError, match=r"^path is None, expected a path, as text or pathlib\.Path$"):
+        write_json(results, None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_results_in_one_file(demo, tmp_path):
     results = [score("qmul", demo("QMUL-SurvFace")), score("tinyface", demo("TinyFace"))]
-    write_json(results, tmp_path / "all.json")
+    write_json(results, str(tmp_path / "all.json"))
     assert json.loads((tmp_path / "all.json").read_text())["benchmark"] == "all"
     assert [result.benchmark for result in read_results(tmp_path / "all.json")] == ["qmul", "tinyface"]

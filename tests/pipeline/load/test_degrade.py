@@ -37,6 +37,47 @@ def test_exact_equals_pillow(images, size):
     assert np.array_equal(ours, theirs)
 
 
+IMAGES = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "says"),
+    [
+        (
+            (IMAGES.float(), 8),
+            TypeError,
+            "images is a Tensor of float32 and shape (2, 16, 16, 3), expected a Tensor of",
+        ),
+        ((IMAGES.permute(0, 3, 1, 2), 8), TypeError, "images is a Tensor of uint8 and shape (2, 3, 16, 16), expected"),
+        ((IMAGES[:, :8], 8), TypeError, "images is a Tensor of uint8 and shape (2, 8, 16, 3), expected a Tensor of"),
+        ((IMAGES[..., 0], 8), TypeError, "images is a Tensor of uint8 and shape (2, 16, 16), expected a Tensor of"),
+        ((IMAGES[..., :1], 8), TypeError, "images is a Tensor of uint8 and shape (2, 16, 16, 1), expected a Tensor of"),
+        ((IMAGES[..., 0, 0, 0], 8), TypeError, "images is a Tensor of uint8 and shape (2,), expected a Tensor of"),
+        ((IMAGES.numpy(), 8), TypeError, "images is a ndarray of uint8 and shape (2, 16, 16, 3), expected a Tensor of"),
+        (("a.jpg", 8), TypeError, "images is 'a.jpg', expected a Tensor of uint8 and shape (..., S, S, 3)"),
+        ((IMAGES, 0), ValueError, "size is 0, expected at least 1"),
+        ((IMAGES, -8), ValueError, "size is -8, expected at least 1"),
+        ((IMAGES, 8.5), TypeError, "size is 8.5, expected a whole number"),
+        ((IMAGES, (8, 8)), TypeError, "size is (8, 8), expected a whole number"),
+        ((IMAGES, 8, "quick"), ValueError, "mode is 'quick', expected one of fast, exact"),
+    ],
+)
+def test_wrong_arguments_say_what_was_expected(arguments, kind, says):
+    with pytest.raises(kind) as error:
+        degrade(*arguments)
+    assert str(error.value).startswith(says)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("shape", [(0, 16, 16, 3), (16, 16, 3), (2, 3, 16, 16, 3)])
+def test_any_number_of_images_is_degraded(mode, shape):
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    degraded = degrade(images, np.int64(8), mode)
+    assert degraded.shape == images.shape
+    for image, one in zip(images.reshape(-1, 16, 16, 3), degraded.reshape(-1, 16, 16, 3), strict=True):
+        assert torch.equal(degrade(image, 8, mode), one)
+
+
 @pytest.mark.parametrize("size", [8, 12, 16, 20])
 def test_fast_is_close_on_faces(images, size):
     faces = images[:9]
