@@ -10,12 +10,13 @@ import numpy as np
 
 from benchmarks.errors import ProtocolError
 from pipeline.sources.finder import composed
-from pipeline.sources.images import read_regular
+from pipeline.sources.streams import decoded, open_stream
 from shards.messages import counted
 
 HEADER = "the number of folds and of pairs a fold, such as 10<TAB>300"
 MAX_NAME_BYTES = 240  # with _0001.jpg it must be a valid file name
 _INTEGER = re.compile(r"[0-9]{1,9}")
+_SEPARATOR = re.compile("[\t;,]")
 _QUOTED_CHARS = 40  # of invalid text in messages
 
 
@@ -38,17 +39,21 @@ def read_pairs(path: Path) -> Pairs:
     """Reads a pair list.
 
     The header states the number of folds, and of pairs of each kind in a fold. Then each fold has its genuine pairs
-    (name, i, j) and its impostor pairs (name, i, name, j). Fields are separated by tabs; empty lines are ignored.
+    (name, i, j) and its impostor pairs (name, i, name, j). Fields are separated by tabs, semicolons, commas or blanks;
+    names may contain what does not separate. Empty lines and comments are ignored: lines that begin with ``#``, but for
+    pairs of people whose names do.
 
     Raises:
         ProtocolError: the header, a line or the number of lines is invalid; the message gives the line number.
     """
     try:
-        text = composed(read_regular(path).decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"{path}: not readable as text ({error}); restore it from the archive") from None
-    lines = [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    header_line, header = (lines[0][0], "\t".join(lines[0][1]).split()) if lines else (1, [])
+        with open_stream(path) as stream:
+            text = composed(decoded(stream.read()))
+    except OSError as error:
+        raise ProtocolError(f"{path}: not readable as text ({error.strerror}); restore it from the archive") from None
+    lines = [(number, line.rstrip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line and not _is_comment(line)]
+    header_line, header = (lines[0][0], _SEPARATOR.sub(" ", lines[0][1]).split()) if lines else (1, [])
     if len(header) != 2 or not all(map(_INTEGER.fullmatch, header)) or int(header[0]) < 2 or int(header[1]) < 1:
         found = " ".join(header)[:_QUOTED_CHARS]
         raise ProtocolError(f"{path}: line {header_line}: found {found!r}, expected {HEADER}; at least 2 folds")
@@ -61,19 +66,36 @@ def read_pairs(path: Path) -> Pairs:
     index = np.arange(2 * folds * per_kind)
     genuine = index % (2 * per_kind) < per_kind
     names = [
-        _parse_pair([field.strip() for field in fields], is_genuine, f"{path}: line {number}")
-        for (number, fields), is_genuine in zip(lines[1:], genuine.tolist(), strict=True)
+        _parse_pair(line, is_genuine, f"{path}: line {number}")
+        for (number, line), is_genuine in zip(lines[1:], genuine.tolist(), strict=True)
     ]
     return Pairs(names=np.array(names), genuine=genuine, folds=index // (2 * per_kind))
 
 
-def _parse_pair(fields: list[str], genuine: bool, location: str) -> list[list[str]]:
+def _fields(line: str) -> list[str]:
+    """Splits a line where that gives a pair, or else at its first kind of separator. Empty last fields do not count."""
+    splits = [line.rstrip(f" {separator}").split(separator) for separator in "\t;," if separator in line]
+    splits = [[field.strip() for field in fields] for fields in [*splits, line.split()]]
+    return next(filter(_is_pair, splits), splits[0])
+
+
+def _is_pair(fields: list[str]) -> bool:
+    return len(fields) in (3, 4) and all(map(_INTEGER.fullmatch, (fields[1], fields[-1])))
+
+
+def _is_comment(line: str) -> bool:
+    fields = _fields(line)
+    return line.lstrip().startswith("#") and (fields[0][1:2] in ("", " ") or not _is_pair(fields))
+
+
+def _parse_pair(line: str, genuine: bool, location: str) -> list[list[str]]:
     """Person and image number of both images."""
+    fields = _fields(line)
     if genuine and len(fields) == 3:
         fields = [fields[0], fields[1], fields[0], fields[2]]
     elif genuine or len(fields) != 4:
         kind = "a genuine pair (name, i, j)" if genuine else "an impostor pair (name, i, name, j)"
-        raise ProtocolError(f"{location}: {len(fields)} fields, expected {kind}, separated by tabs")
+        raise ProtocolError(f"{location}: {counted(len(fields), 'field')}, expected {kind}, separated by tabs")
     first_name, first_number, second_name, second_number = fields
     for name in (first_name, second_name):
         if not 1 <= len(name.encode()) <= MAX_NAME_BYTES or "\0" in name or "/" in name or name in (".", ".."):

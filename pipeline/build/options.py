@@ -19,7 +19,7 @@ from pipeline.sources.catalog import SOURCES, find_source
 from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import Rows, Source, SourceError
-from pipeline.sources.streams import open_stream
+from pipeline.sources.streams import decoded, open_stream
 from pipeline.spec import NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_whole
 from shards.errors import ShardError
@@ -177,10 +177,9 @@ def read_exclusions(path: Path | None) -> Exclusions | None:
     try:
         with open_stream(path) as stream:
             data = stream.read()
-        lines = data.decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise LandmarkError(f"{path}: {reason}; expected one identity or identity/image a line") from None
+        lines = decoded(data).split("\n")
+    except OSError as error:
+        raise LandmarkError(f"{path}: {error.strerror}; expected one identity or identity/image a line") from None
     matches = filter(None, map(_EXCLUSION.fullmatch, lines))
     entries = [match["quoted"] or match["bare"] or "" for match in matches]
     return Exclusions(entries=[entry for entry in entries if entry], sha256=hashlib.sha256(data).hexdigest())

@@ -43,8 +43,9 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
 
     Accepts text tables whose lines hold a path and ten numbers, separated by commas, tabs, semicolons or blanks, with or
     without a header (``NAME_ID,P1X,...,P5Y`` in VGGFace2), and Parquet with columns ``key`` and ``landmarks`` (ten
-    numbers each). Names may be in quotes, may have an extension, and may have any folders in front. Numbers that are
-    missing or not finite are recorded in ``problems``.
+    numbers each). Text may be in UTF-8, UTF-16 or UTF-32; lines that begin with ``#`` are comments, but for rows whose
+    names do. Names may be in quotes, may have an extension, and may have any folders in front. Numbers that are missing
+    or not finite, and empty names, are recorded in ``problems``.
 
     Args:
         four_points: also accept text tables of eight numbers, x and y of left eye, right eye, nose and mouth centre.
@@ -67,6 +68,8 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
                 for names, block, block_problems in table.blocks():
                     end = total + len(names)
                     keys.append(clean_keys(names))
+                    nameless = np.flatnonzero(pc.equal(keys[-1], "").to_numpy(zero_copy_only=False))
+                    block_problems |= dict.fromkeys(nameless.tolist(), "the name is empty")
                     points[total:end, : table.numbers] = block
                     points[total:end, table.numbers :] = np.nan
                     problems.update((total + row, reason) for row, reason in block_problems.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -22,13 +23,14 @@ from pipeline.sources.landmarks import (
     float32,
     not_finite,
 )
+from pipeline.sources.streams import NOT_TEXT, UTF8_MARK, unix_lines
 from shards.messages import counted
 
 BLOCK_BYTES = 4 << 20
 HEAD_BYTES = 1 << 20  # looked at to tell the layout
 MAX_HEADER_LINES = 3
-_BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ("\t", ";", ",")  # fields between them may be empty
+_HASH_LINE = re.compile(rb"^[ \t]*#.*$", re.MULTILINE)
 _TO_BLANKS = str.maketrans(dict.fromkeys("\t;,", " "))
 _FOUR_POINTS = "x and y of left eye, right eye, nose and mouth centre"
 
@@ -50,7 +52,8 @@ class TextLayout:
 
 def has_four_points(stream: BinaryIO) -> bool:
     """Returns True if most lines with numbers have eight."""
-    lines = [line.translate(_TO_BLANKS).split() for line in _head(stream)]
+    split = ((line, line.translate(_TO_BLANKS).split()) for line in _head(stream))
+    lines = [fields for line, fields in split if not _is_comment(line, fields, len(fields) - 1)]
     counts = [_trailing_numbers(fields) for fields in lines]
     counts = [count for count, fields in zip(counts, lines, strict=True) if count and count in (8, 10, len(fields) - 1)]
     return counts.count(FOUR_POINT_NUMBERS) > max(1, len(counts) // 2)
@@ -67,7 +70,7 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
     number, headers = 1, 0
     for number, line in enumerate(_head(stream), 1):
         if not _is_text(line):
-            raise LandmarkError(f"{path}: line {number}: not UTF-8 text; expected the header {','.join(HEADER)}")
+            raise LandmarkError(f"{path}: line {number}: {NOT_TEXT}; expected the header {','.join(HEADER)}")
         if not line.strip():
             continue
         if any(_has_index_column(_fields(line, one)) for one in _SEPARATORS):
@@ -77,7 +80,9 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
             )
         separator = next((one for one in _SEPARATORS if len(_fields(line, one)) == len(HEADER)), "")
         fields = _fields(line, separator)
-        has_numbers = any(not text.strip() or is_number(text) for text in fields[1:])
+        if _is_comment(line, fields):
+            continue
+        has_numbers = _has_numbers(fields)
         if has_numbers and len(fields) == len(HEADER):
             return TextLayout(separator=separator, numbers=FIVE_POINT_NUMBERS, header_lines=number - 1)
         headers += 1
@@ -98,7 +103,7 @@ def text_blocks(path: Path, stream: BinaryIO, layout: TextLayout) -> Iterator[Bl
     for block in _line_blocks(path, stream):
         skipped = block.split(b"\n", layout.header_lines) if line == 1 and layout.header_lines else [block]
         line += len(skipped) - 1
-        rows = skipped[-1]
+        rows = _without_comments(skipped[-1], layout)
         if rows.strip():
             yield (_separated_block if layout.separator else _mixed_block)(path, rows, line, layout)
         line += rows.count(b"\n")
@@ -128,7 +133,7 @@ def _no_header(path: Path, line: int, found: str) -> LandmarkError:
 def _head(stream: BinaryIO) -> list[str]:
     """The first lines of a file; bytes that are not UTF-8 become lone surrogates."""
     stream.seek(0)
-    data = _unix_lines(stream.read(HEAD_BYTES)).removeprefix(_BOM)
+    data = unix_lines(stream.read(HEAD_BYTES)).removeprefix(UTF8_MARK)
     whole = data if len(data) < HEAD_BYTES // 2 else data[: data.rfind(b"\n") + 1]
     return whole.decode("utf-8", "surrogateescape").split("\n")
 
@@ -136,21 +141,40 @@ def _head(stream: BinaryIO) -> list[str]:
 def _line_blocks(path: Path, stream: BinaryIO) -> Iterator[bytes]:
     """Yields whole lines, each ended by a newline, about ``BLOCK_BYTES`` at a time."""
     stream.seek(0)
-    rest = stream.read(len(_BOM)).removeprefix(_BOM)
+    rest = stream.read(len(UTF8_MARK)).removeprefix(UTF8_MARK)
     while block := stream.read(BLOCK_BYTES):
         end = (block.rfind(b"\n") if b"\n" in block else block.rfind(b"\r")) + 1
         if not end and len(rest) > BLOCK_BYTES:
             raise LandmarkError(f"{path}: a line of more than {BLOCK_BYTES >> 20} MiB; expected a landmark table")
         if end:
-            yield _unix_lines(rest + block[:end])
+            yield unix_lines(rest + block[:end])
             rest = b""
         rest += block[end:]
     if rest:
-        yield _unix_lines(rest + b"\n")
+        yield unix_lines(rest + b"\n")
 
 
-def _unix_lines(data: bytes) -> bytes:
-    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+def _without_comments(rows: bytes, layout: TextLayout) -> bytes:
+    """Empties the lines that are comments; their newlines stay, so that lines keep their numbers."""
+    if b"#" not in rows:
+        return rows
+
+    def kept(line: re.Match[bytes]) -> bytes:
+        text = line[0].decode("utf-8", "surrogateescape")
+        return b"" if _is_comment(text, _fields(text, layout.separator, layout.numbers), layout.numbers) else line[0]
+
+    return _HASH_LINE.sub(kept, rows)
+
+
+def _is_comment(line: str, fields: Sequence[str], numbers: int = FIVE_POINT_NUMBERS) -> bool:
+    """Returns True if a line begins with ``#``, unless a name and numbers follow at once: a name may begin so."""
+    text = line.lstrip()
+    is_row = len(fields) == numbers + 1 and _has_numbers(fields) and not text[1:2].isspace()
+    return text.startswith("#") and not is_row
+
+
+def _has_numbers(fields: Sequence[str]) -> bool:
+    return any(not text.strip() or is_number(text) for text in fields[1:])
 
 
 def _separated_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Block:
@@ -175,7 +199,7 @@ def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Bloc
     for number, text in enumerate(rows.decode("utf-8", "surrogateescape").split("\n"), line):
         fields = _fields(text, "", layout.numbers)
         if not _is_text(text):
-            raise LandmarkError(f"{path}: line {number}: not UTF-8 text")
+            raise LandmarkError(f"{path}: line {number}: {NOT_TEXT}")
         count = _trailing_numbers(fields)
         if layout.numbers == FOUR_POINT_NUMBERS:
             if count not in (0, FOUR_POINT_NUMBERS):
@@ -220,6 +244,8 @@ def _trailing_numbers(fields: Sequence[str]) -> int:
 
 
 def _block(names: pa.Array, numbers: Sequence[pa.Array], decimal_comma: bool) -> Block:
+    if pc.any(pc.ends_with(names, ":")).as_py():  # as in name: 1 2 3
+        names = pc.utf8_rtrim(names, " :")
     points = np.empty((len(names), len(numbers)), np.float32)
     for index, texts in enumerate(numbers):
         texts = pc.replace_substring(texts, ",", ".") if decimal_comma else texts
@@ -240,7 +266,7 @@ def _malformed_line(rows: bytes, line: int, separator: str) -> str | None:
             if fields and len(fields) != len(HEADER):
                 return f"line {start}: {len(fields)} fields, expected {len(HEADER)} ({','.join(HEADER)})"
             if not all(map(_is_text, fields)):
-                return f"line {start}: not UTF-8 text"
+                return f"line {start}: {NOT_TEXT}"
             start = line + reader.line_num
     except csv.Error as error:
         return f"line {start}: {error}"

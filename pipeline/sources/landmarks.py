@@ -58,7 +58,7 @@ class LandmarkTable:
         points: (N, 10) float32, x and y of left eye, right eye, nose, left and right mouth corner (as seen by
             the viewer), px. NaN or infinite where the file has no finite number. Rows of a four-point file hold
             the mouth centre in place of the left corner, and NaN in the last two columns.
-        problems: row -> first number that is missing or not finite.
+        problems: row -> first number that is missing or not finite, or that the name is empty.
         files: the files that the rows come from.
     """
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
+
 import pytest
 
 from benchmarks.datasets.lfw import read_lfw
@@ -63,12 +66,60 @@ def test_a_malformed_pair_list_names_the_line(root, text, message):
 GOOD = "2\t1\nA\t1\t2\nA\t1\tB\t2\nC\t1\t2\nA\t1\tC\t2\n"
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_ignored(tmp_path):
-    expected = tmp_path / "pairs.txt"
+def crlf(text):
+    return text.replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf" + crlf(GOOD).encode(),
+        crlf(GOOD).encode("utf-16"),
+        codecs.BOM_UTF16_BE + GOOD.encode("utf-16-be"),
+        GOOD.encode("utf-16-le"),
+        GOOD.encode("utf-32"),
+        GOOD.replace("\n", "\r").encode(),
+        GOOD.replace("\n", " \t \n").encode(),
+        GOOD.replace("\n", "\n\n \t\n").encode(),
+        GOOD.replace("\t", " ").encode(),
+        GOOD.replace("\t", "   ").replace("\n", " \n").encode(),
+        GOOD.replace("\t", ",").replace("\n", ",,\n").encode(),
+        GOOD.replace("\t", "; ").encode(),
+        GOOD.replace("\t1\t", "\t 1 ").encode(),
+        GOOD.strip().encode(),
+        f"# folds and pairs\n #\tA\t1\t2\n#A, but not\n{GOOD}# the end, of 4 pairs\n#".encode(),
+    ],
+)
+def test_encodings_line_ends_separators_blank_lines_and_comments_make_no_difference(tmp_path, data):
+    expected, odd = tmp_path / "pairs.txt", tmp_path / "odd.txt"
     expected.write_text(GOOD)
-    odd = tmp_path / "odd.txt"
-    odd.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    odd.write_bytes(data)
     assert read_pairs(odd).names.tolist() == read_pairs(expected).names.tolist()
+
+
+@pytest.mark.parametrize("end", ["", "\t", " \t\t"])
+@pytest.mark.parametrize("separator", ["\t", ";"])
+def test_names_may_contain_what_does_not_separate(tmp_path, separator, end):
+    path = tmp_path / "pairs.txt"
+    text = "2\t1\nNym, Ann\t1\t2\nNym, Ann\t1\tB #2\t2\n#C\t1\t2\n#C\t1\t D  7 \t2\n"
+    path.write_text(text.replace("\t", separator).replace("\n", f"{end}\n"))
+    people = [["Nym, Ann", "Nym, Ann"], ["Nym, Ann", "B #2"], ["#C", "#C"], ["#C", "D  7"]]
+    assert read_pairs(path).names[..., 0].tolist() == people
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(GOOD.encode()), "packed by gzip; unpack it first"),
+        (b"\xff\xfe\x00\xd8" + GOOD.encode("utf-16-le"), "begins as UTF-16 text, but is none; save it as UTF-8"),
+        (GOOD.replace("C\t1", "\u00c9\t1").encode("latin-1"), "line 4: not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_another_encoding_is_named_with_the_remedy(tmp_path, data, message):
+    (tmp_path / "pairs.txt").write_bytes(data)
+    with pytest.raises(ProtocolError) as error:
+        read_pairs(tmp_path / "pairs.txt")
+    assert str(error.value).startswith(f"{tmp_path / 'pairs.txt'}: not readable as text ({message}")
 
 
 LONG = "x" * 300
@@ -95,7 +146,9 @@ LONG = "x" * 300
         ("A\t1\t2", "\t1\t2", "line 2: found '', expected a person's name"),
         ("A\t1\t2", "A\t1\t01", "line 2: image 1 of A twice, expected two images"),
         ("A\t1\tC\t2", "A\t1\tA\t2", "line 5: both images of an impostor pair are of A, expected two people"),
-        ("A\t1\tC\t2", "\n \n\nA\t1\tA\t2", "line 8: both images of an impostor pair are of A"),
+        ("A\t1\tC\t2", "A", "line 5: 1 field, expected an impostor pair (name, i, name, j), separated by tabs"),
+        ("A\t1\t2", "A B 1 2", "line 2: 4 fields, expected a genuine pair (name, i, j), separated by tabs"),
+        ("A\t1\tC\t2", "\n# C\n\nA\t1\tA\t2", "line 8: both images of an impostor pair are of A"),
         ("2\t1\n", "\n\n2\tx\n", "line 3: found '2 x', expected the number of folds"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import re
 import resource
@@ -23,6 +24,7 @@ from PIL import Image
 
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build, options_for
+from pipeline.build.options import read_exclusions
 from pipeline.executors import WorkerError
 from pipeline.sources.finder import ImageTree
 from pipeline.sources.images import ImageError, decode
@@ -183,6 +185,27 @@ def test_tables_and_lists_from_pipes_build_the_same_set(vggface2, tmp_path, monk
     for writer in writers:
         writer.join()
     assert contents(tmp_path / "pipes") == contents(tmp_path / "files")
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_an_exclusion_list_in_any_unicode_encoding_is_read(tmp_path, codec):
+    path = tmp_path / "exclude.txt"
+    path.write_bytes("# people\r\nRen\u00e9e\rn2/1.jpg # blurred\r\n\r\nn3".encode(codec))
+    assert read_exclusions(path).entries == ["Ren\u00e9e", "n2/1.jpg", "n3"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (gzip.compress(b"n1\n"), "packed by gzip; unpack it first"),
+        (b"n1\nn\xe9\n", "line 2: not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_an_exclusion_list_that_is_no_text_is_refused_with_the_remedy(tmp_path, data, reason):
+    (tmp_path / "exclude.txt").write_bytes(data)
+    with pytest.raises(LandmarkError) as error:
+        read_exclusions(tmp_path / "exclude.txt")
+    assert str(error.value).startswith(f"{tmp_path / 'exclude.txt'}: {reason}")
 
 
 def test_a_pipe_as_exclusion_list_without_a_writer_is_refused(vggface2, tmp_path, monkeypatch):

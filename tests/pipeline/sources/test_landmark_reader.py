@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import os
 import random
 import socket
@@ -331,12 +334,74 @@ def test_every_separator_gives_the_same_table(tmp_path, separator, end, header):
         (f"n1/a.jpg,{NUMBERS},", "n1/a"),
         (f"n1/a.jpg {NUMBERS.replace(',', ' ')} ", "n1/a"),
         (f'"n1/a, b.jpg",{NUMBERS}', "n1/a, b"),
+        (f"n1/a.jpg: {NUMBERS.replace(',', ' ')}", "n1/a"),
+        (f"n1/a b.jpg : {NUMBERS.replace(',', ' ')}", "n1/a b"),
+        (f"n1/a: {NUMBERS.replace(',', ', ')}", "n1/a"),
+        (f"n1/a.jpg:,{NUMBERS}", "n1/a"),
+        (f"n1/a:b.jpg {NUMBERS.replace(',', ' ')}", "n1/a:b"),
+        (f"#n1/a.jpg,{NUMBERS}", "#n1/a"),
+        (f"#n1/a.jpg {NUMBERS.replace(',', ' ')}", "#n1/a"),
     ],
 )
 def test_names_with_blanks_and_mixed_separators(tmp_path, line, name):
     table = read(tmp_path, f"{line}\n{line}\n")
     assert table.keys.to_pylist() == [name, name]
     assert table.points.tolist() == [POINTS, POINTS]
+
+
+COMMENTS = ["# x1, y1, ...", "#", " #\t1", f"# n1/c,{NUMBERS}", f"#{HEAD}", "#n1/c,1,2"]
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("separator", [",", "\t", ";", " "])
+def test_comments_are_no_rows_and_count_as_lines(tmp_path, separator, header):
+    lines = [*COMMENTS, *[HEAD] * header, *COMMENTS, f"n1/a,{NUMBERS}", *COMMENTS, f"n1/b,{NUMBERS}", *COMMENTS]
+    table = read(tmp_path, "\r\n".join(lines).replace(",", separator))
+    assert table.keys.to_pylist() == ["n1/a", "n1/b"]
+    assert table.points.tolist() == [POINTS, POINTS]
+    with pytest.raises(LandmarkError, match=f"line {len(lines) + 1}: "):
+        read(tmp_path, "\n".join([*lines, "n1/c,1,2"]).replace(",", separator))
+
+
+def test_comments_in_a_four_point_file_are_no_rows(tmp_path):
+    path = write(tmp_path / "points.txt", ["# of 2008", *FOUR[:2], "# 1 2 3", FOUR[2], "#end"])
+    assert read_landmarks([path], four_points=True).keys.to_pylist() == ["a/x", "a/y", "a/z"]
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-be", "utf-16-le", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_every_unicode_encoding_gives_the_same_table(tmp_path, codec, mark, monkeypatch):
+    monkeypatch.setattr("pipeline.sources.streams._BLOCK_BYTES", 37)  # within characters
+    text = f"{HEAD}\r\nn1/Ren\u00e9e \U0001f600.jpg,{NUMBERS}\r\n"
+    mark = "" if codec in ("utf-16", "utf-32", "utf-8-sig") else mark
+    table = read(tmp_path, (mark + text).encode(codec))
+    assert table.keys.to_pylist() == ["n1/Ren\u00e9e \U0001f600"]
+    assert table.points.tolist() == [POINTS]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (gzip.compress(HEAD.encode()), "packed by gzip; unpack it first"),
+        (bz2.compress(HEAD.encode()), "packed by bzip2; unpack it first"),
+        (lzma.compress(HEAD.encode()), "packed by xz; unpack it first"),
+        (b"PK\x03\x04\x14\x00", "a ZIP archive or an Excel workbook; unpack it, or save it as CSV first"),
+        (b"\xff\xfea\x00\x00", "begins as UTF-16 text, but is none; save it as UTF-8"),
+        (f"{HEAD}\nn1/\u00e9,{NUMBERS}\n".encode("latin-1"), "line 2: not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_named_with_the_remedy(tmp_path, data, reason):
+    with pytest.raises(LandmarkError) as error:
+        read(tmp_path, data)
+    assert str(error.value).startswith(f"{tmp_path / 'landmarks.csv'}: {reason}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", '""', " ", ":"])
+def test_an_empty_name_is_a_row_with_a_reason(tmp_path, name):
+    table = read(tmp_path, f"{HEAD}\nn1/a,{NUMBERS}\n{name},{NUMBERS}\n")
+    assert table.keys.to_pylist() == ["n1/a", ""]
+    assert table.problems == {1: "the name is empty"}
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
@@ -417,7 +482,21 @@ def mutated(rng):
     for _ in range(rng.randrange(5)):
         at = rng.randrange(len(data) + 1)
         piece = rng.choice(
-            [b"\n", b"\r", b'"', b",", b" ", b"\xff", b"\0", b"nan", b"\xef\xbb\xbf", b"PAR1", data[:at][-9:]]
+            [
+                b"\n",
+                b"\r",
+                b"\n#",
+                b":",
+                b'"',
+                b",",
+                b" ",
+                b"\xff",
+                b"\0",
+                b"nan",
+                b"\xef\xbb\xbf",
+                b"PAR1",
+                data[:at][-9:],
+            ]
         )
         data = data[:at] + (piece if rng.random() < 0.7 else b"") + data[at + rng.choice([0, 0, 1, 9]) :]
     return data
@@ -436,7 +515,8 @@ def check_mutated(path, seed, count):
             refused = ""
             assert len(table.keys) == len(table.points) == table.files[0].rows
             finite = np.isfinite(table.points[:, : table.files[0].numbers]).all(1)
-            assert set(table.problems) == set(np.flatnonzero(~finite).tolist())
+            nameless = {row for row, key in enumerate(table.keys.to_pylist()) if not key}
+            assert set(table.problems) == set(np.flatnonzero(~finite).tolist()) | nameless
         assert not refused or (refused.startswith(f"{path}: ") and "\n" not in refused)
         outcomes[not refused] += 1
     assert min(outcomes.values()) > count / 20
