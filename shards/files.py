@@ -26,6 +26,7 @@ StrPath = str | os.PathLike[str]
 """A path as users of the Python API give it."""
 
 BLOCK_BYTES = 1 << 20
+MAX_FLUSHES = 1000
 # Folders and files that systems add: Synology, QNAP, macOS, Windows, ext4. They hold thumbnails, deleted files and
 # fragments, so their images are nobody's face. In lower case.
 SYSTEM_NAMES = (
@@ -126,8 +127,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         _try_lock(handle)
         new.mkdir()
         yield new
-        for path in (*new.rglob("*"), new):
-            sync_folder(path)  # or file
+        _sync_all([*new.rglob("*"), new])
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
@@ -140,6 +140,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         _restore(old, folder)
         shutil.rmtree(workspace)
         os.close(handle)
+
+
+def _sync_all(paths: list[Path]) -> None:
+    """Makes files and folders durable. Many are synced at once: a flush of the disk for each takes minutes."""
+    if len(paths) > MAX_FLUSHES:
+        os.sync()
+        return
+    for path in paths:
+        sync_folder(path)  # or file
 
 
 def _restore(old: Path, folder: Path) -> None:

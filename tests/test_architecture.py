@@ -28,6 +28,7 @@ LAYERS = {
     "pipeline": {"shards"},  # its own files without a line below: the leaves
     "pipeline.sources": {"shards", "pipeline"},
     "pipeline.landmarks": {"shards", "pipeline", "pipeline.sources"},
+    "pipeline.fetch": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
     "pipeline.prepare": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.build": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.load": {"shards", "pipeline", "pipeline.sources"},  # of the sources, only how an image is decoded
@@ -170,6 +171,7 @@ FROZEN = {
     "embed": "--batch-size --checkpoint --device --down --landmarks --max-pixels --no-cache --out --precision",
     "export huggingface": "--checkpoint --out",
     "export onnx": "--checkpoint --out --preprocess",
+    "fetch": "--mirror --timeout",
     "inspect": "--out",
     "train": "--allow-missing --backbone --batch-size --best --compile --config --degrade --device --ema --eval --eval-every"
     " --eval-root --freeze --from --head --init --keep --loader-threads --log-every --losses --lr --optimizer --out --precision"

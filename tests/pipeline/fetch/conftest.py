@@ -1,0 +1,125 @@
+"""A web server on this machine that misbehaves as told."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import socketserver
+import threading
+
+import pytest
+
+from pipeline.fetch import download
+from pipeline.fetch.assets import RemoteFile
+
+CONTENT = bytes(range(256)) * 40
+
+
+class Server(socketserver.ThreadingTCPServer):  # HTTPServer would look up this machine's name, which takes time
+    """Answers each request by the next of ``answers``, the last one for ever; remembers the requests' headers."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers = [whole()]
+        self.requests = []
+        self.released = threading.Event()  # ends answers that hang
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # headers and body in one packet: the second would wait for the first
+
+    def do_GET(self):  # noqa: N802
+        server = self.server
+        server.requests.append((self.path, dict(self.headers)))
+        answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+        answer(self)
+        self.close_connection = True
+
+    def log_message(self, *words):
+        pass
+
+    def reply(self, status, body=b"", stated=None, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body) if stated is None else stated))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+
+def whole(content=CONTENT, **headers):
+    """A server that does not know Range."""
+    return lambda handler: handler.reply(200, content, **headers)
+
+
+def ranged(content=CONTENT, etag=None):
+    """A server that resumes, unless the file has another ETag than the client names."""
+
+    def answer(handler):
+        asked, version = handler.headers.get("Range"), handler.headers.get("If-Range")
+        headers = {"ETag": etag} if etag else {}
+        if asked is None or version not in (None, etag):
+            handler.reply(200, content, **headers)
+            return
+        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(content):
+            handler.reply(416)
+            return
+        span = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        handler.reply(206, content[start:], Content_Range=span, **headers)
+
+    return answer
+
+
+def cut(at, content=CONTENT, **headers):
+    """Sends ``at`` bytes of more, then closes the connection."""
+    return lambda handler: handler.reply(200, content[:at], stated=len(content), **headers)
+
+
+def status(code, **headers):
+    return lambda handler: handler.reply(code, b"sorry", **headers)
+
+
+def stalled(at):
+    """Sends ``at`` bytes, then nothing, and keeps the connection."""
+
+    def answer(handler):
+        cut(at)(handler)
+        handler.server.released.wait(60)
+
+    return answer
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "LRFR_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.001)
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def file(server):
+    """The description of the file that the server serves."""
+    return remote(server.url)
+
+
+def remote(*bases, content=CONTENT, name="faces.bin"):
+    return RemoteFile(
+        name=name,
+        urls=tuple(f"{base}/{name}" for base in bases),
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+    )
