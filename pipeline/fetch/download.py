@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -128,7 +128,7 @@ def require_file(file: RemoteFile, path: Path, sources: Sources) -> None:
 def sha256_of(path: Path) -> str:
     """Returns the SHA-256 (hex) of a file. Raises: OSError: it cannot be read."""
     with naming(path), open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _fetch(url: str, file: RemoteFile, partial: _Partial, timeout_s: float, progress: Progress) -> None:

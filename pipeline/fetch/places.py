@@ -61,6 +61,6 @@ def _complete(download: Download, root: Path, sources: Sources) -> Iterator[str]
 
 def _counts(folder: Path) -> tuple[int, int]:
     """Number of images and of people in ``folder/person/image``."""
-    people = [name for name, is_folder in scan(folder) if is_folder and not is_system_name(name)]
+    people = [entry.name for entry in scan(folder) if entry.is_folder and not is_system_name(entry.name)]
     images = [sum(map(is_image, os.listdir(folder / person))) for person in people]
     return sum(images), len(people)

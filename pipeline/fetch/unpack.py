@@ -42,7 +42,8 @@ def unpack_images(archive: Path, folder: Path, counts: tuple[int, int] | None = 
         FetchError: the archive is damaged, has other counts, or an entry that no archive of images has.
         OSError: the disk is full, or a file cannot be written.
     """
-    images, people = 0, set()
+    images = 0
+    people: set[str] = set()
     try:
         total = counts[0] if counts else sum(1 for _ in _entries(archive))
         with whole_folder(folder) as new, Progress(f"unpack {archive.name}", total) as progress:

@@ -32,7 +32,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = 1 << 16  # headers and body in one packet: the second would wait for the first
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         server = self.server
         server.requests.append((self.path, dict(self.headers)))
         answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
