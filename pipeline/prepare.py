@@ -11,8 +11,9 @@ import numpy as np
 import xxhash
 
 from pipeline.align import TEMPLATES, fit_similarity, resized, template_points, warp
-from pipeline.sources.images import MAX_PIXELS, ImageError, decode_bytes
+from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.sources.landmarks import Point
+from pipeline.sources.parts import FilePart, read_part
 from pipeline.spec import NO_TEMPLATE, Preprocessing, SpecError
 from shards.arguments import check_argument, check_path, check_whole
 
@@ -28,18 +29,23 @@ class Request:
     """One image and how to prepare it.
 
     Attributes:
-        path: the image file.
+        path: the image file, or a file that holds it among others.
+        part: where in ``path`` the image file lies; None: it is the whole of it.
         points: five landmarks in px, or four: eyes, nose, centre of the mouth. An empty tuple means that the
             image must be aligned but has no landmarks. None: resize the whole image, ignoring its aspect ratio.
         points_size: (width, height) of the image that ``points`` refer to; None: this image.
+        template: the template that the image follows, if it is an aligned crop: it has the points, in place of
+            ``points``. None: it is no such crop.
         side: side of the aligned crop in px, before it is resized to the input size; None: the input size.
         down: size in px that the crop is degraded to; None: not degraded.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
     """
 
     path: Path
+    part: FilePart | None = None
     points: tuple[Point, ...] | None = None
     points_size: tuple[int, int] | None = None
+    template: str | None = None
     side: int | None = None
     down: int | None = None
     place: str = dataclasses.field(default="", compare=False)
@@ -55,9 +61,30 @@ class Request:
         check_argument(size is None or _is_pair(size), "points_size", size, "a tuple (width, height), or None")
 
     @property
+    def name(self) -> str:
+        """Name of the image in messages and results."""
+        return str(self.path) if self.part is None else f"{self.path}: image {self.part.number}"
+
+    def read(self, max_pixels: int = MAX_PIXELS) -> bytes:
+        """Returns the image file.
+
+        Raises:
+            OSError: it cannot be read.
+            ImageError: it is larger than files of ``max_pixels`` may be.
+        """
+        limit = bytes_limit(max_pixels)
+        return read_regular(self.path, limit) if self.part is None else read_part(self.path, self.part, limit)
+
+    @property
     def preparation(self) -> dict[str, Any]:
         """The fields that determine the pixels, apart from the image itself."""
-        return {"points": self.points, "points_size": self.points_size, "side": self.side, "down": self.down}
+        fields = {"points": self.points, "points_size": self.points_size, "side": self.side, "down": self.down}
+        return fields if self.template is None else {**fields, "template": self.template}
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the image is aligned by points."""
+        return self.points is not None or self.template is not None
 
 
 def _are_points(value: Any) -> bool:
@@ -141,12 +168,10 @@ def prepare(
 
 def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarray:
     """The undegraded (S, S, 3) crop."""
-    if request.points is None:
+    if not request.aligned:
         return resized(image, spec.size)
-    if not request.points:
-        raise NoCropError(f"no row for {request.path.stem} in {request.place}")
     landmarks = f"landmarks ({request.place})" if request.place else "landmarks"
-    points = np.array(request.points, np.float64)
+    points = _points(image, request)
     if not np.isfinite(points).all():
         raise NoCropError(f"{landmarks} are not all finite numbers")
     if request.points_size is not None:
@@ -160,6 +185,18 @@ def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarra
     if not ((points >= 0) & (points < image.shape[1::-1])).all(1).any():
         raise NoCropError(f"{landmarks} lie outside the image")
     return resized(warp(image, matrices[0], side), spec.size)
+
+
+def _points(image: np.ndarray, request: Request) -> np.ndarray:
+    """(5, 2) or (4, 2) landmarks of an image that is aligned."""
+    if request.template is not None:
+        height, width = image.shape[:2]
+        if height != width:
+            raise NoCropError(f"{width}x{height} px; an aligned crop is square")
+        return template_points(request.template, width)
+    if not request.points:
+        raise NoCropError(f"no row for {request.path.stem} in {request.place}")
+    return np.array(request.points, np.float64)
 
 
 def _target_points(template: str, side: int, count: int) -> np.ndarray:

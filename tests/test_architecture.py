@@ -154,6 +154,7 @@ FROZEN = {
     "bench all": _SCORING,
     "bench compare": "",
     "bench lfw": _ALIGNED,
+    "bench pairs": f"--aligned {_SCORING}".removesuffix(" --root"),
     "bench qmul": _SCORING,
     "bench qmul-id": _SCORING,
     "bench scface": _ALIGNED,

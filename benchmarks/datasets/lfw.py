@@ -6,7 +6,6 @@ settings are those of Lai & Lam, ICIP 2021.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from benchmarks.datasets.locate import find_first, require, set_folder
 from benchmarks.datasets.pairs import HEADER, Pairs, read_pairs
+from benchmarks.datasets.resolutions import at_resolutions
 from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder, find_entry
@@ -22,7 +22,6 @@ from pipeline.sources.landmark_lookup import NameLookup
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.sizes import image_size
 
-RESOLUTIONS = (8, 12, 16, 20)  # px
 PUBLISHED_PAIRS = 6000
 _XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"
 _LFW_SIZE = (250, 250)  # px of LFW's images, to which the points in LFW.csv refer
@@ -49,13 +48,7 @@ def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     lookup = NameLookup(read_landmarks(landmarks or [_lfw_table(folders, expected, [root.parent])]))
     paths, members = _distinct_images(pairs, images)
     lookup.require_any(paths, "LFW")
-    sizes = (None, *RESOLUTIONS)
-    aligned = [_request(path, lookup) for path in paths]
-    requests = [dataclasses.replace(request, down=down) for request in aligned for down in sizes]
-    rows = {down: members * len(sizes) + index for index, down in enumerate(sizes)}
-    settings = {f"{{}}@{size}": np.stack([rows[None][:, 0], rows[size][:, 1]], axis=1) for size in RESOLUTIONS}
-    settings["{}@128"] = rows[None]
-    settings |= {f"lr-lr/{{}}@{size}": rows[size] for size in RESOLUTIONS}
+    requests, settings = at_resolutions([_request(path, lookup) for path in paths], members, "{}@128")
     return _protocol("lfw", "LFW", images.parent, requests, settings, pairs, main="accuracy@8")
 
 

@@ -168,9 +168,9 @@ def _embed_group(
     embedded = engine.embed_all(requests, progress)
     norms = vector_norms(embedded.vectors)
     for row, request, norm in zip(rows, requests, norms, strict=True):
-        if request.path in embedded.missing or norm == 0:
+        if request.name in embedded.missing or norm == 0:
             statuses[row] = STATUS_UNUSABLE
-            reasons[row] = str(embedded.missing.get(request.path, "the network's output is zero"))
+            reasons[row] = str(embedded.missing.get(request.name, "the network's output is zero"))
     all_norms = np.zeros(len(reasons), np.float32)
     all_norms[rows] = norms
     failed = np.array([reason is not None for reason in reasons])

@@ -7,7 +7,6 @@ import concurrent.futures as futures
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from benchmarks.scoring.protocols import Protocol, ScoredSetting
 from benchmarks.scoring.results import Result
 from pipeline.prepare import NoCropError, Request, cache_key, check_supported, prepare
 from pipeline.progress import Progress
-from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, read_regular
+from pipeline.sources.images import MAX_PIXELS, ImageError
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, shown
@@ -37,14 +36,14 @@ class Embedded:
     Attributes:
         vectors: (N, D) float32 network outputs, not normalised; zero where ``valid`` is False.
         valid: (N,) bool.
-        missing: unusable images, each with the reason.
+        missing: the ``name`` of each unusable image, and the reason.
         computed: number of embeddings that the network computed.
     """
 
     def __init__(self, count: int) -> None:
         self.vectors = np.zeros((count, 1), np.float32)
         self.valid = np.zeros(count, bool)
-        self.missing: dict[Path, ImageError] = {}
+        self.missing: dict[str, ImageError] = {}
         self.computed = 0
 
     @property
@@ -66,7 +65,7 @@ class Embedded:
 class _PreparedFile:
     """The requests of one image file: embeddings from the cache by row, inputs to embed, or an error."""
 
-    path: Path
+    name: str
     requests: int
     cached: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     inputs: list[_Input] = dataclasses.field(default_factory=list)
@@ -122,7 +121,7 @@ class Engine:
         queue: list[_Input] = []
         for file in self._prepared_files(requests):
             if file.error is not None:
-                embedded.missing[file.path] = file.error
+                embedded.missing[file.name] = file.error
             for row, vector in file.cached.items():
                 embedded.put(row, vector)
             queue += file.inputs
@@ -148,15 +147,15 @@ class Engine:
 
     def _prepared_files(self, requests: list[Request]) -> Iterator[_PreparedFile]:
         """Yields every image file once, prepared by threads a few batches ahead of the network."""
-        rows: dict[Path, list[int]] = {}
+        rows: dict[str, list[int]] = {}
         for row, request in enumerate(requests):
-            rows.setdefault(request.path, []).append(row)
+            rows.setdefault(request.name, []).append(row)
         pool = futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         running: collections.deque[futures.Future[_PreparedFile]] = collections.deque()
         prefetch_files = max(PREFETCH_BATCHES * self.batch_size * len(rows) // max(len(requests), 1), 2)
         try:
-            for path, file_rows in rows.items():
-                running.append(pool.submit(self._prepare_file, path, file_rows, requests))
+            for name, file_rows in rows.items():
+                running.append(pool.submit(self._prepare_file, name, file_rows, requests))
                 if len(running) > prefetch_files:
                     yield running.popleft().result()
             while running:
@@ -164,16 +163,16 @@ class Engine:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _prepare_file(self, path: Path, rows: list[int], requests: list[Request]) -> _PreparedFile:
+    def _prepare_file(self, name: str, rows: list[int], requests: list[Request]) -> _PreparedFile:
         try:
-            data = read_regular(path, bytes_limit(self.max_pixels))
+            data = requests[rows[0]].read(self.max_pixels)
             keys = {row: cache_key(data, requests[row], self.spec) for row in rows}
             hits = {row: self.cache.get(key) for row, key in keys.items()} if self.cache else {}
             cached = {row: vector for row, vector in hits.items() if vector is not None}
             misses = [row for row in rows if row not in cached]
             images = prepare(data, [requests[row] for row in misses], self.spec, self.max_pixels) if misses else []
             inputs = [(row, keys[row], image) for row, image in zip(misses, images, strict=True)]
-            return _PreparedFile(path=path, requests=len(rows), cached=cached, inputs=inputs)
+            return _PreparedFile(name=name, requests=len(rows), cached=cached, inputs=inputs)
         except FileNotFoundError as error:
             self.watch.check(error)
             failure = ImageError("not found")
@@ -183,8 +182,8 @@ class Engine:
         except ImageError as error:
             failure = error
         except MemoryError as error:
-            raise MemoryError(f"{path}: {error}") from None
-        return _PreparedFile(path=path, requests=len(rows), error=failure)
+            raise MemoryError(f"{name}: {error}") from None
+        return _PreparedFile(name=name, requests=len(rows), error=failure)
 
 
 def _checked_vectors(returned: Any, count: int) -> np.ndarray:
@@ -225,7 +224,7 @@ def run(
     check_argument(isinstance(engine, Engine), "run: engine", engine, "an Engine, such as Engine(embed=Embedder(...))")
     expected = "a dict of facts about the network, such as load_network(path).provenance(), or {}"
     check_argument(isinstance(checkpoint, dict), "run: checkpoint", checkpoint, expected)
-    if not engine.spec.aligned and any(request.points is not None for request in protocol.requests):
+    if not engine.spec.aligned and any(request.aligned for request in protocol.requests):
         raise ProtocolError(
             f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"
             f" on unaligned images only (template {engine.spec.template}); score it on qmul, qmul-id or tinyface"
@@ -249,7 +248,7 @@ def run(
         metrics=_by_full_name({setting: one.samples.metrics() for setting, one in scored.items()}),
         intervals=_by_full_name(bounds),
         counts=_counts(protocol, embedded, scored),
-        missing=[(str(path), str(error)) for path, error in embedded.missing.items()],
+        missing=[(name, str(error)) for name, error in embedded.missing.items()],
         checkpoint=checkpoint,
         preprocessing=engine.spec,
         settings={setting: one.samples for setting, one in scored.items()},
@@ -257,10 +256,10 @@ def run(
     )
 
 
-def _list_missing(missing: dict[Path, ImageError]) -> str:
+def _list_missing(missing: dict[str, ImageError]) -> str:
     """Lists unusable images on stderr; returns a message with remedies."""
-    for path, error in list(missing.items())[:MAX_LISTED]:
-        print_stderr(f"{path}: {error}")
+    for name, error in list(missing.items())[:MAX_LISTED]:
+        print_stderr(f"{name}: {error}")
     if len(missing) > MAX_LISTED:
         print_stderr(f"and {len(missing) - MAX_LISTED:,} more")
     count, no_crop = len(missing), sum(isinstance(error, NoCropError) for error in missing.values())
@@ -283,7 +282,7 @@ def _by_full_name(by_setting: dict[str, dict[str, Value]]) -> dict[str, Value]:
 def _counts(protocol: Protocol, embedded: Embedded, scored: dict[str, ScoredSetting]) -> dict[str, int]:
     return {
         **protocol.counts,
-        "images": len({request.path for request in protocol.requests}),
+        "images": len({request.name for request in protocol.requests}),
         "prepared": len(protocol.requests),
         "embedded": embedded.computed,
         "cached": embedded.cached,

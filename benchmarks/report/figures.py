@@ -19,6 +19,7 @@ from shards.messages import printable
 
 KINDS = ("roc", "det", "dir", "cmc", "resolution", "distance", "hardest")  # file names are BENCHMARK-KIND*.png
 MAX_CMC_RANK = 20
+_HARDEST = {"lfw": ["{}@8", "{}@128"], "pairs": ["{}@8", "{}@full"], "scface": ["{}@d1", "{}@d3"]}  # settings shown
 MAX_PATH_CHARS = 70  # in a figure's title
 
 
@@ -34,7 +35,7 @@ def result_pictures(result: Result) -> Iterator[Picture]:
     }
     if ranks:
         yield _picture(result, "cmc", plots.cmc(title, ranks, published, MAX_CMC_RANK), "CMC with 95 % bands")
-    if result.benchmark in ("lfw", "scface"):
+    if result.benchmark in ("lfw", "pairs", "scface"):
         yield _by_condition(result, title, published)
     yield from _hard_pairs(result)
 
@@ -70,8 +71,8 @@ def _curves(result: Result, title: str, published: list[Published]) -> Iterator[
 
 
 def _by_condition(result: Result, title: str, published: list[Published]) -> Picture:
-    """Accuracy against resolution (LFW) or rank-1 against distance (SCface)."""
-    condition, metric = ("resolution", "accuracy") if result.benchmark == "lfw" else ("distance", "rank-1")
+    """Accuracy against resolution (LFW and other pairs) or rank-1 against distance (SCface)."""
+    condition, metric = ("distance", "rank-1") if result.benchmark == "scface" else ("resolution", "accuracy")
     tables = TABLES[result.benchmark][:2]
     ours = {
         table.title: [(result.metrics[name], result.intervals[name]) for name in table.columns]
@@ -90,7 +91,7 @@ def _by_condition(result: Result, title: str, published: list[Published]) -> Pic
 
 
 def _hard_pairs(result: Result) -> Iterator[Picture]:
-    settings = {"lfw": ["{}@8", "{}@128"], "scface": ["{}@d1", "{}@d3"]}.get(result.benchmark, ["{}"])
+    settings = _HARDEST.get(result.benchmark, ["{}"])
     for setting in settings:
         headings = {"genuine": "same person, lowest cosine", "impostors": "different people, highest cosine"}
         tiles = {
@@ -107,5 +108,5 @@ def _hard_pairs(result: Result) -> Iterator[Picture]:
 
 
 def _tiles(pair: HardPair, spec: Preprocessing) -> plots.PairTiles:
-    first, second = (prepare(side.path.read_bytes(), [side], spec)[0] for side in (pair.first, pair.second))
+    first, second = (prepare(side.read(), [side], spec)[0] for side in (pair.first, pair.second))
     return first, second, pair.score

@@ -6,11 +6,10 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks import BENCHMARKS
 from benchmarks.errors import ReportError
 from benchmarks.report.document import Grid, Section, as_html, as_markdown
 from benchmarks.report.figures import KINDS, result_pictures
-from benchmarks.report.published import PUBLISHED
+from benchmarks.report.published import PUBLISHED, TABLES
 from benchmarks.report.tables import facts, metric_label, network_label, percent, percent_range, result_grids, warnings
 from benchmarks.scoring.intervals import ROUNDS
 from benchmarks.scoring.results import Result, library_versions, write_json
@@ -20,7 +19,7 @@ TITLE = "Low-resolution face recognition: scores"
 HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
 MAX_LISTED = 20  # missing images
 _SHOWN = re.compile(r"^!\[.*\]\(([\w-]+\.png)\)$", re.MULTILINE)
-_BENCHMARK_FILE = re.compile(rf"(?:{'|'.join(BENCHMARKS)})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
+_BENCHMARK_FILE = re.compile(rf"(?:{'|'.join(TABLES)})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
 
 
 class Report:

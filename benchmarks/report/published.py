@@ -39,4 +39,4 @@ class Table:
 
 _DATA = tomllib.loads(resources.files(__package__).joinpath("published.toml").read_text("utf-8"))
 TABLES = {benchmark: [Table(**table) for table in tables] for benchmark, tables in _DATA["tables"].items()}
-PUBLISHED = {benchmark: [Published(**row) for row in rows] for benchmark, rows in _DATA["results"].items()}
+PUBLISHED = {benchmark: [Published(**row) for row in _DATA["results"].get(benchmark, [])] for benchmark in TABLES}

@@ -12,7 +12,7 @@ from benchmarks.scoring.samples import CurveSamples, unresolved_metrics
 from shards.messages import counted, printable
 
 ABSENT = "-"
-_DISTANCES = {"@d1": "4.2 m", "@d2": "2.6 m", "@d3": "1.0 m"}
+_CONDITIONS = {"@d1": "4.2 m", "@d2": "2.6 m", "@d3": "1.0 m", "@full": "full size"}
 _COUNT_PHRASES = {"genuine": "{:,} of them genuine", "gallery": "{:,} in the gallery"}
 _COUNT_NOUNS = {"identities": "identity", "prepared": "preparation"}  # of other counts: their name in the singular
 
@@ -89,7 +89,7 @@ def setting_label(setting: str) -> str:
     """A setting's title: ``{}@8`` -> ``8 px``, ``{}@d1/51-130`` -> ``4.2 m, subjects 51-130``."""
     prefix, _, suffix = setting.partition("{}")
     condition, _, subjects = suffix.partition("/")
-    name = _DISTANCES.get(condition, f"{condition[1:]} px" if condition else "this network")
+    name = _CONDITIONS.get(condition, f"{condition[1:]} px" if condition else "this network")
     return f"{'LR to LR, ' if prefix else ''}{name}{f', subjects {subjects}' if subjects else ''}"
 
 

@@ -17,16 +17,21 @@ DIGEST_BYTES = 16
 def request_digests(requests: Sequence[Request]) -> np.ndarray:
     """(N, 16) uint8 digests of the requests: path and preparation.
 
-    Paths are relative to the common parent folder, so that copies of a data set have the same digests.
+    Paths are relative to the common parent folder, so that copies of a data set have the same digests. Images within a
+    file are told by their content: the file may be written in several ways.
     """
     paths = [str(request.path) for request in requests]
     prefix_length = len(os.path.commonpath(paths))
     contents = [
-        [os.fsencode(path[prefix_length:]).hex(), *request.preparation.values()]
+        [_image(request, path[prefix_length:]), *request.preparation.values()]
         for path, request in zip(paths, requests, strict=True)
     ]
     digests = b"".join(xxhash.xxh3_128_digest(json.dumps(content).encode()) for content in contents)
     return np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _image(request: Request, path: str) -> str:
+    return os.fsencode(path).hex() if request.part is None else f"part {request.part.digest.hex()}"
 
 
 def protocol_digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> np.ndarray:

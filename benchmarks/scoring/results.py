@@ -70,10 +70,7 @@ class Result:
             "versions": library_versions(),
             "hardest": {
                 setting: {
-                    kind: [
-                        {"first": str(one.first.path), "second": str(one.second.path), "score": one.score}
-                        for one in pairs
-                    ]
+                    kind: [{"first": one.first.name, "second": one.second.name, "score": one.score} for one in pairs]
                     for kind, pairs in kinds.items()
                 }
                 for setting, kinds in self.hardest.items()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks import read_benchmark
-from benchmarks.datasets.lfw import RESOLUTIONS
+from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import PairProtocol

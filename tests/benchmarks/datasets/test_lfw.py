@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.datasets.lfw import RESOLUTIONS, read_lfw, read_xqlfw
+from benchmarks.datasets.lfw import read_lfw, read_xqlfw
+from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.sources.finder import is_generated

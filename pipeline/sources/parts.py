@@ -1,0 +1,78 @@
+"""Images that lie within a larger file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.sources.images import ImageError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FilePart:
+    """A range of bytes within a file that holds an image file.
+
+    Attributes:
+        number: of the image among those of the file, from 1.
+        offset: of the first byte.
+        size: in bytes.
+        digest: XXH3-128 of the image file, which tells it from others wherever it lies.
+        as_text: the bytes are the UTF-8 form of a text whose characters stand for the bytes of the image file.
+    """
+
+    number: int
+    offset: int
+    size: int
+    digest: bytes
+    as_text: bool = False
+
+
+def read_part(path: Path, part: FilePart, max_bytes: int | None = None) -> bytes:
+    """Returns an image file that lies within the file ``path``.
+
+    Raises:
+        OSError: the file cannot be read, or is a pipe or device.
+        ImageError: the image file has more than ``max_bytes``, or the file has become shorter.
+    """
+    if max_bytes is not None and part.size > max_bytes:
+        raise ImageError(f"it has {part.size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+    data = read_range(path, part.offset, part.size)
+    try:
+        return data.decode("utf-8").encode("latin-1") if part.as_text else data
+    except UnicodeError:
+        raise ImageError("damaged: not the text form of an image file") from None
+
+
+def read_range(path: Path, offset: int, size: int) -> bytes:
+    """Returns ``size`` bytes of a regular file, see ``read_part``."""
+    with open_regular(path) as stream:
+        present = os.fstat(stream.fileno()).st_size
+        if offset + size > present:
+            raise ImageError(f"the file ends within it: it has {present:,} bytes, expected {offset + size:,}")
+        stream.seek(offset)
+        data = stream.read(size)
+    if len(data) < size:
+        raise ImageError(f"the file ends within it: {len(data):,} of {size:,} bytes")
+    return data
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Opens a regular file. Raises: OSError: as ``read_part``."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with open(handle, "rb", closefd=False) as stream:
+            yield stream
+    except OSError as error:
+        error.filename = error.filename or str(path)  # reading does not know it
+        raise
+    finally:
+        os.close(handle)
