@@ -43,10 +43,20 @@ _KEPT = "finished shards are kept: run the same command to continue"
     help="Folder for the shards. [default: by --source, such as $LRFR_DATA/shards]",
 )
 @click.option(
+    "--aligned",
+    help="The images are aligned crops already, to this template: arcface (most 112 px crops that are passed around), seed,"
+    " or a TOML file with name, size and points. Stored as they are unless --template or --size asks for another one.",
+)
+@click.option(
     "--template",
     type=click.Choice(["seed", "arcface", "none"]),
     help="Position of the five points: seed as in the reference, or arcface, which is centred. none: resize images whole."
-    " Required for --source crops. [default: seed; none for qmul and tinyface]",
+    " Required for --source crops. [default: that of --aligned; or seed; none for qmul and tinyface]",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(1, 1024),
+    help="Side of the stored crops, px. [default: that of --aligned, 112 for arcface and seed; or 128]",
 )
 @click.option("--min-images", type=click.IntRange(min=1), default=1, help="Leave out identities with fewer images.")
 @click.option("--exclude", type=PATH, help="File with identities or identity/image to leave out, one per line.")

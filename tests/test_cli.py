@@ -339,7 +339,7 @@ def test_training_sets_without_landmarks_have_folders_of_their_own(run, tmp_path
         run("build-shards", "--source", "folder", "--root", tmp_path / "QMUL-SurvFace" / "training_set")
     ) == (
         f"Error: {tmp_path}/QMUL-SurvFace/training_set: no landmark file; expected landmarks.csv, or name one with --landmarks"
-        " (crops that are aligned already need none: --source crops)"
+        " (aligned crops need none: --aligned says which template they follow)"
     )
     explained = " ".join(run("build-shards", "--help").stdout.split()).replace("- ", "-")  # a line may end in a name
     assert "[default: by --source, such as $LRFR_DATA/VGGFace2]" in explained

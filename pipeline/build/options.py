@@ -20,7 +20,8 @@ from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import Rows, Source, SourceError
 from pipeline.sources.streams import decoded, open_stream
-from pipeline.spec import NO_TEMPLATE, Preprocessing
+from pipeline.sources.templates import CropTemplate, crop_template
+from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_whole
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, remove_temporaries
@@ -38,7 +39,8 @@ class BuildOptions:
     Attributes:
         source: a key of ``SOURCES``.
         root: the data set's folder; for a source without landmarks, the folder of identities.
-        landmarks: landmark tables; empty for a source without landmarks.
+        landmarks: landmark tables; empty for a source without landmarks, and for aligned crops.
+        aligned: the template that the images follow, if they are aligned crops already.
         out: the shard set's folder.
         exclude: file of identities or keys to leave out.
         min_images: identities with fewer usable images are left out.
@@ -52,6 +54,7 @@ class BuildOptions:
     landmarks: tuple[Path, ...]
     out: Path
     preprocessing: Preprocessing
+    aligned: CropTemplate | None = None
     exclude: Path | None = None
     min_images: int = 1
     images_per_shard: int | None = None
@@ -74,7 +77,9 @@ class BuildOptions:
     def _check_template(self, source: Source) -> None:
         """Raises: SourceError, ShardError: the source does not give what the template or the landmarks are for."""
         template = self.preprocessing.template
-        if template not in source.templates:
+        if self.aligned is not None and (not source.takes_aligned or template not in TEMPLATES):
+            raise SourceError(f"source {self.source}: cannot store aligned crops with template {template}")
+        if self.aligned is None and template not in source.templates:
             if template in TEMPLATES:
                 raise SourceError(f"source {self.source}: has no landmarks, so its images cannot be aligned")
             raise ShardError(f"unknown template {template!r}; choose from {', '.join(source.templates)}")
@@ -85,6 +90,9 @@ class BuildOptions:
         """Checks the types of the fields, and converts paths and numbers. Raises: TypeError."""
         check_argument(
             isinstance(self.preprocessing, Preprocessing), "preprocessing", self.preprocessing, "a Preprocessing"
+        )
+        check_argument(
+            isinstance(self.aligned, CropTemplate | None), "aligned", self.aligned, "a CropTemplate, or None"
         )
         check_argument(isinstance(self.retry_failed, bool), "retry_failed", self.retry_failed, "True or False")
         converted: dict[str, Any] = {"landmarks": _paths(self.landmarks)}
@@ -100,7 +108,7 @@ class BuildOptions:
     @property
     def aligning(self) -> bool:
         """True if faces are aligned by landmarks, unless the source says that they are already."""
-        return self.preprocessing.aligned
+        return self.preprocessing.aligned and self.aligned is None
 
 
 def options_for(
@@ -108,14 +116,18 @@ def options_for(
     *,
     root: StrPath,
     landmarks: StrPath | Sequence[StrPath] = (),
+    aligned: StrPath | None = None,
     template: str | None = None,
+    size: int | None = None,
     **options: Any,
 ) -> BuildOptions:
     """Returns options with the source's defaults: where its images and landmarks are, and how they are prepared.
 
     Args:
         landmarks: one table or several; empty for the source's default files.
-        template: None for the default.
+        aligned: the template that the images follow, if they are aligned crops: its name, or a TOML file.
+        template: the template that is stored. None for the default: that of ``aligned``, or that of the source.
+        size: side of the stored crops, px. None for the default: that of ``aligned``, or 128.
         options: further fields of ``BuildOptions``.
 
     Raises:
@@ -127,22 +139,45 @@ def options_for(
     """
     layout, root, landmarks = _find_source(source), check_path("root", root), _paths(landmarks)
     check_argument(isinstance(template, str | None), "template", template, f"one of {', '.join(layout.templates)}")
-    spec = _spec(layout, template)
-    if landmarks and not (layout.takes_landmarks and spec.aligned):
-        raise SourceError(f"--source {source}: its images are resized whole, not aligned; omit --landmarks")
-    if layout.takes_landmarks and spec.aligned and not landmarks:
+    crops = None if aligned is None else crop_template(aligned)
+    spec = _spec(layout, crops, template, size)
+    aligning = crops is None and spec.aligned
+    if landmarks and not (layout.takes_landmarks and aligning):
+        why = "they are aligned crops" if crops else "its images are resized whole, not aligned"
+        raise SourceError(f"--source {source}: {why}; omit --landmarks")
+    if layout.takes_landmarks and aligning and not landmarks:
         landmarks = tuple(layout.landmark_files(root))
-    return BuildOptions(source=source, root=layout.locate(root), landmarks=landmarks, preprocessing=spec, **options)
+    return BuildOptions(
+        source=source, root=layout.locate(root), landmarks=landmarks, preprocessing=spec, aligned=crops, **options
+    )
 
 
-def _spec(source: Source, template: str | None) -> Preprocessing:
-    """The preprocessing that ``--template`` asks for, by default that of the source."""
+def _spec(source: Source, crops: CropTemplate | None, template: str | None, size: int | None) -> Preprocessing:
+    """The preprocessing that the options ask for, by default that of the crops or the source."""
+    size = None if size is None else check_whole("size", size, 1, MAX_SIZE_PX)
+    if crops is not None:
+        return _crop_spec(source, crops, template, size or max(crops.size))
+    size = size or Preprocessing.size
     template = template or source.default_template
     if template is None:
         raise SourceError(f"--source {source.name}: {source.template_hint}")
     if template in TEMPLATES and source.templates == (NO_TEMPLATE,):
         raise SourceError(f"--source {source.name}: its images are resized whole, not aligned; omit --template")
-    return Preprocessing.unaligned() if template == NO_TEMPLATE else Preprocessing(template=template)
+    return (
+        Preprocessing.unaligned(size=size) if template == NO_TEMPLATE else Preprocessing(template=template, size=size)
+    )
+
+
+def _crop_spec(source: Source, crops: CropTemplate, template: str | None, size: int) -> Preprocessing:
+    """The preprocessing of aligned crops: they stay as they are unless another template or size is asked for."""
+    if not source.takes_aligned:
+        raise SourceError(f"--source {source.name} takes no --aligned; use --source folder for aligned crops")
+    template = template or crops.built_in
+    if template is None:
+        raise SourceError(f"--aligned {crops.name}: say which template to store: --template arcface or seed")
+    if template == NO_TEMPLATE:
+        raise SourceError("--template none: images are resized whole; omit --aligned")
+    return Preprocessing(template=template, size=size)
 
 
 def _find_source(name: str) -> Source:
@@ -205,6 +240,7 @@ def fingerprint_parts(options: BuildOptions, rows: Rows, exclusions: Exclusions 
         "--images-per-shard": options.images_per_shard,
         # sets that were built before this option existed can be resumed
         **({} if options.max_pixels == MAX_PIXELS else {"--max-pixels": options.max_pixels}),
+        **({} if options.aligned is None else {"--aligned": options.aligned.to_list()}),
         "preprocessing": options.preprocessing.to_dict(),
         **{f"{name} version": version for name, version in library_versions(rows.points is not None).items()},
         **rows.parts,

@@ -7,28 +7,19 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
-from pipeline.align import eye_distances, fit_similarity, resized, template_points, warp
+from pipeline.align import eye_distances, fit_similarity, template_points
+from pipeline.build.crops import RejectedError, framed_crop, landmark_crop, whole_crop
 from pipeline.build.options import BuildOptions
 from pipeline.opencv import quiet, single_thread
-from pipeline.sources.images import ImageError, bytes_limit, decode_bytes
+from pipeline.sources.images import ImageError, bytes_limit
 from pipeline.sources.source import Reader
 from pipeline.sources.watch import SourceWatch
-from pipeline.spec import Preprocessing
 from shards.schema import STATUS_OK
 from shards.writer import Row, ShardWriter
 
 RETRIED = ("missing-file", "unreadable-image")  # statuses that --retry-failed builds again
-
-
-class RejectedError(Exception):
-    """An image that is not stored. The message becomes the row's ``error_message``."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +51,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
         SourceError: the folder of the images is gone.
         OSError: the file system or this process is in trouble; no image can be blamed.
     """
-    options, spec = task.options, task.options.preprocessing
+    options = task.options
     places: Sequence[str | bytes] = task.keys if task.places is None else task.places
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(task.reader))
@@ -71,8 +62,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
             jpeg = None
             if row.status == STATUS_OK:
                 try:
-                    image = _read_image(task, row.key, place, grey=matrix is not None)
-                    jpeg = _crop_jpeg(row, matrix, image, spec)
+                    jpeg = _crop(task, row, place, matrix)
                 except RejectedError as error:
                     row.status, row.error_message = error.status, str(error)
             writer.add(row, jpeg)
@@ -99,10 +89,22 @@ def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
         yield row, None if matrices is None else matrices[position]
 
 
-def _read_image(task: ShardTask, key: str, place: str | bytes, grey: bool) -> np.ndarray:
-    max_pixels = task.options.max_pixels
+def _crop(task: ShardTask, row: Row, place: str | bytes, matrix: np.ndarray | None) -> bytes:
+    """Reads one image and returns the JPEG to store.
+
+    Raises:
+        RejectedError: it cannot be stored.
+        SourceError, OSError, MemoryError: it is not the image's fault.
+    """
+    options, spec = task.options, task.options.preprocessing
+    limit = options.max_pixels
     try:
-        return decode_bytes(task.reader.read(place, bytes_limit(max_pixels)), grey=grey, max_pixels=max_pixels)
+        data = task.reader.read(place, bytes_limit(limit))
+        if matrix is not None:
+            return landmark_crop(row, data, matrix, spec, limit)
+        if options.aligned is not None:
+            return framed_crop(row, data, options.aligned, spec, limit)
+        return whole_crop(row, data, spec, limit)
     except FileNotFoundError as error:
         task.watch.check(error)
         raise RejectedError("missing-file", str(error)) from None
@@ -112,31 +114,4 @@ def _read_image(task: ShardTask, key: str, place: str | bytes, grey: bool) -> np
     except ImageError as error:
         raise RejectedError("unreadable-image", str(error)) from None
     except MemoryError as error:
-        raise MemoryError(f"{key}: {error}") from None
-
-
-def _crop_jpeg(row: Row, matrix: np.ndarray | None, image: np.ndarray, spec: Preprocessing) -> bytes:
-    """Returns the encoded crop of an image; sets the image's size and the matrix in ``row``.
-
-    Raises:
-        RejectedError: the landmarks lie outside the image, or an image that should be an aligned crop is not square.
-    """
-    row.height, row.width = image.shape[:2]
-    if matrix is None:
-        if spec.aligned and row.height != row.width:
-            raise RejectedError("not-square", f"{row.width}x{row.height} px; an aligned crop is square")
-        crop = resized(image, spec.size)
-    else:
-        if not _any_inside(row.landmarks or (), row.width, row.height):
-            reason = f"all five points lie outside the {row.width}x{row.height} image"
-            raise RejectedError("degenerate-landmarks", reason)
-        crop = warp(image, matrix, spec.size)
-        row.matrix = matrix.ravel().tolist()
-    if crop.ndim == 2:
-        crop = cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR)
-    return cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality])[1].tobytes()
-
-
-def _any_inside(landmarks: Sequence[float], width: int, height: int) -> bool:
-    """Returns True if at least one of the points (x, y, x, y, ...) lies inside the image."""
-    return any(0 <= x < width and 0 <= y < height for x, y in zip(landmarks[::2], landmarks[1::2], strict=True))
+        raise MemoryError(f"{row.key}: {error}") from None

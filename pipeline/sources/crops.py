@@ -17,6 +17,7 @@ class Crops(Source):
     dataset = "crops"
     shards = "shards-crops"
     templates = tuple(TEMPLATES)
+    takes_aligned = False
     template_hint = "say which template the crops follow: --template arcface (most crops that are passed around, 112 x 112 px) or seed"
 
     def locate(self, root: Path) -> Path:

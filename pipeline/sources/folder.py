@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.align import TEMPLATES
 from pipeline.sources.listing import listed_rows
-from pipeline.sources.source import Rows
+from pipeline.sources.source import Rows, Source
 from pipeline.sources.vggface2 import LandmarkSource
 from pipeline.spec import NO_TEMPLATE
 
@@ -21,7 +21,10 @@ class Folder(LandmarkSource):
     templates = (*TEMPLATES, NO_TEMPLATE)
     splits = ("", "train", "test")
     tables = (("landmarks.csv",),)
-    remedy = " (crops that are aligned already need none: --source crops)"
+    remedy = " (aligned crops need none: --aligned says which template they follow)"
+
+    def locate(self, root: Path) -> Path:
+        return Source.locate(self, root)
 
     def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
         return super().rows(root, landmarks, aligning=True) if aligning else listed_rows(root)

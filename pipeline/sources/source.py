@@ -89,6 +89,7 @@ class Source(abc.ABC):
         default_template: one of them; None if the user has to say what the images are.
         template_hint: what he or she is told then.
         takes_landmarks: its images are those of landmark tables.
+        takes_aligned: its images may be aligned crops.
     """
 
     name: ClassVar[str]
@@ -98,6 +99,7 @@ class Source(abc.ABC):
     default_template: ClassVar[str | None] = None
     template_hint: ClassVar[str] = ""
     takes_landmarks: ClassVar[bool] = False
+    takes_aligned: ClassVar[bool] = True
 
     def locate(self, root: Path) -> Path:
         """Returns the folder of the images, in or at ``root``.

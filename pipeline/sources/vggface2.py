@@ -10,7 +10,7 @@ from pipeline.align import TEMPLATES
 from pipeline.sources.finder import ImageTree
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import LandmarkError
-from pipeline.sources.source import Rows, Source, SourceError
+from pipeline.sources.source import Rows, Source
 from shards.messages import command
 
 
@@ -48,8 +48,6 @@ class LandmarkSource(Source):
         raise LandmarkError(f"{root}: no landmark file; expected {expected}, or name one with --landmarks{self.remedy}")
 
     def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
-        if not aligning:
-            raise SourceError(f"--source {self.name}: is aligned by landmarks; --source folder takes other images")
         table = read_landmarks(landmarks)
         return Rows(
             keys=table.keys,
@@ -66,6 +64,7 @@ class VGGFace2(LandmarkSource):
 
     name = "vggface2"
     dataset = "VGGFace2"
+    takes_aligned = False
     shards = "shards"
     splits = ("train", "test", "")
     tables = (

@@ -435,7 +435,7 @@ def test_aligned_crops_are_built_with_the_command(run, crops, tmp_path):
     assert Manifest.read(tmp_path / "shards-crops").preprocessing["template"] == "seed"
     assert "already aligned" in run("build-shards", "--help").stdout
     done = run("build-shards", "--source", "folder", "--root", crops)
-    assert error_of(done).endswith("(crops that are aligned already need none: --source crops)")
+    assert error_of(done).endswith("(aligned crops need none: --aligned says which template they follow)")
 
 
 def test_identities_that_fall_below_the_minimum_while_building_are_named(training, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.build.plan import make_plan
+from pipeline.sources.folder import Folder
 from pipeline.sources.landmark_lookup import NameLookup
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import LandmarkError
@@ -45,7 +46,7 @@ def test_damaged_tables_give_named_errors_or_rows(tmp_path, capsys, kind, count,
         try:
             table = read_landmarks([path])
             assert len(table.keys) == len(table.points)
-            make_plan(table)
+            make_plan(Folder().rows(tmp_path, [path], aligning=True))
             NameLookup(table)
             read += 1
         except LrfrError:

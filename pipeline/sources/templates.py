@@ -1,0 +1,119 @@
+"""Templates that aligned crops follow: the built-in ones, or a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.align import TEMPLATES, template_points
+from pipeline.sources.source import SourceError
+from pipeline.sources.streams import open_stream
+from pipeline.spec import MAX_SIZE_PX
+from shards.files import StrPath
+
+_BUILT_IN_PX = 112
+_MAX_BYTES = 1 << 14  # tomllib takes quadratic time for some files
+_EXPECTED = (
+    'expected name = "...", size = 112 or [width, height], and points = [[x, y], ...]: left eye, right eye, nose, left and'
+    " right mouth corner, as the viewer sees them"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CropTemplate:
+    """Where the five points are in aligned crops.
+
+    Attributes:
+        name: for messages; a built-in template is a key of ``pipeline.align.TEMPLATES``.
+        size: (width, height) of the crops that ``points`` refer to, px.
+        points: x and y of left eye, right eye, nose, left and right mouth corner, as the viewer sees them, px.
+    """
+
+    name: str
+    size: tuple[int, int]
+    points: tuple[tuple[float, float], ...]
+
+    def fits(self, width: int, height: int) -> bool:
+        """Returns True if an image has the shape of the crops, at any size."""
+        return height == round(width * self.size[1] / self.size[0])
+
+    def points_in(self, width: int) -> np.ndarray:
+        """Returns the (5, 2) float64 points in a crop that is ``width`` px wide."""
+        return np.array(self.points) * (width / self.size[0])
+
+    def to_list(self) -> list[float]:
+        """Returns size and points as plain numbers."""
+        return [*self.size, *(value for point in self.points for value in point)]
+
+    @property
+    def built_in(self) -> str | None:
+        """Name of the built-in template with the same points, if there is one."""
+        return next((name for name in TEMPLATES if self._equals(name)), None)
+
+    def _equals(self, name: str) -> bool:
+        side = self.size[0]
+        return self.size[1] == side and bool(np.allclose(self.points, template_points(name, side), rtol=0, atol=1e-3))
+
+
+def crop_template(value: StrPath) -> CropTemplate:
+    """Returns a built-in template by name, or reads one from a TOML file.
+
+    Raises:
+        SourceError: there is neither, or the file is no template.
+    """
+    if value in TEMPLATES:
+        points = template_points(str(value), _BUILT_IN_PX).tolist()
+        return CropTemplate(name=str(value), size=(_BUILT_IN_PX, _BUILT_IN_PX), points=tuple((x, y) for x, y in points))
+    path = Path(value)
+    if not path.exists() and path.suffix.lower() != ".toml":
+        raise SourceError(
+            f"--aligned {os.fspath(value)}: no such template or file; expected {', '.join(TEMPLATES)} or a TOML file"
+        )
+    try:
+        with open_stream(path) as stream:
+            data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES} bytes")
+        return _parsed(tomllib.loads(data.decode("utf-8-sig")))
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or error}; expected a TOML file with a template") from None
+    except (ValueError, RecursionError) as error:  # tomllib's and Unicode errors are ValueErrors
+        raise SourceError(f"{path}: not a template ({' '.join(str(error).split())[:100]}); {_EXPECTED}") from None
+
+
+def _parsed(fields: dict[str, Any]) -> CropTemplate:
+    """Raises: ValueError: a field is missing, unknown, or cannot be."""
+    if odd := sorted({"name", "size", "points"} ^ set(fields)):
+        raise ValueError(f"{', '.join(odd)}: missing or unknown")
+    name, size, points = fields["name"], fields["size"], fields["points"]
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
+        raise ValueError("name is no short text")
+    sides = [size, size] if isinstance(size, int) else size
+    if not (isinstance(sides, list) and len(sides) == 2 and all(_is_side(side) for side in sides)):
+        raise ValueError(f"size is not 1 to {MAX_SIZE_PX} px, or two such numbers")
+    if not (isinstance(points, list) and len(points) == 5 and all(map(_is_point, points))):
+        raise ValueError("points are not five pairs of numbers")
+    (left, right, _, left_mouth, right_mouth) = points
+    if not (left[0] < right[0] and max(left[1], right[1]) < min(left_mouth[1], right_mouth[1])):
+        raise ValueError("the points are not in order, with the left eye left of the right one, and the mouth below")
+    return CropTemplate(
+        name=name, size=(sides[0], sides[1]), points=tuple((float(point[0]), float(point[1])) for point in points)
+    )
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_SIZE_PX
+
+
+def _is_point(value: Any) -> bool:
+    """A pair of numbers that may be in a crop, or near it."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(one) in (int, float) and abs(one) <= 2 * MAX_SIZE_PX for one in value)
+    )
