@@ -17,13 +17,19 @@ from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.SunImagePlugin import SunImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+from pipeline.sources import tiff
+
 _BLANKS = rb"(?:\s|#[^\n]*\n)+"
 _PNM = re.compile(rb"P[1-6Ff]" + _BLANKS + rb"(\d{1,18})" + _BLANKS + rb"(\d{1,18})\s")
 _HDR = re.compile(rb"\n[-+][XY] +(\d{1,18}) +[-+][XY] +(\d{1,18})")
+
+# What a byte can hold in px, more than any encoder reaches. Some formats have no bound: an image of one colour takes a few
+# bytes whatever its size. The encoders that were tried need a byte for 76,000 px.
+_NO_BOUND = 1 << 17
+_DEFLATED = 1032 * 8  # px of one bit
+_FEW_PIXELS = 1 << 20  # which cost little memory, however few bytes state them
 
 Size = Callable[[bytes], tuple[int, int]]
 
@@ -35,21 +41,21 @@ class Format:
     Attributes:
         signature: matches the first bytes.
         size: returns two sides in px, in either order. Raises any exception for a file that does not state them.
-        pillow: the Pillow class that has to read a file too. OpenCV alone is enough where None: it compares checksums,
-            or Pillow does not know the format. OpenCV does not compare those of a TIFF, for example.
-        length: returns the bytes that a file states to have. If it has as many, OpenCV alone is enough.
+        pixels_per_byte: more than a file of this format holds.
+        check: raises any exception for a damaged file that OpenCV reads. None where OpenCV alone is enough: it compares
+            checksums, or nobody can tell.
         check_line_feeds: a copy in text mode can look sound. It cannot if the signature shows it.
     """
 
     signature: re.Pattern[bytes]
     size: Size
-    pillow: type[ImageFile] | None = None
-    length: Callable[[bytes], int] | None = None
+    pixels_per_byte: int
+    check: Callable[[bytes], None] | None = None
     check_line_feeds: bool = True
 
-    def needs_pillow(self, data: bytes) -> bool:
-        """Returns True if Pillow has to read the file ``data``, too."""
-        return self.pillow is not None and (self.length is None or self.length(data) != len(data))
+    def can_hold(self, width: int, height: int, data: bytes) -> bool:
+        """Returns False if the file ``data`` is too short for an image of this size."""
+        return width * height <= max(self.pixels_per_byte * len(data), _FEW_PIXELS)
 
 
 def identify(data: bytes) -> Format | None:
@@ -102,18 +108,16 @@ def _webp(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _webp_length(data: bytes) -> int:
-    """Length of a WebP of one chunk; -1 if it has several, or its two lengths differ."""
+def _read_by(pillow: type[ImageFile]) -> Callable[[bytes], None]:
+    """Pillow finds damage that OpenCV does not."""
+    return lambda data: pillow(io.BytesIO(data)).load() and None
+
+
+def _check_webp(data: bytes) -> None:
     chunk = int.from_bytes(data[16:20], "little")
     length = int.from_bytes(data[4:8], "little") + 8
-    return length if length == 20 + chunk + (chunk & 1) else -1
-
-
-def _tiff(data: bytes) -> tuple[int, int]:
-    image = TiffImageFile(io.BytesIO(data))
-    width, height = image.size
-    tags = image.tag_v2
-    return max(width, int(tags.get(_TILE_WIDTH, 0))), max(height, int(tags.get(_TILE_LENGTH, 0)))
+    if not len(data) == length == 20 + chunk + (chunk & 1):  # a file of one chunk that states its length: OpenCV is enough
+        WebPImageFile(io.BytesIO(data)).load()
 
 
 def _pam(data: bytes) -> tuple[int, int]:
@@ -136,18 +140,18 @@ def _avif(data: bytes) -> tuple[int, int]:
 _FORMATS = tuple(
     Format(re.compile(signature, re.DOTALL), *rest)
     for signature, *rest in (
-        (rb"\x89PNG\r\n\x1a\n", _png, None, None, False),
-        (rb"BM", _bmp, BmpImageFile),
-        (rb"RIFF....WEBP", _webp, WebPImageFile, _webp_length),
-        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff, TiffImageFile),
-        (rb"P[1-3]\s", _matched(_PNM), PpmImageFile, None, False),
-        (rb"P[4-6]\s", _matched(_PNM), PpmImageFile),
-        (rb"P[Ff]\s", _matched(_PNM)),
-        (rb"P7\s", _pam),
-        (rb"GIF8[79]a", _fixed("<HH", 6), GifImageFile),
-        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000, Jpeg2KImageFile),
-        (rb"....ftyp", _avif),
-        (rb"\x59\xa6\x6a\x95", _fixed(">II", 4), SunImageFile),
-        (rb"#\?R", _matched(_HDR)),
+        (rb"\x89PNG\r\n\x1a\n", _png, _DEFLATED, None, False),
+        (rb"BM", _bmp, 128, _read_by(BmpImageFile)),  # runs of 255 px in two bytes
+        (rb"RIFF....WEBP", _webp, _NO_BOUND, _check_webp),
+        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", tiff.size, _NO_BOUND, tiff.check),
+        (rb"P[1-3]\s", _matched(_PNM), 1, _read_by(PpmImageFile), False),
+        (rb"P[4-6]\s", _matched(_PNM), 8, _read_by(PpmImageFile)),
+        (rb"P[Ff]\s", _matched(_PNM), 1),
+        (rb"P7\s", _pam, 8),
+        (rb"GIF8[79]a", _fixed("<HH", 6), 2731, _read_by(GifImageFile)),  # 4096 px in a code of 12 bits
+        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000, _NO_BOUND, _read_by(Jpeg2KImageFile)),
+        (rb"....ftyp", _avif, _NO_BOUND),
+        (rb"\x59\xa6\x6a\x95", _fixed(">II", 4), 683, _read_by(SunImageFile)),  # 256 bytes of 8 px in three bytes
+        (rb"#\?R", _matched(_HDR), 16),  # runs of 127 px in two bytes, four times
     )
 )

@@ -32,6 +32,7 @@ class _State:
         factors: component -> (horizontal, vertical) sampling factor.
         restart_interval: MCUs; 0: no restart markers.
         grey: for each component of a progressive JPEG the segments and scans of its AC coefficients.
+        filled_up: ones follow the data of each scan up to its last byte's end.
     """
 
     codes: _Tables
@@ -40,6 +41,7 @@ class _State:
     factors: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     restart_interval: int = 0
     grey: dict[int, list[bytes]] = dataclasses.field(default_factory=dict)
+    filled_up: bool = True
 
     def sides(self, component: int) -> tuple[int, int]:
         """(width, height) of a component in samples."""
@@ -48,8 +50,12 @@ class _State:
         return -(-self.width * across // most[0]), -(-self.height * down // most[1])
 
 
-def check_scans(data: bytes) -> None:
+def check_scans(data: bytes) -> bool:
     """Decodes all scans of a JPEG without any odd segment, and forgets the values.
+
+    Returns:
+        True if ones fill up the last byte of each scan, as encoders write them. Those of AC coefficients of a
+        progressive JPEG are not looked at.
 
     Raises:
         ValueError: the data is damaged, in the words of libjpeg, or is neither baseline nor progressive.
@@ -60,6 +66,7 @@ def check_scans(data: bytes) -> None:
         raise ValueError("Corrupt JPEG data: a segment is cut, or a table or component is missing") from None
     for component in state.grey:
         simplejpeg.decode_jpeg(_grey_jpeg(component, state), "GRAY")
+    return state.filled_up
 
 
 def _read_segments(data: bytes) -> _State:
@@ -152,10 +159,14 @@ def _check_scan(data: bytes, header: bytes, state: _State, next_marker: int) -> 
     if numbers != [0xD0 + number % 8 for number in range(-(-units // interval) - 1)]:
         raise ValueError("Corrupt JPEG data: restart markers are missing or out of order")
     for number, part in enumerate(_RESTART.split(data)):
-        extra = _check_interval(part.replace(b"\xff\0", b"\xff"), blocks, min(interval, units - number * interval))
-        if extra:
+        part = part.replace(b"\xff\0", b"\xff")
+        used = _check_interval(part, blocks, min(interval, units - number * interval))
+        spare = 8 * len(part) - used  # bits
+        if spare >= 8:
             marker = numbers[number] if number < len(numbers) else next_marker
-            raise ValueError(f"Corrupt JPEG data: {extra} extraneous bytes before marker 0x{marker:02x}")
+            raise ValueError(f"Corrupt JPEG data: {spare // 8} extraneous bytes before marker 0x{marker:02x}")
+        if spare and (part[-1] + 1) % (1 << spare):
+            state.filled_up = False
 
 
 def _codes_of_block(tables: int, refined: int, state: _State) -> tuple[_Codes, _Codes | None]:
@@ -166,7 +177,7 @@ def _codes_of_block(tables: int, refined: int, state: _State) -> tuple[_Codes, _
 
 
 def _check_interval(data: bytes, blocks: list[tuple[_Codes, _Codes | None]], units: int) -> int:
-    """Decodes ``units`` MCUs and returns the number of whole bytes that are left."""
+    """Decodes ``units`` MCUs and returns the number of bits that they take."""
     padded = np.frombuffer(data + b"\0\0\0", np.uint8).astype(np.uint32)
     windows = (padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]).tolist()  # 24 bits from each byte on
     at = 0
@@ -185,7 +196,7 @@ def _check_interval(data: bytes, blocks: list[tuple[_Codes, _Codes | None]], uni
         raise ValueError(f"Corrupt JPEG data: {reason}") from None
     if at > 8 * len(data):
         raise ValueError("Corrupt JPEG data: premature end of data segment")
-    return len(data) - (at + 7) // 8
+    return at
 
 
 def _grey_jpeg(component: int, state: _State) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 from pathlib import Path
@@ -126,12 +125,15 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     kind = formats.identify(data)
     if kind is None:
         raise ImageError(f"cannot be decoded ({counted(len(data), 'byte')}, not an image or damaged)")
-    _check_pixels(*kind.size(data), max_pixels)
+    width, height = kind.size(data)
+    _check_pixels(width, height, max_pixels)
+    if not kind.can_hold(width, height, data):
+        raise ImageError(f"damaged file ({len(data)} bytes): too short for the {width}x{height} px that it states")
     if kind.check_line_feeds and _passed_text_mode(data):
         raise ImageError(f"damaged file ({len(data)} bytes): {_TEXT_MODE}")
     image = _decode_opencv(data)
-    if kind.pillow and kind.needs_pillow(data):
-        kind.pillow(io.BytesIO(data)).load()
+    if kind.check:
+        kind.check(data)
     return image
 
 
@@ -155,11 +157,17 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 def _passed_text_mode(data: bytes) -> bool:
     """Returns True if all line feeds follow carriage returns; nearly all other files are told by their first one.
 
-    A few may do so by chance, unless the file has as many bytes more than a RIFF header states.
+    One or two may do so by chance, unless OpenCV reads the file that was copied, too.
     """
     first = data.find(b"\n")
-    if first < 1 or data[first - 1] != ord("\r"):
+    if first < 1 or data[first - 1] != ord("\r") or data.count(b"\r\n") != data.count(b"\n"):
         return False
-    count = data.count(b"\n")
-    surplus = len(data) - 8 - int.from_bytes(data[4:8], "little") if data.startswith(b"RIFF") else 0
-    return data.count(b"\r\n") == count and (count >= _LINE_FEEDS or surplus == count)
+    return data.count(b"\n") >= _LINE_FEEDS or _is_decoded(data.replace(b"\r\n", b"\n"))
+
+
+def _is_decoded(data: bytes) -> bool:
+    try:
+        _decode_opencv(data)
+    except ImageError:
+        return False
+    return True

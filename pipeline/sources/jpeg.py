@@ -18,7 +18,7 @@ import simplejpeg
 from pipeline.sources.huffman import check_scans, segment
 
 START = b"\xff\xd8"
-_END = b"\xff\xd9"
+END = b"\xff\xd9"
 _SOI, _EOI, _SOS, _DHT, _DAC, _JPG, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xCC, 0xC8, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}  # SOF markers
@@ -31,7 +31,10 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _FILLER_WARNING = re.compile(r"(\d+) extraneous bytes before marker 0xd9$")
 _CUT = "Premature end of JPEG file"  # libjpeg's words
 _LINE_FEEDS = 3  # 256 ** 3 sound files to one that is taken for a copy in text mode
-FEW_BYTES = 16  # of filler, whatever they are
+_FEW_BYTES = 16  # of filler that is not uniform
+_MANY_EQUAL = 4  # bytes that a coded image hardly ends with
+_PIXELS_PER_BYTE = 64 * 8  # a Huffman code takes at least one bit for each block of 8 x 8 px
+_ARITHMETIC_PIXELS_PER_BYTE = 1 << 17  # no encoder reaches it; there is no bound
 _MAX_TRIALS = 4  # libjpeg does not count the filler that it has read ahead: what is left shows when the rest is cut
 
 
@@ -84,9 +87,10 @@ def check_length(data: bytes, header: Header) -> None:
     """Checks that the file can hold the image that it states, before memory is allocated for it.
 
     Raises:
-        ValueError: it is too short, as a Huffman code takes at least one bit for each block of 8 x 8 px.
+        ValueError: it is too short.
     """
-    if header.frame < _FIRST_ARITHMETIC and header.height * header.width > 64 * 8 * len(data):
+    most = _PIXELS_PER_BYTE if header.frame < _FIRST_ARITHMETIC else _ARITHMETIC_PIXELS_PER_BYTE
+    if header.height * header.width > most * len(data):
         raise ValueError(f"too short for the {header.width}x{header.height} px that it states")
 
 
@@ -117,15 +121,31 @@ def check_complete(data: bytes, header: Header) -> None:
         raise ValueError("scans are missing")
 
 
+def check(data: bytes) -> None:
+    """Checks all that the functions here do, for a JPEG that somebody else decodes, such as a strip of a TIFF.
+
+    Raises:
+        ValueError: pixels are lost, or may be.
+    """
+    header = read_header(data)
+    check_length(data, header)
+    check_complete(data, header)
+    if not _is_sound(data):
+        repaired(data, header)
+
+
 def passed_text_mode(data: bytes, scan: int) -> bool:
     """Returns True if the last line feeds of the scans follow carriage returns, as a copy in text mode leaves them.
 
-    In other files one in 256 does. libjpeg often reads such a file without a warning.
+    In other files one in 256 does. libjpeg often reads such a file without a warning. Where there are only one or two,
+    libjpeg has to find the file sound that was copied, too.
     """
-    end = data.rfind(_END, scan)
-    for _ in range(_LINE_FEEDS):
+    end = data.rfind(END, scan)
+    for found in range(_LINE_FEEDS):
         end = data.rfind(b"\n", scan, end)
-        if end < 0 or data[end - 1] != ord("\r"):
+        if end < 0:
+            return found > 0 and _is_sound(data[:scan] + data[scan:].replace(b"\r\n", b"\n"))
+        if data[end - 1] != ord("\r"):
             return False
     return True
 
@@ -137,30 +157,54 @@ def repaired(data: bytes, header: Header) -> bytes:
         ValueError: pixels are lost, or may be; with the warning that says so.
     """
     plain = _plain(data, header)
-    end = last = len(plain) - len(_END)
+    end = last = len(plain) - len(END)
     for _ in range(_MAX_TRIALS):
         try:
-            _check(plain[:end] + _END)
-            return plain[:end] + _END
+            _check(plain[:end] + END)
+            break
         except ValueError as error:
             found = _FILLER_WARNING.search(str(error))
             if not found:
                 raise
             end -= int(found[1])
-            filler = plain[end:last]
-            if len(filler) > FEW_BYTES and len(set(filler)) > 1:
-                raise
-    raise ValueError("Corrupt JPEG data: extraneous bytes before marker 0xd9")
+    else:
+        raise ValueError("Corrupt JPEG data: extraneous bytes before marker 0xd9")
+    if end < last:
+        _check_filler(plain, end, header)
+    return plain[:end] + END
 
 
-def _check(plain: bytes) -> None:
+def _check_filler(plain: bytes, end: int, header: Header) -> None:
+    """Checks the bytes between the last scan and the end marker: they may as well be the rest of a shifted scan.
+
+    Args:
+        end: offset at which libjpeg finds the scan complete; up to seven bytes of filler may precede it.
+    """
+    while _is_sound(plain[: end - 1] + END):
+        end -= 1
+    filler = plain[end : -len(END)]
+    if len(set(filler)) == 1 and (filler[0] in (0x00, 0xFF) or len(filler) >= _MANY_EQUAL):
+        return
+    if header.frame == _PROGRESSIVE or len(filler) > _FEW_BYTES or not check_scans(plain[:end] + END):
+        raise ValueError(f"Corrupt JPEG data: {len(filler)} extraneous bytes before marker 0xd9")
+
+
+def _is_sound(data: bytes) -> bool:
+    try:
+        _check(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _check(data: bytes) -> None:
     """Raises ValueError with the warning of libjpeg if there is any."""
     try:
-        simplejpeg.decode_jpeg(plain, "GRAY")
+        simplejpeg.decode_jpeg(data, "GRAY")
     except ValueError as error:
         if "subsampling" not in str(error):
             raise
-        check_scans(plain)
+        check_scans(data)
 
 
 def _next_marker(data: bytes, at: int) -> int:
@@ -188,7 +232,7 @@ def _plain(data: bytes, header: Header) -> bytes:
             if previous not in (*range(_APP0, _APP15 + 1), _COM) and data[start:at].strip(b"\0\xff"):
                 raise ValueError(f"Corrupt JPEG data: {at - start} extraneous bytes before marker 0x{marker:02x}")
             if marker == _EOI:
-                return b"".join([*parts, _END])
+                return b"".join([*parts, END])
             end = at + 2 + (data[at + 2] << 8 | data[at + 3])
             content = data[at + 4 : end]
             if marker in _FRAMES:
