@@ -39,7 +39,7 @@ class Format:
     """One image format.
 
     Attributes:
-        signature: matches the first bytes.
+        signature: a regular expression that matches the first bytes.
         size: returns two sides in px, in either order. Raises any exception for a file that does not state them.
         pixels_per_byte: more than a file of this format holds.
         check: raises any exception for a damaged file that OpenCV reads. None where OpenCV alone is enough: it compares
@@ -47,7 +47,7 @@ class Format:
         check_line_feeds: a copy in text mode can look sound. It cannot if the signature shows it.
     """
 
-    signature: re.Pattern[bytes]
+    signature: bytes
     size: Size
     pixels_per_byte: int
     check: Callable[[bytes], None] | None = None
@@ -60,7 +60,7 @@ class Format:
 
 def identify(data: bytes) -> Format | None:
     """Returns the format of a file; None for JPEG, and for what is not an image that OpenCV reads."""
-    return next((one for one in _FORMATS if one.signature.match(data)), None)
+    return next((one for one in _FORMATS if re.match(one.signature, data, re.DOTALL)), None)
 
 
 def _fixed(layout: str, offset: int) -> Size:
@@ -116,7 +116,7 @@ def _read_by(pillow: type[ImageFile]) -> Callable[[bytes], None]:
 def _check_webp(data: bytes) -> None:
     chunk = int.from_bytes(data[16:20], "little")
     length = int.from_bytes(data[4:8], "little") + 8
-    if not len(data) == length == 20 + chunk + (chunk & 1):  # a file of one chunk that states its length: OpenCV is enough
+    if not len(data) == length == 20 + chunk + (chunk & 1):  # OpenCV is enough for a file of one chunk
         WebPImageFile(io.BytesIO(data)).load()
 
 
@@ -137,21 +137,18 @@ def _avif(data: bytes) -> tuple[int, int]:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-_FORMATS = tuple(
-    Format(re.compile(signature, re.DOTALL), *rest)
-    for signature, *rest in (
-        (rb"\x89PNG\r\n\x1a\n", _png, _DEFLATED, None, False),
-        (rb"BM", _bmp, 128, _read_by(BmpImageFile)),  # runs of 255 px in two bytes
-        (rb"RIFF....WEBP", _webp, _NO_BOUND, _check_webp),
-        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", tiff.size, _NO_BOUND, tiff.check),
-        (rb"P[1-3]\s", _matched(_PNM), 1, _read_by(PpmImageFile), False),
-        (rb"P[4-6]\s", _matched(_PNM), 8, _read_by(PpmImageFile)),
-        (rb"P[Ff]\s", _matched(_PNM), 1),
-        (rb"P7\s", _pam, 8),
-        (rb"GIF8[79]a", _fixed("<HH", 6), 2731, _read_by(GifImageFile)),  # 4096 px in a code of 12 bits
-        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000, _NO_BOUND, _read_by(Jpeg2KImageFile)),
-        (rb"....ftyp", _avif, _NO_BOUND),
-        (rb"\x59\xa6\x6a\x95", _fixed(">II", 4), 683, _read_by(SunImageFile)),  # 256 bytes of 8 px in three bytes
-        (rb"#\?R", _matched(_HDR), 16),  # runs of 127 px in two bytes, four times
-    )
+_FORMATS = (
+    Format(rb"\x89PNG\r\n\x1a\n", _png, _DEFLATED, check_line_feeds=False),
+    Format(rb"BM", _bmp, 128, _read_by(BmpImageFile)),  # runs of 255 px in two bytes
+    Format(rb"RIFF....WEBP", _webp, _NO_BOUND, _check_webp),
+    Format(rb"II\*\0|MM\0\*|II\+\0|MM\0\+", tiff.size, _NO_BOUND, tiff.check),
+    Format(rb"P[1-3]\s", _matched(_PNM), 1, _read_by(PpmImageFile), check_line_feeds=False),
+    Format(rb"P[4-6]\s", _matched(_PNM), 8, _read_by(PpmImageFile)),
+    Format(rb"P[Ff]\s", _matched(_PNM), 1),
+    Format(rb"P7\s", _pam, 8),
+    Format(rb"GIF8[79]a", _fixed("<HH", 6), 2731, _read_by(GifImageFile)),  # 4096 px in a code of 12 bits
+    Format(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000, _NO_BOUND, _read_by(Jpeg2KImageFile)),
+    Format(rb"....ftyp", _avif, _NO_BOUND),
+    Format(rb"\x59\xa6\x6a\x95", _fixed(">II", 4), 683, _read_by(SunImageFile)),  # 256 bytes of 8 px in three bytes
+    Format(rb"#\?R", _matched(_HDR), 16),  # runs of 127 px in two bytes, four times
 )

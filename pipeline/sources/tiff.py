@@ -1,7 +1,8 @@
 """Checks the coded strips and tiles of TIFF files, of whose damage neither OpenCV nor Pillow tells.
 
 libtiff, which both use, reads an image's rows and no further: it misses the checksum of a Deflate stream, and codes that
-stand for more than the rows. Of damage to a JPEG it merely warns. Raw rows need no check: OpenCV finds them cut.
+stand for more than the rows. Of damage to a JPEG it merely warns. Raw rows need no check: OpenCV finds them cut. Those
+of fax images of two colours (CCITT) are not checked.
 
 Source: TIFF 6.0 (sections 9, 13, 14, 15), Adobe's TIFF Technical Notes 1 to 3 (JPEG and Deflate).
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import io
 import itertools
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
@@ -21,7 +22,9 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _FILL_ORDER = 256, 257, 258, 259
 _STRIP_OFFSETS, _SAMPLES, _STRIP_ROWS, _STRIP_SIZES, _PLANES = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _JPEG_TABLES = 322, 323, 324, 325, 347
 _YCBCR = 6  # colours that may be sampled: the rows have another length
-_LZW, _OLD_JPEG, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 5, 6, 7, 8, 32946, 32773
+_LOWEST_BIT_FIRST = 2
+_RAW, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
+_CHECKED = frozenset((_LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS))
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _LZW_CLEAR, _LZW_END, _LZW_BITS = 256, 257, (9, 12)
 _CHUNK = 1 << 16  # bytes that are inflated at a time
@@ -38,48 +41,59 @@ def check(data: bytes) -> None:
 
     Raises:
         ValueError: one is damaged.
+        zlib.error: one is damaged.
     """
     tags = _tags(data)
-    compression = tags.get(_COMPRESSION, 1)
-    tiled = _TILE_OFFSETS in tags
-    offsets, counts = (tags[tag] for tag in ((_TILE_OFFSETS, _TILE_SIZES) if tiled else (_STRIP_OFFSETS, _STRIP_SIZES)))
-    if compression == _OLD_JPEG:
-        raise ValueError("JPEG in the old style of TIFF, which cannot be checked")
-    parts = [data[offset : offset + count] for offset, count in zip(offsets, counts, strict=True)]
+    compression = tags.get(_COMPRESSION, _RAW)
+    if compression not in _CHECKED:
+        return
+    parts = _parts(data, tags)
     if compression == _JPEG:
         tables = tags.get(_JPEG_TABLES, jpeg.START + jpeg.END)
         for part in parts:
             jpeg.check(tables[: -len(jpeg.END)] + part[len(jpeg.START) :])
         return
-    if tags.get(_FILL_ORDER) == 2:
-        parts = [part.translate(_REVERSED) for part in parts]
+    if tags.get(_FILL_ORDER) == _LOWEST_BIT_FIRST:
+        parts = (part.translate(_REVERSED) for part in parts)
     if compression in (_DEFLATE, _OLD_DEFLATE):
         for part in parts:
             _inflate(part)
-    elif compression in _LENGTHS and tags.get(_COLOURS) != _YCBCR:
-        for part, sizes in zip(parts, _sizes(tags), strict=False):
-            found = _LENGTHS[compression](part)
-            if found not in sizes:
-                raise ValueError(f"a strip or tile has {found} bytes instead of {max(sizes)}")
+    elif tags.get(_COLOURS) != _YCBCR:
+        _check_lengths(parts, tags, _lzw_length if compression == _LZW else _packbits_length)
 
 
 def _tags(data: bytes) -> ImageFileDirectory_v2:
     return TiffImageFile(io.BytesIO(data)).tag_v2
 
 
-def _sizes(tags: ImageFileDirectory_v2) -> Iterable[set[int]]:
+def _parts(data: bytes, tags: ImageFileDirectory_v2) -> Iterator[bytes]:
+    """Yields the coded strips or tiles."""
+    where = (_TILE_OFFSETS, _TILE_SIZES) if _TILE_OFFSETS in tags else (_STRIP_OFFSETS, _STRIP_SIZES)
+    offsets, counts = (tags[tag] for tag in where)
+    if sum(counts) > len(data):
+        raise ValueError("strips or tiles are cut, or lie on one another")
+    for offset, count in zip(offsets, counts, strict=True):
+        yield data[offset : offset + count]
+
+
+def _check_lengths(parts: Iterator[bytes], tags: ImageFileDirectory_v2, length: Callable[[bytes], int]) -> None:
+    for part, sizes in zip(parts, _sizes(tags), strict=False):
+        if (found := length(part)) not in sizes:
+            raise ValueError(f"a strip or tile has {found} bytes instead of {max(sizes)}")
+
+
+def _sizes(tags: ImageFileDirectory_v2) -> Iterator[set[int]]:
     """Yields for each strip or tile the bytes that it may have when decoded."""
     width, height, samples = tags[_WIDTH], tags[_HEIGHT], tags.get(_SAMPLES, 1)
     bits = tags.get(_BITS, (1,))[0]
     planes = samples if tags.get(_PLANES) == 2 else 1
     if _TILE_OFFSETS in tags:
-        tile = _row(tags[_TILE_WIDTH], bits * samples // planes) * tags[_TILE_HEIGHT]
-        return itertools.repeat({tile})
+        yield from itertools.repeat({_row(tags[_TILE_WIDTH], bits * samples // planes) * tags[_TILE_HEIGHT]})
     row = _row(width, bits * samples // planes)
     rows = min(tags.get(_STRIP_ROWS, height), height)
-    # some programs fill up the last strip
-    plane = [{row * rows, row * min(rows, height - first)} for first in range(0, height, rows)]
-    return itertools.chain.from_iterable([plane] * planes)
+    for _ in range(planes):
+        for first in range(0, height, rows):
+            yield {row * rows, row * min(rows, height - first)}  # some programs fill up the last strip
 
 
 def _row(width: int, bits: int) -> int:
@@ -137,6 +151,3 @@ def _lzw_length(part: bytes) -> int:
         if len(lengths) + 1 >= 1 << width and width < _LZW_BITS[1]:
             width += 1
     return length
-
-
-_LENGTHS: dict[int, Callable[[bytes], int]] = {_LZW: _lzw_length, _PACKBITS: _packbits_length}
