@@ -32,16 +32,17 @@ class _State:
         factors: component -> (horizontal, vertical) sampling factor.
         restart_interval: MCUs; 0: no restart markers.
         grey: for each component of a progressive JPEG the segments and scans of its AC coefficients.
-        filled_up: ones follow the data of each scan up to its last byte's end.
+        is_complete: the bytes of ``rest`` are no part of the last scan.
     """
 
     codes: _Tables
+    rest: bytes
     height: int = 0
     width: int = 0
     factors: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     restart_interval: int = 0
     grey: dict[int, list[bytes]] = dataclasses.field(default_factory=dict)
-    filled_up: bool = True
+    is_complete: bool = False
 
     def sides(self, component: int) -> tuple[int, int]:
         """(width, height) of a component in samples."""
@@ -50,28 +51,31 @@ class _State:
         return -(-self.width * across // most[0]), -(-self.height * down // most[1])
 
 
-def check_scans(data: bytes) -> bool:
+def check_scans(data: bytes, rest: bytes = b"") -> bool:
     """Decodes all scans of a JPEG without any odd segment, and forgets the values.
 
+    Args:
+        rest: a few bytes that were found after the last scan.
+
     Returns:
-        True if ones fill up the last byte of each scan, as encoders write them. Those of AC coefficients of a
-        progressive JPEG are not looked at.
+        False if ``rest`` may be a part of the last scan, which was shifted: no ones fill up the byte before it, as encoders
+        write them, or it can be decoded. Not for a progressive JPEG.
 
     Raises:
         ValueError: the data is damaged, in the words of libjpeg, or is neither baseline nor progressive.
     """
     try:
-        state = _read_segments(data)
+        state = _read_segments(data, rest)
     except (IndexError, KeyError):
         raise ValueError("Corrupt JPEG data: a segment is cut, or a table or component is missing") from None
     for component in state.grey:
         simplejpeg.decode_jpeg(_grey_jpeg(component, state), "GRAY")
-    return state.filled_up
+    return state.is_complete
 
 
-def _read_segments(data: bytes) -> _State:
+def _read_segments(data: bytes, rest: bytes) -> _State:
     """Checks all scans but those of AC coefficients of a progressive JPEG."""
-    state, at = _State(dict(_standard_codes())), len(_START)
+    state, at = _State(dict(_standard_codes()), rest), len(_START)
     while (marker := data[at + 1]) != _EOI:
         end = at + 2 + (data[at + 2] << 8 | data[at + 3])
         content = data[at + 4 : end]
@@ -165,8 +169,8 @@ def _check_scan(data: bytes, header: bytes, state: _State, next_marker: int) -> 
         if spare >= 8:
             marker = numbers[number] if number < len(numbers) else next_marker
             raise ValueError(f"Corrupt JPEG data: {spare // 8} extraneous bytes before marker 0x{marker:02x}")
-        if spare and (part[-1] + 1) % (1 << spare):
-            state.filled_up = False
+    following = part[-1:] + state.rest.replace(b"\xff\0", b"\xff")
+    state.is_complete = _is_filled_up(part, used) and not _goes_on(following, 8 - spare, blocks)
 
 
 def _codes_of_block(tables: int, refined: int, state: _State) -> tuple[_Codes, _Codes | None]:
@@ -176,11 +180,25 @@ def _codes_of_block(tables: int, refined: int, state: _State) -> tuple[_Codes, _
     return [(1, 1)] * (1 << 16) if refined else state.codes[tables >> 4], None
 
 
-def _check_interval(data: bytes, blocks: list[tuple[_Codes, _Codes | None]], units: int) -> int:
-    """Decodes ``units`` MCUs and returns the number of bits that they take."""
+def _is_filled_up(data: bytes, used: int) -> bool:
+    """Returns True if all but the first ``used`` bits, of the last byte, are ones."""
+    return not data or (data[-1] + 1) % (1 << 8 * len(data) - used) == 0
+
+
+def _goes_on(data: bytes, at: int, blocks: list[tuple[_Codes, _Codes | None]]) -> bool:
+    """Returns True if the bits from ``at`` on are MCUs, and fill up all bytes."""
+    try:
+        while at <= 8 * len(data) - 8:
+            at = _check_interval(data, blocks, 1, at)
+    except ValueError:
+        return False
+    return _is_filled_up(data, at)
+
+
+def _check_interval(data: bytes, blocks: list[tuple[_Codes, _Codes | None]], units: int, at: int = 0) -> int:
+    """Decodes ``units`` MCUs from bit ``at`` on, and returns the bit after them."""
     padded = np.frombuffer(data + b"\0\0\0", np.uint8).astype(np.uint32)
     windows = (padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]).tolist()  # 24 bits from each byte on
-    at = 0
     try:
         for _ in range(units):
             for dc, ac in blocks:

@@ -185,7 +185,7 @@ def _check_filler(plain: bytes, end: int, header: Header) -> None:
     filler = plain[end : -len(END)]
     if len(set(filler)) == 1 and (filler[0] in (0x00, 0xFF) or len(filler) >= _MANY_EQUAL):
         return
-    if header.frame == _PROGRESSIVE or len(filler) > _FEW_BYTES or not check_scans(plain[:end] + END):
+    if header.frame == _PROGRESSIVE or len(filler) > _FEW_BYTES or not check_scans(plain[:end] + END, filler):
         raise ValueError(f"Corrupt JPEG data: {len(filler)} extraneous bytes before marker 0xd9")
 
 
