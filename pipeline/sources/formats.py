@@ -77,8 +77,10 @@ def _matched(pattern: re.Pattern[bytes]) -> Size:
     """The size stands in a header of text."""
 
     def size(data: bytes) -> tuple[int, int]:
-        first, second = pattern.search(data).groups()  # type: ignore[union-attr]
-        return int(first), int(second)
+        found = pattern.search(data)
+        if found is None:
+            raise ValueError("no size is stated")
+        return int(found[1]), int(found[2])
 
     return size
 

@@ -121,7 +121,7 @@ def check_complete(data: bytes, header: Header) -> None:
         raise ValueError("scans are missing")
 
 
-def check(data: bytes) -> None:
+def check(data: bytes) -> Header:
     """Checks all that the functions here do, for a JPEG that somebody else decodes, such as a strip of a TIFF.
 
     Raises:
@@ -132,6 +132,7 @@ def check(data: bytes) -> None:
     check_complete(data, header)
     if not _is_sound(data):
         repaired(data, header)
+    return header
 
 
 def passed_text_mode(data: bytes, scan: int) -> bool:

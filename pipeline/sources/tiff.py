@@ -1,8 +1,8 @@
 """Checks the coded strips and tiles of TIFF files, of whose damage neither OpenCV nor Pillow tells.
 
 libtiff, which both use, reads an image's rows and no further: it misses the checksum of a Deflate stream, and codes that
-stand for more than the rows. Of damage to a JPEG it merely warns. Raw rows need no check: OpenCV finds them cut. Those
-of fax images of two colours (CCITT) are not checked.
+stand for more than the rows. Of damage to a JPEG it merely warns, and OpenCV keeps what was read before an error. Pillow
+is left out but for raw rows, as its libtiff prints to the standard error. Fax images of two colours are not checked.
 
 Source: TIFF 6.0 (sections 9, 13, 14, 15), Adobe's TIFF Technical Notes 1 to 3 (JPEG and Deflate).
 """
@@ -19,12 +19,11 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from pipeline.sources import jpeg
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _FILL_ORDER = 256, 257, 258, 259, 262, 266
-_STRIP_OFFSETS, _SAMPLES, _STRIP_ROWS, _STRIP_SIZES, _PLANES = 273, 277, 278, 279, 284
-_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _JPEG_TABLES = 322, 323, 324, 325, 347
-_YCBCR = 6  # colours that may be sampled: the rows have another length
+_STRIP_OFFSETS, _SAMPLES, _STRIP_ROWS, _STRIP_SIZES, _PLANAR = 273, 277, 278, 279, 284
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _JPEG_TABLES, _SAMPLING = 322, 323, 324, 325, 347, 530
+_YCBCR = 6
 _LOWEST_BIT_FIRST = 2
 _RAW, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
-_CHECKED = frozenset((_LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS))
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _LZW_CLEAR, _LZW_END, _LZW_BITS = 256, 257, (9, 12)
 _CHUNK = 1 << 16  # bytes that are inflated at a time
@@ -32,7 +31,7 @@ _CHUNK = 1 << 16  # bytes that are inflated at a time
 
 def size(data: bytes) -> tuple[int, int]:
     """(width, height) in px of the first image of a TIFF, or of one of its tiles where that is larger."""
-    tags = _tags(data)
+    tags = TiffImageFile(io.BytesIO(data)).tag_v2
     return max(tags[_WIDTH], tags.get(_TILE_WIDTH, 0)), max(tags[_HEIGHT], tags.get(_TILE_HEIGHT, 0))
 
 
@@ -40,73 +39,81 @@ def check(data: bytes) -> None:
     """Checks the strips or tiles of the first image of a TIFF. Their bytes are counted, and nothing is kept of them.
 
     Raises:
-        ValueError: one is damaged.
-        zlib.error: one is damaged.
+        Exception: of any kind; one is damaged or missing.
     """
-    tags = _tags(data)
+    image = TiffImageFile(io.BytesIO(data))
+    tags = image.tag_v2
     compression = tags.get(_COMPRESSION, _RAW)
-    if compression not in _CHECKED:
-        return
-    parts = _parts(data, tags)
-    if compression == _JPEG:
-        tables = tags.get(_JPEG_TABLES, jpeg.START + jpeg.END)
-        for part in parts:
-            jpeg.check(tables[: -len(jpeg.END)] + part[len(jpeg.START) :])
-        return
-    if tags.get(_FILL_ORDER) == _LOWEST_BIT_FIRST:
-        parts = (part.translate(_REVERSED) for part in parts)
-    if compression in (_DEFLATE, _OLD_DEFLATE):
-        for part in parts:
-            _inflate(part)
-    elif tags.get(_COLOURS) != _YCBCR:
-        _check_lengths(parts, tags, _lzw_length if compression == _LZW else _packbits_length)
-
-
-def _tags(data: bytes) -> ImageFileDirectory_v2:
-    return TiffImageFile(io.BytesIO(data)).tag_v2
+    if compression == _RAW:
+        image.load()
+    elif compression == _JPEG or compression in _CHECKED:
+        parts = _parts(data, tags)
+        for width, rows, filled_up in _shapes(tags):
+            part = next(parts, b"")
+            if compression == _JPEG:
+                _check_jpeg(part, tags, width, rows)
+                continue
+            if tags.get(_FILL_ORDER) == _LOWEST_BIT_FIRST:
+                part = part.translate(_REVERSED)
+            found, expected = _CHECKED[compression](part), _length(tags, width, rows)
+            if found not in (expected, _length(tags, width, filled_up)):
+                raise ValueError(f"a strip or tile has {found} bytes instead of {expected}")
 
 
 def _parts(data: bytes, tags: ImageFileDirectory_v2) -> Iterator[bytes]:
     """Yields the coded strips or tiles."""
     where = (_TILE_OFFSETS, _TILE_SIZES) if _TILE_OFFSETS in tags else (_STRIP_OFFSETS, _STRIP_SIZES)
-    offsets, counts = (tags[tag] for tag in where)
+    offsets, counts = (tags.get(tag, ()) for tag in where)
+    if not counts:
+        raise ValueError("the sizes of the strips or tiles are missing")
     if sum(counts) > len(data):
         raise ValueError("strips or tiles are cut, or lie on one another")
     for offset, count in zip(offsets, counts, strict=True):
         yield data[offset : offset + count]
 
 
-def _check_lengths(parts: Iterator[bytes], tags: ImageFileDirectory_v2, length: Callable[[bytes], int]) -> None:
-    for part, sizes in zip(parts, _sizes(tags), strict=False):
-        if (found := length(part)) not in sizes:
-            raise ValueError(f"a strip or tile has {found} bytes instead of {max(sizes)}")
+def _shapes(tags: ImageFileDirectory_v2) -> Iterator[tuple[int, int, int]]:
+    """Yields for each strip or tile its width and rows, and the rows that it has if it is the last and filled up."""
+    width, height = tags[_WIDTH], tags[_HEIGHT]
+    for _ in range(_planes(tags)):
+        if _TILE_OFFSETS in tags:
+            across, down = tags[_TILE_WIDTH], tags[_TILE_HEIGHT]
+            yield from itertools.repeat((across, down, down), -(-width // across) * -(-height // down))
+        else:
+            rows = min(tags.get(_STRIP_ROWS, height), height)
+            for first in range(0, height, rows):
+                yield width, min(rows, height - first), rows
 
 
-def _sizes(tags: ImageFileDirectory_v2) -> Iterator[set[int]]:
-    """Yields for each strip or tile the bytes that it may have when decoded."""
-    width, height, samples = tags[_WIDTH], tags[_HEIGHT], tags.get(_SAMPLES, 1)
-    bits = tags.get(_BITS, (1,))[0]
-    planes = samples if tags.get(_PLANES) == 2 else 1
-    if _TILE_OFFSETS in tags:
-        yield from itertools.repeat({_row(tags[_TILE_WIDTH], bits * samples // planes) * tags[_TILE_HEIGHT]})
-    row = _row(width, bits * samples // planes)
-    rows = min(tags.get(_STRIP_ROWS, height), height)
-    for _ in range(planes):
-        for first in range(0, height, rows):
-            yield {row * rows, row * min(rows, height - first)}  # some programs fill up the last strip
+def _planes(tags: ImageFileDirectory_v2) -> int:
+    """Parts of the file that have one sample of each pixel; one if all samples stand together."""
+    return tags.get(_SAMPLES, 1) if tags.get(_PLANAR) == 2 else 1
 
 
-def _row(width: int, bits: int) -> int:
-    """Bytes of a row."""
-    return (width * bits + 7) // 8
+def _length(tags: ImageFileDirectory_v2, width: int, rows: int) -> int:
+    """Bytes of a strip or tile when decoded."""
+    bits, planes = tags.get(_BITS, (1,))[0], _planes(tags)
+    if tags.get(_COLOURS) == _YCBCR and planes == 1:  # both chroma samples follow those of a block of px
+        across, down = tags.get(_SAMPLING, (2, 2))
+        return -(-width // across) * -(-rows // down) * (across * down + 2) * bits // 8
+    return (width * bits * tags.get(_SAMPLES, 1) // planes + 7) // 8 * rows
 
 
-def _inflate(part: bytes) -> None:
-    inflater = zlib.decompressobj()
+def _check_jpeg(part: bytes, tags: ImageFileDirectory_v2, width: int, rows: int) -> None:
+    tables = tags.get(_JPEG_TABLES, jpeg.START + jpeg.END)
+    header = jpeg.check(tables[: -len(jpeg.END)] + part[len(jpeg.START) :])
+    if (header.width < width or header.height < rows) and _planes(tags) == 1:  # a plane may be sampled
+        raise ValueError(f"a strip or tile has {header.width}x{header.height} px instead of {width}x{rows}")
+
+
+def _inflated_length(part: bytes) -> int:
+    inflater, length = zlib.decompressobj(), 0
     while not inflater.eof:
-        if not inflater.decompress(part, _CHUNK) and not inflater.eof:
+        chunk = inflater.decompress(part, _CHUNK)
+        if not chunk and not inflater.eof:
             raise ValueError("a Deflate stream is cut")
-        part = inflater.unconsumed_tail
+        length, part = length + len(chunk), inflater.unconsumed_tail
+    return length
 
 
 def _packbits_length(part: bytes) -> int:
@@ -151,3 +158,11 @@ def _lzw_length(part: bytes) -> int:
         if len(lengths) + 1 >= 1 << width and width < _LZW_BITS[1]:
             width += 1
     return length
+
+
+_CHECKED: dict[int, Callable[[bytes], int]] = {  # bytes that a strip or tile stands for
+    _LZW: _lzw_length,
+    _DEFLATE: _inflated_length,
+    _OLD_DEFLATE: _inflated_length,
+    _PACKBITS: _packbits_length,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 import cv2
@@ -48,3 +49,11 @@ def test_pillow_is_quiet_within_the_block_only():
             warnings.warn_explicit("y", UserWarning, "ours.py", 1, module="ours")
         warnings.warn_explicit("z", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
     assert [str(one.message) for one in seen] == ["y", "z"]
+
+
+def test_the_log_of_pillow_is_quiet_within_the_block_only(caplog):
+    with quiet():
+        logging.getLogger("PIL.TiffImagePlugin").error("x")
+    assert not caplog.records
+    logging.getLogger("PIL.TiffImagePlugin").error("y")
+    assert caplog.messages == ["y"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -124,6 +125,59 @@ def jpegs() -> dict[str, bytes]:
     return files
 
 
+def tiff_file(parts: list[bytes], compression: int, tags: dict[int, list[int]]) -> bytes:
+    """A TIFF of strips, or of tiles where ``tags`` has their width (322)."""
+    where, sizes = (324, 325) if 322 in tags else (273, 279)
+    offsets = [8 + sum(map(len, parts[:number])) for number in range(len(parts))]
+    standard = {256: [WIDTH], 257: [HEIGHT], 258: [8, 8, 8], 259: [compression], 262: [2], 277: [3]}
+    tags = standard | {where: offsets, sizes: list(map(len, parts))} | tags
+    start = 8 + sum(map(len, parts))
+    entries, values = b"", b""
+    for tag, numbers in sorted(tags.items()):
+        content = struct.pack(f"<{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            values, content = values + content, struct.pack("<I", start + 6 + 12 * len(tags) + len(values))
+        entries += struct.pack("<HHI", tag, 4, len(numbers)) + content
+    directory = struct.pack("<H", len(tags)) + entries + b"\0" * 4
+    return b"II*\0" + struct.pack("<I", start) + b"".join(parts) + directory + values
+
+
+def tiles(side: int = 16) -> list[np.ndarray]:
+    """The tiles of ``pixels()``, (S, S, 3) uint8 RGB each; those at the edges are filled up."""
+    down, across = -HEIGHT % side, -WIDTH % side
+    image = np.pad(pixels(), ((0, down), (0, across), (0, 0)))
+    return [
+        image[y : y + side, x : x + side].copy()
+        for y in range(0, image.shape[0], side)
+        for x in range(0, image.shape[1], side)
+    ]
+
+
+def tiffs() -> dict[str, bytes]:
+    """Sound TIFFs of every compression that OpenCV and Pillow read."""
+    compressions = ("raw", "tiff_lzw", "packbits", "tiff_adobe_deflate", "tiff_deflate", "jpeg")
+    files = {
+        f"{mode} TIFF {compression}": by_pillow("TIFF", mode, compression=compression)
+        for mode in ("RGB", "L", "CMYK")
+        for compression in compressions
+    }
+    files["fax TIFF"] = by_pillow("TIFF", "1", compression="group4")
+    files["strips TIFF"] = by_pillow("TIFF", compression="jpeg", strip_size=WIDTH * 16 * 3)
+    tiled = {322: [16], 323: [16]}
+    deflated = [zlib.compress(tile.tobytes()) for tile in tiles()]
+    files["tiled Deflate TIFF"] = tiff_file(deflated, 8, tiled)
+    jpegs = [by_pillow("JPEG", image=tile, quality=_QUALITY, subsampling="4:4:4") for tile in tiles()]
+    files["tiled JPEG TIFF"] = tiff_file(jpegs, 7, {**tiled, 262: [6]})
+    backwards = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+    deflated = [zlib.compress(pixels().tobytes()).translate(backwards)]
+    files["TIFF of reversed bits"] = tiff_file(deflated, 32946, {266: [2], 278: [HEIGHT]})
+    planes = [zlib.compress(pixels()[..., channel].tobytes()) for channel in range(3)]
+    files["planar Deflate TIFF"] = tiff_file(planes, 8, {278: [HEIGHT], 284: [2]})
+    runs = [b"".join(b"\x2b" + row.tobytes() for row in pixels()[..., channel]) for channel in range(3)]
+    files["planar PackBits TIFF"] = tiff_file(runs, 32773, {278: [HEIGHT], 284: [2]})
+    return files
+
+
 def others() -> dict[str, bytes]:
     """Sound files of the other formats."""
     rgb, grey = pixels(), pixels(channels=1)
@@ -141,7 +195,7 @@ def others() -> dict[str, bytes]:
     files["grey BMP"] = by_pillow("BMP", "L")
     files["lossless WebP"] = by_pillow("WEBP", lossless=True)
     files["RGBA WebP"] = by_pillow("WEBP", "RGBA")
-    files["deflate TIFF"] = by_pillow("TIFF", compression="tiff_adobe_deflate")
-    files["raw TIFF"] = by_pillow("TIFF")
+    files["16-bit TIFF"] = by_opencv(".tiff", rgb.astype(np.uint16) * 257)
+    files |= tiffs()
     files["plain PPM"] = b"P3\n2 2\n255\n" + b"10 20 30\n" * 4
     return files

@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.sources import huffman
+from pipeline.opencv import quiet
+from pipeline.sources import huffman, tiff
 from pipeline.sources.finder import IMAGE_SUFFIXES
 from pipeline.sources.images import MAX_PIXELS, ImageError, decode, decode_bytes, read_regular
 from tests.pipeline.sources.image_files import (
@@ -34,6 +36,7 @@ from tests.pipeline.sources.image_files import (
     restated,
     sampled_jpeg,
     segment,
+    tiff_file,
     turned,
 )
 
@@ -137,11 +140,73 @@ def test_a_grey_jpeg_can_stay_grey():
     assert decode_bytes(SOUND["grey"]).shape == (HEIGHT, WIDTH, 3)
 
 
+def warned_of(mode):
+    """JPEGs with another byte in their scan, of which libjpeg warns; most others it reads without a word."""
+    rng = np.random.default_rng(0)
+    for seed in range(200):
+        data = by_pillow("JPEG", mode, pixels(seed), quality=90)
+        at = int(rng.integers(first_scan(data)[1], len(data) - 2))
+        data = data[:at] + bytes([int(rng.integers(1, 255))]) + data[at:]
+        if reason(simplejpeg.decode_jpeg, data, "GRAY"):
+            yield data
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_rest_of_a_shifted_scan_is_no_filler(mode):
+    """It is as short as filler may be, but goes on with the scan."""
+    found = stored = 0
+    for data in warned_of(mode):
+        found += 1
+        stored += not reason(decode_bytes, data)
+    assert found > 30
+    assert stored <= 1  # what follows a complete MCU may be anything
+
+
+def test_a_few_bytes_are_filler_after_nearly_every_scan():
+    """A few are taken for the rest of the scan."""
+    rng, stored = np.random.default_rng(0), 0
+    for seed in range(100):
+        data = by_pillow("JPEG", "L", pixels(seed), quality=90)
+        filler = rng.integers(0, 256, int(rng.integers(1, 17)), dtype=np.uint8).tobytes()
+        stored += not reason(decode_bytes, before_end(data, filler))
+    assert stored > 90
+
+
 def hidden_huffman_error():
     """A JPEG of which libjpeg at last says '... extraneous bytes', after 'bad Huffman code'."""
     _, start = first_scan(PLAIN)
     return before_end(PLAIN[: start + 200] + b"\xff\0" * 4 + PLAIN[start + 200 :], b"\0" * 100)
 
+
+def big(layout, *offsets):
+    """Gives a sound file's copy another size in px at each of the offsets."""
+
+    def change(data):
+        data = bytearray(data)
+        for offset in offsets:
+            struct.pack_into(
+                layout, data, offset if isinstance(offset, int) else data.index(offset[0]) + offset[1], 16000, 16000
+            )
+        return bytes(data)
+
+    return change
+
+
+STATING = {
+    "GIF": b"GIF89a\x80>\x80>\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;",
+    "PNG": big(">II", 16)(SOUND[".png"]),
+    "BMP": big("<ii", 18)(SOUND["palette BMP"]),
+    "WebP": big("<HH", 26)(by_pillow("WEBP")),
+    "JPEG 2000": big(">II", (b"\xff\x4f\xff\x51", 8), (b"\xff\x4f\xff\x51", 24))(SOUND[".jp2"]),
+    "AVIF": big(">II", (b"ispe", 8))(SOUND[".avif"]),
+    "Sun raster": big(">II", 4)(SOUND[".sr"]),
+    "TIFF": tiff_file([b"x"], 5, {256: [16000], 257: [16000], 278: [16000]}),
+    "PPM": b"P6 16000 16000 255 x",
+    "PBM": b"P4 16000 16000 x",
+    "PFM": b"PF 16000 16000 -1.0 x",
+    "PAM": b"P7\nWIDTH 16000\nHEIGHT 16000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\nx",
+    "HDR": b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 16000 +X 16000\n\2\2",
+}
 
 NOISE = np.random.default_rng(0).integers(1, 255, 500, dtype=np.uint8).tobytes()
 DAMAGED = {
@@ -186,16 +251,34 @@ def test_a_copy_in_text_mode_is_told(format, share):
         decode_bytes(data[:start] + data[start:].replace(b"\n", b"\r\n"))
 
 
-def test_a_small_webp_that_passed_text_mode_is_told_by_its_length():
-    found = []
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("JPEG", {"progressive": True, "quality": 100}),
+        ("JPEG", {"optimize": True, "quality": 100}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+    ],
+)
+def test_a_copy_in_text_mode_of_a_tiny_image_with_one_or_two_line_feeds_is_told(format, options):
+    found = 0
     for seed in range(200):
-        data = by_pillow("WEBP", image=np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-        if data.count(b"\n") == 1 and b"\r\n" not in data:
-            found.append(data)
+        image = np.random.default_rng(seed).integers(0, 256, (10, 10, 3), dtype=np.uint8)
+        data = by_pillow(format, image=cv2.GaussianBlur(image, (0, 0), 2), **options)
+        decode_bytes(data)
+        if data.count(b"\n") in (1, 2) and b"\r\n" not in data:
+            found += 1
             with pytest.raises(ImageError):
                 decode_bytes(data.replace(b"\n", b"\r\n"))
-            decode_bytes(data)
-    assert found
+    assert found > 3
+
+
+def test_one_line_feed_after_a_carriage_return_is_no_copy_in_text_mode():
+    """Of one colour, 13 10 10."""
+    data = by_pillow("BMP", image=np.full((1, 1, 3), (11, 10, 13), np.uint8))
+    assert data.count(b"\n") == data.count(b"\r\n") == 1
+    assert decode_bytes(data).tolist() == [[[13, 10, 11]]]
 
 
 @pytest.mark.parametrize("name", ["sampling 4:2:0", "restarts", "grey", "CMYK", "progressive"])
@@ -218,7 +301,7 @@ def reason(function, *arguments):
     """The message of the ValueError that a call raises, or nothing."""
     try:
         function(*arguments)
-    except ValueError as error:
+    except (ValueError, ImageError) as error:
         return str(error)
     return ""
 
@@ -233,12 +316,96 @@ def test_another_format_that_is_cut_is_rejected(name):
 
 
 def test_what_only_pillow_finds_damaged_is_rejected():
-    """OpenCV does not compare the checksum of a TIFF."""
-    data = bytearray(SOUND["deflate TIFF"])
-    data[1000] ^= 4
-    assert not np.array_equal(read_by_opencv(bytes(data)), read_by_opencv(SOUND["deflate TIFF"]))
-    with pytest.raises(ImageError, match="cannot be decoded"):
-        decode_bytes(bytes(data))
+    """OpenCV does not notice that a value is larger than the header allows."""
+    data = SOUND["plain PPM"].replace(b"20", b"300")
+    assert read_by_opencv(data) is not None
+    with pytest.raises(ImageError, match="Channel value too large"):
+        decode_bytes(data)
+
+
+def without_a_byte(data, rng, at, end):
+    return data[:at] + data[at + 1 : end] + b"\0" + data[end:]
+
+
+def with_another_bit(data, rng, at, end):
+    return data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
+
+
+def strips(data):
+    """(offset, size) of each strip or tile of a TIFF."""
+    tags = Image.open(io.BytesIO(data)).tag_v2
+    return list(zip(*((tags[324], tags[325]) if 324 in tags else (tags[273], tags[279])), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [(name, with_another_bit) for name in SOUND if "eflate" in name or name == "TIFF of reversed bits"]
+    + [(name, without_a_byte) for name in SOUND if name.endswith(("TIFF tiff_lzw", "TIFF packbits"))],
+)
+def test_damage_to_the_strips_and_tiles_of_a_tiff_is_found(name, damage, capfd):
+    """OpenCV and Pillow read most of these files."""
+    data, rng, stored = SOUND[name], np.random.default_rng(0), 0
+    parts = strips(data)
+    for _ in range(40):
+        first, size = parts[int(rng.integers(len(parts)))]
+        at = first + int(rng.integers(size // 4, size * 3 // 4))
+        with quiet():
+            stored += not reason(decode_bytes, damage(data, rng, at, first + size))
+    assert stored == 0, stored
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SOUND if "TIFF jpeg" in name or name in ("strips TIFF", "tiled JPEG TIFF")]
+)
+def test_a_jpeg_in_a_tiff_is_checked_as_any_other(name, capfd):
+    data, rng, found = SOUND[name], np.random.default_rng(0), collections.Counter()
+    tables = Image.open(io.BytesIO(data)).tag_v2.get(347, b"\xff\xd8\xff\xd9")
+    parts = strips(data)
+    for _ in range(60):
+        first, size = parts[int(rng.integers(len(parts)))]
+        at = first + int(rng.integers(size // 4, size - 2))
+        damaged = data[:at] + rng.integers(0, 256, 8, dtype=np.uint8).tobytes() + data[at + 8 :]
+        with quiet():
+            by_itself = bool(reason(decode_bytes, tables[:-2] + damaged[first + 2 : first + size]))
+            assert bool(reason(decode_bytes, damaged)) == by_itself
+        found[by_itself] += 1
+    assert found[True] > 15
+    assert capfd.readouterr().err == ""
+
+
+ROWS = pixels().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("compression", "part"),
+    [
+        (8, zlib.compress(ROWS[:-1])),
+        (8, zlib.compress(ROWS + b"x")),
+        (8, zlib.compress(ROWS)[:-1]),
+        (32773, b"".join(b"\x7f" + ROWS[at : at + 128] for at in range(0, len(ROWS) - 128, 128))),
+        (7, by_pillow("JPEG", image=pixels()[:-8])),
+        (7, by_pillow("JPEG", image=pixels()[:, :-8])),
+    ],
+)
+def test_a_strip_of_a_tiff_has_all_rows_and_no_more(compression, part):
+    with pytest.raises(ImageError):
+        decode_bytes(tiff_file([part], compression, {278: [HEIGHT], 262: [6 if compression == 7 else 2]}))
+
+
+def test_strips_of_a_tiff_are_all_there():
+    parts = [zlib.compress(ROWS[: len(ROWS) // 2])]
+    with pytest.raises(ImageError):
+        decode_bytes(tiff_file(parts, 8, {278: [HEIGHT // 2]}))
+    decode_bytes(tiff_file(parts * 2, 8, {278: [HEIGHT // 2]}))
+
+
+@pytest.mark.parametrize("compression", [5, 8, 32773])
+def test_strips_of_a_tiff_that_lie_on_one_another_are_rejected(compression):
+    """They would stand for as many bytes as anybody likes."""
+    tags = {278: [1], 273: [8] * HEIGHT, 279: [1000] * HEIGHT}
+    with pytest.raises(ValueError, match="lie on one another"):
+        tiff.check(tiff_file([b"x" * 1000], compression, tags))
 
 
 @pytest.mark.parametrize("name", [name for name in SOUND if name != "plain PPM"])
@@ -260,6 +427,29 @@ def test_a_jpeg_that_is_too_short_for_its_size_is_not_decoded(monkeypatch):
             ImageError, match=r"^damaged JPEG \(\d+ bytes\): too short for the 16000x16000 px that it states$"
         ):
             decode_bytes(data)
+
+
+@pytest.mark.parametrize("name", STATING)
+def test_a_file_that_is_too_short_for_its_size_is_not_decoded(name, monkeypatch):
+    """A GIF of 35 bytes took 2 GB."""
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(
+        ImageError, match=r"^damaged file \(\d+ bytes\): too short for the 16000x16000 px that it states$"
+    ):
+        decode_bytes(STATING[name])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".avif", ".jp2", ".tiff", ".hdr"])
+def test_an_image_of_one_colour_is_long_enough(suffix):
+    image = np.full((1400, 1400, 3), 255, np.uint8)
+    image = image.astype(np.float32) / 255 if suffix == ".hdr" else image
+    assert decode_bytes(by_opencv(suffix, image)).shape == image.shape
+
+
+def test_a_lossless_webp_and_a_tiff_of_one_colour_are_long_enough():
+    image = np.full((1400, 1400, 3), 9, np.uint8)
+    for format, options in (("WEBP", {"lossless": True}), ("TIFF", {"compression": "tiff_adobe_deflate"})):
+        assert decode_bytes(by_pillow(format, image=image, **options)).shape == image.shape
 
 
 def test_the_smallest_jpeg_of_an_image_is_long_enough():
@@ -292,7 +482,7 @@ def test_the_size_in_a_jpeg_2000_is_that_of_its_code_stream():
 
 
 def test_a_large_tile_of_a_small_tiff_counts():
-    data = SOUND["raw TIFF"]
+    data = SOUND["RGB TIFF raw"]
     at = data.index(struct.pack("<HHI", 278, 4, 1))  # the tag of the strips becomes that of the tiles' width
     with pytest.raises(ImageError, match=f"the image states {1 << 30}x{HEIGHT} px"):
         decode_bytes(data[:at] + struct.pack("<HHII", 322, 4, 1, 1 << 30) + data[at + 12 :])
