@@ -8,6 +8,8 @@ import threading
 
 from tqdm import tqdm
 
+from shards.messages import print_stderr
+
 TERMINAL_INTERVAL_S, LOG_INTERVAL_S = 0.2, 10.0
 
 
@@ -45,6 +47,12 @@ class Progress(tqdm):
         self.initial += count
         self.last_print_n += count
         self.n += count
+
+    def tell(self, line: str) -> None:
+        """Prints a line, above the bar."""
+        if self._is_terminal:
+            self.clear()
+        print_stderr(line)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draws the bar, or prints its line in a log file."""

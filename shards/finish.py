@@ -39,8 +39,9 @@ def finish_set(
     statuses = sum((Counter(record["statuses"]) for record in records), Counter[str]())
     images = statuses[STATUS_OK]
     if images == 0:
+        checked = "--landmarks" if set(+statuses) <= {"bad-landmarks", "degenerate-landmarks"} else "--root"
         raise ShardError(
-            f"{root}: no image could be stored ({describe(statuses)}); check --root, and choose another --out"
+            f"{root}: no image could be stored ({describe(statuses)}); check {checked}, and choose another --out"
         )
     _check_rows(root, records)
     occupied = _write_index(root, len(records), identities, images)

@@ -20,9 +20,12 @@ from pipeline.sources.finder import is_image
 from pipeline.sources.landmark_lookup import PathLookup
 from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.landmark_scale import scale_warning, spread
 from pipeline.sources.landmarks import Landmarks
+from pipeline.sources.sizes import image_size
 from pipeline.sources.watch import SourceWatch
 from shards.files import is_system_name, whole_file
+from shards.messages import print_stderr
 from shards.schema import STATUS_OK
 
 STATUS_NO_LANDMARKS, STATUS_UNUSABLE = "no-landmarks", "unusable-image"
@@ -127,11 +130,7 @@ def embed_images(
         SourceError: one of ``folders`` is gone.
     """
     engine = dataclasses.replace(engine, watch=SourceWatch(folders))
-    table = None
-    if landmarks:
-        rows = read_landmarks(landmarks)
-        report_order(rows.points, ", ".join(path.name for path in landmarks))
-        table = PathLookup(rows, [_utf8(path) for path in paths])
+    table = _lookup(landmarks, paths) if landmarks else None
     metadata = {**(metadata or {}), "alignment": "landmarks" if landmarks else "none", "down": str(down or "")}
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded = 0
@@ -147,6 +146,18 @@ def embed_images(
             file.write_table(rows.replace_schema_metadata(metadata))
             embedded += rows.num_rows - rows["embedding"].null_count
     return embedded
+
+
+def _lookup(landmarks: Sequence[Path], paths: Sequence[str]) -> PathLookup:
+    """Reads landmark tables; prints if their points are in another order or for images of another size."""
+    rows, names = read_landmarks(landmarks), ", ".join(path.name for path in landmarks)
+    report_order(rows.points, names)
+    table = PathLookup(rows, [_utf8(path) for path in paths])
+    tried = [image for image in spread(len(paths)) if table.problem(image) is None]
+    faces = [(paths[image], table.find(image).points, image_size(Path(paths[image]))) for image in tried]
+    if warning := scale_warning(faces):
+        print_stderr(f"{names}: {warning}")
+    return table
 
 
 def _embed_group(

@@ -18,6 +18,8 @@ from benchmarks.scoring.results import Result
 from pipeline.prepare import NoCropError, Request, cache_key, check_supported, prepare
 from pipeline.progress import Progress
 from pipeline.sources.images import MAX_PIXELS, ImageError
+from pipeline.sources.landmark_scale import scale_warning, spread
+from pipeline.sources.sizes import image_size
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, shown
@@ -229,6 +231,11 @@ def run(
             f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"
             f" on unaligned images only (template {engine.spec.template}); score it on qmul, qmul-id or tinyface"
         )
+    aligned = [request for request in protocol.requests if request.points]
+    tried = [aligned[number] for number in spread(len(aligned))]
+    faces = [(str(one.path), one.points or (), one.points_size or image_size(one.path)) for one in tried]
+    if warning := scale_warning(faces):
+        print_stderr(f"bench {protocol.name}: {warning}")
     with Progress(f"bench {protocol.name}", len(protocol.requests), "preparations") as progress:
         embedded = dataclasses.replace(engine, watch=SourceWatch([protocol.root])).embed_all(
             protocol.requests, progress

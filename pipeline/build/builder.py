@@ -19,6 +19,7 @@ from pipeline.progress import Progress
 from pipeline.sources.catalog import find_source
 from pipeline.sources.images import ImageError
 from pipeline.sources.landmark_order import report_order
+from pipeline.sources.landmark_scale import scale_warning, spread
 from pipeline.sources.listing import NAMED, shortened
 from pipeline.sources.source import Reader, Rows, SourceError
 from pipeline.sources.watch import SourceWatch
@@ -27,7 +28,7 @@ from shards.errors import ShardError
 from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
 from shards.messages import counted, print_stderr
-from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, PLAN, Manifest, shard_file
+from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, PLAN, ROW_SCHEMA, Manifest, shard_file
 from shards.tables import read_table
 from shards.writer import done_record
 
@@ -150,11 +151,30 @@ def _run(
         done = unordered_map(run_shard, tasks, executor=options.executor, workers=options.workers)
         try:
             with contextlib.closing(done):  # kills the workers before their files are removed
-                for record in done:
+                for number, record in enumerate(done):
                     records[record["shard"]] = record
                     progress.update(record["rows"])
+                    if (
+                        number == 0
+                        and plan.points is not None
+                        and (warning := _scale_warning(options, record["shard"]))
+                    ):
+                        progress.tell(warning)
         finally:
             remove_temporaries(options.out)
+
+
+def _scale_warning(options: BuildOptions, shard: int) -> str | None:
+    """Says that the points of a committed shard do not fit the sizes of its images."""
+    columns = ("key", "landmarks", "width", "height")
+    rows = read_table(options.out / shard_file(shard, "parquet"), pa.schema(map(ROW_SCHEMA.field, columns)))
+    seen = rows.filter(rows["width"].is_valid()).to_pylist()
+    tried = [seen[number] for number in spread(len(seen))]
+    sized = [
+        (row["key"], np.reshape(row["landmarks"], (-1, 2)).tolist(), (row["width"], row["height"])) for row in tried
+    ]
+    warning = scale_warning(sized)
+    return warning and f"{', '.join(path.name for path in options.landmarks) or options.root.name}: {warning}"
 
 
 def _tasks(

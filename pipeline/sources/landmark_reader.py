@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.sources.landmark_scale import check_pixels
 from pipeline.sources.landmark_text import TextLayout, has_four_points, text_blocks, text_layout
 from pipeline.sources.landmarks import (
     FIVE_POINT_NUMBERS,
@@ -52,7 +53,8 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
             Their lines without numbers are ignored.
 
     Raises:
-        LandmarkError: a file is absent, empty, malformed, or neither a regular file nor a pipe.
+        LandmarkError: a file is absent, empty, malformed, or neither a regular file nor a pipe, or its numbers are
+            normalised.
     """
     with contextlib.ExitStack() as stack:
         tables = [_look(path, stack, four_points) for path in paths]
@@ -74,6 +76,7 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
                     points[total:end, table.numbers :] = np.nan
                     problems.update((total + row, reason) for row, reason in block_problems.items())
                     total = end
+            check_pixels(table.path, points[start:total, : table.numbers])
             files.append(TableFile(path=table.path, rows=total - start, numbers=table.numbers, sha256=table.sha256))
     if total == 0:
         raise LandmarkError(f"{', '.join(map(str, paths))}: no landmark rows")

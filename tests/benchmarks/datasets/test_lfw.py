@@ -185,6 +185,14 @@ def test_missing_landmarks_are_listed_by_image(root, capsys):
     assert len(partial.settings["{}@8"].scores) == partial.counts["pairs"] - len(with_it)
 
 
+def test_landmarks_for_larger_images_are_told(root, capsys):
+    rows = [f"{name},{','.join(map(str, 3 * points.ravel()))}" for name, points in landmarks_of(root).items()]
+    (root / "LFW.csv").write_text("\n".join(rows))
+    with pytest.raises(ProtocolError, match="correct the landmark table"):
+        score("lfw", root)
+    assert "bench lfw: the points of 12 of 12 images tried end far outside their image (" in capsys.readouterr().err
+
+
 def test_xqlfw_uses_lfw_landmarks_scaled_to_its_images(demo, root):
     other = demo("XQLFW")
     protocol = read_xqlfw(other)

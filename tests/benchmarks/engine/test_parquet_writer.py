@@ -66,6 +66,19 @@ def test_rows_are_in_order_with_unit_vectors_and_norms(tmp_path, painted, down):
     assert [entry.name for entry in out.parent.iterdir()] == ["x.parquet"]
 
 
+def test_points_for_larger_images_are_told(tmp_path, painted, capsys):
+    paths, points = faces(tmp_path, painted, ["1.png", "2.png", "3.png"])
+    csv = table(tmp_path / "x.csv", ["1", "2", "3"], [3 * face for face in points])
+    embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[csv])
+    told = f"x.csv: the points of 3 of 3 images tried end far outside their image ({paths[0]}: 120x150 px, points to "
+    assert told in (said := capsys.readouterr().err)
+    assert "probably for larger images" in said
+    embed_images(
+        Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[table(csv, ["1", "2", "3"], points)]
+    )
+    assert "probably" not in capsys.readouterr().err
+
+
 def test_unusable_images_are_rows_with_a_reason(tmp_path, painted):
     paths, _ = faces(tmp_path, painted, ["a.png", "b.jpg", "c.png", "d.png"])
     (tmp_path / "a.png").unlink()

@@ -60,6 +60,31 @@ def write_csv(root, lines):
     (root / CSV).write_text("\n".join(lines) + "\n")
 
 
+def scaled(root, factors):
+    """Multiplies the x and y of all points."""
+    head, *rows = [line.split(",") for line in csv_lines(root)]
+    numbers = [[repr(float(text) * factors[at % 2]) for at, text in enumerate(row[1:])] for row in rows]
+    write_csv(
+        root, [",".join(words) for words in [head, *([row[0], *new] for row, new in zip(rows, numbers, strict=True))]]
+    )
+
+
+def test_points_for_larger_images_are_told_and_blamed(vggface2, tmp_path, capsys):
+    scaled(vggface2, (3, 3))
+    with pytest.raises(ShardError, match=r"no image could be stored \(45 degenerate-landmarks\); check --landmarks,"):
+        build(build_options(vggface2, tmp_path / "out"))
+    err = capsys.readouterr().err
+    assert "loose_landmark_train.csv: the points of 12 of 12 images tried end far outside their image (" in err
+    assert "so they are probably for larger images; name the table of these images, or scale its numbers" in err
+
+
+def test_normalised_points_are_refused_before_anything_is_written(vggface2, tmp_path):
+    scaled(vggface2, (1 / 120, 1 / 150))
+    with pytest.raises(LandmarkError, match=r"the points of 45 of 45 rows looked at lie between .* are normalised"):
+        build(build_options(vggface2, tmp_path / "out"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_every_bad_input_is_a_row_with_a_reason(vggface2, tmp_path, capsys):
     whole = image(vggface2, "n000002/0003_01").read_bytes()
     image(vggface2, "n000001/0001_01").unlink()
