@@ -48,7 +48,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
     "--config",
     "config_file",
     type=PATH,
-    help="TOML file of settings that override the recipe; options override both.",
+    help="TOML file of settings, or config.json of a run, that override the recipe; options override both.",
 )
 @click.option("--print-config", is_flag=True, help="Print all settings as TOML and exit.")
 @config_options

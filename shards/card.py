@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shards.files import write_bytes
+from shards.files import open_regular, write_bytes
 
 CARD = "README.md"
 # Without the configuration, datasets takes the Parquet files for the data, and their columns differ.
+DATA_FILES = b"data_files: shard-*.tar"
+MAX_BYTES = 1 << 16  # in which a card says so
 CARD_TEXT = b"""\
 ---
 configs:
@@ -35,9 +37,17 @@ def write_card(root: Path) -> None:
 
 
 def is_damaged(root: Path) -> bool:
-    """True if the card differs from ours but has its size; a card of another size is the user's own."""
+    """True if the card has the size of ours but differs, or does not say which files are the data.
+
+    A card of another size with these lines is the user's own. There need not be any.
+    """
     path = root / CARD
     try:
-        return path.is_file() and path.stat().st_size == len(CARD_TEXT) and path.read_bytes() != CARD_TEXT
+        if not path.is_file():
+            return False
+        if path.stat().st_size == len(CARD_TEXT):
+            return path.read_bytes() != CARD_TEXT
+        with open_regular(path) as stream:
+            return DATA_FILES not in stream.read(MAX_BYTES)
     except OSError:
         return True

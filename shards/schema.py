@@ -39,7 +39,7 @@ _MANIFEST_TYPES = {
 _IMAGE_FIELDS = [
     pa.field("key", pa.string(), nullable=False),  # identity/image, without extension or split folder
     pa.field("identity", pa.string(), nullable=False),
-    pa.field("label", pa.int32(), nullable=False),  # -1: no image of the identity is stored
+    pa.field("label", pa.int32(), nullable=False),  # -1: no row of the identity was to be stored
     pa.field("shard", pa.int32(), nullable=False),
     pa.field("offset", pa.int64()),  # of the JPEG in the tar, bytes
     pa.field("size", pa.int32()),  # of the JPEG, bytes

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from shards.arguments import check_path
-from shards.card import CARD, is_damaged
+from shards.card import CARD, DATA_FILES, is_damaged
 from shards.errors import ShardError
 from shards.files import StrPath, digest, file_facts
 from shards.messages import counted
@@ -75,7 +75,7 @@ def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = 
             yield str(error)
         on_shard()
     if is_damaged(root):
-        yield f"{root / CARD}: content changed; delete it or write one of your own"
+        yield f"{root / CARD}: content changed; delete it, or write your own with {DATA_FILES.decode()!r} in it"
     known = {shard_file(shard, suffix) for shard in range(manifest.shards) for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
     for path in sorted(root.glob("shard-*")):
         if path.name not in known:

@@ -260,6 +260,7 @@ def run(
         preprocessing=engine.spec,
         settings={setting: one.samples for setting, one in scored.items()},
         hardest={setting: one.hardest for setting, one in scored.items()},
+        max_pixels=engine.max_pixels,
     )
 
 

@@ -14,7 +14,6 @@ from benchmarks.scoring.protocols import HardPair
 from benchmarks.scoring.results import Result
 from benchmarks.scoring.samples import CurveSamples, OpenSetSamples, PairSamples, RankSamples
 from pipeline.prepare import prepare
-from pipeline.spec import Preprocessing
 from shards.messages import printable
 
 KINDS = ("roc", "det", "dir", "cmc", "resolution", "distance", "hardest")  # file names are BENCHMARK-KIND*.png
@@ -95,7 +94,7 @@ def _hard_pairs(result: Result) -> Iterator[Picture]:
     for setting in settings:
         headings = {"genuine": "same person, lowest cosine", "impostors": "different people, highest cosine"}
         tiles = {
-            heading: [_tiles(pair, result.preprocessing) for pair in result.hardest[setting][kind]]
+            heading: [_tiles(pair, result) for pair in result.hardest[setting][kind]]
             for kind, heading in headings.items()
         }
         title = result.title if setting == "{}" else f"{result.title}, {setting_label(setting)}"
@@ -107,6 +106,9 @@ def _hard_pairs(result: Result) -> Iterator[Picture]:
         )
 
 
-def _tiles(pair: HardPair, spec: Preprocessing) -> plots.PairTiles:
-    first, second = (prepare(side.read(), [side], spec)[0] for side in (pair.first, pair.second))
+def _tiles(pair: HardPair, result: Result) -> plots.PairTiles:
+    limit = result.max_pixels
+    first, second = (
+        prepare(side.read(limit), [side], result.preprocessing, limit)[0] for side in (pair.first, pair.second)
+    )
     return first, second, pair.score

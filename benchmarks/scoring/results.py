@@ -15,6 +15,7 @@ import PIL
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.protocols import HardPair
 from benchmarks.scoring.samples import Samples
+from pipeline.sources.images import MAX_PIXELS
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_path
 from shards.files import StrPath, write_bytes
@@ -35,6 +36,7 @@ class Result:
         checkpoint: path, step, backbone and digest of the network; precision and device of its forward passes.
         preprocessing: the network's preprocessing spec.
         settings: setting -> scored samples.
+        max_pixels: the limit with which the images were read.
         hardest: setting -> ``genuine`` or ``impostors`` -> pairs, hardest first.
     """
 
@@ -51,6 +53,7 @@ class Result:
     preprocessing: Preprocessing
     settings: dict[str, Samples]
     hardest: dict[str, dict[str, list[HardPair]]]
+    max_pixels: int = MAX_PIXELS
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-serialisable fields, with the versions of the libraries."""

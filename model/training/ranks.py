@@ -21,8 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.errors import one_line
 from shards.errors import LrfrError
+from shards.messages import print_stderr
 
 T = TypeVar("T")
+_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # processes that MPI or srun started
+_HINT = "start several with torchrun (in Slurm: srun torchrun, one task a node)"
 TIMEOUT = datetime.timedelta(hours=12)  # the other ranks wait while rank 0 evaluates; torchrun detects a dead rank
 
 
@@ -118,10 +121,11 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     """The ranks started by ``torchrun``; a single one without it.
 
     Raises:
-        RankError: the environment variables of ``torchrun`` are incomplete, or the processes cannot connect; in the
-            block, when another rank has exited.
+        RankError: the environment variables of ``torchrun`` are incomplete, the processes cannot connect, or another
+            launcher started several; in the block, when another rank has exited.
     """
     if not _several_processes():
+        _check_alone()
         yield Ranks()
         return
     if device.startswith("cuda"):
@@ -170,6 +174,32 @@ def _several_processes() -> bool:
             " or unset WORLD_SIZE to train in one"
         )
     return True
+
+
+def _check_alone() -> None:
+    """Checks that no launcher but ``torchrun`` started several processes: each would train the whole run.
+
+    Raises:
+        RankError: one did, and WORLD_SIZE does not say that this process is alone.
+    """
+    if os.environ.get("WORLD_SIZE", "").strip():
+        return
+    several = [name for name in _LAUNCHED if _number(name) > 1]
+    in_job = "SLURM_STEP_NUM_TASKS" not in os.environ and _number("SLURM_NTASKS") > 1
+    if several or (in_job and _number("SLURM_PROCID")):
+        name = [*several, "SLURM_NTASKS"][0]
+        raise RankError(
+            f"{name} is {os.environ[name]}, and each process would train the whole run: {_HINT}; or set WORLD_SIZE=1"
+            " if each is a run of its own"
+        )
+    if in_job and os.environ.get("SLURM_PROCID") == "0":  # as in a batch script, which is one process
+        print_stderr(f"SLURM_NTASKS is {os.environ['SLURM_NTASKS']}, but this process trains alone: {_HINT}")
+
+
+def _number(name: str) -> int:
+    """The value of an environment variable; 0 if it is not set, or no number."""
+    value = os.environ.get(name, "")
+    return int(value) if re.fullmatch(r"\d{1,9}", value) else 0
 
 
 def local_device(device: str) -> str:

@@ -15,11 +15,16 @@ from shards.errors import LrfrError
 
 RECIPES: dict[str, dict[str, Any]] = tomllib.loads((resources.files(__package__) / "recipes.toml").read_text())
 SUMMARIES: dict[str, str] = {name: settings.pop("summary") for name, settings in RECIPES.items()}
+# what the config.json of a run has beside the settings
+RUN_FACTS = ("classes", "preprocessing", "trained_on", "branched_from")
 MAX_BYTES = 1 << 14  # of a settings file: tomllib takes quadratic time and memory for a dotted key
 
 
 def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> TrainConfig:
     """A recipe, overridden by a TOML file, overridden by those options that are not None.
+
+    Args:
+        file: TOML as ``as_toml`` writes it, or the ``config.json`` of a run.
 
     Raises:
         TrainingError: unknown recipe, or a file that is unreadable or has an unknown or invalid setting.
@@ -37,7 +42,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TrainingError(f"more than {MAX_BYTES:,} bytes; --print-config prints an example")
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        settings = _run_settings(text) if text.startswith("{") else tomllib.loads(text)
         if table := next((name for name, value in settings.items() if isinstance(value, dict)), None):
             raise TrainingError(f"[{table}] is a table; write each setting on a line of its own, without a heading")
         return TrainConfig.converted(settings)
@@ -47,6 +53,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: not TOML ({one_line(error)}); --print-config prints an example") from None
     except LrfrError as error:
         raise TrainingError(f"{path}: {error}") from None
+
+
+def _run_settings(text: str) -> dict[str, Any]:
+    """The settings in the ``config.json`` of a run. Raises: ValueError, RecursionError: not JSON."""
+    return {name: value for name, value in json.loads(text).items() if name not in RUN_FACTS}
 
 
 def describe() -> str:

@@ -37,7 +37,7 @@ class Plan:
     places: pa.BinaryArray | None  # (N,) where the reader finds each image; None: by its key
     identities: pa.DictionaryArray  # (N,) strings, dictionary-encoded
     points: np.ndarray | None  # (N, 10) float32; None if images are not aligned by landmarks
-    # (N,) int32, rank of the identity among the stored ones; -1 for identities without a stored image
+    # (N,) int32, rank of the identity among those with a row to store; -1 for the others
     labels: np.ndarray
     rejected: dict[int, tuple[str, str]]  # row -> (status, reason); all other rows will be stored
     shards: list[np.ndarray]  # for each shard its rows, in tar order

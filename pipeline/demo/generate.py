@@ -19,7 +19,7 @@ from pipeline.executors import Executor, unordered_map
 from pipeline.progress import Progress
 from pipeline.sources.finder import GENERATED_MARKER
 from shards.errors import LrfrError
-from shards.files import StrPath, locked, naming, remove_temporaries, temporary_path
+from shards.files import StrPath, locked, naming, remove_temporaries, sync_folder, temporary_path
 
 MIN_PHOTOS_FOR_POOL = 48  # fewer photos are painted before worker processes have started
 
@@ -112,11 +112,13 @@ def _identity_jobs(plans: dict[str, DatasetPlan], folders: dict[str, Path], seed
 def _publish(
     partial: Path, folder: Path, landmarks: dict[str, np.ndarray], options: DemoOptions, plan: DatasetPlan
 ) -> None:
-    """Adds the lists of a data set to its images and renames its folder."""
+    """Adds the lists of a data set to its images, makes them durable and renames its folder."""
     for path, content in plan.lists(landmarks).items():
         (partial / path).parent.mkdir(parents=True, exist_ok=True)
         with naming(folder / path):
             (partial / path).write_bytes(content)
     with naming(folder):
         (partial / GENERATED_MARKER).write_text(_marker(options, plan))
+    os.sync()  # fsync of every file takes a hundred times as long
     os.replace(partial, folder)
+    sync_folder(folder.parent)

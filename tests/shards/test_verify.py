@@ -85,9 +85,19 @@ def test_an_index_that_differs_from_the_rows_is_reported(shard_set):
     assert any(f"{path}: offset of {key} is {offsets[3]}" in problem for problem in problems)
 
 
+@pytest.mark.parametrize("text", ["", "faces of my friends", "---\nlicense: mit\n---\n"])
+def test_a_card_that_does_not_name_the_data_is_told(shard_set, text):
+    """With it, Hugging Face datasets takes the Parquet files for the data."""
+    (shard_set / "README.md").write_text(text)
+    for full in (True, False):
+        assert list(verify(shard_set, full=full)) == [
+            f"{shard_set / 'README.md'}: content changed; delete it, or write your own with 'data_files: shard-*.tar' in it"
+        ]
+
+
 def test_the_card_and_other_files_are_no_part_of_the_set(shard_set):
     (shard_set / "notes.txt").write_text("mine")
-    (shard_set / "README.md").write_text("a card of the user's")
+    (shard_set / "README.md").write_text("---\nconfigs:\n- data_files: shard-*.tar\n---\na card of the user's")
     assert list(verify(shard_set, full=True)) == []
     (shard_set / "README.md").unlink()
     assert list(verify(shard_set, full=True)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks.report import plots
 from benchmarks.report.figures import figure_title, result_pictures
+from pipeline.sources.images import ImageError
 from tests.conftest import REPOSITORY
 
 
@@ -34,6 +36,22 @@ def test_the_title_states_the_data_and_the_first_caveat(results):
     assert figure_title(lfw) == "LFW\n/data/LFW: full (copy)"
     lfw = dataclasses.replace(lfw, data="x" * 100, caveats=["generated faces", "other"])
     assert figure_title(lfw) == f"LFW\n...{'x' * 70} (generated faces)"
+
+
+def test_pictures_read_no_file_that_scoring_did_not_read(results, figures_of, tmp_path):
+    """A file that has grown since, or a pipe in its place, filled the memory or blocked."""
+    pairs = results["qmul"].hardest["{}"]
+    first = pairs["genuine"][0]
+    (tmp_path / "a.jpg").write_bytes(first.first.path.read_bytes() + bytes(1 << 26))
+    large = dataclasses.replace(first.first, path=tmp_path / "a.jpg")
+    changed = {"{}": {**pairs, "genuine": [dataclasses.replace(first, first=large)]}}
+    with pytest.raises(ImageError, match=r"^the file has .* bytes; at most .* are read \(--max-pixels\)$"):
+        figures_of(dataclasses.replace(results["qmul"], hardest=changed, max_pixels=1000))
+    os.mkfifo(tmp_path / "pipe")
+    pipe = dataclasses.replace(first.first, path=tmp_path / "pipe")
+    changed = {"{}": {**pairs, "genuine": [dataclasses.replace(first, first=pipe)]}}
+    with pytest.raises(OSError, match="not a regular file"):
+        figures_of(dataclasses.replace(results["qmul"], hardest=changed))
 
 
 def test_legends_lie_outside_the_axes_and_ticks_are_percentages(results, figures_of):

@@ -12,6 +12,7 @@ from model.formats.checkpoint import checkpoint_path, checkpoints, read_checkpoi
 from model.training.config import TrainConfig, TrainingError
 from model.training.loop import train
 from model.training.ranks import Ranks
+from model.training.recipes import compose
 from model.training.start import start_run
 from pipeline.spec import Preprocessing
 from tests.conftest import REPOSITORY
@@ -71,6 +72,8 @@ def test_a_branch_with_a_lower_rate_goes_on_with_weights_momenta_and_data(first,
     whole = read_checkpoint(middle)["optimiser_state"]["state"][0]["momentum_buffer"]
     assert whole.abs().max() > 0
     assert json.loads((branch / "config.json").read_text())["branched_from"] == str(middle)
+    again = compose("modern", branch / "config.json", {})  # holds every setting, and more
+    assert again.to_dict() == read_checkpoint(checkpoints(branch)[-1])["config"]
     assert [path.name for path in checkpoints(first)][-1] == "0000004.pt"
 
 

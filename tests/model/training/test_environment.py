@@ -10,10 +10,12 @@ from tests.conftest import error_of
 
 COMPLETE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 
+LAUNCHERS = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
 
 @pytest.fixture
 def environment(monkeypatch):
-    for name in (*COMPLETE, "LOCAL_RANK"):
+    for name in (*COMPLETE, *LAUNCHERS, "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
     def change(**values):
@@ -28,6 +30,55 @@ def test_one_process(environment, values):
     environment(**values)
     with open_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.size, ranks.group) == (0, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM_STEP_NUM_TASKS"),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "3"}, "SLURM_NTASKS"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE"),
+        ({"PMI_SIZE": "4"}, "PMI_SIZE"),
+    ],
+)
+def test_several_processes_of_another_launcher_are_refused(environment, values, name):
+    environment(**values)
+    with pytest.raises(RankError) as error, open_ranks("cpu"):
+        pass
+    assert str(error.value) == (
+        f"{name} is 4, and each process would train the whole run: start several with torchrun"
+        " (in Slurm: srun torchrun, one task a node); or set WORLD_SIZE=1 if each is a run of its own"
+    )
+    environment(WORLD_SIZE="1")
+    with open_ranks("cpu") as ranks:
+        assert ranks.size == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},  # interactive srun
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},  # one task of a larger job
+        {"SLURM_NTASKS": "4"},  # the shell of salloc
+        {"SLURM_NTASKS": "many", "SLURM_PROCID": "x"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"},
+    ],
+)
+def test_one_process_of_another_launcher_trains_without_a_word(environment, values, capsys):
+    environment(**values)
+    with open_ranks("cpu") as ranks:
+        assert ranks.size == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_batch_script_of_several_tasks_trains_alone_and_says_so(environment, capsys):
+    environment(SLURM_NTASKS="4", SLURM_PROCID="0")
+    with open_ranks("cpu") as ranks:
+        assert ranks.size == 1
+    assert capsys.readouterr().err == (
+        "SLURM_NTASKS is 4, but this process trains alone: start several with torchrun"
+        " (in Slurm: srun torchrun, one task a node)\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,10 @@ def test_options_override_the_file_and_the_file_overrides_the_recipe(tmp_path):
         ("head = 'arcface:scale=0'", "x.toml: head arcface: scale is 0, expected a finite number above 0"),
         ("steps = 0", "x.toml: train: steps is 0, expected a whole number at least 1"),
         ("steps = ", "not TOML"),
+        ("{", "not TOML"),
+        ('{"stepps": 7}', "train has no option 'stepps'; did you mean steps?"),
+        ('{"hidden_size": 512, "layers": {}}', "[layers] is a table"),
+        ("{" * 9_000, "not TOML"),
     ],
 )
 def test_an_invalid_file_is_one_line(tmp_path, text, says):

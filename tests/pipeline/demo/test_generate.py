@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import cv2
 import pytest
@@ -39,6 +40,19 @@ def test_a_data_set_generated_alone_is_the_same(name, demo, tmp_path):
     write_demo_data(tmp_path, **SIZES, layouts=[name])
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert tree(tmp_path / name) == tree(demo / name)
+
+
+def test_a_data_set_is_durable_before_it_has_its_name(tmp_path, monkeypatch):
+    """A power failure after the rename left empty files beside a marker that says all is there."""
+    calls = []
+    monkeypatch.setattr(os, "sync", lambda: calls.append("sync"))
+    replace, sync_folder = os.replace, pipeline.demo.generate.sync_folder
+    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append(Path(new).name), replace(old, new)))
+    monkeypatch.setattr(
+        pipeline.demo.generate, "sync_folder", lambda folder: (calls.append(folder.name), sync_folder(folder))
+    )
+    write_demo_data(tmp_path / "out", **SIZES, layouts=["TinyFace"])
+    assert calls == ["sync", "TinyFace", "out"]
 
 
 def test_a_second_run_renders_nothing_and_other_options_are_refused(demo, monkeypatch):
