@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.align import TEMPLATES
-from pipeline.sources.finder import ImageTree
+from pipeline.sources.finder import ImageTree, same_folders, scan
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import Rows, Source
 from shards.messages import command
+
+_IDENTITY = (r"(?s)^(?:.*/)?([^/]+)/[^/]*$", r"\1")  # of a key: pattern and replacement
 
 
 class LandmarkSource(Source):
@@ -49,14 +55,37 @@ class LandmarkSource(Source):
 
     def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
         table = read_landmarks(landmarks)
+        problems = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
+        same = self._same_identities(root, table.keys)
+        if same:
+            identities = pc.replace_substring_regex(table.keys, *_IDENTITY)
+            for row in np.flatnonzero(pc.is_in(identities, pa.array(same, pa.string()))).tolist():
+                reason = f"its folder is the same as {same[identities[row].as_py()]}"
+                problems.setdefault(row, ("duplicate-key", reason))
         return Rows(
             keys=table.keys,
             reader=ImageTree(root, self.splits),
-            parts={"--landmarks": [file.sha256 for file in table.files]},
+            parts={
+                "--landmarks": [file.sha256 for file in table.files],
+                **({"links under --root": dict(sorted(same.items()))} if same else {}),
+            },
             points=table.points,
-            problems={row: ("bad-landmarks", reason) for row, reason in table.problems.items()},
+            problems=problems,
+            others=[f"{link} (the same folder as {folder})" for link, folder in same.items()],
             duplicate_of=table.duplicate_of,
         )
+
+    def _same_identities(self, root: Path, keys: pa.StringArray) -> dict[str, str]:
+        """Finds identities of the table that are links to another one of them, see ``same_folders``."""
+        bases = [root / split for split in self.splits if (root / split).is_dir()]
+        entries = {base: scan(base) for base in bases}
+        if not any(entry.is_link and entry.is_folder for found in entries.values() for entry in found):
+            return {}
+        identities = set(pc.unique(pc.replace_substring_regex(keys, *_IDENTITY)).to_pylist())
+        same: dict[str, str] = {}
+        for base, found in entries.items():
+            same |= same_folders(base, [entry for entry in found if entry.name in identities])
+        return same
 
 
 class VGGFace2(LandmarkSource):

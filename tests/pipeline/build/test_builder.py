@@ -69,6 +69,25 @@ def scaled(root, factors):
     )
 
 
+def test_an_identity_that_is_a_link_to_another_is_rejected_and_told(vggface2, tmp_path, capsys):
+    lines = csv_lines(vggface2)
+    doubled = [line.replace("n000002/", "a_link/") for line in lines if "n000002/" in line]
+    elsewhere = [line.replace("n000009/", "elsewhere/") for line in lines if "n000009/" in line]
+    write_csv(vggface2, lines + doubled + elsewhere)
+    (vggface2 / "train" / "a_link").symlink_to("n000002")
+    (vggface2 / "train" / "unused").symlink_to("n000002")  # the table does not name it
+    os.rename(vggface2 / "train" / "n000009", tmp_path / "n9")
+    (vggface2 / "train" / "elsewhere").symlink_to(tmp_path / "n9")
+    build(build_options(vggface2, tmp_path / "out"))
+    rows = {row["key"]: (row["status"], row["error_message"]) for row in rows_of(tmp_path / "out")}
+    reasons = Counter(value for key, value in rows.items() if not key.startswith("n000009/"))
+    assert reasons == {("ok", None): 45, ("duplicate-key", "its folder is the same as n000002"): 5}
+    assert {key.split("/")[0] for key, (status, _) in rows.items() if status == "duplicate-key"} == {"a_link"}
+    assert "ignored 1 other entry (a_link (the same folder as n000002))" in capsys.readouterr().err
+    build(build_options(vggface2, tmp_path / "out"))
+    assert "already complete" in capsys.readouterr().err
+
+
 def test_points_for_larger_images_are_told_and_blamed(vggface2, tmp_path, capsys):
     scaled(vggface2, (3, 3))
     with pytest.raises(ShardError, match=r"no image could be stored \(45 degenerate-landmarks\); check --landmarks,"):
