@@ -12,6 +12,7 @@ from commands.export import export
 from commands.fetch import fetch
 from commands.group import CommandError, Commands, rank_of_several
 from commands.inspect import inspect
+from commands.landmarks import landmarks
 from commands.train import train
 from commands.verify import verify
 
@@ -31,7 +32,7 @@ def main(ctx: click.Context, debug: bool) -> None:
         raise CommandError(f"{ctx.invoked_subcommand} runs in one process: start it without torchrun")
 
 
-for command in (demo_data, fetch, build_shards, verify, inspect, train, bench, embed, export):
+for command in (demo_data, fetch, landmarks, build_shards, verify, inspect, train, bench, embed, export):
     main.add_command(command)
 
 if __name__ == "__main__":

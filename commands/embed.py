@@ -26,16 +26,14 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     unusable image is a row without embedding; the command prints the number of such images on stderr, and exits with 0
     if there is any other image. The file's metadata identifies the network and its preprocessing.
     """
-    from benchmarks.engine.parquet_writer import embed_images, find_images
-    from pipeline.sources.listing import shortened
+    from benchmarks.engine.parquet_writer import embed_images
+    from pipeline.sources.folders import find_images, report_left_out
     from pipeline.sources.sizes import photograph_warning
     from shards.messages import counted, print_stderr
 
     found = find_images(images)
     paths = found.paths
-    for left_out, noun in ((found.others, "hidden or system entry"), (found.doubles, "repeated path")):
-        if left_out:
-            print_stderr(f"ignored {counted(len(left_out), noun)} ({shortened(left_out)})")
+    report_left_out(found)
     if not landmarks and (warning := photograph_warning(paths)):
         print_stderr(warning)
     with open_engine(**options) as (engine, network, facts):

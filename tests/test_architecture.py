@@ -174,6 +174,7 @@ FROZEN = {
     "export onnx": "--checkpoint --out --preprocess",
     "fetch": "--mirror --timeout",
     "inspect": "--out",
+    "landmarks": "--choose --csv --max-pixels --model --out --workers",
     "train": "--allow-missing --backbone --batch-size --best --compile --config --degrade --device --ema --eval --eval-every"
     " --eval-root --freeze --from --head --init --keep --loader-threads --log-every --losses --lr --optimizer --out --precision"
     " --print-config --recipe --resume --save-every --schedule --seed --shard-head --shards --steps --triplets --views"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.engine.runner import Engine
-from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
 from pipeline.prepare import Request
 from pipeline.progress import Progress
-from pipeline.sources.finder import is_image
+from pipeline.sources.folders import utf8
 from pipeline.sources.landmark_lookup import PathLookup
 from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_reader import read_landmarks
@@ -24,7 +22,7 @@ from pipeline.sources.landmark_scale import scale_warning, spread
 from pipeline.sources.landmarks import Landmarks
 from pipeline.sources.sizes import image_size
 from pipeline.sources.watch import SourceWatch
-from shards.files import is_system_name, whole_file
+from shards.files import whole_file
 from shards.messages import print_stderr
 from shards.schema import STATUS_OK
 
@@ -41,64 +39,6 @@ SCHEMA = pa.schema(
     ]
 )
 ROW_GROUP = 8192  # images embedded before they are written
-
-
-@dataclasses.dataclass
-class FoundImages:
-    """Image files, and what was left out.
-
-    Attributes:
-        paths: the images, each path once.
-        others: hidden and system entries of the folders, which are not searched.
-        doubles: folders that links led to again, and images that were given again.
-    """
-
-    paths: list[str]
-    others: list[str]
-    doubles: list[str]
-
-
-def find_images(paths: Sequence[Path]) -> FoundImages:
-    """Lists image files: given files in their order, and all images below given folders, sorted.
-
-    Raises:
-        ProtocolError: there are no images.
-    """
-    found: dict[str, None] = {}
-    others: list[str] = []
-    doubles: list[str] = []
-    for path in paths:
-        for image in _images_below(path, others, doubles) if path.is_dir() else [str(path)]:
-            if image in found:
-                doubles.append(image)
-            found[image] = None
-    if not found:
-        raise ProtocolError(f"{', '.join(map(str, paths))}: contains no images; expected .jpg, .png, .tif, ...")
-    return FoundImages(paths=list(found), others=others, doubles=doubles)
-
-
-def _images_below(root: Path, others: list[str], doubles: list[str]) -> Iterator[str]:
-    """Follows links to folders, but visits each folder once. Adds to ``others`` and ``doubles``."""
-    visited = set()
-    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
-        facts = os.stat(folder)
-        if (facts.st_dev, facts.st_ino) in visited:
-            doubles.append(folder)
-            folders.clear()
-            continue
-        visited.add((facts.st_dev, facts.st_ino))
-        others += [os.path.join(folder, name) for name in sorted(folders) if is_system_name(name)]
-        folders[:] = sorted(name for name in folders if not is_system_name(name))
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if is_image(name):
-                yield path
-            elif is_system_name(name):
-                others.append(path)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def embed_images(
@@ -152,7 +92,7 @@ def _lookup(landmarks: Sequence[Path], paths: Sequence[str]) -> PathLookup:
     """Reads landmark tables; prints if their points are in another order or for images of another size."""
     rows, names = read_landmarks(landmarks), ", ".join(path.name for path in landmarks)
     report_order(rows.points, names)
-    table = PathLookup(rows, [_utf8(path) for path in paths])
+    table = PathLookup(rows, [utf8(path) for path in paths])
     tried = [image for image in spread(len(paths)) if table.problem(image) is None]
     faces = [(paths[image], table.find(image).points, image_size(Path(paths[image]))) for image in tried]
     if warning := scale_warning(faces):
@@ -189,7 +129,7 @@ def _embed_group(
     offsets = np.concatenate([[0], np.cumsum(~failed)]) * units.shape[1]
     return pa.table(
         [
-            pa.array([_utf8(paths[image]) for image in group]),
+            pa.array([utf8(paths[image]) for image in group]),
             pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(units.ravel()), mask=pa.array(failed)),
             pa.array(all_norms, mask=failed),
             pa.array(statuses),
@@ -203,7 +143,3 @@ def _request(path: Path, landmarks: Landmarks | None, down: int | None) -> Reque
     if landmarks is None:
         return Request(path=path, down=down)
     return Request(path=path, points=landmarks.points, down=down, place=landmarks.place)
-
-
-def _utf8(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

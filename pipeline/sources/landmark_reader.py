@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +20,7 @@ from pipeline.sources.landmark_text import TextLayout, has_four_points, text_blo
 from pipeline.sources.landmarks import (
     FIVE_POINT_NUMBERS,
     HEADER,
+    POINT_NAMES,
     Block,
     LandmarkError,
     LandmarkTable,
@@ -44,9 +45,9 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
 
     Accepts text tables whose lines hold a path and ten numbers, separated by commas, tabs, semicolons or blanks, with or
     without a header (``NAME_ID,P1X,...,P5Y`` in VGGFace2), and Parquet with columns ``key`` and ``landmarks`` (ten
-    numbers each). Text may be in UTF-8, UTF-16 or UTF-32; lines that begin with ``#`` are comments, but for rows whose
-    names do. Names may be in quotes, may have an extension, and may have any folders in front. Numbers that are missing
-    or not finite, and empty names, are recorded in ``problems``.
+    numbers each), or with those that ``landmarks`` writes. Text may be in UTF-8, UTF-16 or UTF-32; lines that begin with
+    ``#`` are comments, but for rows whose names do. Names may be in quotes, may have an extension, and may have any
+    folders in front. Numbers that are missing or not finite, and empty names, are recorded in ``problems``.
 
     Args:
         four_points: also accept text tables of eight numbers, x and y of left eye, right eye, nose and mouth centre.
@@ -162,12 +163,10 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
     stream.seek(0)
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
-            missing = {"key", "landmarks"} - set(file.schema_arrow.names)
-            if missing:
-                raise ValueError(f"no column {' or '.join(sorted(missing))}")
-            batches = file.iter_batches(PARQUET_BLOCK_ROWS, columns=["key", "landmarks"], use_threads=False)
-            for batch in batches:
-                block = _parquet_block(batch, row)
+            columns, read = _parquet_form(set(file.schema_arrow.names))
+            for batch in file.iter_batches(PARQUET_BLOCK_ROWS, columns=columns, use_threads=False):
+                batch.validate(full=True)
+                block = read(batch, row)
                 row += batch.num_rows
                 if row > file.metadata.num_rows:
                     raise ValueError(f"more than the {file.metadata.num_rows} rows that it states")
@@ -177,9 +176,19 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
         raise LandmarkError(f"{path}: not a table with columns key and landmarks ({reason})") from None
 
 
-def _parquet_block(batch: pa.RecordBatch, start: int) -> Block:
+def _parquet_form(names: set[str]) -> tuple[list[str], Callable[[pa.RecordBatch, int], Block]]:
+    """Returns the columns to read and their reader. Raises: ValueError: columns are missing."""
+    missing = {"key", "landmarks"} - names
+    if not missing:
+        return ["key", "landmarks"], _list_block
+    name = next((name for name in ("path", HEADER[0]) if name in names), None)
+    if name is None or not names.issuperset(POINT_NAMES):
+        raise ValueError(f"no column {' or '.join(sorted(missing))}")
+    return [name, *POINT_NAMES, *({"reason"} & names)], _column_block
+
+
+def _list_block(batch: pa.RecordBatch, start: int) -> Block:
     """Raises: ValueError: a list does not hold ten numbers, or text is not UTF-8."""
-    batch.validate(full=True)
     lists = batch.column("landmarks")
     lengths = pc.fill_null(pc.list_value_length(lists), FIVE_POINT_NUMBERS).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(lengths != FIVE_POINT_NUMBERS)[:1]:
@@ -191,5 +200,22 @@ def _parquet_block(batch: pa.RecordBatch, start: int) -> Block:
     points = np.full((batch.num_rows, FIVE_POINT_NUMBERS), np.nan, np.float32)
     points[present] = float32(numbers).reshape(-1, FIVE_POINT_NUMBERS)
     problems = dict.fromkeys(np.flatnonzero(~present).tolist(), "the landmarks are missing")
-    names = pc.fill_null(pc.cast(batch.column("key"), pa.string()), "")
-    return names, points, not_finite(points) | problems
+    return _names(batch.column("key")), points, not_finite(points) | problems
+
+
+def _column_block(batch: pa.RecordBatch, start: int) -> Block:
+    """A table with a column a number, as ``landmarks`` writes it; its reason is that of a row without numbers."""
+    points = np.empty((batch.num_rows, FIVE_POINT_NUMBERS), np.float32)
+    for index, column in enumerate(POINT_NAMES):
+        numbers = pc.fill_null(pc.cast(batch.column(column), pa.float64()), np.nan)
+        points[:, index] = float32(numbers.to_numpy(zero_copy_only=False))
+    empty = np.flatnonzero(np.isnan(points).all(1)).tolist()
+    problems = dict.fromkeys(empty, "the landmarks are missing")
+    if "reason" in batch.schema.names:
+        texts = pc.cast(batch.column("reason"), pa.string())
+        problems |= {row: text for row in empty if (text := texts[row].as_py())}
+    return _names(batch.column(0)), points, not_finite(points) | problems
+
+
+def _names(column: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.cast(column, pa.string()), "")

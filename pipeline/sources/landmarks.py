@@ -68,10 +68,12 @@ class LandmarkTable:
     files: list[TableFile]
 
     def landmarks(self, row: int) -> Landmarks:
-        """Returns the landmarks of one row, and its file and row number."""
+        """Returns the landmarks of one row, and its file and row number, with the reason if it has no numbers."""
         file, number = self._file(row)
+        problem = self.problems.get(row, "")
+        problem = f": {problem}" if problem and not problem.startswith(tuple(POINT_NAMES)) else ""
         points = self.points[row, : file.numbers].astype(float).reshape(-1, 2).tolist()
-        return Landmarks(points=tuple((x, y) for x, y in points), place=f"{file.path.name} row {number + 1}")
+        return Landmarks(points=tuple((x, y) for x, y in points), place=f"{file.path.name} row {number + 1}{problem}")
 
     def duplicate_of(self, row: int) -> str:
         """Describes a later row with the same key as ``row``."""

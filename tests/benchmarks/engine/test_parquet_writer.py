@@ -12,10 +12,11 @@ import pytest
 
 import benchmarks.engine.parquet_writer
 from benchmarks.engine.cache import EmbeddingCache
-from benchmarks.engine.parquet_writer import FoundImages, embed_images, find_images
+from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
+from pipeline.sources.folders import find_images
 from pipeline.sources.landmarks import HEADER, LandmarkError
 from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import Recorder
@@ -183,49 +184,6 @@ def test_an_unreadable_table_is_an_error(tmp_path, painted):
     paths, _ = faces(tmp_path, painted, ["1.png"])
     with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
         embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[tmp_path / "none.csv"])
-
-
-def test_each_folder_is_searched_once_in_order(tmp_path):
-    for name in ("b.JPG", "a/2.png", "a/1.webp", "a/deep/3.bmp", "a/notes.txt", "c.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "4.png").touch()
-    (tmp_path / "linked").symlink_to(elsewhere)
-    (tmp_path / "zagain").symlink_to(elsewhere)
-    found = find_images([tmp_path / "c.png", tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "none.png"])
-    assert found.others == []
-    assert [os.path.relpath(path, tmp_path) for path in found.doubles] == ["c.png", "a/loop", "zagain"]
-    assert [os.path.relpath(path, tmp_path) for path in found.paths] == [
-        *["c.png", "b.JPG", "a/1.webp", "a/2.png", "a/deep/3.bmp", "linked/4.png"],
-        *["a/notes.txt", "none.png"],  # named by the user, so rows with a reason
-    ]
-
-
-def test_hidden_and_system_entries_are_not_searched_but_told(tmp_path):
-    images = ["a/1.JPG", "a/2.jfif", "b/3.tif", "4.ppm"]
-    others = ["a/._1.JPG", "@eaDir/1.jpg", "a/.thumbs/x/1.jpg", "a/Thumbs.db", "__MACOSX/a/._1.jpg", "lost+found/1.jpg"]
-    for name in images + others:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "itself").symlink_to(".")
-    os.mkfifo(tmp_path / "pipe")
-    found = find_images([tmp_path])
-    assert sorted(os.path.relpath(path, tmp_path) for path in found.paths) == sorted(images)
-    assert sorted(os.path.relpath(path, tmp_path) for path in found.others) == sorted(
-        ["a/._1.JPG", "@eaDir", "a/.thumbs", "a/Thumbs.db", "__MACOSX", "lost+found"]
-    )
-    hidden = tmp_path / "a" / ".thumbs"
-    assert find_images([hidden]) == FoundImages(paths=[str(hidden / "x" / "1.jpg")], others=[], doubles=[])  # named
-
-
-def test_a_folder_without_images_is_an_error(tmp_path):
-    with pytest.raises(ProtocolError) as error:
-        find_images([tmp_path])
-    assert str(error.value) == f"{tmp_path}: contains no images; expected .jpg, .png, .tif, ..."
 
 
 def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, painted):

@@ -203,7 +203,7 @@ def test_files_of_every_kind_are_read_into_one_table(tmp_path):
     assert np.isnan(table.points[5, 8:]).all()
     assert table.problems == {4: "the landmarks are missing", 6: "P4Y is 'nan', not a finite number"}
     places = [table.landmarks(row).place for row in (2, 4, 6)]
-    assert places == ["a.csv row 3", "b.parquet row 2", "c.txt row 2"]
+    assert places == ["a.csv row 3", "b.parquet row 2: the landmarks are missing", "c.txt row 2"]
 
 
 @pytest.mark.parametrize(

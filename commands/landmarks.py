@@ -1,0 +1,79 @@
+"""landmarks: finds the five points of every face in a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.group import CommandError, interruptible
+from commands.options import PATH, LocalPath, data, max_pixels_option
+from commands.outputs import OutputPath
+
+_KEPT = "finished images are kept: run the same command to continue"
+
+
+@click.command(short_help="Find the five points of every face in a folder.")
+@click.argument("root", type=LocalPath(exists=True, file_okay=False))
+@click.option("--out", type=OutputPath(), required=True, help="Parquet file to write, one row an image.")
+@click.option(
+    "--csv", "csv_file", type=OutputPath(), help="Also write the faces found as a CSV file in VGGFace2's form."
+)
+@click.option(
+    "--model",
+    type=PATH,
+    help="MediaPipe's face_landmarker.task. [default: $LRFR_DATA/models/face_landmarker.task, where fetch landmarker"
+    " puts it]",
+)
+@click.option(
+    "--choose",
+    type=click.Choice(["largest", "central", "highest-score"]),
+    default="largest",
+    help="Which of several faces in an image.",
+)
+@max_pixels_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all cores",
+    help="Number of worker processes.",
+)
+def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, workers: int, **options: Any) -> None:
+    """Find eyes, nose and mouth corners of one face in every image below ROOT, with MediaPipe's networks.
+
+    --landmarks of build-shards, bench and embed takes the file. An image that is unusable, or that shows no face, is a
+    row with status and reason. An interrupted run continues when the same command is run again.
+    """
+    from pipeline.executors import WorkerError
+    from pipeline.landmarks.chunk import LandmarkOptions
+    from pipeline.landmarks.model import FILE_NAME, FOLDER
+    from pipeline.landmarks.run import find_landmarks
+    from pipeline.landmarks.table import write_csv
+    from pipeline.sources.folders import find_images, report_left_out
+    from shards.messages import counted, print_stderr
+    from shards.schema import STATUS_OK
+
+    if csv_file and csv_file.resolve() == out.resolve():
+        raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
+    found = find_images([root])
+    report_left_out(found)
+    names = [os.path.relpath(path, root) for path in found.paths]
+    model = model or data(FOLDER, FILE_NAME)()
+    try:
+        with interruptible(lambda: _KEPT):
+            statuses = find_landmarks(names, out, LandmarkOptions(model=model, **options), root=root, workers=workers)
+            left_out = write_csv(csv_file, out) if csv_file else 0
+    except WorkerError as error:
+        raise CommandError(f"{error}; {_KEPT}") from None
+    if left_out:
+        print_stderr(f"{csv_file}: {counted(left_out, 'name')} with a line break left out; {out} has them")
+    faces = statuses.pop(STATUS_OK, 0)
+    if statuses:
+        reasons = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
+        print_stderr(f"without landmarks: {reasons}; see the columns status and reason")
+    if not faces:
+        raise CommandError(f"{out}: no face found in {counted(len(names), 'image')}")
+    click.echo(f"landmarks of {faces:,} of {counted(len(names), 'image')}: {out}")

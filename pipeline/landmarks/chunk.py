@@ -1,0 +1,149 @@
+"""Landmark worker: finds the points of some consecutive images and stores them as a part of the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from pipeline.landmarks.faces import Choice, find_face
+from pipeline.landmarks.networks import LiteRTNetworks, Networks
+from pipeline.landmarks.table import SCHEMA, STATUS_NO_FACE, STATUS_UNREADABLE, found_row
+from pipeline.opencv import quiet, single_thread
+from pipeline.sources.folders import utf8
+from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
+from pipeline.sources.watch import SourceWatch
+from shards.files import whole_file
+
+_CONTENT = b"content"  # metadata of a part: digest of the images that its rows are about
+# PyArrow raises any of these on damaged files
+_PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LandmarkOptions:
+    """What determines the landmarks of an image.
+
+    Attributes:
+        model: the model file.
+        choose: which of several faces.
+        max_pixels: an image that states more is not decoded; it becomes a row with a reason.
+        open_networks: makes the networks of a model file; importable by name.
+    """
+
+    model: Path
+    choose: Choice = "largest"
+    max_pixels: int = MAX_PIXELS
+    open_networks: Callable[[Path], Networks] = LiteRTNetworks
+
+    def networks(self) -> Networks:
+        """The networks, opened once in each process."""
+        return _opened(self.open_networks, self.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some consecutive images, and the file of their rows."""
+
+    root: Path
+    names: list[str]  # below the root
+    part: Path
+    options: LandmarkOptions
+    watch: SourceWatch
+
+    def __str__(self) -> str:
+        return f"{len(self.names)} images from {utf8(self.names[0])}"
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(open_networks: Callable[[Path], Networks], model: Path) -> Networks:
+    return open_networks(model)
+
+
+def find_in_chunk(chunk: Chunk) -> tuple[int, bool]:
+    """Stores the rows of a chunk, unless they are stored and the images are the same.
+
+    Returns:
+        The number of rows, and whether they were stored before.
+
+    Raises:
+        LandmarkerError: the model cannot be used.
+        SourceError: the folder of the images is gone.
+        OSError: the file system or this process is in trouble; no image can be blamed.
+    """
+    if chunk.part.exists() and _stored_content(chunk.part) == _content(chunk):
+        return len(chunk.names), True
+    networks, content, rows = chunk.options.networks(), xxhash.xxh3_128(), []
+    with single_thread(), quiet():
+        for name in chunk.names:
+            data = _read(chunk, name)
+            content.update(_digest(data))
+            rows.append(_row(utf8(name), data, networks, chunk.options))
+    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_CONTENT: content.hexdigest()}))
+    with whole_file(chunk.part) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return len(rows), False
+
+
+def read_part(path: Path) -> pa.Table | None:
+    """Reads the rows of a chunk; None if the file is damaged or absent."""
+    try:
+        table = pq.read_table(path, partitioning=None, use_threads=False)
+        table.validate(full=True)
+    except _PARQUET_ERRORS:
+        return None
+    return table if table.schema.equals(SCHEMA) else None
+
+
+def _stored_content(part: Path) -> str | None:
+    table = read_part(part)
+    return table.schema.metadata.get(_CONTENT, b"").decode() if table and table.schema.metadata else None
+
+
+def _content(chunk: Chunk) -> str:
+    """Digest of the images, as they are now."""
+    content = xxhash.xxh3_128()
+    for name in chunk.names:
+        content.update(_digest(_read(chunk, name)))
+    return content.hexdigest()
+
+
+def _digest(data: bytes | ImageError) -> bytes:
+    if isinstance(data, ImageError):
+        return b"-" + str(data).encode()
+    return b"+" + xxhash.xxh3_128_digest(data)
+
+
+def _read(chunk: Chunk, name: str) -> bytes | ImageError:
+    """The content of an image file, or why it cannot be read."""
+    try:
+        return read_regular(os.path.join(chunk.root, name), bytes_limit(chunk.options.max_pixels))
+    except OSError as error:
+        chunk.watch.check(error)
+        return ImageError(f"cannot be read: {error.strerror}")
+    except ImageError as error:
+        return error
+
+
+def _row(path: str, data: bytes | ImageError, networks: Networks, options: LandmarkOptions) -> dict[str, Any]:
+    """The row of one image."""
+    try:
+        if isinstance(data, ImageError):
+            raise data
+        pixels = decode_bytes(data, grey=True, max_pixels=options.max_pixels)
+        face = find_face(pixels, networks, options.choose)
+    except ImageError as error:
+        return {"path": path, "status": STATUS_UNREADABLE, "reason": str(error)}
+    except MemoryError as error:
+        raise MemoryError(f"{path}: {error}") from None
+    if face is None:
+        reason = f"no face found in the {pixels.shape[1]}x{pixels.shape[0]} image"
+        return {"path": path, "faces": 0, "status": STATUS_NO_FACE, "reason": reason}
+    return found_row(path, face)
