@@ -9,6 +9,7 @@ import dataclasses
 import io
 import re
 import struct
+import zlib
 from collections.abc import Callable
 
 from PIL.BmpImagePlugin import BmpImageFile
@@ -31,6 +32,9 @@ _NO_BOUND = 1 << 17
 _DEFLATED = 1032 * 8  # px of one bit
 _FEW_PIXELS = 1 << 20  # which cost little memory, however few bytes state them
 
+_PNG_CHUNKS = frozenset((b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"))  # transparency, rotation and animation
+_PNG_END = b"\0\0\0\0IEND"
+
 Size = Callable[[bytes], tuple[int, int]]
 
 
@@ -44,6 +48,7 @@ class Format:
         pixels_per_byte: more than a file of this format holds.
         check: raises any exception for a damaged file that OpenCV reads. None where OpenCV alone is enough: it compares
             checksums, or nobody can tell.
+        plain: returns what OpenCV has to decode instead of the file. Raises any exception for a damaged file.
         check_line_feeds: a copy in text mode can look sound. It cannot if the signature shows it.
     """
 
@@ -51,6 +56,7 @@ class Format:
     size: Size
     pixels_per_byte: int
     check: Callable[[bytes], None] | None = None
+    plain: Callable[[bytes], bytes] | None = None
     check_line_feeds: bool = True
 
     def can_hold(self, width: int, height: int, data: bytes) -> bool:
@@ -85,13 +91,23 @@ def _matched(pattern: re.Pattern[bytes]) -> Size:
     return size
 
 
-def _png(data: bytes) -> tuple[int, int]:
-    at = 8
-    while data[at + 4 : at + 8] != b"IEND":  # OpenCV allocates what a chunk states, up to 4 GiB
-        at += 12 + int.from_bytes(data[at : at + 4])
-        if at >= len(data):
-            raise ValueError("a chunk is cut")
-    return _fixed(">II", 16)(data)
+def _plain_png(data: bytes) -> bytes:
+    """Returns a PNG without the chunks that no pixel depends on, after a comparison of the others' checksums.
+
+    OpenCV allocates what a chunk states, up to 4 GiB, and prints what libpng says of any chunk.
+    """
+    parts, at = [data[:8]], 8
+    while not data.startswith(_PNG_END, at):
+        kind = data[at + 4 : at + 8]
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if end >= len(data) or not kind.isalpha():
+            raise ValueError("a chunk is cut or shifted")
+        if kind[:1].isupper() or kind in _PNG_CHUNKS:
+            if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+                raise ValueError("a chunk has another checksum than stated")
+            parts.append(data[at:end])
+        at = end
+    return b"".join((*parts, data[at : at + 12]))
 
 
 def _bmp(data: bytes) -> tuple[int, int]:
@@ -140,7 +156,7 @@ def _avif(data: bytes) -> tuple[int, int]:
 
 
 _FORMATS = (
-    Format(rb"\x89PNG\r\n\x1a\n", _png, _DEFLATED, check_line_feeds=False),
+    Format(rb"\x89PNG\r\n\x1a\n", _fixed(">II", 16), _DEFLATED, plain=_plain_png, check_line_feeds=False),
     Format(rb"BM", _bmp, 128, _read_by(BmpImageFile)),  # runs of 255 px in two bytes
     Format(rb"RIFF....WEBP", _webp, _NO_BOUND, _check_webp),
     Format(rb"II\*\0|MM\0\*|II\+\0|MM\0\+", tiff.size, _NO_BOUND, tiff.check),

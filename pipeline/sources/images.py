@@ -131,7 +131,7 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
         raise ImageError(f"damaged file ({len(data)} bytes): too short for the {width}x{height} px that it states")
     if kind.check_line_feeds and _passed_text_mode(data):
         raise ImageError(f"damaged file ({len(data)} bytes): {_TEXT_MODE}")
-    image = _decode_opencv(data)
+    image = _decode_opencv(kind.plain(data) if kind.plain else data)
     if kind.check:
         kind.check(data)
     return image

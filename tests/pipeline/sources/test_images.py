@@ -470,8 +470,43 @@ def test_a_png_whose_chunk_states_more_than_the_file_has_is_not_decoded(monkeypa
     monkeypatch.setattr(cv2, "imdecode", None)
     data = SOUND[".png"]
     at = data.index(b"IDAT") - 4
-    with pytest.raises(ImageError, match=r"ValueError: a chunk is cut$"):
+    with pytest.raises(ImageError, match=r"ValueError: a chunk is cut or shifted$"):
         decode_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
+
+
+def png_chunk(kind, content, wrong=0):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) ^ wrong)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        png_chunk(b"iCCP", b"x\0\0no profile"),
+        png_chunk(b"tEXt", b"a\0b", wrong=1),
+        png_chunk(b"sRGB", b"\0") * 2,
+        png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"a" * (1 << 24))),
+    ],
+)
+def test_chunks_of_a_png_that_no_pixel_depends_on_are_nobodys_trouble(chunks, capfd):
+    data = SOUND[".png"]
+    with quiet():
+        image = decode_bytes(data[:33] + chunks + data[33:])  # after IHDR
+    assert np.array_equal(image, read_by_opencv(data))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_rotation_in_a_png_is_applied():
+    data = by_pillow("PNG", exif=turned())
+    assert np.array_equal(decode_bytes(data), read_by_opencv(data))
+    assert decode_bytes(data).shape == (WIDTH, HEIGHT, 3)
+
+
+def test_a_damaged_png_prints_nothing(capfd):
+    data = SOUND[".png"]
+    for at in range(16, len(data) - 12, 50):
+        with quiet(), pytest.raises(ImageError):
+            decode_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+    assert capfd.readouterr().err == ""
 
 
 def test_the_size_in_a_jpeg_2000_is_that_of_its_code_stream():

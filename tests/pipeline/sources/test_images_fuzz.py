@@ -19,14 +19,15 @@ from tests.pipeline.sources.image_files import jpegs, others, read_by_opencv
 SOUND = {**jpegs(), **others()}
 ROUNDS = 300  # damaged copies of each file
 MAX_PIXELS = 1 << 22
-UNKNOWN_TO_PILLOW = {".hdr", ".pfm", ".pam", ".avif"}  # AVIF: Pillow compares more of the first bytes
+# AVIF: Pillow compares more of the first bytes. Fax: its libtiff would print whatever it finds.
+UNKNOWN_TO_PILLOW = {".hdr", ".pfm", "grey PFM", ".pam", ".avif", "fax TIFF"}
 # what libjpeg says when it loses data; it prints the first warning of each file
 LOSSES = re.compile(r"bad Huffman code|premature end|Premature end|found marker|bad arithmetic code")
 # Rejected though no pixel is lost: bytes within or after tables, which mostly tell of tables that are shifted, damage to
 # data that no pixel needs, or more than a few bytes before the end that are not uniform.
 NO_PROOF = re.compile(
     r"extraneous bytes|bad Huffman code|[Pp]remature end|progression sequence|CR LF|found marker|restart|no image data"
-    r"|strips or tiles"
+    r"|strips? or tiles?|px that it states|was not defined"
 )
 
 
@@ -118,7 +119,7 @@ def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
                 seen, reason = decode_bytes(data, max_pixels=MAX_PIXELS), ""
         except ImageError as error:
             seen, reason = None, str(error)
-        if "--max-pixels" in reason or "a chunk is cut" in reason:
+        if "--max-pixels" in reason or "a chunk " in reason:
             found["not decoded"] += 1  # not here either: OpenCV would allocate gigabytes
             continue
         capfd.readouterr()
