@@ -50,6 +50,17 @@ def test_a_log_file_gets_a_line_every_interval(capsys, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("file", [Terminal, io.StringIO])
+def test_a_line_is_told_beside_the_bar(monkeypatch, file):
+    monkeypatch.setattr(sys, "stderr", file())
+    with Progress("build-shards", 2) as progress:
+        progress.update()
+        progress.tell("a.csv: odd")
+    shown = re.split(r"[\r\n]", sys.stderr.getvalue())
+    assert "a.csv: odd" in shown  # alone on its line
+    assert any(line.startswith("build-shards: ") for line in shown[shown.index("a.csv: odd") :])
+
+
 def test_skipped_work_moves_the_count_and_not_the_rate(clock, capsys, monkeypatch):
     monkeypatch.setattr(pipeline.progress, "LOG_INTERVAL_S", 60.0)
     with Progress("build-shards", 1000) as progress:
