@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import math
-import numbers
 from typing import Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from model.inputs import normalise, on_device
-from shards.arguments import check_argument
+from shards.arguments import check_argument, check_number, shown
 
 Precision = Literal["fp32", "bf16"]
 MAX_CHUNK_IMAGES = 16  # per forward pass on a CPU: feature maps of more do not fit its cache
@@ -45,10 +44,9 @@ class Embedder:
         expected = "a module, as load_network(path).backbone"
         check_argument(isinstance(backbone, nn.Module), "Embedder: backbone", backbone, expected)
         for name, value in (("mean", mean), ("std", std)):
-            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            check_argument(is_number, f"Embedder: {name}", value, "a number, as the network's spec states")
-        if precision not in _AUTOCAST_DTYPES:
-            raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(_AUTOCAST_DTYPES)}")
+            check_number(f"Embedder: {name}", value)
+        if not isinstance(precision, str) or precision not in _AUTOCAST_DTYPES:
+            raise ValueError(f"unknown precision {shown(precision)}; choose from {', '.join(_AUTOCAST_DTYPES)}")
         self._backbone = on_device(backbone.eval(), device)
         self._device, self._autocast_dtype = torch.device(device), _AUTOCAST_DTYPES[precision]
         self._mean, self._std = mean, std

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from shards.arguments import check_argument, shown
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -23,6 +25,20 @@ def normalise(images: torch.Tensor, mean: float = 0.5, std: float = 0.5) -> torc
     return images.permute(0, 3, 1, 2).float().div_(255.0).sub_(mean).div_(std)
 
 
+def check_device(device: str) -> None:
+    """Raises: TypeError, ValueError: it is no name of a device."""
+    check_argument(isinstance(device, str | torch.device), "device", device, "cpu, cuda or cuda:N")
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device is {shown(device)}, expected cpu, cuda or cuda:N") from None
+
+
 def on_device(module: Module, device: str) -> Module:
-    """Moves ``module`` to ``device`` with weights in the memory format of ``normalise``'s output, channels-last."""
+    """Moves ``module`` to ``device`` with weights in the memory format of ``normalise``'s output, channels-last.
+
+    Raises:
+        TypeError, ValueError: there is no such device.
+    """
+    check_device(device)
     return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
+from shards.arguments import shown
 from shards.errors import LrfrError
 
 
@@ -108,7 +109,7 @@ class Option:
             return value
         if self.parse:
             return self._parsed(value)
-        if self.choices and value not in self.choices:
+        if self.choices and not (isinstance(value, str) and value in self.choices):
             raise ValueError(f"one of {', '.join(self.choices)}")
         if self.type in (int, float):
             return self._number(value, self.type)
@@ -189,7 +190,7 @@ class Options:
             try:
                 result[name] = known[name].convert(value)
             except ValueError as error:
-                raise OptionError(f"{subject}: {name} is {value!r}, expected {error}") from None
+                raise OptionError(f"{subject}: {name} is {shown(value)}, expected {error}") from None
         return result
 
     @classmethod
@@ -224,7 +225,7 @@ class Registry(dict[str, type[T]]):
         """Raises: OptionError: unknown name or option, or an invalid value."""
         if not isinstance(name, str) or name not in self:
             kind = next(iter(self.values())).kind
-            raise OptionError(f"{kind} {name!r} is unknown; choose from {', '.join(self)}")
+            raise OptionError(f"{kind} {shown(name)} is unknown; choose from {', '.join(self)}")
         return self[name](**options)
 
     def parse(self, text: str) -> T:

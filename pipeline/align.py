@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from shards.arguments import check_argument, check_whole, shown
+from shards.arguments import check_argument, check_whole, check_word
 
 _TEMPLATE_PX = 112
 _SEED = np.array([(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)])
@@ -33,8 +33,7 @@ def template_points(name: str, size: int) -> np.ndarray:
         TypeError, ValueError: an argument of a wrong type, or an unknown template.
     """
     check_whole("size", size, 1)
-    if not isinstance(name, str) or name not in TEMPLATES:
-        raise ValueError(f"template is {shown(name)}, expected one of {', '.join(TEMPLATES)}")
+    check_word("template", name, TEMPLATES)
     return TEMPLATES[name] * (size / _TEMPLATE_PX)
 
 
@@ -128,7 +127,10 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 def _overhang(width: int, height: int, matrix: np.ndarray, size: int) -> tuple[int, int, int, int]:
     """Returns how far the pixels of a crop extend beyond the image, px: left, top, right, bottom."""
     (a, b, x), (c, d, y) = matrix.tolist()
-    scale = 1 / (a * d - b * c)
+    determinant = a * d - b * c
+    if not determinant or not math.isfinite(determinant + x + y):
+        raise ValueError(f"matrix is {matrix.tolist()}, expected one that has an inverse")
+    scale = 1 / determinant
     corners = [(u - x, v - y) for u in (0, size - 1) for v in (0, size - 1)]
     across = [(d * u - b * v) * scale for u, v in corners]
     down = [(a * v - c * u) * scale for u, v in corners]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 import os
 import reprlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,18 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int | Non
         bounds = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
         raise ValueError(f"{name} is {number}, expected {' and '.join(bounds)}")
     return number
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises: TypeError: no finite number."""
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    check_argument(good, name, value, "a finite number")
+
+
+def check_word(name: str, value: Any, words: Collection[str]) -> None:
+    """Raises: ValueError: none of ``words``."""
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{name} is {shown(value)}, expected one of {', '.join(words)}")
 
 
 def check_path(name: str, value: Any) -> Path:

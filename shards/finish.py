@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shards.arguments import check_argument, check_path
 from shards.card import write_card
 from shards.errors import ShardError
 from shards.files import file_facts, quick_digest, whole_file, write_record
@@ -35,7 +36,11 @@ def finish_set(
 
     Raises:
         ShardError: no shard contains an image, or the rows of a shard have changed since it was committed.
+        TypeError: ``root`` is no path, or ``records`` are none.
     """
+    root = check_path("root", root)
+    good = isinstance(records, list) and all(isinstance(record, dict) for record in records)
+    check_argument(good, "records", records, "a list of done records, as ShardWriter.commit() returns them")
     statuses = sum((Counter(record["statuses"]) for record in records), Counter[str]())
     images = statuses[STATUS_OK]
     if images == 0:

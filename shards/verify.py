@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from shards.arguments import check_path
+from shards.arguments import check_argument, check_path
 from shards.card import CARD, DATA_FILES, is_damaged
 from shards.errors import ShardError
 from shards.files import StrPath, digest, file_facts
@@ -55,6 +55,8 @@ def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = 
         TypeError: ``root`` is no path.
     """
     root = check_path("root", root)
+    check_argument(isinstance(full, bool), "full", full, "True or False")
+    check_argument(callable(on_shard), "on_shard", on_shard, "a function without arguments")
     manifest = Manifest.read(root)
     yield from _check_plan(root, manifest)
     index = None

@@ -123,7 +123,16 @@ def test_shards_and_the_build_know_nothing_of_torch():
 
 
 def test_the_command_line_imports_nothing_heavy_at_its_top():
-    light = {"benchmarks", "benchmarks.speed", "shards", "shards.errors", "shards.messages", "model", "model.options"}
+    light = {
+        "benchmarks",
+        "benchmarks.speed",
+        "shards",
+        "shards.arguments",
+        "shards.errors",
+        "shards.messages",
+        "model",
+        "model.options",
+    }
     light |= {"pipeline", "pipeline.signals", "pipeline.sources", "pipeline.sources.catalog"}
     light |= {"model.training", *(f"model.training.{name}" for name in ("config", "schedule", "views"))}
     light |= {module_of(path) for path in (ROOT / "commands").glob("*.py")}

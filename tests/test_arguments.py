@@ -21,10 +21,12 @@ from model.training.loop import train
 from model.training.start import find_resume, start_run
 from model.training.state import new_run
 from pipeline.align import fit_similarity, template_points, warp
+from pipeline.build import options_for
 from pipeline.load.sampler import LoaderState
 from pipeline.prepare import Request, prepare
 from pipeline.spec import Preprocessing, SpecError
 from shards.arguments import check_whole, shown
+from shards.finish import finish_set
 from shards.schema import Manifest
 from shards.verify import verify
 from shards.writer import Row, ShardWriter
@@ -33,6 +35,8 @@ PATH = "a path, as text or pathlib.Path"
 IMAGE, MATRIX = np.zeros((4, 4, 3), np.uint8), np.eye(2, 3)
 FEATURES, LABELS = torch.ones(4, 8), torch.arange(4)
 SCORES, GENUINE, FOLDS = np.linspace(0, 1, 4), np.array([True, False] * 2), np.arange(4) % 2
+SMALL = TrainConfig(backbone="spherenet4")
+SET = {"fingerprint": "x", "source": "x", "identities": 1, "preprocessing": {}, "versions": {}}
 STATE = {"seed": 0, "global_batch": 4, "views": 1, "index_digest": "x"}
 
 
@@ -146,6 +150,48 @@ STATE = {"seed": 0, "global_batch": 4, "views": 1, "index_digest": "x"}
             "gallery_ids is a ndarray of float64 and shape (4,)",
         ),
         (lambda: rank_gallery(np.eye(4), FOLDS, np.eye(4)[:0], FOLDS[:0]), "gallery is a ndarray of float64 and shape"),
+        (lambda: RocSamples(SCORES, GENUINE).curve([1]), "weights is [1], expected an array of numbers and shape (4,)"),
+        (lambda: list(verify("set", full="yes")), "full is 'yes', expected True or False"),
+        (lambda: list(verify("set", on_shard=None)), "on_shard is None, expected a function without arguments"),
+        (lambda: finish_set("set", [None], **SET), "records is [None], expected a list of done records"),
+        (
+            lambda: focal(build_head("softmax", features=8, classes=4)(FEATURES, LABELS), "2"),
+            "gamma is '2', expected a",
+        ),
+        (lambda: hardest_triplet(FEATURES, LABELS, None), "margin is None, expected a finite number"),
+        (lambda: octuplet(FEATURES, LABELS, 2, float("nan")), "margin is nan, expected a finite number"),
+        (
+            lambda: CenterLoss(features="8", classes=4, weight=1, alpha=1, group=None),
+            "features is '8', expected a whole",
+        ),
+        (
+            lambda: CenterLoss(features=8, classes=4, weight="1", alpha=1, group=None),
+            "weight is '1', expected a finite",
+        ),
+        (
+            lambda: build_head("softmax", features=8, classes=4, group=2),
+            "group is 2, expected a process group of PyTorch",
+        ),
+        (
+            lambda: new_run(SMALL, classes=4, preprocessing={}, ranks=2),
+            "ranks is 2, expected Ranks, or None for a single",
+        ),
+        (
+            lambda: new_run(SMALL, classes=4, preprocessing={}, weights="a.pt"),
+            "weights is 'a.pt', expected the state dict",
+        ),
+        (
+            lambda: new_run(SMALL, classes=4, preprocessing={}, trained_on={}),
+            "trained_on is {}, expected a Preprocessing",
+        ),
+        (
+            lambda: new_run(SMALL, classes=4, preprocessing={}, device=None),
+            "device is None, expected cpu, cuda or cuda:N",
+        ),
+        (
+            lambda: options_for("folder", root="x", aligned=5),
+            "aligned is 5, expected the name of a template, or a path",
+        ),
         (lambda: average_precision([0.5], np.array([0.1])), "mates is [0.5], expected a (N,) array"),
     ],
 )
@@ -175,6 +221,31 @@ def test_an_argument_of_a_wrong_type_says_what_was_expected(call, says):
         ),
         (lambda: build_backbone(["ir50"]), OptionError, "backbone ['ir50'] is unknown; choose from"),
         (lambda: build_backbone("ir50", image_size="112"), OptionError, "ir50 cannot take images of '112' px; choose"),
+        (
+            lambda: build_backbone("ir50", image_size=np.zeros((9, 9))),
+            OptionError,
+            "ir50 cannot take images of a ndarray",
+        ),
+        (
+            lambda: TrainConfig(lr=np.zeros((9, 9))),
+            OptionError,
+            "train: lr is a ndarray of float64 and shape (9, 9), exp",
+        ),
+        (
+            lambda: TrainConfig(precision=np.zeros((9, 9))),
+            OptionError,
+            "train: precision is a ndarray of float64 and sh",
+        ),
+        (
+            lambda: new_run(SMALL, classes=4, preprocessing={}, device="gpu"),
+            ValueError,
+            "device is 'gpu', expected cpu,",
+        ),
+        (
+            lambda: warp(IMAGE, np.zeros((2, 3)), 8),
+            ValueError,
+            "matrix is [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], expected",
+        ),
         (lambda: Preprocessing(size="128"), SpecError, "preprocessing spec: size is '128', expected int"),
         (lambda: Preprocessing(size=True), SpecError, "preprocessing spec: size is True, expected int"),
         (
@@ -189,6 +260,7 @@ def test_an_argument_of_a_wrong_value_says_what_was_expected(call, kind, says):
     with pytest.raises(kind) as error:
         call()
     assert str(error.value).startswith(says)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_numbers_of_numpy_and_paths_as_text_are_taken():

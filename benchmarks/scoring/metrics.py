@@ -46,7 +46,7 @@ def _check_array(name: str, array: np.ndarray, kinds: str, *shape: int | None) -
     good = isinstance(array, np.ndarray) and array.dtype.kind in kinds and array.ndim == len(shape)
     good = good and all(found and expected in (None, found) for found, expected in zip(array.shape, shape, strict=True))
     lengths = ", ".join("N" if length is None else str(length) for length in shape)
-    of = {"f": "floats", "b": "bool", "iu": "whole numbers"}[kinds]
+    of = {"f": "floats", "b": "bool", "iu": "whole numbers", "fiu": "numbers"}[kinds]
     check_argument(good, name, array, f"an array of {of} and shape ({lengths}{',' * (len(shape) == 1)})")
 
 
@@ -80,7 +80,12 @@ class RocSamples:
 
         Returns:
             None if the genuine or the impostor samples have no weight.
+
+        Raises:
+            TypeError: ``weights`` have another type or shape.
         """
+        if weights is not None:
+            _check_array("weights", weights, "fiu", len(self._order))
         weights = np.ones(len(self._order)) if weights is None else weights[self._order].astype(np.float64)
         true_accepts = np.cumsum(np.where(self._genuine & ~self._missed, weights, 0.0))[self._last]
         false_accepts = np.cumsum(np.where(self._genuine, 0.0, weights))[self._last]

@@ -11,6 +11,7 @@ from torch import nn
 from model.backbones import densenet, mobilefacenet, residual, spherenet, vit
 from model.backbones.layers import EMBEDDING_SIZE, STRIDE
 from model.options import OptionError
+from shards.arguments import shown
 
 __all__ = ["BACKBONES", "EMBEDDING_SIZE", "Backbone", "build_backbone", "check_backbone"]
 
@@ -100,11 +101,11 @@ def check_backbone(name: str, *, image_size: int = 128, **options: object) -> Ba
         OptionError: unknown name or option, invalid value, or an image size that is not a multiple of the stride.
     """
     if not isinstance(name, str) or name not in BACKBONES:
-        raise OptionError(f"backbone {name!r} is unknown; choose from {', '.join(BACKBONES)}")
+        raise OptionError(f"backbone {shown(name)} is unknown; choose from {', '.join(BACKBONES)}")
     backbone = BACKBONES[name]
     if type(image_size) is not int or image_size < 1 or image_size % backbone.stride:
         raise OptionError(
-            f"{name} cannot take images of {image_size!r} px; choose a multiple of {backbone.stride}, such as 112 or 128"
+            f"{name} cannot take images of {shown(image_size)} px; choose a multiple of {backbone.stride}, such as 112 or 128"
         )
     for option, value in options.items():
         if option not in backbone.options:
@@ -117,6 +118,6 @@ def check_backbone(name: str, *, image_size: int = 128, **options: object) -> Ba
 
 def _check_value(name: str, option: str, value: object) -> None:
     if option == "pooling" and not isinstance(value, bool):
-        raise OptionError(f"pooling of {name} is {value!r}; expected True or False")
+        raise OptionError(f"pooling of {name} is {shown(value)}; expected True or False")
     if option == "dropout" and not (isinstance(value, int | float) and 0 <= value < 1):
-        raise OptionError(f"dropout of {name} is {value!r}; expected a probability of 0 or more, below 1")
+        raise OptionError(f"dropout of {name} is {shown(value)}; expected a probability of 0 or more, below 1")

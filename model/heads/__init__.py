@@ -9,6 +9,7 @@ from __future__ import annotations
 from model.heads.adaptive import AdaCos, AdaFace, ASoftmax
 from model.heads.classifier import Head, HeadOptions
 from model.heads.margins import AMSoftmax, ArcFace, Softmax, SVSoftmax
+from model.heads.rows import check_group
 from model.heads.scores import ClassScores
 from model.options import Registry
 from model.sharding import Group
@@ -30,5 +31,6 @@ def build_head(name: str, *, features: int, classes: int, group: Group | None = 
         OptionError: unknown name or option, invalid value, or too few classes.
         TypeError, ValueError: ``features`` or ``classes`` has a wrong type or value.
     """
+    check_group(group)
     features, classes = check_whole("features", features, 1), check_whole("classes", classes)
     return HEADS.build(name, options).build(features=features, classes=classes, group=group)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from model.errors import CheckpointError
 from model.sharding import Group, gather_rows, shard_bounds
-from shards.arguments import check_argument
+from shards.arguments import check_argument, check_whole
 
 CHUNK_VALUES = 1 << 24  # drawn at a time, so that no rank holds the whole matrix
 
@@ -42,6 +43,11 @@ def check_batch(features: torch.Tensor, labels: torch.Tensor) -> None:
     check_argument(good, "labels", labels, f"a Tensor of int64 and shape ({len(features)},)")
 
 
+def check_group(group: Group | None) -> None:
+    """Raises: TypeError: neither a group of ranks nor None."""
+    check_argument(isinstance(group, ProcessGroup | None), "group", group, "a process group of PyTorch, or None")
+
+
 class ClassRows(nn.Module):
     """Base of modules whose tensors have one row per class, of which each rank has a block.
 
@@ -55,6 +61,8 @@ class ClassRows(nn.Module):
 
     def __init__(self, classes: int, group: Group | None) -> None:
         super().__init__()
+        classes = check_whole("classes", classes, 0)
+        check_group(group)
         self.classes, self.group = classes, group
         self.start, self.stop = shard_bounds(classes, group)
 

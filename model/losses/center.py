@@ -7,6 +7,7 @@ import torch
 from model.cosine import full_precision
 from model.heads.rows import ClassRows
 from model.sharding import Group, all_reduce_gradient, all_reduce_sum
+from shards.arguments import check_number, check_whole
 
 
 class CenterLoss(ClassRows):
@@ -32,6 +33,9 @@ class CenterLoss(ClassRows):
 
     def __init__(self, *, features: int, classes: int, weight: float, alpha: float, group: Group | None) -> None:
         super().__init__(classes, group)
+        features = check_whole("features", features, 1)
+        for name, value in (("weight", weight), ("alpha", alpha)):
+            check_number(name, value)
         self.weight, self.alpha = weight, alpha
         self.register_buffer("centers", torch.zeros(self.stop - self.start, features))
 

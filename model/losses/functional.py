@@ -12,7 +12,7 @@ from model.cosine import cosines
 from model.heads.rows import check_batch
 from model.heads.scores import ClassScores
 from model.sharding import all_reduce_sum, log_sum_exp
-from shards.arguments import check_argument, check_whole
+from shards.arguments import check_argument, check_number, check_whole
 from shards.messages import counted
 
 
@@ -31,6 +31,7 @@ def focal(logits: ClassScores, gamma: float = 2.0) -> torch.Tensor:
 
     Source: Lin et al., Focal loss for dense object detection, ICCV 2017, equation 4.
     """
+    check_number("gamma", gamma)
     losses = cross_entropy(logits)
     complement = -torch.expm1(-losses)  # 1 - p
     return complement.clamp_min(torch.finfo(complement.dtype).tiny) ** gamma * losses  # gamma < 1: no gradient at 0
@@ -58,6 +59,7 @@ def hardest_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float 
     Source: Hermans et al., In defense of the triplet loss, 2017; over four resolutions: Lai & Lam, ICIP 2021.
     """
     check_batch(features, labels)
+    check_number("margin", margin)
     same = labels[:, None] == labels[None, :]
     return _hardest(1.0 - cosines(features, features), same, _others(labels), margin).mean()
 
@@ -86,6 +88,7 @@ def octuplet(features: torch.Tensor, labels: torch.Tensor, views: int, margin: f
     Source: Knoche et al., Octuplet loss: make face recognition robust to image resolution, FG 2023.
     """
     check_batch(features, labels)
+    check_number("margin", margin)
     views = check_whole("views", views, 2)
     if len(labels) % views:
         raise ValueError(f"{counted(len(labels), 'image')} in {views} views, expected as many in each")

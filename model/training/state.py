@@ -17,7 +17,7 @@ from model.backbones.stages import freeze_stages
 from model.errors import DAMAGE_ERRORS, CheckpointError, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
-from model.inputs import on_device
+from model.inputs import check_device, on_device
 from model.sharding import gather_rows
 from model.training.averages import MovingAverage
 from model.training.config import TrainConfig, TrainingError
@@ -219,6 +219,10 @@ def new_run(
     classes = check_whole("classes", classes)
     expected = "a Preprocessing, or a dict of its fields"
     check_argument(isinstance(preprocessing, Preprocessing | Mapping), "preprocessing", preprocessing, expected)
+    check_argument(isinstance(trained_on, Preprocessing | None), "trained_on", trained_on, "a Preprocessing, or None")
+    check_argument(isinstance(ranks, Ranks | None), "ranks", ranks, "Ranks, or None for a single process")
+    check_argument(isinstance(weights, Mapping | None), "weights", weights, "the state dict of a backbone, or None")
+    check_device(device)
     ranks = ranks or Ranks()
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = Preprocessing(**preprocessing)

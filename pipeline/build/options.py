@@ -22,7 +22,7 @@ from pipeline.sources.source import Rows, Source, SourceError
 from pipeline.sources.streams import decoded, open_stream
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
-from shards.arguments import check_argument, check_path, check_whole
+from shards.arguments import check_argument, check_path, check_whole, shown
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, remove_temporaries
 from shards.schema import FORMAT_VERSION, PLAN, read_plan
@@ -67,8 +67,8 @@ class BuildOptions:
         """Raises: TypeError, SourceError, ShardError: a field has a wrong type or value."""
         self._convert()
         source = _find_source(self.source)
-        if self.executor not in get_args(Executor):
-            raise ShardError(f"unknown executor {self.executor!r}; choose from {', '.join(get_args(Executor))}")
+        if not isinstance(self.executor, str) or self.executor not in get_args(Executor):
+            raise ShardError(f"unknown executor {shown(self.executor)}; choose from {', '.join(get_args(Executor))}")
         for name in ("workers", "min_images", "images_per_shard", "max_pixels"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise ShardError(f"{name} is {number}, expected at least 1")
@@ -139,6 +139,8 @@ def options_for(
     """
     layout, root, landmarks = _find_source(source), check_path("root", root), _paths(landmarks)
     check_argument(isinstance(template, str | None), "template", template, f"one of {', '.join(layout.templates)}")
+    named = "the name of a template, or a path"
+    check_argument(isinstance(aligned, str | os.PathLike | None), "aligned", aligned, named)
     crops = None if aligned is None else crop_template(aligned)
     spec = _spec(layout, crops, template, size)
     aligning = crops is None and spec.aligned

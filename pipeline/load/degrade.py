@@ -6,14 +6,14 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from shards.arguments import check_argument, check_whole
+from shards.arguments import check_argument, check_whole, check_word
 
 Mode = Literal["fast", "exact"]
 Precision = Literal["highest", "high", "medium"]
@@ -45,18 +45,12 @@ def degrade(images: torch.Tensor, size: int, mode: Mode = "exact") -> torch.Tens
     good = isinstance(images, torch.Tensor) and images.dtype == torch.uint8 and _is_square(images)
     check_argument(good, "images", images, "a Tensor of uint8 and shape (..., S, S, 3)")
     size = check_whole("size", size, 1)
-    check_mode(mode)
+    check_word("mode", mode, get_args(Mode))
     side = images.shape[-2]
     if size == side:
         return images
     flat = images.reshape(-1, *images.shape[-3:])
     return resize(resize(flat, size, mode), side, mode).reshape(images.shape)
-
-
-def check_mode(mode: Any) -> None:
-    """Raises: ValueError: not a ``Mode``."""
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
 
 
 def _is_square(images: torch.Tensor) -> bool:

@@ -9,18 +9,18 @@ import dataclasses
 import operator
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
-from pipeline.load.degrade import Mode, check_mode, degrade_into
+from pipeline.load.degrade import Mode, degrade_into
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
 from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
-from shards.arguments import check_argument, check_whole
+from shards.arguments import check_argument, check_whole, check_word, shown
 from shards.errors import ShardError
 from shards.index import EXPECTED_INDEX, ShardIndex, ShardReader
 from shards.schema import shard_file
@@ -85,7 +85,7 @@ class Loader:
         check_argument(isinstance(index, ShardIndex), "index", index, EXPECTED_INDEX)
         expected = "the dict that batch.state.to_dict() returns"
         check_argument(isinstance(resume, Mapping | None), "resume", resume, expected)
-        check_mode(mode)
+        check_word("mode", mode, get_args(Mode))
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
             check_whole(name, value, least)
         check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)
@@ -239,7 +239,7 @@ def _checked_views(views: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], .
     try:
         pairs = tuple((operator.index(low), operator.index(high)) for low, high in views)
     except (TypeError, ValueError):
-        raise TypeError(f"views is {views!r}, {expected}") from None
+        raise TypeError(f"views is {shown(views)}, {expected}") from None
     if not pairs:
         raise TypeError(f"views is {views!r}, {expected}")
     if not all(2 <= low <= high for low, high in pairs):
@@ -252,7 +252,7 @@ def _checked_device(device: str) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
-        raise ValueError(f"device is {device!r}, expected cpu, cuda or cuda:N") from None
+        raise ValueError(f"device is {shown(device)}, expected cpu, cuda or cuda:N") from None
     if found.type != "cuda":
         return found
     if not torch.cuda.is_available():

@@ -63,7 +63,7 @@ def test_a_path_is_no_backbone():
 
 
 def test_a_mean_is_a_number(backbone):
-    with pytest.raises(TypeError, match=r"^Embedder: std is '0\.5', expected a number, as the network's spec states$"):
+    with pytest.raises(TypeError, match=r"^Embedder: std is '0\.5', expected a finite number$"):
         Embedder(backbone, std="0.5")
 
 
