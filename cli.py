@@ -7,6 +7,7 @@ import click
 from commands.bench import bench
 from commands.build_shards import build_shards
 from commands.demo_data import demo_data
+from commands.doctor import doctor
 from commands.embed import embed
 from commands.export import export
 from commands.fetch import fetch
@@ -32,7 +33,7 @@ def main(ctx: click.Context, debug: bool) -> None:
         raise CommandError(f"{ctx.invoked_subcommand} runs in one process: start it without torchrun")
 
 
-for command in (demo_data, fetch, landmarks, build_shards, verify, inspect, train, bench, embed, export):
+for command in (demo_data, fetch, landmarks, build_shards, verify, inspect, train, bench, embed, export, doctor):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -61,7 +61,11 @@ LAYERS = {
     "benchmarks.report": {"benchmarks", "benchmarks.scoring", "shards", "pipeline", "pipeline.prepare"},
 }
 EVERYTHING = {*LAYERS, *GROUND}
-LAYERS |= {"benchmarks.speed": EVERYTHING, "commands": {*EVERYTHING, "benchmarks.speed"}}
+LAYERS |= {
+    "benchmarks.speed": EVERYTHING,
+    "commands.diagnosis": EVERYTHING,  # what doctor looks at: everything; used by commands alone
+    "commands": {*EVERYTHING, "benchmarks.speed", "commands.diagnosis"},
+}
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
@@ -178,6 +182,7 @@ FROZEN = {
     "build-shards": "--aligned --exclude --executor --images-per-shard --landmarks --max-pixels --min-images --out"
     " --retry-failed --root --size --source --template --workers",
     "demo-data": "--identities --images --out --seed",
+    "doctor": "--json",
     "embed": "--batch-size --checkpoint --device --down --landmarks --max-pixels --no-cache --out --precision",
     "export huggingface": "--checkpoint --out",
     "export onnx": "--checkpoint --out --preprocess",

@@ -1,0 +1,196 @@
+"""Data sets: counts against the published ones, missing and odd files, landmarks, lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import BENCHMARKS
+from benchmarks.datasets.locate import find_first
+from benchmarks.errors import AbsentError
+from commands.diagnosis.findings import Finding, fail, note, ok, warn
+from commands.diagnosis.identities import TRIED_IMAGES, count_identities, coverage
+from pipeline.progress import Progress
+from pipeline.sources.finder import ImageFolder, find_entry, find_folder, is_generated
+from pipeline.sources.landmarks import LandmarkError
+from pipeline.sources.sizes import image_size
+from pipeline.sources.training_sets import Qmul, TinyFace
+from pipeline.sources.vggface2 import VGGFace2
+from shards.errors import LrfrError
+from shards.messages import command, counted
+
+TITLES = {
+    "vggface2": "VGGFace2",
+    "lfw": "LFW",
+    "xqlfw": "XQLFW",
+    "scface": "SCface",
+    "qmul": "QMUL-SurvFace",
+    "tinyface": "TinyFace",
+}
+# People and images. Source: the pages and papers of the data sets.
+VGGFACE2_SPLITS = {"train": (8_631, 3_141_890), "test": (500, 169_396)}
+LFW_COUNTS = (5_749, 13_233)
+TRAINING_SETS = {"qmul": (Qmul(), (5_319, 220_888)), "tinyface": (TinyFace(), (2_570, 7_804))}
+_BENCHMARKS = {
+    "lfw": ("lfw",),
+    "xqlfw": ("xqlfw",),
+    "scface": ("scface",),
+    "qmul": ("qmul", "qmul-id"),
+    "tinyface": ("tinyface",),
+}
+_RESTORE = "restore it from the archive, or score without it: --allow-missing"
+
+
+def data_set_findings(kind: str, folder: Path) -> Iterator[Finding]:
+    """What is in the folder of one data set."""
+    generated = is_generated(folder)
+    if generated:
+        yield note("generated faces of demo-data: scores on them say nothing about real ones")
+    if kind == "vggface2":
+        yield from _vggface2(folder, generated)
+    if kind == "lfw" and (images := find_entry(folder, "lfw")):
+        yield from _counts("images", images, None if generated else LFW_COUNTS)
+    if kind in TRAINING_SETS:
+        yield from _training_set(kind, folder, generated)
+    for name in _BENCHMARKS.get(kind, ()):
+        yield from _benchmark(name, folder)
+
+
+def _counts(name: str, folder: Path, published: tuple[int, int] | None) -> Iterator[Finding]:
+    """Counts ``folder/person/image``."""
+    found = count_identities(folder)
+    text = f"{name}: {found.described}"
+    if published is None:
+        yield ok(text)
+    elif (found.people, found.images) == published:
+        yield ok(f"{text}, as published")
+    else:
+        yield warn(
+            f"{text}; published: {counted(published[1], 'image')} of {published[0]:,} people",
+            "complete the copy, unless you mean to use a part",
+        )
+    if odd := [path for path in found.tried if image_size(path) is None]:
+        yield warn(
+            f"unreadable: {len(odd):,} of {counted(len(found.tried), 'image')} tried, first {odd[0]}",
+            "restore them from the archive; build-shards records such images as unreadable-image",
+        )
+    if found.empty:
+        yield warn(
+            f"{counted(len(found.empty), 'folder')} without an image, first {folder / found.empty[0]}",
+            "restore them from the archive, or delete them",
+        )
+    if found.others:
+        yield note(f"no image of a person: {counted(len(found.others), 'entry')}, first {folder / found.others[0]}")
+
+
+def _training_set(kind: str, folder: Path, generated: bool) -> Iterator[Finding]:
+    source, published = TRAINING_SETS[kind]
+    found = find_folder(folder, source.dataset, source.training)
+    if found is None:
+        yield note(f"no {source.training}: build-shards --source {kind} cannot run")
+        return
+    yield from _counts(source.training, found, None if generated else published)
+
+
+def _vggface2(folder: Path, generated: bool) -> Iterator[Finding]:
+    splits = [folder / split for split in VGGFACE2_SPLITS if (folder / split).is_dir()]
+    if not splits:
+        yield fail(f"{folder}: neither train nor test in it", "put the identities into train/n000002/0001_01.jpg, ...")
+    for split in splits:
+        yield from _counts(split.name, split, None if generated else VGGFACE2_SPLITS[split.name])
+    try:
+        tables = VGGFace2().landmark_files(folder)
+        yield from coverage(tables, splits)
+    except LandmarkError as error:
+        yield fail(str(error), f"put the data set's bb_landmark there, or: {command('landmarks', folder)}")
+
+
+def _benchmark(name: str, folder: Path) -> Iterator[Finding]:
+    """Whether ``bench NAME`` can score the data set: the benchmark's own reader looks."""
+    try:
+        protocol = BENCHMARKS[name].read(folder)
+    except AbsentError as error:
+        yield note(f"bench {name}: {error}")
+        return
+    except LrfrError as error:
+        yield fail(f"bench {name} cannot run: {error}", _remedy(name, folder, error))
+        return
+    counts = ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in protocol.counts.items())
+    differs = [caveat for caveat in protocol.caveats if caveat != "generated faces"]
+    if differs:
+        yield warn(
+            f"bench {name}: {counts}; differs from the published set ({'; '.join(differs)})",
+            "complete the copy, or do not compare the scores with published ones",
+        )
+    else:
+        yield ok(f"bench {name}: {counts}")
+    yield from _images(name, protocol.requests)
+    yield from _unlisted(name, protocol.requests)
+    if BENCHMARKS[name].aligned:
+        yield from _rows(name, folder, protocol.requests)
+
+
+def _remedy(name: str, folder: Path, error: LrfrError) -> str:
+    if BENCHMARKS[name].aligned and (isinstance(error, LandmarkError) or "landmarks" in str(error)):
+        out = folder / "landmarks.parquet"
+        return f"{command('landmarks', folder, '--out', out)}, then: bench {name} --landmarks {out}"
+    return "restore it from the archive"
+
+
+def _images(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
+    """Are the images of the protocol there, and do some of them look like images?"""
+    paths = list(dict.fromkeys(request.path for request in requests))
+    missing, empty = [], []
+    with Progress(f"look for the images of {name}", len(paths)) as progress:
+        for path in paths:
+            try:
+                if os.stat(path).st_size == 0:
+                    empty.append(path)
+            except OSError:
+                missing.append(path)
+            progress.update()
+    if missing:
+        yield fail(f"missing: {len(missing):,} of {counted(len(paths), 'image')}, first {missing[0]}", _RESTORE)
+    if empty:
+        yield fail(f"empty files: {counted(len(empty), 'image')}, first {empty[0]}", _RESTORE)
+    gone = {*missing, *empty}
+    present = [path for path in paths if path not in gone]
+    tried = present[:: max(-(-len(present) // TRIED_IMAGES), 1)]
+    odd = [path for path in tried if image_size(path) is None]
+    if odd:
+        yield fail(f"unreadable: {len(odd):,} of {counted(len(tried), 'image')} tried, first {odd[0]}", _RESTORE)
+    elif not gone:
+        yield ok(f"all {counted(len(paths), 'image')} are there; {len(tried):,} headers were read")
+
+
+def _unlisted(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
+    """Images in the folders of QMUL-SurvFace and TinyFace that no list names."""
+    if name not in ("qmul", "qmul-id", "tinyface"):
+        return
+    listed = {request.path for request in requests}
+    for folder in sorted({path.parent for path in listed}):
+        extra = [path for path in ImageFolder(folder).images if path not in listed]
+        if extra:
+            yield warn(
+                f"in no list: {counted(len(extra), 'image')} of {folder}, first {extra[0].name}",
+                "compare the folder and its .mat list with the archive; the images are not scored",
+            )
+
+
+def _rows(name: str, folder: Path, requests: Sequence[Any]) -> Iterator[Finding]:
+    """Do the images of an aligned protocol have landmarks?"""
+    paths = {request.path: bool(request.points) for request in requests}
+    without = [path for path, has in paths.items() if not has]
+    if without:
+        yield fail(
+            f"without landmarks: {len(without):,} of {counted(len(paths), 'image')}, first {without[0]}",
+            f"add rows to {requests[0].place.partition(' row ')[0]}, or score without them: --allow-missing",
+        )
+    else:
+        yield ok(f"all {counted(len(paths), 'image')} of bench {name} have landmarks")
+    table = find_first([folder, folder.parent], "LFW.csv") if name == "lfw" else None
+    images = find_entry(folder, "lfw") if name == "lfw" else None
+    if table and images:
+        yield from coverage([table], [images])

@@ -1,0 +1,72 @@
+"""Finds data sets, shard sets and runs under a folder, by what they contain."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.sources.finder import scan
+from shards.files import is_system_name
+from shards.schema import MANIFEST, PLAN
+
+MAX_FOLDERS = 500  # sub-folders to look into; a folder with more is itself one of identities
+_PERSON = re.compile(r"n\d{6}", re.I)
+# kind -> names of which one tells it, in lower case; the first that fits counts
+_MARKERS = {
+    "shard set": (MANIFEST, PLAN),
+    "run": ("metrics.jsonl",),
+    "xqlfw": ("xqlfw_pairs.txt", "lfw_original_imgs_min_qual0.85variant11"),
+    "lfw": ("pairs.txt", "lfw"),
+    "scface": ("scface_database", "mugshot_frontal_original_all"),
+    "qmul": ("face_verification_test_set", "face_identification_test_set"),
+    "tinyface": ("testing_set",),
+    "recordio": ("train.rec",),
+    "vggface2": ("bb_landmark",),
+    "folder": ("landmarks.csv",),
+}
+
+
+def find_layouts(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yields kind and folder of what ``root`` is or contains; it is looked for two levels deep.
+
+    Raises:
+        OSError: ``root`` cannot be listed.
+    """
+    kind = layout_of(root)
+    if kind:
+        yield kind, root
+        return
+    for folder in _folders(root):
+        kind = layout_of(folder)
+        if kind:
+            yield kind, folder
+        elif folder.name.lower() in ("runs", "shards"):
+            yield from ((found, inner) for inner in _folders(folder) if (found := layout_of(inner)))
+
+
+def layout_of(folder: Path) -> str | None:
+    """The kind of a folder; None if it is none, or cannot be listed."""
+    try:
+        entries = {entry.name.lower(): entry for entry in scan(folder)}
+    except OSError:
+        return None
+    for kind, names in _MARKERS.items():
+        found = next((name for name in names if name in entries), None)
+        if found is None or (found == "lfw" and not _holds_people(folder / entries["lfw"].name)):
+            continue
+        return kind
+    if "train" in entries and any(_PERSON.fullmatch(entry.name) for entry in scan(folder / entries["train"].name)):
+        return "vggface2"
+    return None
+
+
+def _holds_people(folder: Path) -> bool:
+    """True for LFW's images; False for a folder with the whole data set, which may be called lfw, too."""
+    return folder.is_dir() and not {"lfw", "pairs.txt"} & {name.lower() for name in os.listdir(folder)}
+
+
+def _folders(root: Path) -> list[Path]:
+    entries = sorted(entry.name for entry in scan(root) if entry.is_folder and not is_system_name(entry.name))
+    return [root / name for name in entries] if len(entries) <= MAX_FOLDERS else []

@@ -1,0 +1,106 @@
+"""Shard sets and runs: are they finished, and what is wrong with the newest?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from commands.diagnosis.findings import Finding, fail, note, ok, warn
+from pipeline.progress import Progress
+from shards.errors import LrfrError
+from shards.finish import describe
+from shards.messages import command, counted
+from shards.schema import MANIFEST, PLAN, Manifest
+from shards.verify import verify
+
+_SHOWN = 3  # problems of a shard set
+
+
+def shard_findings(folders: Sequence[Path]) -> Iterator[Finding]:
+    """The newest of some shard sets; ``verify`` without the bytes of its tars."""
+    newest = _newest(folders, MANIFEST, PLAN)
+    yield from _others(folders, newest, "shard set")
+    if not (newest / MANIFEST).exists():
+        done = len(list(newest.glob("shard-*.done.json")))
+        yield warn(
+            f"{newest}: unfinished, {counted(done, 'shard')} done", "run the same build-shards again: it continues"
+        )
+        return
+    try:
+        manifest = Manifest.read(newest)
+        with Progress("verify", manifest.shards, "shards") as progress:
+            problems = list(verify(newest, on_shard=progress.update))
+    except LrfrError as error:
+        yield fail(str(error), "delete the folder and build again")
+        return
+    people = f"{counted(manifest.images, 'image')} of {manifest.identities - manifest.empty_identities:,} people"
+    yield ok(f"{newest}: finished, {people} in {counted(manifest.shards, 'shard')}, from {manifest.source}")
+    if rejected := manifest.rows - manifest.images:
+        yield note(
+            f"{rejected:,} of {counted(manifest.rows, 'row')} rejected ({describe(manifest.statuses)})",
+            "see the columns status and error_message of its shard-*.parquet",
+        )
+    for problem in problems[:_SHOWN]:
+        yield fail(problem, "restore the file, or delete the folder and build again")
+    if len(problems) > _SHOWN:
+        yield fail(f"and {counted(len(problems) - _SHOWN, 'other problem')}", command("verify", newest))
+
+
+def run_findings(folders: Sequence[Path]) -> Iterator[Finding]:
+    """The newest of some training runs."""
+    newest = _newest(folders, "metrics.jsonl")
+    yield from _others(folders, newest, "run")
+    steps, step = _steps(newest), _last_step(newest)
+    checkpoints = sorted((newest / "checkpoints").glob("[0-9]*.pt"))
+    state = f"{newest}: step {step:,}" + (f" of {steps:,}" if steps else "")
+    if not checkpoints:
+        yield warn(f"{state}, no checkpoint", f"{command('train', '--out', newest)} continues or begins")
+    elif steps is None:
+        yield warn(
+            f"{state}; its config.json is missing or damaged", "checkpoints work without it: name one with --checkpoint"
+        )
+    elif step < steps:
+        yield note(f"{state}, not finished or still running", "run the same train command again: it continues")
+    else:
+        yield ok(f"{state}, finished")
+    if checkpoints:
+        empty = [path for path in checkpoints if path.stat().st_size == 0]
+        if empty:
+            yield fail(f"{empty[0]}: an empty file", "delete it; train continues from the one before")
+        yield ok(f"newest checkpoint: {checkpoints[-1].name}")
+
+
+def _newest(folders: Sequence[Path], *names: str) -> Path:
+    """The folder whose file of one of these names was changed last."""
+
+    def changed(folder: Path) -> float:
+        return max((path.stat().st_mtime for name in names if (path := folder / name).exists()), default=0.0)
+
+    return max(folders, key=lambda folder: (changed(folder), folder.name))
+
+
+def _others(folders: Sequence[Path], newest: Path, noun: str) -> Iterator[Finding]:
+    if len(folders) > 1:
+        yield note(f"{counted(len(folders), noun)}; the newest, {newest}, is looked at")
+
+
+def _steps(run: Path) -> int | None:
+    """The steps of a complete run, as its ``config.json`` says."""
+    try:
+        steps = json.loads((run / "config.json").read_bytes())["steps"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return steps if isinstance(steps, int) else None
+
+
+def _last_step(run: Path) -> int:
+    """The last step of the metrics. The last line may be cut by a killed process."""
+    with open(run / "metrics.jsonl", "rb") as stream:
+        stream.seek(max(stream.seek(0, 2) - (1 << 16), 0))
+        for line in reversed(stream.read().splitlines()):
+            try:
+                return int(json.loads(line)["step"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+    return 0

@@ -1,0 +1,45 @@
+"""doctor: looks at the machine and the data, and says what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from commands.group import CommandError, interruptible
+from commands.options import PATH, data
+from commands.outputs import OutputPath
+
+
+@click.command(short_help="Look at the machine and the data, and say what to do.")
+@click.argument("root", type=PATH, default=data())
+@click.option("--json", "json_file", type=OutputPath(), help="Also write the findings to this file.")
+def doctor(root: Path, json_file: Path | None) -> None:
+    """Look at Python, libraries, GPU, disks, and at the data sets, shard sets and runs in ROOT ($LRFR_DATA).
+
+    Every finding is ok, a note, a warning (warn) or a failure (FAIL: something cannot work), with what to do. Images
+    are counted by listing; 200 of each benchmark are opened. Nothing is written or downloaded. Exits with 1 if there is a
+    failure.
+    """
+    from commands.diagnosis.findings import Level, lines, summary, to_dict
+    from commands.diagnosis.page import sections
+    from shards.files import write_bytes
+    from shards.messages import printable
+
+    levels, record = [], []
+    with interruptible():
+        for section in sections(root, data()()):
+            click.echo(printable(section.title))
+            found = []
+            for finding in section.findings:
+                found.append(finding)
+                for line in lines(finding):
+                    click.echo(line)
+            levels += [finding.level for finding in found]
+            record.append(to_dict(section.title, found))
+        click.echo(f"\n{summary(levels)}")
+        if json_file:
+            write_bytes(json_file, (json.dumps(record, indent=1) + "\n").encode())
+    if Level.FAIL in levels:
+        raise CommandError("something cannot work: see FAIL above")

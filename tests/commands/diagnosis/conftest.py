@@ -1,0 +1,63 @@
+"""Generated data sets to damage, and probes of libraries that say what a test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from commands.diagnosis import libraries
+from commands.diagnosis.libraries import ProbeError
+from pipeline.demo.generate import write_demo_data
+
+HEALTHY = {
+    "torch": {"version": "2.13.0", "cuda": None, "threads": 2, "gpus": []},
+    "dali": {"version": "2.4.0", "cuda": "12986", "cpu": [16, 16, 3]},
+    "cv2": {"version": "5.0.0", "decodes": True, "file": "cv2.py"},
+    "others": {},
+    "litert": {},
+}
+
+
+class FakeProbes:
+    """Facts of ``HEALTHY``, changed by keyword; an exception is raised."""
+
+    def __init__(self, **changes):
+        self._facts = {**HEALTHY, **changes}
+
+    def facts(self, name):
+        found = self._facts[name]
+        if isinstance(found, str):
+            raise ProbeError(found)
+        return found
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """``probed(torch="no such file")`` sets what the probes say; without a call they are healthy."""
+
+    def change(**changes):
+        monkeypatch.setattr(libraries, "started_probes", lambda: contextlib.nullcontext(FakeProbes(**changes)))
+
+    change()
+    return change
+
+
+@pytest.fixture(scope="session")
+def _demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    write_demo_data(out, identities=4, images=2, seed=0)
+    return out
+
+
+@pytest.fixture
+def demo(_demo, tmp_path):
+    """Every data set of generated faces in ``tmp_path``, a copy that a test may damage."""
+    return Path(shutil.copytree(_demo, tmp_path, dirs_exist_ok=True))
+
+
+def of(findings, level):
+    """The texts of the findings of a level."""
+    return [finding.text for finding in findings if finding.level.value == level]

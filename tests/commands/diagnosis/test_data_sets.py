@@ -1,0 +1,168 @@
+"""Data sets are found by layout; what is missing, odd or without landmarks is told, with the first one."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from commands.diagnosis.data_sets import data_set_findings
+from commands.diagnosis.layouts import find_layouts
+from tests.commands.diagnosis.conftest import of
+
+KINDS = {
+    "LFW": "lfw",
+    "QMUL-SurvFace": "qmul",
+    "SCface": "scface",
+    "TinyFace": "tinyface",
+    "VGGFace2": "vggface2",
+    "XQLFW": "xqlfw",
+}
+
+
+def findings(demo, name):
+    return list(data_set_findings(KINDS[name], demo / name))
+
+
+def bad(demo, name):
+    found = findings(demo, name)
+    return of(found, "FAIL") + of(found, "warn")
+
+
+def test_every_data_set_is_found_by_its_layout(demo):
+    assert dict(find_layouts(demo)) == {kind: demo / name for name, kind in KINDS.items()}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_data_set_of_any_name_and_case(demo, name):
+    (demo / name).rename(demo / "any NAME")
+    for path in list((demo / "any NAME").iterdir()):
+        if path.name != "generated.json":
+            path.rename(path.with_name(path.name.lower()))
+    assert dict(find_layouts(demo / "any NAME")) == {KINDS[name]: demo / "any NAME"}
+    assert (KINDS[name], demo / "any NAME") in list(find_layouts(demo))
+
+
+def test_folders_of_a_data_set_are_none(demo):
+    for inner in ("LFW/lfw", "VGGFace2/bb_landmark", "QMUL-SurvFace/training_set"):
+        assert list(find_layouts(demo / inner)) == []
+
+
+def test_a_vggface2_without_landmark_folder(demo):
+    (demo / "VGGFace2" / "bb_landmark").rename(demo / "elsewhere")
+    assert dict(find_layouts(demo / "VGGFace2")) == {"vggface2": demo / "VGGFace2"}
+    (text,) = bad(demo, "VGGFace2")
+    assert "no landmark file; expected bb_landmark/" in text
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whole_data_sets(demo, name):
+    assert bad(demo, name) == []
+    assert of(findings(demo, name), "note") == [
+        "generated faces of demo-data: scores on them say nothing about real ones"
+    ]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_sizes_are_compared_with_the_published_ones(demo, name):
+    (demo / name / "generated.json").unlink()
+    assert any("ublished" in text for text in bad(demo, name))
+
+
+def images(folder):
+    return sorted(path for path in folder.rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("name", ["LFW", "XQLFW", "SCface", "QMUL-SurvFace", "TinyFace"])
+def test_the_first_missing_image_is_named(demo, name):
+    folder = {
+        "LFW": "LFW/lfw",
+        "XQLFW": "XQLFW",
+        "SCface": "SCface/SCface_database/surveillance_cameras_all",
+        "QMUL-SurvFace": "QMUL-SurvFace/Face_Verification_Test_Set",
+        "TinyFace": "TinyFace/Testing_Set/Probe",
+    }[name]
+    first = images(demo / folder)[0]
+    first.unlink()
+    texts = bad(demo, name)
+    assert any(re.fullmatch(rf"missing: 1 of \d+ images, first {re.escape(str(first))}", text) for text in texts), texts
+
+
+@pytest.mark.parametrize("name", ["LFW", "SCface", "TinyFace"])
+def test_odd_images_are_named(demo, name):
+    first, second = (images(demo / name / part)[0] for part in {
+        "LFW": ("lfw", "lfw"), "SCface": (".", "."), "TinyFace": ("Testing_Set/Probe", "Testing_Set/Gallery_Match")
+    }[name])  # fmt: skip
+    first.write_bytes(b"")
+    assert any(f"empty files: 1 image, first {first}" in text for text in bad(demo, name))
+    second.write_bytes(b"<html>")
+    assert any(text.startswith("unreadable: 1 of ") and text.endswith(f"first {second}") for text in bad(demo, name))
+
+
+def test_training_images_that_are_no_images(demo):
+    for path in images(demo / "VGGFace2" / "train"):
+        path.write_bytes(b"x")
+    assert any(text.startswith("unreadable: ") for text in bad(demo, "VGGFace2"))
+
+
+def test_empty_folders_and_other_files(demo):
+    train = demo / "VGGFace2" / "train"
+    (train / "n009999").mkdir()
+    (train / "notes.txt").touch()
+    (train / ".hidden").touch()
+    found = findings(demo, "VGGFace2")
+    assert f"1 folder without an image, first {train}/n009999" in of(found, "warn")
+    assert f"no image of a person: 1 entry, first {train}/notes.txt" in of(found, "note")
+
+
+def test_landmark_rows_and_images_are_compared_both_ways(demo):
+    first, *_, last = images(demo / "VGGFace2" / "train")
+    last.rename(last.with_name("0099_01.jpg"))
+    table = "loose_landmark_train.csv + loose_landmark_test.csv"
+    key = f"{last.parent.name}/"
+    assert bad(demo, "VGGFace2") == [
+        f"{table}: without an image: 1 of 8 rows, first {key}{last.stem}",
+        f"{table}: without a row: 1 of 8 images, first {key}0099_01",
+    ]
+    assert first.exists()
+
+
+def test_a_landmark_row_without_numbers(demo):
+    path = demo / "VGGFace2" / "bb_landmark" / "loose_landmark_train.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1].rpartition(",")[0] + ",", *lines[2:]]) + "\n")
+    (text,) = bad(demo, "VGGFace2")
+    assert "1 row without usable numbers, first n000001/0001_01: P5Y is missing" in text
+
+
+def test_benchmark_images_without_landmarks(demo):
+    path = demo / "LFW" / "LFW.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    texts = bad(demo, "LFW")
+    assert any("without landmarks: 1 of 4 images, first " in text for text in texts), texts
+    path.unlink()
+    found = [one for one in findings(demo, "LFW") if one.level.value == "FAIL"]
+    assert found[0].text.startswith("bench lfw cannot run: LFW.csv: not found")
+    assert f"landmarks {demo}/LFW --out {demo}/LFW/landmarks.parquet" in found[0].remedy
+
+
+def test_lists_that_disagree_with_folders(demo):
+    probe = demo / "TinyFace" / "Testing_Set" / "Probe"
+    os.link(images(probe)[0], probe / "99_1.jpg")
+    assert bad(demo, "TinyFace") == [f"in no list: 1 image of {probe}, first 99_1.jpg"]
+
+
+def test_a_part_of_qmul_is_none_of_the_other(demo):
+    (demo / "QMUL-SurvFace" / "Face_Identification_Test_Set").rename(demo / "elsewhere")
+    (demo / "QMUL-SurvFace" / "training_set").rename(demo / "elsewhere too")
+    found = findings(demo, "QMUL-SurvFace")
+    assert of(found, "FAIL") == []
+    notes = of(found, "note")
+    assert any(text.startswith("bench qmul-id: ") for text in notes)
+    assert "no training_set: build-shards --source qmul cannot run" in notes
+
+
+def test_a_damaged_list_is_a_failure(demo):
+    (demo / "QMUL-SurvFace" / "Face_Verification_Test_Set" / "positive_pairs_names.mat").write_bytes(b"x")
+    assert "bench qmul cannot run" in bad(demo, "QMUL-SurvFace")[0]

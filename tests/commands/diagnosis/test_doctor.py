@@ -1,0 +1,126 @@
+"""The page as a user sees it: every section, exit codes, broken libraries, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PATIENCE_S, REPOSITORY, error_of
+
+DATA_SETS = ("LFW", "QMUL-SurvFace", "SCface", "TinyFace", "VGGFace2", "XQLFW")
+
+
+def test_a_healthy_machine_with_every_data_set(run, probed, demo):
+    process = run("doctor")
+    assert process.returncode == 0, process.stdout + process.stderr
+    page = process.stdout.splitlines()
+    titles = [line for line in page if line and not line.startswith(" ")]
+    assert [f"{name} in {demo / name}" for name in DATA_SETS] == titles[7:13]
+    assert process.stdout.count("generated faces of demo-data") == 6
+    assert "FAIL" not in process.stdout
+    assert {path.name for path in demo.iterdir()} == set(DATA_SETS)  # nothing was written
+    assert all(len(line) <= 112 or " " not in line.strip() for line in page)
+
+
+def test_a_root_that_is_one_data_set(run, probed, demo):
+    process = run("doctor", demo / "SCface")
+    assert f"SCface in {demo / 'SCface'}" in process.stdout
+    assert f"not found in {demo / 'SCface'}: VGGFace2, LFW, XQLFW, QMUL-SurvFace, TinyFace" in " ".join(
+        process.stdout.split()
+    )
+
+
+def test_a_failure_exits_1_and_the_page_goes_on(run, probed, demo):
+    (demo / "LFW" / "pairs.txt").write_text("nonsense")
+    process = run("doctor")
+    assert error_of_page(process) == "Error: something cannot work: see FAIL above"
+    assert "FAIL bench lfw cannot run: " in process.stdout
+    assert "-> restore it from the archive" in process.stdout
+    assert "1 failure, " in process.stdout
+    assert f"XQLFW in {demo / 'XQLFW'}" in process.stdout
+
+
+def error_of_page(process):
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    return process.stderr.splitlines()[-1]
+
+
+def test_a_folder_that_is_not_there(run, probed, tmp_path):
+    process = run("doctor", tmp_path / "nowhere")
+    assert "FAIL" in process.stdout
+    assert "nowhere: not a folder" in process.stdout
+    assert process.returncode == 1
+
+
+def test_an_empty_folder_is_no_failure(run, probed, tmp_path):
+    process = run("doctor")
+    assert process.returncode == 0
+    assert "docs/guide/data.md says where they come from" in process.stdout
+
+
+def test_torch_and_dali_that_do_not_import_do_not_stop_the_page(run, probed, demo):
+    probed(torch="ImportError: libcudart.so.13: no such file", dali="its import ends the process by signal 4")
+    process = run("doctor")
+    assert "FAIL PyTorch: ImportError: libcudart.so.13" in process.stdout
+    assert "its import ends the process by signal 4" in process.stdout
+    assert "bench lfw: 40 pairs" in process.stdout
+    assert "2 failures" in process.stdout
+    assert process.returncode == 1
+
+
+def test_data_are_left_alone_if_their_reader_is_broken(run, probed, demo):
+    probed(cv2="ImportError: libGL.so.1: cannot open shared object file")
+    process = run("doctor")
+    assert "-> apt-get install libgl1" in process.stdout
+    assert "were not looked at" in process.stdout
+    assert "bench lfw" not in process.stdout
+
+
+def test_json(run, probed, demo, tmp_path):
+    assert run("doctor", "--json", tmp_path / "found.json").returncode == 0
+    sections = json.loads((tmp_path / "found.json").read_text())
+    assert [section["section"] for section in sections][:3] == ["Python", "PyTorch", "DALI"]
+    findings = [finding for section in sections for finding in section["findings"]]
+    assert {finding["level"] for finding in findings} >= {"ok", "note"}
+    assert all(set(finding) == {"level", "text", "remedy"} for finding in findings)
+
+
+def test_names_are_escaped(run, probed, demo):
+    (demo / "VGGFace2" / "train" / "n\x1b[31m").mkdir()
+    process = run("doctor")
+    assert "\x1b" not in process.stdout
+    assert r"n\x1b[31m" in process.stdout
+
+
+def test_url_in_place_of_a_folder(run, probed):
+    assert "is a URL" in error_of(run("doctor", "s3://bucket"), 2)
+
+
+@pytest.mark.heavy
+def test_the_real_libraries_without_home(demo):
+    words = [sys.executable, str(REPOSITORY / "cli.py"), "doctor"]
+    environment = {"LRFR_DATA": str(demo), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    process = subprocess.run(words, env=environment, cwd=demo, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "DALI decodes a JPEG on the CPU" in process.stdout
+    assert "  ok   PyTorch " in process.stdout
+
+
+@pytest.mark.heavy
+def test_libraries_that_break(demo, tmp_path):
+    (tmp_path / "fake" / "nvidia" / "dali").mkdir(parents=True)
+    (tmp_path / "fake" / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')\n")
+    (tmp_path / "fake" / "nvidia" / "__init__.py").touch()
+    (tmp_path / "fake" / "nvidia" / "dali" / "__init__.py").write_text("import os\nos.kill(os.getpid(), 4)\n")
+    words = [sys.executable, str(REPOSITORY / "cli.py"), "doctor"]
+    environment = {"LRFR_DATA": str(demo), "PYTHONPATH": str(tmp_path / "fake")}
+    process = subprocess.run(words, env=environment, cwd=demo, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "FAIL PyTorch: ImportError: libcudart.so.13: cannot open" in process.stdout
+    assert "its import ends the process by signal 4" in process.stdout
+    assert "bench lfw: 40 pairs" in process.stdout
