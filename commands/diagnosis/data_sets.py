@@ -29,6 +29,7 @@ TITLES = {
     "qmul": "QMUL-SurvFace",
     "tinyface": "TinyFace",
 }
+FOLDER_TITLE = "Folder of identities"
 # People and images. Source: the pages and papers of the data sets.
 VGGFACE2_SPLITS = {"train": (8_631, 3_141_890), "test": (500, 169_396)}
 LFW_COUNTS = (5_749, 13_233)
@@ -40,6 +41,7 @@ _BENCHMARKS = {
     "qmul": ("qmul", "qmul-id"),
     "tinyface": ("tinyface",),
 }
+OWN_TABLE = "landmarks.parquet"  # what landmarks is told to write, here and by fetch
 _RESTORE = "restore it from the archive, or score without it: --allow-missing"
 
 
@@ -52,6 +54,8 @@ def data_set_findings(kind: str, folder: Path) -> Iterator[Finding]:
         yield from _vggface2(folder, generated)
     if kind == "lfw" and (images := find_entry(folder, "lfw")):
         yield from _counts("images", images, None if generated else LFW_COUNTS)
+    if kind == "folder":
+        yield from _folder(folder)
     if kind in TRAINING_SETS:
         yield from _training_set(kind, folder, generated)
     for name in _BENCHMARKS.get(kind, ()):
@@ -94,29 +98,49 @@ def _training_set(kind: str, folder: Path, generated: bool) -> Iterator[Finding]
     yield from _counts(source.training, found, None if generated else published)
 
 
+def _folder(folder: Path) -> Iterator[Finding]:
+    yield from _counts("images", folder, None)
+    table = next((path for name in ("landmarks.csv", OWN_TABLE) if (path := find_entry(folder, name))), None)
+    if table:
+        yield from coverage([table], [folder])
+    else:
+        yield note(
+            f"{folder}: no landmarks.csv",
+            f"{command('landmarks', folder, '--out', folder / OWN_TABLE)}, or build-shards --source crops if they are aligned",
+        )
+
+
 def _vggface2(folder: Path, generated: bool) -> Iterator[Finding]:
     splits = [folder / split for split in VGGFACE2_SPLITS if (folder / split).is_dir()]
     if not splits:
         yield fail(f"{folder}: neither train nor test in it", "put the identities into train/n000002/0001_01.jpg, ...")
     for split in splits:
         yield from _counts(split.name, split, None if generated else VGGFACE2_SPLITS[split.name])
+    own = folder / OWN_TABLE
     try:
         tables = VGGFace2().landmark_files(folder)
-        yield from coverage(tables, splits)
     except LandmarkError as error:
-        yield fail(str(error), f"put the data set's bb_landmark there, or: {command('landmarks', folder)}")
+        if not own.exists():
+            yield fail(str(error), f"put its bb_landmark there, or: {command('landmarks', folder, '--out', own)}")
+            return
+        yield note(f"no bb_landmark: build-shards needs --landmarks {own}")
+        tables = [own]
+    yield from coverage(tables, splits)
 
 
 def _benchmark(name: str, folder: Path) -> Iterator[Finding]:
     """Whether ``bench NAME`` can score the data set: the benchmark's own reader looks."""
+    own = folder / OWN_TABLE
     try:
-        protocol = BENCHMARKS[name].read(folder)
+        protocol = BENCHMARKS[name].read(folder, [own] if _needs(name, folder, own) else [])
     except AbsentError as error:
         yield note(f"bench {name}: {error}")
         return
     except LrfrError as error:
         yield fail(f"bench {name} cannot run: {error}", _remedy(name, folder, error))
         return
+    if _needs(name, folder, own):
+        yield note(f"bench {name} needs --landmarks {own}")
     counts = ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in protocol.counts.items())
     differs = [caveat for caveat in protocol.caveats if caveat != "generated faces"]
     if differs:
@@ -132,9 +156,17 @@ def _benchmark(name: str, folder: Path) -> Iterator[Finding]:
         yield from _rows(name, folder, protocol.requests)
 
 
+def _needs(name: str, folder: Path, own: Path) -> bool:
+    """Whether a benchmark has no landmarks but those that ``landmarks`` found."""
+    given = any(
+        path.suffix.lower() in (".csv", ".txt") and "pairs" not in path.name.lower() for path in folder.iterdir()
+    )
+    return BENCHMARKS[name].aligned and own.exists() and not given
+
+
 def _remedy(name: str, folder: Path, error: LrfrError) -> str:
     if BENCHMARKS[name].aligned and (isinstance(error, LandmarkError) or "landmarks" in str(error)):
-        out = folder / "landmarks.parquet"
+        out = folder / OWN_TABLE
         return f"{command('landmarks', folder, '--out', out)}, then: bench {name} --landmarks {out}"
     return "restore it from the archive"
 
@@ -182,7 +214,7 @@ def _unlisted(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
 def _rows(name: str, folder: Path, requests: Sequence[Any]) -> Iterator[Finding]:
     """Do the images of an aligned protocol have landmarks?"""
     paths = {request.path: bool(request.points) for request in requests}
-    without = [path for path, has in paths.items() if not has]
+    without = [path for path, has in paths.items() if not has and path.exists()]
     if without:
         yield fail(
             f"without landmarks: {len(without):,} of {counted(len(paths), 'image')}, first {without[0]}",
@@ -190,7 +222,7 @@ def _rows(name: str, folder: Path, requests: Sequence[Any]) -> Iterator[Finding]
         )
     else:
         yield ok(f"all {counted(len(paths), 'image')} of bench {name} have landmarks")
-    table = find_first([folder, folder.parent], "LFW.csv") if name == "lfw" else None
     images = find_entry(folder, "lfw") if name == "lfw" else None
+    table = find_first([folder, folder.parent], "LFW.csv") or find_entry(folder, OWN_TABLE)
     if table and images:
         yield from coverage([table], [images])

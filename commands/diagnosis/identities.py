@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.sources.landmarks import composed_column
 from shards.files import is_system_name
 from shards.messages import counted
 
+_TABLE = re.compile(r"landmarks\.(csv|parquet)", re.I)
 TRIED_IMAGES = 200  # images that are opened, to read their headers
 
 
@@ -55,7 +57,7 @@ def count_identities(folder: Path) -> Identities:
     """Lists every image; none is opened. Raises: OSError: a folder cannot be listed."""
     entries = sorted(entry for entry in scan(folder) if not is_system_name(entry.name))
     people = [entry.name for entry in entries if entry.is_folder]
-    others = [entry.name for entry in entries if not entry.is_folder]
+    others = [entry.name for entry in entries if not (entry.is_folder or _TABLE.fullmatch(entry.name))]
     chunks, empty, tried = [], [], []
     step = max(-(-len(people) // TRIED_IMAGES), 1)
     with Progress(f"count {folder.name}", len(people), "identities") as progress:

@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.sources.finder import scan
+from pipeline.sources.finder import is_image, scan
 from shards.files import is_system_name
 from shards.schema import MANIFEST, PLAN
 
-MAX_FOLDERS = 500  # sub-folders to look into; a folder with more is itself one of identities
+MAX_FOLDERS = 500  # sub-folders to look into; a folder with more holds no data sets
+MAX_PEOPLE = 10_000_000
+MAX_TRIED = 3  # sub-folders that tell a folder of identities
+_RESULTS = ("runs", "shards")  # folders of runs and shard sets
 _PERSON = re.compile(r"n\d{6}", re.I)
 # kind -> names of which one tells it, in lower case; the first that fits counts
 _MARKERS = {
@@ -22,7 +25,6 @@ _MARKERS = {
     "scface": ("scface_database", "mugshot_frontal_original_all"),
     "qmul": ("face_verification_test_set", "face_identification_test_set"),
     "tinyface": ("testing_set",),
-    "recordio": ("train.rec",),
     "vggface2": ("bb_landmark",),
     "folder": ("landmarks.csv",),
 }
@@ -42,7 +44,7 @@ def find_layouts(root: Path) -> Iterator[tuple[str, Path]]:
         kind = layout_of(folder)
         if kind:
             yield kind, folder
-        elif folder.name.lower() in ("runs", "shards"):
+        elif folder.name.lower() in _RESULTS:
             yield from ((found, inner) for inner in _folders(folder) if (found := layout_of(inner)))
 
 
@@ -59,7 +61,13 @@ def layout_of(folder: Path) -> str | None:
         return kind
     if "train" in entries and any(_PERSON.fullmatch(entry.name) for entry in scan(folder / entries["train"].name)):
         return "vggface2"
-    return None
+    return "folder" if _holds_identities(folder) else None
+
+
+def _holds_identities(folder: Path) -> bool:
+    """True if the first few sub-folders hold images."""
+    tried = _folders(folder, MAX_PEOPLE)[:MAX_TRIED]
+    return bool(tried) and all(any(is_image(name) for name in os.listdir(one)) for one in tried)
 
 
 def _holds_people(folder: Path) -> bool:
@@ -67,6 +75,7 @@ def _holds_people(folder: Path) -> bool:
     return folder.is_dir() and not {"lfw", "pairs.txt"} & {name.lower() for name in os.listdir(folder)}
 
 
-def _folders(root: Path) -> list[Path]:
-    entries = sorted(entry.name for entry in scan(root) if entry.is_folder and not is_system_name(entry.name))
-    return [root / name for name in entries] if len(entries) <= MAX_FOLDERS else []
+def _folders(root: Path, most: int = MAX_FOLDERS) -> list[Path]:
+    """The sub-folders, sorted; none if there are more than ``most``."""
+    names = sorted(entry.name for entry in scan(root) if entry.is_folder and not is_system_name(entry.name))
+    return [root / name for name in names] if len(names) <= most else []

@@ -46,7 +46,7 @@ def sections(root: Path, data: Path) -> Iterator[Section]:
 
 
 def _data_sections(root: Path) -> Iterator[Section]:
-    from commands.diagnosis.data_sets import TITLES, data_set_findings
+    from commands.diagnosis.data_sets import FOLDER_TITLE, TITLES, data_set_findings
     from commands.diagnosis.layouts import find_layouts
     from commands.diagnosis.results import run_findings, shard_findings
 
@@ -57,8 +57,8 @@ def _data_sections(root: Path) -> Iterator[Section]:
         return
     for kind, folder in find_layouts(root):
         found[kind].append(folder)
-        if kind in TITLES:
-            title = f"{TITLES[kind]} in {folder}"
+        if kind in TITLES or kind == "folder":
+            title = f"{TITLES.get(kind, FOLDER_TITLE)} in {folder}"
             yield Section(title=title, findings=_guarded(lambda k=kind, f=folder: data_set_findings(k, f)))  # type: ignore[misc]
     if absent := [title for kind, title in TITLES.items() if kind not in found]:
         text = f"not found in {root}: {', '.join(absent)}"

@@ -36,8 +36,9 @@ def fetch(name: str, data: Path, sources: Sources) -> Iterator[str]:
     except LockedError:
         raise FetchError(f"{root}: another process is downloading here; wait for it to end") from None
     if download.images:
-        made = command("landmarks", root / download.images, "--out", root / "landmarks.parquet")
-        yield f"bench {name} also needs landmarks: the reference's LFW.csv, or: {made}"
+        table = root / "landmarks.parquet"
+        made = command("landmarks", root / download.images, "--out", table)
+        yield f"bench {name} also needs landmarks: the reference's LFW.csv, or: {made}, then --landmarks {table}"
 
 
 def _complete(download: Download, root: Path, sources: Sources) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The data loader: an endless, resumable stream of training batches, decoded by DALI.
 
-No other file imports DALI.
+No other file imports DALI, apart from the one with which ``doctor`` looks whether it works.
 """
 
 from __future__ import annotations

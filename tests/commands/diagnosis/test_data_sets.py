@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from commands.diagnosis.data_sets import data_set_findings
 from commands.diagnosis.layouts import find_layouts
+from pipeline.sources.landmark_reader import read_landmarks
 from tests.commands.diagnosis.conftest import of
 
 KINDS = {
@@ -45,8 +48,9 @@ def test_a_data_set_of_any_name_and_case(demo, name):
 
 
 def test_folders_of_a_data_set_are_none(demo):
-    for inner in ("LFW/lfw", "VGGFace2/bb_landmark", "QMUL-SurvFace/training_set"):
-        assert list(find_layouts(demo / inner)) == []
+    assert list(find_layouts(demo / "VGGFace2" / "bb_landmark")) == []
+    for inner in ("LFW/lfw", "QMUL-SurvFace/training_set"):  # each is a folder of identities of its own
+        assert list(find_layouts(demo / inner)) == [("folder", demo / inner)]
 
 
 def test_a_vggface2_without_landmark_folder(demo):
@@ -166,3 +170,40 @@ def test_a_part_of_qmul_is_none_of_the_other(demo):
 def test_a_damaged_list_is_a_failure(demo):
     (demo / "QMUL-SurvFace" / "Face_Verification_Test_Set" / "positive_pairs_names.mat").write_bytes(b"x")
     assert "bench qmul cannot run" in bad(demo, "QMUL-SurvFace")[0]
+
+
+def parquet(csv, out):
+    table = read_landmarks([csv])
+    points = pa.array(table.points.tolist(), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"key": table.keys, "landmarks": points}), out)
+    csv.unlink()
+
+
+def test_a_benchmark_with_landmarks_that_were_made_for_it(demo):
+    parquet(demo / "LFW" / "LFW.csv", demo / "LFW" / "landmarks.parquet")
+    found = findings(demo, "LFW")
+    assert bad(demo, "LFW") == []
+    assert f"bench lfw needs --landmarks {demo}/LFW/landmarks.parquet" in of(found, "note")
+    assert "landmarks.parquet: 4 rows, one for each of 4 images" in of(found, "ok")
+
+
+def test_a_vggface2_with_landmarks_that_were_made_for_it(demo):
+    root = demo / "VGGFace2"
+    (root / "bb_landmark" / "loose_landmark_test.csv").unlink(missing_ok=True)
+    parquet(root / "bb_landmark" / "loose_landmark_train.csv", root / "landmarks.parquet")
+    assert bad(demo, "VGGFace2") == []
+    assert f"no bb_landmark: build-shards needs --landmarks {root}/landmarks.parquet" in of(
+        findings(demo, "VGGFace2"), "note"
+    )
+
+
+def test_a_folder_of_identities(demo):
+    faces = (demo / "VGGFace2" / "train").rename(demo / "faces")
+    assert ("folder", faces) in list(find_layouts(demo))
+    found = list(data_set_findings("folder", faces))
+    assert of(found, "ok") == ["images: 8 images of 4 people"]
+    assert of(found, "note") == [f"{faces}: no landmarks.csv"]
+    (demo / "VGGFace2" / "bb_landmark" / "loose_landmark_train.csv").rename(faces / "landmarks.csv")
+    found = list(data_set_findings("folder", faces))
+    assert of(found, "ok")[1] == "landmarks.csv: 8 rows, one for each of 8 images"
+    assert of(found, "note") == []

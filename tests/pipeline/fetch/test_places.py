@@ -58,7 +58,7 @@ def test_lfw_lies_where_bench_looks_for_it(run, site, tmp_path):
         f"{root}/lfw.tgz: unpacked, may be deleted",
         f"LFW: 3 images of 2 people in {root}/lfw",
         "bench lfw also needs landmarks: the reference's LFW.csv, or:"
-        f" lrfr landmarks {root}/lfw --out {root}/landmarks.parquet",
+        f" lrfr landmarks {root}/lfw --out {root}/landmarks.parquet, then --landmarks {root}/landmarks.parquet",
     ]
     assert files(root) == LFW
     with pytest.raises(ProtocolError, match=r"LFW\.csv: not found"):
