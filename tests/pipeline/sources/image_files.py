@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pipeline.sources.images import ImageError
+
 HEIGHT, WIDTH = 52, 44
 _QUALITY = 90
 
@@ -199,3 +201,12 @@ def others() -> dict[str, bytes]:
     files |= tiffs()
     files["plain PPM"] = b"P3\n2 2\n255\n" + b"10 20 30\n" * 4
     return files
+
+
+def reason(function, *arguments):
+    """The message of the ValueError that a call raises, or nothing."""
+    try:
+        function(*arguments)
+    except (ValueError, ImageError) as error:
+        return str(error)
+    return ""

@@ -6,8 +6,6 @@ import collections
 import io
 import itertools
 import os
-import struct
-import zlib
 
 import cv2
 import numpy as np
@@ -15,10 +13,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.opencv import quiet
-from pipeline.sources import huffman, tiff
+from pipeline.sources import huffman
 from pipeline.sources.finder import IMAGE_SUFFIXES
-from pipeline.sources.images import MAX_PIXELS, ImageError, decode, decode_bytes, read_regular
+from pipeline.sources.images import ImageError, decode, decode_bytes, read_regular
 from tests.pipeline.sources.image_files import (
     HEIGHT,
     WIDTH,
@@ -33,10 +30,9 @@ from tests.pipeline.sources.image_files import (
     others,
     pixels,
     read_by_opencv,
-    restated,
+    reason,
     sampled_jpeg,
     segment,
-    tiff_file,
     turned,
 )
 
@@ -178,36 +174,6 @@ def hidden_huffman_error():
     return before_end(PLAIN[: start + 200] + b"\xff\0" * 4 + PLAIN[start + 200 :], b"\0" * 100)
 
 
-def big(layout, *offsets):
-    """Gives a sound file's copy another size in px at each of the offsets."""
-
-    def change(data):
-        data = bytearray(data)
-        for offset in offsets:
-            struct.pack_into(
-                layout, data, offset if isinstance(offset, int) else data.index(offset[0]) + offset[1], 16000, 16000
-            )
-        return bytes(data)
-
-    return change
-
-
-STATING = {
-    "GIF": b"GIF89a\x80>\x80>\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;",
-    "PNG": big(">II", 16)(SOUND[".png"]),
-    "BMP": big("<ii", 18)(SOUND["palette BMP"]),
-    "WebP": big("<HH", 26)(by_pillow("WEBP")),
-    "JPEG 2000": big(">II", (b"\xff\x4f\xff\x51", 8), (b"\xff\x4f\xff\x51", 24))(SOUND[".jp2"]),
-    "AVIF": big(">II", (b"ispe", 8))(SOUND[".avif"]),
-    "Sun raster": big(">II", 4)(SOUND[".sr"]),
-    "TIFF": tiff_file([b"x"], 5, {256: [16000], 257: [16000], 278: [16000]}),
-    "PPM": b"P6 16000 16000 255 x",
-    "PBM": b"P4 16000 16000 x",
-    "PFM": b"PF 16000 16000 -1.0 x",
-    "PAM": b"P7\nWIDTH 16000\nHEIGHT 16000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\nx",
-    "HDR": b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 16000 +X 16000\n\2\2",
-}
-
 NOISE = np.random.default_rng(0).integers(1, 255, 500, dtype=np.uint8).tobytes()
 DAMAGED = {
     "LF became CR LF": PLAIN.replace(b"\n", b"\r\n"),
@@ -297,15 +263,6 @@ def test_the_check_of_huffman_codes_agrees_with_libjpeg(name):
     assert found[True, True] > 5
 
 
-def reason(function, *arguments):
-    """The message of the ValueError that a call raises, or nothing."""
-    try:
-        function(*arguments)
-    except (ValueError, ImageError) as error:
-        return str(error)
-    return ""
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", [name for name in others() if name != "plain PPM"])
 def test_another_format_that_is_cut_is_rejected(name):
@@ -321,206 +278,6 @@ def test_what_only_pillow_finds_damaged_is_rejected():
     assert read_by_opencv(data) is not None
     with pytest.raises(ImageError, match="Channel value too large"):
         decode_bytes(data)
-
-
-def without_a_byte(data, rng, at, end):
-    return data[:at] + data[at + 1 : end] + b"\0" + data[end:]
-
-
-def with_another_bit(data, rng, at, end):
-    return data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
-
-
-def strips(data):
-    """(offset, size) of each strip or tile of a TIFF."""
-    tags = Image.open(io.BytesIO(data)).tag_v2
-    return list(zip(*((tags[324], tags[325]) if 324 in tags else (tags[273], tags[279])), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [(name, with_another_bit) for name in SOUND if "eflate" in name or name == "TIFF of reversed bits"]
-    + [(name, without_a_byte) for name in SOUND if name.endswith(("TIFF tiff_lzw", "TIFF packbits"))],
-)
-def test_damage_to_the_strips_and_tiles_of_a_tiff_is_found(name, damage, capfd):
-    """OpenCV and Pillow read most of these files."""
-    data, rng, stored = SOUND[name], np.random.default_rng(0), 0
-    parts = strips(data)
-    for _ in range(40):
-        first, size = parts[int(rng.integers(len(parts)))]
-        at = first + int(rng.integers(size // 4, size * 3 // 4))
-        with quiet():
-            stored += not reason(decode_bytes, damage(data, rng, at, first + size))
-    assert stored == 0, stored
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in SOUND if "TIFF jpeg" in name or name in ("strips TIFF", "tiled JPEG TIFF")]
-)
-def test_a_jpeg_in_a_tiff_is_checked_as_any_other(name, capfd):
-    data, rng, found = SOUND[name], np.random.default_rng(0), collections.Counter()
-    tables = Image.open(io.BytesIO(data)).tag_v2.get(347, b"\xff\xd8\xff\xd9")
-    parts = strips(data)
-    for _ in range(60):
-        first, size = parts[int(rng.integers(len(parts)))]
-        at = first + int(rng.integers(size // 4, size - 2))
-        damaged = data[:at] + rng.integers(0, 256, 8, dtype=np.uint8).tobytes() + data[at + 8 :]
-        with quiet():
-            by_itself = bool(reason(decode_bytes, tables[:-2] + damaged[first + 2 : first + size]))
-            assert bool(reason(decode_bytes, damaged)) == by_itself
-        found[by_itself] += 1
-    assert found[True] > 15
-    assert capfd.readouterr().err == ""
-
-
-ROWS = pixels().tobytes()
-
-
-@pytest.mark.parametrize(
-    ("compression", "part"),
-    [
-        (8, zlib.compress(ROWS[:-1])),
-        (8, zlib.compress(ROWS + b"x")),
-        (8, zlib.compress(ROWS)[:-1]),
-        (32773, b"".join(b"\x7f" + ROWS[at : at + 128] for at in range(0, len(ROWS) - 128, 128))),
-        (7, by_pillow("JPEG", image=pixels()[:-8])),
-        (7, by_pillow("JPEG", image=pixels()[:, :-8])),
-    ],
-)
-def test_a_strip_of_a_tiff_has_all_rows_and_no_more(compression, part):
-    with pytest.raises(ImageError):
-        decode_bytes(tiff_file([part], compression, {278: [HEIGHT], 262: [6 if compression == 7 else 2]}))
-
-
-def test_strips_of_a_tiff_are_all_there():
-    parts = [zlib.compress(ROWS[: len(ROWS) // 2])]
-    with pytest.raises(ImageError):
-        decode_bytes(tiff_file(parts, 8, {278: [HEIGHT // 2]}))
-    decode_bytes(tiff_file(parts * 2, 8, {278: [HEIGHT // 2]}))
-
-
-@pytest.mark.parametrize("compression", [5, 8, 32773])
-def test_strips_of_a_tiff_that_lie_on_one_another_are_rejected(compression):
-    """They would stand for as many bytes as anybody likes."""
-    tags = {278: [1], 273: [8] * HEIGHT, 279: [1000] * HEIGHT}
-    with pytest.raises(ValueError, match="lie on one another"):
-        tiff.check(tiff_file([b"x" * 1000], compression, tags))
-
-
-@pytest.mark.parametrize("name", [name for name in SOUND if name != "plain PPM"])
-def test_the_stated_size_is_limited_before_anything_is_decoded(name, monkeypatch):
-    assert decode_bytes(SOUND[name], max_pixels=HEIGHT * WIDTH).size == 3 * HEIGHT * WIDTH
-    for module, function in ((cv2, "imdecode"), (simplejpeg, "decode_jpeg")):
-        monkeypatch.setattr(module, function, None)
-    with pytest.raises(ImageError) as error:
-        decode_bytes(SOUND[name], max_pixels=HEIGHT * WIDTH - 1)
-    assert "px, --max-pixels is 2287" in str(error.value)
-    assert {str(HEIGHT), str(WIDTH)} == set(str(error.value).split()[3].split("x"))
-
-
-def test_a_jpeg_that_is_too_short_for_its_size_is_not_decoded(monkeypatch):
-    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)
-    for sound in (PLAIN, SOUND["progressive"]):
-        data = restated(sound, 16000, 16000)
-        with pytest.raises(
-            ImageError, match=r"^damaged JPEG \(\d+ bytes\): too short for the 16000x16000 px that it states$"
-        ):
-            decode_bytes(data)
-
-
-@pytest.mark.parametrize("name", STATING)
-def test_a_file_that_is_too_short_for_its_size_is_not_decoded(name, monkeypatch):
-    """A GIF of 35 bytes took 2 GB."""
-    monkeypatch.setattr(cv2, "imdecode", None)
-    with pytest.raises(
-        ImageError, match=r"^damaged file \(\d+ bytes\): too short for the 16000x16000 px that it states$"
-    ):
-        decode_bytes(STATING[name])
-
-
-@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".avif", ".jp2", ".tiff", ".hdr"])
-def test_an_image_of_one_colour_is_long_enough(suffix):
-    image = np.full((1400, 1400, 3), 255, np.uint8)
-    image = image.astype(np.float32) / 255 if suffix == ".hdr" else image
-    assert decode_bytes(by_opencv(suffix, image)).shape == image.shape
-
-
-def test_a_lossless_webp_and_a_tiff_of_one_colour_are_long_enough():
-    image = np.full((1400, 1400, 3), 9, np.uint8)
-    for format, options in (("WEBP", {"lossless": True}), ("TIFF", {"compression": "tiff_adobe_deflate"})):
-        assert decode_bytes(by_pillow(format, image=image, **options)).shape == image.shape
-
-
-def test_the_smallest_jpeg_of_an_image_is_long_enough():
-    """One colour, with the shortest codes."""
-    image = np.full((2048, 2048, 3), 90, np.uint8)
-    for options in ({"optimize": True}, {"progressive": True}):
-        data = by_pillow("JPEG", image=image, **options)
-        assert np.array_equal(decode_bytes(data), read_by_opencv(data))
-
-
-def test_a_jpeg_of_four_gigapixels_is_not_decoded():
-    with pytest.raises(ImageError, match=f"^the image states 65500x65500 px, --max-pixels is {MAX_PIXELS}$"):
-        decode_bytes(restated(PLAIN, 65500, 65500))
-
-
-def test_a_png_whose_chunk_states_more_than_the_file_has_is_not_decoded(monkeypatch):
-    """OpenCV would allocate 4 GiB for a file of 750 bytes."""
-    monkeypatch.setattr(cv2, "imdecode", None)
-    data = SOUND[".png"]
-    at = data.index(b"IDAT") - 4
-    with pytest.raises(ImageError, match=r"ValueError: a chunk is cut or shifted$"):
-        decode_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
-
-
-def png_chunk(kind, content, wrong=0):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) ^ wrong)
-
-
-@pytest.mark.parametrize(
-    "chunks",
-    [
-        png_chunk(b"iCCP", b"x\0\0no profile"),
-        png_chunk(b"tEXt", b"a\0b", wrong=1),
-        png_chunk(b"sRGB", b"\0") * 2,
-        png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"a" * (1 << 24))),
-    ],
-)
-def test_chunks_of_a_png_that_no_pixel_depends_on_are_nobodys_trouble(chunks, capfd):
-    data = SOUND[".png"]
-    with quiet():
-        image = decode_bytes(data[:33] + chunks + data[33:])  # after IHDR
-    assert np.array_equal(image, read_by_opencv(data))
-    assert capfd.readouterr().err == ""
-
-
-def test_a_rotation_in_a_png_is_applied():
-    data = by_pillow("PNG", exif=turned())
-    assert np.array_equal(decode_bytes(data), read_by_opencv(data))
-    assert decode_bytes(data).shape == (WIDTH, HEIGHT, 3)
-
-
-def test_a_damaged_png_prints_nothing(capfd):
-    data = SOUND[".png"]
-    for at in range(16, len(data) - 12, 50):
-        with quiet(), pytest.raises(ImageError):
-            decode_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
-    assert capfd.readouterr().err == ""
-
-
-def test_the_size_in_a_jpeg_2000_is_that_of_its_code_stream():
-    data = by_opencv(".jp2")
-    at = data.index(b"\xff\x4f\xff\x51") + 8
-    with pytest.raises(ImageError, match="the image states 60000x60000 px"):
-        decode_bytes(data[:at] + (60000).to_bytes(4, "big") * 2 + data[at + 8 :])
-
-
-def test_a_large_tile_of_a_small_tiff_counts():
-    data = SOUND["RGB TIFF raw"]
-    at = data.index(struct.pack("<HHI", 278, 4, 1))  # the tag of the strips becomes that of the tiles' width
-    with pytest.raises(ImageError, match=f"the image states {1 << 30}x{HEIGHT} px"):
-        decode_bytes(data[:at] + struct.pack("<HHII", 322, 4, 1, 1 << 30) + data[at + 12 :])
 
 
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
