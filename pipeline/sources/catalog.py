@@ -18,6 +18,10 @@ SOURCES = {
     "qmul": ("pipeline.sources.training_sets:Qmul", "training set of QMUL-SurvFace, resized whole"),
     "tinyface": ("pipeline.sources.training_sets:TinyFace", "training set of TinyFace, resized whole"),
     "folder": ("pipeline.sources.folder:Folder", "identity/image, aligned by --landmarks"),
+    "recordio": (
+        "pipeline.sources.recordio:RecordIO",
+        "train.rec and train.idx of insightface (MS1M, WebFace, Glint), with --aligned",
+    ),
     "crops": ("pipeline.sources.crops:Crops", "identity/image, already aligned to --template"),
 }
 

@@ -45,7 +45,7 @@ class SourceWatch:
         for folder, identity in self._folders.items():
             if identity is None:
                 continue
-            if error.errno == errno.EIO:
+            if error.errno == errno.EIO and folder.is_dir():
                 os.listdir(folder)  # fails, too, if it is the disk and not a sector of it
             if _identity(folder) != identity:
                 raise SourceError(
