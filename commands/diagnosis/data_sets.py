@@ -130,17 +130,16 @@ def _vggface2(folder: Path, generated: bool) -> Iterator[Finding]:
 
 def _benchmark(name: str, folder: Path) -> Iterator[Finding]:
     """Whether ``bench NAME`` can score the data set: the benchmark's own reader looks."""
-    own = folder / OWN_TABLE
     try:
-        protocol = BENCHMARKS[name].read(folder, [own] if _needs(name, folder, own) else [])
+        protocol, table = _read(name, folder)
     except AbsentError as error:
         yield note(f"bench {name}: {error}")
         return
     except LrfrError as error:
         yield fail(f"bench {name} cannot run: {error}", _remedy(name, folder, error))
         return
-    if _needs(name, folder, own):
-        yield note(f"bench {name} needs --landmarks {own}")
+    if table:
+        yield note(f"bench {name} needs --landmarks {table}")
     counts = ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in protocol.counts.items())
     differs = [caveat for caveat in protocol.caveats if caveat != "generated faces"]
     if differs:
@@ -156,12 +155,15 @@ def _benchmark(name: str, folder: Path) -> Iterator[Finding]:
         yield from _rows(name, folder, protocol.requests)
 
 
-def _needs(name: str, folder: Path, own: Path) -> bool:
-    """Whether a benchmark has no landmarks but those that ``landmarks`` found."""
-    given = any(
-        path.suffix.lower() in (".csv", ".txt") and "pairs" not in path.name.lower() for path in folder.iterdir()
-    )
-    return BENCHMARKS[name].aligned and own.exists() and not given
+def _read(name: str, folder: Path) -> tuple[Any, Path | None]:
+    """The protocol of a benchmark, and the table that it needs if it has no landmarks but those of ``landmarks``."""
+    own = folder / OWN_TABLE
+    try:
+        return BENCHMARKS[name].read(folder), None
+    except LrfrError as error:
+        if isinstance(error, AbsentError) or not (BENCHMARKS[name].aligned and own.exists()):
+            raise
+    return BENCHMARKS[name].read(folder, [own]), own
 
 
 def _remedy(name: str, folder: Path, error: LrfrError) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from shards.messages import counted, printable
 
 WIDTH = 112
-_INDENT = "       "
 
 
 class Level(enum.Enum):
@@ -57,19 +56,18 @@ def fail(text: str, remedy: str) -> Finding:
 
 
 def lines(finding: Finding) -> Iterator[str]:
-    """The lines of a finding on the page."""
-    texts = [(f"  {finding.level.value:<5}", finding.text)]
+    """The lines of a finding on the page. The remedy stays whole: it may be a command to copy."""
+    start = f"  {finding.level.value:<5}"
+    yield from textwrap.wrap(
+        printable(finding.text),
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
     if finding.remedy:
-        texts.append((f"{_INDENT}-> ", finding.remedy))
-    for start, text in texts:
-        yield from textwrap.wrap(
-            printable(text),
-            WIDTH,
-            initial_indent=start,
-            subsequent_indent=" " * len(start),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        yield f"{' ' * len(start)}-> {printable(finding.remedy)}"
 
 
 def summary(levels: Iterable[Level]) -> str:

@@ -51,9 +51,13 @@ def find_layouts(root: Path) -> Iterator[tuple[str, Path]]:
 def layout_of(folder: Path) -> str | None:
     """The kind of a folder; None if it is none, or cannot be listed."""
     try:
-        entries = {entry.name.lower(): entry for entry in scan(folder)}
+        return _layout(folder)
     except OSError:
         return None
+
+
+def _layout(folder: Path) -> str | None:
+    entries = {entry.name.lower(): entry for entry in scan(folder)}
     for kind, names in _MARKERS.items():
         found = next((name for name in names if name in entries), None)
         if found is None or (found == "lfw" and not _holds_people(folder / entries["lfw"].name)):

@@ -42,17 +42,17 @@ def sections(root: Path, data: Path) -> Iterator[Section]:
         text = f"the data in {root} were not looked at: a library that reads them does not work"
         yield Section(title="Data", findings=[note(text, "repair it, see above, then run doctor again")])
     else:
-        yield from _data_sections(root)
+        yield from _data_sections(root, fail if root != data else note)
 
 
-def _data_sections(root: Path) -> Iterator[Section]:
+def _data_sections(root: Path, absent: Callable[[str, str], Finding]) -> Iterator[Section]:
     from commands.diagnosis.data_sets import FOLDER_TITLE, TITLES, data_set_findings
     from commands.diagnosis.layouts import find_layouts
     from commands.diagnosis.results import run_findings, shard_findings
 
     found: dict[str, list[Path]] = defaultdict(list)
     if not root.is_dir():
-        missing = fail(f"{root}: not a folder", f"name the folder of your data, or run: {command('demo-data')}")
+        missing = absent(f"{root}: not a folder", f"name the folder of your data, or run: {command('demo-data')}")
         yield Section(title="Data", findings=[missing])
         return
     for kind, folder in find_layouts(root):
@@ -60,8 +60,8 @@ def _data_sections(root: Path) -> Iterator[Section]:
         if kind in TITLES or kind == "folder":
             title = f"{TITLES.get(kind, FOLDER_TITLE)} in {folder}"
             yield Section(title=title, findings=_guarded(lambda k=kind, f=folder: data_set_findings(k, f)))  # type: ignore[misc]
-    if absent := [title for kind, title in TITLES.items() if kind not in found]:
-        text = f"not found in {root}: {', '.join(absent)}"
+    if others := [title for kind, title in TITLES.items() if kind not in found]:
+        text = f"not found in {root}: {', '.join(others)}"
         yield Section(title="Other data sets", findings=[note(text, "docs/guide/data.md says where they come from")])
     if found["shard set"]:
         yield Section(title="Shard sets", findings=_guarded(lambda: shard_findings(found["shard set"])))

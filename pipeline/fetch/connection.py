@@ -88,6 +88,9 @@ def open_url(url: str, headers: Mapping[str, str], timeout_s: float) -> http.cli
         urllib.request.UnknownHandler(),
     ):
         opener.add_handler(handler)
+    kind, is_url, _ = _proxy(url).partition("://")
+    if is_url and kind not in SCHEMES:  # urllib would speak HTTP with it
+        raise RequestError(f"a proxy of type {kind} is not supported; expected http", retry=False)
     try:
         request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, **headers})
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
@@ -133,11 +136,14 @@ def request_error(error: Exception, url: str) -> RequestError:
 
 def proxy_of(url: str) -> str:
     """The proxy for ``url``, host and port without user and password; empty if there is none."""
+    return _proxy(url).rpartition("@")[2].rpartition("//")[2].rstrip("/")
+
+
+def _proxy(url: str) -> str:
+    """The proxy for ``url`` as the environment names it; empty if there is none."""
     parts = urllib.parse.urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme, "")
-    if not proxy or (parts.hostname and urllib.request.proxy_bypass(parts.netloc)):
-        return ""
-    return proxy.rpartition("@")[2].rpartition("//")[2].rstrip("/")
+    return "" if parts.hostname and urllib.request.proxy_bypass(parts.netloc) else proxy
 
 
 def _raise_status(error: urllib.error.HTTPError) -> NoReturn:

@@ -197,6 +197,18 @@ def test_a_vggface2_with_landmarks_that_were_made_for_it(demo):
     )
 
 
+def test_folders_that_cannot_be_listed_are_left_out(demo, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("XQLFW"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert sorted(dict(find_layouts(demo))) == ["lfw", "qmul", "scface", "tinyface", "vggface2"]
+
+
 def test_a_folder_of_identities(demo):
     faces = (demo / "VGGFace2" / "train").rename(demo / "faces")
     assert ("folder", faces) in list(find_layouts(demo))

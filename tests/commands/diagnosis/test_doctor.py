@@ -23,7 +23,7 @@ def test_a_healthy_machine_with_every_data_set(run, probed, demo):
     assert process.stdout.count("generated faces of demo-data") == 6
     assert "FAIL" not in process.stdout
     assert {path.name for path in demo.iterdir()} == set(DATA_SETS)  # nothing was written
-    assert all(len(line) <= 112 or " " not in line.strip() for line in page)
+    assert all(len(line) <= 112 or " " not in line.strip() for line in page if "->" not in line)
 
 
 def test_a_root_that_is_one_data_set(run, probed, demo):
@@ -55,6 +55,23 @@ def test_a_folder_that_is_not_there(run, probed, tmp_path):
     assert "FAIL" in process.stdout
     assert "nowhere: not a folder" in process.stdout
     assert process.returncode == 1
+
+
+def test_a_fresh_clone_has_no_data_and_that_is_no_failure(run, probed, tmp_path, monkeypatch):
+    monkeypatch.setenv("LRFR_DATA", str(tmp_path / "data"))
+    process = run("doctor")
+    assert process.returncode == 0
+    assert f"note {tmp_path}/data: not a folder" in process.stdout
+    assert "demo-data" in process.stdout
+
+
+def test_commands_to_copy_stay_in_one_line(run, probed, tmp_path):
+    folder = tmp_path / "a folder with a name that is long" / ("x" * 60)
+    (folder / "n1").mkdir(parents=True)
+    (folder / "n1" / "1.jpg").write_bytes(b"x")
+    process = run("doctor", folder)
+    (line,) = (line for line in process.stdout.splitlines() if "landmarks.parquet" in line)
+    assert line.startswith(f"       -> lrfr landmarks '{folder}' --out '{folder}/landmarks.parquet'")
 
 
 def test_an_empty_folder_is_no_failure(run, probed, tmp_path):

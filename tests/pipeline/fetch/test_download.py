@@ -297,6 +297,13 @@ def test_https_goes_through_the_proxy_by_a_tunnel(server, tmp_path, monkeypatch)
     assert f"the proxy {server.url.removeprefix('http://')} refuses: Tunnel connection failed: 501" in message
 
 
+def test_a_socks_proxy_is_refused(server, file, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "socks5h://127.0.0.1:1080")
+    message = failure(file, tmp_path)
+    assert "a proxy of type socks5h is not supported; expected http, through the proxy 127.0.0.1:1080" in message
+    assert server.requests == []
+
+
 def test_no_proxy_is_obeyed(server, file, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", NOWHERE)
     assert "through the proxy 127.0.0.1:9" in failure(file, tmp_path)
