@@ -21,6 +21,9 @@ SOURCES = {
     "recordio": (
         "pipeline.sources.recordio:RecordIO",
         "train.rec and train.idx of insightface (MS1M, WebFace, Glint), with --aligned",
+    "webdataset": (
+        "pipeline.sources.webdataset:WebDataset",
+        "tars of key.jpg with .cls, .json or .txt, or of identity/image",
     ),
     "crops": ("pipeline.sources.crops:Crops", "identity/image, already aligned to --template"),
 }

@@ -105,6 +105,16 @@ class PathLookup:
         """Returns the landmarks of image number ``image``, which must have no ``problem``."""
         return self._table.landmarks(int(self._rows[image]))
 
+    def points(self) -> tuple[np.ndarray, dict[int, str]]:
+        """Returns the (N, 10) float32 points of all images, NaN where there are none, and those images' problems."""
+        points = np.full((len(self._rows), self._table.points.shape[1]), np.nan, np.float32)
+        found = self._rows >= 0
+        points[found] = self._table.points[self._rows[found]]
+        bad = ~found | self._repeated
+        bad[found] |= self._shared[self._rows[found]]
+        points[bad] = np.nan
+        return points, {image: str(self.problem(image)) for image in np.flatnonzero(bad).tolist()}
+
 
 def _last_parts(names: pa.Array, depth: int) -> pa.Array:
     """The last ``depth`` parts of names that are separated by slashes; shorter names stay as they are."""

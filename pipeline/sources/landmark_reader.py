@@ -34,10 +34,10 @@ from shards.messages import counted
 
 PARQUET_BLOCK_ROWS = 1 << 16
 MAX_ROWS_PER_BYTE = 1024  # of a Parquet file: equal rows take next to nothing, but memory is allocated for each
-_PARQUET_START = b"PAR1"
+PARQUET_START = b"PAR1"
 _SCAN_BYTES = 1 << 20
 # PyArrow raises any of these on damaged files
-_PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
+PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
 def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> LandmarkTable:
@@ -117,13 +117,13 @@ def _look(path: Path, stack: contextlib.ExitStack, four_points: bool) -> _OpenTa
     """Opens a file until ``stack`` is closed, and finds out how it is written."""
     with _told(path):
         stream = stack.enter_context(open_stream(path))
-        is_parquet = path.suffix.lower() == ".parquet" or stream.read(len(_PARQUET_START)) == _PARQUET_START
-        sha256, lines = _scan(stream)
+        is_parquet = path.suffix.lower() == ".parquet" or stream.read(len(PARQUET_START)) == PARQUET_START
+        sha256, lines = scan(stream)
         return _OpenTable(
             path=path,
             stream=stream,
             layout=None if is_parquet else text_layout(path, stream, four_points),
-            max_rows=_parquet_rows(path, stream) if is_parquet else lines,
+            max_rows=parquet_rows(path, stream) if is_parquet else lines,
             sha256=sha256,
         )
 
@@ -138,7 +138,7 @@ def _told(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _scan(stream: BinaryIO) -> tuple[str, int]:
+def scan(stream: BinaryIO) -> tuple[str, int]:
     """Returns the SHA-256 of a file and an upper bound of its lines."""
     stream.seek(0)
     value, lines = hashlib.sha256(), 1
@@ -148,10 +148,10 @@ def _scan(stream: BinaryIO) -> tuple[str, int]:
     return value.hexdigest(), lines
 
 
-def _parquet_rows(path: Path, stream: BinaryIO) -> int:
+def parquet_rows(path: Path, stream: BinaryIO) -> int:
     bytes_in_all = stream.seek(0, os.SEEK_END)
     rows = 0
-    with contextlib.suppress(*_PARQUET_ERRORS):  # reading the rows raises them again
+    with contextlib.suppress(*PARQUET_ERRORS):  # reading the rows raises them again
         rows = int(pq.read_metadata(stream).num_rows)
     if not 0 <= rows <= MAX_ROWS_PER_BYTE * bytes_in_all:
         raise LandmarkError(f"{path}: states {rows:,} rows in {bytes_in_all:,} bytes; restore the file")
@@ -171,7 +171,7 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
                 if row > file.metadata.num_rows:
                     raise ValueError(f"more than the {file.metadata.num_rows} rows that it states")
                 yield block
-    except _PARQUET_ERRORS as error:
+    except PARQUET_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise LandmarkError(f"{path}: not a table with columns key and landmarks ({reason})") from None
 

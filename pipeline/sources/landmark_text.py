@@ -52,7 +52,7 @@ class TextLayout:
 
 def has_four_points(stream: BinaryIO) -> bool:
     """Returns True if most lines with numbers have eight."""
-    split = ((line, line.translate(_TO_BLANKS).split()) for line in _head(stream))
+    split = ((line, line.translate(_TO_BLANKS).split()) for line in head_lines(stream))
     lines = [fields for line, fields in split if not _is_comment(line, fields, len(fields) - 1)]
     counts = [_trailing_numbers(fields) for fields in lines]
     counts = [count for count, fields in zip(counts, lines, strict=True) if count and count in (8, 10, len(fields) - 1)]
@@ -68,8 +68,8 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
     if four_points and has_four_points(stream):
         return TextLayout(separator="", numbers=FOUR_POINT_NUMBERS)
     number, headers = 1, 0
-    for number, line in enumerate(_head(stream), 1):
-        if not _is_text(line):
+    for number, line in enumerate(head_lines(stream), 1):
+        if not is_text(line):
             raise LandmarkError(f"{path}: line {number}: {NOT_TEXT}; expected the header {','.join(HEADER)}")
         if not line.strip():
             continue
@@ -100,7 +100,7 @@ def text_blocks(path: Path, stream: BinaryIO, layout: TextLayout) -> Iterator[Bl
         LandmarkError: a line has not the right number of fields, or is not UTF-8.
     """
     line = 1
-    for block in _line_blocks(path, stream):
+    for block in line_blocks(path, stream):
         skipped = block.split(b"\n", layout.header_lines) if line == 1 and layout.header_lines else [block]
         line += len(skipped) - 1
         rows = _without_comments(skipped[-1], layout)
@@ -130,7 +130,7 @@ def _no_header(path: Path, line: int, found: str) -> LandmarkError:
     )
 
 
-def _head(stream: BinaryIO) -> list[str]:
+def head_lines(stream: BinaryIO) -> list[str]:
     """The first lines of a file; bytes that are not UTF-8 become lone surrogates."""
     stream.seek(0)
     data = unix_lines(stream.read(HEAD_BYTES)).removeprefix(UTF8_MARK)
@@ -138,14 +138,14 @@ def _head(stream: BinaryIO) -> list[str]:
     return whole.decode("utf-8", "surrogateescape").split("\n")
 
 
-def _line_blocks(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+def line_blocks(path: Path, stream: BinaryIO) -> Iterator[bytes]:
     """Yields whole lines, each ended by a newline, about ``BLOCK_BYTES`` at a time."""
     stream.seek(0)
     rest = stream.read(len(UTF8_MARK)).removeprefix(UTF8_MARK)
     while block := stream.read(BLOCK_BYTES):
         end = (block.rfind(b"\n") if b"\n" in block else block.rfind(b"\r")) + 1
         if not end and len(rest) > BLOCK_BYTES:
-            raise LandmarkError(f"{path}: a line of more than {BLOCK_BYTES >> 20} MiB; expected a landmark table")
+            raise LandmarkError(f"{path}: a line of more than {BLOCK_BYTES >> 20} MiB; expected a table")
         if end:
             yield unix_lines(rest + block[:end])
             rest = b""
@@ -190,7 +190,7 @@ def _separated_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> 
         problem = _malformed_line(rows, line, layout.separator) or str(error).splitlines()[0]
         raise LandmarkError(f"{path}: {problem}") from None
     names, *numbers = (column.chunk(0) for column in table.columns)
-    return _block(names, numbers, decimal_comma=layout.separator != ",")
+    return text_block(names, numbers, decimal_comma=layout.separator != ",")
 
 
 def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Block:
@@ -198,7 +198,7 @@ def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Bloc
     found = []
     for number, text in enumerate(rows.decode("utf-8", "surrogateescape").split("\n"), line):
         fields = _fields(text, "", layout.numbers)
-        if not _is_text(text):
+        if not is_text(text):
             raise LandmarkError(f"{path}: line {number}: {NOT_TEXT}")
         count = _trailing_numbers(fields)
         if layout.numbers == FOUR_POINT_NUMBERS:
@@ -209,7 +209,7 @@ def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Bloc
         if fields and len(fields) == layout.numbers + 1 and (count or layout.numbers == FIVE_POINT_NUMBERS):
             found.append(fields)
     names, *numbers = map(pa.array, zip(*found, strict=True)) if found else [pa.array([], pa.string())] * len(HEADER)
-    return _block(names, numbers[: layout.numbers], decimal_comma=True)
+    return text_block(names, numbers[: layout.numbers], decimal_comma=True)
 
 
 def _fields(line: str, separator: str, numbers: int = FIVE_POINT_NUMBERS) -> list[str]:
@@ -243,7 +243,7 @@ def _trailing_numbers(fields: Sequence[str]) -> int:
     return count
 
 
-def _block(names: pa.Array, numbers: Sequence[pa.Array], decimal_comma: bool) -> Block:
+def text_block(names: pa.Array, numbers: Sequence[pa.Array], decimal_comma: bool) -> Block:
     if pc.any(pc.ends_with(names, ":")).as_py():  # as in name: 1 2 3
         names = pc.utf8_rtrim(names, " :")
     points = np.empty((len(names), len(numbers)), np.float32)
@@ -265,7 +265,7 @@ def _malformed_line(rows: bytes, line: int, separator: str) -> str | None:
         for fields in reader:
             if fields and len(fields) != len(HEADER):
                 return f"line {start}: {len(fields)} fields, expected {len(HEADER)} ({','.join(HEADER)})"
-            if not all(map(_is_text, fields)):
+            if not all(map(is_text, fields)):
                 return f"line {start}: {NOT_TEXT}"
             start = line + reader.line_num
     except csv.Error as error:
@@ -273,7 +273,7 @@ def _malformed_line(rows: bytes, line: int, separator: str) -> str | None:
     return None
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Returns False for bytes that are not UTF-8 (read as lone surrogates) and for NUL."""
     return (text.isascii() and "\0" not in text) or not any(
         character == "\0" or "\udc80" <= character <= "\udcff" for character in text

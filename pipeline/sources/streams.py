@@ -52,8 +52,8 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
     with _open_file(path) as stream:
         start = stream.read(16)
         stream.seek(0)
-        if packed := next((reason for form, reason in _PACKED if re.match(form, start)), None):
-            raise OSError(errno.EINVAL, packed, str(path))
+        if reason := packed(start):
+            raise OSError(errno.EINVAL, reason, str(path))
         codec = next((name for mark, name in _MARKS if start.startswith(mark)), None)
         codec = codec or next((name for form, name in _UNMARKED if re.match(form, start)), None)
         if codec is None:
@@ -63,6 +63,11 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
             _copy_as_utf8(stream, copy, codec, path)
             copy.seek(0)
             yield copy
+
+
+def packed(start: bytes) -> str | None:
+    """Says how a file is compressed and what to do, from its first bytes; None if it is not."""
+    return next((reason for form, reason in _PACKED if re.match(form, start)), None)
 
 
 def decoded(data: bytes) -> str:

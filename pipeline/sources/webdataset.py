@@ -1,0 +1,180 @@
+"""WebDataset: tars of images, with labels beside them or in folders of identities."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.align import TEMPLATES
+from pipeline.sources.images import ImageError
+from pipeline.sources.labels import Labelled, labelled_rows
+from pipeline.sources.landmarks import FIVE_POINT_NUMBERS
+from pipeline.sources.listing import shortened
+from pipeline.sources.parts import open_regular
+from pipeline.sources.source import Reader, Rows, Source, SourceError
+from pipeline.sources.tar_members import TarImage, tar_images
+from pipeline.spec import NO_TEMPLATE
+from shards.files import is_system_name
+
+MAX_OPEN = 32  # tars at a time
+_PLACE = struct.Struct("<IQQ")  # number of the tar, offset, size
+_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+class TarReader(Reader):
+    """Reads images at their places in tars."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+        self._open: dict[int, tuple[contextlib.ExitStack, BinaryIO]] = {}
+
+    def read(self, place: bytes, max_bytes: int | None = None) -> bytes:
+        tar, offset, size = _PLACE.unpack(place)
+        if max_bytes is not None and size > max_bytes:
+            raise ImageError(f"the file has {size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+        stream = self._stream(tar)
+        stream.seek(offset)
+        data = stream.read(size)
+        if len(data) < size:
+            raise ImageError(f"{self._paths[tar].name} has become shorter: {len(data):,} of {size:,} bytes")
+        return data
+
+    def _stream(self, tar: int) -> BinaryIO:
+        if tar not in self._open:
+            if len(self._open) >= MAX_OPEN:
+                self._open.pop(next(iter(self._open)))[0].close()
+            stack = contextlib.ExitStack()
+            try:
+                self._open[tar] = stack, stack.enter_context(open_regular(self._paths[tar]))
+            except FileNotFoundError:
+                raise SourceError(
+                    f"{self._paths[tar]}: no longer there; bring it back, then run the same command again"
+                ) from None
+        return self._open[tar][1]
+
+    def close(self) -> None:
+        for stack, _ in self._open.values():
+            stack.close()
+        self._open = {}
+
+
+class WebDataset(Source):
+    """Tars of ``key.jpg`` with ``key.cls``, ``key.json`` or ``key.txt`` beside it, or of ``identity/image.jpg``."""
+
+    name = "webdataset"
+    dataset = "webdataset"
+    shards = "shards-webdataset"
+    templates = (*TEMPLATES, NO_TEMPLATE)
+    default_template = "seed"
+    takes_landmarks = True
+
+    def locate(self, root: Path) -> Path:
+        if not root.exists():
+            raise SourceError(f"{root}: not found; --root names a tar, or a folder of tars")
+        return root
+
+    def watched(self, root: Path) -> list[Path]:
+        return [root if root.is_dir() else root.parent]
+
+    def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
+        others: list[str] = []
+        tars = _tars(root, others)
+        images = _images(tars, others)
+        parts = {"tars in --root": [f"{tar.name} {tar.stat().st_size}" for tar in tars]}
+        return labelled_rows(
+            images,
+            landmarks,
+            aligning=aligning,
+            reader=TarReader(tars),
+            parts=parts,
+            where=str(root),
+            expected="<key>.cls, .json or .txt beside <key>.jpg, or <ID>/<image>.jpg",
+        )
+
+
+def _tars(root: Path, others: list[str]) -> list[Path]:
+    """The tars of a folder, sorted, or ``root`` itself. Raises: SourceError: there are none."""
+    if not root.is_dir():
+        return [root]
+    entries = sorted(entry for entry in root.iterdir() if not entry.is_dir())
+    tars = [entry for entry in entries if entry.suffix.lower() == ".tar" and not is_system_name(entry.name)]
+    packed = [entry.name for entry in entries if entry.name.lower().endswith(_PACKED)]
+    if packed:
+        raise SourceError(
+            f"{root}: compressed tars ({shortened(packed)}), which cannot be read image by image; unpack them first, such as"
+            " by gunzip"
+        )
+    if not tars:
+        raise SourceError(f"{root}: no tars in it; --root names a tar, or the folder in which *.tar lie")
+    others += [entry.name for entry in entries if entry not in set(tars)]
+    return tars
+
+
+def _images(tars: Sequence[Path], others: list[str]) -> Labelled:
+    names, places, identities, points = [], [], [], []
+    problems: dict[int, str] = {}
+    row = 0
+    for number, tar in enumerate(tars):
+        found = list(tar_images(tar, others))
+        names.append(pa.array([_text(f"{tar.stem}/{image.name.lstrip('/')}") for image in found], pa.string()))
+        places.append(pa.array([_PLACE.pack(number, image.offset, image.size) for image in found], pa.binary()))
+        labels = [image.label for image in found]
+        identities.append(pa.array([label and _identity(label.identity) for label in labels], pa.string()))
+        points.append(_points(found))
+        problems |= {
+            place: label.problem for place, label in enumerate(labels, row) if label and label.identity is None
+        }
+        row += len(found)
+    if not row:
+        raise SourceError(
+            f"{tars[0].parent if len(tars) > 1 else tars[0]}: no images in the tars; expected .jpg, .png, ..."
+        )
+    all_points = np.concatenate(points)
+    return Labelled(
+        names=pa.concat_arrays(names),
+        identities=_named_by_folder(pa.concat_arrays(names), pa.concat_arrays(identities)),
+        places=pa.concat_arrays(places),
+        points=None if np.isnan(all_points).all() else all_points,
+        problems=problems,
+        others=others,
+    )
+
+
+def _points(images: Sequence[TarImage]) -> np.ndarray:
+    none = [np.nan] * FIVE_POINT_NUMBERS
+    stated = [image.label.points if image.label and image.label.points else none for image in images]
+    with np.errstate(over="ignore"):
+        return np.array(stated, np.float64).reshape(-1, FIVE_POINT_NUMBERS).astype(np.float32)
+
+
+def _named_by_folder(names: pa.StringArray, labels: pa.StringArray) -> pa.StringArray:
+    """Names identities by the folders of their images, if no image has a label, or if each folder has one label of its own.
+
+    Args:
+        names: ``tar/folders/image.jpg``.
+    """
+    has_folder = pc.greater(pc.count_substring(names, "/"), 1)
+    folders = pc.if_else(has_folder, pc.replace_substring_regex(names, r"(?s)^.*/([^/]+)/[^/]*$", r"\1"), None)
+    if labels.null_count == len(labels):
+        return folders
+    if labels.null_count or folders.null_count:
+        return labels
+    pairs = pc.binary_join_element_wise(folders, labels, "/")
+    distinct = [len(pc.unique(column)) for column in (pairs, folders, labels)]
+    return folders if len(set(distinct)) == 1 else labels
+
+
+def _identity(text: str | None) -> str | None:
+    return None if text is None else _text(text)
+
+
+def _text(name: str) -> str:
+    r"""Replaces bytes that are not UTF-8 by ``\udcff``."""
+    return name.encode("utf-8", "backslashreplace").decode()
