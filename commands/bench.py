@@ -56,13 +56,11 @@ for _name, _benchmark in BENCHMARKS.items():
 @click.argument("pairs", type=PATH)
 @click.option(
     "--aligned",
-    "template",
-    type=click.Choice(["arcface", "seed"]),
     default="arcface",
-    help="Template that the images, aligned crops, follow.",
+    help="Template that the images, aligned crops, follow: arcface, seed, or a TOML file with name, size and points.",
 )
 @scoring_options
-def bench_pairs(pairs: Path, template: str, **options: Any) -> None:
+def bench_pairs(pairs: Path, aligned: str, **options: Any) -> None:
     """Score verification pairs: 10-fold accuracy, AUC and TAR at FAR 1 and 0.1 %, at full size and at 8 to 20 px.
 
     PAIRS is a .bin file as insightface hands round, such as lfw.bin, cfp_fp.bin, agedb_30.bin. Its crops are brought to
@@ -70,7 +68,7 @@ def bench_pairs(pairs: Path, template: str, **options: Any) -> None:
     """
     from benchmarks.datasets.pair_set import read_pair_set
 
-    failures = score(["pairs"], lambda _: read_pair_set(pairs, template), **options)
+    failures = score(["pairs"], lambda _: read_pair_set(pairs, aligned), **options)
     if failures:
         raise failures["pairs"]
 

@@ -18,7 +18,7 @@ _HELP = "\n".join(
         "An interrupted build continues when the same command is run again.\n",
         "\b",
         "Sources, the layouts of --root:",
-        *(f"  {name:<9} {text}" for name, (_, text) in SOURCES.items()),
+        *(f"  {name:<11} {text}" for name, (_, text) in SOURCES.items()),
     ]
 )
 _KEPT = "finished shards are kept: run the same command to continue"
@@ -37,6 +37,18 @@ _KEPT = "finished shards are kept: run the same command to continue"
     help="Folder with the images. [default: by --source, such as $LRFR_DATA/VGGFace2]",
 )
 @landmarks_option("Landmark table, CSV or Parquet; may be repeated. [default: found under --root]")
+@click.option(
+    "--list",
+    "lists",
+    type=PATH,
+    multiple=True,
+    help="File that names images below --root and their identities (CSV, JSON lines, Parquet), for --source list; may be"
+    " repeated.",
+)
+@click.option(
+    "--split",
+    help="Rows of this split, for --source list and huggingface. [default: all rows of a list; the folder train]",
+)
 @click.option(
     "--out",
     type=PATH,

@@ -14,6 +14,7 @@ from pipeline.align import TEMPLATES, fit_similarity, resized, template_points, 
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.sources.landmarks import Point
 from pipeline.sources.parts import FilePart, read_part
+from pipeline.sources.templates import CropTemplate
 from pipeline.spec import NO_TEMPLATE, Preprocessing, SpecError
 from shards.arguments import check_argument, check_path, check_whole
 
@@ -45,7 +46,7 @@ class Request:
     part: FilePart | None = None
     points: tuple[Point, ...] | None = None
     points_size: tuple[int, int] | None = None
-    template: str | None = None
+    template: CropTemplate | None = None
     side: int | None = None
     down: int | None = None
     place: str = dataclasses.field(default="", compare=False)
@@ -81,7 +82,7 @@ class Request:
     def preparation(self) -> dict[str, Any]:
         """The fields that determine the pixels, apart from the image itself."""
         fields = {"points": self.points, "points_size": self.points_size, "side": self.side, "down": self.down}
-        return fields if self.template is None else {**fields, "template": self.template}
+        return fields if self.template is None else {**fields, "template": self.template.to_list()}
 
     @property
     def aligned(self) -> bool:
@@ -193,9 +194,10 @@ def _points(image: np.ndarray, request: Request) -> np.ndarray:
     """(5, 2) or (4, 2) landmarks of an image that is aligned."""
     if request.template is not None:
         height, width = image.shape[:2]
-        if height != width:
-            raise NoCropError(f"{width}x{height} px; an aligned crop is square")
-        return template_points(request.template, width)
+        if not request.template.fits(width, height):
+            expected = "x".join(map(str, request.template.size))
+            raise NoCropError(f"{width}x{height} px, not the shape of crops of {expected} px ({request.template.name})")
+        return request.template.points_in(width)
     if not request.points:
         raise NoCropError(f"no row for {request.path.stem} in {request.place}")
     return np.array(request.points, np.float64)

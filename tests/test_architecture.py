@@ -179,8 +179,8 @@ FROZEN = {
     "bench speed step": "--backbone --batch-size --chart --compile --device --json --quick --root --rounds",
     "bench tinyface": _SCORING,
     "bench xqlfw": _ALIGNED,
-    "build-shards": "--aligned --exclude --executor --images-per-shard --landmarks --max-pixels --min-images --out"
-    " --retry-failed --root --size --source --template --workers",
+    "build-shards": "--aligned --exclude --executor --images-per-shard --landmarks --list --max-pixels --min-images"
+    " --out --retry-failed --root --size --source --split --template --workers",
     "demo-data": "--identities --images --out --seed",
     "doctor": "--json",
     "embed": "--batch-size --checkpoint --device --down --landmarks --max-pixels --no-cache --out --precision",

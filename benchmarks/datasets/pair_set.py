@@ -12,14 +12,16 @@ from benchmarks.datasets.resolutions import at_resolutions
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
+from pipeline.sources.templates import crop_template
 from pipeline.sources.verification_bin import read_bin
+from shards.files import StrPath
 from shards.messages import counted, print_stderr
 
 FOLDS = 10
 FALSE_ACCEPT_RATES = (0.01, 0.001)
 
 
-def read_pair_set(path: Path, template: str = "arcface") -> PairProtocol:
+def read_pair_set(path: Path, aligned: StrPath = "arcface") -> PairProtocol:
     """Reads insightface's ``.bin`` file of pairs: ten contiguous folds, TAR at FAR 1 and 0.1 %, AUC.
 
     At 8, 12, 16 and 20 px, HR to LR degrades the second image of a pair, LR to LR both.
@@ -27,12 +29,14 @@ def read_pair_set(path: Path, template: str = "arcface") -> PairProtocol:
     The file does not say who is on an image. For the bootstrap, images that are equal or a genuine pair show one person.
 
     Args:
-        template: the template that the images, aligned crops, follow.
+        aligned: the template that the images, aligned crops, follow: its name, or a TOML file.
 
     Raises:
         BinError: the file cannot be read.
+        SourceError: there is no such template.
         ProtocolError: it has too few pairs, or pairs of one kind only.
     """
+    template = crop_template(aligned)
     pairs = read_bin(path)
     genuine = pairs.genuine
     if len(genuine) < FOLDS or genuine.all() or not genuine.any():

@@ -17,11 +17,10 @@ from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
 from pipeline.progress import Progress
 from pipeline.sources.catalog import find_source
-from pipeline.sources.images import ImageError
 from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_scale import scale_warning, spread
 from pipeline.sources.listing import NAMED, shortened
-from pipeline.sources.source import Reader, Rows, SourceError
+from pipeline.sources.source import Reader, Rows, Source, SourceError, is_present
 from pipeline.sources.watch import SourceWatch
 from shards.arguments import check_argument
 from shards.errors import ShardError
@@ -53,7 +52,7 @@ def build(options: BuildOptions) -> Manifest:
     with locked(options.out, "building shards"):
         source = find_source(options.source)
         watch = SourceWatch(source.watched(options.root))
-        rows = source.rows(options.root, options.landmarks, aligning=options.aligning)
+        rows = source.rows(options.root, options.landmarks, aligning=options.aligning, **_extras(source, options))
         parts = fingerprint_parts(options, rows, exclusions)
         fingerprint = digest(parts)
         check_plan(options, parts)
@@ -79,6 +78,14 @@ def build(options: BuildOptions) -> Manifest:
     _print_result(manifest, options, finished)
     _print_small_identities(plan, options)
     return manifest
+
+
+def _extras(source: Source, options: BuildOptions) -> dict[str, Any]:
+    """The further arguments that the ``rows`` of a source has."""
+    return {
+        **({"lists": options.lists} if source.takes_lists else {}),
+        **({"split": options.split} if source.takes_split else {}),
+    }
 
 
 def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: list[dict[str, Any]]) -> None:
@@ -108,21 +115,11 @@ def _check_present(root: Path, plan: Plan, reader: Reader) -> None:
     rows = np.flatnonzero(stored)
     codes = plan.identities.indices.to_numpy()[rows]
     keys = plan.keys.take(rows[np.unique(codes, return_index=True)[1]]).to_pylist()
-    if not any(_is_present(reader, key) for key in keys):
+    if not any(is_present(reader, key) for key in keys):
         raise SourceError(
             f"{root}: holds no image of {counted(len(keys), 'identity')} looked up, such as {keys[0]};"
             " check --root, and whether its disk is mounted"
         )
-
-
-def _is_present(reader: Reader, key: str) -> bool:
-    try:
-        reader.read(key, 0)
-    except FileNotFoundError:
-        return False
-    except (OSError, ImageError):  # it is there, and is not read
-        return True
-    return True
 
 
 def _committed(options: BuildOptions, shards: int, fingerprint: str) -> dict[int, dict[str, Any]]:

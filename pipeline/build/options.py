@@ -40,6 +40,8 @@ class BuildOptions:
         source: a key of ``SOURCES``.
         root: the data set's folder; for a source without landmarks, the folder of identities.
         landmarks: landmark tables; empty for a source without landmarks, and for aligned crops.
+        lists: files that name the images, of a source that takes some.
+        split: the part of the data set that is used, of a source that has several; None for all or its default.
         aligned: the template that the images follow, if they are aligned crops already.
         out: the shard set's folder.
         exclude: file of identities or keys to leave out.
@@ -54,6 +56,8 @@ class BuildOptions:
     landmarks: tuple[Path, ...]
     out: Path
     preprocessing: Preprocessing
+    lists: tuple[Path, ...] = ()
+    split: str | None = None
     aligned: CropTemplate | None = None
     exclude: Path | None = None
     min_images: int = 1
@@ -85,6 +89,12 @@ class BuildOptions:
             raise ShardError(f"unknown template {template!r}; choose from {', '.join(source.templates)}")
         if self.landmarks and not (source.takes_landmarks and self.aligning):
             raise SourceError(f"source {self.source}: is not aligned by landmarks here; leave out landmarks")
+        for option, given, taken in (
+            ("--list", bool(self.lists), source.takes_lists),
+            ("--split", self.split is not None, source.takes_split),
+        ):
+            if given and not taken:
+                raise SourceError(f"--source {self.source} takes no {option}; leave it out")
 
     def _convert(self) -> None:
         """Checks the types of the fields, and converts paths and numbers. Raises: TypeError."""
@@ -95,7 +105,8 @@ class BuildOptions:
             isinstance(self.aligned, CropTemplate | None), "aligned", self.aligned, "a CropTemplate, or None"
         )
         check_argument(isinstance(self.retry_failed, bool), "retry_failed", self.retry_failed, "True or False")
-        converted: dict[str, Any] = {"landmarks": _paths(self.landmarks)}
+        check_argument(isinstance(self.split, str | None), "split", self.split, "the name of a split, or None")
+        converted: dict[str, Any] = {name: _paths(name, getattr(self, name)) for name in ("landmarks", "lists")}
         converted |= {name: check_path(name, getattr(self, name)) for name in ("root", "out")}
         converted |= {name: check_whole(name, getattr(self, name)) for name in ("workers", "min_images", "max_pixels")}
         if self.exclude is not None:
@@ -137,7 +148,7 @@ def options_for(
         ShardError: unknown template, or an option with a wrong value.
         TypeError: an argument has a wrong type.
     """
-    layout, root, landmarks = _find_source(source), check_path("root", root), _paths(landmarks)
+    layout, root, landmarks = _find_source(source), check_path("root", root), _paths("landmarks", landmarks)
     check_argument(isinstance(template, str | None), "template", template, f"one of {', '.join(layout.templates)}")
     named = "the name of a template, or a path"
     check_argument(isinstance(aligned, str | os.PathLike | None), "aligned", aligned, named)
@@ -187,12 +198,12 @@ def _find_source(name: str) -> Source:
     return find_source(name)
 
 
-def _paths(paths: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
+def _paths(name: str, paths: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
     if isinstance(paths, str | os.PathLike):
-        return (check_path("landmarks", paths),)
+        return (check_path(name, paths),)
     several = isinstance(paths, Iterable) and not isinstance(paths, bytes)
-    check_argument(several, "landmarks", paths, "a path, or several")
-    return tuple(check_path("landmarks", path) for path in paths)
+    check_argument(several, name, paths, "a path, or several")
+    return tuple(check_path(name, path) for path in paths)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,8 @@ SOURCES = {
         "pipeline.sources.webdataset:WebDataset",
         "tars of key.jpg with .cls, .json or .txt, or of identity/image",
     ),
+    "list": ("pipeline.sources.image_list:ImageListSource", "images and identities that --list names"),
+    "huggingface": ("pipeline.sources.huggingface:HuggingFace", "image folder with metadata.csv, .jsonl or .parquet"),
     "crops": ("pipeline.sources.crops:Crops", "identity/image, already aligned to --template"),
 }
 

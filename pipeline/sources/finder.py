@@ -235,6 +235,10 @@ class ListedImages(Reader):
     def read(self, place: bytes, max_bytes: int | None = None) -> bytes:
         """Returns the content of a file; ``place`` is its path below the root, see ``Reader.read``."""
         data = _read_if_present(os.path.join(os.fsencode(self._root), place), max_bytes)
+        if data is None and not place.isascii():  # a list of another system may have another normal form
+            spellings = _normal_forms(os.fsdecode(place))[1:]
+            found = (_read_if_present(os.path.join(self._root, spelling), max_bytes) for spelling in spellings)
+            data = next((one for one in found if one is not None), None)
         if data is None:
             key = os.fsdecode(os.path.splitext(place)[0]).encode("utf-8", "backslashreplace").decode()
             raise FileNotFoundError(f"no image {key} under {self._root}")

@@ -42,9 +42,13 @@ class HuggingFace(Source):
             parts |= {"metadata": table.sha256}
             return table_rows([table], [found], folder, landmarks, aligning=aligning, parts=parts)
         images = list_images(folder)
-        names = pa.array([os.fsdecode(name).encode("utf-8", "backslashreplace").decode() for name in images.names.to_pylist()])
+        names = pa.array(
+            [os.fsdecode(name).encode("utf-8", "backslashreplace").decode() for name in images.names.to_pylist()]
+        )
         in_folder = pc.match_substring(names, "/")
-        labels = pc.if_else(in_folder, pc.replace_substring_regex(names, r"(?s)/[^/]*$", ""), pa.scalar(None, pa.string()))
+        labels = pc.if_else(
+            in_folder, pc.replace_substring_regex(names, r"(?s)/[^/]*$", ""), pa.scalar(None, pa.string())
+        )
         return labelled_rows(
             Labelled(names=names, identities=labels, places=images.names, others=images.others),
             landmarks,

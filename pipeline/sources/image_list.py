@@ -16,7 +16,7 @@ from pipeline.align import TEMPLATES
 from pipeline.sources.finder import ListedImages
 from pipeline.sources.image_table import ImageTable, read_image_table
 from pipeline.sources.labels import Labelled, labelled_rows
-from pipeline.sources.source import Rows, Source, SourceError
+from pipeline.sources.source import Reader, Rows, Source, SourceError, is_present
 from pipeline.spec import NO_TEMPLATE
 from shards.messages import counted, print_stderr
 
@@ -33,6 +33,7 @@ class ImageListSource(Source):
     default_template = "seed"
     takes_landmarks = True
     takes_lists = True
+    takes_split = True
 
     def rows(
         self,
@@ -72,7 +73,7 @@ def table_rows(
     """
     names, problems = _names_below(root, pa.concat_arrays([table.paths for table in tables]))
     points = [table.points for table in tables]
-    where = ", ".join(map(str, paths))
+    where, reader = ", ".join(map(str, paths)), ListedImages(root)
     rows = labelled_rows(
         Labelled(
             names=names,
@@ -83,12 +84,12 @@ def table_rows(
         ),
         landmarks,
         aligning=aligning,
-        reader=ListedImages(root),
+        reader=reader,
         parts=parts,
         where=where,
         expected="a column identity or label",
     )
-    _require_any(root, names, where)
+    _require_any(reader, rows, root, where)
     return rows
 
 
@@ -145,12 +146,13 @@ def _name_below(root: Path, name: str) -> str | None:
     return None
 
 
-def _require_any(root: Path, names: pa.StringArray, where: str) -> None:
+def _require_any(reader: Reader, rows: Rows, root: Path, where: str) -> None:
     """Looks some images up, spread over the list, until one is found. Raises: SourceError: none is found."""
-    step = max(len(names) // LOOKED_UP, 1)
-    tried = names[::step].to_pylist()
-    if not any(os.path.exists(os.path.join(root, name)) for name in tried if "\0" not in name):
+    assert rows.places is not None
+    usable = [row for row in range(0, len(rows.keys), max(len(rows.keys) // LOOKED_UP, 1)) if row not in rows.problems]
+    tried = [rows.places[row].as_py() for row in usable]
+    if tried and not any(is_present(reader, place) for place in tried):
         raise SourceError(
-            f"{root}: holds no image of {counted(len(tried), 'image')} of {where} looked up, such as {tried[0]}; paths are"
-            " relative to --root; check it, and whether its disk is mounted"
+            f"{root}: holds no image of {counted(len(tried), 'image')} of {where} looked up, such as"
+            f" {tried[0].decode()}; paths are relative to --root; check it, and whether its disk is mounted"
         )

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.sources.image_text import EXPECTED, IDENTITY, PATH, SPLIT, known_columns, list_blocks, list_layout
+from pipeline.sources.labels import row_points
 from pipeline.sources.landmark_reader import (
     PARQUET_BLOCK_ROWS,
     PARQUET_ERRORS,
@@ -25,7 +26,7 @@ from pipeline.sources.landmark_text import is_number, line_blocks
 from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, POINT_NAMES, LandmarkError, float32
 from pipeline.sources.source import SourceError
 from pipeline.sources.streams import open_stream
-from pipeline.sources.tar_members import MAX_LABEL_BYTES, POINT_FIELDS, identity_text, row_points
+from pipeline.sources.tar_members import MAX_LABEL_BYTES, POINT_FIELDS, identity_text
 
 _NO_POINTS = [float("nan")] * FIVE_POINT_NUMBERS
 
@@ -185,5 +186,3 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:
     except PARQUET_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise SourceError(f"{path}: damaged ({reason}); expected a Parquet table of images") from None
-
-

@@ -105,7 +105,11 @@ def _row_columns(fields: Sequence[str]) -> list[str] | None:
     first, second = (is_image(field.strip()) for field in rest[:2])
     if first == second:
         return None
-    return [*(["0"] if numbered else []), *((PATH, IDENTITY) if first else (IDENTITY, PATH)), *POINT_NAMES[: len(rest) - 2]]
+    return [
+        *(["0"] if numbered else []),
+        *((PATH, IDENTITY) if first else (IDENTITY, PATH)),
+        *POINT_NAMES[: len(rest) - 2],
+    ]
 
 
 def list_blocks(path: Path, stream: BinaryIO, layout: ListLayout) -> Iterator[pa.Table]:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.sources.images import ImageError
 from pipeline.spec import NO_TEMPLATE
 from shards.errors import LrfrError
 
@@ -44,6 +45,17 @@ class Reader(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Closes what is open. A later ``read`` opens it again."""
+
+
+def is_present(reader: Reader, place: Any) -> bool:
+    """Returns True if there is an image at ``place``, whether or not it can be read."""
+    try:
+        reader.read(place, 0)
+    except FileNotFoundError:
+        return False
+    except (OSError, ImageError):
+        return True
+    return True
 
 
 def _given_before(row: int) -> str:
@@ -90,6 +102,8 @@ class Source(abc.ABC):
         template_hint: what he or she is told then.
         takes_landmarks: its images are those of landmark tables.
         takes_aligned: its images may be aligned crops.
+        takes_lists: ``rows`` has the argument ``lists``, files that name its images.
+        takes_split: ``rows`` has the argument ``split``, the name of the part that is used, or None.
     """
 
     name: ClassVar[str]
@@ -100,6 +114,8 @@ class Source(abc.ABC):
     template_hint: ClassVar[str] = ""
     takes_landmarks: ClassVar[bool] = False
     takes_aligned: ClassVar[bool] = True
+    takes_lists: ClassVar[bool] = False
+    takes_split: ClassVar[bool] = False
 
     def locate(self, root: Path) -> Path:
         """Returns the folder of the images, in or at ``root``.

@@ -60,19 +60,21 @@ def tar_images(path: Path, others: list[str]) -> Iterator[TarImage]:
             raise SourceError(f"{path}: {reason}")
         stream.seek(0)
         for member in _members(path, stream):
-            stem, suffix = os.path.splitext(member.name)
+            parts = [part for part in member.name.split("/") if part not in ("", ".")]
+            name = "/".join(parts)
+            stem, suffix = os.path.splitext(name)
             suffix = suffix.lower()
-            if any(map(is_system_name, member.name.split("/"))) or not member.isreg() or member.issparse():
+            if any(map(is_system_name, parts)) or not member.isreg() or member.issparse():
                 if not member.isdir():
-                    others.append(f"{path.name}/{member.name}{'' if member.isreg() else ' (no regular file)'}")
-            elif is_image(member.name):
-                images.append((member.name, member.offset_data, member.size))
+                    others.append(f"{path.name}/{name}{'' if member.isreg() else ' (no regular file)'}")
+            elif is_image(name):
+                images.append((name, member.offset_data, member.size))
             elif suffix in LABEL_SUFFIXES:
                 stream.seek(member.offset_data)
                 content = stream.read(min(member.size, MAX_LABEL_BYTES + 1))
                 labels.setdefault(stem, {})[suffix] = parse_label(content, suffix)
             else:
-                others.append(f"{path.name}/{member.name}")
+                others.append(f"{path.name}/{name}")
     for name, offset, size in images:
         yield TarImage(name, offset, size, _label_of(name, labels))
 
@@ -108,13 +110,12 @@ def parse_label(content: bytes, suffix: str) -> Label:
 def _json_label(content: Any) -> Label:
     if not isinstance(content, dict):
         return Label(identity_text(content), problem="its .json is no object")
-    identity = next((content[name] for name in IDENTITY_FIELDS if content.get(name) is not None), None)
-    points = next((content[name] for name in POINT_FIELDS if content.get(name) is not None), None)
-    return Label(
-        identity_text(identity),
-        row_points(points),
-        f"its .json states no identity ({', '.join(IDENTITY_FIELDS)})",
+    field, stated = next(
+        ((name, content[name]) for name in IDENTITY_FIELDS if content.get(name) is not None), ("", None)
     )
+    points = next((content[name] for name in POINT_FIELDS if content.get(name) is not None), None)
+    problem = f"its .json has a {field} that is no name" if field else ""
+    return Label(identity_text(stated), row_points(points), problem)
 
 
 def identity_text(value: Any) -> str | None:
@@ -145,7 +146,7 @@ def _members(path: Path, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=cast(Any, _BoundedTar(stream)), mode="r:", encoding="utf-8") as tar:
             while member := tar.next():
-                tar.members = []  # it would keep them all
+                cast(Any, tar).members = []  # it would keep them all
                 if tar.offset <= start or member.offset_data + max(member.size, 0) > size:
                     raise tarfile.ReadError(f"{member.name!r:.80} is cut")
                 yield member

@@ -123,26 +123,25 @@ def _images(tars: Sequence[Path], others: list[str]) -> Labelled:
     row = 0
     for number, tar in enumerate(tars):
         found = list(tar_images(tar, others))
-        names.append(pa.array([_text(f"{tar.stem}/{image.name.lstrip('/')}") for image in found], pa.string()))
+        names.append(pa.array([_text(f"{tar.stem}/{image.name}") for image in found], pa.string()))
         places.append(pa.array([_PLACE.pack(number, image.offset, image.size) for image in found], pa.binary()))
         labels = [image.label for image in found]
         identities.append(pa.array([label and _identity(label.identity) for label in labels], pa.string()))
         points.append(_points(found))
-        problems |= {
-            place: label.problem for place, label in enumerate(labels, row) if label and label.identity is None
-        }
+        problems |= {place: label.problem for place, label in enumerate(labels, row) if label and label.problem}
         row += len(found)
     if not row:
         raise SourceError(
             f"{tars[0].parent if len(tars) > 1 else tars[0]}: no images in the tars; expected .jpg, .png, ..."
         )
     all_points = np.concatenate(points)
+    named = _named_by_folder(pa.concat_arrays(names), pa.concat_arrays(identities))
     return Labelled(
         names=pa.concat_arrays(names),
-        identities=_named_by_folder(pa.concat_arrays(names), pa.concat_arrays(identities)),
+        identities=named,
         places=pa.concat_arrays(places),
         points=None if np.isnan(all_points).all() else all_points,
-        problems=problems,
+        problems={place: problem for place, problem in problems.items() if not named[place].is_valid},
         others=others,
     )
 

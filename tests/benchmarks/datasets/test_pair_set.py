@@ -16,6 +16,7 @@ from benchmarks.errors import ProtocolError
 from benchmarks.report.page import is_report_file, write_report
 from benchmarks.scoring.comparison import read_comparisons
 from pipeline.prepare import NoCropError, Request, prepare
+from pipeline.sources.templates import crop_template
 from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import FACTS, Noisy, Recorder, write_result
 from tests.conftest import error_of
@@ -134,7 +135,7 @@ def test_an_unusable_image_is_named_by_its_number(pair_file, capsys):
         score(read_pair_set(path))
     listed = capsys.readouterr().err
     assert f"{path}: image 3: cannot be decoded (8 bytes, not an image or damaged)" in listed
-    assert f"{path}: image 5: 96x112 px; an aligned crop is square" in listed
+    assert f"{path}: image 5: 96x112 px, not the shape of crops of 112x112 px (arcface)" in listed
     partial = score(read_pair_set(path), allow_missing=True)
     assert partial.to_dict()["missing"][0] == {"path": f"{path}: image 3", "reason": partial.missing[0][1]}
     assert partial.counts["left_out"] == 2
@@ -155,10 +156,10 @@ def test_too_few_pairs_are_an_error(tmp_path, flags, message):
 def test_a_crop_of_the_wanted_template_and_size_is_not_touched():
     image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
     data = cv2.imencode(".png", image)[1].tobytes()
-    request = Request(path="a.bin", template="arcface")
+    request = Request(path="a.bin", template=crop_template("arcface"))
     (seen,) = prepare(data, [request], Preprocessing(template="arcface", size=112))
     np.testing.assert_array_equal(seen[..., ::-1], image)
-    with pytest.raises(NoCropError, match="12x10 px; an aligned crop is square"):
+    with pytest.raises(NoCropError, match="12x10 px, not the shape of crops of 112x112 px"):
         prepare(cv2.imencode(".png", image[:10, :12])[1].tobytes(), [request], Preprocessing())
 
 

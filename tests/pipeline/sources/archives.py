@@ -1,0 +1,28 @@
+"""What tests of sources share: a small build, and what it stored."""
+
+from __future__ import annotations
+
+import csv
+
+import pyarrow.parquet as pq
+
+from pipeline.build import build, options_for
+
+
+def stored(source, root, out, **options):
+    """Builds a set in this process; returns its index, a list of rows in the order of keys."""
+    build(options_for(source, root=root, out=out, executor="serial", **options))
+    return sorted(pq.read_table(out / "index.parquet").to_pylist(), key=lambda row: row["key"])
+
+
+def rejected(out):
+    """Key -> (status, reason) of the rows that were not stored."""
+    rows = [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return {row["key"]: (row["status"], row["error_message"]) for row in rows if row["status"] != "ok"}
+
+
+def face_table(root):
+    """(path, ten numbers) of the images of the generated VGGFace2."""
+    with open(root / "bb_landmark" / "loose_landmark_train.csv", newline="") as stream:
+        rows = list(csv.reader(stream))[1:]
+    return {f"{row[0]}.jpg": [float(value) for value in row[1:]] for row in rows}

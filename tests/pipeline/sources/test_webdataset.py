@@ -1,0 +1,407 @@
+"""WebDataset tars: what other tools write, our own shards, damaged and hostile tars."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+
+from pipeline.build import build, options_for
+from pipeline.sources.images import ImageError
+from pipeline.sources.source import SourceError
+from pipeline.sources.tar_members import parse_label, tar_images
+from pipeline.sources.webdataset import TarReader, WebDataset
+from tests.conftest import build_options, flip_bit
+from tests.pipeline.sources.archives import face_table, rejected, stored
+
+JPEG = b"\xff\xd8 no image"
+
+
+def write_tar(path, members):
+    """Writes members: (name, content), or a ``TarInfo`` alone."""
+    with tarfile.open(path, "w") as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+                continue
+            name, content = member
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def rows_of(path, **options):
+    return WebDataset().rows(path, [], **{"aligning": False, **options})
+
+
+def keys(rows):
+    return rows.keys.to_pylist()
+
+
+def faces(root):
+    """(name, JPEG, landmarks) of the generated faces."""
+    return [(name, (root / "train" / name).read_bytes(), points) for name, points in face_table(root).items()]
+
+
+def test_what_the_webdataset_library_writes_gives_the_images_of_the_same_faces(vggface2, tmp_path):
+    """Keys begin anew in each tar, labels are numbers, and the points are in the JSON."""
+    (tmp_path / "tars").mkdir()
+    people = sorted({name.split("/")[0] for name in face_table(vggface2)})
+    with webdataset.ShardWriter(str(tmp_path / "tars" / "faces-%03d.tar"), maxcount=10, verbose=0) as sink:
+        for number, (name, jpeg, points) in enumerate(faces(vggface2)):
+            label = people.index(name.split("/")[0])
+            pairs = np.array(points).reshape(5, 2).tolist()
+            sink.write({"__key__": f"{number % 10:04d}", "jpg": jpeg, "cls": label, "json": {"landmarks": pairs}})
+    found = stored("webdataset", tmp_path / "tars", tmp_path / "set")
+    expected = stored("vggface2", vggface2, tmp_path / "reference")
+    assert len(found) == 45
+    assert sorted(row["xxh3"] for row in found) == sorted(row["xxh3"] for row in expected)
+    assert {row["identity"] for row in found} == {str(label) for label in range(9)}
+    counts = {label: sum(row["identity"] == label for row in found) for label in map(str, range(9))}
+    assert set(counts.values()) == {5}
+    assert len({row["key"] for row in found}) == 45
+    assert rejected(tmp_path / "set") == {}
+
+
+@pytest.mark.parametrize("landmarks", ["json", "table"])
+def test_a_tar_of_folders_is_read_with_landmarks_of_either_kind(vggface2, tmp_path, landmarks):
+    members = []
+    for name, jpeg, points in faces(vggface2):
+        members += [(f"./train/{name}", jpeg)]
+        if landmarks == "json":
+            members += [(f"./train/{name[:-4]}.json", json.dumps({"kps": points}).encode())]
+    path = write_tar(tmp_path / "faces.tar", members)
+    tables = [vggface2 / "bb_landmark" / "loose_landmark_train.csv"] if landmarks == "table" else []
+    found = stored("webdataset", path, tmp_path / "set", landmarks=tables)
+    expected = stored("vggface2", vggface2, tmp_path / "reference")
+    assert [(row["key"], row["xxh3"]) for row in found] == [(row["key"], row["xxh3"]) for row in expected]
+
+
+def test_our_own_shards_are_read_back_as_they_are(shard_set, tmp_path, capsys):
+    found = stored("webdataset", shard_set, tmp_path / "set", aligned="seed", size=128)
+    expected = sorted(pq.read_table(shard_set / "index.parquet").to_pylist(), key=lambda row: row["key"])
+    names = ("key", "identity", "label", "xxh3", "size")
+    assert [[row[name] for name in names] for row in found] == [[row[name] for name in names] for row in expected]
+    assert len(found) == 45
+    assert "ignored 16 other entries (README.md, index.parquet, manifest.json, ...)" in capsys.readouterr().err
+
+
+def test_a_resumed_build_is_the_same_byte_by_byte(shard_set, tmp_path):
+    options = {"root": shard_set, "template": "none", "images_per_shard": 12, "executor": "serial"}
+    build(options_for("webdataset", out=tmp_path / "a", **options))
+    build(options_for("webdataset", out=tmp_path / "b", **options))
+    for path in sorted((tmp_path / "b").glob("shard-000002.*")):
+        path.unlink()
+    (tmp_path / "b" / "manifest.json").unlink()
+    build(options_for("webdataset", out=tmp_path / "b", **options))
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(files) > 15
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    (shard_set / "shard-000003.tar").rename(shard_set / "x.tar")
+    with pytest.raises(Exception, match="contains a build with different tars in --root"):
+        build(options_for("webdataset", out=tmp_path / "b", **options))
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "expected"),
+    [
+        (b"17\n", ".cls", ("17", None)),
+        (b" Anna B. \r\n", ".txt", ("Anna B.", None)),
+        ("\u00e9\u4e2d".encode(), ".txt", ("\u00e9\u4e2d", None)),
+        (b'{"label": 3, "identity": "x"}', ".json", ("x", None)),
+        (b'{"label": 3.0}', ".json", ("3", None)),
+        (b'{"class": "a/b", "landmarks": [0,1,2,3,4,5,6,7,8,9]}', ".json", ("a/b", list(range(10)))),
+        (b'{"cls": 1, "landmarks": [[0,1],[2,3],[4,5],[6,7],[8,9]]}', ".json", ("1", list(range(10)))),
+        (b'{"cls": 1, "landmarks": [1, 2]}', ".json", ("1", None)),
+        (b'{"cls": 1, "landmarks": ["0",1,2,3,4,5,6,7,8,9]}', ".json", ("1", None)),
+        (b'"x"', ".json", ("x", None)),
+    ],
+)
+def test_labels(content, suffix, expected):
+    label = parse_label(content, suffix)
+    assert (label.identity, label.points) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "problem"),
+    [
+        (b"", ".cls", "its .cls is not the name of an identity in one line"),
+        (b"a face\nof somebody", ".txt", "its .txt is not the name"),
+        (b"x" * 201, ".txt", "its .txt is not the name"),
+        (b"\xff", ".cls", "its .cls is damaged"),
+        (b"{", ".json", "its .json is damaged"),
+        (b"[" * 100_000, ".json", "its .json is damaged"),
+        (b'{"label": true}', ".json", "its .json has a label that is no name"),
+        (b'{"class": [1]}', ".json", "its .json has a class that is no name"),
+        (b"[1]", ".json", "its .json is no object"),
+        (b"0" * ((1 << 20) + 1), ".cls", "its .cls has more than 1,048,576 bytes"),
+    ],
+)
+def test_odd_labels_are_told(content, suffix, problem):
+    label = parse_label(content, suffix)
+    assert label.identity is None
+    assert label.problem.startswith(problem)
+
+
+def test_rows_without_identity_are_rejected_with_a_reason(vggface2, tmp_path):
+    (_, jpeg, _), *_ = faces(vggface2)
+    path = write_tar(
+        tmp_path / "a.tar",
+        [("1.jpg", jpeg), ("1.cls", b"7"), ("2.jpg", jpeg), ("3.jpg", jpeg), ("3.txt", b"a\nb"), ("4.cls", b"9")],
+    )
+    found = stored("webdataset", path, tmp_path / "set", template="none")
+    assert [row["key"] for row in found] == ["7/1"]
+    assert rejected(tmp_path / "set") == {
+        "-/2": ("bad-record", "no identity is stated"),
+        "-/3": ("bad-record", "its .txt is not the name of an identity in one line"),
+    }
+
+
+def test_images_without_points_are_rejected_when_faces_are_aligned(vggface2, tmp_path):
+    (name, jpeg, points), (other, more, _), *_ = faces(vggface2)
+    label = json.dumps({"landmarks": points}).encode()
+    path = write_tar(tmp_path / "a.tar", [(name, jpeg), (f"{name[:-4]}.json", label), (other, more)])
+    found = stored("webdataset", path, tmp_path / "set")
+    assert [row["key"] for row in found] == [name[:-4]]
+    assert rejected(tmp_path / "set") == {other[:-4]: ("bad-landmarks", "no landmarks are stated")}
+    with pytest.raises(SourceError, match="states no landmarks; --aligned says which template aligned crops follow"):
+        rows_of(write_tar(tmp_path / "b.tar", [(name, jpeg)]), aligning=True)
+
+
+def test_identities_are_safe_keys(tmp_path):
+    members = []
+    for number, name in enumerate(["a/b", "a%2Fb", "../x", "\u4e2d", "007", "7", "."]):
+        members += [(f"{number}.jpg", JPEG), (f"{number}.txt", name.encode())]
+    rows = rows_of(write_tar(tmp_path / "a.tar", members))
+    assert keys(rows) == ["a%2Fb/0", "a%252Fb/1", "..%2Fx/2", "\u4e2d/3", "007/4", "7/5", "./6"]
+
+
+def test_images_of_several_tars_with_one_name_are_told_apart(tmp_path):
+    (tmp_path / "tars").mkdir()
+    for tar in ("a", "b"):
+        write_tar(
+            tmp_path / "tars" / f"{tar}.tar",
+            [("0.jpg", JPEG), ("0.cls", b"5"), (f"{tar}.jpg", JPEG), (f"{tar}.cls", b"5")],
+        )
+    assert keys(rows_of(tmp_path / "tars")) == ["5/a%2F0", "5/a", "5/b%2F0", "5/b"]
+
+
+def test_captions_are_no_identities_where_folders_are(tmp_path):
+    members = [("n1/a.jpg", JPEG), ("n1/a.txt", b"a\nface"), ("n2/b.jpg", JPEG), ("n2/b.json", b'{"width": 3}')]
+    rows = rows_of(write_tar(tmp_path / "a.tar", members))
+    assert (keys(rows), rows.problems) == (["n1/a", "n2/b"], {})
+
+
+def test_folders_name_identities_if_they_tell_the_same_as_labels(tmp_path):
+    def tar(*labels):
+        members = [("n1/a.jpg", JPEG), ("n1/b.jpg", JPEG), ("n2/c.jpg", JPEG)]
+        stems = [name[:-4] for name, _ in members]
+        return write_tar(
+            tmp_path / "a.tar", [*members, *((f"{stem}.cls", label) for stem, label in zip(stems, labels, strict=True))]
+        )
+
+    assert keys(rows_of(tar(b"0", b"0", b"1"))) == ["n1/a", "n1/b", "n2/c"]
+    assert keys(rows_of(tar(b"0", b"1", b"1"))) == ["0/a", "1/b", "1/c"]
+    assert keys(rows_of(tar(b"0", b"0", b"0"))) == ["0/a", "0/b", "0/c"]
+
+
+def test_several_images_of_a_sample_share_its_label(tmp_path):
+    members = [
+        ("x/J. Doe.1.jpg", JPEG),
+        ("x/0.face.png", JPEG),
+        ("x/0.orig.JPG", JPEG),
+        ("x/0.cls", b"3"),
+        ("x/J. Doe.1.cls", b"4"),
+    ]
+    assert keys(rows_of(write_tar(tmp_path / "a.tar", members))) == ["4/J. Doe.1", "3/0.face", "3/0.orig"]
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def test_links_devices_and_other_members_are_told_and_never_followed(tmp_path):
+    members = [
+        special("n1", tarfile.DIRTYPE),
+        ("n1/a.jpg", JPEG),
+        special("n1/b.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+        special("n1/c.jpg", tarfile.LNKTYPE, "n1/a.jpg"),
+        special("n1/d.jpg", tarfile.FIFOTYPE),
+        special("n1/e.jpg", tarfile.CHRTYPE),
+        ("n1/._a.jpg", JPEG),
+        ("n1/readme.npy", b""),
+        ("/etc/n2/f.jpg", JPEG),
+        ("../../n3/g.jpg", JPEG),
+    ]
+    rows = rows_of(write_tar(tmp_path / "a.tar", members))
+    assert keys(rows) == ["n1/a", "n2/f"]
+    assert rows.others == [
+        *(f"a.tar/n1/{name}.jpg (no regular file)" for name in "bcde"),
+        "a.tar/n1/._a.jpg",
+        "a.tar/n1/readme.npy",
+        "a.tar/../../n3/g.jpg",
+    ]
+
+
+def test_long_names_and_other_formats_of_tars(tmp_path):
+    key = "x" * 150 + "/" + "\u00e9" * 40
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
+            info = tarfile.TarInfo(f"n1/{key}.jpg")
+            info.size = len(JPEG)
+            tar.addfile(info, io.BytesIO(JPEG))
+        rows = rows_of(tmp_path / "a.tar")
+        assert keys(rows) == [key]
+        assert rows.reader.read(rows.places[0].as_py()) == JPEG
+
+
+def test_names_that_are_no_text(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        info = tarfile.TarInfo("n\u00e9/x\u00ff.jpg")
+        tar.addfile(info)
+    assert keys(rows_of(tmp_path / "a.tar")) == [r"n\udce9/x\udcff"]
+
+
+def whole(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [(f"n{number}/{number}.jpg", bytes(700)) for number in range(6)])
+    return path, path.read_bytes()
+
+
+@pytest.mark.parametrize("cut", [512 * 3 + 100, 512 * 3 + 600, 512 * 5 - 1])
+def test_a_cut_tar_is_refused(tmp_path, cut):
+    path, data = whole(tmp_path)
+    path.write_bytes(data[:cut])
+    with pytest.raises(SourceError) as error:
+        rows_of(path)
+    assert str(error.value).startswith(f"{path}: damaged or cut, after 1 member and 1,536 bytes (")
+    assert str(error.value).endswith("copy or download it again, or take it out of the folder")
+
+
+def test_a_damaged_header_does_not_end_a_tar_in_silence(tmp_path):
+    path, data = whole(tmp_path)
+    flip_bit(path, 2 * 1536 + 3)
+    with pytest.raises(
+        SourceError, match=r"damaged or cut, after 2 members and 3,072 bytes \(something that is no member"
+    ):
+        rows_of(path)
+    path.write_bytes(data + data)
+    with pytest.raises(SourceError, match="several tars joined"):
+        rows_of(path)
+    path.write_bytes(data[: 6 * 1536])  # without the zeros at the end
+    assert len(keys(rows_of(path))) == 6
+
+
+def number(value):
+    """A number as GNU tar writes those that are too large for octal digits."""
+    return (0x80 << 88 | value).to_bytes(12, "big") if value >= 0 else (256**12 + value).to_bytes(12, "big")
+
+
+def header(name, size, kind=b"0"):
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[100:108], block[124:136], block[156:157], block[257:265] = b"0000644\0", number(size), kind, b"ustar\00000"
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+@pytest.mark.parametrize("size", [1 << 40, (1 << 80) - 1, -512, -(1 << 70)])
+@pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"g"])
+def test_made_up_sizes_are_refused_without_memory(tmp_path, size, kind):
+    path, data = whole(tmp_path)
+    path.write_bytes(data[: 2 * 1536] + header(b"n9/9.jpg", size, kind) + bytes(4096))
+    with pytest.raises(SourceError, match="damaged or cut, after 2 members"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tar", gzip.compress(bytes(2048)), "packed by gzip; unpack it first"),
+        ("a.tar", b"", "damaged or cut, after 0 members and 0 bytes (empty file)"),
+        ("a.tar", b"no tar at all " * 100, "damaged or cut, after 0 members and 0 bytes ("),
+        ("a.tar", bytes(10240), "no images in the tars"),
+        ("folder", None, "no tars in it; --root names a tar, or the folder in which *.tar lie"),
+        ("absent", None, "not found; --root names a tar, or a folder of tars"),
+    ],
+)
+def test_what_is_no_tar(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    elif name == "folder":
+        path.mkdir()
+    with pytest.raises(SourceError) as error:
+        rows_of(WebDataset().locate(path))
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_compressed_tars_in_a_folder_are_refused(tmp_path):
+    write_tar(tmp_path / "a.tar", [("n/a.jpg", JPEG)])
+    (tmp_path / "b.tar.gz").touch()
+    with pytest.raises(
+        SourceError, match=r"compressed tars \(b.tar.gz\), which cannot be read image by image; unpack them"
+    ):
+        rows_of(tmp_path)
+
+
+def test_changed_bytes_give_images_or_one_line(tmp_path):
+    rng = np.random.default_rng(0)
+    path, data = whole(tmp_path)
+    outcomes = set()
+    for _ in range(100):
+        changed = bytearray(data)
+        changed[rng.integers(6 * 1536)] = rng.integers(256)
+        path.write_bytes(changed)
+        others = []
+        try:
+            for image in tar_images(path, others):
+                assert image.offset + image.size <= len(changed)
+            outcomes.add("read")
+        except SourceError:
+            outcomes.add("refused")
+    assert outcomes == {"refused", "read"}
+
+
+def test_the_reader_survives_pickling_and_tells_a_tar_that_changed(tmp_path):
+    (tmp_path / "tars").mkdir()
+    for number_ in range(40):
+        write_tar(tmp_path / "tars" / f"{number_:02d}.tar", [(f"n/{number_}.jpg", b"x" * (number_ + 1))])
+    rows = rows_of(tmp_path / "tars")
+    reader = pickle.loads(pickle.dumps(rows.reader))
+    for place, size in zip(rows.places.to_pylist(), range(1, 41), strict=True):
+        assert reader.read(place) == b"x" * size
+    assert len(os.listdir("/proc/self/fd")) < 80
+    with pytest.raises(ImageError, match=r"the file has 40 bytes; at most 39 are read \(--max-pixels\)"):
+        reader.read(place, 39)
+    reader.close()
+    (tmp_path / "tars" / "39.tar").write_bytes(bytes(520))
+    with pytest.raises(ImageError, match=r"39\.tar has become shorter: 8 of 40 bytes"):
+        reader.read(place)
+    reader.close()
+    (tmp_path / "tars" / "39.tar").unlink()
+    with pytest.raises(SourceError, match=r"39\.tar: no longer there; bring it back, then run the same command again"):
+        reader.read(place)
+    assert isinstance(reader, TarReader)
+
+
+def test_options_that_do_not_apply_are_refused(tmp_path, vggface2):
+    write_tar(tmp_path / "a.tar", [("n/a.jpg", JPEG)])
+    for option, value in (("lists", ["a.csv"]), ("split", "train")):
+        flag = {"lists": "--list", "split": "--split"}[option]
+        with pytest.raises(SourceError, match=f"--source webdataset takes no {flag}; leave it out"):
+            options_for("webdataset", root=tmp_path / "a.tar", out=tmp_path / "o", **{option: value})
+    with pytest.raises(SourceError, match="takes no --list"):
+        build_options(vggface2, tmp_path / "o", lists=["a.csv"])
