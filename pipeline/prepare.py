@@ -59,7 +59,9 @@ class Request:
                 object.__setattr__(self, name, check_whole(name, number, least))
         check_argument(self.points is None or _are_points(self.points), "points", self.points, _POINTS)
         check_argument(isinstance(self.part, FilePart | None), "part", self.part, "a FilePart or None")
-        check_argument(isinstance(self.template, str | None), "template", self.template, "a name or None")
+        check_argument(
+            isinstance(self.template, CropTemplate | None), "template", self.template, "a CropTemplate or None"
+        )
         size = self.points_size
         check_argument(size is None or _is_pair(size), "points_size", size, "a tuple (width, height), or None")
 

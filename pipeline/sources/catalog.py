@@ -21,6 +21,7 @@ SOURCES = {
     "recordio": (
         "pipeline.sources.recordio:RecordIO",
         "train.rec and train.idx of insightface (MS1M, WebFace, Glint), with --aligned",
+    ),
     "webdataset": (
         "pipeline.sources.webdataset:WebDataset",
         "tars of key.jpg with .cls, .json or .txt, or of identity/image",
