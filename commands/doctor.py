@@ -24,7 +24,6 @@ def doctor(root: Path, json_file: Path | None) -> None:
     """
     from commands.diagnosis.findings import Level, lines, summary, to_dict
     from commands.diagnosis.page import sections
-    from shards.files import write_bytes
     from shards.messages import printable
 
     levels, record = [], []
@@ -40,6 +39,8 @@ def doctor(root: Path, json_file: Path | None) -> None:
             record.append(to_dict(section.title, found))
         click.echo(f"\n{summary(levels)}")
         if json_file:
+            from shards.files import write_bytes  # needs a library
+
             write_bytes(json_file, (json.dumps(record, indent=1) + "\n").encode())
     if Level.FAIL in levels:
         raise CommandError("something cannot work: see FAIL above")

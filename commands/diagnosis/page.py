@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from commands.diagnosis import libraries, machine
+from commands.diagnosis import libraries
 from commands.diagnosis.findings import Finding, Level, Section, fail, note
 from shards.errors import LrfrError
 from shards.messages import command
@@ -34,15 +34,26 @@ def sections(root: Path, data: Path) -> Iterator[Section]:
         yield Section(title="OpenCV", findings=noticing(_guarded(lambda: libraries.opencv_findings(probes))))
         others = noticing(_guarded(lambda: libraries.other_findings(probes, data)))
         yield Section(title="Other libraries", findings=others)
-    yield Section(title="Machine", findings=_guarded(machine.machine_findings))
+    yield Section(title="Machine", findings=_guarded(_machine_findings))
     for folder in dict.fromkeys((root.absolute(), data.absolute())):
-        disk = _guarded(lambda folder=folder: machine.disk_findings(folder))  # type: ignore[misc]
-        yield Section(title=f"Disk of {folder}", findings=disk)
+        yield Section(title=f"Disk of {folder}", findings=_guarded(lambda folder=folder: _disk_findings(folder)))  # type: ignore[misc]
     if broken:
         text = f"the data in {root} were not looked at: a library that reads them does not work"
         yield Section(title="Data", findings=[note(text, "repair it, see above, then run doctor again")])
     else:
         yield from _data_sections(root, fail if root != data else note)
+
+
+def _machine_findings() -> Iterator[Finding]:
+    from commands.diagnosis.machine import machine_findings  # needs a library
+
+    yield from machine_findings()
+
+
+def _disk_findings(folder: Path) -> Iterator[Finding]:
+    from commands.diagnosis.machine import disk_findings
+
+    yield from disk_findings(folder)
 
 
 def _data_sections(root: Path, absent: Callable[[str, str], Finding]) -> Iterator[Section]:

@@ -129,6 +129,19 @@ def test_the_real_libraries_without_home(demo):
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("name", ["numpy", "pyarrow", "xxhash", "cv2", "scipy", "tqdm"])
+def test_the_page_needs_no_library_but_click(demo, tmp_path, name):
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / f"{name}.py").write_text("raise ImportError('it is broken')\n")
+    words = [sys.executable, str(REPOSITORY / "cli.py"), "doctor"]
+    environment = {"LRFR_DATA": str(demo), "PYTHONPATH": str(tmp_path / "fake")}
+    process = subprocess.run(words, env=environment, cwd=demo, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert error_of_page(process) == "Error: something cannot work: see FAIL above"
+    assert "ImportError: it is broken" in process.stdout
+    assert "were not looked at: a library that reads them does not work" in " ".join(process.stdout.split())
+
+
+@pytest.mark.heavy
 def test_libraries_that_break(demo, tmp_path):
     (tmp_path / "fake" / "nvidia" / "dali").mkdir(parents=True)
     (tmp_path / "fake" / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')\n")
