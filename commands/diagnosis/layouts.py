@@ -25,6 +25,7 @@ _MARKERS = {
     "scface": ("scface_database", "mugshot_frontal_original_all"),
     "qmul": ("face_verification_test_set", "face_identification_test_set"),
     "tinyface": ("testing_set",),
+    "recordio": ("train.rec",),
     "vggface2": ("bb_landmark",),
     "folder": ("landmarks.csv",),
 }

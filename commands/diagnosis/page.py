@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def sections(root: Path, data: Path) -> Iterator[Section]:
         yield Section(title="Other libraries", findings=others)
     yield Section(title="Machine", findings=_guarded(_machine_findings))
     for folder in dict.fromkeys((root.absolute(), data.absolute())):
-        yield Section(title=f"Disk of {folder}", findings=_guarded(lambda folder=folder: _disk_findings(folder)))  # type: ignore[misc]
+        yield Section(title=f"Disk of {folder}", findings=_guarded(functools.partial(_disk_findings, folder)))
     if broken:
         text = f"the data in {root} were not looked at: a library that reads them does not work"
         yield Section(title="Data", findings=[note(text, "repair it, see above, then run doctor again")])
@@ -57,7 +58,7 @@ def _disk_findings(folder: Path) -> Iterator[Finding]:
 
 
 def _data_sections(root: Path, absent: Callable[[str, str], Finding]) -> Iterator[Section]:
-    from commands.diagnosis.data_sets import FOLDER_TITLE, TITLES, data_set_findings
+    from commands.diagnosis.data_sets import OTHER_TITLES, TITLES, data_set_findings
     from commands.diagnosis.layouts import find_layouts
     from commands.diagnosis.results import run_findings, shard_findings
 
@@ -68,9 +69,9 @@ def _data_sections(root: Path, absent: Callable[[str, str], Finding]) -> Iterato
         return
     for kind, folder in find_layouts(root):
         found[kind].append(folder)
-        if kind in TITLES or kind == "folder":
-            title = f"{TITLES.get(kind, FOLDER_TITLE)} in {folder}"
-            yield Section(title=title, findings=_guarded(lambda k=kind, f=folder: data_set_findings(k, f)))  # type: ignore[misc]
+        if title := {**TITLES, **OTHER_TITLES}.get(kind):
+            findings = _guarded(functools.partial(data_set_findings, kind, folder))
+            yield Section(title=f"{title} in {folder}", findings=findings)
     if others := [title for kind, title in TITLES.items() if kind not in found]:
         text = f"not found in {root}: {', '.join(others)}"
         yield Section(title="Other data sets", findings=[note(text, "docs/guide/data.md says where they come from")])

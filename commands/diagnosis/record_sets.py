@@ -1,0 +1,72 @@
+"""RecordIO files of insightface, listed by their own source, and the verification sets beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from commands.diagnosis.findings import Finding, fail, note, ok, warn
+from commands.diagnosis.identities import TRIED_IMAGES
+from pipeline.sources.finder import find_entry
+from pipeline.sources.images import ImageError, decode_bytes
+from pipeline.sources.recordio import RecordIO
+from pipeline.sources.source import Rows
+from shards.messages import command, counted
+
+MAX_IMAGE_BYTES = 1 << 26
+
+
+def record_findings(folder: Path) -> Iterator[Finding]:
+    """Counts, bad records, and some images that are decoded.
+
+    Raises:
+        SourceError: the file is no RecordIO file.
+    """
+    source = RecordIO()
+    path = source.locate(folder)
+    if find_entry(folder, f"{path.stem}.idx") is None:
+        yield warn(
+            f"{path}: without {path.stem}.idx it is not counted",
+            "restore it; build-shards reads the whole file instead",
+        )
+    else:
+        yield from _rows(source.rows(path, (), aligning=False), path)
+    if sets := sorted(one.name for one in folder.iterdir() if one.suffix.lower() == ".bin" and one.name[0] != "."):
+        yield note(f"verification sets: {', '.join(sets)}", command("bench", "pairs", folder / sets[0]))
+
+
+def _rows(rows: Rows, path: Path) -> Iterator[Finding]:
+    people = pc.count_distinct(pc.replace_substring_regex(rows.keys, "/[^/]*$", "")).as_py()
+    yield ok(f"{path}: {counted(len(rows.keys), 'image')} of {people:,} people")
+    if rows.problems:
+        row, (_, reason) = next(iter(rows.problems.items()))
+        yield warn(
+            f"bad records: {len(rows.problems):,}, first {rows.keys[row]}: {reason}",
+            "restore the file; build-shards makes each of them a row with that reason",
+        )
+    usable = [row for row in range(len(rows.keys)) if row not in rows.problems]
+    if not usable:
+        yield fail(f"{path}: no usable image", "restore the file and its index")
+        return
+    tried = usable[:: max(-(-len(usable) // TRIED_IMAGES), 1)]
+    odd = [(row, reason) for row in tried if (reason := _problem(rows, row))]
+    rows.reader.close()
+    if odd:
+        row, why = odd[0]
+        yield warn(
+            f"unreadable: {len(odd):,} of {counted(len(tried), 'image')} tried, first {rows.keys[row]}: {why}",
+            "restore the file; build-shards records such images as unreadable-image",
+        )
+    else:
+        yield ok(f"{counted(len(tried), 'image')} of it were decoded")
+
+
+def _problem(rows: Rows, row: int) -> str | None:
+    """Why an image cannot be decoded; None if it can."""
+    try:
+        decode_bytes(rows.reader.read(rows.places[row].as_py(), MAX_IMAGE_BYTES))  # type: ignore[index]
+    except (ImageError, OSError) as error:
+        return str(error)
+    return None
