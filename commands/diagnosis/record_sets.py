@@ -41,9 +41,9 @@ def _rows(rows: Rows, path: Path) -> Iterator[Finding]:
     people = pc.count_distinct(pc.replace_substring_regex(rows.keys, "/[^/]*$", "")).as_py()
     yield ok(f"{path}: {counted(len(rows.keys), 'image')} of {people:,} people")
     if rows.problems:
-        row, (_, reason) = next(iter(rows.problems.items()))
+        first, (_, reason) = next(iter(rows.problems.items()))
         yield warn(
-            f"bad records: {len(rows.problems):,}, first {rows.keys[row]}: {reason}",
+            f"bad records: {len(rows.problems):,}, first {rows.keys[first]}: {reason}",
             "restore the file; build-shards makes each of them a row with that reason",
         )
     usable = [row for row in range(len(rows.keys)) if row not in rows.problems]
@@ -51,7 +51,7 @@ def _rows(rows: Rows, path: Path) -> Iterator[Finding]:
         yield fail(f"{path}: no usable image", "restore the file and its index")
         return
     tried = usable[:: max(-(-len(usable) // TRIED_IMAGES), 1)]
-    odd = [(row, reason) for row in tried if (reason := _problem(rows, row))]
+    odd = [(row, why) for row in tried if (why := _problem(rows, row))]
     rows.reader.close()
     if odd:
         row, why = odd[0]

@@ -50,5 +50,5 @@ def test_an_empty_file(tmp_path):
     path.write_bytes(b"")
     assert of(found(tmp_path), "FAIL") == [f"{path}: no usable image"]
     path.with_suffix(".idx").write_text("")
-    with pytest.raises(SourceError, match="no images in it"):
+    with pytest.raises(SourceError, match="no index of records"):
         found(tmp_path)
