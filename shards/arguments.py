@@ -7,7 +7,7 @@ import numbers
 import operator
 import os
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +72,12 @@ def check_path(name: str, value: Any) -> Path:
         "a path, as text or pathlib.Path",
     )
     return Path(value)
+
+
+def check_paths(name: str, value: Any) -> tuple[Path, ...]:
+    """Returns the paths of one or several. Raises: TypeError: it is neither."""
+    if isinstance(value, str | os.PathLike):
+        return (check_path(name, value),)
+    several = isinstance(value, Iterable) and not isinstance(value, bytes)
+    check_argument(several, name, value, "a path, or several")
+    return tuple(check_path(name, path) for path in value)

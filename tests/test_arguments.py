@@ -24,6 +24,8 @@ from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import options_for
 from pipeline.load.sampler import LoaderState
 from pipeline.prepare import Request, prepare
+from pipeline.sources.catalog import find_source
+from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.spec import Preprocessing, SpecError
 from shards.arguments import check_whole, shown
 from shards.finish import finish_set
@@ -48,6 +50,9 @@ STATE = {"seed": 0, "global_batch": 4, "views": 1, "index_digest": "x"}
         (lambda: ShardWriter(None, 0, "x"), f"root is None, expected {PATH}"),
         (lambda: ShardWriter("set", "0", "x"), "shard is '0', expected a whole number"),
         (lambda: ShardWriter("set", 0, None), "fingerprint is None, expected text"),
+        (lambda: find_source(["folder"]), "source is ['folder'], expected one of vggface2"),
+        (lambda: read_landmarks(None), "paths is None, expected a path, or several"),
+        (lambda: read_landmarks([b"a.csv"]), f"paths is b'a.csv', expected {PATH}"),
         (lambda: load_network(None), f"path is None, expected {PATH}"),
         (lambda: export_onnx("a.pt", "a.onnx", preprocess=True), "network is 'a.pt', expected what load_network(path)"),
         (lambda: build_head("softmax", features=8, classes="4"), "classes is '4', expected a whole number"),

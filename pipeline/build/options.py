@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,14 +15,14 @@ import PIL
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
-from pipeline.sources.catalog import SOURCES, find_source
+from pipeline.sources.catalog import find_source
 from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import Rows, Source, SourceError
 from pipeline.sources.streams import decoded, open_stream
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
-from shards.arguments import check_argument, check_path, check_whole, shown
+from shards.arguments import check_argument, check_path, check_paths, check_whole, shown
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, remove_temporaries
 from shards.schema import FORMAT_VERSION, PLAN, read_plan
@@ -70,7 +70,7 @@ class BuildOptions:
     def __post_init__(self) -> None:
         """Raises: TypeError, SourceError, ShardError: a field has a wrong type or value."""
         self._convert()
-        source = _find_source(self.source)
+        source = find_source(self.source)
         if not isinstance(self.executor, str) or self.executor not in get_args(Executor):
             raise ShardError(f"unknown executor {shown(self.executor)}; choose from {', '.join(get_args(Executor))}")
         for name in ("workers", "min_images", "images_per_shard", "max_pixels"):
@@ -106,7 +106,7 @@ class BuildOptions:
         )
         check_argument(isinstance(self.retry_failed, bool), "retry_failed", self.retry_failed, "True or False")
         check_argument(isinstance(self.split, str | None), "split", self.split, "the name of a split, or None")
-        converted: dict[str, Any] = {name: _paths(name, getattr(self, name)) for name in ("landmarks", "lists")}
+        converted: dict[str, Any] = {name: check_paths(name, getattr(self, name)) for name in ("landmarks", "lists")}
         converted |= {name: check_path(name, getattr(self, name)) for name in ("root", "out")}
         converted |= {name: check_whole(name, getattr(self, name)) for name in ("workers", "min_images", "max_pixels")}
         if self.exclude is not None:
@@ -148,7 +148,7 @@ def options_for(
         ShardError: unknown template, or an option with a wrong value.
         TypeError: an argument has a wrong type.
     """
-    layout, root, landmarks = _find_source(source), check_path("root", root), _paths("landmarks", landmarks)
+    layout, root, landmarks = find_source(source), check_path("root", root), check_paths("landmarks", landmarks)
     check_argument(isinstance(template, str | None), "template", template, f"one of {', '.join(layout.templates)}")
     named = "the name of a template, or a path"
     check_argument(isinstance(aligned, str | os.PathLike | None), "aligned", aligned, named)
@@ -191,19 +191,6 @@ def _crop_spec(source: Source, crops: CropTemplate, template: str | None, size: 
     if template == NO_TEMPLATE:
         raise SourceError("--template none: images are resized whole; omit --aligned")
     return Preprocessing(template=template, size=size)
-
-
-def _find_source(name: str) -> Source:
-    check_argument(isinstance(name, str), "source", name, f"one of {', '.join(SOURCES)}")
-    return find_source(name)
-
-
-def _paths(name: str, paths: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
-    if isinstance(paths, str | os.PathLike):
-        return (check_path(name, paths),)
-    several = isinstance(paths, Iterable) and not isinstance(paths, bytes)
-    check_argument(several, name, paths, "a path, or several")
-    return tuple(check_path(name, path) for path in paths)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

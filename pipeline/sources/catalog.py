@@ -5,9 +5,10 @@ The classes are imported when they are used, so that ``--help`` stays quick.
 
 from __future__ import annotations
 
-import functools
 import importlib
 from typing import TYPE_CHECKING
+
+from shards.arguments import check_argument
 
 if TYPE_CHECKING:
     from pipeline.sources.source import Source
@@ -32,7 +33,6 @@ SOURCES = {
 }
 
 
-@functools.cache
 def find_source(name: str) -> Source:
     """Returns a source by name.
 
@@ -41,6 +41,7 @@ def find_source(name: str) -> Source:
     """
     from pipeline.sources.source import SourceError
 
+    check_argument(isinstance(name, str), "source", name, f"one of {', '.join(SOURCES)}")
     if name not in SOURCES:
         raise SourceError(f"unknown source {name!r}; choose from {', '.join(SOURCES)}")
     module, _, kind = SOURCES[name][0].partition(":")

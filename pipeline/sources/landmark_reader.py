@@ -30,6 +30,8 @@ from pipeline.sources.landmarks import (
     not_finite,
 )
 from pipeline.sources.streams import open_stream
+from shards.arguments import check_paths
+from shards.files import StrPath
 from shards.messages import counted
 
 PARQUET_BLOCK_ROWS = 1 << 16
@@ -40,7 +42,7 @@ _SCAN_BYTES = 1 << 20
 PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
-def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> LandmarkTable:
+def read_landmarks(paths: StrPath | Sequence[StrPath], *, four_points: bool = False) -> LandmarkTable:
     """Reads landmark files, one after another. A file may be a pipe.
 
     Accepts text tables whose lines hold a path and ten numbers, separated by commas, tabs, semicolons or blanks, with or
@@ -50,6 +52,7 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
     folders in front. Numbers that are missing or not finite, and empty names, are recorded in ``problems``.
 
     Args:
+        paths: one file or several.
         four_points: also accept text tables of eight numbers, x and y of left eye, right eye, nose and mouth centre.
             Their lines without numbers are ignored.
 
@@ -58,7 +61,7 @@ def read_landmarks(paths: Sequence[Path], *, four_points: bool = False) -> Landm
             normalised.
     """
     with contextlib.ExitStack() as stack:
-        tables = [_look(path, stack, four_points) for path in paths]
+        tables = [_look(path, stack, four_points) for path in check_paths("paths", paths)]
         # Unused rows of np.empty cost no memory; joining blocks would double it.
         points = np.empty((sum(table.max_rows for table in tables), FIVE_POINT_NUMBERS), np.float32)
         keys: list[pa.Array] = []
