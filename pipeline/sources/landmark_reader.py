@@ -83,7 +83,7 @@ def read_landmarks(paths: StrPath | Sequence[StrPath], *, four_points: bool = Fa
             check_pixels(table.path, points[start:total, : table.numbers])
             files.append(TableFile(path=table.path, rows=total - start, numbers=table.numbers, sha256=table.sha256))
     if total == 0:
-        raise LandmarkError(f"{', '.join(map(str, paths))}: no landmark rows")
+        raise LandmarkError(f"{', '.join(str(file.path) for file in files)}: no landmark rows")
     result = LandmarkTable(keys=pa.concat_arrays(keys), points=points[:total], problems=problems, files=files)
     del keys, names
     pa.default_memory_pool().release_unused()
