@@ -66,10 +66,10 @@ def crop_template(value: StrPath) -> CropTemplate:
     Raises:
         SourceError: there is neither, or the file is no template.
     """
-    if value in TEMPLATES:
-        points = template_points(str(value), _BUILT_IN_PX).tolist()
-        return CropTemplate(name=str(value), size=(_BUILT_IN_PX, _BUILT_IN_PX), points=tuple((x, y) for x, y in points))
     path = Path(value)
+    if str(path) in TEMPLATES:
+        points = template_points(str(path), _BUILT_IN_PX).tolist()
+        return CropTemplate(name=str(path), size=(_BUILT_IN_PX, _BUILT_IN_PX), points=tuple((x, y) for x, y in points))
     if not path.exists() and path.suffix.lower() != ".toml":
         raise SourceError(
             f"--aligned {os.fspath(value)}: no such template or file; expected {', '.join(TEMPLATES)} or a TOML file"

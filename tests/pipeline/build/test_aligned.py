@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 
 import cv2
@@ -13,6 +14,7 @@ from PIL import Image
 
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import BuildOptions, build, options_for
+from pipeline.load.loader import Loader
 from pipeline.prepare import check_supported
 from pipeline.sources.source import SourceError
 from pipeline.sources.templates import crop_template
@@ -83,10 +85,14 @@ def test_what_not_every_decoder_reads_alike_is_encoded_once(crops, tmp_path):
     image = pixels["n000001/0"]
     exif = Image.Exif()
     exif[0x0112] = 6
+    camera = Image.Exif()
+    camera[0x0110], camera[0x0112] = "a camera", 1
     cases = {
         "png": (cv2.imencode(".png", image[..., ::-1])[1].tobytes(), image),
         "turned": (jpeg(np.rot90(image), exif=exif, quality=100, subsampling=0), image),
         "cmyk": (None, image),
+        "trailed": (jpeg(image) + bytes(100), image),
+        "swollen": (jpeg(image, comment=b"c" * 60_000, icc_profile=b"i" * 90_000), image),
     }
     stream = io.BytesIO()
     Image.fromarray(image).convert("CMYK").save(stream, "JPEG", quality=100)
@@ -95,6 +101,7 @@ def test_what_not_every_decoder_reads_alike_is_encoded_once(crops, tmp_path):
         "grey": jpeg(np.asarray(Image.fromarray(image).convert("L"))),
         "progressive": jpeg(image, progressive=True),
         "444": jpeg(image, subsampling=0),
+        "upright": jpeg(image, exif=camera),
     }
     for path in root.rglob("*.jpg"):
         path.unlink()
@@ -105,7 +112,7 @@ def test_what_not_every_decoder_reads_alike_is_encoded_once(crops, tmp_path):
     (root / "n000002" / "cut.jpg").write_bytes(as_they_are["444"][:-300])
     (root / "n000002" / "wide.jpg").write_bytes(jpeg(image[:96]))
     manifest = built(root, tmp_path / "out")
-    assert manifest.statuses == {"ok": 6, "unreadable-image": 1, "not-square": 1}
+    assert manifest.statuses == {"ok": 9, "unreadable-image": 1, "not-square": 1}
     found = stored(tmp_path / "out")
     for name, (data, expected) in cases.items():
         kept = found[f"n000001/{name}"][1]
@@ -118,6 +125,11 @@ def test_what_not_every_decoder_reads_alike_is_encoded_once(crops, tmp_path):
     assert found["n000002/wide"][0]["error_message"] == "112x96 px; an aligned crop is square"
     assert "Premature end of JPEG file" in found["n000002/cut"][0]["error_message"]
     assert found["n000002/cut"][0]["landmarks"] is None
+    assert len(found["n000001/swollen"][1]) < 20_000
+    with Loader(ShardIndex(tmp_path / "out"), batch_size=2) as batches:
+        for batch in itertools.islice(batches, 10):
+            assert batch.images.shape == (4, 2, SIDE, SIDE, 3)
+            assert float(batch.images[0].float().std()) > 10
 
 
 def test_another_size_is_resized_as_crops_always_were(crops, tmp_path):
@@ -288,3 +300,14 @@ def test_a_network_trained_on_aligned_crops_is_scored_on_photographs(run, tmp_pa
     done = run("bench", "lfw", "--root", tmp_path / "LFW")
     assert done.returncode == 0, done.stderr
     assert "AUC" in done.stdout or "accuracy" in done.stdout
+
+
+def test_the_size_is_an_option_of_every_source(vggface2, tmp_path):
+    build(options_for("vggface2", root=vggface2, out=tmp_path / "out", size=np.int64(64), executor="serial"))
+    assert spec_of(Manifest.read(tmp_path / "out")) == Preprocessing(size=64)
+    assert cv2.imdecode(np.frombuffer(stored(tmp_path / "out")["n000001/0001_01"][1], np.uint8), 1).shape == (64, 64, 3)
+    for size, kind in [(0, ValueError), (1025, ValueError), (1.5, TypeError)]:
+        with pytest.raises(kind, match="size is"):
+            options_for("vggface2", root=vggface2, out=tmp_path / "out", size=size)
+    with pytest.raises(TypeError, match="aligned is 5, expected the name of a template, or a path"):
+        options_for("folder", root=vggface2, out=tmp_path / "out", aligned=5)
