@@ -1,4 +1,4 @@
-"""inspect: prints statistics of a shard set and draws a contact sheet."""
+"""inspect: prints statistics of a shard set, draws a contact sheet and writes a report."""
 
 from __future__ import annotations
 
@@ -9,21 +9,41 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH, data
-from commands.outputs import OutputPath
+from commands.outputs import OutputPath, PagePath
 
 
-@click.command(short_help="Print statistics of a shard set and draw a contact sheet.")
+@click.command(short_help="Print statistics of a shard set; draw a contact sheet or a report.")
 @click.argument("shards", type=PATH, default=data("shards"))
-@click.option("--out", type=OutputPath(), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png]")
-def inspect(shards: Path, out: Path | None) -> None:
-    """Print statistics of a shard set and draw a contact sheet of what the network sees."""
-    from pipeline.inspect import contact_sheet, statistics
+@click.option(
+    "--out", type=OutputPath(), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png; none with --report]"
+)
+@click.option(
+    "--report",
+    type=PagePath("inspect.html"),
+    help="Write an HTML page with examples, histograms and rejected rows: a file .html, or a folder for inspect.html.",
+)
+def inspect(shards: Path, out: Path | None, report: Path | None) -> None:
+    """Print statistics of a shard set, and draw a contact sheet of what the network sees or write a report."""
+    from pipeline.inspect import statistics
 
     click.echo(statistics(shards))
+    with interruptible():
+        if out or not report:
+            draw(shards, out)
+        if report:
+            from pipeline.set_report import write_set_report
+
+            write_set_report(shards, report)
+            click.echo(f"report: {report}")
+
+
+def draw(shards: Path, out: Path | None) -> None:
+    """Draws the contact sheet, by default in the set, unless that is read-only."""
+    from pipeline.inspect import contact_sheet
+
     sheet = out or shards / "contact-sheet.png"
     try:
-        with interruptible():
-            contact_sheet(shards, sheet)
+        contact_sheet(shards, sheet)
     except OSError as error:
         if out or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise

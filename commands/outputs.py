@@ -49,6 +49,20 @@ class OutputPath(click.ParamType):
         return path
 
 
+class PagePath(click.ParamType):
+    """A page to write: a file ``.html``, or a folder for a page of a given name."""
+
+    name = "path"
+
+    def __init__(self, page: str) -> None:
+        self._page = page
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        is_file = Path(value).suffix.lower() == ".html"
+        path = OutputPath(folder=not is_file).convert(value, param, ctx)
+        return path if is_file else OutputPath().convert(path / self._page, param, ctx)
+
+
 @contextlib.contextmanager
 def saved_results(json_file: Path | None, report: Path | None, total: int) -> Iterator[Callable[[Result], None]]:
     """Yields a function that saves a result.

@@ -33,6 +33,8 @@ LAYERS = {
     "pipeline.build": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.load": {"shards", "pipeline", "pipeline.sources"},  # of the sources, only how an image is decoded
     "pipeline.inspect": {"shards", "pipeline", "pipeline.load"},
+    "pipeline.pages": {"shards"},
+    "pipeline.set_report": {"shards", "pipeline", "pipeline.inspect", "pipeline.pages", "pipeline.sources"},
     "pipeline.demo": {"shards", "pipeline", "pipeline.sources"},
     "model": GROUND,
     "model.backbones": {"model", *GROUND},
@@ -58,7 +60,14 @@ LAYERS = {
         "pipeline.sources",
         "pipeline.prepare",
     },
-    "benchmarks.report": {"benchmarks", "benchmarks.scoring", "shards", "pipeline", "pipeline.prepare"},
+    "benchmarks.report": {
+        "benchmarks",
+        "benchmarks.scoring",
+        "shards",
+        "pipeline",
+        "pipeline.pages",
+        "pipeline.prepare",
+    },
 }
 EVERYTHING = {*LAYERS, *GROUND}
 LAYERS |= {
@@ -189,6 +198,7 @@ FROZEN = {
     "fetch": "--mirror --timeout",
     "inspect": "--out",
     "landmarks": "--choose --csv --max-pixels --model --out --workers",
+    "inspect": "--out --report",
     "train": "--allow-missing --backbone --batch-size --best --compile --config --degrade --device --ema --eval --eval-every"
     " --eval-root --freeze --from --head --init --keep --loader-threads --log-every --losses --lr --optimizer --out --precision"
     " --print-config --recipe --resume --save-every --schedule --seed --shard-head --shards --steps --triplets --views"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import re
 from pathlib import Path
 
-import jinja2
-
+from pipeline.pages.render import environment
 from shards.messages import printable
 
 # what CommonMark and GitHub give a meaning within a line; an underscore inside a word has none
@@ -83,15 +81,6 @@ def markdown_text(text: str) -> str:
 
 
 def _render(template: str, title: str, sections: list[Section]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=jinja2.select_autoescape(["html"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable(value) if isinstance(value, str) else value,
-    )
-    environment.filters["markdown"] = markdown_text
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    return environment.get_template(template).render(title=title, sections=sections)
+    found = environment(Path(__file__).parent)
+    found.filters["markdown"] = markdown_text
+    return found.get_template(template).render(title=title, sections=sections)

@@ -1,0 +1,1 @@
+"""The style of all HTML pages, and the pictures and bars that they show."""
