@@ -15,7 +15,6 @@ from pipeline.inspect import BINS_PX
 from pipeline.opencv import quiet
 from pipeline.pages.pictures import Histogram, Tile, thumbnail
 from pipeline.pages.render import environment
-from pipeline.sources.catalog import SOURCES
 from pipeline.sources.finder import ImageTree
 from pipeline.sources.images import ImageError, bytes_limit, decode_bytes
 from pipeline.spec import spec_of
@@ -28,6 +27,7 @@ from shards.tables import open_table, read_table
 
 PER_BAND, PER_STATUS = 8, 12  # pictures
 MAX_PIXELS = 1 << 25  # of a rejected image; a larger one is shown as a gap
+SPLITS = ("train", "test", "")  # folders of a source in which identities may be
 MAX_TEXT = 160  # characters of a message
 COUNT_EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 SIZE_EDGES_PX = (0, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
@@ -176,8 +176,8 @@ class _SourcePictures:
     """The images of the folder that a set was built from, as far as it is still there."""
 
     def __init__(self, index: ShardIndex) -> None:
-        root, source = _source_root(index), SOURCES.get(index.manifest.source)
-        self._tree = ImageTree(Path(root), source.splits if source else ("",)) if root else None
+        root = _source_root(index)
+        self._tree = ImageTree(Path(root), SPLITS) if root else None
 
     def thumbnail(self, key: str, points: list[float] | None) -> bytes | None:
         """The picture of ``identity/image`` with its landmarks; None if there is none."""
