@@ -196,7 +196,6 @@ FROZEN = {
     "export huggingface": "--checkpoint --out",
     "export onnx": "--checkpoint --out --preprocess",
     "fetch": "--mirror --timeout",
-    "inspect": "--out",
     "landmarks": "--choose --csv --max-pixels --model --out --workers",
     "inspect": "--out --report",
     "train": "--allow-missing --backbone --batch-size --best --compile --config --degrade --device --ema --eval --eval-every"
