@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +31,20 @@ class Benchmark:
     reader: str
     aligned: bool = False
 
-    def read(self, root: StrPath, landmarks: Sequence[StrPath] = ()) -> Any:
+    def read(self, root: StrPath, landmarks: Sequence[StrPath] | Callable[[Sequence[Path]], Path] = ()) -> Any:
         """Reads the protocol of the data set in ``root``.
+
+        Args:
+            landmarks: tables to use instead of the data set's own, or a function that makes the table of some images.
 
         Raises:
             ProtocolError: the data set is missing or incomplete.
         """
         module, function = self.reader.split(":")
         reader = getattr(importlib.import_module(f"benchmarks.datasets.{module}"), function)
-        return reader(Path(root), list(map(Path, landmarks))) if self.aligned else reader(Path(root))
+        if not self.aligned:
+            return reader(Path(root))
+        return reader(Path(root), landmarks if callable(landmarks) else list(map(Path, landmarks)))
 
 
 BENCHMARKS: dict[str, Benchmark] = {

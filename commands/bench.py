@@ -10,8 +10,17 @@ import click
 
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from commands.group import CommandError, expected, line_of
+from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
-from commands.options import PATH, allow_missing_option, engine_options, folder, landmarks_option, option_group
+from commands.options import (
+    PATH,
+    allow_missing_option,
+    engine_options,
+    folder,
+    is_auto,
+    landmarks_option,
+    option_group,
+)
 from commands.outputs import OutputPath, saved_results
 from commands.speed import speed
 
@@ -39,7 +48,11 @@ def add_benchmark(name: str, benchmark: Benchmark) -> None:
     @scoring_options
     @folder("--root", benchmark.folder, help="Folder of the data set.")
     def command(root: Path, landmarks: tuple[Path, ...] = (), **options: Any) -> None:
-        failures = score([name], lambda _: benchmark.read(root, landmarks), **options)
+        finder = landmark_finder([root], no_cache=options["no_cache"], max_pixels=options["max_pixels"])
+        with finder as find:
+            failures = score(
+                [name], lambda _: benchmark.read(root, find if is_auto(landmarks) else landmarks), **options
+            )
         if failures:
             raise failures[name]
 

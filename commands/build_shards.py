@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import PATH, data, landmarks_option, max_pixels_option
+from commands.options import PATH, data, is_auto, landmark_model, landmarks_option, max_pixels_option
 from pipeline.sources.catalog import SOURCES
 
 _HELP = "\n".join(
@@ -97,6 +97,8 @@ def build_shards(source: str, root: Path | None, out: Path | None, **options: An
     from pipeline.sources.catalog import find_source
 
     layout = find_source(source)
+    if is_auto(options["landmarks"]):
+        options |= {"landmarks": (), "landmark_model": landmark_model()}
     try:
         with interruptible(lambda: _KEPT):
             build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))

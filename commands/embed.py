@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from commands.group import CommandError
+from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
-from commands.options import PATH, engine_options, landmarks_option
+from commands.options import PATH, engine_options, is_auto, landmarks_option
 from commands.outputs import OutputPath
 
 
@@ -36,18 +37,21 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     report_left_out(found)
     if not landmarks and (warning := photograph_warning(paths)):
         print_stderr(warning)
-    with open_engine(**options) as (engine, network, facts):
+    folders = {path if path.is_dir() else path.parent for path in images}
+    finder = landmark_finder(folders, no_cache=options["no_cache"], max_pixels=options["max_pixels"])
+    with open_engine(**options) as (engine, network, facts), finder as found_in:
         if down is not None and down > engine.spec.size:
             raise CommandError(f"--down {down}: choose at most the network's input size, {engine.spec.size} px")
+        tables = [found_in(paths)] if is_auto(landmarks) else landmarks
         metadata = {**network.metadata(), "precision": facts["precision"]}
         embedded = embed_images(
             engine,
             paths,
             out,
-            landmarks=landmarks,
+            landmarks=tables,
             down=down,
             metadata=metadata,
-            folders={path if path.is_dir() else path.parent for path in images},
+            folders=folders,
         )
     if embedded < len(paths):
         click.echo(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import PATH, LocalPath, data, max_pixels_option
+from commands.options import PATH, LocalPath, landmark_model, max_pixels_option
 from commands.outputs import OutputPath
 
 _KEPT = "finished images are kept: run the same command to continue"
@@ -49,8 +49,7 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
     """
     from pipeline.executors import WorkerError
     from pipeline.landmarks.chunk import LandmarkOptions
-    from pipeline.landmarks.model import FILE_NAME, FOLDER
-    from pipeline.landmarks.run import find_landmarks
+    from pipeline.landmarks.run import find_landmarks, summary
     from pipeline.landmarks.table import write_csv
     from pipeline.sources.folders import find_images, report_left_out
     from shards.messages import counted, print_stderr
@@ -61,7 +60,7 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
     found = find_images([root])
     report_left_out(found)
     names = [os.path.relpath(path, root) for path in found.paths]
-    model = model or data(FOLDER, FILE_NAME)()
+    model = model or landmark_model()
     try:
         with interruptible(lambda: _KEPT):
             statuses = find_landmarks(names, out, LandmarkOptions(model=model, **options), root=root, workers=workers)
@@ -70,10 +69,6 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
         raise CommandError(f"{error}; {_KEPT}") from None
     if left_out:
         print_stderr(f"{csv_file}: {counted(left_out, 'name')} with a line break left out; {out} has them")
-    faces = statuses.pop(STATUS_OK, 0)
-    if statuses:
-        reasons = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
-        print_stderr(f"without landmarks: {reasons}; see the columns status and reason")
-    if not faces:
+    click.echo(summary(statuses, out))
+    if not statuses[STATUS_OK]:
         raise CommandError(f"{out}: no face found in {counted(len(names), 'image')}")
-    click.echo(f"landmarks of {faces:,} of {counted(len(names), 'image')}: {out}")

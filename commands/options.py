@@ -33,6 +33,7 @@ def refuse_url(value: str | os.PathLike[str]) -> None:
 
 
 PATH = LocalPath()
+_AUTO = Path("auto")  # a file of this name can be given by its full path
 
 
 def data(*parts: str) -> Any:
@@ -64,7 +65,27 @@ def option_group(*options: Any) -> Any:
 
 def landmarks_option(help: str) -> Any:
     """``--landmarks``, which may be repeated."""
-    return click.option("--landmarks", type=PATH, multiple=True, help=help)
+    help = help.replace(";", ", or auto to find the landmarks first;", 1)
+    return click.option("--landmarks", type=PATH, multiple=True, callback=_check_auto, help=help)
+
+
+def is_auto(landmarks: tuple[Path, ...]) -> bool:
+    """Returns True for ``--landmarks auto``."""
+    return landmarks == (_AUTO,)
+
+
+def _check_auto(context: click.Context, option: click.Parameter, landmarks: tuple[Path, ...]) -> tuple[Path, ...]:
+    if _AUTO in landmarks and len(landmarks) > 1:
+        raise click.UsageError("--landmarks auto finds all landmarks itself: leave out the tables")
+    return landmarks
+
+
+def landmark_model() -> Path:
+    """Where ``fetch landmarker`` puts the landmark model."""
+    from pipeline.landmarks.model import FILE_NAME, FOLDER
+
+    path: Path = data(FOLDER, FILE_NAME)()
+    return path
 
 
 def allow_missing_option(help: str) -> Any:

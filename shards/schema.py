@@ -17,6 +17,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 INDEX = "index.parquet"
+LANDMARKS = "landmarks.parquet"  # made by build-shards --landmarks auto; not needed to read the set
 STATUS_OK = "ok"
 DATA_SUFFIXES = ("tar", "idx", "parquet")
 DONE_SUFFIX = "done.json"

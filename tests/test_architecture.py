@@ -30,7 +30,7 @@ LAYERS = {
     "pipeline.landmarks": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.fetch": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
     "pipeline.prepare": {"shards", "pipeline", "pipeline.sources"},
-    "pipeline.build": {"shards", "pipeline", "pipeline.sources"},
+    "pipeline.build": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
     "pipeline.load": {"shards", "pipeline", "pipeline.sources"},  # of the sources, only how an image is decoded
     "pipeline.inspect": {"shards", "pipeline", "pipeline.load"},
     "pipeline.pages": {"shards"},

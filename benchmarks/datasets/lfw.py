@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import find_first, require, set_folder
+from benchmarks.datasets.locate import Landmarks, find_first, require, set_folder, tables_of
 from benchmarks.datasets.pairs import HEADER, Pairs, read_pairs
 from benchmarks.datasets.resolutions import at_resolutions
 from benchmarks.scoring.protocols import PairProtocol
@@ -27,14 +27,14 @@ _XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"
 _LFW_SIZE = (250, 250)  # px of LFW's images, to which the points in LFW.csv refer
 
 
-def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
+def read_lfw(root: Path, landmarks: Landmarks = ()) -> PairProtocol:
     """Reads LFW.
 
     At 8, 12, 16 and 20 px, HR to LR degrades the second image of a pair, LR to LR both. At 128 px none is degraded.
 
     Args:
         root: the folder with ``lfw/``, ``pairs.txt`` and ``LFW.csv``, or its parent.
-        landmarks: tables to use instead of ``LFW.csv``.
+        landmarks: tables to use instead of ``LFW.csv``, or a function that makes one.
 
     Raises:
         ProtocolError: a file is missing or invalid.
@@ -45,20 +45,22 @@ def read_lfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     folders = [images.parent, images, root]
     pairs = read_pairs(require(folders, "pairs.txt", f"LFW's pair list: {HEADER}, then one line a pair"))
     expected = "LFW's landmarks, path and 10 numbers a line"
-    lookup = NameLookup(read_landmarks(landmarks or [_lfw_table(folders, expected, [root.parent])]))
     paths, members = _distinct_images(pairs, images)
+    tables = tables_of(landmarks, paths) or [_lfw_table(folders, expected, [root.parent])]
+    lookup = NameLookup(read_landmarks(tables))
     lookup.require_any(paths, "LFW")
     requests, settings = at_resolutions([_request(path, lookup) for path in paths], members, "{}@128")
     return _protocol("lfw", "LFW", images.parent, requests, settings, pairs, main="accuracy@8")
 
 
-def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
+def read_xqlfw(root: Path, landmarks: Landmarks = ()) -> PairProtocol:
     """Reads XQLFW: pairs of images of very different quality, which are not degraded.
 
     Args:
         root: the folder with the images and ``xqlfw_pairs.txt``, or its parent.
-        landmarks: tables of points in the XQLFW images. By default ``XQLFW.csv``, or else ``LFW.csv`` from ``root`` or
-            from the LFW folder next to it; the points of ``LFW.csv`` are scaled to XQLFW images of another size.
+        landmarks: tables of points in the XQLFW images, or a function that makes one. By default ``XQLFW.csv``, or else
+            ``LFW.csv`` from ``root`` or from the LFW folder next to it; the points of ``LFW.csv`` are scaled to XQLFW
+            images of another size.
 
     Raises:
         ProtocolError: a file is missing or invalid.
@@ -68,11 +70,11 @@ def read_xqlfw(root: Path, landmarks: Sequence[Path] = ()) -> PairProtocol:
     images = set_folder(root, "XQLFW", _XQLFW_IMAGES, f"XQLFW's images, {_XQLFW_IMAGES}/<Name>/<Name>_0001.jpg")
     pairs = read_pairs(require([images.parent, *folders], "xqlfw_pairs.txt", "XQLFW's pair list, in LFW's format"))
     xqlfw_table = find_first([images.parent, *folders], "XQLFW.csv")
-    tables = [*landmarks] or ([xqlfw_table] if xqlfw_table else [])
+    paths, members = _distinct_images(pairs, images)
+    tables = tables_of(landmarks, paths) or ([xqlfw_table] if xqlfw_table else [])
     lfw_folders = [images.parent, *folders, root.parent / "LFW", images.parent.parent / "LFW"]
     expected = "landmarks: XQLFW.csv, or LFW's LFW.csv in the LFW folder next to it"
     lookup = NameLookup(read_landmarks(tables or [_lfw_table(lfw_folders, expected, [root.parent])]))
-    paths, members = _distinct_images(pairs, images)
     lookup.require_any(paths, "XQLFW")
     lfw = find_first([folder for folder in [*lfw_folders, root.parent] if folder.name.lower() == "lfw"], "lfw")
     originals = _people(lfw) if lfw else None

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.sources.finder import ImageFolder, find_entry, find_folder
 from pipeline.sources.listing import shortened
 from shards.messages import command, counted, print_stderr
+
+# Landmark tables, or a function that makes the table of some images.
+Landmarks = Sequence[Path] | Callable[[Sequence[Path]], Path]
+
+
+def tables_of(landmarks: Landmarks, paths: Sequence[Path]) -> list[Path]:
+    """Returns the landmark tables to use for the images ``paths``; empty for the data set's own."""
+    return [landmarks(paths)] if callable(landmarks) else list(landmarks)
 
 
 def set_folder(root: Path, dataset: str, name: str, expected: str) -> Path:

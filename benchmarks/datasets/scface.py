@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.locate import find_first, image_folder, require, set_folder
+from benchmarks.datasets.locate import Landmarks, find_first, image_folder, require, set_folder, tables_of
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import ClosedSetProtocol, Search
 from pipeline.prepare import Request
@@ -36,14 +36,15 @@ _MUGSHOT_STEM = re.compile(r"(\d{3})_frontal", re.I)
 _PROBE_STEM = re.compile(r"(\d{3})_cam\d_\d", re.I)
 
 
-def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol:
+def read_scface(root: Path, landmarks: Landmarks = ()) -> ClosedSetProtocol:
     """Reads the protocol: rank-1 at each distance, for all subjects and for subjects 51-130.
 
     The gallery has one mugshot per subject; each distance has one probe per subject and camera.
 
     Args:
         root: the folder with ``SCface_database``, its parent, or ``SCface_database`` itself.
-        landmarks: tables to use instead of ``scface_*.csv`` or the official four-point file.
+        landmarks: tables to use instead of ``scface_*.csv`` or the official four-point file, or a function that makes
+            one.
 
     Raises:
         ProtocolError: a folder or table is missing.
@@ -55,23 +56,23 @@ def read_scface(root: Path, landmarks: Sequence[Path] = ()) -> ClosedSetProtocol
     home = database.parent if database.name.lower() == _DATABASE.lower() else database
     probe_folders = {distance: _probe_folders(database, distance) for distance in DISTANCES}
     subjects = _subjects(mugshots, probe_folders)
-    table = read_landmarks(landmarks, four_points=True) if landmarks else _default_table([database, home, root])
-    lookup = NameLookup(table)
-    requests = [_request(mugshots.find(f"{subject:03d}_frontal.jpg"), lookup) for subject in subjects]
+    gallery_paths = [mugshots.find(f"{subject:03d}_frontal.jpg") for subject in subjects]
+    probe_paths = {distance: _probe_paths(probe_folders[distance], distance, subjects) for distance in DISTANCES}
+    paths = [*gallery_paths, *itertools.chain.from_iterable(probe_paths.values())]
+    tables = tables_of(landmarks, paths)
+    lookup = NameLookup(read_landmarks(tables, four_points=True) if tables else _default_table([database, home, root]))
+    requests = [_request(path, lookup) for path in gallery_paths]
     gallery, evaluated = np.arange(len(subjects)), subjects > LAST_TUNING_SUBJECT
     searches = {}
     for distance in DISTANCES:
         first = len(requests)
-        for subject, camera in itertools.product(subjects, CAMERAS):
-            folders = probe_folders[distance]
-            folder = folders[0 if len(folders) == 1 else CAMERAS.index(camera)]
-            requests.append(_request(folder.find(f"{subject:03d}_cam{camera}_{distance}.jpg"), lookup, is_probe=True))
+        requests += [_request(path, lookup, is_probe=True) for path in probe_paths[distance]]
         rows, ids = np.arange(first, len(requests)), np.repeat(subjects, len(CAMERAS))
         search = Search(probes=rows, probe_ids=ids, gallery=gallery, gallery_ids=subjects)
         searches[f"{{}}@d{distance}"] = search
         if evaluated.sum() > 1:
             searches[f"{{}}@d{distance}/51-130"] = search.subset(np.repeat(evaluated, len(CAMERAS)), evaluated)
-    lookup.require_any([request.path for request in requests], "SCface")
+    lookup.require_any(paths, "SCface")
     size = image_size(requests[0].path)  # simulated copies have the same counts as SCface but small mugshots
     return ClosedSetProtocol(
         name="scface",
@@ -96,6 +97,14 @@ def _probe_folders(database: Path, distance: int) -> list[ImageFolder]:
         f"{_FLAT}/001_cam1_{distance}.jpg or {_NESTED.format(distance)}/cam_1/001_cam1_{distance}.jpg",
     )
     return [ImageFolder(find_entry(nested, f"cam_{camera}") or nested) for camera in CAMERAS]
+
+
+def _probe_paths(folders: Sequence[ImageFolder], distance: int, subjects: np.ndarray) -> list[Path]:
+    """The probes of each subject and camera at one distance."""
+    return [
+        folders[0 if len(folders) == 1 else CAMERAS.index(camera)].find(f"{subject:03d}_cam{camera}_{distance}.jpg")
+        for subject, camera in itertools.product(subjects, CAMERAS)
+    ]
 
 
 def _subjects(mugshots: ImageFolder, probe_folders: dict[int, list[ImageFolder]]) -> np.ndarray:

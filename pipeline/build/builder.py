@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
+from pipeline.build.own_landmarks import make_landmarks
 from pipeline.build.plan import Plan, make_plan
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
@@ -37,6 +38,7 @@ def build(options: BuildOptions) -> Manifest:
 
     Raises:
         LandmarkError: a landmark table or the exclusion list cannot be read.
+        LandmarkerError: the landmark model cannot be used.
         SourceError: the folder of the images contains none of them, or is gone.
         ShardError: ``out`` contains something else, or no image could be stored.
         LockedError: another process is building in ``out``.
@@ -52,6 +54,8 @@ def build(options: BuildOptions) -> Manifest:
     with locked(options.out, "building shards"):
         source = find_source(options.source)
         watch = SourceWatch(source.watched(options.root))
+        if options.landmark_model is not None:
+            make_landmarks(options, source)
         rows = source.rows(options.root, options.landmarks, aligning=options.aligning, **_extras(source, options))
         parts = fingerprint_parts(options, rows, exclusions)
         fingerprint = digest(parts)

@@ -25,7 +25,7 @@ from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_paths, check_whole, shown
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, remove_temporaries
-from shards.schema import FORMAT_VERSION, PLAN, read_plan
+from shards.schema import FORMAT_VERSION, LANDMARKS, PLAN, read_plan
 
 _EXCLUSION = re.compile(r"""\s*(?:"(?P<quoted>[^"]*)"|(?P<bare>(?!#).*?))\s*(?:(?<!\S)#.*)?""")
 
@@ -40,6 +40,7 @@ class BuildOptions:
         source: a key of ``SOURCES``.
         root: the data set's folder; for a source without landmarks, the folder of identities.
         landmarks: landmark tables; empty for a source without landmarks, and for aligned crops.
+        landmark_model: the landmark model, if the build shall find the landmarks itself and write the table.
         lists: files that name the images, of a source that takes some.
         split: the part of the data set that is used, of a source that has several; None for all or its default.
         aligned: the template that the images follow, if they are aligned crops already.
@@ -54,6 +55,7 @@ class BuildOptions:
     source: str = "vggface2"
     root: Path
     landmarks: tuple[Path, ...]
+    landmark_model: Path | None = None
     out: Path
     preprocessing: Preprocessing
     lists: tuple[Path, ...] = ()
@@ -109,8 +111,9 @@ class BuildOptions:
         converted: dict[str, Any] = {name: check_paths(name, getattr(self, name)) for name in ("landmarks", "lists")}
         converted |= {name: check_path(name, getattr(self, name)) for name in ("root", "out")}
         converted |= {name: check_whole(name, getattr(self, name)) for name in ("workers", "min_images", "max_pixels")}
-        if self.exclude is not None:
-            converted["exclude"] = check_path("exclude", self.exclude)
+        for name in ("exclude", "landmark_model"):
+            if (path := getattr(self, name)) is not None:
+                converted[name] = check_path(name, path)
         if self.images_per_shard is not None:
             converted["images_per_shard"] = check_whole("images_per_shard", self.images_per_shard)
         for name, value in converted.items():
@@ -127,6 +130,7 @@ def options_for(
     *,
     root: StrPath,
     landmarks: StrPath | Sequence[StrPath] = (),
+    landmark_model: StrPath | None = None,
     aligned: StrPath | None = None,
     template: str | None = None,
     size: int | None = None,
@@ -136,6 +140,8 @@ def options_for(
 
     Args:
         landmarks: one table or several; empty for the source's default files.
+        landmark_model: MediaPipe's model file, to find the landmarks with; they are kept in ``landmarks.parquet`` in
+            ``out``.
         aligned: the template that the images follow, if they are aligned crops: its name, or a TOML file.
         template: the template that is stored. None for the default: that of ``aligned``, or that of the source.
         size: side of the stored crops, px. None for the default: that of ``aligned``, or 128.
@@ -155,13 +161,21 @@ def options_for(
     crops = None if aligned is None else crop_template(aligned)
     spec = _spec(layout, crops, template, size)
     aligning = crops is None and spec.aligned
+    if landmark_model is not None:
+        landmarks = (check_path("out", options.get("out")) / LANDMARKS,)
     if landmarks and not (layout.takes_landmarks and aligning):
         why = "they are aligned crops" if crops else "its images are resized whole, not aligned"
         raise SourceError(f"--source {source}: {why}; omit --landmarks")
     if layout.takes_landmarks and aligning and not landmarks:
         landmarks = tuple(layout.landmark_files(root))
     return BuildOptions(
-        source=source, root=layout.locate(root), landmarks=landmarks, preprocessing=spec, aligned=crops, **options
+        source=source,
+        root=layout.locate(root),
+        landmarks=landmarks,
+        landmark_model=None if landmark_model is None else check_path("landmark_model", landmark_model),
+        preprocessing=spec,
+        aligned=crops,
+        **options,
     )
 
 
@@ -247,20 +261,24 @@ def fingerprint_parts(options: BuildOptions, rows: Rows, exclusions: Exclusions 
     }
 
 
+def check_out(out: Path) -> None:
+    """Raises: ShardError: ``out`` contains files, but no build."""
+    if (out / PLAN).exists():
+        return
+    remove_temporaries(out)  # of a build that was killed while it wrote its plan
+    names = sorted(entry.name for entry in out.iterdir() if not is_system_name(entry.name))
+    if others := [name for name in names if name != LANDMARKS and not name.startswith(f"{LANDMARKS}.")]:
+        raise ShardError(f"{out}: not empty and not a shard set (it contains {others[0]}); choose a new or empty --out")
+
+
 def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
     """Checks that ``out`` is empty or holds a build with the same fingerprint ``parts`` and root.
 
     Raises:
         ShardError: it contains other files, or a build with other options or another root.
     """
-    path = options.out / PLAN
-    if not path.exists():
-        remove_temporaries(options.out)  # of a build that was killed while it wrote its plan
-        others = sorted(entry.name for entry in options.out.iterdir() if not is_system_name(entry.name))
-        if others:
-            raise ShardError(
-                f"{options.out}: not empty and not a shard set (it contains {others[0]}); choose a new or empty --out"
-            )
+    check_out(options.out)
+    if not (options.out / PLAN).exists():
         return
     record = read_plan(options.out)
     differing = [name for name in {**parts, **record["parts"]} if record["parts"].get(name) != parts.get(name)]

@@ -81,7 +81,8 @@ def decode(boxes: np.ndarray, logits: np.ndarray) -> list[Face]:
     size = geometry[:, SIZE].copy()
     geometry += ANCHORS[rows, None] * DETECTOR_PX
     geometry[:, SIZE] = size
-    geometry, scores = geometry[(size > 0).all(1)], scores[(size > 0).all(1)]
+    good = (size > 0).all(1) & np.isfinite(geometry).all((1, 2))
+    geometry, scores = geometry[good], scores[good]
     faces = []
     while len(scores):
         joined = overlaps(geometry[0], geometry) > MAX_OVERLAP  # at least with itself

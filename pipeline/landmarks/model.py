@@ -47,7 +47,7 @@ def read_model(path: Path) -> Graphs:
             data = stream.read(BYTES + 1)
     except FileNotFoundError:
         raise LandmarkerError(
-            f"{path}: no landmark model; run: {command('fetch', 'landmarker')}, or give --model PATH"
+            f"{path}: no landmark model; run: {command('fetch', 'landmarker')}, or give --model PATH to landmarks"
         ) from None
     except OSError as error:
         raise LandmarkerError(f"{path}: the landmark model cannot be read: {error.strerror or error}") from None

@@ -6,12 +6,13 @@ import contextlib
 import importlib.metadata
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.executors import Executor, unordered_map
 from pipeline.landmarks.chunk import Chunk, LandmarkOptions, find_in_chunk, read_part
@@ -20,6 +21,8 @@ from pipeline.landmarks.table import write_table
 from pipeline.progress import Progress
 from pipeline.sources.watch import SourceWatch
 from shards.files import digest, locked, remove_temporaries
+from shards.messages import counted
+from shards.schema import STATUS_OK
 
 VERSION = 1  # of the points that `find_face` returns
 MIN_CHUNK, MAX_CHUNK = 16, 256  # images a worker finishes before they are stored
@@ -56,13 +59,14 @@ def find_landmarks(
         WorkerError: a worker process died or hangs.
     """
     options.networks()  # before anything is written
-    metadata = {**_facts(options), "images": digest(list(map(ascii, names)))}
+    metadata = {**_facts(options), "images": _names_digest(names)}
     statuses: Counter[str] = Counter()
     with _parts_folder(out, digest(_facts(options))[:16], cache) as folder:
         chunks = _chunks(names, folder, options, root, watch or SourceWatch([root]))
         with Progress("landmarks", len(names)) as progress:
+            workers = min(workers, len(chunks))
             executor: Executor = "serial" if workers == 1 else "process"
-            done = unordered_map(find_in_chunk, chunks, executor=executor, workers=min(workers, len(chunks)))
+            done = unordered_map(find_in_chunk, chunks, executor=executor, workers=workers)
             with contextlib.closing(done):
                 for rows, stored in done:
                     progress.skip(rows) if stored else progress.update(rows)
@@ -78,6 +82,28 @@ def find_landmarks(
 
         write_table(out, parts(), metadata)
     return statuses
+
+
+def is_table_of(path: Path, names: Sequence[str], options: LandmarkOptions) -> bool:
+    """Returns True if ``path`` is a table that ``find_landmarks`` wrote about these images with these options."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    expected = {**_facts(options), "images": _names_digest(names)}
+    versions = ("litert", "opencv")  # a set that was begun with other ones is finished with its table
+    return all(metadata.get(key.encode()) == value.encode() for key, value in expected.items() if key not in versions)
+
+
+def summary(statuses: Mapping[str, int], out: Path) -> str:
+    """Says how many images have landmarks, and why others have none."""
+    others = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK)
+    total = counted(sum(statuses.values()), "image")
+    return f"landmarks of {statuses.get(STATUS_OK, 0):,} of {total}{f' ({others})' if others else ''}: {out}"
+
+
+def _names_digest(names: Sequence[str]) -> str:
+    return digest(list(map(ascii, names)))
 
 
 def _facts(options: LandmarkOptions) -> dict[str, str]:

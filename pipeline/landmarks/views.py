@@ -79,9 +79,8 @@ def face_view(centre: np.ndarray, side: float, left_eye: np.ndarray, right_eye: 
     Args:
         side: of the view, image px.
     """
-    across = right_eye - left_eye
-    length = math.hypot(*across) or 1.0
-    cos, sin = across / length * (size / side)
+    angle = math.atan2(*(right_eye - left_eye)[::-1])  # 0 if the eyes coincide
+    cos, sin = math.cos(angle) * size / side, math.sin(angle) * size / side
     linear = np.array([[cos, sin], [-sin, cos]])
     return np.column_stack([linear, size / 2 - linear @ centre])
 

@@ -131,6 +131,14 @@ class Source(abc.ABC):
         """Folders that must stay while images are read: one that is gone is no fault of an image."""
         return [root]
 
+    def image_folders(self, root: Path) -> list[Path]:
+        """Folders that hold all images, for finding their landmarks.
+
+        Raises:
+            LandmarkError: ``root`` is no folder.
+        """
+        return [root]
+
     def landmark_files(self, root: Path) -> list[Path]:
         """Returns the default landmark tables in ``root``.
 

@@ -42,11 +42,20 @@ class LandmarkSource(Source):
     def watched(self, root: Path) -> list[Path]:
         return [root / split for split in ("", *self.splits)]
 
-    def landmark_files(self, root: Path) -> list[Path]:
+    def image_folders(self, root: Path) -> list[Path]:
+        """The splits that are there, or else ``root``."""
+        self._check_folder(root)
+        splits = self.splits[: self.splits.index("")]
+        return [root / split for split in splits if (root / split).is_dir()] or [root]
+
+    def _check_folder(self, root: Path) -> None:
         if not root.is_dir():
             raise LandmarkError(
                 f"{root}: not a folder; --root names the folder with the images (or run: {command('demo-data')})"
             )
+
+    def landmark_files(self, root: Path) -> list[Path]:
+        self._check_folder(root)
         for names in self.tables:
             if found := [root / name for name in names if (root / name).is_file()]:
                 return found

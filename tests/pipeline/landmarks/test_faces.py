@@ -77,6 +77,12 @@ def test_what_the_landmark_network_refuses_is_no_face():
     assert find_face(image, StandIn()) is None
 
 
+def test_eyes_that_coincide_are_level():
+    centre = np.array([50.0, 60.0])
+    matrix = views.face_view(centre, 64, centre, centre, 256)
+    assert matrix == pytest.approx(np.array([[4, 0, -72], [0, 4, -112]]))
+
+
 def test_a_face_that_fills_the_image_is_seen_in_the_border():
     image, points = scene(100, 100, [(4, 4, 92)])
     assert distance(find_face(image, StandIn()), points[0]) < 0.02
@@ -120,6 +126,7 @@ def test_overlapping_boxes_are_joined_by_their_scores():
     for row, shift, logit in [(300, 0, np.log(4)), (301, 4, 0.01), (10, 0, 3), (11, 0, -0.01)]:
         boxes[row, 0], boxes[row, 2:4], logits[row] = shift, 30, logit
     boxes[12, 2:4], logits[12] = -5, 80  # a box of negative size is none
+    boxes[13, 2:4], boxes[13, 8], logits[13] = 30, np.nan, 80
     first, second = decode(boxes, logits)
     assert first.score == pytest.approx(1 / (1 + np.exp(-3)))
     assert second.score == pytest.approx(0.8)

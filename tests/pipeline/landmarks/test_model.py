@@ -15,7 +15,7 @@ def error(path):
 
 def test_an_absent_file_says_how_to_get_it(tmp_path):
     path = tmp_path / "face.task"
-    assert error(path) == f"{path}: no landmark model; run: lrfr fetch landmarker, or give --model PATH"
+    assert error(path) == f"{path}: no landmark model; run: lrfr fetch landmarker, or give --model PATH to landmarks"
 
 
 @pytest.mark.parametrize(
