@@ -74,7 +74,7 @@ def _data_sections(root: Path, absent: Callable[[str, str], Finding]) -> Iterato
             yield Section(title=f"{title} in {folder}", findings=findings)
     if others := [title for kind, title in TITLES.items() if kind not in found]:
         text = f"not found in {root}: {', '.join(others)}"
-        yield Section(title="Other data sets", findings=[note(text, "docs/guide/data.md says where they come from")])
+        yield Section(title="Other data sets", findings=[note(text, "docs/guide/prepare.md says where they come from")])
     if found["shard set"]:
         yield Section(title="Shard sets", findings=_guarded(lambda: shard_findings(found["shard set"])))
     if found["run"]:

@@ -77,7 +77,7 @@ def test_commands_to_copy_stay_in_one_line(run, probed, tmp_path):
 def test_an_empty_folder_is_no_failure(run, probed, tmp_path):
     process = run("doctor")
     assert process.returncode == 0
-    assert "docs/guide/data.md says where they come from" in process.stdout
+    assert "docs/guide/prepare.md says where they come from" in process.stdout
 
 
 def test_torch_and_dali_that_do_not_import_do_not_stop_the_page(run, probed, demo):
