@@ -13,7 +13,7 @@ from benchmarks.errors import AbsentError
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.identities import TRIED_IMAGES, count_identities, coverage
 from commands.diagnosis.record_sets import record_findings
-from pipeline.progress import Progress
+from commands.diagnosis.waiting import Waiting
 from pipeline.sources.finder import ImageFolder, find_entry, find_folder, is_generated
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.sizes import image_size
@@ -180,7 +180,7 @@ def _images(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
     """Are the images of the protocol there, and do some of them look like images?"""
     paths = list(dict.fromkeys(request.path for request in requests))
     missing, empty = [], []
-    with Progress(f"look for the images of {name}", len(paths)) as progress:
+    with Waiting(f"look for the images of {name}", len(paths)) as progress:
         for path in paths:
             try:
                 if os.stat(path).st_size == 0:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from commands.diagnosis.findings import Finding, ok, warn
-from pipeline.progress import Progress
+from commands.diagnosis.waiting import Waiting
 from pipeline.sources.finder import is_image, scan
 from pipeline.sources.landmark_order import order_warning
 from pipeline.sources.landmark_reader import read_landmarks
@@ -60,7 +60,7 @@ def count_identities(folder: Path) -> Identities:
     others = [entry.name for entry in entries if not (entry.is_folder or _TABLE.fullmatch(entry.name))]
     chunks, empty, tried = [], [], []
     step = max(-(-len(people) // TRIED_IMAGES), 1)
-    with Progress(f"count {folder.name}", len(people), "identities") as progress:
+    with Waiting(f"count {folder.name}", len(people), "identities") as progress:
         for number, person in enumerate(people):
             names = sorted(os.listdir(folder / person))
             images = [name for name in names if is_image(name)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
-from pipeline.progress import Progress
+from commands.diagnosis.waiting import Waiting
 from shards.errors import LrfrError
 from shards.finish import describe
 from shards.messages import command, counted
@@ -29,7 +29,7 @@ def shard_findings(folders: Sequence[Path]) -> Iterator[Finding]:
         return
     try:
         manifest = Manifest.read(newest)
-        with Progress("verify", manifest.shards, "shards") as progress:
+        with Waiting("verify", manifest.shards, "shards") as progress:
             problems = list(verify(newest, on_shard=progress.update))
     except LrfrError as error:
         yield fail(str(error), "delete the folder and build again")

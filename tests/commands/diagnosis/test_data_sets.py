@@ -62,10 +62,9 @@ def test_a_vggface2_without_landmark_folder(demo):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_whole_data_sets(demo, name):
-    assert bad(demo, name) == []
-    assert of(findings(demo, name), "note") == [
-        "generated faces of demo-data: scores on them say nothing about real ones"
-    ]
+    found = findings(demo, name)
+    assert of(found, "FAIL") + of(found, "warn") == []
+    assert of(found, "note") == ["generated faces of demo-data: scores on them say nothing about real ones"]
 
 
 @pytest.mark.parametrize("name", KINDS)
