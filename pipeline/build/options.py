@@ -189,7 +189,8 @@ def _spec(source: Source, crops: CropTemplate | None, template: str | None, size
     if template is None:
         raise SourceError(f"--source {source.name}: {source.template_hint}")
     if template in TEMPLATES and source.templates == (NO_TEMPLATE,):
-        raise SourceError(f"--source {source.name}: its images are resized whole, not aligned; omit --template")
+        hint = source.template_hint or "its images are resized whole, not aligned; omit --template"
+        raise SourceError(f"--source {source.name}: {hint}")
     return (
         Preprocessing.unaligned(size=size) if template == NO_TEMPLATE else Preprocessing(template=template, size=size)
     )

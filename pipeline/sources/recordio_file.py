@@ -9,6 +9,7 @@ Source: dmlc-core's recordio.h and MXNet's recordio.py.
 
 from __future__ import annotations
 
+import array
 import errno
 import os
 import stat
@@ -69,9 +70,11 @@ class RecordFile:
         """
         parts: list[bytes] = []
         total, at = 0, offset
+        block, begin = os.pread(self._handle, _AT_ONCE, at), at
         while True:
-            start = os.pread(self._handle, _AT_ONCE, at)
-            magic, word = _HEAD.unpack_from(start) if len(start) >= _HEAD.size else (b"", 0)
+            if at + _HEAD.size > begin + len(block):
+                block, begin = os.pread(self._handle, _AT_ONCE, at), at
+            magic, word = _HEAD.unpack_from(block, at - begin) if len(block) >= at - begin + _HEAD.size else (b"", 0)
             kind, length = word >> LENGTH_BITS, word & LENGTH_MASK
             if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
                 raise ImageError(f"no record at byte {at:,} of {self.name}" + (", where one goes on" if parts else ""))
@@ -80,20 +83,20 @@ class RecordFile:
                 raise ImageError(f"the record has {total:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
             if at + _HEAD.size + length > self.size:
                 raise ImageError(f"the record at byte {at:,} of {self.name} is cut, at the end of the file")
-            parts.append(self._rest(start, at, length))
+            at += _HEAD.size
+            parts.append(self._completed(block[at - begin : at - begin + length], at, length))
             if kind in (WHOLE, LAST):
                 return MAGIC.join(parts)
             if len(parts) == MAX_PARTS:
                 raise ImageError(f"the record at byte {offset:,} of {self.name} has more than {MAX_PARTS} parts")
-            at += _HEAD.size + padded(length)
+            at += padded(length)
 
-    def _rest(self, start: bytes, at: int, length: int) -> bytes:
-        """Returns a part of which ``start`` has been read."""
-        data = start[_HEAD.size : _HEAD.size + length]
+    def _completed(self, data: bytes, at: int, length: int) -> bytes:
+        """Returns ``length`` bytes from offset ``at`` on, of which the first have been read."""
         while len(data) < length:
-            more = os.pread(self._handle, length - len(data), at + _HEAD.size + len(data))
+            more = os.pread(self._handle, length - len(data), at + len(data))
             if not more:
-                raise ImageError(f"the record at byte {at:,} of {self.name} is cut: the file has become shorter")
+                raise ImageError(f"the record before byte {at:,} of {self.name} is cut: the file has become shorter")
             data += more
         return data
 
@@ -125,7 +128,7 @@ class RecordFile:
             (N,) int64 offsets.
             Where the walk ended: the size of the file, or the offset of what is no whole record.
         """
-        found: list[int] = []
+        found = array.array("q")
         at = 0
         begin, block = 0, b""
         while at < self.size:
@@ -140,7 +143,7 @@ class RecordFile:
             if word >> LENGTH_BITS in (WHOLE, FIRST):
                 found.append(at)
             at = end
-        return np.array(found, np.int64), min(at, self.size)
+        return np.frombuffer(found, np.int64), min(at, self.size)
 
 
 def padded(length: int) -> int:

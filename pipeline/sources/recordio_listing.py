@@ -183,9 +183,10 @@ def _by_labels(records: RecordFile, numbers: np.ndarray, offsets: np.ndarray) ->
         bad = (found["magic"] != MAGIC) | (found["word"] >> LENGTH_BITS > FIRST)
         for row in np.flatnonzero(bad & (offsets[chunk] < records.size)).tolist():
             problems[start + row] = f"no record at byte {offsets[start + row]:,} of {records.name}"
-        short = ~bad & (found["word"] & LENGTH_MASK < START.itemsize - 8)  # a magic among the labels, or damage
-        for row in np.flatnonzero(short & kept[chunk]).tolist():
-            labels[start + row] = _label(records, int(offsets[start + row]))
+        short = found["word"] & LENGTH_MASK < HEADER_BYTES + 4 * (found["flag"] > 0)
+        labels[chunk][short] = np.nan
+        for row in np.flatnonzero(short & (found["word"] >> LENGTH_BITS == FIRST) & ~bad).tolist():
+            labels[start + row] = _label(records, int(offsets[start + row]))  # the magic is among its labels
     problems |= _outside(records, offsets)
     odd = ~((labels >= 0) & (labels < 2**31) & (labels == np.floor(labels)))
     for row in np.flatnonzero(odd).tolist():
@@ -200,7 +201,7 @@ def _by_labels(records: RecordFile, numbers: np.ndarray, offsets: np.ndarray) ->
 
 
 def _label(records: RecordFile, offset: int) -> float:
-    """The label of a record that is short, or is cut into parts early; NaN if it has none."""
+    """The label of a record whose first part ends before it; NaN if it has none."""
     try:
         payload = records.payload(offset).ljust(START.itemsize, b"\0")
     except ImageError:

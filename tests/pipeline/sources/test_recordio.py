@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import struct
 
 import cv2
@@ -85,7 +86,9 @@ def test_the_build_stores_the_images_as_they_are(people, tmp_path, run):
     assert error_of(run(*command)).startswith(
         "Error: --source recordio: say which template its crops follow: --aligned"
     )
-    done = run(*command, "--aligned", "arcface", "--workers", 2)
+    done = run(*command, "--template", "arcface")
+    assert error_of(done).startswith("Error: --source recordio: say which template its crops follow: --aligned arcface")
+    done = run(*command, "--aligned", "arcface", "--executor", "serial")
     assert done.returncode == 0, done.stderr
     assert "9 rows of train.rec: 9 images of 3 identities to store" in done.stderr
     manifest, index = Manifest.read(tmp_path / "out"), ShardIndex(tmp_path / "out")
@@ -130,6 +133,8 @@ def test_a_payload_may_contain_the_magic_anywhere(tmp_path_factory, words):
         offsets = [write_record(stream, payload), write_record(stream, packed(6, 0, b"next"))]
     with contextlib.closing(RecordReader(path)) as reader:
         read = [reader.read(offset.to_bytes(8, "little")) for offset in offsets]
+        with contextlib.closing(pickle.loads(pickle.dumps(reader))) as copy:  # as it is sent to a worker
+            assert copy.read(offsets[1].to_bytes(8, "little")) == b"next"
     assert read == [b"".join(words), b"next"]
     with contextlib.closing(recordio_file.RecordFile(path)) as file:
         assert file.walk()[0].tolist() == offsets
