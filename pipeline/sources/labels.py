@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.sources.landmark_lookup import PathLookup
 from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.sources.landmark_scale import check_pixels
 from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, not_finite
 from pipeline.sources.source import Reader, Rows, SourceError
 
@@ -121,6 +122,7 @@ def _points(images: Labelled, landmarks: Sequence[Path], where: str) -> tuple[np
         return points, reasons, [file.sha256 for file in table.files]
     if images.points is None:
         raise SourceError(f"{where}: states no landmarks; {REMEDY}")
+    check_pixels(Path(where), images.points)
     absent = np.isnan(images.points).all(1)
     reasons = not_finite(images.points)
     return images.points, reasons | dict.fromkeys(np.flatnonzero(absent).tolist(), "no landmarks are stated"), []

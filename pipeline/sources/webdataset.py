@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
+from pipeline.executors import unordered_map
+from pipeline.progress import Progress
 from pipeline.sources.images import ImageError
 from pipeline.sources.labels import Labelled, labelled_rows
-from pipeline.sources.landmarks import FIVE_POINT_NUMBERS
+from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, float32
 from pipeline.sources.listing import shortened
 from pipeline.sources.parts import open_regular
 from pipeline.sources.source import Reader, Rows, Source, SourceError
-from pipeline.sources.tar_members import TarImage, tar_images
+from pipeline.sources.tar_members import Label, tar_images
 from pipeline.spec import NO_TEMPLATE
 from shards.files import is_system_name
 
+MIN_PARALLEL_BYTES = 1 << 28  # of all tars; listing so much takes seconds
 MAX_OPEN = 32  # tars at a time
 _PLACE = struct.Struct("<IQQ")  # number of the tar, offset, size
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -86,7 +91,7 @@ class WebDataset(Source):
     def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
         others: list[str] = []
         tars = _tars(root, others)
-        images = _images(tars, others)
+        images = _images(root, tars, others)
         parts = {"tars in --root": [f"{tar.name} {tar.stat().st_size}" for tar in tars]}
         return labelled_rows(
             images,
@@ -113,44 +118,92 @@ def _tars(root: Path, others: list[str]) -> list[Path]:
         )
     if not tars:
         raise SourceError(f"{root}: no tars in it; --root names a tar, or the folder in which *.tar lie")
-    others += [entry.name for entry in entries if entry not in set(tars)]
+    others += [entry.name for entry in entries if entry.suffix.lower() != ".tar" or is_system_name(entry.name)]
     return tars
 
 
-def _images(tars: Sequence[Path], others: list[str]) -> Labelled:
-    names, places, identities, points = [], [], [], []
-    problems: dict[int, str] = {}
-    row = 0
-    for number, tar in enumerate(tars):
-        found = list(tar_images(tar, others))
-        names.append(pa.array([_text(f"{tar.stem}/{image.name}") for image in found], pa.string()))
-        places.append(pa.array([_PLACE.pack(number, image.offset, image.size) for image in found], pa.binary()))
-        labels = [image.label for image in found]
-        identities.append(pa.array([label and _identity(label.identity) for label in labels], pa.string()))
-        points.append(_points(found))
-        problems |= {place: label.problem for place, label in enumerate(labels, row) if label and label.problem}
-        row += len(found)
-    if not row:
-        raise SourceError(
-            f"{tars[0].parent if len(tars) > 1 else tars[0]}: no images in the tars; expected .jpg, .png, ..."
-        )
-    all_points = np.concatenate(points)
-    named = _named_by_folder(pa.concat_arrays(names), pa.concat_arrays(identities))
-    return Labelled(
-        names=pa.concat_arrays(names),
-        identities=named,
-        places=pa.concat_arrays(places),
-        points=None if np.isnan(all_points).all() else all_points,
-        problems={place: problem for place, problem in problems.items() if not named[place].is_valid},
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """The images of tar ``number``; fields as in ``Labelled``."""
+
+    number: int
+    names: pa.StringArray
+    identities: pa.StringArray
+    places: pa.BinaryArray
+    points: np.ndarray | None
+    problems: dict[int, str]
+    others: list[str]
+
+
+def list_tar(task: tuple[int, Path]) -> _Listing:
+    """Lists the images of a tar. Raises: SourceError, OSError: see ``tar_images``."""
+    number, tar = task
+    others: list[str] = []
+    images = list(tar_images(tar, others))
+    labels = [image.label for image in images]
+    return _Listing(
+        number=number,
+        names=pa.array([_text(f"{tar.stem}/{image.name}") for image in images], pa.string()),
+        identities=pa.array([label and label.identity and _text(label.identity) for label in labels], pa.string()),
+        places=pa.array([_PLACE.pack(number, image.offset, image.size) for image in images], pa.binary()),
+        points=_points(labels) if any(label and label.points for label in labels) else None,
+        problems={row: label.problem for row, label in enumerate(labels) if label and label.problem},
         others=others,
     )
 
 
-def _points(images: Sequence[TarImage]) -> np.ndarray:
+def _listings(tars: Sequence[Path]) -> list[_Listing]:
+    """Lists tars, in their order. Large sets take minutes, so several processes list them."""
+    tasks = list(enumerate(tars))
+    if len(tars) == 1 or sum(tar.stat().st_size for tar in tars) < MIN_PARALLEL_BYTES:
+        return list(map(list_tar, tasks))
+    workers = min(len(os.sched_getaffinity(0)), len(tars))
+    found: dict[int, _Listing] = {}
+    with (
+        Progress("list tars", len(tars), "tars") as progress,
+        contextlib.closing(unordered_map(list_tar, tasks, executor="process", workers=workers)) as listings,
+    ):
+        for listing in listings:
+            found[listing.number] = listing
+            progress.update()
+    return [found[number] for number, _ in tasks]
+
+
+def _images(root: Path, tars: Sequence[Path], others: list[str]) -> Labelled:
+    listings = _listings(tars)
+    names = pa.concat_arrays([listing.names for listing in listings])
+    if not len(names):
+        raise SourceError(f"{root}: no images in the tars; expected .jpg, .png, ...")
+    identities = _named_by_folder(names, pa.concat_arrays([listing.identities for listing in listings]))
+    problems: dict[int, str] = {}
+    start = 0
+    for listing in listings:
+        found = ((start + row, problem) for row, problem in listing.problems.items())
+        problems.update((row, problem) for row, problem in found if not identities[row].is_valid)
+        start += len(listing.names)
+        others += listing.others
+    return Labelled(
+        names=names,
+        identities=identities,
+        places=pa.concat_arrays([listing.places for listing in listings]),
+        points=_joined_points(listings),
+        problems=problems,
+        others=others,
+    )
+
+
+def _joined_points(listings: Sequence[_Listing]) -> np.ndarray | None:
+    if all(listing.points is None for listing in listings):
+        return None
+    nowhere = [np.full((len(listing.names), FIVE_POINT_NUMBERS), np.nan, np.float32) for listing in listings]
+    return np.concatenate(
+        [none if listing.points is None else listing.points for none, listing in zip(nowhere, listings, strict=True)]
+    )
+
+
+def _points(labels: Sequence[Label | None]) -> np.ndarray:
     none = [np.nan] * FIVE_POINT_NUMBERS
-    stated = [image.label.points if image.label and image.label.points else none for image in images]
-    with np.errstate(over="ignore"):
-        return np.array(stated, np.float64).reshape(-1, FIVE_POINT_NUMBERS).astype(np.float32)
+    return float32(np.array([label.points if label and label.points else none for label in labels], np.float64))
 
 
 def _named_by_folder(names: pa.StringArray, labels: pa.StringArray) -> pa.StringArray:
@@ -168,10 +221,6 @@ def _named_by_folder(names: pa.StringArray, labels: pa.StringArray) -> pa.String
     pairs = pc.binary_join_element_wise(folders, labels, "/")
     distinct = [len(pc.unique(column)) for column in (pairs, folders, labels)]
     return folders if len(set(distinct)) == 1 else labels
-
-
-def _identity(text: str | None) -> str | None:
-    return None if text is None else _text(text)
 
 
 def _text(name: str) -> str:

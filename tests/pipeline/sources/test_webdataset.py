@@ -15,7 +15,9 @@ import pytest
 import webdataset
 
 from pipeline.build import build, options_for
+from pipeline.sources import webdataset as webdataset_source
 from pipeline.sources.images import ImageError
+from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
 from pipeline.sources.tar_members import parse_label, tar_images
 from pipeline.sources.webdataset import TarReader, WebDataset
@@ -395,6 +397,30 @@ def test_the_reader_survives_pickling_and_tells_a_tar_that_changed(tmp_path):
     with pytest.raises(SourceError, match=r"39\.tar: no longer there; bring it back, then run the same command again"):
         reader.read(place)
     assert isinstance(reader, TarReader)
+
+
+@pytest.mark.slow
+def test_several_processes_list_the_same(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tars").mkdir()
+    for name in "abc":
+        label = json.dumps({"label": name, "kps": list(range(10))} if name == "b" else {"label": name}).encode()
+        write_tar(tmp_path / "tars" / f"{name}.tar", [("0.jpg", JPEG), ("0.json", label), (f"{name}.npy", b"")])
+    alone = rows_of(tmp_path / "tars")
+    monkeypatch.setattr(webdataset_source, "MIN_PARALLEL_BYTES", 0)
+    together = rows_of(tmp_path / "tars")
+    assert "list tars: 3/3 tars" in capsys.readouterr().err
+    assert keys(alone) == keys(together) == ["a/0", "b/0", "c/0"]
+    assert (alone.places, alone.others, alone.parts) == (together.places, together.others, together.parts)
+    (tmp_path / "tars" / "b.tar").write_bytes(b"no tar at all " * 100)
+    with pytest.raises(SourceError, match=r"b\.tar: damaged or cut"):
+        rows_of(tmp_path / "tars")
+
+
+def test_normalised_points_are_refused(tmp_path):
+    label = json.dumps({"label": 1, "landmarks": [0.3, 0.4, 0.6, 0.4, 0.5, 0.6, 0.4, 0.8, 0.6, 0.8]}).encode()
+    path = write_tar(tmp_path / "a.tar", [("0.jpg", JPEG), ("0.json", label)])
+    with pytest.raises(LandmarkError, match=r"so they are normalised; expected px"):
+        rows_of(path, aligning=True)
 
 
 def test_options_that_do_not_apply_are_refused(tmp_path, vggface2):
