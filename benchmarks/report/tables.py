@@ -28,11 +28,8 @@ def result_grids(result: Result) -> list[Grid]:
 
     Metrics that the data set is too small to resolve are not shown.
     """
-    return [
-        _grid(result, table)
-        for table in TABLES[result.benchmark]
-        if any(name in result.metrics for name in table.columns)
-    ]
+    shown = set(result.metrics) - set(unresolved_metrics(result.settings))
+    return [_grid(result, table) for table in TABLES[result.benchmark] if shown & set(table.columns)]
 
 
 def _grid(result: Result, table: Table) -> Grid:

@@ -27,6 +27,7 @@ _NAMES = {f"{module}.{name}" for module in _NUMPY for name in ("_reconstruct", "
 _NAMES |= {"_codecs.encode", "numpy.ndarray", "numpy.dtype"}
 MAX_DIMENSIONS = 4
 _ZIP = b"PK\x03\x04"
+_STARTS = (b"\x80", b"(", b"]")  # a protocol, or a tuple or list of the first two protocols
 _EXPECTED = "expected a pickle of a list of image files and a list of truth values, such as insightface's lfw.bin"
 
 
@@ -55,8 +56,11 @@ def read_bin(path: Path) -> BinPairs:
     """
     try:
         with open_regular(path) as stream:
-            if stream.read(len(_ZIP)) == _ZIP:
+            start = stream.read(len(_ZIP))
+            if start == _ZIP:
                 raise BinError(f"{path}: a zip file, as PyTorch writes checkpoints; {_EXPECTED}")
+            if start[:1] not in _STARTS:
+                raise BinError(f"{path}: {'no pickle' if start else 'empty'}; {_EXPECTED}")
             stream.seek(0)
             found = read_pickle(stream, names=_NAMES, max_bytes=bytes_limit(MAX_PIXELS))
         images, flags = _two_lists(found)
