@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import BENCHMARKS
 from benchmarks.datasets.locate import find_first
-from benchmarks.errors import AbsentError
+from benchmarks.errors import AbsentError, ProtocolError
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.identities import TRIED_IMAGES, count_identities, coverage
 from commands.diagnosis.record_sets import record_findings
@@ -42,7 +42,7 @@ _BENCHMARKS = {
     "qmul": ("qmul", "qmul-id"),
     "tinyface": ("tinyface",),
 }
-OWN_TABLE = "landmarks.parquet"  # what landmarks is told to write, here and by fetch
+OWN_TABLE = "landmarks.parquet"  # a name that users give to what landmarks writes
 _RESTORE = "restore it from the archive, or score without it: --allow-missing"
 
 
@@ -107,10 +107,8 @@ def _folder(folder: Path) -> Iterator[Finding]:
     if table:
         yield from coverage([table], [folder])
     else:
-        yield note(
-            f"{folder}: no landmarks.csv",
-            f"{command('landmarks', folder, '--out', folder / OWN_TABLE)}, or build-shards --source crops if they are aligned",
-        )
+        built = command("build-shards", "--source", "folder", "--root", folder, "--landmarks", "auto")
+        yield note(f"{folder}: no landmarks.csv", f"{built}, or --source crops if they are aligned")
 
 
 def _vggface2(folder: Path, generated: bool) -> Iterator[Finding]:
@@ -124,7 +122,8 @@ def _vggface2(folder: Path, generated: bool) -> Iterator[Finding]:
         tables = VGGFace2().landmark_files(folder)
     except LandmarkError as error:
         if not own.exists():
-            yield fail(str(error), f"put its bb_landmark there, or: {command('landmarks', folder, '--out', own)}")
+            built = command("build-shards", "--root", folder, "--landmarks", "auto")
+            yield warn(str(error), f"put its bb_landmark there, or: {built}")
             return
         yield note(f"no bb_landmark: build-shards needs --landmarks {own}")
         tables = [own]
@@ -139,7 +138,11 @@ def _benchmark(name: str, folder: Path) -> Iterator[Finding]:
         yield note(f"bench {name}: {error}")
         return
     except LrfrError as error:
-        yield fail(f"bench {name} cannot run: {error}", _remedy(name, folder, error))
+        if BENCHMARKS[name].aligned and isinstance(error, ProtocolError) and "landmarks" in str(error):
+            scored = command("bench", name, "--root", folder, "--landmarks", "auto")
+            yield warn(f"bench {name} needs landmarks: {error}", f"add them, or: {scored}")
+        else:
+            yield fail(f"bench {name} cannot run: {error}", "restore it from the archive")
         return
     if table:
         yield note(f"bench {name} needs --landmarks {table}")
@@ -167,13 +170,6 @@ def _read(name: str, folder: Path) -> tuple[Any, Path | None]:
         if isinstance(error, AbsentError) or not (BENCHMARKS[name].aligned and own.exists()):
             raise
     return BENCHMARKS[name].read(folder, [own]), own
-
-
-def _remedy(name: str, folder: Path, error: LrfrError) -> str:
-    if BENCHMARKS[name].aligned and (isinstance(error, LandmarkError) or "landmarks" in str(error)):
-        out = folder / OWN_TABLE
-        return f"{command('landmarks', folder, '--out', out)}, then: bench {name} --landmarks {out}"
-    return "restore it from the archive"
 
 
 def _images(name: str, requests: Sequence[Any]) -> Iterator[Finding]:

@@ -36,9 +36,8 @@ def fetch(name: str, data: Path, sources: Sources) -> Iterator[str]:
     except LockedError:
         raise FetchError(f"{root}: another process is downloading here; wait for it to end") from None
     if download.images:
-        table = root / "landmarks.parquet"
-        made = command("landmarks", root / download.images, "--out", table)
-        yield f"bench {name} also needs landmarks: the reference's LFW.csv, or: {made}, then --landmarks {table}"
+        scored = command("bench", name, "--landmarks", "auto")
+        yield f"bench {name} also needs landmarks: the reference's LFW.csv, or: {scored}"
 
 
 def _complete(download: Download, root: Path, sources: Sources) -> Iterator[str]:

@@ -70,8 +70,8 @@ def test_commands_to_copy_stay_in_one_line(run, probed, tmp_path):
     (folder / "n1").mkdir(parents=True)
     (folder / "n1" / "1.jpg").write_bytes(b"x")
     process = run("doctor", folder)
-    (line,) = (line for line in process.stdout.splitlines() if "landmarks.parquet" in line)
-    assert line.startswith(f"       -> lrfr landmarks '{folder}' --out '{folder}/landmarks.parquet'")
+    (line,) = (line for line in process.stdout.splitlines() if "--landmarks auto" in line)
+    assert line.startswith(f"       -> lrfr build-shards --source folder --root '{folder}' --landmarks auto")
 
 
 def test_an_empty_folder_is_no_failure(run, probed, tmp_path):

@@ -57,8 +57,7 @@ def test_lfw_lies_where_bench_looks_for_it(run, site, tmp_path):
         f"LFW: {root}/pairs.txt",
         f"{root}/lfw.tgz: unpacked, may be deleted",
         f"LFW: 3 images of 2 people in {root}/lfw",
-        "bench lfw also needs landmarks: the reference's LFW.csv, or:"
-        f" lrfr landmarks {root}/lfw --out {root}/landmarks.parquet, then --landmarks {root}/landmarks.parquet",
+        "bench lfw also needs landmarks: the reference's LFW.csv, or: lrfr bench lfw --landmarks auto",
     ]
     assert files(root) == LFW
     with pytest.raises(ProtocolError, match=r"LFW\.csv: not found"):
@@ -201,7 +200,7 @@ def test_a_cut_archive_is_resumed_by_the_same_command(run, site, tmp_path):
 
 
 def test_the_guide_names_every_file_its_place_and_digest():
-    page = (REPOSITORY / "docs" / "guide" / "data.md").read_text()
+    page = (REPOSITORY / "docs" / "guide" / "prepare.md").read_text()
     rows = [
         f"| `{file.name}` | `{one.folder}/{file.name}` | `{file.sha256}` |"
         for one in assets.DOWNLOADS.values()
