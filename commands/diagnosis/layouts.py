@@ -12,9 +12,9 @@ from shards.files import is_system_name
 from shards.schema import MANIFEST, PLAN
 
 MAX_FOLDERS = 500  # sub-folders to look into; a folder with more holds no data sets
+DEPTH = 2
 MAX_PEOPLE = 10_000_000
 MAX_TRIED = 3  # sub-folders that tell a folder of identities
-_RESULTS = ("runs", "shards")  # folders of runs and shard sets
 _PERSON = re.compile(r"n\d{6}", re.I)
 # kind -> names of which one tells it, in lower case; the first that fits counts
 _MARKERS = {
@@ -31,22 +31,18 @@ _MARKERS = {
 }
 
 
-def find_layouts(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yields kind and folder of what ``root`` is or contains; it is looked for two levels deep.
+def find_layouts(root: Path, depth: int = DEPTH) -> Iterator[tuple[str, Path]]:
+    """Yields kind and folder of what ``root`` is or contains. Folders that cannot be listed are left out.
 
-    Raises:
-        OSError: ``root`` cannot be listed.
+    Args:
+        depth: levels of folders below ``root`` to look into.
     """
     kind = layout_of(root)
     if kind:
         yield kind, root
-        return
-    for folder in _folders(root):
-        kind = layout_of(folder)
-        if kind:
-            yield kind, folder
-        elif folder.name.lower() in _RESULTS:
-            yield from ((found, inner) for inner in _folders(folder) if (found := layout_of(inner)))
+    elif depth:
+        for folder in _folders(root):
+            yield from find_layouts(folder, depth - 1)
 
 
 def layout_of(folder: Path) -> str | None:
@@ -82,5 +78,8 @@ def _holds_people(folder: Path) -> bool:
 
 def _folders(root: Path, most: int = MAX_FOLDERS) -> list[Path]:
     """The sub-folders, sorted; none if there are more than ``most``."""
-    names = sorted(entry.name for entry in scan(root) if entry.is_folder and not is_system_name(entry.name))
+    try:
+        names = sorted(entry.name for entry in scan(root) if entry.is_folder and not is_system_name(entry.name))
+    except OSError:
+        return []
     return [root / name for name in names] if len(names) <= most else []

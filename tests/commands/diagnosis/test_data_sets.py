@@ -37,6 +37,13 @@ def test_every_data_set_is_found_by_its_layout(demo):
     assert dict(find_layouts(demo)) == {kind: demo / name for name, kind in KINDS.items()}
 
 
+def test_data_sets_in_a_folder_of_theirs(demo, tmp_path):
+    for name in KINDS:
+        (tmp_path / "benchmarks").mkdir(exist_ok=True)
+        (demo / name).rename(tmp_path / "benchmarks" / name)
+    assert dict(find_layouts(tmp_path)) == {kind: tmp_path / "benchmarks" / name for name, kind in KINDS.items()}
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_data_set_of_any_name_and_case(demo, name):
     (demo / name).rename(demo / "any NAME")
