@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from commands.diagnosis.data_sets import data_set_findings
+from commands.diagnosis.findings import Level
+from commands.diagnosis.layouts import find_layouts
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import BuildOptions, build
 from pipeline.load.loader import Loader
@@ -56,3 +59,10 @@ def test_the_loader_feeds_them(index):
         batch = next(loader)
     assert batch.images.shape == (4, 64, 128, 128, 3)
     assert 20 < batch.images.float().std() < 110
+
+
+def test_doctor_finds_every_data_set_and_nothing_that_cannot_work():
+    found = list(find_layouts(DATA))
+    assert len(found) >= 2
+    failed = [one.text for kind, folder in found for one in data_set_findings(kind, folder) if one.level is Level.FAIL]
+    assert failed == []
