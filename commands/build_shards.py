@@ -47,7 +47,8 @@ _KEPT = "finished shards are kept: run the same command to continue"
 )
 @click.option(
     "--split",
-    help="Rows of this split, for --source list and huggingface. [default: all rows of a list; the folder train]",
+    help="Part of the data set, for --source list (column split), huggingface (folder) and webdataset (start of the names"
+    " of tars). [default: all; of huggingface the folder train]",
 )
 @click.option(
     "--out",

@@ -13,14 +13,14 @@ from pipeline.align import TEMPLATES
 from pipeline.sources.finder import ListedImages
 from pipeline.sources.image_list import chosen, table_rows
 from pipeline.sources.image_table import read_image_table
+from pipeline.sources.image_text import SPLITS
 from pipeline.sources.labels import Labelled, labelled_rows
-from pipeline.sources.listing import list_images
+from pipeline.sources.listing import ImageList, list_images, shortened
 from pipeline.sources.source import Rows, Source, SourceError
 from pipeline.spec import NO_TEMPLATE
 from shards.messages import print_stderr
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")  # names of folders
 
 
 class HuggingFace(Source):
@@ -41,7 +41,7 @@ class HuggingFace(Source):
             table = chosen(read_image_table(found), found, split if folder == root else None)
             parts |= {"metadata": table.sha256}
             return table_rows([table], [found], folder, landmarks, aligning=aligning, parts=parts)
-        images = list_images(folder)
+        images = _listed(folder)
         names = pa.array(
             [os.fsdecode(name).encode("utf-8", "backslashreplace").decode() for name in images.names.to_pylist()]
         )
@@ -58,6 +58,19 @@ class HuggingFace(Source):
             where=str(folder),
             expected=f"{', '.join(METADATA)}, or <label>/<image>.jpg",
         )
+
+
+def _listed(folder: Path) -> ImageList:
+    """The images of folders of labels. Raises: SourceError: there are none."""
+    try:
+        return list_images(folder)
+    except SourceError:
+        tables = sorted(path.name for place in (folder, folder / "data") for path in place.glob("*.parquet"))
+        if not tables:
+            raise
+    raise SourceError(
+        f"{folder}: Parquet files ({shortened(tables)}) in place of images; save the images as files first, as an image folder"
+    )
 
 
 def _metadata(folder: Path) -> Path | None:

@@ -175,6 +175,11 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             columns = dict(zip(_columns(path, file.schema_arrow.names), file.schema_arrow.names, strict=True))
+            if pa.types.is_struct(file.schema_arrow.field(columns[PATH]).type):
+                raise SourceError(
+                    f"{path}: its column {columns[PATH]} holds the images themselves; save them as files first, and name"
+                    " their paths"
+                )
             wanted = [name for meaning, name in columns.items() if not meaning.isdecimal() or name in POINT_FIELDS]
             found = 0
             for batch in file.iter_batches(PARQUET_BLOCK_ROWS, columns=wanted, use_threads=False):

@@ -21,6 +21,7 @@ PATH, IDENTITY, SPLIT = "path", "identity", "split"
 # Names of columns, the likeliest first
 PATH_NAMES = (PATH, "file_name", "filename", "file", "image_path", "img_path", "image", "name_id")
 IDENTITY_NAMES = (IDENTITY, "label", "class", "cls", "person", "subject", "identity_id", "class_id", "person_id")
+SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")  # of folders and tars
 EXPECTED = "the header path,identity (and p1x,p1y,...,p5y or split), or lines of a path and an identity"
 _SEPARATORS = ("\t", ";", ",")
 

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 import xxhash
 
+from shards.messages import printable
+
 MAX_OPERATIONS = 1 << 21  # in one pickle; each takes some bytes of memory and a microsecond
 HEAD_BYTES = 64  # of bytes and text that are kept in memory
 MAX_LINE_BYTES = 1 << 12
@@ -207,7 +209,9 @@ class _Machine:
 
     def _push_name(self, name: str) -> None:
         if name not in self._names:
-            raise PickleError(f"names {name[:80]}, which has no place in it; do not open it with Python's pickle")
+            raise PickleError(
+                f"names {printable(name[:80])}, which has no place in it; do not open it with Python's pickle"
+            )
         self._stack.append(_Name(name))
 
     def _reduce(self, _: Any) -> None:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipeline.align import TEMPLATES
 from pipeline.executors import unordered_map
 from pipeline.progress import Progress
+from pipeline.sources.image_text import SPLITS
 from pipeline.sources.images import ImageError
 from pipeline.sources.labels import Labelled, labelled_rows
 from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, float32
@@ -26,6 +27,7 @@ from pipeline.sources.source import Reader, Rows, Source, SourceError
 from pipeline.sources.tar_members import Label, tar_images
 from pipeline.spec import NO_TEMPLATE
 from shards.files import is_system_name
+from shards.messages import counted, print_stderr
 
 MIN_PARALLEL_BYTES = 1 << 28  # of all tars; listing so much takes seconds
 MAX_OPEN = 32  # tars at a time
@@ -79,6 +81,7 @@ class WebDataset(Source):
     templates = (*TEMPLATES, NO_TEMPLATE)
     default_template = "seed"
     takes_landmarks = True
+    takes_split = True
 
     def locate(self, root: Path) -> Path:
         if not root.exists():
@@ -88,9 +91,9 @@ class WebDataset(Source):
     def watched(self, root: Path) -> list[Path]:
         return [root if root.is_dir() else root.parent]
 
-    def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
+    def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool, split: str | None = None) -> Rows:
         others: list[str] = []
-        tars = _tars(root, others)
+        tars = _of_split(root, _tars(root, others), split)
         images = _images(root, tars, others)
         parts = {"tars in --root": [f"{tar.name} {tar.stat().st_size}" for tar in tars]}
         return labelled_rows(
@@ -120,6 +123,24 @@ def _tars(root: Path, others: list[str]) -> list[Path]:
         raise SourceError(f"{root}: no tars in it; --root names a tar, or the folder in which *.tar lie")
     others += [entry.name for entry in entries if entry.suffix.lower() != ".tar" or is_system_name(entry.name)]
     return tars
+
+
+def _of_split(root: Path, tars: list[Path], split: str | None) -> list[Path]:
+    """The tars whose names begin with that of a split, or all; says on stderr what that leaves out or mixes.
+
+    Raises:
+        SourceError: there are none.
+    """
+    splits = sorted({name for tar in tars if (name := tar.name.lower().split("-")[0].split("_")[0]) in SPLITS})
+    if split is None:
+        if len(splits) > 1:
+            print_stderr(f"{root}: tars of several splits ({', '.join(splits)}), all used; --split chooses one")
+        return tars
+    kept = [tar for tar in tars if tar.name.lower().startswith(split.lower())]
+    if not kept:
+        raise SourceError(f"{root}: no tar has a name that begins with {split}; such as {tars[0].name}")
+    print_stderr(f"{root}: {counted(len(kept), 'tar')} of split {split}, of {len(tars):,}")
+    return kept
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

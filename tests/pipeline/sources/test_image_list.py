@@ -143,6 +143,12 @@ def test_damaged_parquet_gives_one_line(tmp_path):
         read_image_table(parquet(tmp_path / "c.parquet", path=PATHS))
 
 
+def test_parquet_with_the_images_inside_is_refused(tmp_path):
+    path = parquet(tmp_path / "a.parquet", image=[{"bytes": b"x", "path": "a.jpg"}], label=[1])
+    with pytest.raises(SourceError, match="its column image holds the images themselves; save them as files first"):
+        read_image_table(path)
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_list_with_points_gives_the_images_of_the_same_faces(vggface2, tmp_path, form):
     faces = face_table(vggface2)
@@ -315,6 +321,12 @@ def test_image_folders_that_are_unclear_are_refused(tmp_path):
     with pytest.raises(SourceError, match=r"several splits \(test, validation\); choose one with --split"):
         rows()
     with pytest.raises(SourceError, match="no images found"):
+        rows(split="test")
+    (tmp_path / "test" / "data").mkdir()
+    parquet(tmp_path / "test" / "data" / "test-0.parquet", label=[1])
+    with pytest.raises(
+        SourceError, match=r"test: Parquet files \(test-0\.parquet\) in place of images; save the images as"
+    ):
         rows(split="test")
     for name in ("metadata.csv", "metadata.jsonl"):
         written(tmp_path / name, "file_name,label\n0.jpg,1\n")

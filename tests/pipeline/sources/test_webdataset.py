@@ -425,9 +425,19 @@ def test_normalised_points_are_refused(tmp_path):
 
 def test_options_that_do_not_apply_are_refused(tmp_path, vggface2):
     write_tar(tmp_path / "a.tar", [("n/a.jpg", JPEG)])
-    for option, value in (("lists", ["a.csv"]), ("split", "train")):
-        flag = {"lists": "--list", "split": "--split"}[option]
-        with pytest.raises(SourceError, match=f"--source webdataset takes no {flag}; leave it out"):
-            options_for("webdataset", root=tmp_path / "a.tar", out=tmp_path / "o", **{option: value})
-    with pytest.raises(SourceError, match="takes no --list"):
-        build_options(vggface2, tmp_path / "o", lists=["a.csv"])
+    with pytest.raises(SourceError, match="--source webdataset takes no --list; leave it out"):
+        options_for("webdataset", root=tmp_path / "a.tar", out=tmp_path / "o", lists=["a.csv"])
+    with pytest.raises(SourceError, match="--source vggface2 takes no --split; leave it out"):
+        build_options(vggface2, tmp_path / "o", split="train")
+
+
+def test_splits_are_the_first_words_of_names(tmp_path, capsys):
+    (tmp_path / "tars").mkdir()
+    for name in ("train-00.tar", "Train-01.tar", "val_00.tar", "other.tar"):
+        write_tar(tmp_path / "tars" / name, [(f"{name[:-4]}/a.jpg", JPEG)])
+    assert len(keys(rows_of(tmp_path / "tars"))) == 4
+    assert "tars of several splits (train, val), all used; --split chooses one" in capsys.readouterr().err
+    assert keys(rows_of(tmp_path / "tars", split="train")) == ["Train-01/a", "train-00/a"]
+    assert "2 tars of split train, of 4" in capsys.readouterr().err
+    with pytest.raises(SourceError, match=r"no tar has a name that begins with test; such as Train-01\.tar"):
+        rows_of(tmp_path / "tars", split="test")
