@@ -148,8 +148,7 @@ def options_for(
         options: further fields of ``BuildOptions``.
 
     Raises:
-        SourceError: there is no such source, its folder is absent, it has no landmarks and ``landmarks`` or
-            ``template`` is given, or it has no default template and ``template`` is not given.
+        SourceError: there is no such source, its folder is absent, or an option does not apply to it or is needed.
         LandmarkError: the source's landmark files are absent.
         ShardError: unknown template, or an option with a wrong value.
         TypeError: an argument has a wrong type.

@@ -84,6 +84,11 @@ class RecordIO(Source):
             raise SourceError(f"{error.filename or root}: {error.strerror}; expected a RecordIO file") from None
         if len(records.numbers) == 0:
             raise SourceError(f"{root}: no images in it; expected records with a label and an image")
+        if records.stated > records.numbers[-1] + 1:
+            print_stderr(
+                f"{root.name}: its first record states {records.stated:,} records, and the last one found is number"
+                f" {records.numbers[-1]:,}: the file or its index is cut"
+            )
         _check_property(root.with_name("property"), records)
         digest = hashlib.sha256(str(size).encode())
         for array in (records.numbers, records.offsets, records.identities):

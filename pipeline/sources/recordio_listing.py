@@ -45,12 +45,14 @@ class Records:
         offsets: (N,) int64, bytes; meaningless in rows with a problem.
         identities: (N,) int64; ``UNKNOWN`` in some rows with a problem.
         problems: row -> what is wrong.
+        stated: number of records that the header record states; 0 if there is none.
     """
 
     numbers: np.ndarray
     offsets: np.ndarray
     identities: np.ndarray
     problems: dict[int, str]
+    stated: int = 0
 
 
 def list_records(records: RecordFile, index: Path | None) -> Records:
@@ -173,6 +175,8 @@ def _outside(records: RecordFile, offsets: np.ndarray) -> dict[int, str]:
 
 def _by_labels(records: RecordFile, numbers: np.ndarray, offsets: np.ndarray) -> Records:
     """Lists by the label in each image's record."""
+    header = _whole_numbers(records.starts(offsets[:1]))
+    stated = 0 if header is None or len(header) == 0 else int(header[0, 1])
     labels, kept = np.empty(len(numbers)), np.ones(len(numbers), bool)
     problems: dict[int, str] = {}
     for start in range(0, len(numbers), _CHUNK_RECORDS):
@@ -197,7 +201,7 @@ def _by_labels(records: RecordFile, numbers: np.ndarray, offsets: np.ndarray) ->
     rows = np.flatnonzero(kept)
     place = np.cumsum(kept) - 1
     problems = {int(place[row]): reason for row, reason in problems.items() if kept[row]}
-    return Records(numbers[rows], offsets[rows], identities[rows], problems)
+    return Records(numbers[rows], offsets[rows], identities[rows], problems, stated)
 
 
 def _label(records: RecordFile, offset: int) -> float:

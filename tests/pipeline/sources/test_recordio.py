@@ -233,13 +233,17 @@ def test_a_label_that_is_no_class_number_is_a_row_with_a_reason(people, tmp_path
 
 @pytest.mark.parametrize("index", [True, False])
 @pytest.mark.parametrize("lost", [8, 100, 700])
-def test_a_file_that_is_cut_keeps_what_is_whole(people, tmp_path, index, lost):
+def test_a_file_that_is_cut_keeps_what_is_whole(people, tmp_path, index, lost, capsys):
     path = write_records(tmp_path, insightface_payloads(people)[:-3], index=index)
     data = path.read_bytes()
     path.write_bytes(data[:-lost])
     found = rows_of(path)
     assert found[:-1] == expected(people)[:-1]
     assert "cut" in found[-1][1]
+    assert (
+        "train.rec: its first record states 13 records, and the last one found is number 9: the file or its index is"
+        in (capsys.readouterr().err)
+    )
 
 
 def test_damage_in_the_middle_needs_the_index(people, tmp_path):
