@@ -22,6 +22,7 @@ import cli
 from pipeline.build import BuildOptions, build
 from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
+from pipeline.landmarks.model import FILE_NAME
 from pipeline.sources.landmarks import HEADER
 from pipeline.spec import Preprocessing
 
@@ -36,6 +37,9 @@ hypothesis.settings.load_profile("any machine")
 collect_ignore_glob = []
 if "LRFR_REAL_DATA" not in os.environ:
     collect_ignore_glob.append("real/test_real_data.py")
+LANDMARKER = Path(os.environ.get("LRFR_LANDMARKER", Path(os.environ.get("LRFR_REAL_DATA", "."), "models", FILE_NAME)))
+if "LRFR_REAL_DATA" not in os.environ or not LANDMARKER.is_file():
+    collect_ignore_glob.append("real/test_landmarks.py")
 if "LRFR_GOLDEN" not in os.environ:
     collect_ignore_glob.append("real/test_golden.py")
 if not {"LRFR_REAL_DATA", "LRFR_GOLDEN"} <= set(os.environ):

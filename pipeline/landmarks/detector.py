@@ -1,4 +1,4 @@
-"""Decodes the output of the face detector: anchors, boxes, non-maximum suppression. Pure functions.
+"""Decodes the output of the face detector: anchors, boxes, non-maximum suppression. Points are complex, x + iy.
 
 Source: Bazarevsky et al., BlazeFace: Sub-millisecond neural face detection on mobile GPUs, 2019.
 """
@@ -6,6 +6,7 @@ Source: Bazarevsky et al., BlazeFace: Sub-millisecond neural face detection on m
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -13,41 +14,38 @@ from pipeline.landmarks.networks import DETECTOR_PX
 
 MIN_SCORE = 0.5
 MAX_OVERLAP = 0.3  # intersection over union of two boxes of different faces
-# rows of ``Face.geometry``: centre and size of the box, eyes (left and right as the viewer sees them)
-CENTRE, SIZE, LEFT_EYE, RIGHT_EYE = range(4)
-_POINTS = 8  # centre, size, and six key points: eyes, nose, mouth, ears
 _GRIDS = ((16, 2), (8, 6))  # cells a side, anchors a cell
+_MIN_LOGIT = math.log(MIN_SCORE / (1 - MIN_SCORE))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Face:
-    """A detected face.
+    """A detected face. Eyes are left and right as the viewer sees them."""
 
-    Attributes:
-        score: 0 to 1.
-        geometry: (8, 2) float64: centre and size of the box, left and right eye as the viewer sees them, nose, mouth,
-            ears.
-    """
-
-    score: float
-    geometry: np.ndarray
+    score: float  # 0 to 1
+    centre: complex
+    width: float
+    height: float
+    left_eye: complex
+    right_eye: complex
 
     @property
     def side(self) -> float:
         """The longer side of the box."""
-        return float(self.geometry[SIZE].max())
-
-    @property
-    def area(self) -> float:
-        """Of the box."""
-        return float(self.geometry[SIZE].prod())
+        return max(self.width, self.height)
 
     @property
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, width, height."""
-        left, top = (self.geometry[CENTRE] - self.geometry[SIZE] / 2).tolist()
-        width, height = self.geometry[SIZE].tolist()
-        return left, top, width, height
+        return self.centre.real - self.width / 2, self.centre.imag - self.height / 2, self.width, self.height
+
+    def overlap(self, other: Face) -> float:
+        """Intersection over union of the boxes."""
+        apart = self.centre - other.centre
+        across = (self.width + other.width) / 2 - abs(apart.real)
+        down = (self.height + other.height) / 2 - abs(apart.imag)
+        shared = min(max(across, 0), self.width, other.width) * min(max(down, 0), self.height, other.height)
+        return shared / (self.width * self.height + other.width * other.height - shared)
 
 
 def _anchors() -> np.ndarray:
@@ -61,6 +59,9 @@ def _anchors() -> np.ndarray:
 
 
 ANCHORS = _anchors()
+# what is added to the raw numbers: to the centre, nothing to the size, and to the eyes
+_OFFSETS = np.tile(ANCHORS * DETECTOR_PX, 4)
+_OFFSETS[:, 2:4] = 0
 
 
 def decode(boxes: np.ndarray, logits: np.ndarray) -> list[Face]:
@@ -69,41 +70,41 @@ def decode(boxes: np.ndarray, logits: np.ndarray) -> list[Face]:
     Overlapping boxes are joined to their mean, weighted by the scores.
 
     Args:
-        boxes: (896, 16) raw boxes and key points, px relative to the anchor (sizes are absolute).
+        boxes: (896, 16) raw boxes and key points, px: centre, size, eyes, and four points that are not used. Relative
+            to the anchor, but for the size.
         logits: (896,).
     """
-    rows = np.flatnonzero(logits > np.log(MIN_SCORE / (1 - MIN_SCORE)))
+    rows = np.flatnonzero(logits > _MIN_LOGIT)
     if not len(rows):
         return []
-    rows = rows[np.argsort(-logits[rows], kind="stable")]
+    found = boxes[rows, :8] + _OFFSETS[rows]
     scores = 1 / (1 + np.exp(-logits[rows].astype(np.float64)))
-    geometry = boxes[rows].astype(np.float64).reshape(-1, _POINTS, 2)
-    size = geometry[:, SIZE].copy()
-    geometry += ANCHORS[rows, None] * DETECTOR_PX
-    geometry[:, SIZE] = size
-    good = (size > 0).all(1) & np.isfinite(geometry).all((1, 2))
-    geometry, scores = geometry[good], scores[good]
+    half = found[:, 2:4] / 2
+    low, high = found[:, :2] - half, found[:, :2] + half
+    areas = found[:, 2] * found[:, 3]
     faces = []
-    while len(scores):
-        joined = overlaps(geometry[0], geometry) > MAX_OVERLAP  # at least with itself
-        weights = scores[joined] / scores[joined].sum()
-        faces.append(Face(score=float(scores[0]), geometry=np.tensordot(weights, geometry[joined], axes=1)))
-        geometry, scores = geometry[~joined], scores[~joined]
+    while len(found):
+        best = int(scores.argmax())
+        sides = np.minimum(high, high[best]) - np.maximum(low, low[best])
+        shared = np.maximum(sides, 0).prod(1)
+        joined = shared > MAX_OVERLAP * (areas + areas[best] - shared)
+        joined[best] = True
+        weights = scores * joined
+        x, y, width, height, *eyes = (weights @ found / weights.sum()).tolist()
+        if width > 0 and height > 0:  # and not NaN
+            faces.append(
+                Face(float(scores[best]), complex(x, y), width, height, complex(*eyes[:2]), complex(*eyes[2:]))
+            )
+        if joined.all():
+            break
+        found, scores, low, high, areas = (values[~joined] for values in (found, scores, low, high, areas))
     return faces
-
-
-def overlaps(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box with (N) boxes, given as (8, 2) and (N, 8, 2) geometries."""
-    low = np.maximum(one[CENTRE] - one[SIZE] / 2, others[:, CENTRE] - others[:, SIZE] / 2)
-    high = np.minimum(one[CENTRE] + one[SIZE] / 2, others[:, CENTRE] + others[:, SIZE] / 2)
-    shared = np.clip(high - low, 0, None).prod(1)
-    return shared / (one[SIZE].prod() + others[:, SIZE].prod(1) - shared)
 
 
 def distinct(faces: list[Face]) -> list[Face]:
     """Keeps the best of the faces that overlap, such as those that several views of an image show."""
     found: list[Face] = []
     for face in sorted(faces, key=lambda one: -one.score):
-        if not found or overlaps(face.geometry, np.stack([one.geometry for one in found])).max() <= MAX_OVERLAP:
+        if all(face.overlap(other) <= MAX_OVERLAP for other in found):
             found.append(face)
     return found

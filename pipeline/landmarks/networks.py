@@ -54,19 +54,44 @@ class LiteRTNetworks:
             self._landmarker = interpreter(model_content=graphs.landmarker, num_threads=1)
             for network in (self._detector, self._landmarker):
                 network.allocate_tensors()
+        self._inputs = {
+            network: network.get_input_details()[0]["index"] for network in (self._detector, self._landmarker)
+        }
         self._boxes, self._scores = (one["index"] for one in self._detector.get_output_details())
         self._points, self._presence, _ = (one["index"] for one in self._landmarker.get_output_details())
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See ``Networks``."""
-        _run(self._detector, image, scale=1 / 127.5, offset=-1)
+        self._run(self._detector, image, scale=1 / 127.5, offset=-1)
         return self._detector.get_tensor(self._boxes)[0], self._detector.get_tensor(self._scores)[0, :, 0]
 
     def landmarks(self, image: np.ndarray) -> tuple[np.ndarray, float]:
         """See ``Networks``."""
-        _run(self._landmarker, image, scale=1 / 255, offset=0)
+        self._run(self._landmarker, image, scale=1 / 255, offset=0)
         points = self._landmarker.get_tensor(self._points).reshape(FACE_POINTS, 3)
         return points, self._landmarker.get_tensor(self._presence).item()
+
+    def invoke(self) -> None:
+        """Runs both networks on what they hold, for measurements."""
+        self._detector.invoke()
+        self._landmarker.invoke()
+
+    def _run(self, network: Any, image: np.ndarray, scale: float, offset: float) -> None:
+        """Writes RGB pixels, scaled and shifted, straight into the input of a network, and runs it."""
+        pixels = network.tensor(self._inputs[network])()[0]
+        if image.ndim == 2:
+            cv2.cvtColor(_scaled(image, scale, offset), cv2.COLOR_GRAY2RGB, dst=pixels)
+        else:
+            _scaled(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), scale, offset, out=pixels)
+        del pixels  # LiteRT refuses to run while somebody holds its memory
+        network.invoke()
+
+
+def _scaled(image: np.ndarray, scale: float, offset: float, out: np.ndarray | None = None) -> np.ndarray:
+    values: np.ndarray = np.multiply(image, np.float32(scale), out=out, dtype=np.float32)
+    if offset:
+        values += np.float32(offset)
+    return values
 
 
 def import_litert() -> Any:
@@ -77,17 +102,6 @@ def import_litert() -> Any:
         name = (error.name or LITERT).split(".")[0]
         remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[landmarks]"])
         raise LandmarkerError(f"{name} is not installed; run: {remedy}") from None
-
-
-def _run(network: Any, image: np.ndarray, scale: float, offset: float) -> None:
-    """Writes RGB pixels, scaled and shifted, straight into the input of a network, and runs it."""
-    rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
-    pixels = network.tensor(network.get_input_details()[0]["index"])()[0]
-    np.multiply(rgb, np.float32(scale), out=pixels)
-    if offset:
-        pixels += np.float32(offset)
-    del pixels  # LiteRT refuses to run while somebody holds its memory
-    network.invoke()
 
 
 @contextlib.contextmanager

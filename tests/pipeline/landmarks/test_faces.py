@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.landmarks import views
-from pipeline.landmarks.detector import ANCHORS, CENTRE, SIZE, decode
+from pipeline.landmarks.detector import ANCHORS, decode
 from pipeline.landmarks.faces import angles, find_face
 from tests.pipeline.landmarks.stand_in import RED, StandIn, scene
 
@@ -78,9 +78,14 @@ def test_what_the_landmark_network_refuses_is_no_face():
 
 
 def test_eyes_that_coincide_are_level():
-    centre = np.array([50.0, 60.0])
-    matrix = views.face_view(centre, 64, centre, centre, 256)
-    assert matrix == pytest.approx(np.array([[4, 0, -72], [0, 4, -112]]))
+    class OneEye(StandIn):
+        def detect(self, image):
+            boxes, logits = super().detect(image)
+            boxes[:, 4:8] = np.tile(boxes[:, 4:6], 2)
+            return boxes, logits
+
+    image, points = scene(160, 160, [(40, 40, 80)])
+    assert distance(find_face(image, OneEye()), points[0]) < 0.02
 
 
 def test_a_face_that_fills_the_image_is_seen_in_the_border():
@@ -98,10 +103,13 @@ def test_tiles_cover_every_place():
         covered = np.zeros((height, width), bool)
         searches = list(views.searches(width, height, 128))[len(views.BORDERS) :]
         assert searches
-        for matrix in searches[-1]:
-            side = 128 / matrix[0, 0]
-            (left, top), (right, bottom) = views.to_image(np.array([(0, 0), (128, 128)]), matrix).round().astype(int)
-            assert right - left == pytest.approx(side, abs=1)
+        for view in searches[-1]:
+            corner, opposite = view.to_image(0j), view.to_image(128 + 128j)
+            assert (opposite - corner).real == pytest.approx(view.side)
+            (left, right), (top, bottom) = [
+                (round(corner.real), round(opposite.real)),
+                (round(corner.imag), round(opposite.imag)),
+            ]
             covered[max(top, 0) : bottom, max(left, 0) : right] = True
         assert covered.all()
 
@@ -110,7 +118,7 @@ def test_a_view_of_an_image_is_the_image_whatever_its_scale():
     ramp = np.tile(np.linspace(0, 255, 512), (512, 1)).astype(np.uint8)
     image = views.Image(ramp)
     for size in (512, 256, 128, 100, 64, 32):
-        view = image.sample(views._upright_view(256, 256, 512, size), size)
+        view = image.sample(views.View.around(256 + 256j, 512, size))
         expected = (np.arange(size) + 0.5) * 255 / size
         assert np.abs(view[size // 2].astype(float) - expected)[1:-1].max() < 2.5
 
@@ -126,13 +134,14 @@ def test_overlapping_boxes_are_joined_by_their_scores():
     for row, shift, logit in [(300, 0, np.log(4)), (301, 4, 0.01), (10, 0, 3), (11, 0, -0.01)]:
         boxes[row, 0], boxes[row, 2:4], logits[row] = shift, 30, logit
     boxes[12, 2:4], logits[12] = -5, 80  # a box of negative size is none
-    boxes[13, 2:4], boxes[13, 8], logits[13] = 30, np.nan, 80
     first, second = decode(boxes, logits)
     assert first.score == pytest.approx(1 / (1 + np.exp(-3)))
     assert second.score == pytest.approx(0.8)
-    shift = second.geometry[CENTRE, 0] - ANCHORS[300, 0] * 128
+    shift = second.centre.real - ANCHORS[300, 0] * 128
     assert shift == pytest.approx(4 * 0.5025 / (0.8 + 0.5025), abs=1e-3)
-    assert second.geometry[SIZE].tolist() == [30, 30]
+    assert second.box[2:] == pytest.approx((30, 30))
+    assert first.overlap(first) == pytest.approx(1)
+    assert first.overlap(second) == 0
     assert decode(boxes, np.full(896, -1, np.float32)) == []
 
 
