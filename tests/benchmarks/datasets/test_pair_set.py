@@ -64,7 +64,9 @@ def test_crops_score_as_the_photographs_that_they_come_from(lfw, pair_file):
     assert crops.counts["images"] == photographs.counts["images"] < 2 * crops.counts["pairs"]
 
 
-@pytest.mark.parametrize(("crop", "network"), [("arcface", "seed"), ("seed", "arcface")])
+@pytest.mark.parametrize(
+    ("crop", "network"), [("arcface", "seed"), pytest.param("seed", "arcface", marks=pytest.mark.heavy)]
+)
 def test_crops_are_brought_to_the_networks_template(lfw, pair_file, crop, network):
     path = pair_file(spec=Preprocessing(template=crop, size=160))
     protocol = read_pair_set(path, crop)
@@ -179,7 +181,7 @@ def test_the_command(run, pair_file, tmp_path):
     assert error_of(run("bench", "pairs", "none.bin", *words)).startswith("Error: none.bin: No such file")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_report_of_pairs(pair_file, tmp_path):
     result = score(read_pair_set(pair_file("cfp <fp>.bin", suffix=".jpg")), intervals=True)
     page = write_report([result], tmp_path / "report")

@@ -399,7 +399,7 @@ def test_the_reader_survives_pickling_and_tells_a_tar_that_changed(tmp_path):
     assert isinstance(reader, TarReader)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_several_processes_list_the_same(tmp_path, monkeypatch, capsys):
     (tmp_path / "tars").mkdir()
     for name in "abc":
