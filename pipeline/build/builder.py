@@ -21,7 +21,7 @@ from pipeline.sources.catalog import find_source
 from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_scale import scale_warning, spread
 from pipeline.sources.listing import NAMED, shortened
-from pipeline.sources.source import Reader, Rows, Source, SourceError, is_present
+from pipeline.sources.source import Reader, Rows, SourceError, is_present
 from pipeline.sources.watch import SourceWatch
 from shards.arguments import check_argument
 from shards.errors import ShardError
@@ -56,7 +56,9 @@ def build(options: BuildOptions) -> Manifest:
         watch = SourceWatch(source.watched(options.root))
         if options.landmark_model is not None:
             make_landmarks(options, source)
-        rows = source.rows(options.root, options.landmarks, aligning=options.aligning, **_extras(source, options))
+        rows = source.rows(
+            options.root, options.landmarks, aligning=options.aligning, **options.source_arguments(source)
+        )
         parts = fingerprint_parts(options, rows, exclusions)
         fingerprint = digest(parts)
         check_plan(options, parts)
@@ -82,14 +84,6 @@ def build(options: BuildOptions) -> Manifest:
     _print_result(manifest, options, finished)
     _print_small_identities(plan, options)
     return manifest
-
-
-def _extras(source: Source, options: BuildOptions) -> dict[str, Any]:
-    """The further arguments that the ``rows`` of a source has."""
-    return {
-        **({"lists": options.lists} if source.takes_lists else {}),
-        **({"split": options.split} if source.takes_split else {}),
-    }
 
 
 def _finish(options: BuildOptions, plan: Plan, fingerprint: str, records: list[dict[str, Any]]) -> None:

@@ -124,6 +124,13 @@ class BuildOptions:
         """True if faces are aligned by landmarks, unless the source says that they are already."""
         return self.preprocessing.aligned and self.aligned is None
 
+    def source_arguments(self, source: Source) -> dict[str, Any]:
+        """The further arguments of ``source.rows`` and ``source.image_folders``, of a source that has some."""
+        return {
+            **({"lists": self.lists} if source.takes_lists else {}),
+            **({"split": self.split} if source.takes_split else {}),
+        }
+
 
 def options_for(
     source: str,

@@ -27,7 +27,7 @@ def make_landmarks(options: BuildOptions, source: Source) -> None:
     assert options.landmark_model is not None
     check_out(options.out)
     (table,) = options.landmarks
-    found = find_images(source.image_folders(options.root))
+    found = find_images(source.image_folders(options.root, **options.source_arguments(source)))
     names = [os.path.relpath(path, options.root) for path in found.paths]
     finder = LandmarkOptions(model=options.landmark_model, max_pixels=options.max_pixels)
     if is_table_of(table, names, finder):

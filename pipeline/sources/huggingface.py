@@ -34,13 +34,16 @@ class HuggingFace(Source):
     takes_landmarks = True
     takes_split = True
 
+    def image_folders(self, root: Path, *, split: str | None = None) -> list[Path]:
+        return [root if _metadata(root) else _split_folder(root, split)]
+
     def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool, split: str | None = None) -> Rows:
         folder = root if _metadata(root) else _split_folder(root, split)
         parts = {"split": os.path.relpath(folder, root)}
         if found := _metadata(folder):
             table = chosen(read_image_table(found), found, split if folder == root else None)
             parts |= {"metadata": table.sha256}
-            return table_rows([table], [found], folder, landmarks, aligning=aligning, parts=parts)
+            return table_rows([table], [found], folder, landmarks, aligning=aligning, parts=parts, root=root)
         images = _listed(folder)
         names = pa.array(
             [os.fsdecode(name).encode("utf-8", "backslashreplace").decode() for name in images.names.to_pylist()]

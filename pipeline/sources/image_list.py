@@ -44,34 +44,46 @@ class ImageListSource(Source):
         lists: Sequence[Path] = (),
         split: str | None = None,
     ) -> Rows:
-        if not lists:
-            raise SourceError("--source list: names its images by --list FILE (CSV, JSON lines or Parquet)")
-        tables = [chosen(read_image_table(path), path, split) for path in lists]
-        return table_rows(
-            tables, lists, root, landmarks, aligning=aligning, parts={"--list": [table.sha256 for table in tables]}
-        )
+        tables = _read(lists, split)
+        parts = {"--list": [table.sha256 for table in tables]}
+        return table_rows(tables, lists, root, landmarks, aligning=aligning, parts=parts, root=root)
+
+    def image_folders(self, root: Path, *, lists: Sequence[Path] = (), split: str | None = None) -> list[Path]:
+        """The images themselves: there may be others below ``root``."""
+        names, problems = _names_below(root, pa.concat_arrays([table.paths for table in _read(lists, split)]))
+        return [root / name for row, name in enumerate(names.to_pylist()) if row not in problems]
+
+
+def _read(lists: Sequence[Path], split: str | None) -> list[ImageTable]:
+    if not lists:
+        raise SourceError("--source list: names its images by --list FILE (CSV, JSON lines or Parquet)")
+    return [chosen(read_image_table(path), path, split) for path in lists]
 
 
 def table_rows(
     tables: Sequence[ImageTable],
     paths: Sequence[Path],
-    root: Path,
+    folder: Path,
     landmarks: Sequence[Path],
     *,
     aligning: bool,
     parts: dict[str, Any],
+    root: Path,
 ) -> Rows:
     """Returns the images of tables, which are below a folder, as the rows of a source.
 
     Args:
         paths: files of the tables.
-        root: the folder. A path that leads out of it is a row with a reason.
+        folder: the folder. A path that leads out of it is a row with a reason.
+        root: ``folder``, or one above it; landmark tables name images as they lie below it.
 
     Raises:
         SourceError: see ``labelled_rows``; or no image is found.
         LandmarkError: a landmark table cannot be read.
     """
-    names, problems = _names_below(root, pa.concat_arrays([table.paths for table in tables]))
+    names, problems = _names_below(folder, pa.concat_arrays([table.paths for table in tables]))
+    if folder != root:
+        names = pc.binary_join_element_wise(os.path.relpath(folder, root), names, "/")
     points = [table.points for table in tables]
     where, reader = ", ".join(map(str, paths)), ListedImages(root)
     rows = labelled_rows(
@@ -89,7 +101,7 @@ def table_rows(
         where=where,
         expected="a column identity or label",
     )
-    _require_any(reader, rows, root, where)
+    _require_any(reader, rows, folder, where)
     return rows
 
 
@@ -132,7 +144,7 @@ def _names_below(root: Path, paths: pa.StringArray) -> tuple[pa.StringArray, dic
     for row in np.flatnonzero(odd.to_numpy(zero_copy_only=False)).tolist():
         name = _name_below(root, texts[row])
         if name is None:
-            problems[row] = "no path is stated" if not texts[row] else f"{texts[row]}: leads out of --root {root}"
+            problems[row] = "no path is stated" if not texts[row] else f"{texts[row]}: leads out of {root}"
         texts[row] = name or texts[row].strip("/") or "-"
     return pa.array(texts, pa.string()), problems
 

@@ -102,8 +102,8 @@ class Source(abc.ABC):
         template_hint: what he or she is told then.
         takes_landmarks: its images are those of landmark tables.
         takes_aligned: its images may be aligned crops.
-        takes_lists: ``rows`` has the argument ``lists``, files that name its images.
-        takes_split: ``rows`` has the argument ``split``, the name of the part that is used, or None.
+        takes_lists: ``rows`` and ``image_folders`` have the argument ``lists``, files that name its images.
+        takes_split: they have the argument ``split``, the name of the part that is used, or None.
     """
 
     name: ClassVar[str]
@@ -132,7 +132,7 @@ class Source(abc.ABC):
         return [root]
 
     def image_folders(self, root: Path) -> list[Path]:
-        """Folders that hold all images, for finding their landmarks.
+        """Folders that hold all images, or the images themselves, for finding their landmarks.
 
         Raises:
             LandmarkError: ``root`` is no folder.

@@ -88,6 +88,12 @@ class WebDataset(Source):
             raise SourceError(f"{root}: not found; --root names a tar, or a folder of tars")
         return root
 
+    def image_folders(self, root: Path, *, split: str | None = None) -> list[Path]:
+        raise SourceError(
+            f"{root}: --landmarks auto finds landmarks of image files, not of images in tars; unpack them (tar xf) and use"
+            " --source folder, or state landmarks in a .json beside each image"
+        )
+
     def watched(self, root: Path) -> list[Path]:
         return [root if root.is_dir() else root.parent]
 

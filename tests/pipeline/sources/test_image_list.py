@@ -206,7 +206,7 @@ def test_paths_stay_below_the_root(vggface2, tmp_path):
         "a/absent": "missing-file",
         "-/0005_01": "bad-record",
     }
-    assert reasons["b/secret"][1] == f"../../secret.jpg: leads out of --root {root}"
+    assert reasons["b/secret"][1] == f"../../secret.jpg: leads out of {root}"
     assert reasons["e/-"][1] == "no path is stated"
     assert reasons["-/0005_01"][1] == "no identity is stated"
     everything = stored("list", "/", tmp_path / "all", lists=path, template="none")  # the user says so
@@ -310,6 +310,23 @@ def test_an_image_folder_of_labels(vggface2, tmp_path, capsys):
     assert {row["identity"] for row in others} == {"n000099"}
     with pytest.raises(SourceError, match="no folder val; it has test, train"):
         stored("huggingface", vggface2, tmp_path / "none", template="none", split="val")
+
+
+def test_landmarks_are_found_for_the_images_of_a_list_only(vggface2, tmp_path):
+    path = written(tmp_path / "a.csv", "path,identity\nn1/a.jpg,1\n../b.jpg,1\nc.jpg,\n")
+    assert ImageListSource().image_folders(tmp_path, lists=[path]) == [tmp_path / "n1" / "a.jpg", tmp_path / "c.jpg"]
+    assert HuggingFace().image_folders(vggface2) == [vggface2 / "train"]
+
+
+def test_landmark_tables_may_name_images_of_a_split_by_their_folder(image_folder, tmp_path):
+    root, records = image_folder
+    written(root / "train" / "metadata.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    rows = [(f"train/{record['file_name']}", *record["landmarks"]) for record in records]
+    table = written(tmp_path / "points.csv", as_csv(["NAME_ID", *POINT_NAMES], rows))
+    given = stored("huggingface", root, tmp_path / "given", landmarks=table)
+    stated = stored("huggingface", root, tmp_path / "stated")
+    assert len(given) == 45
+    assert [(row["key"], row["xxh3"]) for row in given] == [(row["key"], row["xxh3"]) for row in stated]
 
 
 def test_image_folders_that_are_unclear_are_refused(tmp_path):

@@ -431,6 +431,13 @@ def test_options_that_do_not_apply_are_refused(tmp_path, vggface2):
         build_options(vggface2, tmp_path / "o", split="train")
 
 
+def test_landmarks_are_not_found_in_tars(tmp_path):
+    with pytest.raises(
+        SourceError, match="--landmarks auto finds landmarks of image files, not of images in tars; unpack"
+    ):
+        WebDataset().image_folders(tmp_path)
+
+
 def test_splits_are_the_first_words_of_names(tmp_path, capsys):
     (tmp_path / "tars").mkdir()
     for name in ("train-00.tar", "Train-01.tar", "val_00.tar", "other.tar"):
