@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from commands.audit import audit
 from commands.bench import bench
 from commands.build_shards import build_shards
 from commands.demo_data import demo_data
@@ -33,7 +34,7 @@ def main(ctx: click.Context, debug: bool) -> None:
         raise CommandError(f"{ctx.invoked_subcommand} runs in one process: start it without torchrun")
 
 
-for command in (demo_data, fetch, landmarks, build_shards, verify, inspect, train, bench, embed, export, doctor):
+for command in (demo_data, fetch, landmarks, build_shards, verify, inspect, train, audit, bench, embed, export, doctor):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -60,6 +60,17 @@ LAYERS = {
         "pipeline.sources",
         "pipeline.prepare",
     },
+    "benchmarks.audit": {
+        "benchmarks",
+        "benchmarks.engine",
+        "benchmarks.scoring",
+        "shards",
+        "pipeline",
+        "pipeline.build",
+        "pipeline.pages",
+        "pipeline.prepare",
+        "pipeline.sources",
+    },
     "benchmarks.report": {
         "benchmarks",
         "benchmarks.scoring",
@@ -173,6 +184,7 @@ _SCORING = (
 )
 _ALIGNED = "--allow-missing --batch-size --checkpoint --device --json --landmarks --max-pixels --no-cache --precision --report --root"
 FROZEN = {
+    "audit": "--against --batch-size --checkpoint --device --max-pixels --no-cache --out --precision --root",
     "bench all": _SCORING,
     "bench compare": "",
     "bench lfw": _ALIGNED,

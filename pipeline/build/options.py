@@ -241,6 +241,15 @@ def read_exclusions(path: Path | None) -> Exclusions | None:
     return Exclusions(entries=[entry for entry in entries if entry], sha256=hashlib.sha256(data).hexdigest())
 
 
+def exclusion_line(name: str) -> str | None:
+    """Returns the line of an exclusion list that stands for ``name``; None if there is none, as with a line break."""
+    for line in (name, f'"{name}"'):
+        match = _EXCLUSION.fullmatch(line)
+        if match and len(line.splitlines()) == 1 and (match["quoted"] or match["bare"]) == name:
+            return line
+    return None
+
+
 def library_versions(by_landmarks: bool) -> dict[str, str]:
     """Returns the versions of the libraries that determine the stored pixels.
 

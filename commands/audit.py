@@ -1,0 +1,43 @@
+"""audit: looks for faults in a shard set with a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import BENCHMARKS, read_benchmark
+from commands.network import open_engine
+from commands.options import PATH, data, engine_options, folder
+from commands.outputs import OutputPath
+
+
+@click.command(short_help="Find wrong labels, one person or photograph twice, and test people in a shard set.")
+@click.argument("shards", type=PATH, default=data("shards"))
+@click.option("--out", type=OutputPath(folder=True), required=True, help="Folder for the findings.")
+@click.option(
+    "--against",
+    type=click.Choice(list(BENCHMARKS)),
+    multiple=True,
+    help="Benchmark whose photographs and people should not be in the set; may be repeated.",
+)
+@folder("--root", help="Folder that contains the data sets of --against.")
+@engine_options
+def audit(shards: Path, out: Path, against: tuple[str, ...], root: Path, **options: Any) -> None:
+    """Look for faults in a shard set with a trained network.
+
+    Finds images with a wrong label, identities that look like one person, pairs of images that show one photograph,
+    and photographs and people of benchmarks. Writes all findings to audit.parquet, pictures of them to audit.html, and
+    the surest ones to exclude.txt, for build-shards --exclude.
+    """
+    from benchmarks.audit.run import EXCLUDE, SHEET, audit_set
+
+    with open_engine(**options) as (engine, _, facts):
+        protocols = [read_benchmark(name, root) for name in dict.fromkeys(against)]
+        summary = audit_set(shards, engine, out, protocols, facts)
+    from shards.messages import printable
+
+    click.echo("\n".join(map(printable, summary)))
+    click.echo(f"pictures: {out / SHEET}")
+    click.echo(f"exclusion list: {out / EXCLUDE}")
