@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from benchmarks.audit.labels import Labels
-from benchmarks.audit.people import Matches, known_people, stranger_similarities
+from benchmarks.audit.people import NOTHING, Matches, known_people, look_up
 from benchmarks.audit.photographs import Copies, LookAlikes
 from benchmarks.audit.picture import VIEW_PX, detail, view
 from benchmarks.audit.stored import Embeddings, StoredImages
@@ -76,13 +76,9 @@ def compare_benchmark(
     images: StoredImages,
     embeddings: Embeddings,
     labels: Labels,
-    halves: np.ndarray,
     look_alikes: LookAlikes,
 ) -> Overlap:
     """Looks for the images and the people of a benchmark in the set.
-
-    Args:
-        halves: see ``people.half_similarities``.
 
     Raises:
         ProtocolError: the benchmark aligns faces, but the network was trained on unaligned images only.
@@ -108,7 +104,7 @@ def compare_benchmark(
         root=protocol.root,
         requests=requests,
         copies=copies,
-        people=_people(vectors, people, images, embeddings, labels, halves),
+        people=_people(vectors, people, images, embeddings, labels),
     )
 
 
@@ -127,19 +123,15 @@ def _people(
     images: StoredImages,
     embeddings: Embeddings,
     labels: Labels,
-    halves: np.ndarray,
 ) -> Matches:
     """Matches whose first positions are rows of ``vectors``: an image of the person."""
     known, index = np.flatnonzero(people >= 0), images.index
     codes, shown, position, sizes = np.unique(people[known], return_index=True, return_inverse=True, return_counts=True)
     sums = np.zeros((len(codes), embeddings.vectors.shape[1]), np.float32)
     np.add.at(sums, position, vectors[known].astype(np.float32))
-    strangers = (
-        stranger_similarities(embeddings.vectors, index.first, index.count, labels.sums, sizes)
-        if len(codes)
-        else np.empty(0)
-    )
-    found = known_people(sums, labels.sums, strangers, halves)
+    if not len(codes):
+        return NOTHING
+    found = known_people(sums, labels.sums, look_up(embeddings.vectors, index.first, index.count, labels.sums, sizes))
     pairs = found.pairs.copy()
     pairs[:, 0] = known[shown[found.pairs[:, 0]]]
     return dataclasses.replace(found, pairs=pairs)

@@ -124,8 +124,7 @@ def compare_with_others(vectors: np.ndarray, sums: np.ndarray, identity: np.ndar
         cosines = vectors[rows].astype(np.float32) @ centres.T
         own = column[identity[rows]]
         inside = np.flatnonzero(own >= 0)
-        cosines[inside, own[inside]] = np.nan
-        found.mean[rows], found.spread[rows] = np.nanmean(cosines, axis=1), np.nanstd(cosines, axis=1)
+        found.mean[rows], found.spread[rows] = _moments(cosines, inside, own[inside])
         cosines[inside, own[inside]] = -2  # below every cosine
         near = np.argpartition(-cosines, wanted - 1, axis=1)[:, :wanted]
         near = np.take_along_axis(near, np.argsort(-np.take_along_axis(cosines, near, axis=1), axis=1), axis=1)
@@ -133,6 +132,18 @@ def compare_with_others(vectors: np.ndarray, sums: np.ndarray, identity: np.ndar
         found.cells[rows, 0], found.cells[rows, 1 : wanted + 1] = identity[rows], chosen[near]
         progress.update(len(own))
     return found
+
+
+def _moments(cosines: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each row without its own column; nan if that leaves fewer than two."""
+    own = cosines[rows, columns]
+    sums, squares = cosines.sum(1, dtype=np.float64), np.einsum("nc,nc->n", cosines, cosines, dtype=np.float64)
+    count = np.full(len(cosines), cosines.shape[1])
+    sums[rows] -= own
+    squares[rows] -= own.astype(np.float64) ** 2
+    count[rows] -= 1
+    mean = np.where(count > 1, sums / np.maximum(count, 1), np.nan)
+    return mean, np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
 
 
 def place(vectors: np.ndarray, centres: np.ndarray, label: str) -> np.ndarray:

@@ -87,7 +87,7 @@ def people_findings(matches: Matches) -> Iterator[Finding]:
 def copy_findings(copies: Copies, labels: Labels, identity: np.ndarray, people: Matches) -> Iterator[Finding]:
     """Yields pairs of images; of a photograph under two names, the one that fits its name worse comes first.
 
-    That one is excluded, unless both names seem to be of one person.
+    That one is excluded, unless both names seem to be of one person, or the network cannot say which fits worse.
     """
     one_person = set(map(tuple, people.pairs.tolist()))
     fit = np.nan_to_num(labels.similarity, nan=-1.0)
@@ -102,7 +102,7 @@ def copy_findings(copies: Copies, labels: Labels, identity: np.ndarray, people: 
             other_identity=names[1],
             score=float(copies.similarity[place]),
             threshold=copies.threshold,
-            excluded=names[0] != names[1] and (min(names), max(names)) not in one_person,
+            excluded=labels.strong and names[0] != names[1] and (min(names), max(names)) not in one_person,
         )
 
 

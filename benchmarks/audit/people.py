@@ -13,7 +13,7 @@ from pipeline.progress import Progress
 
 FALSE_SHARE = 0.01  # of the findings, expected
 MIN_IDENTITIES = 20  # fewer say nothing about a distribution
-HALVES_QUANTILE = 0.05
+OWN_QUANTILE = 0.01
 MAX_SAMPLED = 2000  # identities
 MIN_HALVED = 4  # images of an identity that is cut in halves
 _SEED = 0
@@ -78,30 +78,33 @@ def same_people(sums: np.ndarray, halves: np.ndarray) -> Matches:
     return Matches(pairs=pairs, similarity=similarity[found][rows], threshold=threshold)
 
 
-def known_people(probes: np.ndarray, sums: np.ndarray, strangers: np.ndarray, halves: np.ndarray) -> Matches:
+def known_people(probes: np.ndarray, sums: np.ndarray, known: Lookups) -> Matches:
     """People of a benchmark who are nearer to an identity of the training set than strangers are.
 
     Args:
         probes: (P, D) sums of the vectors of each person of the benchmark.
         sums: (I, D) sums of the identities of the training set.
-        strangers: (S,) similarities of people with the nearest identity that is not theirs.
-        halves: see ``half_similarities``.
+        known: similarities of people of the set.
     """
-    if len(sums) < MIN_IDENTITIES or len(strangers) < MIN_IDENTITIES:
+    if len(sums) < MIN_IDENTITIES:
         return NOTHING
     with Progress("people", len(probes), "people") as progress:
         nowhere = np.full(len(probes), -1)
         nearest, similarity = nearest_centres(unit_length(probes), unit_length(sums), nowhere, progress)
-    found, threshold = _outstanding(similarity, Extremes.fit(strangers), halves)
+    found, threshold = _outstanding(similarity, Extremes.fit(known.strangers), known.own)
     pairs = np.stack([np.flatnonzero(found), nearest[found]], 1)
     return Matches(pairs=pairs, similarity=similarity[found], threshold=threshold)
 
 
-def _outstanding(similarity: np.ndarray, strangers: Extremes, halves: np.ndarray) -> tuple[np.ndarray, float]:
-    """Which similarities are findings, and the smallest one that is."""
+def _outstanding(similarity: np.ndarray, strangers: Extremes, own: np.ndarray) -> tuple[np.ndarray, float]:
+    """Which similarities are findings, and the smallest one that is.
+
+    Args:
+        own: (H,) similarities of one person with himself; all but the lowest are reached by a finding.
+    """
     found = discoveries(strangers.chance(similarity), FALSE_SHARE)
-    if len(halves):
-        found &= similarity >= np.quantile(halves, HALVES_QUANTILE)
+    if len(own):
+        found &= similarity >= np.quantile(own, OWN_QUANTILE)
     return found, float(similarity[found].min()) if found.any() else float("inf")
 
 
@@ -117,20 +120,37 @@ def half_similarities(vectors: np.ndarray, first: np.ndarray, count: np.ndarray,
     return np.array(found)
 
 
-def stranger_similarities(
-    vectors: np.ndarray, first: np.ndarray, count: np.ndarray, sums: np.ndarray, sizes: np.ndarray
-) -> np.ndarray:
-    """(S,) cosines of people of the set, as a benchmark would show them, with the nearest identity that is not theirs.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lookups:
+    """How similar people of the set are to its identities when they are looked up as a benchmark shows them.
+
+    Attributes:
+        strangers: (S,) cosines with the nearest identity that is not theirs.
+        own: (O,) cosines with the other images of their own identity.
+    """
+
+    strangers: np.ndarray
+    own: np.ndarray
+
+
+def look_up(vectors: np.ndarray, first: np.ndarray, count: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> Lookups:
+    """Looks up some people of the set in it.
 
     Args:
+        sums: (I, D) sums of the vectors of the identities.
         sizes: (P,) numbers of images of the people of the benchmark; so many images are taken of each one.
     """
     rng = np.random.default_rng(_SEED)
     chosen = np.sort(rng.choice(len(first), min(MAX_SAMPLED, len(first)), replace=False))
-    probes = np.empty((len(chosen), vectors.shape[1]), np.float32)
+    probes, own = np.empty((len(chosen), vectors.shape[1]), np.float32), []
     for place, identity in enumerate(chosen.tolist()):
-        size = min(int(rng.choice(sizes)), int(count[identity]))
-        rows = first[identity] + rng.choice(count[identity], size, replace=False)
-        probes[place] = vectors[rows].astype(np.float32).sum(0)
+        total = int(count[identity])
+        size = min(int(rng.choice(sizes)), max(total - 1, 1))
+        block = vectors[first[identity] + rng.permutation(total)].astype(np.float32)
+        probes[place] = block[:size].sum(0)
+        if size < total:
+            one, others = unit_length(np.stack([probes[place], block[size:].sum(0)]))
+            own.append(float(one @ others))
     with Progress("strangers", len(chosen), "identities") as progress:
-        return nearest_centres(unit_length(probes), unit_length(sums), chosen, progress)[1]
+        strangers = nearest_centres(unit_length(probes), unit_length(sums), chosen, progress)[1]
+    return Lookups(strangers=strangers, own=np.array(own))

@@ -17,7 +17,7 @@ from pipeline.progress import Progress
 
 NEIGHBOURS = 2  # of an image in each cell
 MAX_CELL = 1 << 14  # images compared with each other at a time
-MAX_ORDINARY, MIN_ORDINARY = 1000, 30  # pairs of which the ordinary similarity is learned
+MAX_ORDINARY, MIN_ORDINARY = 500, 30  # pairs of which the ordinary similarity is learned
 VIEW_QUANTILE = 0.99  # of the ordinary pairs: what is compared in detail is more similar
 EXPECTED_FALSE = 0.1  # pairs in the whole set
 TAIL = 0.95  # quantile of the ordinary pairs that gives their spread: their tail is longer than that of a normal
@@ -150,8 +150,8 @@ def ordinary_pairs(first: np.ndarray, count: np.ndarray) -> np.ndarray:
         chosen = rng.choice(large, MAX_ORDINARY, p=count[large] / count[large].sum())
         offsets = np.array([rng.choice(count[identity], 2, replace=False) for identity in chosen.tolist()])
         return np.unique(np.sort(first[chosen, None] + offsets, axis=1), axis=0)
-    total = int(count.sum())
-    return np.array([rng.choice(total, 2, replace=False) for _ in range(MAX_ORDINARY)]) if total > 1 else _no_pairs()
+    pairs = np.sort(rng.integers(0, count.sum(), (MAX_ORDINARY, 2)), axis=1)
+    return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
 
 
 def _no_pairs() -> np.ndarray:

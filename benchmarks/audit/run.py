@@ -125,9 +125,7 @@ def _examine(
         labels=labels,
         people=same_people(labels.sums, halves),
         copies=copies,
-        overlaps=[
-            compare_benchmark(protocol, engine, images, embeddings, labels, halves, alike) for protocol in against
-        ],
+        overlaps=[compare_benchmark(protocol, engine, images, embeddings, labels, alike) for protocol in against],
     )
 
 
