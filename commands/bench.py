@@ -70,7 +70,8 @@ for _name, _benchmark in BENCHMARKS.items():
 @click.option(
     "--aligned",
     default="arcface",
-    help="Template that the images, aligned crops, follow: arcface, seed, or a TOML file with name, size and points.",
+    help="Template that the images, aligned crops, follow: arcface, seed, or a TOML file with name, size and points; none"
+    " to resize them whole.",
 )
 @scoring_options
 def bench_pairs(pairs: Path, aligned: str, **options: Any) -> None:

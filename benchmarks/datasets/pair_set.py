@@ -14,6 +14,7 @@ from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
 from pipeline.sources.templates import crop_template
 from pipeline.sources.verification_bin import read_bin
+from pipeline.spec import NO_TEMPLATE
 from shards.files import StrPath
 from shards.messages import counted, print_stderr
 
@@ -29,14 +30,15 @@ def read_pair_set(path: Path, aligned: StrPath = "arcface") -> PairProtocol:
     The file does not say who is on an image. For the bootstrap, images that are equal or a genuine pair show one person.
 
     Args:
-        aligned: the template that the images, aligned crops, follow: its name, or a TOML file.
+        aligned: the template that the images, aligned crops, follow: its name, or a TOML file. ``none`` for images that
+            follow no template: they are resized whole.
 
     Raises:
         BinError: the file cannot be read.
         SourceError: there is no such template.
         ProtocolError: it has too few pairs, or pairs of one kind only.
     """
-    template = crop_template(aligned)
+    template = None if aligned == NO_TEMPLATE else crop_template(aligned)
     pairs = read_bin(path)
     genuine = pairs.genuine
     if len(genuine) < FOLDS or genuine.all() or not genuine.any():

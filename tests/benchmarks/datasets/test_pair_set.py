@@ -8,6 +8,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+from sklearn.model_selection import KFold
 
 from benchmarks.datasets.lfw import read_lfw
 from benchmarks.datasets.pair_set import read_pair_set
@@ -87,12 +88,21 @@ def test_crops_are_brought_to_the_networks_template(lfw, pair_file, crop, networ
     assert difference(wrong).min() > 5 * difference(crops).max()
 
 
+def test_images_of_no_template_are_resized_whole(pair_file):
+    unaligned = Preprocessing.unaligned()
+    path = pair_file(spec=Preprocessing(template="arcface", size=60))
+    protocol = read_pair_set(path, "none")
+    score(protocol, unaligned, seen := Recorder())
+    (whole,) = prepare(protocol.requests[0].read(), [Request(path="x.png")], unaligned)
+    np.testing.assert_array_equal(seen.images[0], whole)
+    with pytest.raises(ProtocolError, match="was trained on unaligned images only"):
+        score(read_pair_set(path), unaligned)
+
+
 def test_people_are_those_that_genuine_pairs_and_equal_images_show(lfw, pair_file, capsys):
     protocol = read_pair_set(pair_file())
-    assert protocol.folds.tolist() == sorted(protocol.folds)
-    sizes = np.bincount(protocol.folds)
-    assert len(sizes) == 10
-    assert np.ptp(sizes) <= 1
+    folds = [test.tolist() for _, test in KFold(10).split(protocol.folds)]
+    assert [np.flatnonzero(protocol.folds == fold).tolist() for fold in range(10)] == folds
     same = protocol.identities[:, 0] == protocol.identities[:, 1]
     np.testing.assert_array_equal(same, protocol.genuine)
     for people, names in zip(protocol.identities.T, lfw.identities.T, strict=True):
