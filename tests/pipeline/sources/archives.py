@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import tracemalloc
 
 import pyarrow.parquet as pq
 
@@ -26,3 +28,14 @@ def face_table(root):
     with open(root / "bb_landmark" / "loose_landmark_train.csv", newline="") as stream:
         rows = list(csv.reader(stream))[1:]
     return {f"{row[0]}.jpg": [float(value) for value in row[1:]] for row in rows}
+
+
+@contextlib.contextmanager
+def peak_memory():
+    """Yields a function that tells the most memory, in bytes, that Python's allocators gave out within the block."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1] if tracemalloc.is_tracing() else peak
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()

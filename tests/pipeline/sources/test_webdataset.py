@@ -22,7 +22,7 @@ from pipeline.sources.source import SourceError
 from pipeline.sources.tar_members import parse_label, tar_images
 from pipeline.sources.webdataset import TarReader, WebDataset
 from tests.conftest import build_options, flip_bit
-from tests.pipeline.sources.archives import face_table, rejected, stored
+from tests.pipeline.sources.archives import face_table, peak_memory, rejected, stored
 
 JPEG = b"\xff\xd8 no image"
 
@@ -324,8 +324,9 @@ def header(name, size, kind=b"0"):
 def test_made_up_sizes_are_refused_without_memory(tmp_path, size, kind):
     path, data = whole(tmp_path)
     path.write_bytes(data[: 2 * 1536] + header(b"n9/9.jpg", size, kind) + bytes(4096))
-    with pytest.raises(SourceError, match="damaged or cut, after 2 members"):
+    with peak_memory() as peak, pytest.raises(SourceError, match="damaged or cut, after 2 members"):
         rows_of(path)
+    assert peak() < 10 << 20
 
 
 @pytest.mark.parametrize(
