@@ -18,9 +18,21 @@ from commands.outputs import OutputPath
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=OutputPath(), required=True, help="Parquet file to write.")
 @landmarks_option("Landmark table to align by; may be repeated. [default: images are aligned crops or tight faces]")
+@click.option(
+    "--aligned",
+    help="The images are aligned crops of this template: arcface, seed, or a TOML file with name, size and points; they"
+    " are brought to the network's own one. [default: they follow it]",
+)
 @click.option("--down", type=click.IntRange(min=1), help="Degrade each image to this many px and back.")
 @engine_options
-def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down: int | None, **options: Any) -> None:
+def embed(
+    images: tuple[Path, ...],
+    out: Path,
+    landmarks: tuple[Path, ...],
+    aligned: str | None,
+    down: int | None,
+    **options: Any,
+) -> None:
     """Embed image files, and all images in folders, into a Parquet file.
 
     Columns: path, embedding (512 float32 of unit length), norm (of the network's output), status, error_message. An
@@ -30,12 +42,16 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
     from benchmarks.engine.parquet_writer import embed_images
     from pipeline.sources.folders import find_images, report_left_out
     from pipeline.sources.sizes import photograph_warning
+    from pipeline.sources.templates import crop_template
     from shards.messages import counted, print_stderr
 
+    if landmarks and aligned:
+        raise click.UsageError("--landmarks and --aligned: aligned crops need no landmarks; leave one of them out")
+    template = None if aligned is None else crop_template(aligned)
     found = find_images(images)
     paths = found.paths
     report_left_out(found)
-    if not landmarks and (warning := photograph_warning(paths)):
+    if not (landmarks or template) and (warning := photograph_warning(paths)):
         print_stderr(warning)
     folders = {path if path.is_dir() else path.parent for path in images}
     finder = landmark_finder(folders, no_cache=options["no_cache"], max_pixels=options["max_pixels"])
@@ -49,6 +65,7 @@ def embed(images: tuple[Path, ...], out: Path, landmarks: tuple[Path, ...], down
             paths,
             out,
             landmarks=tables,
+            aligned=template,
             down=down,
             metadata=metadata,
             folders=folders,

@@ -204,7 +204,7 @@ FROZEN = {
     " --out --retry-failed --root --size --source --split --template --workers",
     "demo-data": "--identities --images --out --seed",
     "doctor": "--json",
-    "embed": "--batch-size --checkpoint --device --down --landmarks --max-pixels --no-cache --out --precision",
+    "embed": "--aligned --batch-size --checkpoint --device --down --landmarks --max-pixels --no-cache --out --precision",
     "export huggingface": "--checkpoint --out",
     "export onnx": "--checkpoint --out --preprocess",
     "fetch": "--mirror --timeout",

@@ -88,6 +88,10 @@ def test_expected_failures_are_one_line(run, tmp_path):
     assert error_of(run("embed", "mine", "--checkpoint", "x.pt", "--out", "x.parquet")) == (
         "Error: mine: contains no images; expected .jpg, .png, .tif, ..."
     )
+    words = ["embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--aligned", "arcface"]
+    assert error_of(run(*words, "--landmarks", "a.csv"), code=2) == (
+        "Error: --landmarks and --aligned: aligned crops need no landmarks; leave one of them out"
+    )
     assert error_of(run("embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--down", 33)) == (
         "Error: --down 33: choose at most the network's input size, 32 px"
     )

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.engine.runner import Engine
+from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
 from pipeline.prepare import Request
 from pipeline.progress import Progress
@@ -21,6 +22,7 @@ from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmark_scale import scale_warning, spread
 from pipeline.sources.landmarks import Landmarks
 from pipeline.sources.sizes import image_size
+from pipeline.sources.templates import CropTemplate
 from pipeline.sources.watch import SourceWatch
 from shards.files import whole_file
 from shards.messages import print_stderr
@@ -47,6 +49,7 @@ def embed_images(
     out: Path,
     *,
     landmarks: Sequence[Path] = (),
+    aligned: CropTemplate | None = None,
     down: int | None = None,
     metadata: dict[str, str] | None = None,
     folders: Iterable[Path] = (),
@@ -56,7 +59,9 @@ def embed_images(
     An image that cannot be embedded is a row without embedding; ``status`` and ``error_message`` say why.
 
     Args:
-        landmarks: tables to align by. Without them each image is taken as an aligned crop and resized.
+        landmarks: tables to align by. Without them each image is taken as a crop of the network's own template and
+            resized.
+        aligned: another template that the images, aligned crops, follow; they are brought to the network's own one.
         down: degrade each image to this many px and back; None: do not.
         metadata: for the file; ``alignment`` and ``down`` are added.
         folders: of the images; it is an error if one is gone before the end.
@@ -65,13 +70,23 @@ def embed_images(
         The number of embedded images.
 
     Raises:
-        ProtocolError: an embedding is not finite.
+        ProtocolError: an embedding is not finite, or images are to be aligned for a network that was trained on unaligned
+            images only.
         LandmarkError: a table cannot be read.
         SourceError: one of ``folders`` is gone.
     """
+    if (landmarks or aligned) and not engine.spec.aligned:
+        raise ProtocolError(
+            f"the network was trained on unaligned images only (template {engine.spec.template}): leave out"
+            f" {'--landmarks' if landmarks else '--aligned'}"
+        )
     engine = dataclasses.replace(engine, watch=SourceWatch(folders))
     table = _lookup(landmarks, paths) if landmarks else None
-    metadata = {**(metadata or {}), "alignment": "landmarks" if landmarks else "none", "down": str(down or "")}
+    metadata = {
+        **(metadata or {}),
+        "alignment": "landmarks" if landmarks else aligned.name if aligned else "none",
+        "down": str(down or ""),
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded = 0
     with (
@@ -82,7 +97,7 @@ def embed_images(
     ):
         for start in range(0, len(paths), ROW_GROUP):
             group = range(start, min(start + ROW_GROUP, len(paths)))
-            rows = _embed_group(engine, paths, group, table, down, progress)
+            rows = _embed_group(engine, paths, group, table, aligned, down, progress)
             file.write_table(rows.replace_schema_metadata(metadata))
             embedded += rows.num_rows - rows["embedding"].null_count
     return embedded
@@ -105,6 +120,7 @@ def _embed_group(
     paths: Sequence[str],
     group: range,
     landmarks: PathLookup | None,
+    aligned: CropTemplate | None,
     down: int | None,
     progress: Progress,
 ) -> pa.Table:
@@ -114,7 +130,8 @@ def _embed_group(
     rows = [row for row, reason in enumerate(reasons) if reason is None]
     progress.skip(len(reasons) - len(rows))
     requests = [
-        _request(Path(paths[group[row]]), landmarks.find(group[row]) if landmarks else None, down) for row in rows
+        _request(Path(paths[group[row]]), landmarks.find(group[row]) if landmarks else None, aligned, down)
+        for row in rows
     ]
     embedded = engine.embed_all(requests, progress)
     norms = vector_norms(embedded.vectors)
@@ -139,7 +156,7 @@ def _embed_group(
     )
 
 
-def _request(path: Path, landmarks: Landmarks | None, down: int | None) -> Request:
+def _request(path: Path, landmarks: Landmarks | None, aligned: CropTemplate | None, down: int | None) -> Request:
     if landmarks is None:
-        return Request(path=path, down=down)
+        return Request(path=path, template=aligned, down=down)
     return Request(path=path, points=landmarks.points, down=down, place=landmarks.place)

@@ -18,6 +18,7 @@ from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
 from pipeline.sources.folders import find_images
 from pipeline.sources.landmarks import HEADER, LandmarkError
+from pipeline.sources.templates import crop_template
 from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import Recorder
 
@@ -162,6 +163,40 @@ def test_landmarks_are_matched_by_the_longest_path_suffix(tmp_path, painted):
         face = tuple(map(tuple, face.astype(np.float32).astype(float).tolist()))
         np.testing.assert_allclose(
             np.array(row["embedding"]) * row["norm"], expected(path, points=face), rtol=1e-5, atol=1e-3
+        )
+
+
+def test_aligned_crops_of_another_template_are_brought_to_the_networks(tmp_path, painted):
+    paths, points = faces(tmp_path, painted, ["a.png", "b.png"])
+    crops = []
+    for path, five in zip(paths, points, strict=True):
+        with open(path, "rb") as stream:
+            request = Request(path=path, points=tuple(map(tuple, five.tolist())))
+            (crop,) = prepare(stream.read(), [request], Preprocessing(template="arcface", size=112))
+        crops.append(f"{path[:-4]}-crop.png")
+        cv2.imwrite(crops[-1], crop[..., ::-1])
+    template = crop_template("arcface")
+    assert embed_images(Engine(embed=Recorder()), crops, tmp_path / "x.parquet", aligned=template) == 2
+    for row in rows(tmp_path / "x.parquet"):
+        np.testing.assert_allclose(
+            np.array(row["embedding"]) * row["norm"], expected(row["path"], template=template), rtol=1e-5
+        )
+    assert pq.read_schema(tmp_path / "x.parquet").metadata[b"alignment"] == b"arcface"
+    whole = expected(crops[0])
+    assert np.abs(expected(crops[0], template=template) - whole).mean() > 5
+
+
+def test_a_network_for_unaligned_images_aligns_none(tmp_path, painted):
+    paths, points = faces(tmp_path, painted, ["n1/a.png"])
+    engine = Engine(embed=Recorder(), spec=Preprocessing.unaligned())
+    for options, flag in (
+        ({"landmarks": [table(tmp_path / "t.csv", ["n1/a"], points)]}, "--landmarks"),
+        ({"aligned": crop_template("seed")}, "--aligned"),
+    ):
+        with pytest.raises(ProtocolError) as error:
+            embed_images(engine, paths, tmp_path / "x.parquet", **options)
+        assert str(error.value) == (
+            f"the network was trained on unaligned images only (template none): leave out {flag}"
         )
 
 
