@@ -57,7 +57,7 @@ def tar_images(path: Path, others: list[str]) -> Iterator[TarImage]:
     labels: dict[str, dict[str, Label]] = {}
     with open_regular(path) as stream:
         if reason := packed(stream.read(16)):
-            raise SourceError(f"{path}: {reason}")
+            raise SourceError(f"{path}: {reason.partition(', or give')[0]}")  # a pipe cannot be read image by image
         stream.seek(0)
         for member in _members(path, stream):
             parts = [part for part in member.name.split("/") if part not in ("", ".")]

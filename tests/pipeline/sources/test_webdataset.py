@@ -349,6 +349,7 @@ def test_what_is_no_tar(tmp_path, name, content, message):
     with pytest.raises(SourceError) as error:
         rows_of(WebDataset().locate(path))
     assert str(error.value).startswith(f"{path}: {message}")
+    assert "pipe" not in str(error.value)
 
 
 def test_compressed_tars_in_a_folder_are_refused(tmp_path):
