@@ -3,7 +3,8 @@
 
     python tools/landmark_accuracy.py /faces/VGGFace2/train --landmarks loose_landmark_train.csv
 
-Prints two tables in Markdown. Distances are means over the five points, in fractions of the distance of the given eyes.
+Prints a table in Markdown: the images as they are, reduced, and on a smooth ground as small faces in a large photograph.
+Distances are means over the five points, in fractions of the distance of the given eyes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.watch import SourceWatch
 
 SIZES = (32, 24, 20, 16, 12, 8)  # px, longer side of the image
+SHARES = (0.5, 0.25, 0.1, 0.05, 0.03)  # of the width of a photograph
+PHOTOGRAPH = (1500, 1000)  # px
+MAX_PHOTOGRAPHS = 100
 ROUNDS, ROUND_IMAGES = 15, 64
+
+
+# image, (5, 2) points -> changed image and points
+Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +66,7 @@ class Accuracy:
     @property
     def row(self) -> str:
         """Cells of a table: eyes, share found, median and 95th percentile of the distance."""
-        found = f"{len(self.distances) / self.images:.1%}"
+        found = f"{len(self.distances):,} ({len(self.distances) / self.images:.1%})"
         if not self.distances:
             return f"{self.eyes:.1f} | {found} | - | -"
         return f"{self.eyes:.1f} | {found} | {np.median(self.distances):.1%} | {np.percentile(self.distances, 95):.1%}"
@@ -73,16 +81,35 @@ def given_faces(root: Path, tables: Sequence[Path], count: int) -> list[GivenFac
     return faces[:: max(len(faces) // count, 1)][:count]
 
 
-def accuracy(faces: Sequence[GivenFace], networks: Networks, side: int | None) -> Accuracy:
-    """Finds the points again in the images, reduced to a longer side of ``side`` px if it is given."""
+def as_it_is(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The image and its points."""
+    return image, points
+
+
+def reduced(image: np.ndarray, points: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image with a longer side of ``side`` px, and its points."""
+    scale = side / max(image.shape[:2])
+    size = [max(round(length * scale), 1) for length in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), points * np.divide(size, image.shape[1::-1])
+
+
+def in_photograph(image: np.ndarray, points: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth ground of ``PHOTOGRAPH`` px with the image on it, which takes a share of its width."""
+    width, height = PHOTOGRAPH
+    rng = np.random.default_rng(image.ravel()[:64])  # another place for each image
+    ground = rng.integers(60, 180, (height // 100, width // 100, 3), dtype=np.uint8)
+    photograph = cv2.resize(ground, PHOTOGRAPH, interpolation=cv2.INTER_CUBIC)
+    small, points = reduced(image, points, round(share * width))
+    x, y = (int(rng.integers(0, whole - side)) for whole, side in zip(PHOTOGRAPH, small.shape[1::-1], strict=True))
+    photograph[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return photograph, points + (x, y)
+
+
+def accuracy(faces: Sequence[GivenFace], networks: Networks, change: Change = as_it_is) -> Accuracy:
+    """Finds the points again in the images, changed before that."""
     distances, eyes = [], []
     for face in faces:
-        image, points = decode(Path(face.path)), face.points
-        if side is not None:
-            scale = side / max(image.shape[:2])
-            size = [max(round(length * scale), 1) for length in image.shape[1::-1]]
-            points = points * np.divide(size, image.shape[1::-1])
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image, points = change(decode(Path(face.path)), face.points)
         eyes.append(float(np.linalg.norm(points[1] - points[0])))
         if found := find_face(image, networks):
             distances.append(float(np.linalg.norm(found.points - points, axis=1).mean() / eyes[-1]))
@@ -127,16 +154,17 @@ def _cpu_seconds(function: Callable[[], object]) -> float:
 def main(root: Path, landmarks: tuple[Path, ...], model: Path | None, images: int, small: int) -> None:
     options = LandmarkOptions(model=model or landmark_model())
     faces = given_faces(root, landmarks, images)
-    step = max(len(faces) // small, 1)
-    print("| longer side of the image, px | images | eye distance, px | found | distance, median | 95th percentile |")
+    some, few = faces[:: max(len(faces) // small, 1)], faces[:: max(len(faces) // MAX_PHOTOGRAPHS, 1)]
+    rows = [("as it is", faces, as_it_is)]
+    rows += [(f"{side} px", some, functools.partial(reduced, side=side)) for side in SIZES]
+    rows += [
+        (f"{share:.0%} of {PHOTOGRAPH[0]} px", few, functools.partial(in_photograph, share=share)) for share in SHARES
+    ]
+    print("| longer side of the image | images | eye distance, px | found | distance, median | 95th percentile |")
     print("|---|---|---|---|---|---|")
     with single_thread():
-        for side in (None, *SIZES):
-            tried = faces if side is None else faces[::step]
-            print(
-                f"| {side or 'as it is'} | {len(tried):,} | {accuracy(tried, options.networks(), side).row} |",
-                flush=True,
-            )
+        for label, tried, change in rows:
+            print(f"| {label} | {len(tried):,} | {accuracy(tried, options.networks(), change).row} |", flush=True)
     pairs = list(speed(faces, options))
     whole, alone = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)

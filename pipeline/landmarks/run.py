@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,13 @@ from pipeline.landmarks.model import SHA256, LandmarkerError
 from pipeline.landmarks.table import write_table
 from pipeline.progress import Progress
 from pipeline.sources.watch import SourceWatch
+from shards.errors import LockedError
 from shards.files import digest, locked, remove_temporaries
 from shards.messages import counted
 from shards.schema import STATUS_OK
 
 VERSION = 1  # of the points that `find_face` returns
+_ACTIVITY = "finding landmarks"
 MIN_CHUNK, MAX_CHUNK = 16, 256  # images a worker finishes before they are stored
 
 
@@ -145,7 +148,11 @@ def _parts_folder(out: Path, fingerprint: str, cache: Path | None) -> Iterator[P
         return
     folder = out.with_name(f"{out.name}.{fingerprint}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, "finding landmarks"):
+    with locked(folder, _ACTIVITY):
         remove_temporaries(folder)
         yield folder
-        shutil.rmtree(folder)
+    ours = re.compile(re.escape(out.name) + r"\.[0-9a-f]{16}\.unfinished")
+    for path in out.parent.iterdir():
+        if ours.fullmatch(path.name):  # also of a run with other options
+            with contextlib.suppress(LockedError), locked(path, _ACTIVITY):
+                shutil.rmtree(path)
