@@ -316,7 +316,8 @@ def test_a_missing_landmark_file_names_the_alternatives(run, tmp_path):
     (tmp_path / "VGGFace2" / "train").mkdir(parents=True)
     assert error_of(run("build-shards")) == (
         f"Error: {tmp_path}/VGGFace2: no landmark file; expected bb_landmark/loose_landmark_train_test_remove_lfw_megaface.csv"
-        " or bb_landmark/loose_landmark_train.csv + bb_landmark/loose_landmark_test.csv, or name one with --landmarks"
+        " or bb_landmark/loose_landmark_train.csv + bb_landmark/loose_landmark_test.csv, or name one with --landmarks, or find them:"
+        " --landmarks auto"
     )
 
 
@@ -338,7 +339,8 @@ def test_training_sets_without_landmarks_have_folders_of_their_own(run, tmp_path
     assert error_of(
         run("build-shards", "--source", "folder", "--root", tmp_path / "QMUL-SurvFace" / "training_set")
     ) == (
-        f"Error: {tmp_path}/QMUL-SurvFace/training_set: no landmark file; expected landmarks.csv, or name one with --landmarks"
+        f"Error: {tmp_path}/QMUL-SurvFace/training_set: no landmark file; expected landmarks.csv, or name one with --landmarks,"
+        " or find them: --landmarks auto"
         " (aligned crops need none: --aligned says which template they follow)"
     )
     explained = " ".join(run("build-shards", "--help").stdout.split()).replace("- ", "-")  # a line may end in a name

@@ -128,7 +128,9 @@ def _request(path: Path, lookup: NameLookup, points_size: tuple[int, int] | None
 
 
 def _lfw_table(folders: Sequence[Path], expected: str, fallbacks: Sequence[Path]) -> Path:
-    return require(folders, "LFW.csv", f"{expected}; or name a table with --landmarks", fallbacks)
+    return require(
+        folders, "LFW.csv", f"{expected}; or name a table with --landmarks, or find them: --landmarks auto", fallbacks
+    )
 
 
 def _original_size(path: Path, originals: Callable[[str], ImageFolder] | None) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def _default_table(folders: Sequence[Path]) -> LandmarkTable:
     missing = ", ".join(name for name, path in zip(_TABLES, tables, strict=True) if path is None)
     raise ProtocolError(
         f"{missing}: not found in {', '.join(map(str, dict.fromkeys(folders)))}; expected landmarks there, path and"
-        " 10 numbers a line, or SCface's own four-point text file; or name a table with --landmarks"
+        " 10 numbers a line, or SCface's own four-point text file; or name a table with --landmarks, or find them: --landmarks auto"
     )
 
 

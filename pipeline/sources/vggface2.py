@@ -60,7 +60,9 @@ class LandmarkSource(Source):
             if found := [root / name for name in names if (root / name).is_file()]:
                 return found
         expected = " or ".join(" + ".join(names) for names in self.tables)
-        raise LandmarkError(f"{root}: no landmark file; expected {expected}, or name one with --landmarks{self.remedy}")
+        raise LandmarkError(
+            f"{root}: no landmark file; expected {expected}, or name one with --landmarks, or find them: --landmarks auto{self.remedy}"
+        )
 
     def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
         table = read_landmarks(landmarks)
