@@ -21,7 +21,7 @@ from commands.options import (
     landmarks_option,
     option_group,
 )
-from commands.outputs import OutputPath, saved_results
+from commands.outputs import OutputPath, json_output, saved_results
 from commands.speed import speed
 
 MAX_COMPARED = 26  # files, named by letters
@@ -34,7 +34,7 @@ def bench() -> None:
 
 scoring_options = option_group(
     engine_options,
-    click.option("--json", "json_file", type=OutputPath(), help="Write metrics and scores as JSON."),
+    click.option("--json", "json_file", type=json_output(), help="Write metrics and scores as JSON."),
     click.option(
         "--report", type=OutputPath(folder=True), help="Write a report (HTML, Markdown, pictures) to a folder."
     ),

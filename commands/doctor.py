@@ -9,12 +9,12 @@ import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, data
-from commands.outputs import OutputPath
+from commands.outputs import json_output
 
 
 @click.command(short_help="Look at the machine and the data, and say what to do.")
 @click.argument("root", type=PATH, default=data())
-@click.option("--json", "json_file", type=OutputPath(), help="Also write the findings to this file.")
+@click.option("--json", "json_file", type=json_output(), help="Also write the findings to this file.")
 def doctor(root: Path, json_file: Path | None) -> None:
     """Look at Python, libraries, GPU, disks, and at the data sets, shard sets and runs in ROOT ($LRFR_DATA).
 

@@ -11,12 +11,12 @@ from commands.group import CommandError
 from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
 from commands.options import PATH, engine_options, is_auto, landmarks_option
-from commands.outputs import OutputPath
+from commands.outputs import parquet_output
 
 
 @click.command(short_help="Embed images into a Parquet file.")
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=OutputPath(), required=True, help="Parquet file to write.")
+@click.option("--out", type=parquet_output(), required=True, help="Parquet file to write.")
 @landmarks_option("Landmark table to align by; may be repeated. [default: images are aligned crops or tight faces]")
 @click.option(
     "--aligned",

@@ -9,13 +9,13 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH, data
-from commands.outputs import OutputPath, PagePath
+from commands.outputs import PagePath, png_output
 
 
 @click.command(short_help="Print statistics of a shard set; draw a contact sheet or a report.")
 @click.argument("shards", type=PATH, default=data("shards"))
 @click.option(
-    "--out", type=OutputPath(), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png; none with --report]"
+    "--out", type=png_output(), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png; none with --report]"
 )
 @click.option(
     "--report",

@@ -10,16 +10,16 @@ import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, LocalPath, landmark_model, max_pixels_option
-from commands.outputs import OutputPath
+from commands.outputs import OutputPath, parquet_output
 
 _KEPT = "finished images are kept: run the same command to continue"
 
 
 @click.command(short_help="Find the five points of every face in a folder.")
 @click.argument("root", type=LocalPath(exists=True, file_okay=False))
-@click.option("--out", type=OutputPath(), required=True, help="Parquet file to write, one row an image.")
+@click.option("--out", type=parquet_output(), required=True, help="Parquet file to write, one row an image.")
 @click.option(
-    "--csv", "csv_file", type=OutputPath(), help="Also write the faces found as a CSV file in VGGFace2's form."
+    "--csv", "csv_file", type=OutputPath(kind="a landmark CSV", starts=(b"NAME_ID,",)), help="Also write the faces found as a CSV file in VGGFace2's form."
 )
 @click.option(
     "--model",

@@ -19,12 +19,22 @@ if TYPE_CHECKING:
 
 
 class OutputPath(click.ParamType):
-    """A writable path of a file, or of a folder, that need not exist yet."""
+    """A writable path of a file, or of a folder, that need not exist yet.
+
+    A file that is there is replaced, but only by one of its kind: ``--out photos/*.jpg`` names a photograph.
+
+    Args:
+        folder: a folder, not a file.
+        kind: what the file is.
+        starts: bytes that every file of this kind begins with, one of these; none: any file is replaced.
+    """
 
     name = "path"
 
-    def __init__(self, *, folder: bool = False) -> None:
+    def __init__(self, *, folder: bool = False, kind: str = "", starts: tuple[bytes, ...] = ()) -> None:
         self._folder = folder
+        self.kind = "a folder" if folder else kind
+        self._starts = starts
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from shards.files import remove_temporaries
@@ -37,6 +47,12 @@ class OutputPath(click.ParamType):
         if path.exists() and not (path.is_dir() if self._folder else path.is_file()):
             kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither file nor folder"
             self.fail(f"{path} is {kind}; expected {expected}", param, ctx)
+        if self._starts and path.is_file() and path.stat().st_size and not self._is_replaceable(path):
+            self.fail(
+                f"{path} is there and is not {self.kind}; delete it if you do not need it, or choose another name",
+                param,
+                ctx,
+            )
         candidates = [path, *path.absolute().parents] if self._folder else path.absolute().parents
         parent = next(candidate for candidate in candidates if candidate.exists())
         if not parent.is_dir():
@@ -47,6 +63,28 @@ class OutputPath(click.ParamType):
             self.fail(f"{path}: {parent} is not writable ({error.strerror}); choose another path", param, ctx)
         remove_temporaries(*((path,) if self._folder else (path.parent, path.name)))
         return path
+
+    def _is_replaceable(self, path: Path) -> bool:
+        try:
+            with path.open("rb") as stream:
+                return stream.read(max(map(len, self._starts))).startswith(self._starts)
+        except OSError:
+            return False
+
+
+def parquet_output() -> OutputPath:
+    """The path of a Parquet file to write."""
+    return OutputPath(kind="a Parquet file", starts=(b"PAR1",))
+
+
+def json_output() -> OutputPath:
+    """The path of a JSON file to write."""
+    return OutputPath(kind="a JSON file", starts=(b"{", b"["))
+
+
+def png_output() -> OutputPath:
+    """The path of a PNG file to write."""
+    return OutputPath(kind="a PNG file", starts=(b"\x89PNG",))
 
 
 class PagePath(click.ParamType):

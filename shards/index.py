@@ -93,7 +93,7 @@ class ShardIndex:
             for group in range(reader.num_row_groups):
                 rows = reader.metadata.row_group(group).num_rows
                 if row < rows:
-                    key = reader.read_row_group(group, columns=["key"])["key"][row]
+                    key = reader.read_row_group(group, columns=["key"], use_threads=False)["key"][row]
                     return bytes(key.as_buffer()).decode(errors="backslashreplace")
                 row -= rows
         raise ShardError(f"{self.root / INDEX}: changed while it was open; open the set again")

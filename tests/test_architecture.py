@@ -254,3 +254,19 @@ def test_text_is_ascii():
     texts = [ROOT / name for name in tracked.split("\0") if name.endswith((".py", ".md", ".cfg", ".toml", ".txt"))]
     assert len(texts) > 30
     assert [str(path) for path in texts if path.exists() and not path.read_text().isascii()] == []
+
+
+def test_parquet_is_read_by_one_thread():
+    """A thread of PyArrow that frees a buffer of Python while the process ends aborts it (SIGABRT instead of code 1)."""
+    calls = [
+        (file.relative_to(ROOT).as_posix(), call)
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("iter_batches", "read_row_group", "read_row_groups")
+        or ast.unparse(call.func) == "pq.read_table"
+    ]
+    assert len(calls) > 4
+    threaded = [(file, call.lineno) for file, call in calls if "use_threads=False" not in ast.unparse(call)]
+    assert threaded == []

@@ -75,6 +75,17 @@ def test_embed_replaces_its_file_and_nothing_beside_it(run, vggface2, tmp_path):
     assert not (out / "e.parquet").is_symlink()
 
 
+def test_no_output_replaces_a_photograph(run, tmp_path):
+    """As ``--out photos/*.jpg`` names one."""
+    files = [(name, one) for name, one in PATHS if isinstance(one.type, OutputPath) and one.type.kind != "a folder"]
+    assert len(files) > 10
+    (tmp_path / "face.jpg").write_bytes(b"\xff\xd8 a face")
+    for name, parameter in files:
+        told = error_of(run(*name.split(), parameter.opts[0], "face.jpg"), 2)
+        assert f"face.jpg is there and is not {parameter.type.kind}; delete it if you do not" in told, (name, told)
+    assert (tmp_path / "face.jpg").read_bytes() == b"\xff\xd8 a face"
+
+
 @pytest.mark.parametrize("words", [["embed", "."], ["export", "onnx"]])
 def test_a_device_is_not_replaced_by_a_file(run, tmp_path, words):
     os.mkfifo(tmp_path / "fifo")

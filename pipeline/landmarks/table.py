@@ -74,8 +74,8 @@ def write_csv(out: Path, table: Path) -> int:
     left_out = 0
     with whole_file(out) as temporary, naming(out), open(temporary, "w", encoding="utf-8", newline="") as stream:
         stream.write(",".join(HEADER) + "\n")
-        with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(columns=["path", *POINT_NAMES]):
+        with pq.ParquetFile(table, pre_buffer=False) as file:
+            for batch in file.iter_batches(columns=["path", *POINT_NAMES], use_threads=False):
                 rows = batch.filter(batch.column("P1X").is_valid())
                 columns = [rows.column(name).to_pylist() for name in POINT_NAMES]
                 for key, *numbers in zip(clean_keys(rows.column("path")).to_pylist(), *columns, strict=True):
