@@ -19,7 +19,9 @@ def export() -> None:
 
 @export.command("onnx", short_help="One ONNX file, compared with PyTorch.")
 @checkpoint_option
-@click.option("--out", type=OutputPath(kind="an ONNX file", starts=(b"\x08",)), required=True, help="The ONNX file to write.")
+@click.option(
+    "--out", type=OutputPath(kind="an ONNX file", starts=(b"\x08",)), required=True, help="The ONNX file to write."
+)
 @click.option(
     "--preprocess",
     is_flag=True,

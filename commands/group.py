@@ -52,6 +52,10 @@ class Commands(click.Group):
     are bugs and keep their traceback.
     """
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        _open_closed_streams()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with handle_signals(_exit_at_once):
@@ -68,6 +72,17 @@ class Commands(click.Group):
                 _exit(130, "; ".join(["interrupted", *map(printable, notes), *failure]))
             rank = rank_of_several()
             _exit(1, f"Error: {'' if rank is None else f'rank {rank}: '}{line_of(error)}")
+
+
+def _open_closed_streams() -> None:
+    """Opens /dev/null in place of standard streams that are closed, as by ``2>&-``.
+
+    Otherwise their numbers would go to the next files that are opened, such as shards, and native libraries would write
+    warnings into those.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the process ends)
 
 
 def rank_of_several() -> str | None:

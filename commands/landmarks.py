@@ -19,7 +19,10 @@ _KEPT = "finished images are kept: run the same command to continue"
 @click.argument("root", type=LocalPath(exists=True, file_okay=False))
 @click.option("--out", type=parquet_output(), required=True, help="Parquet file to write, one row an image.")
 @click.option(
-    "--csv", "csv_file", type=OutputPath(kind="a landmark CSV", starts=(b"NAME_ID,",)), help="Also write the faces found as a CSV file in VGGFace2's form."
+    "--csv",
+    "csv_file",
+    type=OutputPath(kind="a landmark CSV", starts=(b"NAME_ID,",)),
+    help="Also write the faces found as a CSV file in VGGFace2's form.",
 )
 @click.option(
     "--model",

@@ -127,7 +127,7 @@ def _check_shard(root: Path, shard: int, manifest: Manifest, expected: pa.Table 
 def _check_file(path: Path, facts: dict[str, Any], content: bool = True) -> Iterator[str]:
     try:
         if not path.is_file():
-            yield f"{path}: missing"
+            yield f"{path}: {'not a regular file' if path.exists() else 'missing'}"
         elif (size := path.stat().st_size) != (stated := facts["size"]):
             yield f"{path}: {counted(size, 'byte')}, expected {stated:,} ({'truncated' if size < stated else 'too long'})"
         elif content and file_facts(path)["sha256"] != facts["sha256"]:

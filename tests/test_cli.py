@@ -254,6 +254,8 @@ def test_verify_names_what_is_wrong_and_exits_1(run, shard_set):
         error_of(process) == f"Error: {shard_set}: 1 problem; restore the files, or delete the folder and build again"
     )
     assert process.stdout == f"{shard_set}/shard-000001.tar: missing\n"
+    (shard_set / "shard-000001.tar").mkdir()
+    assert run("verify", shard_set).stdout == f"{shard_set}/shard-000001.tar: not a regular file\n"
 
 
 INTERRUPTED_IMPORT = """

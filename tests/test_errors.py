@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
+import sys
 
 import click
 import pytest
@@ -16,7 +18,7 @@ import cli
 from commands.group import CommandError, Commands, expected, line_of
 from model.backbones import build_backbone
 from shards.errors import LrfrError
-from tests.conftest import error_of
+from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 
 NO_THREAD = "Resource temporarily unavailable"
 AGAIN = "then run the same command again"
@@ -114,3 +116,12 @@ def test_the_command_line_has_debug(words, environment, tmp_path):
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1].startswith(f"Error: {tmp_path}/none")
     assert "Traceback" not in CliRunner().invoke(cli.main, missing, env={"LRFR_DEBUG": ""}).stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_neither_ends_a_command_nor_gives_its_number_to_a_file(closed, vggface2, tmp_path):
+    """The next file that is opened would take the number 2, and native libraries would write warnings into it."""
+    script = f'exec "$@" {closed}'
+    for words in (["build-shards", "--root", vggface2, "--out", "x", "--workers", "1"], ["verify", "--full", "x"]):
+        command = ["sh", "-c", script, "sh", sys.executable, REPOSITORY / "cli.py", *words]
+        assert subprocess.run(list(map(str, command)), cwd=tmp_path, timeout=PATIENCE_S).returncode == 0, words

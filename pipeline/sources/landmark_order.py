@@ -63,7 +63,8 @@ def report_order(points: np.ndarray, names: str) -> None:
 def _sample(points: np.ndarray) -> np.ndarray:
     """(n, 10) float64 rows with ten finite numbers that do not coincide."""
     points = points[:: max(len(points) // MAX_ROWS, 1)].astype(np.float64)
-    return points[np.isfinite(points).all(1) & (np.ptp(points.reshape(-1, 5, 2), axis=1).min(1) > 0)]
+    points = points[np.isfinite(points).all(1)]
+    return points[np.ptp(points.reshape(-1, 5, 2), axis=1).min(1) > 0]
 
 
 def _residuals(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,9 @@ def test_few_rows_missing_numbers_and_four_points_give_no_warning():
     assert order_warning(points_of([np.full((5, 2), np.nan), np.ones((5, 2))] * 20)) is None
     holes = [points if row % 2 else np.full((5, 2), np.nan) for row, points in enumerate(swapped)]
     assert "mirrored" in order_warning(points_of(holes))
+
+
+def test_infinite_points_give_no_warning_of_numpy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert order_warning(np.full((40, 10), np.inf, np.float32)) is None

@@ -447,7 +447,10 @@ def test_a_header_in_other_words_is_no_row(tmp_path):
         (".\\n1\\a.ppm", "n1/a"),
         ("C:\\faces\\n1\\a.jpg", "C:/faces/n1/a"),
         ("/faces/train/n1/a.jpe", "faces/train/n1/a"),
-        ("../faces/n1/a.jpg", "../faces/n1/a"),
+        ("../faces/n1/a.jpg", "faces/n1/a"),
+        ("../../n1/a.jpg", "n1/a"),
+        (".././n1/a.jpg", "n1/a"),
+        ("..n1/a.jpg", "..n1/a"),
         ("n1/.a.jpg", "n1/.a"),
     ],
 )
