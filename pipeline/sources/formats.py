@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -23,6 +24,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from pipeline.sources import tiff
 
 _BLANKS = rb"(?:\s|#[^\n]*\n)+"
+_MAXIMA = (255, 65535)  # that OpenCV scales to 8 bits
+_PNM_MAXIMUM = re.compile(rb"P[2356]" + 2 * (_BLANKS + rb"\d{1,18}") + _BLANKS + rb"(\d{1,18})\s")
 _PNM = re.compile(rb"P[1-6Ff]" + _BLANKS + rb"(\d{1,18})" + _BLANKS + rb"(\d{1,18})\s")
 _HDR = re.compile(rb"\n[-+][XY] +(\d{1,18}) +[-+][XY] +(\d{1,18})")
 
@@ -110,6 +113,24 @@ def _plain_png(data: bytes) -> bytes:
     return b"".join((*parts, data[at : at + 12]))
 
 
+def _plain_pnm(data: bytes) -> bytes:
+    """Returns a PNM whose largest value OpenCV knows: it does not scale others, and most such images would be black."""
+    found = _PNM_MAXIMUM.match(data)
+    if found is None or int(found[1]) in _MAXIMA:
+        return data
+    pixels = np.asarray(PpmImageFile(io.BytesIO(data)))
+    if pixels.dtype != np.uint8:  # grey of 16 bits
+        pixels = (pixels.astype(np.uint32) // 257).astype(np.uint8)
+    height, width = pixels.shape[:2]
+    return b"P%d %d %d 255\n%b" % (6 if pixels.ndim == 3 else 5, width, height, pixels.tobytes())
+
+
+def _check_pam(data: bytes) -> None:
+    maximum = re.search(rb"\nMAXVAL +(\d{1,18})", data[: data.index(b"ENDHDR")])
+    if maximum and int(maximum[1]) not in (1, *_MAXIMA):
+        raise ValueError(f"its largest value is {int(maximum[1])}, expected 255 or 65535")
+
+
 def _bmp(data: bytes) -> tuple[int, int]:
     (header,) = struct.unpack_from("<I", data, 14)
     return (_fixed("<HH", 18) if header == 12 else _fixed("<ii", 18))(data)  # 12: OS/2
@@ -160,10 +181,10 @@ _FORMATS = (
     Format(rb"BM", _bmp, 128, _read_by(BmpImageFile)),  # runs of 255 px in two bytes
     Format(rb"RIFF....WEBP", _webp, _NO_BOUND, _check_webp),
     Format(rb"II\*\0|MM\0\*|II\+\0|MM\0\+", tiff.size, _NO_BOUND, tiff.check),
-    Format(rb"P[1-3]\s", _matched(_PNM), 1, _read_by(PpmImageFile), check_line_feeds=False),
-    Format(rb"P[4-6]\s", _matched(_PNM), 8, _read_by(PpmImageFile)),
+    Format(rb"P[1-3]\s", _matched(_PNM), 1, _read_by(PpmImageFile), _plain_pnm, check_line_feeds=False),
+    Format(rb"P[4-6]\s", _matched(_PNM), 8, _read_by(PpmImageFile), _plain_pnm),
     Format(rb"P[Ff]\s", _matched(_PNM), 1),
-    Format(rb"P7\s", _pam, 8),
+    Format(rb"P7\s", _pam, 8, _check_pam),
     Format(rb"GIF8[79]a", _fixed("<HH", 6), 2731, _read_by(GifImageFile)),  # 4096 px in a code of 12 bits
     Format(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000, _NO_BOUND, _read_by(Jpeg2KImageFile)),
     Format(rb"....ftyp", _avif, _NO_BOUND),

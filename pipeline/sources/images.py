@@ -150,6 +150,8 @@ def _decode_opencv(data: bytes) -> np.ndarray:
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if not (width and height):
+        raise ImageError(f"the image states {width}x{height} px")
     if width * height > max_pixels:
         raise ImageError(f"the image states {width}x{height} px, --max-pixels is {max_pixels}")
 

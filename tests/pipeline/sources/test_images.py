@@ -6,6 +6,7 @@ import collections
 import io
 import itertools
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -278,6 +279,32 @@ def test_what_only_pillow_finds_damaged_is_rejected():
     assert read_by_opencv(data) is not None
     with pytest.raises(ImageError, match="Channel value too large"):
         decode_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+@pytest.mark.parametrize("maximum", [1, 100, 255, 1023, 4095, 65535])
+def test_the_largest_value_of_a_pnm_is_white(kind, maximum):
+    """OpenCV scales 255 and 65535 only: an image of 10 bits would be nearly black."""
+    shape = (20, 30, 3) if kind in ("P3", "P6") else (20, 30)
+    values = np.random.default_rng(0).integers(0, maximum + 1, shape)
+    binary = values.astype(">u2" if maximum > 255 else "u1").tobytes()
+    text = b" ".join(b"%d" % value for value in values.ravel().tolist()) + b"\n"
+    data = b"%s\n# 30 20\n30 20\n%d\n" % (kind.encode(), maximum) + (text if kind in ("P2", "P3") else binary)
+    truth = np.broadcast_to((values * 255 / maximum).reshape(20, 30, -1), (20, 30, 3))
+    assert np.abs(decode_bytes(data)[..., ::-1] - truth).max() <= 1
+
+
+def test_another_largest_value_of_a_pam_is_refused():
+    data = SOUND[".pam"].replace(b"MAXVAL 255", b"MAXVAL 100")
+    assert data != SOUND[".pam"]
+    with pytest.raises(ImageError, match="its largest value is 100, expected 255 or 65535"):
+        decode_bytes(data)
+
+
+def test_a_jpeg_without_height_says_so():
+    """Its height would follow the scan, as a DNL segment."""
+    with pytest.raises(ImageError, match=f"the image states {WIDTH}x0 px"):
+        decode_bytes(jpeg().replace(struct.pack(">HH", HEIGHT, WIDTH), struct.pack(">HH", 0, WIDTH), 1))
 
 
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
