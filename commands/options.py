@@ -22,12 +22,14 @@ class LocalPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        refuse_url(value)
+        check_local(value)
         return super().convert(value, param, ctx)
 
 
-def refuse_url(value: str | os.PathLike[str]) -> None:
-    """Raises: click.UsageError: ``value`` is a URL."""
+def check_local(value: str | os.PathLike[str]) -> None:
+    """Raises: click.UsageError: ``value`` is a URL, or begins with ``~/`` as ``--out=~/x`` does in Bash."""
+    if os.fspath(value).startswith("~/"):
+        raise click.BadParameter(f"{value}: the shell did not replace ~; write $HOME or ./~ for it")
     if _URL.match(os.fspath(value)):
         raise click.BadParameter(f"{value} is a URL; expected a path on this machine: copy or mount the data")
 
@@ -41,7 +43,7 @@ def data(*parts: str) -> Any:
 
     def default() -> Path:
         root = os.environ.get("LRFR_DATA", "data")
-        refuse_url(root)
+        check_local(root)
         return Path(root, *parts)
 
     return default

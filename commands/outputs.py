@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import CommandError, interruptible, reason_of
-from commands.options import refuse_url
+from commands.options import check_local
 from pipeline.signals import delayed_interruption
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class OutputPath(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from shards.files import remove_temporaries
 
-        refuse_url(value)
+        check_local(value)
         path = Path(value)
         expected = "a folder to write into" if self._folder else "a file to write"
         if not str(value):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import BENCHMARKS, read_benchmark
-from commands.options import PATH, allow_missing_option, data, folder, pick_device, refuse_url
+from commands.options import PATH, allow_missing_option, check_local, data, folder, pick_device
 from commands.train_options import config_options, print_list
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def train(
     if print_list({**settings, "recipe": recipe}):
         return
     for path in (resume, settings["pretrained"] or ""):
-        refuse_url(path)
+        check_local(path)
     from model.errors import explained_memory
     from model.formats.network import load_network
     from model.training.ranks import local_device, open_ranks

@@ -40,6 +40,13 @@ def test_a_url_is_refused_in_place_of_every_path(run, tmp_path, url):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_home_that_the_shell_did_not_replace_is_no_folder(run, tmp_path):
+    line = "~/x: the shell did not replace ~; write $HOME or ./~ for it"
+    assert line in error_of(run("build-shards", "--out=~/x"), 2)
+    assert line in error_of(run("embed", "--out=~/x", "."), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_url_is_refused_in_place_of_the_data_folder(run, monkeypatch):
     monkeypatch.setenv("LRFR_DATA", "s3://bucket")
     for words in (["verify"], ["bench", "qmul"], ["build-shards"]):

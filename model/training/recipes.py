@@ -42,7 +42,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TrainingError(f"more than {MAX_BYTES:,} bytes; --print-config prints an example")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         settings = _run_settings(text) if text.startswith("{") else tomllib.loads(text)
         if table := next((name for name, value in settings.items() if isinstance(value, dict)), None):
             raise TrainingError(f"[{table}] is a table; write each setting on a line of its own, without a heading")

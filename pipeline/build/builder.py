@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ def build(options: BuildOptions) -> Manifest:
     exclusions = read_exclusions(options.exclude)
     if options.out.exists() and not options.out.is_dir():
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
+    if options.out.is_symlink() and not options.out.exists():
+        raise ShardError(f"{options.out}: a link to {os.readlink(options.out)}, which is not there; create that folder")
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out, "building shards"):
         source = find_source(options.source)

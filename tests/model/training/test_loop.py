@@ -271,6 +271,19 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
 
 
+def test_training_on_one_identity_says_that_nothing_is_learnt(tmp_path, capsys):
+    class One(Stream):
+        def __next__(self):
+            batch = super().__next__()
+            return SimpleNamespace(images=batch.images[:, :1], labels=batch.labels[:1] * 0, state=batch.state)
+
+    for classes in (1, CLASSES):
+        state = new_run(config(batch_size=1, steps=1), classes=classes, preprocessing=SPEC)
+        train(One(), state, tmp_path / str(classes))
+        told = "one identity: no loss tells it from others, so nothing is learnt" in capsys.readouterr().err
+        assert told == (classes == 1)
+
+
 def test_training_on_one_image_per_identity_skips_the_triplet_loss_with_a_message(tmp_path, capsys):
     class One(Stream):
         def __next__(self):

@@ -746,6 +746,12 @@ def test_a_file_in_place_of_the_output_folder_is_refused(vggface2, tmp_path):
         build(build_options(vggface2, tmp_path / "out"))
 
 
+def test_an_output_folder_that_links_to_nowhere_is_refused(vggface2, tmp_path):
+    (tmp_path / "out").symlink_to("unmounted")
+    with pytest.raises(ShardError, match="out: a link to unmounted, which is not there; create that folder"):
+        build(build_options(vggface2, tmp_path / "out"))
+
+
 def test_two_builds_cannot_share_a_folder(vggface2, tmp_path):
     (tmp_path / "out").mkdir()
     with (
