@@ -40,7 +40,7 @@ SIZES = (32, 24, 20, 16, 12, 8)  # px, longer side of the image
 SHARES = (0.5, 0.25, 0.1, 0.05, 0.03)  # of the width of a photograph
 PHOTOGRAPH = (1500, 1000)  # px
 MAX_PHOTOGRAPHS = 100
-ROUNDS, ROUND_IMAGES = 15, 64
+ROUNDS, ROUND_IMAGES = 15, 128
 
 
 # image, (5, 2) points -> changed image and points

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipeline.landmarks.faces import Choice, find_face
+from pipeline.landmarks.faces import Choice, find_faces
 from pipeline.landmarks.networks import LiteRTNetworks, Networks
 from pipeline.landmarks.table import SCHEMA, STATUS_NO_FACE, STATUS_UNREADABLE, found_row
 from pipeline.opencv import quiet, single_thread
@@ -22,6 +23,7 @@ from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_
 from pipeline.sources.watch import SourceWatch
 from shards.files import whole_file
 
+GROUP_IMAGES, GROUP_BYTES = 16, 1 << 22  # that advance together; pixels of more bytes are not kept
 _CONTENT = b"content"  # metadata of a part: digest of the images that its rows are about
 # PyArrow raises any of these on damaged files
 _PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
@@ -80,12 +82,21 @@ def find_in_chunk(chunk: Chunk) -> tuple[int, bool]:
     """
     if chunk.part.exists() and _stored_content(chunk.part) == _content(chunk):
         return len(chunk.names), True
-    networks, content, rows = chunk.options.networks(), xxhash.xxh3_128(), []
+    content = xxhash.xxh3_128()
+    rows: list[dict[str, Any]] = []
+    images: list[tuple[str, np.ndarray | ImageError]] = []
+    size = 0
     with single_thread(), quiet():
         for name in chunk.names:
             data = _read(chunk, name)
             content.update(_digest(data))
-            rows.append(_row(utf8(name), data, networks, chunk.options))
+            image = _decoded(name, data, chunk.options.max_pixels)
+            images.append((name, image))
+            size += 0 if isinstance(image, ImageError) else image.size
+            if len(images) == GROUP_IMAGES or size > GROUP_BYTES:
+                rows += _rows(images, chunk)
+                images, size = [], 0
+        rows += _rows(images, chunk)
     table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_CONTENT: content.hexdigest()}))
     with whole_file(chunk.part) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -132,18 +143,27 @@ def _read(chunk: Chunk, name: str) -> bytes | ImageError:
         return error
 
 
-def _row(path: str, data: bytes | ImageError, networks: Networks, options: LandmarkOptions) -> dict[str, Any]:
-    """The row of one image."""
+def _rows(images: Sequence[tuple[str, np.ndarray | ImageError]], chunk: Chunk) -> Iterator[dict[str, Any]]:
+    """The rows of some images, given as names and pixels."""
+    pixels = [image for _, image in images if not isinstance(image, ImageError)]
+    faces = iter(find_faces(pixels, chunk.options.networks(), chunk.options.choose))
+    for name, image in images:
+        path = utf8(name)
+        if isinstance(image, ImageError):
+            yield {"path": path, "status": STATUS_UNREADABLE, "reason": str(image)}
+        elif face := next(faces):
+            yield found_row(path, face)
+        else:
+            reason = f"no face found in the {image.shape[1]}x{image.shape[0]} image"
+            yield {"path": path, "faces": 0, "status": STATUS_NO_FACE, "reason": reason}
+
+
+def _decoded(name: str, data: bytes | ImageError, max_pixels: int) -> np.ndarray | ImageError:
+    if isinstance(data, ImageError):
+        return data
     try:
-        if isinstance(data, ImageError):
-            raise data
-        pixels = decode_bytes(data, grey=True, max_pixels=options.max_pixels)
-        face = find_face(pixels, networks, options.choose)
+        return decode_bytes(data, grey=True, max_pixels=max_pixels)
     except ImageError as error:
-        return {"path": path, "status": STATUS_UNREADABLE, "reason": str(error)}
+        return error
     except MemoryError as error:
-        raise MemoryError(f"{path}: {error}") from None
-    if face is None:
-        reason = f"no face found in the {pixels.shape[1]}x{pixels.shape[0]} image"
-        return {"path": path, "faces": 0, "status": STATUS_NO_FACE, "reason": reason}
-    return found_row(path, face)
+        raise MemoryError(f"{name}: {error}") from None

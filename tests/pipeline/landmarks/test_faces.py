@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from pipeline.landmarks import views
 from pipeline.landmarks.detector import ANCHORS, decode
-from pipeline.landmarks.faces import angles, find_face
+from pipeline.landmarks.faces import angles, find_face, find_faces
 from tests.pipeline.landmarks.stand_in import RED, StandIn, scene
 
 
@@ -75,6 +77,23 @@ def test_what_the_landmark_network_refuses_is_no_face():
     assert (found.faces, networks.meshes) == (1, 2)
     image, _ = scene(160, 160, [(30, 30, 100, RED)])
     assert find_face(image, StandIn()) is None
+
+
+def test_several_images_are_as_each_alone():
+    images = [
+        scene(160, 160, [(40, 40, 80)], 5)[0],
+        np.zeros((90, 80, 3), np.uint8),
+        scene(900, 700, [(70, 60, 50)])[0],
+    ]
+    images += [scene(500, 500, [(20, 20, 250, RED), (300, 300, 150)])[0], scene(300, 200, [(90, 50, 100)])[0]]
+    together, alone = find_faces(images, StandIn()), [find_face(image, StandIn()) for image in images]
+    assert [face is None for face in together] == [False, True, False, False, False]
+    for one, other in zip(together, alone, strict=True):
+        assert (one is None) == (other is None)
+        if one:
+            assert one.points.tolist() == other.points.tolist()
+            assert dataclasses.replace(one, points=None) == dataclasses.replace(other, points=None)
+    assert find_faces([], StandIn()) == []
 
 
 def test_eyes_that_coincide_are_level():

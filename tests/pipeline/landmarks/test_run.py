@@ -54,15 +54,15 @@ def find(root, out, **more):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Records the names of the chunks whose images go through the networks."""
+    """Records the names of the images that are decoded."""
     seen = []
-    row = pipeline.landmarks.chunk._row
+    decoded = pipeline.landmarks.chunk._decoded
 
-    def recorded(path, *arguments):
-        seen.append(path)
-        return row(path, *arguments)
+    def recorded(name, *arguments):
+        seen.append(name)
+        return decoded(name, *arguments)
 
-    monkeypatch.setattr(pipeline.landmarks.chunk, "_row", recorded)
+    monkeypatch.setattr(pipeline.landmarks.chunk, "_decoded", recorded)
     return seen
 
 
