@@ -1,6 +1,7 @@
 """Plants known faults in a training set, audits it, and prints the precision and recall of every finding.
 
-Without --root, faces are generated. Without --checkpoint, a network is trained on the set with its faults, some minutes on a CPU.
+Without --root, faces are generated. Without --checkpoint or --no-network, a network is trained on the set with its
+faults, some minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script of the repository, not an installed package
 
 import cli
-from benchmarks.audit.run import TABLE
+from benchmarks import read_benchmark
+from benchmarks.audit.run import TABLE, audit_set
+from benchmarks.engine.runner import Engine
 from benchmarks.report.document import Grid, as_text
 from pipeline.demo.generate import write_demo_data
+from shards.index import ShardIndex
+from tools.discriminant import Discriminant
 from tools.planted_faults import Photo, Planter, Shares, Truth, read_photos
 
 GENERATED_PEOPLE, GENERATED_IMAGES = 120, 12
@@ -73,15 +78,29 @@ def run(*words: object) -> None:
     cli.main([str(word) for word in words], standalone_mode=False)
 
 
+def trained(folder: Path, steps: int) -> Path:
+    """Trains a network on the set in ``folder``; returns its checkpoint."""
+    quick = ("--recipe", "quick", "--views", "128", "--batch-size", "64", "--steps", steps)
+    run("train", "--shards", folder / "shards", "--out", folder / "run", *quick)
+    return max((folder / "run" / "checkpoints").glob("*.pt"))
+
+
 @click.command(help=__doc__)
 @click.option("--root", type=click.Path(path_type=Path, exists=True), help="Folder with VGGFace2 and LFW.")
 @click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), help="Network to audit with.")
+@click.option("--no-network", is_flag=True, help="Audit with a linear discriminant analysis, which takes seconds.")
 @click.option("--steps", default=400, show_default=True, help="Training steps, of 64 images.")
 @click.option("--min-images", default=4, show_default=True, help="Leave out people with fewer images.")
 @click.option("--clean", is_flag=True, help="Plant nothing: every finding is false.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder to work in, kept. [default: a temporary one]")
 def main(
-    root: Path | None, checkpoint: Path | None, steps: int, min_images: int, clean: bool, work: Path | None
+    root: Path | None,
+    checkpoint: Path | None,
+    no_network: bool,
+    steps: int,
+    min_images: int,
+    clean: bool,
+    work: Path | None,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="lrfr-audit-") as temporary:
         folder = work or Path(temporary)
@@ -93,12 +112,13 @@ def main(
         none = Shares(wrong_labels=0, split_identities=0, copies=0, test_people=0)
         truth = plant(root, folder, min_images, none if clean else Shares())
         run("build-shards", "--root", folder / "VGGFace2", "--out", folder / "shards")
-        if checkpoint is None:
-            quick = ("--recipe", "quick", "--views", "128", "--batch-size", "64", "--steps", steps)
-            run("train", "--shards", folder / "shards", "--out", folder / "run", *quick)
-            checkpoint = sorted((folder / "run" / "checkpoints").glob("*.pt"))[-1]
-        network = ("--checkpoint", checkpoint, "--no-cache")
-        run("audit", folder / "shards", *network, "--against", "lfw", "--root", root, "--out", folder / "audit")
+        if no_network:
+            engine = Engine(embed=Discriminant(ShardIndex(folder / "shards")))
+            print(*audit_set(folder / "shards", engine, folder / "audit", [read_benchmark("lfw", root)], {}), sep="\n")
+        else:
+            network = checkpoint or trained(folder, steps)
+            words = ("--checkpoint", network, "--no-cache", "--against", "lfw", "--root", root)
+            run("audit", folder / "shards", *words, "--out", folder / "audit")
         header = ["", "planted", "found", "precision %", "recall %"]
         rows = scores(truth, pq.read_table(folder / "audit" / TABLE).to_pylist())
         print(as_text(Grid(caption="finding", header=header, rows=rows)))

@@ -11,9 +11,9 @@ from benchmarks.audit.thresholds import Extremes, discoveries
 from benchmarks.scoring.vectors import unit_length
 from pipeline.progress import Progress
 
-FALSE_SHARE = 0.01  # of the findings, expected
+FALSE_PAIRS, FALSE_PEOPLE = 0.05, 0.01  # of the findings, expected; the latter are excluded
 MIN_IDENTITIES = 20  # fewer say nothing about a distribution
-OWN_QUANTILE = 0.01
+OWN_QUANTILE, MAX_COSINE = 0.01, 1 - 1e-6
 MAX_SAMPLED = 2000  # identities
 MIN_HALVED = 4  # images of an identity that is cut in halves
 _SEED = 0
@@ -72,7 +72,7 @@ def same_people(sums: np.ndarray, halves: np.ndarray) -> Matches:
     centres, positions = unit_length(sums), np.arange(len(sums))
     with Progress("identities", len(sums), "identities") as progress:
         nearest, similarity = nearest_centres(centres, centres, positions, progress)
-    found, threshold = _outstanding(similarity, Extremes.fit(similarity), halves)
+    found, threshold = _outstanding(similarity, similarity, halves, FALSE_PAIRS)
     pairs = np.sort(np.stack([positions, nearest], 1)[found], axis=1)
     pairs, rows = np.unique(pairs, axis=0, return_index=True)
     return Matches(pairs=pairs, similarity=similarity[found][rows], threshold=threshold)
@@ -91,21 +91,30 @@ def known_people(probes: np.ndarray, sums: np.ndarray, known: Lookups) -> Matche
     with Progress("people", len(probes), "people") as progress:
         nowhere = np.full(len(probes), -1)
         nearest, similarity = nearest_centres(unit_length(probes), unit_length(sums), nowhere, progress)
-    found, threshold = _outstanding(similarity, Extremes.fit(known.strangers), known.own)
+    found, threshold = _outstanding(similarity, known.strangers, known.own, FALSE_PEOPLE)
     pairs = np.stack([np.flatnonzero(found), nearest[found]], 1)
     return Matches(pairs=pairs, similarity=similarity[found], threshold=threshold)
 
 
-def _outstanding(similarity: np.ndarray, strangers: Extremes, own: np.ndarray) -> tuple[np.ndarray, float]:
+def _outstanding(
+    similarity: np.ndarray, strangers: np.ndarray, own: np.ndarray, false_share: float
+) -> tuple[np.ndarray, float]:
     """Which similarities are findings, and the smallest one that is.
 
     Args:
-        own: (H,) similarities of one person with himself; all but the lowest are reached by a finding.
+        strangers: (S,) similarities with the nearest stranger. Their extremes are told by Fisher's transform, because
+            cosines are cut off at 1.
+        own: (H,) similarities of one person with the same one; all but the lowest are reached by a finding.
     """
-    found = discoveries(strangers.chance(similarity), FALSE_SHARE)
+    chances = Extremes.fit(_fisher(strangers)).chance(_fisher(similarity))
+    found = discoveries(chances, false_share)
     if len(own):
         found &= similarity >= np.quantile(own, OWN_QUANTILE)
     return found, float(similarity[found].min()) if found.any() else float("inf")
+
+
+def _fisher(cosines: np.ndarray) -> np.ndarray:
+    return np.arctanh(np.clip(cosines, -MAX_COSINE, MAX_COSINE))
 
 
 def half_similarities(vectors: np.ndarray, first: np.ndarray, count: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -100,7 +100,12 @@ def audit_set(root: Path, engine: Engine, out: Path, against: Sequence[Protocol]
         sheet = Sheet(images, keys, names, found.labels.similarity)
         own = (found.labels.similarity - found.others.mean) / np.maximum(found.others.spread, 1e-6)
         sections = list(sheet.sections(findings, own[np.isfinite(own)]))
-    about = [("shard set", str(root.resolve())), *_network(facts), *(line.partition(": ")[::2] for line in summary)]
+    network = ", ".join(str(facts[name]) for name in ("path", "digest", "precision", "device") if name in facts)
+    about = [
+        ("shard set", str(root.resolve())),
+        ("network", network or "none given"),
+        *(line.partition(": ")[::2] for line in summary),
+    ]
     write_sheet(f"Audit of {root.resolve().name}", about, sections, out / SHEET)
     if lost := write_exclusions(findings, keys, names, out / EXCLUDE):
         print_stderr(f"{out / EXCLUDE}: leaves out {counted(len(lost), 'name')} that no line can stand for ({lost[0]})")
@@ -152,10 +157,6 @@ def _copies(images: StoredImages, embeddings: Embeddings, people: Space, out: Pa
         ordinary=learn_ordinary(pairs, embeddings.views, detail_of, within + len(candidates)),
     )
     return alike.copies(candidates), alike
-
-
-def _network(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "network", ", ".join(str(facts[name]) for name in ("path", "digest", "precision", "device") if name in facts)
 
 
 def _summary(audit: Audit, findings: Sequence[Finding], identity: np.ndarray) -> Iterator[str]:

@@ -14,6 +14,7 @@ FIRST_SHARE, MIN_SHARE = 0.05, 1e-9
 KNOWN_SHARE = 0.5  # of the wrong labels, whose true person is another identity of the set
 _LOW, _MIDDLE = 0.1, 0.5  # quantiles that fit the extremes: more than half of all values may be outliers on top
 MIN_SCALE = 1e-4
+TAIL_SPREADS = 3.0  # below the mean of right labels; one of 700 is lower
 
 
 def robust_normal(values: np.ndarray) -> tuple[float, float]:
@@ -105,16 +106,24 @@ class LabelMixture:
 def fit_labels(own: np.ndarray, other: np.ndarray) -> LabelMixture:
     """Fits the mixture to two scores of each image by expectation-maximisation."""
     mean, spread = robust_normal(own)
-    most = min(2 * float((own < 0).mean()), 1.0)  # half of the wrong labels are below the mean of strangers
     found = LabelMixture(share=FIRST_SHARE, mean=mean, spread=spread, strangers=Extremes.fit(other))
     for _ in range(ROUNDS):
         wrong = found.wrong(own, other)
         right = np.maximum(1 - wrong, MIN_SHARE)
         mean = float(np.average(own, weights=right))
         spread = max(float(np.sqrt(np.average((own - mean) ** 2, weights=right))), MIN_SCALE)
-        share = min(float(wrong.mean()), most)
+        share = min(float(wrong.mean()), _most_wrong(own, mean, spread))
         settled = abs(share - found.share) < TOLERANCE
         found = dataclasses.replace(found, share=share, mean=mean, spread=spread)
         if settled:
             break
     return found
+
+
+def _most_wrong(own: np.ndarray, mean: float, spread: float) -> float:
+    """The largest share of wrong labels that agrees with the number of low scores, where right labels have hardly any.
+
+    Without it, a long tail of hard but right images would pass for wrong labels.
+    """
+    limit = max(mean - TAIL_SPREADS * spread, 0.0)
+    return min(float((own < limit).mean() / scipy.stats.norm.cdf(limit)), 1.0)

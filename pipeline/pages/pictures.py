@@ -71,4 +71,4 @@ class Histogram:
 
     def _label(self, low: float, high: float) -> str:
         last = high - 1 if self.whole else high
-        return f"{low:g}" if last == low else f"{low:g}-{last:g}"
+        return f"{low:g}" if last == low else f"{low:g}{' to ' if low < 0 else '-'}{last:g}"

@@ -22,8 +22,8 @@ def scores(rng, images, wrong, separation=6.0, spread=1.5):
 def test_a_clean_set_has_no_wrong_labels(images):
     own, other, _ = scores(np.random.default_rng(0), images, wrong=0)
     model = fit_labels(own, other)
-    assert model.share < 0.002
-    assert (model.wrong(own, other) >= 0.5).mean() < 0.001
+    assert model.share < 0.01
+    assert (model.wrong(own, other) >= 0.5).mean() < 0.01
 
 
 @pytest.mark.parametrize("wrong", [0.003, 0.03, 0.2])
