@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from pipeline.sources.images import decode_bytes
 from shards.index import ShardIndex, ShardReader
 
 COMPONENTS, SHRINKAGE = 250, 0.3
@@ -24,8 +25,8 @@ class Discriminant:
 
     def __init__(self, index: ShardIndex) -> None:
         with ShardReader(index) as reader:
-            jpegs = [np.frombuffer(reader.image(row), np.uint8) for row in range(len(index))]
-        features = np.stack([_gradients(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)) for jpeg in jpegs])
+            images = [decode_bytes(reader.image(row)) for row in range(len(index))]
+        features = np.stack([_gradients(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)) for image in images])
         self._mean = features.mean(0)
         count = min(COMPONENTS, len(features) // 2)
         left, values, right = np.linalg.svd(features - self._mean, full_matrices=False)

@@ -15,7 +15,7 @@ import pytest
 from pipeline.build import build
 from pipeline.demo.generate import write_demo_data
 from pipeline.pages.pictures import TILE_PX, Histogram, thumbnail
-from pipeline.set_report import PER_STATUS, write_set_report
+from pipeline.set_report import PER_STATUS, _SourcePictures, write_set_report
 from shards.index import ShardIndex
 from tests.conftest import CHROMIUM, PATIENCE_S, build_options, error_of
 
@@ -64,13 +64,10 @@ def faulty(vggface2, tmp_path):
     images[3].unlink()
     images[7].write_bytes(images[7].read_bytes()[:900])
     lines[2] = lines[2].partition(",")[0] + ",nan" * 10
-    lines += ['"../secret/face",' + lines[21].partition(",")[2], lines[20]]
+    lines += ["noslash," + lines[21].partition(",")[2], lines[20]]
     table.write_text("\n".join(lines) + "\n")
     exclude = tmp_path / "exclude.txt"
     exclude.write_text("n000009\n")
-    secret = vggface2 / "secret" / "face.jpg"
-    secret.parent.mkdir()
-    shutil.copy(images[20], secret)
     build(build_options(vggface2, tmp_path / "out", exclude=exclude))
     return tmp_path / "out"
 
@@ -105,13 +102,22 @@ def test_rejected_rows_have_thumbnails_and_reasons(faulty, vggface2, tmp_path):
         assert text in page.text
     shown = [name for name in page.pictures if name.startswith("n000009/")]
     assert len(shown) == 5
-    assert "../secret/face" in page.text
-    assert "../secret/face" not in page.pictures  # an image outside the splits is not opened
+    assert "noslash" in page.text
+    assert "noslash" not in page.pictures
     assert "n000001/0004_01" not in page.pictures  # it is missing
     shutil.move(vggface2, tmp_path / "elsewhere")
     write_set_report(faulty, out)
     assert not [name for name in Page(out).pictures if name.startswith("n000009/")]
     assert "excluded: 5" in Page(out).text
+
+
+def test_no_picture_is_read_outside_the_source(faulty, vggface2):
+    pictures = _SourcePictures(ShardIndex(faulty))
+    assert pictures.thumbnail("n000009/0001_01", None)
+    (vggface2 / "train" / "x.jpg").write_bytes((vggface2 / "train" / "n000009" / "0001_01.jpg").read_bytes())
+    (vggface2.parent / "x.jpg").write_bytes((vggface2 / "train" / "x.jpg").read_bytes())
+    for key in ("../x", "../../x", "train/../x", "./x", "/x", "n000009/../x", "a\0b/c"):
+        assert pictures.thumbnail(key, None) is None
 
 
 def test_names_are_escaped(faulty, tmp_path):
