@@ -14,6 +14,7 @@ import torch
 
 from model.errors import explained_memory
 from model.finite import all_finite
+from model.formats.checkpoint import checkpoints
 from model.training.config import TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
@@ -144,12 +145,26 @@ def _step_finite(learner: Learner, loss: torch.Tensor) -> bool:
     return all_finite([loss, *(weight.grad for weight in learner.parameters() if weight.grad is not None)])
 
 
+def _check_is_run(run: Path) -> None:
+    """Raises: TrainingError: ``run`` has no checkpoint, but a ``config.json`` of something else."""
+    if checkpoints(run):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            settings = json.loads((run / CONFIG).read_bytes())
+        except (ValueError, RecursionError):
+            settings = None
+        if not isinstance(settings, dict) or "trained_on" not in settings:
+            raise TrainingError(f"{run / CONFIG}: not of a run; choose another --out, or delete the file")
+
+
 @contextlib.contextmanager
 def _run_folder(run: Path, state: TrainState) -> Iterator[None]:
     """Creates the run folder with its ``config.json`` and locks it, on rank 0."""
     if not state.ranks.first:
         yield
         return
+    _check_is_run(run)
     run.mkdir(parents=True, exist_ok=True)
     learner = state.learner
     with locked(run, "training"):

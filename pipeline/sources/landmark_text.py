@@ -83,6 +83,10 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
         if _is_comment(line, fields):
             continue
         has_numbers = _has_numbers(fields)
+        if len(fields) == len(HEADER) and is_number(fields[0]) and _is_path(fields[-1]):
+            raise LandmarkError(
+                f"{path}: line {number}: the path is the last field, expected the first: path, 10 numbers"
+            )
         if has_numbers and len(fields) == len(HEADER):
             return TextLayout(separator=separator, numbers=FIVE_POINT_NUMBERS, header_lines=number - 1)
         headers += 1
@@ -116,6 +120,10 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or "\\" in text
 
 
 def _has_index_column(fields: Sequence[str]) -> bool:

@@ -92,15 +92,15 @@ class LandmarkTable:
 def clean_keys(column: pa.Array) -> pa.Array:
     """Turns file names into keys.
 
-    Strips white space, the image extension, leading ``/``, ``./`` and ``../``, and a ``train/`` or ``test/`` prefix;
-    backslashes become slashes.
+    Strips white space, the image extension, leading ``/`` and ``./``, and a ``train/`` or ``test/`` prefix; backslashes
+    become slashes.
     """
     suffixes = "|".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
     keys = pc.utf8_trim_whitespace(column)
     if pc.any(pc.match_substring_regex(keys, r"\\|/[./]|^[./]")).as_py():  # seldom, and each pass takes time
         keys = pc.replace_substring(keys, "\\", "/")
         keys = pc.replace_substring_regex(keys, r"/(?:\.?/)+", "/")
-        keys = pc.replace_substring_regex(keys, r"^(?:\.{0,2}/)+", "")
+        keys = pc.replace_substring_regex(keys, r"^\.?/", "")
     keys = pc.replace_substring_regex(keys, rf"(?i)\.({suffixes})$", "")
     return pc.replace_substring_regex(keys, r"^(?:train|test)/([^/]+/)", r"\1")
 

@@ -134,6 +134,13 @@ def test_a_column_of_row_numbers_is_named(tmp_path, text):
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize("header", ["", "P1X,P1Y,P2X,P2Y,P3X,P3Y,P4X,P4Y,P5X,P5Y,NAME_ID\n"])
+def test_a_path_behind_the_numbers_is_reported(tmp_path, header):
+    line = 2 if header else 1
+    with pytest.raises(LandmarkError, match=f"line {line}: the path is the last field, expected the first"):
+        read(tmp_path, f"{header}{NUMBERS},n1/a.jpg\n")
+
+
 def test_an_absent_or_empty_file_is_reported(tmp_path):
     with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
         read_landmarks([tmp_path / "none.csv"])
@@ -447,10 +454,7 @@ def test_a_header_in_other_words_is_no_row(tmp_path):
         (".\\n1\\a.ppm", "n1/a"),
         ("C:\\faces\\n1\\a.jpg", "C:/faces/n1/a"),
         ("/faces/train/n1/a.jpe", "faces/train/n1/a"),
-        ("../faces/n1/a.jpg", "faces/n1/a"),
-        ("../../n1/a.jpg", "n1/a"),
-        (".././n1/a.jpg", "n1/a"),
-        ("..n1/a.jpg", "..n1/a"),
+        ("../faces/n1/a.jpg", "../faces/n1/a"),
         ("n1/.a.jpg", "n1/.a"),
     ],
 )
