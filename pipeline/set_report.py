@@ -28,6 +28,7 @@ from shards.tables import open_table, read_table
 PER_BAND, PER_STATUS = 8, 12  # pictures
 MAX_PIXELS = 1 << 25  # of a rejected image; a larger one is shown as a gap
 SPLITS = ("train", "test", "")  # folders of a source in which identities may be
+KEYED_SOURCES = ("vggface2", "folder", "crops", "qmul", "tinyface")  # whose keys are the paths of images
 MAX_TEXT = 160  # characters of a message
 COUNT_EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 SIZE_EDGES_PX = (0, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
@@ -176,7 +177,7 @@ class _SourcePictures:
     """The images of the folder that a set was built from, as far as it is still there."""
 
     def __init__(self, index: ShardIndex) -> None:
-        root = _source_root(index)
+        root = _source_root(index) if index.manifest.source in KEYED_SOURCES else ""
         self._tree = ImageTree(Path(root), SPLITS) if root else None
 
     def thumbnail(self, key: str, points: list[float] | None) -> bytes | None:

@@ -45,6 +45,11 @@ class HuggingFace(Source):
             parts |= {"metadata": table.sha256}
             return table_rows([table], [found], folder, landmarks, aligning=aligning, parts=parts, root=root)
         images = _listed(folder)
+        if deeper := [name for name in images.others if os.path.basename(name) in METADATA]:
+            raise SourceError(
+                f"{folder}: a metadata file in a folder below it ({shortened(deeper)}), so that folders need not be"
+                f" identities; build from that folder alone, or join such files to one in {folder}"
+            )
         names = pa.array(
             [os.fsdecode(name).encode("utf-8", "backslashreplace").decode() for name in images.names.to_pylist()]
         )

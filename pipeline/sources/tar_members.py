@@ -72,7 +72,10 @@ def tar_images(path: Path, others: list[str]) -> Iterator[TarImage]:
             elif suffix in LABEL_SUFFIXES:
                 stream.seek(member.offset_data)
                 content = stream.read(min(member.size, MAX_LABEL_BYTES + 1))
-                labels.setdefault(stem, {})[suffix] = parse_label(content, suffix)
+                label = parse_label(content, suffix)
+                if labels.setdefault(stem, {}).setdefault(suffix, label) != label:
+                    problem = f"the tar has several {suffix} of its name, which differ"
+                    labels[stem][suffix] = Label(None, problem=problem)
             else:
                 others.append(f"{path.name}/{name}")
     for name, offset, size in images:
@@ -153,7 +156,7 @@ def _members(path: Path, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 count, start = count + 1, tar.offset
             start = tar.offset
         _check_end(stream, start)
-    except (tarfile.TarError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # the module calls itself at long names
         raise SourceError(
             f"{path}: damaged or cut, after {counted(count, 'member')} and {start:,} bytes ({str(error)[:100]}); {_REMEDY}"
         ) from None

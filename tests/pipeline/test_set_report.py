@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.build import build
+from pipeline.build import build, options_for
 from pipeline.demo.generate import write_demo_data
 from pipeline.pages.pictures import TILE_PX, Histogram, thumbnail
 from pipeline.set_report import PER_STATUS, _SourcePictures, write_set_report
@@ -118,6 +118,16 @@ def test_no_picture_is_read_outside_the_source(faulty, vggface2):
     (vggface2.parent / "x.jpg").write_bytes((vggface2 / "train" / "x.jpg").read_bytes())
     for key in ("../x", "../../x", "train/../x", "./x", "/x", "n000009/../x", "a\0b/c"):
         assert pictures.thumbnail(key, None) is None
+
+
+def test_a_key_that_is_no_path_has_no_picture(vggface2, tmp_path):
+    """A list says that a picture of one folder shows the person of another."""
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,identity\nn000001/0001_01.jpg,n000002\nn000001/0002_01.jpg,\nn000003/0009_01.jpg,n000002\n")
+    root, out = vggface2 / "train", tmp_path / "set"
+    build(options_for("list", root=root, out=out, lists=listed, template="none", executor="serial"))
+    assert (root / "n000002" / "0001_01.jpg").exists()
+    assert _SourcePictures(ShardIndex(out)).thumbnail("n000002/0001_01", None) is None
 
 
 def test_names_are_escaped(faulty, tmp_path):

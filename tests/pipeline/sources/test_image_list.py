@@ -351,6 +351,15 @@ def test_image_folders_that_are_unclear_are_refused(tmp_path):
         rows()
 
 
+def test_metadata_in_a_deeper_folder_is_refused(tmp_path):
+    """``datasets`` takes the labels from it; the folder would be taken for a person."""
+    (tmp_path / "train" / "batch1").mkdir(parents=True)
+    written(tmp_path / "train" / "batch1" / "1.jpg", "")
+    written(tmp_path / "train" / "batch1" / "metadata.csv", "file_name,label\n1.jpg,anna\n")
+    with pytest.raises(SourceError, match=r"a metadata file in a folder below it \(batch1/metadata.csv\)"):
+        HuggingFace().rows(tmp_path, [], aligning=False)
+
+
 @pytest.mark.parametrize("source", ["list", "huggingface", "webdataset"])
 def test_an_absent_root_is_told(tmp_path, source):
     with pytest.raises(SourceError, match=f"^{tmp_path}/none: not "):

@@ -169,6 +169,27 @@ def test_rows_without_identity_are_rejected_with_a_reason(vggface2, tmp_path):
     }
 
 
+def test_a_name_given_twice_takes_no_label_of_the_other(tmp_path):
+    """tar --append adds members of a name that is there."""
+    path = write_tar(
+        tmp_path / "a.tar",
+        [("1.jpg", JPEG), ("1.cls", b"7"), ("1.jpg", JPEG), ("1.cls", b"8"), ("2.jpg", JPEG), ("2.cls", b"7")]
+        + [("2.cls", b"7")],
+    )
+    rows = rows_of(path)
+    reason = ("bad-record", "the tar has several .cls of its name, which differ")
+    assert keys(rows)[2] == "7/2"
+    assert dict(rows.problems) == {0: reason, 1: reason}
+
+
+def test_many_long_names_in_a_row_are_refused(tmp_path):
+    path, data = whole(tmp_path)
+    name = header(b"././@LongLink", 5, b"L") + b"name".ljust(512, b"\0")
+    path.write_bytes(data[:1536] + name * 2000 + data[1536:])
+    with pytest.raises(SourceError, match="damaged or cut, after 1 member"):
+        rows_of(path)
+
+
 def test_images_without_points_are_rejected_when_faces_are_aligned(vggface2, tmp_path):
     (name, jpeg, points), (other, more, _), *_ = faces(vggface2)
     label = json.dumps({"landmarks": points}).encode()
