@@ -156,7 +156,7 @@ def _members(path: Path, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 count, start = count + 1, tar.offset
             start = tar.offset
         _check_end(stream, start)
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # the module calls itself at long names
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # it recurses at long names
         raise SourceError(
             f"{path}: damaged or cut, after {counted(count, 'member')} and {start:,} bytes ({str(error)[:100]}); {_REMEDY}"
         ) from None
