@@ -19,7 +19,7 @@ from model.training.config import TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
 from model.training.learner import Learner
-from model.training.runlog import RunLog
+from model.training.runlog import METRICS, RunLog
 from model.training.state import TrainState, seed_step
 from pipeline.signals import stop_signals
 from shards.arguments import check_argument, check_path, check_whole
@@ -146,16 +146,17 @@ def _step_finite(learner: Learner, loss: torch.Tensor) -> bool:
 
 
 def _check_is_run(run: Path) -> None:
-    """Raises: TrainingError: ``run`` has no checkpoint, but a ``config.json`` of something else."""
+    """Raises: TrainingError: ``run`` has no checkpoint, but a ``config.json`` or ``metrics.jsonl`` of something else."""
     if checkpoints(run):
         return
+    other = METRICS if (run / METRICS).exists() else None  # a run writes CONFIG first
     with contextlib.suppress(FileNotFoundError):
-        try:
-            settings = json.loads((run / CONFIG).read_bytes())
-        except (ValueError, RecursionError):
-            settings = None
-        if not isinstance(settings, dict) or "trained_on" not in settings:
-            raise TrainingError(f"{run / CONFIG}: not of a run; choose another --out, or delete the file")
+        data, other = (run / CONFIG).read_bytes(), CONFIG
+        with contextlib.suppress(ValueError, RecursionError):
+            settings = json.loads(data)
+            other = None if isinstance(settings, dict) and "trained_on" in settings else CONFIG
+    if other:
+        raise TrainingError(f"{run / other}: not of a run; choose another --out, or delete the file")
 
 
 @contextlib.contextmanager

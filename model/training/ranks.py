@@ -169,8 +169,9 @@ def _several_processes() -> bool:
     if not wrong and int(numbers["RANK"]) >= int(size):
         wrong = [f"RANK is {numbers['RANK']}, expected less than WORLD_SIZE"]
     if wrong:
+        stated = f"WORLD_SIZE is {size}, but " if size.isdecimal() else ""
         raise RankError(
-            f"WORLD_SIZE is {size}, but {', '.join(wrong)}: start several processes with torchrun,"
+            f"{stated}{', '.join(wrong)}: start several processes with torchrun,"
             " or unset WORLD_SIZE to train in one"
         )
     return True

@@ -228,7 +228,7 @@ def _print_plan(plan: Plan, options: BuildOptions, rows: Rows) -> None:
     if options.exclude:
         removed = sum(status == "excluded" for status, _ in plan.rejected.values())
         unmatched = plan.unmatched_exclusions
-        tail = f"; {len(unmatched)} of its entries match nothing ({shortened(unmatched)})" if unmatched else ""
+        tail = f"; {counted(len(unmatched), 'entry')} without a match ({shortened(unmatched)})" if unmatched else ""
         print_stderr(f"{options.exclude.name}: removed {counted(removed, 'image')}{tail}")
 
 

@@ -91,7 +91,7 @@ def test_a_batch_script_of_several_tasks_trains_alone_and_says_so(environment, c
         ({**COMPLETE, "RANK": "2"}, "but RANK is 2, expected less than WORLD_SIZE"),
         ({**COMPLETE, "MASTER_ADDR": ""}, "but MASTER_ADDR is not set"),
         ({**COMPLETE, "MASTER_PORT": "http"}, "but MASTER_PORT is 'http'"),
-        ({**COMPLETE, "WORLD_SIZE": "two"}, "but WORLD_SIZE is 'two'"),
+        ({**COMPLETE, "WORLD_SIZE": "two"}, "WORLD_SIZE is 'two': start"),
     ],
 )
 def test_incomplete_variables_are_one_line(environment, values, found):

@@ -271,14 +271,15 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
 
 
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
 @pytest.mark.parametrize("mine", ["mine", "[]", '{"hidden_size": 512}'])
-def test_a_config_json_of_something_else_is_not_replaced(tmp_path, mine):
-    (tmp_path / "config.json").write_text(mine)
+def test_a_file_of_something_else_is_not_replaced(tmp_path, name, mine):
+    (tmp_path / name).write_text(mine)
     state = new_run(config(steps=1), classes=CLASSES, preprocessing=SPEC)
-    with pytest.raises(TrainingError, match=r"config\.json: not of a run; choose another --out, or delete the file"):
+    with pytest.raises(TrainingError, match=f"{name}: not of a run; choose another --out, or delete the file"):
         train(Stream(), state, tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
-    assert (tmp_path / "config.json").read_text() == mine
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == mine
 
 
 def test_training_on_one_identity_says_that_nothing_is_learnt(tmp_path, capsys):

@@ -197,7 +197,7 @@ def test_exclusion_and_min_images(vggface2, tmp_path, capsys):
     assert {row["identity"]: row["label"] for row in rows if row["status"] == "ok"} == {
         f"n{person:06d}": person - 2 for person in range(2, 9)
     }
-    assert "exclude.txt: removed 6 images; 1 of its entries match nothing (n999999)" in capsys.readouterr().err
+    assert "exclude.txt: removed 6 images; 1 entry without a match (n999999)" in capsys.readouterr().err
 
 
 def test_comments_and_paths_in_an_exclusion_list(vggface2, tmp_path, capsys):
@@ -211,7 +211,7 @@ def test_comments_and_paths_in_an_exclusion_list(vggface2, tmp_path, capsys):
     found = {row["key"] for row in rows_of(tmp_path / "out") if row["status"] == "excluded"}
     assert {key.split("/")[0] for key in found} == {"n000001", "n000002", "n000003", "n000004"}
     assert len(found) == 16
-    assert "removed 16 images; 1 of its entries match nothing (n000006#)" in capsys.readouterr().err
+    assert "removed 16 images; 1 entry without a match (n000006#)" in capsys.readouterr().err
 
 
 def test_tables_and_lists_from_pipes_build_the_same_set(vggface2, tmp_path, monkeypatch):
