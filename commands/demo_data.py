@@ -13,7 +13,10 @@ from commands.options import folder
 @click.command("demo-data", short_help="Generate faces in the layouts of the public data sets.")
 @folder("--out", help="Folder for the data sets.")
 @click.option(
-    "--identities", type=click.IntRange(2, 100_000), default=64, help="Identities to train on; half as many more to test on."
+    "--identities",
+    type=click.IntRange(2, 100_000),
+    default=64,
+    help="Identities to train on; half as many more to test on.",
 )
 @click.option("--images", type=click.IntRange(2, 1000), default=12, help="Images per identity.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the generated faces.")
