@@ -153,6 +153,6 @@ def _parts_folder(out: Path, fingerprint: str, cache: Path | None) -> Iterator[P
         yield folder
     ours = re.compile(re.escape(out.name) + r"\.[0-9a-f]{16}\.unfinished")
     for path in out.parent.iterdir():
-        if ours.fullmatch(path.name):  # also of a run with other options
+        if ours.fullmatch(path.name) and path.is_dir() and not path.is_symlink():  # also of a run with other options
             with contextlib.suppress(LockedError), locked(path, _ACTIVITY):
                 shutil.rmtree(path)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.sources.finder import find_entry
 from pipeline.sources.images import ImageError
+from pipeline.sources.parts import open_regular
 from pipeline.sources.recordio_file import HEADER_BYTES, RecordFile
 from pipeline.sources.recordio_listing import UNKNOWN, Records, list_records
 from pipeline.sources.source import Reader, Rows, Source, SourceError
@@ -116,7 +117,7 @@ def _keys(records: Records) -> pa.StringArray:
 def _check_property(path: Path, records: Records) -> None:
     """Prints a line if the file ``property``, such as ``85742,112,112``, states another number of identities."""
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             stated = int(stream.read(100).split(b",")[0])
     except (OSError, ValueError):
         return

@@ -152,9 +152,12 @@ def test_a_killed_run_goes_on_where_it_was(photographs, tmp_path, opened, monkey
     parts[0].write_bytes(parts[0].read_bytes()[:-9])  # damaged: found again
     (tmp_path / "x.parquet.mine").mkdir()  # the user's
     (tmp_path / f"x.parquet.{'0' * 16}.unfinished").mkdir()  # of a run with other options
+    theirs = [f"x.parquet.{digit * 16}.unfinished" for digit in "12"]
+    (tmp_path / theirs[0]).touch()
+    (tmp_path / theirs[1]).symlink_to(photographs)
     find(photographs, out)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["faces", "whole.parquet", "x.parquet", "x.parquet.mine"]
+    assert sorted(os.listdir(tmp_path)) == ["faces", "whole.parquet", "x.parquet", *theirs, "x.parquet.mine"]
 
 
 def test_images_that_changed_meanwhile_are_searched_again(photographs, tmp_path, opened):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
+import signal
 import struct
 
 import cv2
@@ -69,6 +71,18 @@ def test_identities_are_the_ranges_of_their_records(people, tmp_path, index, cap
     (tmp_path / "property").write_text("4,112,112")
     rows_of(path)
     assert "property: states 4 identities, and the records have 3\n" in capsys.readouterr().err
+
+
+def test_a_property_file_that_is_a_pipe_is_not_waited_for(people, tmp_path):
+    path = write_records(tmp_path, insightface_payloads(people))
+    os.mkfifo(tmp_path / "property")
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for the pipe"))
+    signal.alarm(10)
+    try:
+        assert len(rows_of(path)) == 9
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("index", [True, False])
