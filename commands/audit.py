@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from benchmarks import BENCHMARKS, read_benchmark
+from commands.group import CommandError
 from commands.network import open_engine
 from commands.options import PATH, data, engine_options, folder
-from commands.outputs import OutputPath
+from commands.outputs import OutputPath, html_output, parquet_output
 
 
 @click.command(short_help="Find wrong labels, one person or photograph twice, and test people in a shard set.")
@@ -31,8 +32,18 @@ def audit(shards: Path, out: Path, against: tuple[str, ...], root: Path, **optio
     and photographs and people of benchmarks. Writes all findings to audit.parquet, pictures of them to audit.html, and
     the surest ones to exclude.txt, for build-shards --exclude.
     """
-    from benchmarks.audit.run import EXCLUDE, SHEET, audit_set
+    from benchmarks.audit.exclusions import is_as_written
+    from benchmarks.audit.run import EXCLUDE, SHEET, TABLE, audit_set
 
+    context = click.get_current_context()
+    parquet_output().convert(out / TABLE, None, context)
+    html_output().convert(out / SHEET, None, context)
+    OutputPath().convert(out / EXCLUDE, None, context)
+    if (out / EXCLUDE).exists() and not is_as_written(out / EXCLUDE):
+        raise CommandError(
+            f"{out / EXCLUDE}: is there and was edited, or no audit wrote it; rename it if you need it, or choose another"
+            " --out"
+        )
     with open_engine(**options) as (engine, _, facts):
         protocols = [read_benchmark(name, root) for name in dict.fromkeys(against)]
         summary = audit_set(shards, engine, out, protocols, facts)

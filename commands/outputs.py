@@ -87,6 +87,11 @@ def png_output() -> OutputPath:
     return OutputPath(kind="a PNG file", starts=(b"\x89PNG",))
 
 
+def html_output() -> OutputPath:
+    """The path of a page to write."""
+    return OutputPath(kind="an HTML page", starts=(b"<!doctype html", b"<!DOCTYPE html"))
+
+
 class PagePath(click.ParamType):
     """A page to write: a file ``.html``, or a folder for a page of a given name."""
 
@@ -97,8 +102,9 @@ class PagePath(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         is_file = Path(value).suffix.lower() == ".html"
-        path = OutputPath(folder=not is_file).convert(value, param, ctx)
-        return path if is_file else OutputPath().convert(path / self._page, param, ctx)
+        if is_file:
+            return html_output().convert(value, param, ctx)
+        return html_output().convert(OutputPath(folder=True).convert(value, param, ctx) / self._page, param, ctx)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,11 +25,22 @@ from shards.messages import counted, printable
 
 REASONS = {
     WRONG_LABEL: f"wrong labels: a probability of at least {SURE}, and {MIN_SUPPORT} or more other images to compare with",
-    SAME_PERSON: "identities that look like one person: merge their folders, or take the # away from one of two",
+    SAME_PERSON: "identities that look like one person: merge their folders, or write one of the two names in a line",
     SAME_PHOTOGRAPH: "one photograph under two names: the copy that fits its name worse",
     BENCHMARK_PHOTOGRAPH: "photographs of a benchmark",
     BENCHMARK_PERSON: "people of a benchmark: all their images",
 }
+_MARK = b"# unchanged since audit wrote it: "
+
+
+def is_as_written(path: Path) -> bool:
+    """Returns True if a file is an exclusion list that nobody has edited. Raises: OSError: it cannot be read."""
+    lines, mark, stated = path.read_bytes().rpartition(_MARK)
+    return bool(mark) and lines + _mark(lines) == lines + mark + stated
+
+
+def _mark(lines: bytes) -> bytes:
+    return _MARK + hashlib.sha256(lines).hexdigest()[:16].encode() + b"\n"
 
 
 def write_exclusions(findings: Sequence[Finding], keys: pa.Array, identities: pa.Array, path: Path) -> list[str]:
@@ -49,7 +61,8 @@ def write_exclusions(findings: Sequence[Finding], keys: pa.Array, identities: pa
         lines += [line for line in written.values() if line is not None]
         lost += [name for name, line in written.items() if line is None]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    data = ("\n".join(lines) + "\n\n").encode()
+    write_bytes(path, data + _mark(data))
     return lost
 
 

@@ -178,6 +178,9 @@ def test_a_page_cannot_replace_a_folder_or_lie_in_a_file(run, shard_set, tmp_pat
     (tmp_path / "file").write_text("x")
     assert "is a folder; expected a file" in error_of(run("inspect", shard_set, "--report", tmp_path / "x.html"), 2)
     assert "is a file; expected a folder" in error_of(run("inspect", shard_set, "--report", tmp_path / "file"), 2)
+    (tmp_path / "mine.html").write_text("x")
+    done = run("inspect", shard_set, "--report", tmp_path / "mine.html")
+    assert "mine.html is there and is not an HTML page; delete it" in error_of(done, 2)
 
 
 def test_thumbnails_keep_their_shape_and_show_landmarks():

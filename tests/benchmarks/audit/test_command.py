@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from pipeline.build.options import read_exclusions
 from pipeline.demo.generate import write_demo_data
 from tests.conftest import error_of
 from tests.networks import save_small
@@ -29,6 +30,22 @@ def test_the_command_says_what_it_found_and_where(run, shard_set, checkpoint, tm
     assert "embed: 45/45 images" in done.stderr
     assert sorted(os.listdir(tmp_path / "found")) == ["audit.html", "audit.parquet", "exclude.txt"]
     assert "x.pt" in Page(tmp_path / "found" / "audit.html").text
+
+
+def test_a_list_that_was_edited_is_kept(run, shard_set, checkpoint, tmp_path):
+    words = ["audit", shard_set, "--checkpoint", checkpoint, "--out", tmp_path / "found"]
+    assert run(*words).returncode == 0
+    assert run(*words).returncode == 0  # what an audit wrote is replaced
+    listed = tmp_path / "found" / "exclude.txt"
+    assert read_exclusions(listed).entries == []
+    edited = listed.read_text() + "n000002/0007_01\n"
+    listed.write_text(edited)
+    assert "exclude.txt: is there and was edited, or no audit wrote it; rename it" in error_of(run(*words))
+    assert listed.read_text() == edited
+    listed.unlink()
+    (tmp_path / "found" / "audit.html").write_text("mine")
+    assert "audit.html is there and is not an HTML page" in error_of(run(*words), 2)
+    assert (tmp_path / "found" / "audit.html").read_text() == "mine"
 
 
 @pytest.mark.heavy
