@@ -9,6 +9,7 @@ from pathlib import Path
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.waiting import Waiting
 from shards.errors import LrfrError
+from shards.files import open_regular
 from shards.finish import describe
 from shards.messages import command, counted
 from shards.schema import MANIFEST, PLAN, Manifest
@@ -88,7 +89,8 @@ def _others(folders: Sequence[Path], newest: Path, noun: str) -> Iterator[Findin
 def _steps(run: Path) -> int | None:
     """The steps of a complete run, as its ``config.json`` says."""
     try:
-        steps = json.loads((run / "config.json").read_bytes())["steps"]
+        with open_regular(run / "config.json") as stream:
+            steps = json.loads(stream.read())["steps"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return steps if isinstance(steps, int) else None
@@ -96,7 +98,7 @@ def _steps(run: Path) -> int | None:
 
 def _last_step(run: Path) -> int:
     """The last step of the metrics. The last line may be cut by a killed process."""
-    with open(run / "metrics.jsonl", "rb") as stream:
+    with open_regular(run / "metrics.jsonl") as stream:
         stream.seek(max(stream.seek(0, 2) - (1 << 16), 0))
         for line in reversed(stream.read().splitlines()):
             try:

@@ -77,6 +77,16 @@ def test_damaged_metrics(finished, metrics):
     assert of(run_findings([finished]), "note") == [f"{finished}: step 0 of 7, not finished or still running"]
 
 
+def test_pipes_are_not_waited_for(finished):
+    for name in ("config.json", "metrics.jsonl"):
+        (finished / name).unlink()
+        os.mkfifo(finished / name)
+        if name == "config.json":
+            assert "config.json is missing or damaged" in of(run_findings([finished]), "warn")[0]
+    with pytest.raises(OSError, match="not a regular file"):
+        list(run_findings([finished]))
+
+
 def test_checkpoints_that_are_none(finished):
     (finished / "checkpoints" / "0000007.pt").write_bytes(b"")
     assert of(run_findings([finished]), "FAIL") == [f"{finished}/checkpoints/0000007.pt: an empty file"]
