@@ -168,7 +168,7 @@ def test_where_auto_is_refused(run, photographs, stand_in, tmp_path):
             1,
             "are resized whole, not aligned; omit --landmarks",
         ),
-        ((*folder, "--aligned", "arcface"), 1, "they are aligned crops; omit --landmarks"),
+        ((*folder, "--aligned", "arcface"), 1, "--aligned crops need no landmarks; omit --landmarks"),
         ((*folder, "--out", "full"), 1, "(it contains notes.txt); choose a new or empty --out"),
         (("--landmarks", "auto"), 1, "or run: lrfr demo-data)"),
     ]:

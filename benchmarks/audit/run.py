@@ -183,10 +183,11 @@ def _summary(audit: Audit, findings: Sequence[Finding], identity: np.ndarray) ->
         f" {excluded[SAME_PHOTOGRAPH]:,} excluded; correlation from {audit.copies.threshold:.3f}"
     )
     for overlap in audit.overlaps:
+        images, identities = (len(np.unique(found.pairs[:, 1])) for found in (overlap.copies, overlap.people))
         yield (
-            f"{overlap.name}: {counted(len(np.unique(overlap.copies.pairs[:, 1])), 'image')} of the set also there;"
-            f" {counted(len(np.unique(overlap.people.pairs[:, 1])), 'identity')} with a person of it"
-            f"{_from(overlap.people.threshold)}; all excluded"
+            f"{overlap.name}: {counted(images, 'image')} of the set also there;"
+            f" {counted(identities, 'identity')} with a person of it"
+            f"{_from(overlap.people.threshold)}{'; all excluded' if images or identities else ''}"
         )
 
 

@@ -108,7 +108,10 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield from coverage([table], [folder])
     else:
         built = command("build-shards", "--source", "folder", "--root", folder, "--landmarks", "auto")
-        yield note(f"{folder}: no landmarks.csv", f"{built}, or --source crops if they are aligned")
+        yield note(
+            f"{folder}: no landmarks.csv",
+            f"{built}; or --aligned arcface instead of --landmarks, if they are aligned crops",
+        )
 
 
 def _vggface2(folder: Path, generated: bool) -> Iterator[Finding]:

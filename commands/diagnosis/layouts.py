@@ -40,9 +40,12 @@ def find_layouts(root: Path, depth: int = DEPTH) -> Iterator[tuple[str, Path]]:
     kind = layout_of(root)
     if kind:
         yield kind, root
-    elif depth:
+    if depth and kind in (None, "lfw"):
         for folder in _folders(root):
-            yield from find_layouts(folder, depth - 1)
+            if kind is None:
+                yield from find_layouts(folder, depth - 1)
+            elif folder.name.lower() != "lfw":  # LFW's images may lie beside other data sets
+                yield from (found for found in find_layouts(folder, depth - 1) if found[0] != "folder")
 
 
 def layout_of(folder: Path) -> str | None:
@@ -72,8 +75,10 @@ def _holds_identities(folder: Path) -> bool:
 
 
 def _holds_people(folder: Path) -> bool:
-    """True for LFW's images; False for a folder with the whole data set, which may be called lfw, too."""
-    return folder.is_dir() and not {"lfw", "pairs.txt"} & {name.lower() for name in os.listdir(folder)}
+    """True for LFW's images; False for a folder with the whole data set or for it, which may be called lfw, too."""
+    return bool(_folders(folder, MAX_PEOPLE)) and not {"lfw", "pairs.txt"} & {
+        name.lower() for name in os.listdir(folder)
+    }
 
 
 def _folders(root: Path, most: int = MAX_FOLDERS) -> list[Path]:

@@ -255,4 +255,5 @@ def _model(data: Path) -> Iterator[Finding]:
         model.read_model(path)
         yield ok(f"LiteRT imports, and the landmark model is {path}")
     except model.LandmarkerError as error:
-        yield (warn if path.exists() else note)(f"LiteRT imports; {error}", "")
+        text, _, remedy = str(error).partition("; run: ")
+        yield (warn if path.exists() else note)(f"LiteRT imports; {text}", remedy)

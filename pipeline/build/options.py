@@ -170,7 +170,7 @@ def options_for(
     if landmark_model is not None:
         landmarks = (check_path("out", options.get("out")) / LANDMARKS,)
     if landmarks and not (layout.takes_landmarks and aligning):
-        why = "they are aligned crops" if crops else "its images are resized whole, not aligned"
+        why = "--aligned crops need no landmarks" if crops else "its images are resized whole, not aligned"
         raise SourceError(f"--source {source}: {why}; omit --landmarks")
     if layout.takes_landmarks and aligning and not landmarks:
         landmarks = tuple(layout.landmark_files(root))

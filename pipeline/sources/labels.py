@@ -118,7 +118,6 @@ def _points(images: Labelled, landmarks: Sequence[Path], where: str) -> tuple[np
     if landmarks:
         table = read_landmarks(landmarks)
         points, reasons = PathLookup(table, images.names.to_pylist()).points()
-        reasons |= {row: reason for row, reason in not_finite(points).items() if row not in reasons}
         return points, reasons, [file.sha256 for file in table.files]
     if images.points is None:
         raise SourceError(f"{where}: states no landmarks; {REMEDY}")

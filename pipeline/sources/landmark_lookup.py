@@ -106,14 +106,21 @@ class PathLookup:
         return self._table.landmarks(int(self._rows[image]))
 
     def points(self) -> tuple[np.ndarray, dict[int, str]]:
-        """Returns the (N, 10) float32 points of all images, NaN where there are none, and those images' problems."""
+        """Returns the (N, 10) float32 points of all images, NaN where there are none, and those images' problems.
+
+        A row of the table without usable numbers gives its own reason, such as that no face was found.
+        """
         points = np.full((len(self._rows), self._table.points.shape[1]), np.nan, np.float32)
         found = self._rows >= 0
         points[found] = self._table.points[self._rows[found]]
         bad = ~found | self._repeated
         bad[found] |= self._shared[self._rows[found]]
         points[bad] = np.nan
-        return points, {image: str(self.problem(image)) for image in np.flatnonzero(bad).tolist()}
+        reasons = {image: str(self.problem(image)) for image in np.flatnonzero(bad).tolist()}
+        unusable = ~bad & np.isin(self._rows, np.fromiter(self._table.problems, np.int64))
+        for image in np.flatnonzero(unusable).tolist():
+            reasons[image] = self._table.problems[int(self._rows[image])]
+        return points, reasons
 
 
 def _last_parts(names: pa.Array, depth: int) -> pa.Array:

@@ -105,7 +105,11 @@ def test_images_and_people_of_a_benchmark_are_found(clean):
     assert summary[-1].startswith(
         "lfw: 1 image of the set also there; 2 identities with a person of it, cosine from 0."
     )
+    assert summary[-1].endswith("; all excluded")
     assert "lfw:p11/1.png" in Page(out / "audit.html").pictures
+    protocol, requests = benchmark(clean.root / "strangers", strangers)
+    summary, _, _ = audit(clean, clean.build(), [protocol], requests)
+    assert summary[-1] == "lfw: 0 images of the set also there; 0 identities with a person of it"
 
 
 @pytest.mark.heavy

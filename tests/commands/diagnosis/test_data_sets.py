@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +53,23 @@ def test_a_data_set_of_any_name_and_case(demo, name):
             path.rename(path.with_name(path.name.lower()))
     assert dict(find_layouts(demo / "any NAME")) == {KINDS[name]: demo / "any NAME"}
     assert (KINDS[name], demo / "any NAME") in list(find_layouts(demo))
+
+
+def test_an_empty_folder_for_lfw_hides_nothing(demo):
+    """A download that failed leaves one, and a copy may hold the archive alone."""
+    shutil.rmtree(demo / "LFW")
+    (demo / "LFW").mkdir()
+    others = {kind: demo / name for name, kind in KINDS.items() if kind != "lfw"}
+    assert dict(find_layouts(demo)) == others
+    (demo / "LFW" / "lfw.tgz").write_text("")
+    assert dict(find_layouts(demo)) == others
+
+
+def test_images_of_lfw_beside_other_data_sets_hide_nothing(demo):
+    (demo / "LFW" / "lfw").rename(demo / "faces")
+    shutil.rmtree(demo / "LFW")
+    (demo / "faces").rename(demo / "lfw")
+    assert dict(find_layouts(demo)) == {kind: demo / name for name, kind in KINDS.items()} | {"lfw": demo}
 
 
 def test_folders_of_a_data_set_are_none(demo):

@@ -20,6 +20,7 @@ from commands.diagnosis.libraries import (
     python_findings,
     torch_findings,
 )
+from shards.messages import command
 from tests.commands.diagnosis.conftest import HEALTHY, FakeProbes, of
 
 
@@ -138,8 +139,10 @@ def test_an_opencv_that_decodes_nothing():
 def test_landmarks(tmp_path):
     (text,) = of(other_findings(FakeProbes(litert="ModuleNotFoundError: no litert"), tmp_path), "note")
     assert text == "landmarks cannot run: ModuleNotFoundError: no litert"
-    (text,) = of(other_findings(FakeProbes(), tmp_path), "note")
-    assert "fetch landmarker" in text
+    *_, found = other_findings(FakeProbes(), tmp_path)
+    path = tmp_path / "models" / "face_landmarker.task"
+    assert (found.level.value, found.text) == ("note", f"LiteRT imports; {path}: no landmark model")
+    assert found.remedy == f"{command('fetch', 'landmarker')}, or give --model PATH to landmarks"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "face_landmarker.task").write_text("x")
     assert of(other_findings(FakeProbes(), tmp_path), "warn")

@@ -246,7 +246,10 @@ def test_options_that_do_not_go_together_are_refused(crops, tmp_path, run):
         ),
         ({"aligned": tmp_path / "none.toml"}, "none.toml: No such file"),
         ({"aligned": tmp_path}, "no such template or file|neither a regular file nor a pipe"),
-        ({"aligned": "seed", "landmarks": table}, "--source folder: they are aligned crops; omit --landmarks"),
+        (
+            {"aligned": "seed", "landmarks": table},
+            "--source folder: --aligned crops need no landmarks; omit --landmarks",
+        ),
         ({"aligned": "seed", "template": "none"}, "--template none: images are resized whole; omit --aligned"),
         ({"aligned": "seed", "source": "crops"}, "--source crops takes no --aligned; use --source folder"),
         ({"aligned": "seed", "source": "vggface2"}, "--source vggface2 takes no --aligned; use --source folder"),

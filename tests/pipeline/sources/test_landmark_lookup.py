@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -106,6 +107,15 @@ def test_the_longest_path_suffix_wins(tmp_path):
     assert [found.find(image).points[0][0] for image in range(5)] == [0, 1, 2, 3, 4]
     shared = PathLookup(table, ["x/2.jpg", "y/2.jpg"])
     assert shared.problem(0) == f"several images match these landmarks in {tmp_path / 'a.parquet'}"
+
+
+def test_a_row_without_numbers_gives_its_own_reason(tmp_path):
+    numbers = {f"P{point}{axis}": pa.array([1.0, None, None]) for point in range(1, 6) for axis in "XY"}
+    reasons = {"reason": [None, "no face found in the 9x9 image", None]}
+    pq.write_table(pa.table({"path": ["a/1.jpg", "a/2.jpg", "a/3.jpg"], **numbers, **reasons}), tmp_path / "a.parquet")
+    points, problems = PathLookup(read_landmarks([tmp_path / "a.parquet"]), ["a/1.jpg", "a/3.jpg", "a/2.jpg"]).points()
+    assert np.isnan(points).all(1).tolist() == [False, True, True]
+    assert problems == {1: "the landmarks are missing", 2: "no face found in the 9x9 image"}
 
 
 @pytest.mark.parametrize(
