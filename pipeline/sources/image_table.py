@@ -121,7 +121,8 @@ def _json_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:
         records = [_record(path, number, text) for number, text in lines if text.strip()]
         line += block.count(b"\n")
         if records:
-            names = names or dict(zip(_columns(path, list(records[0])), records[0], strict=True))
+            fields = list(dict.fromkeys(field for record in records for field in record))  # a record may lack some
+            names = names or dict(zip(_columns(path, fields), fields, strict=True))
             yield _records_block(records, names)
 
 
