@@ -101,8 +101,10 @@ def test_points_are_read_in_every_form(tmp_path):
 def test_the_first_of_some_records_may_lack_fields(tmp_path):
     records = [{"path": "a.jpg", "label": 1}, {"path": "b.jpg", "label": 2, "split": "x", "landmarks": POINTS[0]}]
     table = read_image_table(written(tmp_path / "a.jsonl", "".join(json.dumps(record) + "\n" for record in records)))
-    assert table.points is not None and table.splits is not None
-    assert np.isnan(table.points[0]).all() and table.points[1].tolist() == POINTS[0]
+    assert table.points is not None
+    assert table.splits is not None
+    assert np.isnan(table.points[0]).all()
+    assert table.points[1].tolist() == POINTS[0]
     assert table.splits.to_pylist()[1] == "x"
 
 
