@@ -58,6 +58,8 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
     from shards.messages import counted, print_stderr
     from shards.schema import STATUS_OK
 
+    if out.suffix.lower() == ".csv":
+        raise click.UsageError(f"--out {out}: a Parquet file is written; --csv also writes a CSV file")
     if csv_file and csv_file.resolve() == out.resolve():
         raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
     found = find_images([root])

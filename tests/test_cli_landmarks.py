@@ -81,6 +81,11 @@ def test_what_is_refused(run, photographs, tmp_path):
             2,
             f"--csv {tmp_path}/x: --out names the same file; choose two",
         ),
+        (
+            (photographs, "--out", "x.CSV"),
+            2,
+            "--out x.CSV: a Parquet file is written; --csv also writes a CSV file",
+        ),
         ((photographs, "--out", "x", "--choose", "best"), 2, "is not one of 'largest', 'central', 'highest-score'."),
         (
             (photographs, "--out", "x"),

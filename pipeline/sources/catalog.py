@@ -18,7 +18,7 @@ SOURCES = {
     "vggface2": ("pipeline.sources.vggface2:VGGFace2", "VGGFace2, aligned by its landmark files"),
     "qmul": ("pipeline.sources.training_sets:Qmul", "training set of QMUL-SurvFace, resized whole"),
     "tinyface": ("pipeline.sources.training_sets:TinyFace", "training set of TinyFace, resized whole"),
-    "folder": ("pipeline.sources.folder:Folder", "identity/image, aligned by --landmarks"),
+    "folder": ("pipeline.sources.folder:Folder", "identity/image, aligned by --landmarks, or already (--aligned)"),
     "recordio": (
         "pipeline.sources.recordio:RecordIO",
         "train.rec and train.idx of insightface (MS1M, WebFace, Glint), with --aligned",
