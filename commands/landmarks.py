@@ -73,7 +73,9 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
     except WorkerError as error:
         raise CommandError(f"{error}; {_KEPT}") from None
     if left_out:
-        print_stderr(f"{csv_file}: {counted(left_out, 'name')} with a line break left out; {out} has them")
+        print_stderr(
+            f"{csv_file}: {counted(left_out, 'name')} with a line break or of several images left out; {out} has them"
+        )
     click.echo(summary(statuses, out))
     if not statuses[STATUS_OK]:
         raise CommandError(f"{out}: no face found in {counted(len(names), 'image')}")

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.landmarks.faces import FacePoints
-from pipeline.sources.landmarks import HEADER, POINT_NAMES, clean_keys
+from pipeline.sources.finder import composed
+from pipeline.sources.landmarks import HEADER, POINT_NAMES, clean_keys, composed_column
 from shards.files import naming, whole_file
 from shards.schema import STATUS_OK
 
@@ -68,10 +70,13 @@ def write_csv(out: Path, table: Path) -> int:
     Names have neither extension nor split folder, as in VGGFace2.
 
     Returns:
-        The number of rows with points that are left out, because the name holds a line break.
+        The number of rows with points that are left out: their name holds a line break, or is that of several images,
+        such as ``train/a/1.jpg`` and ``test/a/1.jpg``. One of these may be the only one with a face, and the table would
+        then state its points for the others.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     left_out = 0
+    shared = _shared_names(pq.read_table(table, columns=["path"], partitioning=None, use_threads=False)["path"])
     with whole_file(out) as temporary, naming(out), open(temporary, "w", encoding="utf-8", newline="") as stream:
         stream.write(",".join(HEADER) + "\n")
         with pq.ParquetFile(table, pre_buffer=False) as file:
@@ -79,12 +84,18 @@ def write_csv(out: Path, table: Path) -> int:
                 rows = batch.filter(batch.column("P1X").is_valid())
                 columns = [rows.column(name).to_pylist() for name in POINT_NAMES]
                 for key, *numbers in zip(clean_keys(rows.column("path")).to_pylist(), *columns, strict=True):
-                    if "\n" in key or "\r" in key:
+                    if "\n" in key or "\r" in key or composed(key) in shared:
                         left_out += 1
                     else:
                         quoted = key.replace('"', '""')
                         stream.write(f'"{quoted}",' + ",".join(f"{number:.3f}" for number in numbers) + "\n")
     return left_out
+
+
+def _shared_names(paths: pa.ChunkedArray) -> set[str]:
+    """The names that several images have in the CSV."""
+    counts = pc.value_counts(composed_column(clean_keys(paths.combine_chunks())))
+    return set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
 
 
 def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -224,3 +224,14 @@ def test_the_csv_is_that_of_vggface2(photographs, tmp_path):
     assert csv.keys.to_pylist() == ['a, "b"/\u00e9', "n1/0001_01"]
     rows = [parquet.keys.to_pylist().index(key) for key in csv.keys.to_pylist()]
     assert csv.points == pytest.approx(parquet.points[rows], abs=6e-4)
+
+
+def test_the_csv_gives_no_points_to_another_image_of_its_name(photographs, tmp_path):
+    root = tmp_path / "splits"
+    for name in ("train/n1/1.png", "test/n1/1.png", "test/n1/2.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photographs / "n00/0.png", root / name)
+    cv2.imwrite(str(root / "train/n1/1.png"), np.zeros((50, 60, 3), np.uint8))  # no face
+    find_landmarks(names_in(root), tmp_path / "x.parquet", options(), root=root)
+    assert write_csv(tmp_path / "x.csv", tmp_path / "x.parquet") == 1
+    assert read_landmarks([tmp_path / "x.csv"]).keys.to_pylist() == ["n1/2"]
