@@ -100,7 +100,8 @@ def audit_set(root: Path, engine: Engine, out: Path, against: Sequence[Protocol]
         sheet = Sheet(images, keys, names, found.labels.similarity)
         own = (found.labels.similarity - found.others.mean) / np.maximum(found.others.spread, 1e-6)
         sections = list(sheet.sections(findings, own[np.isfinite(own)]))
-    network = ", ".join(str(facts[name]) for name in ("path", "digest", "precision", "device") if name in facts)
+    words = {"path": "", "digest": "digest ", "precision": "", "device": ""}
+    network = ", ".join(f"{word}{facts[name]}" for name, word in words.items() if name in facts)
     about = [
         ("shard set", str(root.resolve())),
         ("network", network or "none given"),
