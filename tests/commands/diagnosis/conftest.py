@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands.diagnosis import libraries
+from commands.diagnosis import findings, libraries
 from commands.diagnosis.libraries import ProbeError
 from pipeline.demo.generate import write_demo_data
 
@@ -32,6 +32,14 @@ class FakeProbes:
         if isinstance(found, str):
             raise ProbeError(found)
         return found
+
+
+@pytest.fixture(autouse=True)
+def _long_lines():
+    """No line is wrapped, however long the path of the test's folder is."""
+    with pytest.MonkeyPatch.context() as patch:  # the tests' own ends before their folder is deleted
+        patch.setattr(findings, "WIDTH", 10_000)
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from commands.diagnosis import findings
 from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 
 DATA_SETS = ("LFW", "QMUL-SurvFace", "SCface", "TinyFace", "VGGFace2", "XQLFW")
@@ -23,7 +24,15 @@ def test_a_healthy_machine_with_every_data_set(run, probed, demo):
     assert process.stdout.count("generated faces of demo-data") == 6
     assert "FAIL" not in process.stdout
     assert {path.name for path in demo.iterdir()} == set(DATA_SETS)  # nothing was written
-    assert all(len(line) <= 112 or " " not in line.strip() for line in page if "->" not in line)
+
+
+def test_long_findings_are_wrapped_and_remedies_are_not(monkeypatch):
+    monkeypatch.setattr(findings, "WIDTH", 40)
+    page = list(findings.lines(findings.warn("one " * 20 + "z" * 50, "command " * 20)))
+    assert len(page) == 5
+    assert max(map(len, page[:3])) <= 40
+    assert page[3] == " " * 7 + "z" * 50
+    assert page[4] == " " * 7 + "-> " + "command " * 20
 
 
 def test_a_root_that_is_one_data_set(run, probed, demo):
@@ -38,7 +47,7 @@ def test_a_failure_exits_1_and_the_page_goes_on(run, probed, demo):
     (demo / "LFW" / "pairs.txt").write_text("nonsense")
     process = run("doctor")
     assert error_of_page(process) == "Error: something cannot work: see FAIL above"
-    assert "FAIL bench lfw cannot run: " in process.stdout
+    assert "FAIL bench lfw cannot run:" in process.stdout
     assert "-> restore it from the archive" in process.stdout
     assert "1 failure, " in process.stdout
     assert f"XQLFW in {demo / 'XQLFW'}" in process.stdout
