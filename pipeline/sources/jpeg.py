@@ -139,13 +139,14 @@ def passed_text_mode(data: bytes, scan: int) -> bool:
     """Returns True if the last line feeds of the scans follow carriage returns, as a copy in text mode leaves them.
 
     In other files one in 256 does. libjpeg often reads such a file without a warning. Where there are only one or two,
-    libjpeg has to find the file sound that was copied, too.
+    those in the tables have to do so, too (the usual ones have some), and libjpeg has to find sound what was copied.
     """
     end = data.rfind(END, scan)
     for found in range(_LINE_FEEDS):
         end = data.rfind(b"\n", scan, end)
         if end < 0:
-            return found > 0 and _is_sound(data[:scan] + data[scan:].replace(b"\r\n", b"\n"))
+            is_copy = found > 0 and data.count(b"\n", 0, scan) == data.count(b"\r\n", 0, scan)
+            return is_copy and _is_sound(data.replace(b"\r\n", b"\n"))
         if data[end - 1] != ord("\r"):
             return False
     return True

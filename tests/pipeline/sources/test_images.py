@@ -241,6 +241,18 @@ def test_a_copy_in_text_mode_of_a_tiny_image_with_one_or_two_line_feeds_is_told(
     assert found > 3
 
 
+def test_line_feeds_in_the_tables_prove_that_a_tiny_jpeg_is_no_copy_in_text_mode():
+    """The only one of its scan follows a carriage return, by chance: so it is in one tiny image of a thousand."""
+    image = np.random.default_rng(465).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", cv2.GaussianBlur(image, (0, 0), 2))[1].tobytes()
+    scan = data.index(b"\xff\xda")
+    assert data.count(b"\n", scan) == data.count(b"\r\n", scan) == 1
+    assert data.count(b"\n", 0, scan) > data.count(b"\r\n", 0, scan)
+    assert np.array_equal(decode_bytes(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    with pytest.raises(ImageError):
+        decode_bytes(data.replace(b"\n", b"\r\n"))
+
+
 def test_one_line_feed_after_a_carriage_return_is_no_copy_in_text_mode():
     """Of one colour, 13 10 10."""
     data = by_pillow("BMP", image=np.full((1, 1, 3), (11, 10, 13), np.uint8))
