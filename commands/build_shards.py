@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import PATH, data, is_auto, landmark_model, landmarks_option, max_pixels_option
+from commands.options import PATH, data, is_auto, landmark_model, landmarks_option, max_pixels_option, workers_option
 from pipeline.sources.catalog import SOURCES
 
 _HELP = "\n".join(
@@ -77,13 +76,7 @@ _KEPT = "finished shards are kept: run the same command to continue"
     "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: 1/32 of the set, 250 to 5000]"
 )
 @max_pixels_option
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=lambda: len(os.sched_getaffinity(0)),
-    show_default="all cores",
-    help="Number of worker processes.",
-)
+@workers_option
 @click.option(
     "--executor",
     type=click.Choice(["process", "serial"]),

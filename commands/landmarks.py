@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import PATH, LocalPath, landmark_model, max_pixels_option
+from commands.options import PATH, LocalPath, landmark_model, max_pixels_option, workers_option
 from commands.outputs import OutputPath, parquet_output
 
 _KEPT = "finished images are kept: run the same command to continue"
@@ -37,13 +37,7 @@ _KEPT = "finished images are kept: run the same command to continue"
     help="Which of several faces in an image.",
 )
 @max_pixels_option
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=lambda: len(os.sched_getaffinity(0)),
-    show_default="all cores",
-    help="Number of worker processes.",
-)
+@workers_option
 def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, workers: int, **options: Any) -> None:
     """Find eyes, nose and mouth corners of one face in every image below ROOT, with MediaPipe's networks.
 

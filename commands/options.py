@@ -108,6 +108,13 @@ max_pixels_option = click.option(
     show_default="268435456, as 16384 x 16384",
     help="Images that state more pixels are not decoded, and files of more than 4 bytes for each are not read.",
 )
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all cores",
+    help="Number of worker processes.",
+)
 # what `commands.network.open_engine` takes
 engine_options = option_group(
     checkpoint_option,

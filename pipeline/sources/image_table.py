@@ -114,12 +114,10 @@ def _numbers(texts: pa.StringArray, decimal_comma: bool) -> np.ndarray:
 
 
 def _json_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:
-    line = 1
     names: dict[str, str] = {}
-    for block in line_blocks(path, stream):
+    for line, block in line_blocks(path, stream):
         lines = enumerate(block.split(b"\n"), line)
         records = [_record(path, number, text) for number, text in lines if text.strip()]
-        line += block.count(b"\n")
         if records:
             fields = list(dict.fromkeys(field for record in records for field in record))  # a record may lack some
             names = names or dict(zip(_columns(path, fields), fields, strict=True))

@@ -119,14 +119,9 @@ def list_blocks(path: Path, stream: BinaryIO, layout: ListLayout) -> Iterator[pa
     Raises:
         SourceError: a line has not the right number of fields, or is not UTF-8.
     """
-    line = 1
-    for block in line_blocks(path, stream):
-        skipped = block.split(b"\n", layout.header_lines) if line == 1 and layout.header_lines else [block]
-        line += len(skipped) - 1
-        rows = skipped[-1]
+    for line, rows in line_blocks(path, stream, layout.header_lines):
         if rows.strip():
             yield _separated(path, rows, line, layout) if layout.separator else _blanks(path, rows, line, layout)
-        line += rows.count(b"\n")
 
 
 def _separated(path: Path, rows: bytes, line: int, layout: ListLayout) -> pa.Table:

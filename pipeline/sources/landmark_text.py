@@ -103,14 +103,10 @@ def text_blocks(path: Path, stream: BinaryIO, layout: TextLayout) -> Iterator[Bl
     Raises:
         LandmarkError: a line has not the right number of fields, or is not UTF-8.
     """
-    line = 1
-    for block in line_blocks(path, stream):
-        skipped = block.split(b"\n", layout.header_lines) if line == 1 and layout.header_lines else [block]
-        line += len(skipped) - 1
-        rows = _without_comments(skipped[-1], layout)
+    for line, block in line_blocks(path, stream, layout.header_lines):
+        rows = _without_comments(block, layout)
         if rows.strip():
             yield (_separated_block if layout.separator else _mixed_block)(path, rows, line, layout)
-        line += rows.count(b"\n")
 
 
 def is_number(text: str) -> bool:
@@ -146,8 +142,18 @@ def head_lines(stream: BinaryIO) -> list[str]:
     return whole.decode("utf-8", "surrogateescape").split("\n")
 
 
-def line_blocks(path: Path, stream: BinaryIO) -> Iterator[bytes]:
-    """Yields whole lines, each ended by a newline, about ``BLOCK_BYTES`` at a time."""
+def line_blocks(path: Path, stream: BinaryIO, header_lines: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yields the number of a line and whole lines from it on, about ``BLOCK_BYTES`` at a time; not the header."""
+    line = 1
+    for block in _whole_lines(path, stream):
+        skipped = block.split(b"\n", header_lines) if line == 1 and header_lines else [block]
+        line += len(skipped) - 1
+        yield line, skipped[-1]
+        line += skipped[-1].count(b"\n")
+
+
+def _whole_lines(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+    """Yields lines, each ended by a newline."""
     stream.seek(0)
     rest = stream.read(len(UTF8_MARK)).removeprefix(UTF8_MARK)
     while block := stream.read(BLOCK_BYTES):
