@@ -173,5 +173,14 @@ def _exit_at_once(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _exit(code: int, line: str) -> NoReturn:
+    """Ends the process, and worker processes that are left.
+
+    The traceback of an interruption may keep a suspended generator that would end its workers when it is closed. They
+    ignore signals, so that Python would wait for them without end.
+    """
+    import multiprocessing
+
     click.echo(line, err=True)
+    for worker in multiprocessing.active_children():
+        worker.kill()
     sys.exit(code)

@@ -150,6 +150,26 @@ def test_a_second_signal_ends_the_cleanup():
     assert process.returncode == 130
 
 
+SUSPENDED = """
+    sum(interrupt() for _ in unordered_map(len, ["a", "b"], executor="process", workers=1))"""
+TENSORS = """
+    sum(interrupt() for _ in map_batches(lambda number: torch.ones(4), range(64), 2, 2))"""
+
+
+def test_workers_of_a_suspended_generator_end_with_the_command():
+    """The traceback keeps the generator, and Python waits for its workers, which ignore SIGTERM."""
+    imports = "from pipeline.executors import unordered_map\n"
+    assert ended(imports + WORK.rstrip() + SUSPENDED) == (130, "", "interrupted\n")
+
+
+@pytest.mark.heavy
+def test_killed_workers_that_sent_tensors_leave_no_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    imports = "import torch\nfrom benchmarks.speed.baselines import map_batches\n"
+    assert ended(imports + WORK.rstrip() + TENSORS) == (130, "", "interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Data sets, shards and a checkpoint that keep every command busy for some seconds."""

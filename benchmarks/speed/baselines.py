@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import multiprocessing.util
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -188,7 +189,8 @@ def _start(loader: DataLoader) -> Iterator[Any]:
     """Starts the workers, and restores what that changes in this process.
 
     OpenCV uses one thread while they start, because a fork loses the others. PyTorch's handler of SIGCHLD raises an
-    error at any line once a worker dies; without it the iterator still raises one.
+    error at any line once a worker dies; without it the iterator still raises one. Workers send tensors through sockets
+    in a temporary folder: in that of this process, because workers that are killed could not remove their own.
     """
     try:
         multiprocessing.Lock()
@@ -199,6 +201,7 @@ def _start(loader: DataLoader) -> Iterator[Any]:
     threads, handler = cv2.getNumThreads(), signal.getsignal(signal.SIGCHLD)
     try:
         cv2.setNumThreads(1)
+        multiprocessing.util.get_temp_dir()  # workers inherit its path
         with starting_workers():
             return iter(loader)
     finally:
