@@ -12,7 +12,7 @@ from benchmarks.datasets.locate import find_first
 from benchmarks.errors import AbsentError, ProtocolError
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.identities import TRIED_IMAGES, count_identities, coverage
-from commands.diagnosis.record_sets import record_findings
+from commands.diagnosis.source_sets import source_findings
 from commands.diagnosis.waiting import Waiting
 from pipeline.sources.finder import ImageFolder, find_entry, find_folder, is_generated
 from pipeline.sources.landmarks import LandmarkError
@@ -30,7 +30,8 @@ TITLES = {
     "qmul": "QMUL-SurvFace",
     "tinyface": "TinyFace",
 }
-OTHER_TITLES = {"folder": "Folder of identities", "recordio": "RecordIO"}
+SOURCE_TITLES = {"recordio": "RecordIO", "webdataset": "WebDataset", "huggingface": "Hugging Face image folder"}
+OTHER_TITLES = {"folder": "Folder of identities", **SOURCE_TITLES}
 # People and images. Source: the pages and papers of the data sets.
 VGGFACE2_SPLITS = {"train": (8_631, 3_141_890), "test": (500, 169_396)}
 LFW_COUNTS = (5_749, 13_233)
@@ -57,8 +58,8 @@ def data_set_findings(kind: str, folder: Path) -> Iterator[Finding]:
         yield from _counts("images", images, None if generated else LFW_COUNTS)
     if kind == "folder":
         yield from _folder(folder)
-    if kind == "recordio":
-        yield from record_findings(folder)
+    if kind in SOURCE_TITLES:
+        yield from source_findings(kind, folder)
     if kind in TRAINING_SETS:
         yield from _training_set(kind, folder, generated)
     for name in _BENCHMARKS.get(kind, ()):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.sources.finder import is_image, scan
+from pipeline.sources.finder import Entry, is_image, scan
+from pipeline.sources.huggingface import METADATA
 from shards.files import is_system_name
 from shards.schema import MANIFEST, PLAN
 
@@ -28,6 +29,7 @@ _MARKERS = {
     "recordio": ("train.rec",),
     "vggface2": ("bb_landmark",),
     "folder": ("landmarks.csv",),
+    "huggingface": METADATA,
 }
 
 
@@ -65,13 +67,21 @@ def _layout(folder: Path) -> str | None:
         return kind
     if "train" in entries and any(_PERSON.fullmatch(entry.name) for entry in scan(folder / entries["train"].name)):
         return "vggface2"
+    if _holds_tars(entries.values()):
+        return "webdataset"
     return "folder" if _holds_identities(folder) else None
 
 
+def _holds_tars(entries: Iterable[Entry]) -> bool:
+    """True for tars without folders beside them; a folder of downloads has both."""
+    kept = [entry for entry in entries if not is_system_name(entry.name)]
+    return any(entry.name.lower().endswith(".tar") for entry in kept) and not any(entry.is_folder for entry in kept)
+
+
 def _holds_identities(folder: Path) -> bool:
-    """True if the first few sub-folders hold images."""
-    tried = _folders(folder, MAX_PEOPLE)[:MAX_TRIED]
-    return bool(tried) and all(any(is_image(name) for name in os.listdir(one)) for one in tried)
+    """True if the first few sub-folders hold images, and are no image folders of Hugging Face."""
+    tried = [os.listdir(one) for one in _folders(folder, MAX_PEOPLE)[:MAX_TRIED]]
+    return bool(tried) and all(any(map(is_image, names)) and not {*METADATA} & {*names} for names in tried)
 
 
 def _holds_people(folder: Path) -> bool:

@@ -1,32 +1,36 @@
-"""RecordIO files of insightface, listed by their own source, and the verification sets beside them."""
+"""Sets of other tools (RecordIO, WebDataset, Hugging Face), listed by their own sources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.identities import TRIED_IMAGES
+from pipeline.sources.catalog import find_source
 from pipeline.sources.finder import find_entry
 from pipeline.sources.images import ImageError, decode_bytes
-from pipeline.sources.recordio import RecordIO
 from pipeline.sources.source import Rows
 from shards.messages import command, counted
 
 MAX_IMAGE_BYTES = 1 << 26
 
 
-def record_findings(folder: Path) -> Iterator[Finding]:
-    """Counts, bad records, and some images that are decoded.
+def source_findings(kind: str, folder: Path) -> Iterator[Finding]:
+    """Counts, bad entries, and some images that are decoded.
+
+    Args:
+        kind: name of a source that lists its images without opening each.
 
     Raises:
-        SourceError: the file is no RecordIO file.
+        SourceError: the source finds no images in ``folder``.
     """
-    source = RecordIO()
+    source = find_source(kind)
     path = source.locate(folder)
-    if find_entry(folder, f"{path.stem}.idx") is None:
+    if kind == "recordio" and find_entry(folder, f"{path.stem}.idx") is None:
         yield warn(
             f"{path}: without {path.stem}.idx it is not counted",
             "restore it; build-shards reads the whole file instead",
@@ -38,17 +42,19 @@ def record_findings(folder: Path) -> Iterator[Finding]:
 
 
 def _rows(rows: Rows, path: Path) -> Iterator[Finding]:
-    people = pc.count_distinct(pc.replace_substring_regex(rows.keys, "/[^/]*$", "")).as_py()
+    people = pc.count_distinct(pc.replace_substring_regex(rows.keys, "(?s)/[^/]*$", "")).as_py()
     yield ok(f"{path}: {counted(len(rows.keys), 'image')} of {people:,} people")
+    if rows.points is not None:
+        yield ok(f"with landmarks: {counted(int(np.isfinite(rows.points).all(1).sum()), 'image')}")
     if rows.problems:
         first, (_, reason) = next(iter(rows.problems.items()))
         yield warn(
-            f"bad records: {len(rows.problems):,}, first {rows.keys[first]}: {reason}",
-            "restore the file; build-shards makes each of them a row with that reason",
+            f"bad entries: {len(rows.problems):,}, first {rows.keys[first]}: {reason}",
+            "restore them; build-shards makes each of them a row with that reason",
         )
     usable = [row for row in range(len(rows.keys)) if row not in rows.problems]
     if not usable:
-        yield fail(f"{path}: no usable image", "restore the file and its index")
+        yield fail(f"{path}: no usable image", "restore its files")
         return
     tried = usable[:: max(-(-len(usable) // TRIED_IMAGES), 1)]
     odd = [(row, why) for row in tried if (why := _problem(rows, row))]
@@ -57,7 +63,7 @@ def _rows(rows: Rows, path: Path) -> Iterator[Finding]:
         row, why = odd[0]
         yield warn(
             f"unreadable: {len(odd):,} of {counted(len(tried), 'image')} tried, first {rows.keys[row]}: {why}",
-            "restore the file; build-shards records such images as unreadable-image",
+            "restore them; build-shards records such images as unreadable-image",
         )
     else:
         yield ok(f"{counted(len(tried), 'image')} of it were decoded")
@@ -66,7 +72,8 @@ def _rows(rows: Rows, path: Path) -> Iterator[Finding]:
 def _problem(rows: Rows, row: int) -> str | None:
     """Why an image cannot be decoded; None if it can."""
     try:
-        decode_bytes(rows.reader.read(rows.places[row].as_py(), MAX_IMAGE_BYTES))  # type: ignore[index]
+        place = (rows.keys if rows.places is None else rows.places)[row].as_py()
+        decode_bytes(rows.reader.read(place, MAX_IMAGE_BYTES))
     except (ImageError, OSError) as error:
         return str(error)
     return None
