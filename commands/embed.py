@@ -35,7 +35,7 @@ def embed(
 ) -> None:
     """Embed image files, and all images in folders, into a Parquet file.
 
-    Columns: path, embedding (512 float32 of unit length), norm (of the network's output), status, error_message. An
+    Columns: path, embedding (float32 of unit length, 512 for our networks), norm (of the network's output), status, error_message. An
     unusable image is a row without embedding; the command prints the number of such images on stderr, and exits with 0
     if there is any other image. The file's metadata identifies the network and its preprocessing.
     """

@@ -1,4 +1,4 @@
-"""Opens the network of ``--checkpoint``, for every command that uses a trained network."""
+"""Opens the network of ``--network``, for every command that uses a trained network."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from model.formats.network import LoadedNetwork
 
 
-def open_network(checkpoint: Path | None) -> LoadedNetwork:
-    """Loads ``checkpoint``, or the newest checkpoint of all runs, which it names on stderr.
+def open_network(path: Path | None) -> LoadedNetwork:
+    """Loads the network at ``path``, or the newest checkpoint of all runs, which it names on stderr.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be loaded.
@@ -29,8 +29,8 @@ def open_network(checkpoint: Path | None) -> LoadedNetwork:
     from pipeline.prepare import check_supported
     from shards.messages import print_stderr
 
-    network = load_network(checkpoint or newest_checkpoint(data("runs")()))
-    if checkpoint is None:
+    network = load_network(path or newest_checkpoint(data("runs")()))
+    if path is None:
         step = "no step" if network.step is None else f"step {network.step:,}"
         print_stderr(f"network: the newest, {network.path}, {step}, digest {network.digest}")
     if network.note:
@@ -43,7 +43,7 @@ def open_network(checkpoint: Path | None) -> LoadedNetwork:
 
 @contextlib.contextmanager
 def open_engine(
-    *, checkpoint: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool, max_pixels: int
+    *, network: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool, max_pixels: int
 ) -> Iterator[tuple[Engine, LoadedNetwork, dict[str, Any]]]:
     """Opens a checkpoint and its embedding cache.
 
@@ -56,11 +56,18 @@ def open_engine(
     from model.errors import explained_memory
     from pipeline.opencv import quiet
 
-    network = open_network(checkpoint)
-    spec = network.spec
+    loaded = open_network(network)
+    spec = loaded.spec
     device = pick_device(device)
-    embed = Embedder(network.backbone, device=device, precision=precision, mean=spec.mean, std=spec.std)  # type: ignore[arg-type]
-    folder = data("cache", f"{network.digest[:16]}-{precision}-{device}")()
+    embed = Embedder(
+        loaded.backbone,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        mean=spec.mean,
+        std=spec.std,
+        color=spec.color,
+    )
+    folder = data("cache", f"{loaded.digest[:16]}-{precision}-{device}")()
     kept = "" if no_cache else "embeddings so far are cached: run the same command to continue"
     less_memory = f"lower --batch-size (it is {batch_size})" + (
         "" if precision == "bf16" else ", or use --precision bf16"
@@ -69,6 +76,6 @@ def open_engine(
     with interruptible(lambda: kept), explained_memory(less_memory), quiet(), opened as cache:
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),
-            network,
-            {**network.provenance(), "precision": precision, "device": device},
+            loaded,
+            {**loaded.provenance(), "precision": precision, "device": device},
         )

@@ -95,8 +95,10 @@ def allow_missing_option(help: str) -> Any:
     return click.option("--allow-missing", is_flag=True, help=help)
 
 
-checkpoint_option = click.option(
-    "--checkpoint",
+network_option = click.option(
+    "--network",
+    "--checkpoint",  # the name of earlier versions
+    "network",
     type=PATH,
     help="Our checkpoint, a bare .pth state dict, or a folder written by export huggingface."
     " [default: the newest checkpoint under $LRFR_DATA/runs]",
@@ -117,7 +119,7 @@ workers_option = click.option(
 )
 # what `commands.network.open_engine` takes
 engine_options = option_group(
-    checkpoint_option,
+    network_option,
     click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]"),
     click.option(

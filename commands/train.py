@@ -98,7 +98,9 @@ def train(
     from shards.messages import counted
 
     if settings["pretrained"] and settings["backbone"] is None:
-        settings["backbone"] = load_network(Path(settings["pretrained"])).name
+        network = load_network(Path(settings["pretrained"]))
+        network.check_trainable("trained further")
+        settings["backbone"] = network.name
     config = compose(recipe, config_file, settings)
     if print_config:
         click.echo(as_toml(config), nl=False)
@@ -221,7 +223,8 @@ def evaluation(protocols: list[Protocol], spec: Preprocessing, device: str, allo
     check_supported(spec, "the shards' manifest")
 
     def evaluate(backbone: nn.Module) -> dict[str, float]:
-        engine = Engine(embed=Embedder(backbone, device=device, mean=spec.mean, std=spec.std), spec=spec)
+        embed = Embedder(backbone, device=device, mean=spec.mean, std=spec.std, color=spec.color)
+        engine = Engine(embed=embed, spec=spec)
         results = [
             run(protocol, engine, checkpoint={}, allow_missing=allow_missing, intervals=False) for protocol in protocols
         ]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from model.inputs import normalise, on_device
-from shards.arguments import check_argument, check_number, shown
+from pipeline.spec import COLORS, Number
+from shards.arguments import check_argument, check_number, check_word, shown
 
 Precision = Literal["fp32", "bf16"]
 MAX_CHUNK_IMAGES = 16  # per forward pass on a CPU: feature maps of more do not fit its cache
@@ -19,14 +20,15 @@ _AUTOCAST_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": t
 
 
 class Embedder:
-    """Callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, 512) float32, not normalised.
+    """Callable from images to embeddings: (N, S, S, 3) uint8 RGB -> (N, D) float32, not normalised.
 
     Args:
         backbone: is moved to ``device`` and put in evaluation mode.
         device: ``cpu`` or ``cuda``.
         precision: of convolutions and matrix products. Embeddings are float32 in either case.
-        mean: subtracted from pixels in 0..1; the network's preprocessing spec states it.
+        mean: subtracted from pixels in 0..1, a number or three; the network's preprocessing spec states it.
         std: divides them after that.
+        color: RGB or BGR, the order of the channels that the backbone takes.
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or value.
@@ -38,18 +40,21 @@ class Embedder:
         *,
         device: str = "cpu",
         precision: Precision = "fp32",
-        mean: float = 0.5,
-        std: float = 0.5,
+        mean: Number = 0.5,
+        std: Number = 0.5,
+        color: str = "RGB",
     ) -> None:
         expected = "a module, as load_network(path).backbone"
         check_argument(isinstance(backbone, nn.Module), "Embedder: backbone", backbone, expected)
-        for name, value in (("mean", mean), ("std", std)):
-            check_number(f"Embedder: {name}", value)
+        for name, values in (("mean", mean), ("std", std)):
+            for value in values if isinstance(values, tuple) and len(values) == 3 else (values,):
+                check_number(f"Embedder: {name}", value)
+        check_word("Embedder: color", color, COLORS)
         if not isinstance(precision, str) or precision not in _AUTOCAST_DTYPES:
             raise ValueError(f"unknown precision {shown(precision)}; choose from {', '.join(_AUTOCAST_DTYPES)}")
         self._backbone = on_device(backbone.eval(), device)
         self._device, self._autocast_dtype = torch.device(device), _AUTOCAST_DTYPES[precision]
-        self._mean, self._std = mean, std
+        self._mean, self._std, self._color = mean, std, color
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Raises: TypeError: ``images`` have another type or shape."""
@@ -79,7 +84,7 @@ class Embedder:
     def _embed(self, images: np.ndarray) -> np.ndarray:
         dtype = self._autocast_dtype
         with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
-            inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std)
+            inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std, color=self._color)
             return self._backbone(inputs).float().cpu().numpy()
 
 

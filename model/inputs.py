@@ -7,22 +7,31 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from pipeline.spec import Number
 from shards.arguments import check_argument, shown
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def normalise(images: torch.Tensor, mean: float = 0.5, std: float = 0.5) -> torch.Tensor:
+def normalise(images: torch.Tensor, mean: Number = 0.5, std: Number = 0.5, *, color: str = "RGB") -> torch.Tensor:
     """Converts images to network inputs: ``(x / 255 - mean) / std``.
 
     Args:
         images: (N, S, S, 3) uint8 RGB.
-        mean, std: of pixels in 0..1.
+        mean, std: of pixels in 0..1; one number, or one for each channel in the order of ``color``.
+        color: RGB or BGR, the channels of the result.
 
     Returns:
         (N, 3, S, S) float32 in channels-last memory format.
     """
-    return images.permute(0, 3, 1, 2).float().div_(255.0).sub_(mean).div_(std)
+    if color == "BGR":
+        images = images.flip(-1)
+    pixels = images.permute(0, 3, 1, 2).float().div_(255.0)
+    return pixels.sub_(_by_channel(mean, pixels)).div_(_by_channel(std, pixels))
+
+
+def _by_channel(value: Number, pixels: torch.Tensor) -> float | torch.Tensor:
+    return torch.tensor(value, device=pixels.device)[:, None, None] if isinstance(value, tuple) else value
 
 
 def check_device(device: str) -> None:

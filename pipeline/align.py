@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_whole, check_word
 
 _TEMPLATE_PX = 112
@@ -18,6 +19,7 @@ _SEED = np.array([(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (3
 # checkpoints expect: faces are 8 px left of the centre. "arcface" is centred.
 # Source: Lai & Lam, ICIP 2021 (seed); Deng et al., ArcFace, CVPR 2019 (arcface).
 TEMPLATES = {"seed": _SEED, "arcface": _SEED + (8.0, 0.0)}
+FILTERS = {"opencv-cubic": cv2.INTER_CUBIC, "opencv-linear": cv2.INTER_LINEAR}  # of the warp, by their name in a spec
 
 MIN_EYE_DISTANCE = 0.5  # source px; below it the points coincide
 MIN_SCALE_GAP = 1e-6  # relative; below it the direct and the reflected fit are equally good: the points are on a line
@@ -35,6 +37,64 @@ def template_points(name: str, size: int) -> np.ndarray:
     check_whole("size", size, 1)
     check_word("template", name, TEMPLATES)
     return TEMPLATES[name] * (size / _TEMPLATE_PX)
+
+
+def crop_points(spec: Preprocessing, size: int) -> np.ndarray:
+    """Returns the (5, 2) float64 points of a spec in a square crop of ``size`` px.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type, or an unknown template.
+    """
+    check_whole("size", size, 1)
+    own = spec.points is not None
+    points = np.array(spec.points) * (size / spec.size) if own else template_points(spec.template, size)
+    if not spec.margin:
+        return points
+    share = spec.margin / spec.size  # of the crop
+    return points * (1 - share) + size * share / 2
+
+
+def fit_crops(landmarks: np.ndarray, target: np.ndarray, spec: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """Fits the transforms from source pixels to a crop that a spec asks for.
+
+    Args:
+        landmarks: (N, P, 2) source px.
+        target: (P, 2) crop px.
+        spec: its ``fit`` and ``stretch`` count.
+
+    Returns:
+        (N, 2, 3) float64 matrices and (N,) bool, as ``fit_similarity``.
+
+    Source: Umeyama, TPAMI 1991 (forward).
+    """
+    if spec.stretch != 1:
+        target = target / (spec.stretch, 1)
+    matrices, good = fit_similarity(landmarks, target)
+    if spec.fit != "inverse":
+        matrices = _fit_other(_complex(landmarks), _complex(target), upright=spec.fit == "upright")
+    if spec.stretch != 1:
+        matrices[:, 0] *= spec.stretch
+    return matrices, good
+
+
+def _fit_other(landmarks: np.ndarray, target: np.ndarray, upright: bool) -> np.ndarray:
+    """(N, 2, 3) transforms with the smallest error in crop px, or upright ones. Points are complex numbers."""
+    with np.errstate(all="ignore"):
+        centre, target_centre = landmarks.mean(-1), target.mean()
+        q, p = landmarks - centre[:, None], target - target_centre
+        products = (q.conj() * p).sum(-1)
+        factor = products / (np.abs(q) ** 2).sum(-1)
+        if upright:
+            factor = (np.abs(p) ** 2).sum() / np.abs(products) + 0j
+        shift = target_centre - factor * centre
+    rows = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+    return np.ascontiguousarray(rows.transpose(2, 0, 1))
+
+
+def _complex(points: np.ndarray) -> np.ndarray:
+    """(..., 2) coordinates as (...) complex numbers."""
+    found: np.ndarray = points[..., 0].astype(np.float64) + 1j * points[..., 1].astype(np.float64)
+    return found
 
 
 def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,8 +122,7 @@ def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndar
     check_argument(good, "template", template, "a (P, 2) array, as template_points(name, size)")
     good = _is_numeric(landmarks) and landmarks.ndim == 3 and landmarks.shape[1:] == template.shape
     check_argument(good, "landmarks", landmarks, f"a (N, {len(template)}, 2) array")
-    target = template[:, 0] + 1j * template[:, 1]
-    source = landmarks[..., 0].astype(np.float64) + 1j * landmarks[..., 1].astype(np.float64)
+    target, source = _complex(template), _complex(landmarks)
     with np.errstate(all="ignore"):
         target_mean, source_mean = target.mean(), source.mean(-1, keepdims=True)
         p, q = target - target_mean, source - source_mean
@@ -93,14 +152,15 @@ def eye_distances(landmarks: np.ndarray) -> np.ndarray:
     return np.linalg.norm(landmarks[:, 1].astype(np.float64) - landmarks[:, 0], axis=-1)
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Warps an image with OpenCV's bicubic filter (a = -0.75); pixels outside the image are black.
+def warp(image: np.ndarray, matrix: np.ndarray, size: int, filter: str = "opencv-cubic") -> np.ndarray:
+    """Warps an image with a filter of OpenCV; pixels outside the image are black.
 
     If the crop extends beyond the image, the image is padded first, because OpenCV's bounds checks are slow.
 
     Args:
         image: (H, W, 3) or (H, W) uint8, any channel order.
         matrix: (2, 3), source px -> crop px.
+        filter: a key of ``FILTERS``; ``opencv-cubic`` is bicubic with a = -0.75.
 
     Returns:
         (size, size, 3) or (size, size) uint8, in the channel order of ``image``.
@@ -114,13 +174,14 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     good = _is_numeric(matrix) and matrix.shape == (2, 3)
     check_argument(good, "matrix", matrix, "a (2, 3) array, as fit_similarity returns")
     check_whole("size", size, 1)
+    check_word("filter", filter, FILTERS)
     left, top, right, bottom = _overhang(image.shape[1], image.shape[0], matrix, size)
     padded = (image.shape[1] + left + right) * (image.shape[0] + top + bottom)
     if left + top + right + bottom and padded <= MAX_PADDED_PX:
         image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
         matrix = np.column_stack([matrix[:, :2], matrix[:, 2] - matrix[:, :2] @ (left, top)])
     return cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+        image, matrix, (size, size), flags=FILTERS[filter], borderMode=cv2.BORDER_CONSTANT, borderValue=0
     )
 
 

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from pipeline.align import TEMPLATES, fit_similarity, resized, template_points, warp
+from pipeline.align import FILTERS, TEMPLATES, crop_points, fit_crops, resized, warp
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.sources.landmarks import Point
 from pipeline.sources.parts import FilePart, read_part
 from pipeline.sources.templates import CropTemplate
-from pipeline.spec import NO_TEMPLATE, Preprocessing, SpecError
+from pipeline.spec import COLORS, FITS, NO_TEMPLATE, RESIZE, Preprocessing, SpecError
 from shards.arguments import check_argument, check_path, check_whole
 
 VERSION = 1  # of the pixels that `prepare` returns; part of every cache key
 MAX_SIDE_PX = 4096  # of an aligned crop
-_CONFIGURABLE = ("template", "size", "mean", "std", "jpeg_quality")  # spec fields that may differ between networks
 _POINTS = "a tuple of five or four pairs (x, y), an empty one, or None"
 _MOUTH_CORNERS = (3, 4)  # rows of the five points
 
@@ -113,16 +112,21 @@ def check_supported(spec: Preprocessing, source: str) -> None:
     Raises:
         SpecError: unknown template, or an unsupported value of another field such as the filter or the colour order.
     """
-    if spec.aligned and spec.template not in TEMPLATES:
+    if spec.aligned and spec.points is None and spec.template not in TEMPLATES:
         raise SpecError(
             f"{source}: preprocessing spec: template {spec.template!r} is unknown, expected {', '.join(TEMPLATES)} or"
-            f" {NO_TEMPLATE}; score it with the version that trained it"
+            f" {NO_TEMPLATE}, or points of its own; score it with the version that trained it"
         )
-    ours = Preprocessing() if spec.aligned else Preprocessing.unaligned()
+    supported = {
+        "warp": FILTERS if spec.aligned else (RESIZE,),
+        "degradation": (RESIZE,),
+        "color": COLORS,
+        "fit": FITS,
+    }
     mismatches = "; ".join(
-        f"{name}: checkpoint {value!r}, supported {getattr(ours, name)!r}"
-        for name, value in spec.to_dict().items()
-        if name not in _CONFIGURABLE and getattr(ours, name) != value
+        f"{name}: checkpoint {getattr(spec, name)!r}, supported {' or '.join(map(repr, values))}"
+        for name, values in supported.items()
+        if getattr(spec, name) not in values
     )
     if mismatches:
         raise SpecError(
@@ -148,7 +152,8 @@ def prepare(
         max_pixels: an image that states more is an error.
 
     Returns:
-        For each request the (S, S, 3) uint8 RGB input of the network, S being ``spec.size``.
+        For each request the (S, S, 3) uint8 RGB input of the network, S being ``spec.size``; what ``spec.color``, ``mean``
+        and ``std`` say is done later, by the embedder.
 
     Raises:
         ImageError: the file is not an image, is damaged, or states too many pixels.
@@ -182,14 +187,14 @@ def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarra
     if request.points_size is not None:
         points *= np.divide(image.shape[1::-1], request.points_size)
     side = spec.size if request.side is None else request.side
-    matrices, valid = fit_similarity(points[None], _target_points(spec.template, max(side, 1), len(points)))
+    matrices, valid = fit_crops(points[None], _target_points(spec, max(side, 1), len(points)), spec)
     if not valid[0]:
         raise NoCropError(f"{landmarks} coincide or lie on one line")
     if not 1 <= side <= MAX_SIDE_PX:
         raise NoCropError(f"{landmarks} give a crop of {side} px, expected 1 to {MAX_SIDE_PX}")
     if not ((points >= 0) & (points < image.shape[1::-1])).all(1).any():
         raise NoCropError(f"{landmarks} lie outside the image")
-    return resized(warp(image, matrices[0], side), spec.size)
+    return resized(warp(image, matrices[0], side, spec.warp), spec.size)
 
 
 def _points(image: np.ndarray, request: Request) -> np.ndarray:
@@ -205,9 +210,9 @@ def _points(image: np.ndarray, request: Request) -> np.ndarray:
     return np.array(request.points, np.float64)
 
 
-def _target_points(template: str, side: int, count: int) -> np.ndarray:
+def _target_points(spec: Preprocessing, side: int, count: int) -> np.ndarray:
     """(count, 2) positions in a crop of ``side`` px: five points, or four with the centre of the mouth."""
-    target = template_points(template, side)
+    target = crop_points(spec, side)
     if count == len(target):
         return target
     return np.vstack([target[: _MOUTH_CORNERS[0]], target[list(_MOUTH_CORNERS)].mean(0)])

@@ -20,7 +20,7 @@ PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 # for everybody
 GROUND = {
     *("shards.arguments", "shards.errors", "shards.files", "shards.messages", "shards.schema"),
-    *("pipeline.spec", "pipeline.progress", "pipeline.signals"),
+    *("pipeline.spec", "pipeline.presets", "pipeline.progress", "pipeline.signals"),
 }
 # Each layer and what it may import beside itself; a layer is a package, a sub-package or a single file.
 LAYERS = {
@@ -179,12 +179,10 @@ except SystemExit:
     assert process.stderr == "[]\n"
 
 
-_SCORING = (
-    "--allow-missing --batch-size --checkpoint --device --json --max-pixels --no-cache --precision --report --root"
-)
-_ALIGNED = "--allow-missing --batch-size --checkpoint --device --json --landmarks --max-pixels --no-cache --precision --report --root"
+_SCORING = "--allow-missing --batch-size --device --json --max-pixels --network --no-cache --precision --report --root"
+_ALIGNED = "--allow-missing --batch-size --device --json --landmarks --max-pixels --network --no-cache --precision --report --root"
 FROZEN = {
-    "audit": "--against --batch-size --checkpoint --device --max-pixels --no-cache --out --precision --root",
+    "audit": "--against --batch-size --device --max-pixels --network --no-cache --out --precision --root",
     "bench all": _SCORING,
     "bench compare": "",
     "bench lfw": _ALIGNED,
@@ -204,9 +202,9 @@ FROZEN = {
     " --out --retry-failed --root --size --source --split --template --workers",
     "demo-data": "--identities --images --out --seed",
     "doctor": "--json",
-    "embed": "--aligned --batch-size --checkpoint --device --down --landmarks --max-pixels --no-cache --out --precision",
-    "export huggingface": "--checkpoint --out",
-    "export onnx": "--checkpoint --out --preprocess",
+    "embed": "--aligned --batch-size --device --down --landmarks --max-pixels --network --no-cache --out --precision",
+    "export huggingface": "--network --out",
+    "export onnx": "--network --out --preprocess",
     "fetch": "--mirror --timeout",
     "landmarks": "--choose --csv --max-pixels --model --out --workers",
     "inspect": "--out --report",

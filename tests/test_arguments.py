@@ -254,9 +254,9 @@ def test_an_argument_of_a_wrong_type_says_what_was_expected(call, says):
         (lambda: Preprocessing(size="128"), SpecError, "preprocessing spec: size is '128', expected int"),
         (lambda: Preprocessing(size=True), SpecError, "preprocessing spec: size is True, expected int"),
         (
-            lambda: Preprocessing(mean=(0.5,) * 3),
+            lambda: Preprocessing(mean=(0.5,) * 2),
             SpecError,
-            "preprocessing spec: mean is (0.5, 0.5, 0.5), expected float",
+            "preprocessing spec: mean is (0.5, 0.5), expected float, or three",
         ),
         (lambda: Preprocessing(template=None), SpecError, "preprocessing spec: template is None, expected str"),
     ],

@@ -79,7 +79,7 @@ def test_training_scores_benchmarks_and_keeps_the_best(run, shard_set, tmp_path)
     best = json.loads((tmp_path / "run" / "best.json").read_text())
     assert best["metric"] == "qmul/auc"
     assert best["value"] == max(rows[1]["qmul/auc"], rows[2]["qmul/auc"])
-    scored = run("bench", "qmul", "--checkpoint", tmp_path / "run" / "best.pt", "--json", tmp_path / "q.json")
+    scored = run("bench", "qmul", "--network", tmp_path / "run" / "best.pt", "--json", tmp_path / "q.json")
     assert scored.returncode == 0
     assert json.loads((tmp_path / "q.json").read_text())["metrics"]["auc"] == pytest.approx(best["value"], abs=1e-6)
 
@@ -112,7 +112,7 @@ def test_every_benchmark_at_once_tells_what_is_not_there_and_compares(run, tmp_p
     torch.save(build_backbone("spherenet10").state_dict(), tmp_path / "b.pth")
     (tmp_path / "TinyFace").rename(tmp_path / "elsewhere")
     (tmp_path / "XQLFW" / "xqlfw_pairs.txt").unlink()
-    failed = run("bench", "all", "--checkpoint", tmp_path / "a.pth", "--json", tmp_path / "a.json")
+    failed = run("bench", "all", "--network", tmp_path / "a.pth", "--json", tmp_path / "a.json")
     assert error_of(failed) == "Error: 1 of 6 benchmarks could not be scored, see above"
     assert (
         f"tinyface: not found: {tmp_path}/TinyFace: no Testing_Set in it; expected TinyFace's test set" in failed.stderr
@@ -122,7 +122,7 @@ def test_every_benchmark_at_once_tells_what_is_not_there_and_compares(run, tmp_p
     found = json.loads((tmp_path / "a.json").read_text())["results"]
     assert [result["benchmark"] for result in found] == ["lfw", "scface", "qmul", "qmul-id"]
     (tmp_path / "XQLFW").rename(tmp_path / "XQLFW.old")
-    assert run("bench", "all", "--checkpoint", tmp_path / "b.pth", "--json", tmp_path / "b.json").returncode == 0
+    assert run("bench", "all", "--network", tmp_path / "b.pth", "--json", tmp_path / "b.json").returncode == 0
     compared = run("bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
     assert compared.returncode == 0
     assert len(re.findall(r"^auc .* [+-]\d+\.\d\d", compared.stdout, re.M)) == 2
@@ -136,7 +136,7 @@ def test_images_that_do_not_decode_are_listed_and_left_out_only_on_demand(run, t
     torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "a.pth")
     image = next((tmp_path / "QMUL-SurvFace" / "Face_Verification_Test_Set" / "verification_images").iterdir())
     image.write_bytes(image.read_bytes()[:200])
-    words = ["bench", "qmul", "--checkpoint", tmp_path / "a.pth", "--json", tmp_path / "q.json"]
+    words = ["bench", "qmul", "--network", tmp_path / "a.pth", "--json", tmp_path / "q.json"]
     failed = run(*words)
     assert f"{image}: damaged JPEG" in failed.stderr
     assert error_of(failed) == (
@@ -154,7 +154,7 @@ def test_images_that_do_not_decode_are_listed_and_left_out_only_on_demand(run, t
 def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp_path):
     run("demo-data", "--identities", 4, "--images", 3)
     torch.save({f"module.{k}": v for k, v in build_backbone("spherenet4").state_dict().items()}, tmp_path / "net.pth")
-    scored = run("bench", "qmul", "--checkpoint", tmp_path / "net.pth")
+    scored = run("bench", "qmul", "--network", tmp_path / "net.pth")
     assert scored.returncode == 0
     assert "bare state dict: it states no preprocessing, the reference's is assumed" in scored.stderr
     assert scored.stdout.splitlines()[2].startswith("spherenet4  ")
@@ -240,9 +240,9 @@ def test_expected_failures_are_one_line(run, tmp_path, shard_set):
         f"Error: backbone 'vgg' is unknown; choose from {', '.join(BACKBONES)}"
     )
     assert error_of(run("bench", "qmul")) == (
-        f"Error: {tmp_path}/runs: no run with a checkpoint; run: lrfr train, or name a file with --checkpoint"
+        f"Error: {tmp_path}/runs: no run with a checkpoint; run: lrfr train, or name a file with --network"
     )
-    assert error_of(run("bench", "qmul", "--checkpoint", "none.pt")) == (
+    assert error_of(run("bench", "qmul", "--network", "none.pt")) == (
         "Error: none.pt: not found; expected a checkpoint file"
     )
 

@@ -23,7 +23,7 @@ def words(tmp_path):
     """Generated data sets and a small network; the options that score it."""
     write_demo_data(tmp_path, identities=8, images=3, seed=0)
     save_small(tmp_path / "x.pt")
-    return ["--checkpoint", tmp_path / "x.pt"]
+    return ["--network", tmp_path / "x.pt"]
 
 
 @pytest.mark.parametrize(

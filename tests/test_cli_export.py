@@ -27,7 +27,7 @@ def qmul(tmp_path_factory):
 
 def test_onnx_prints_its_comparison_and_writes_one_file(run, tmp_path):
     save_small(tmp_path / "x.pt")
-    done = run("export", "onnx", "--checkpoint", "x.pt", "--out", "out/x.onnx", "--preprocess")
+    done = run("export", "onnx", "--network", "x.pt", "--out", "out/x.onnx", "--preprocess")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [re.fullmatch(PARITY, line)[1] for line in lines[:3]] == ["1", "3", "64"]
@@ -42,7 +42,7 @@ def test_onnx_prints_its_comparison_and_writes_one_file(run, tmp_path):
 
 
 def test_an_exported_folder_embeds_and_scores_like_its_checkpoint(run, tmp_path, qmul):
-    """The default is the newest run's checkpoint. Embeddings are equal with and without a cache."""
+    """The default is the newest run's checkpoint. Embeddings are equal with and without a cache. --checkpoint: an old name."""
     save_small(tmp_path / "runs" / "mine" / "checkpoints" / "0000007.pt")
     done = run("export", "huggingface", "--out", "net")
     digest = load_network(tmp_path / "net").digest
@@ -69,7 +69,7 @@ def test_an_exported_folder_embeds_and_scores_like_its_checkpoint(run, tmp_path,
     }
     vectors = np.array(table["embedding"].to_pylist()[:-1])
     assert vectors.shape == (count - 1, 512)
-    scored = run("bench", "qmul", "--root", qmul, "--checkpoint", "net")
+    scored = run("bench", "qmul", "--root", qmul, "--network", "net")
     assert scored.returncode == 0, scored.stderr
     assert "spherenet4, step 7" in scored.stdout
 
@@ -79,20 +79,20 @@ def test_expected_failures_are_one_line(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
     (tmp_path / "mine" / ".DS_Store").touch()
-    assert error_of(run("export", "huggingface", "--checkpoint", "x.pt", "--out", "mine")) == (
+    assert error_of(run("export", "huggingface", "--network", "x.pt", "--out", "mine")) == (
         f"Error: {tmp_path}/mine: exists and holds something else ('notes.txt'); choose another --out, or delete it"
     )
-    assert error_of(run("export", "onnx", "--checkpoint", "mine", "--out", "x.onnx")) == (
+    assert error_of(run("export", "onnx", "--network", "mine", "--out", "x.onnx")) == (
         "Error: mine: is a folder without config.json; expected a checkpoint file, or a folder of export huggingface"
     )
-    assert error_of(run("embed", "mine", "--checkpoint", "x.pt", "--out", "x.parquet")) == (
+    assert error_of(run("embed", "mine", "--network", "x.pt", "--out", "x.parquet")) == (
         "Error: mine: contains no images; expected .jpg, .png, .tif, ..."
     )
-    words = ["embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--aligned", "arcface"]
+    words = ["embed", "a.png", "--network", "x.pt", "--out", "x.parquet", "--aligned", "arcface"]
     assert error_of(run(*words, "--landmarks", "a.csv"), code=2) == (
         "Error: --landmarks and --aligned: aligned crops need no landmarks; leave one of them out"
     )
-    assert error_of(run("embed", "a.png", "--checkpoint", "x.pt", "--out", "x.parquet", "--down", 33)) == (
+    assert error_of(run("embed", "a.png", "--network", "x.pt", "--out", "x.parquet", "--down", 33)) == (
         "Error: --down 33: choose at most the network's input size, 32 px"
     )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "mine", "x.pt"]
@@ -104,26 +104,26 @@ def test_an_export_may_be_replaced_whatever_the_system_left_in_it(run, tmp_path)
     for content in ("nothing else", "an export"):
         (tmp_path / "net" / ".DS_Store").touch()
         (tmp_path / "net" / "@eaDir").mkdir()
-        done = run("export", "huggingface", "--checkpoint", "x.pt", "--out", "net")
+        done = run("export", "huggingface", "--network", "x.pt", "--out", "net")
         assert done.returncode == 0, (content, done.stderr)
 
 
 def test_a_run_folder_is_not_a_checkpoint(run, tmp_path):
     save_small(tmp_path / "run" / "checkpoints" / "0000007.pt")
     (tmp_path / "run" / "config.json").write_text("{}")
-    assert error_of(run("export", "onnx", "--checkpoint", "run", "--out", "x.onnx")) == (
+    assert error_of(run("export", "onnx", "--network", "run", "--out", "x.onnx")) == (
         "Error: run: is a run folder; name one of its checkpoints, such as run/checkpoints/0000007.pt"
     )
 
 
 def test_embedding_nothing_is_a_failure(run, tmp_path):
     save_small(tmp_path / "x.pt")
-    done = run("embed", "typo.png", "--checkpoint", "x.pt", "--out", "x.parquet")
+    done = run("embed", "typo.png", "--network", "x.pt", "--out", "x.parquet")
     assert error_of(done) == "Error: x.parquet: no image could be embedded"
     assert pq.read_table(tmp_path / "x.parquet")["status"].to_pylist() == ["unusable-image"]
     (tmp_path / "loop").symlink_to(".")
     (tmp_path / "1.png").touch()
-    done = run("embed", "typo.png", ".", "typo.png", "--checkpoint", "x.pt", "--out", "x.parquet")
+    done = run("embed", "typo.png", ".", "typo.png", "--network", "x.pt", "--out", "x.parquet")
     assert "ignored 2 repeated paths (./loop, typo.png)" in done.stderr.splitlines()
 
 
@@ -138,7 +138,7 @@ def test_embed_warns_of_photographs_unless_it_aligns_them(run, tmp_path):
     save_small(tmp_path / "x.pt")
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((480, 640, 3), np.uint8))
     (tmp_path / "points.csv").write_text("photo,300,200,340,200,320,220,305,240,335,240\n")
-    words = ["embed", "photo.png", "--out", "x.parquet", "--checkpoint", "x.pt", "--no-cache"]
+    words = ["embed", "photo.png", "--out", "x.parquet", "--network", "x.pt", "--no-cache"]
     done = run(*words)
     assert done.returncode == 0
     assert done.stderr.splitlines()[0] == (

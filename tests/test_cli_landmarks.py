@@ -183,7 +183,7 @@ def test_where_auto_is_refused(run, photographs, stand_in, tmp_path):
 
 def test_embed_finds_the_landmarks_first(run, photographs, stand_in, tmp_path):
     save_small(tmp_path / "x.pt")
-    words = ("embed", photographs / "n1", photographs / "none.png", "--checkpoint", "x.pt", "--landmarks", "auto")
+    words = ("embed", photographs / "n1", photographs / "none.png", "--network", "x.pt", "--landmarks", "auto")
     process = run(*words, "--out", "x.parquet")
     assert process.stdout == "embedded 4 of 5 images: x.parquet\n"
     rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
@@ -202,7 +202,7 @@ def test_embed_finds_the_landmarks_first(run, photographs, stand_in, tmp_path):
 def test_bench_finds_the_landmarks_first(run, stand_in, tmp_path, name):
     write_demo_data(tmp_path, identities=4, images=3, seed=0)
     save_small(tmp_path / "x.pt")
-    process = run("bench", name, "--checkpoint", "x.pt", "--landmarks", "auto")
+    process = run("bench", name, "--network", "x.pt", "--landmarks", "auto")
     assert "unusable image" in error_of(process)
     assert "no face found in the" in process.stderr  # the stand-in knows no painted faces
     (table,) = (tmp_path / "cache" / "landmarks").glob("*.parquet")

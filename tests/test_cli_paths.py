@@ -60,7 +60,7 @@ def test_a_relative_path_may_have_a_colon(run, vggface2, tmp_path):
     assert run("verify", "--full", "set:v1").returncode == 0
     assert run("inspect", "set:v1").returncode == 0
     save_small(tmp_path / "net:7.pt")
-    words = ["embed", "vgg:v1", "--checkpoint", "net:7.pt", "--out", "e:1.parquet", "--no-cache", "--device", "cpu"]
+    words = ["embed", "vgg:v1", "--network", "net:7.pt", "--out", "e:1.parquet", "--no-cache", "--device", "cpu"]
     assert run(*words).returncode == 0
     with open(tmp_path / "e:1.parquet", "rb") as stream:
         assert pq.read_table(stream).num_rows == 45
@@ -75,7 +75,7 @@ def test_embed_replaces_its_file_and_nothing_beside_it(run, vggface2, tmp_path):
     out.mkdir()
     (out / "e.parquet.partial").symlink_to(precious)
     temporary_path(out / "e.parquet").write_bytes(b"of a killed process")
-    words = ["--checkpoint", tmp_path / "net.pt", "--out", out / "e.parquet", "--no-cache", "--device", "cpu"]
+    words = ["--network", tmp_path / "net.pt", "--out", out / "e.parquet", "--no-cache", "--device", "cpu"]
     assert run("embed", vggface2, *words).returncode == 0
     assert sorted(path.name for path in out.iterdir()) == ["e.parquet", "e.parquet.partial"]
     assert precious.read_text() == "precious"
@@ -110,6 +110,6 @@ def test_embed_ends_if_the_folder_of_its_images_vanishes(run, vggface2, tmp_path
         return real(*arguments)
 
     monkeypatch.setattr(prepare, unmounting)
-    words = ["embed", vggface2, "--checkpoint", tmp_path / "net.pt", "--out", "e.parquet", "--no-cache"]
+    words = ["embed", vggface2, "--network", tmp_path / "net.pt", "--out", "e.parquet", "--no-cache"]
     assert error_of(run(*words)).startswith(f"Error: {vggface2}: no longer there (unmounted, moved or deleted")
     assert not (tmp_path / "e.parquet").exists()

@@ -151,7 +151,7 @@ def test_fine_tuning_on_unaligned_faces_keeps_the_preprocessing_of_the_network(r
     config = json.loads((tmp_path / "tuned" / "config.json").read_text())
     assert (config["preprocessing"]["template"], config["trained_on"]["template"]) == ("seed", "none")
     assert (config["backbone"], config["freeze"]) == ("spherenet4", 2)
-    assert run("bench", "lfw", "--checkpoint", tmp_path / "tuned" / "best.pt").returncode == 0
+    assert run("bench", "lfw", "--network", tmp_path / "tuned" / "best.pt").returncode == 0
     first.unlink()  # a run that continues does not need it
     assert (
         f"finished: trained 3 steps: {tmp_path}/tuned" in run(*words, "--backbone", "spherenet4", "--steps", 3).stderr

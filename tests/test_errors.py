@@ -103,7 +103,7 @@ def test_an_embedding_out_of_memory_says_what_to_lower(run, tmp_path, monkeypatc
     monkeypatch.setattr("model.embedder.Embedder._embed", too_much)
     torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "net.pth")
     Image.new("RGB", (128, 128)).save(tmp_path / "face.png")
-    words = ["embed", tmp_path / "face.png", "--checkpoint", tmp_path / "net.pth", "--out", tmp_path / "x.parquet"]
+    words = ["embed", tmp_path / "face.png", "--network", tmp_path / "net.pth", "--out", tmp_path / "x.parquet"]
     line = "Error: out of GPU memory (for 20.00 GiB): lower --batch-size (it is 64)"
     assert error_of(run(*words)) == f"{line}, or use --precision bf16"
     assert error_of(run(*words, "--precision", "bf16")) == line

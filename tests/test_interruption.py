@@ -202,9 +202,9 @@ COMMANDS = {
         ["{cli}", "train", "--out", "{tmp}/run", "--backbone", "spherenet4", "--batch-size", "8"],
         "run/metrics.jsonl",
     ),
-    "bench": (["{cli}", "bench", "lfw", "--root", "{data}/LFW", "--checkpoint", "{data}/net.pth"], "cache/*"),
+    "bench": (["{cli}", "bench", "lfw", "--root", "{data}/LFW", "--network", "{data}/net.pth"], "cache/*"),
     "embed": (
-        ["{cli}", "embed", "{data}/VGGFace2", "--checkpoint", "{data}/net.pth", "--out", "{tmp}/e.parquet"],
+        ["{cli}", "embed", "{data}/VGGFace2", "--network", "{data}/net.pth", "--out", "{tmp}/e.parquet"],
         "cache/*",
     ),
     "bench speed loader": (["{cli}", "bench", "speed", "loader", "--quick"], "tmp/lrfr-speed-*/*"),

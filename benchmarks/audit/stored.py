@@ -19,7 +19,7 @@ from pipeline.prepare import Request
 from pipeline.progress import Progress
 from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.sources.parts import FilePart
-from pipeline.sources.templates import crop_template
+from pipeline.sources.templates import template_of
 from pipeline.spec import Preprocessing, spec_of
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
@@ -51,14 +51,14 @@ class StoredImages:
         if spec.aligned and not network.aligned:
             raise ProtocolError(
                 f"{index.root}: the images are aligned (template {spec.template}), but the network was trained on"
-                " unaligned images only; choose another --checkpoint"
+                " unaligned images only; choose another --network"
             )
         part = FilePart(number=row + 1, offset=int(index.offset[row]), size=int(index.size[row]), digest=b"")
-        reframed = spec.aligned and spec.template != network.template
+        template = template_of(spec) if spec.aligned else None
         return Request(
             path=index.root / shard_file(int(index.shard[row]), "tar"),
             part=part,
-            template=crop_template(spec.template) if reframed else None,
+            template=None if template is None or template.is_of(network) else template,
         )
 
     def jpeg(self, row: int) -> bytes:

@@ -59,7 +59,7 @@ def run_findings(folders: Sequence[Path]) -> Iterator[Finding]:
         yield warn(f"{state}, no checkpoint", f"{command('train', '--out', newest)} continues or begins")
     elif steps is None:
         yield warn(
-            f"{state}; its config.json is missing or damaged", "checkpoints work without it: name one with --checkpoint"
+            f"{state}; its config.json is missing or damaged", "checkpoints work without it: name one with --network"
         )
     elif step < steps:
         yield note(f"{state}, not finished or still running", "run the same train command again: it continues")

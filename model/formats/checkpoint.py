@@ -76,7 +76,7 @@ def newest_checkpoint(runs: Path) -> Path:
     found = [path for run in (runs.iterdir() if runs.is_dir() else []) for path in checkpoints(run)]
     if not found:
         raise CheckpointError(
-            f"{runs}: no run with a checkpoint; run: {command('train')}, or name a file with --checkpoint"
+            f"{runs}: no run with a checkpoint; run: {command('train')}, or name a file with --network"
         )
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 

@@ -13,7 +13,7 @@ from model.errors import CheckpointError, ExportError, import_optional
 from model.formats import huggingface as layout
 from model.formats.network import LoadedNetwork, backbone_digest, load_network
 from model.options import parse_choice
-from pipeline.spec import Preprocessing
+from pipeline.spec import Preprocessing, channels
 from shards.files import SYSTEM_NAMES, StrPath, whole_folder, write_bytes
 
 _PILLOW_BICUBIC = 3  # value of PIL.Image.Resampling.BICUBIC
@@ -32,6 +32,7 @@ def write_folder(network: LoadedNetwork, folder: StrPath) -> str:
         ExportError: a package is missing, or the folder holds other files.
         CheckpointError: the configuration of the run cannot be written as JSON.
     """
+    network.check_trainable("exported")
     folder = Path(folder).resolve()
     _check_replaceable(folder)
     digest = backbone_digest(network.name, network.backbone, network.spec)
@@ -75,8 +76,8 @@ def _processor(spec: Preprocessing) -> dict[str, object]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [spec.mean] * 3,
-        "image_std": [spec.std] * 3,
+        "image_mean": list(channels(spec.mean)),
+        "image_std": list(channels(spec.std)),
     }
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.backbones import EMBEDDING_SIZE
 from model.errors import ExportError, import_optional
 from model.formats.network import LoadedNetwork
 from model.inputs import normalise
@@ -36,12 +35,12 @@ MAX_WEIGHT_BYTES = 2**31 - 2**20  # protobuf's limit of 2 GiB, less room for the
 class ImageEmbedder(nn.Module):
     """Normalisation before and after a backbone: (N, S, S, 3) uint8 RGB -> (N, D) float32 of unit length."""
 
-    def __init__(self, backbone: nn.Module, mean: float, std: float) -> None:
+    def __init__(self, backbone: nn.Module, spec: Preprocessing) -> None:
         super().__init__()
-        self._backbone, self._mean, self._std = backbone, mean, std
+        self._backbone, self._spec = backbone, spec
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return nn.functional.normalize(self._backbone(normalise(images, self._mean, self._std)))
+        return nn.functional.normalize(self._backbone(_normalised(images, self._spec)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +86,7 @@ def export_onnx(network: LoadedNetwork, path: StrPath, *, preprocess: bool) -> l
     check_argument(isinstance(network, LoadedNetwork), "network", network, "what load_network(path) returns")
     check_argument(isinstance(preprocess, bool), "preprocess", preprocess, "True or False")
     path = check_path("path", path)
+    network.check_trainable("exported")
     onnx, runtime = import_optional("onnx"), import_optional("onnxruntime")
     import_optional("onnxscript")
     backbone, spec = network.backbone, network.spec
@@ -96,7 +96,7 @@ def export_onnx(network: LoadedNetwork, path: StrPath, *, preprocess: bool) -> l
             f"{path}: {size:,} bytes of weights, expected at most {MAX_WEIGHT_BYTES:,} in an ONNX file;"
             " choose a smaller backbone"
         )
-    module = (ImageEmbedder(backbone, spec.mean, spec.std) if preprocess else backbone).eval()
+    module = (ImageEmbedder(backbone, spec) if preprocess else backbone).eval()
     model = _trace(module, _random_inputs(spec, 2, preprocess), "images" if preprocess else "pixels")
     _describe(onnx, model, network, preprocess)
     onnx.checker.check_model(model, full_check=True)
@@ -107,14 +107,18 @@ def export_onnx(network: LoadedNetwork, path: StrPath, *, preprocess: bool) -> l
         return [_compare(path, module, session, _random_inputs(spec, batch, preprocess)) for batch in BATCH_SIZES]
 
 
-def signature(spec: Preprocessing, preprocess: bool) -> str:
+def _normalised(images: torch.Tensor, spec: Preprocessing) -> torch.Tensor:
+    return normalise(images, spec.mean, spec.std, color=spec.color)
+
+
+def signature(network: LoadedNetwork, preprocess: bool) -> str:
     """Input and output of the graph in one line."""
-    size = spec.size
+    spec, size, numbers = network.spec, network.spec.size, network.embedding_size()
     if preprocess:
-        return f"images uint8 (N, {size}, {size}, 3) RGB -> embeddings float32 (N, {EMBEDDING_SIZE}) of unit length"
+        return f"images uint8 (N, {size}, {size}, 3) RGB -> embeddings float32 (N, {numbers}) of unit length"
     return (
-        f"pixels float32 (N, 3, {size}, {size}) RGB, (x / 255 - {spec.mean}) / {spec.std}"
-        f" -> embeddings float32 (N, {EMBEDDING_SIZE}), not normalised"
+        f"pixels float32 (N, 3, {size}, {size}) {spec.color}, (x / 255 - {spec.mean}) / {spec.std}"
+        f" -> embeddings float32 (N, {numbers}), not normalised"
     )
 
 
@@ -122,7 +126,7 @@ def _random_inputs(spec: Preprocessing, batch: int, preprocess: bool) -> torch.T
     """A seeded batch of inputs for the graph."""
     shape = (batch, spec.size, spec.size, 3)
     images = torch.from_numpy(np.random.default_rng([0, batch]).integers(0, 256, shape, dtype=np.uint8))
-    return images if preprocess else normalise(images, spec.mean, spec.std)
+    return images if preprocess else _normalised(images, spec)
 
 
 def _trace(module: nn.Module, inputs: torch.Tensor, name: str) -> ModelProto:
@@ -159,7 +163,7 @@ def _describe(onnx: ModuleType, model: ModelProto, network: LoadedNetwork, prepr
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
-    model.doc_string = signature(network.spec, preprocess)
+    model.doc_string = signature(network, preprocess)
     graph.name = network.name
     onnx.helper.set_model_props(model, network.metadata())
 

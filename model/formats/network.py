@@ -38,6 +38,7 @@ class LoadedNetwork(NamedTuple):
         training: configuration of the run; empty if not stated.
         spec_stated: False if ``spec`` is assumed.
         note: what was left out of the file, for the user; empty if nothing was.
+        trainable: False for a graph that can only be run, such as ONNX.
     """
 
     backbone: nn.Module
@@ -49,6 +50,20 @@ class LoadedNetwork(NamedTuple):
     training: dict[str, Any]
     spec_stated: bool
     note: str = ""
+    trainable: bool = True
+
+    def check_trainable(self, purpose: str) -> None:
+        """Raises: CheckpointError: the network can only be run; ``purpose`` is what it cannot be, such as exported."""
+        if not self.trainable:
+            raise CheckpointError(
+                f"{self.path}: is a graph ({self.name}) that can be run, but not {purpose}; name a checkpoint with weights"
+            )
+
+    def embedding_size(self) -> int:
+        """Length of the embeddings, from one forward pass."""
+        with torch.inference_mode():
+            pixels = torch.zeros(1, 3, self.spec.size, self.spec.size)
+            return int(self.backbone(pixels).shape[1])
 
     def provenance(self) -> dict[str, str | int | None]:
         """Path, step, backbone and digest as JSON-able fields."""

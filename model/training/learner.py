@@ -61,7 +61,8 @@ class Learner(nn.Module):
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(V, b, S, S, 3) uint8 -> (V*b, 3, S, S) float32, view after view."""
-        return normalise(images.flatten(0, 1), self.preprocessing.mean, self.preprocessing.std)
+        spec = self.preprocessing
+        return normalise(images.flatten(0, 1), spec.mean, spec.std, color=spec.color)
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, LossParts]:
         """(V, b, S, S, 3) uint8 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name."""

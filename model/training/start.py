@@ -154,4 +154,5 @@ def initial_network(
     if config.pretrained is None:
         return shards_spec, None, ""
     network = load_network(Path(config.pretrained))
+    network.check_trainable("trained further")
     return network.spec.fine_tuned_on(shards_spec), network.backbone.state_dict(), network.note

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from pipeline.align import eye_distances, fit_similarity, resized, template_points, warp
+from pipeline.align import crop_points, eye_distances, fit_crops, resized, warp
 from pipeline.sources.images import decode_bytes
 from pipeline.sources.templates import CropTemplate
 from pipeline.sources.verbatim import is_storable
@@ -36,7 +36,7 @@ def landmark_crop(row: Row, data: bytes, matrix: np.ndarray, spec: Preprocessing
         reason = f"all five points lie outside the {row.width}x{row.height} image"
         raise RejectedError("degenerate-landmarks", reason)
     row.matrix = matrix.ravel().tolist()
-    return _encoded(warp(image, matrix, spec.size), spec)
+    return _encoded(warp(image, matrix, spec.size, spec.warp), spec)
 
 
 def framed_crop(row: Row, data: bytes, template: CropTemplate, spec: Preprocessing, max_pixels: int) -> bytes:
@@ -48,7 +48,7 @@ def framed_crop(row: Row, data: bytes, template: CropTemplate, spec: Preprocessi
         RejectedError: the image has not the shape of the template's crops.
         ImageError: see ``decode_bytes``.
     """
-    same = template.built_in == spec.template
+    same = template.is_of(spec)
     if same and is_storable(data, spec.size):
         row.height = row.width = spec.size
         _set_points(row, template, np.eye(2, 3))
@@ -64,10 +64,9 @@ def framed_crop(row: Row, data: bytes, template: CropTemplate, spec: Preprocessi
         shift = (scale - 1) / 2  # coordinates begin at the centre of the first pixel
         _set_points(row, template, np.array([[scale, 0, shift], [0, scale, shift]]))
         return _encoded(resized(image, spec.size), spec)
-    target = template_points(spec.template, spec.size)
-    matrices, _ = fit_similarity(template.points_in(row.width)[None], target)
+    matrices, _ = fit_crops(template.points_in(row.width)[None], crop_points(spec, spec.size), spec)
     _set_points(row, template, matrices[0])
-    return _encoded(warp(image, matrices[0], spec.size), spec)
+    return _encoded(warp(image, matrices[0], spec.size, spec.warp), spec)
 
 
 def whole_crop(row: Row, data: bytes, spec: Preprocessing, max_pixels: int) -> bytes:

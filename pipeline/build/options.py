@@ -82,8 +82,8 @@ class BuildOptions:
 
     def _check_template(self, source: Source) -> None:
         """Raises: SourceError, ShardError: the source does not give what the template or the landmarks are for."""
-        template = self.preprocessing.template
-        if self.aligned is not None and (not source.takes_aligned or template not in TEMPLATES):
+        template, own = self.preprocessing.template, self.preprocessing.points is not None
+        if self.aligned is not None and not (source.takes_aligned and (own or template in TEMPLATES)):
             raise SourceError(f"source {self.source}: cannot store aligned crops with template {template}")
         if self.aligned is None and template not in source.templates:
             if template in TEMPLATES:
@@ -208,7 +208,7 @@ def _crop_spec(source: Source, crops: CropTemplate, template: str | None, size: 
         raise SourceError(f"--source {source.name} takes no --aligned; use --source folder for aligned crops")
     template = template or crops.built_in
     if template is None:
-        raise SourceError(f"--aligned {crops.name}: say which template to store: --template arcface or seed")
+        return crops.spec(size)
     if template == NO_TEMPLATE:
         raise SourceError("--template none: images are resized whole; omit --aligned")
     return Preprocessing(template=template, size=size)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.align import eye_distances, fit_similarity, template_points
+from pipeline.align import crop_points, eye_distances, fit_crops
 from pipeline.build.crops import RejectedError, framed_crop, landmark_crop, whole_crop
 from pipeline.build.options import BuildOptions
 from pipeline.opencv import quiet, single_thread
@@ -77,7 +77,7 @@ def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
     matrices = None
     if task.points is not None:
         spec, points = task.options.preprocessing, task.points.reshape(-1, 5, 2)
-        matrices, fitted = fit_similarity(points, template_points(spec.template, spec.size))
+        matrices, fitted = fit_crops(points, crop_points(spec, spec.size), spec)
         for position in np.flatnonzero(~fitted).tolist():
             rejected.setdefault(position, ("degenerate-landmarks", "the five points coincide or lie on one line"))
         landmarks, distances = task.points.tolist(), eye_distances(points).tolist()

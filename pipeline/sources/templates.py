@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.align import TEMPLATES, template_points
+from pipeline.align import TEMPLATES, crop_points, template_points
 from pipeline.sources.source import SourceError
 from pipeline.sources.streams import open_stream
-from pipeline.spec import MAX_SIZE_PX
+from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.files import StrPath
 
 _BUILT_IN_PX = 112
@@ -55,9 +55,39 @@ class CropTemplate:
         """Name of the built-in template with the same points, if there is one."""
         return next((name for name in TEMPLATES if self._equals(name)), None)
 
+    def spec(self, size: int) -> Preprocessing:
+        """Returns the spec of these crops, with points of its own, at ``size`` px.
+
+        Raises:
+            SourceError: the crops are not square, or have the name of a built-in template.
+        """
+        if self.size[0] != self.size[1]:
+            shape = "x".join(map(str, self.size))
+            raise SourceError(
+                f"--aligned {self.name}: say which template to store: --template {' or '.join(sorted(TEMPLATES))};"
+                f" its own crops, {shape} px, are not square"
+            )
+        if self.name in (*TEMPLATES, NO_TEMPLATE):
+            raise SourceError(f"--aligned: {self.name!r} names another template; choose another name in the file")
+        points = self.points_in(size).tolist()
+        return Preprocessing(template=self.name, size=size, points=tuple((x, y) for x, y in points))
+
+    def is_of(self, spec: Preprocessing) -> bool:
+        """Returns True if crops of this template are those of ``spec``, at any size."""
+        side = self.size[0]
+        return self.size[1] == side and bool(np.allclose(self.points, crop_points(spec, side), rtol=0, atol=1e-3))
+
     def _equals(self, name: str) -> bool:
         side = self.size[0]
         return self.size[1] == side and bool(np.allclose(self.points, template_points(name, side), rtol=0, atol=1e-3))
+
+
+def template_of(spec: Preprocessing) -> CropTemplate:
+    """Returns the template that the aligned crops of a spec follow."""
+    if spec.points is None and not spec.margin:
+        return crop_template(spec.template)
+    points = crop_points(spec, spec.size).tolist()
+    return CropTemplate(name=spec.template, size=(spec.size,) * 2, points=tuple((x, y) for x, y in points))
 
 
 def crop_template(value: StrPath) -> CropTemplate:

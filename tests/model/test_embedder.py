@@ -57,6 +57,18 @@ def test_mean_and_std_are_applied(backbone, images):
     assert np.abs(found - Embedder(backbone)(images)).max() > 0.1
 
 
+def test_channels_are_in_the_order_of_the_network_each_with_its_mean_and_std(backbone, images):
+    mean, std = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)
+    inputs = (images[..., ::-1] / 255 - mean) / std
+    with torch.inference_mode():
+        expected = backbone(torch.from_numpy(inputs.transpose(0, 3, 1, 2).astype(np.float32))).numpy()
+    found = Embedder(backbone, mean=mean, std=std, color="BGR")(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+    assert np.abs(found - Embedder(backbone, mean=mean, std=std)(images)).max() > 0.1
+    with pytest.raises(ValueError, match=r"^Embedder: color is 'bgr', expected one of RGB, BGR$"):
+        Embedder(backbone, color="bgr")
+
+
 def test_a_path_is_no_backbone():
     with pytest.raises(TypeError, match=r"^Embedder: backbone is 'x\.pt', expected a module, as load_network\(path\)"):
         Embedder("x.pt")

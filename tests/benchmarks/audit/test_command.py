@@ -21,7 +21,7 @@ def checkpoint(tmp_path):
 
 
 def test_the_command_says_what_it_found_and_where(run, shard_set, checkpoint, tmp_path):
-    done = run("audit", shard_set, "--checkpoint", checkpoint, "--out", tmp_path / "found")
+    done = run("audit", shard_set, "--network", checkpoint, "--out", tmp_path / "found")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"{shard_set}: 45 images of 9 identities"
@@ -33,7 +33,7 @@ def test_the_command_says_what_it_found_and_where(run, shard_set, checkpoint, tm
 
 
 def test_a_list_that_was_edited_is_kept(run, shard_set, checkpoint, tmp_path):
-    words = ["audit", shard_set, "--checkpoint", checkpoint, "--out", tmp_path / "found"]
+    words = ["audit", shard_set, "--network", checkpoint, "--out", tmp_path / "found"]
     assert run(*words).returncode == 0
     assert run(*words).returncode == 0  # what an audit wrote is replaced
     listed = tmp_path / "found" / "exclude.txt"
@@ -51,7 +51,7 @@ def test_a_list_that_was_edited_is_kept(run, shard_set, checkpoint, tmp_path):
 @pytest.mark.heavy
 def test_benchmarks_are_looked_for_under_the_root(run, shard_set, checkpoint, tmp_path):
     write_demo_data(tmp_path, identities=8, images=3, seed=0)
-    words = ["audit", shard_set, "--checkpoint", checkpoint, "--out", tmp_path / "found"]
+    words = ["audit", shard_set, "--network", checkpoint, "--out", tmp_path / "found"]
     names = ("lfw", "xqlfw", "scface", "qmul", "qmul-id", "tinyface")
     done = run(*words, *(word for name in names for word in ("--against", name)))
     assert done.returncode == 0, done.stderr
@@ -61,8 +61,8 @@ def test_benchmarks_are_looked_for_under_the_root(run, shard_set, checkpoint, tm
 
 
 def test_what_is_missing_is_told_before_the_work(run, shard_set, checkpoint, tmp_path):
-    assert "Missing option '--out'" in error_of(run("audit", shard_set, "--checkpoint", checkpoint), 2)
-    words = ["--checkpoint", checkpoint, "--out", tmp_path / "found"]
+    assert "Missing option '--out'" in error_of(run("audit", shard_set, "--network", checkpoint), 2)
+    words = ["--network", checkpoint, "--out", tmp_path / "found"]
     assert "not a shard set" in error_of(run("audit", tmp_path, *words))
     assert not (tmp_path / "found").exists()
 
@@ -72,7 +72,7 @@ def test_one_identity_is_no_distribution(run, vggface2, checkpoint, tmp_path):
     table.write_text("\n".join(table.read_text().splitlines()[:6]) + "\n")
     built = run("build-shards", "--root", vggface2, "--out", tmp_path / "one", "--executor", "serial")
     assert built.returncode == 0, built.stderr
-    done = run("audit", tmp_path / "one", "--checkpoint", checkpoint, "--out", tmp_path / "found")
+    done = run("audit", tmp_path / "one", "--network", checkpoint, "--out", tmp_path / "found")
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert "wrong-label: too few images to judge labels" in done.stdout

@@ -178,7 +178,7 @@ def test_a_crop_of_the_wanted_template_and_size_is_not_touched():
 def test_the_command(run, pair_file, tmp_path):
     save_small(tmp_path / "x.pt")
     path = pair_file("cfp_fp.bin")
-    words = ["--checkpoint", tmp_path / "x.pt", "--json", tmp_path / "a.json"]
+    words = ["--network", tmp_path / "x.pt", "--json", tmp_path / "a.json"]
     done = run("bench", "pairs", path, *words)
     assert done.returncode == 0, done.stderr
     assert "cfp_fp.bin: HR to LR, accuracy, %" in done.stdout

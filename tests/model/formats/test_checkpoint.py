@@ -330,3 +330,12 @@ def test_a_failed_write_raises_the_system_error_and_leaves_no_file(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_digests_are_those_of_earlier_versions():
+    """Fixed: computed before the spec had points, margin, fit and stretch."""
+    layer = torch.nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(4.0).view(2, 2))
+    found = backbone_digest("x", layer, Preprocessing(template="arcface", size=112))
+    assert found == "252a6ce264151fc67e76e6c7d392b430"

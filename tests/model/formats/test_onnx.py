@@ -14,7 +14,7 @@ import torch
 
 import model.formats.export_onnx
 from model.embedder import Embedder
-from model.errors import ExportError
+from model.errors import CheckpointError, ExportError
 from model.formats.export_onnx import Parity, export_onnx
 from model.formats.network import LoadedNetwork
 from model.inputs import normalise
@@ -26,16 +26,17 @@ SPEC = Preprocessing(size=32, mean=0.4, std=0.25)
 DIGEST = "0123456789abcdef" * 2
 
 
-def export(path, *, preprocess=False, backbone=None):
+def export(path, *, preprocess=False, backbone=None, spec=SPEC, trainable=True):
     network = LoadedNetwork(
         backbone=small_backbone() if backbone is None else backbone,
-        spec=SPEC,
+        spec=spec,
         name="spherenet4",
         path=Path("x.pt"),
         step=7,
         digest=DIGEST,
         training={},
         spec_stated=True,
+        trainable=trainable,
     )
     return export_onnx(network, path, preprocess=preprocess)
 
@@ -62,6 +63,23 @@ def test_embeddings_equal_those_of_the_embedder(exported, batch):
         np.testing.assert_allclose(found, expected, atol=2e-4)
         assert np.linalg.norm(found, axis=1).min() > 50
     assert (found.dtype, found.shape) == (np.float32, (batch, 512))
+
+
+def test_the_graph_takes_rgb_whatever_the_network_takes(tmp_path):
+    spec = Preprocessing(size=32, color="BGR", mean=(0.3, 0.4, 0.5), std=0.25)
+    export(tmp_path / "x.onnx", preprocess=True, spec=spec)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    expected = Embedder(small_backbone(), mean=spec.mean, std=0.25, color="BGR")(images)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(None, {"images": images})
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=2e-6)
+
+
+def test_a_graph_that_can_only_be_run_is_not_exported(tmp_path):
+    with pytest.raises(CheckpointError) as error:
+        export(tmp_path / "x.onnx", trainable=False)
+    assert str(error.value) == (
+        "x.pt: is a graph (spherenet4) that can be run, but not exported; name a checkpoint with weights"
+    )
 
 
 def test_the_graph_describes_its_input_and_output(exported):

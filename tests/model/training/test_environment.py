@@ -130,7 +130,7 @@ def test_the_gpu_of_a_process(environment, monkeypatch):
 def test_commands_tell_their_own_error_where_a_cluster_sets_only_the_size(environment, run, tmp_path):
     environment(WORLD_SIZE="2")
     missing = tmp_path / "no.pt"
-    assert error_of(run("bench", "lfw", "--checkpoint", missing)).startswith(f"Error: {missing}: not found")
+    assert error_of(run("bench", "lfw", "--network", missing)).startswith(f"Error: {missing}: not found")
     assert error_of(run("train", "--shards", tmp_path)).startswith("Error: WORLD_SIZE is 2, but RANK is not set")
 
 

@@ -190,6 +190,24 @@ def test_crops_of_a_template_file_are_framed_exactly(painted, tmp_path):
     assert difference.mean() < 4
 
 
+def test_crops_of_a_template_of_their_own_are_stored_with_its_points(crops, tmp_path):
+    """A spec has points of its own: no other template is needed, and JPEGs are stored as they are."""
+    root, _ = crops
+    points = (template_points("arcface", 224) + (3, -5)).tolist()
+    path = write_template(tmp_path / "mine.toml", name="mine", size=224, points=points)
+    spec = spec_of(built(root, tmp_path / "out", path, size=SIDE))
+    assert (spec.template, spec.size) == ("mine", SIDE)
+    assert np.allclose(spec.points, template_points("arcface", SIDE) + (1.5, -2.5))
+    assert stored(tmp_path / "out")["n000001/0"][1] == (root / "n000001/0.jpg").read_bytes()
+    framed = built(root, tmp_path / "framed", path, template="arcface", size=SIDE)
+    assert spec_of(framed) == Preprocessing(template="arcface", size=SIDE)
+    matrix = stored(tmp_path / "framed")["n000001/0"][0]["matrix"]
+    assert np.allclose(matrix, [1, 0, -1.5, 0, 1, 2.5], atol=1e-4)
+    check_supported(spec, "out")
+    with pytest.raises(SourceError, match=r"^--aligned: 'arcface' names another template; choose another name"):
+        built(root, tmp_path / "x", write_template(path, name="arcface", size=224, points=points))
+
+
 def test_a_file_with_the_points_of_a_built_in_template_is_that_template(crops, tmp_path):
     root, _ = crops
     path = write_template(
@@ -254,7 +272,10 @@ def test_options_that_do_not_go_together_are_refused(crops, tmp_path, run):
         ({"aligned": "seed", "source": "crops"}, "--source crops takes no --aligned; use --source folder"),
         ({"aligned": "seed", "source": "vggface2"}, "--source vggface2 takes no --aligned; use --source folder"),
         ({"template": "none", "landmarks": table}, "its images are resized whole, not aligned; omit --landmarks"),
-        ({"aligned": write_template(tmp_path / "w.toml")}, "--aligned wide: say which template to store: --template"),
+        (
+            {"aligned": write_template(tmp_path / "w.toml")},
+            "--aligned wide: say which template to store: --template arcface or seed; its own crops, 96x112 px, are not",
+        ),
         (
             {"aligned": "seed", "root": tmp_path / "none"},
             "none: not a folder; --root names the folder of --source folder",

@@ -68,7 +68,7 @@ def test_embed_tells_what_is_too_large(run, tmp_path):
     with open(tmp_path / "huge.png", "wb") as stream:
         stream.truncate(1 << 40)
     save_small(tmp_path / "net.pt")
-    words = ["embed", "face.png", "bomb.jpg", "huge.png", "--out", "x.parquet", "--checkpoint", "net.pt", "--no-cache"]
+    words = ["embed", "face.png", "bomb.jpg", "huge.png", "--out", "x.parquet", "--network", "net.pt", "--no-cache"]
     assert run(*words).returncode == 0
     table = pq.read_table(tmp_path / "x.parquet").to_pylist()
     assert [row["error_message"] for row in table] == [

@@ -1,0 +1,47 @@
+"""Preprocessing with a name: how the networks of well-known projects see a face."""
+
+from __future__ import annotations
+
+from pipeline.spec import Preprocessing
+
+# Five points of the mean face that dlib's chips are cut by, with its padding of a quarter; eyes: the mean of their six
+# points, nose: its tip. Source: King, dlib, get_face_chip.
+_DLIB = ((47.549, 46.599), (100.476, 46.599), (74.013, 76.563), (50.415, 103.023), (97.610, 103.023))
+# Mean position of MTCNN's five points in its own face box, resized to a square.
+_FACE_BOX = ((50.0, 61.5), (110.0, 61.5), (80.0, 92.0), (54.5, 124.0), (105.5, 124.0))
+
+PRESETS = {
+    # Lai & Lam, ICIP 2021: the networks of the reference
+    "seed": Preprocessing(),
+    # crops of 112 px of the usual template, as this tool cuts them
+    "arcface": Preprocessing(template="arcface", size=112),
+    # the same template as insightface's norm_crop cuts it
+    "insightface": Preprocessing(template="arcface", size=112, warp="opencv-linear", fit="forward"),
+    # Kim et al., AdaFace, CVPR 2022
+    "adaface": Preprocessing(template="arcface", size=112, warp="opencv-linear", fit="forward", color="BGR"),
+    # facenet-pytorch: MTCNN's box, upright, resized to a square
+    "facenet": Preprocessing(
+        template="facenet",
+        size=160,
+        points=_FACE_BOX,
+        warp="opencv-linear",
+        fit="upright",
+        stretch=1.3,
+        std=128 / 255,
+    ),
+    # dlib_face_recognition_resnet_model_v1: mean of each channel, 256
+    "dlib": Preprocessing(
+        template="dlib",
+        size=150,
+        points=_DLIB,
+        warp="opencv-linear",
+        fit="forward",
+        mean=(122.782 / 255, 117.001 / 255, 104.298 / 255),
+        std=256 / 255,
+    ),
+}
+
+
+def preset_name(spec: Preprocessing) -> str | None:
+    """Returns the name of a spec, if it has one."""
+    return next((name for name, preset in PRESETS.items() if preset == spec), None)
