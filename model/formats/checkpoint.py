@@ -32,8 +32,13 @@ _FIELD_TYPES: dict[str, type] = {
     "config": dict,
     "preprocessing": dict,
 }
-_OPTIONAL_TYPES: dict[str, type] = {"averaged_state": dict, "center_state": dict, "trained_on": dict}
-_PLAIN_FIELDS = ("step", "config", "preprocessing", "trained_on", "loader_state")  # without tensors
+_OPTIONAL_TYPES: dict[str, type] = {
+    "averaged_state": dict,
+    "center_state": dict,
+    "trained_on": dict,
+    "guard_state": dict,
+}
+_PLAIN_FIELDS = ("step", "config", "preprocessing", "trained_on", "guard_state", "loader_state")  # without tensors
 MAX_STEP = 10**12
 
 

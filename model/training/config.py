@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # these import torch, which `train --help` does not need
 Init = Literal["pytorch", "data"]
 Triplets = Literal["global", "rank"]
 Degrade = Literal["exact", "fast"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class TrainingError(LrfrError):
@@ -115,8 +115,27 @@ class TrainConfig(Options):
         help="Decay of averaged weights, which are evaluated and exported, such as 0.9995 (the last 2,000 steps or so)."
         " It rises from 0.2: min(EMA, (1 + t) / (10 + t)) in update t. 0: none.",
     )
+    clip_norm: float = option(
+        0.0, changes="branch", help="Largest L2 norm of the gradient of all weights; longer ones are scaled. 0: any."
+    )
     precision: Precision = option(
-        "fp32", choices=get_args(Precision), changes="branch", help="Precision of the backbone."
+        "fp32",
+        choices=get_args(Precision),
+        changes="branch",
+        help="Precision of the backbone. fp16, for GPUs without bf16, scales the loss.",
+    )
+    accumulate: int = option(
+        1,
+        min=1,
+        changes="always",
+        help="Parts in which a batch goes through the backbone, one after another: less memory, the same losses and"
+        " updates but for batch normalisation, which takes the statistics of a part.",
+    )
+    activation_checkpointing: bool = option(
+        False, changes="always", help="Compute blocks again in the backward pass: less memory, the same updates."
+    )
+    max_skipped: int = option(
+        0, changes="always", help="Steps of the run that are skipped, not fatal, if a loss or gradient is not finite."
     )
     compile: bool = option(False, changes="always", help="Compile the backbone with torch.compile.")
     seed: int = option(0, max=(1 << 32) - 1, help="Seed of the weights and of the batches.")
@@ -155,6 +174,14 @@ class TrainConfig(Options):
         if self.pretrained is not None and self.init != "pytorch":
             raise OptionError(
                 f"init {self.init} is for new weights, but --from {self.pretrained} gives weights: add --init pytorch"
+            )
+        if self.activation_checkpointing and self.compile:
+            raise OptionError("activation_checkpointing and compile exclude each other; leave one out")
+        images = (self.batch_size // self.accumulate) * len(self.all_views)
+        if self.accumulate > self.batch_size or (batch_norm and images < 2):
+            raise OptionError(
+                f"accumulate is {self.accumulate} for {counted(self.batch_size, 'identity')}: a part needs"
+                f" {'two images' if batch_norm else 'one image'} at least; choose fewer parts"
             )
 
     def __repr__(self) -> str:
@@ -203,9 +230,9 @@ class TrainConfig(Options):
     def changed(self, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any, str]]:
         """The settings that differ from the ``saved`` configuration: value before, value now, ``Option.changes``."""
         return {
-            name: (saved.get(name), _plain(getattr(self, name)), declared.changes)
+            name: (saved.get(name, declared.default), _plain(getattr(self, name)), declared.changes)
             for name, declared in self.declared().items()
-            if not self._same(name, saved.get(name))
+            if not self._same(name, saved.get(name, declared.default))  # older versions lack some settings
         }
 
     @property
@@ -215,6 +242,9 @@ class TrainConfig(Options):
         remedies = [f"lower --batch-size ({counted(self.batch_size, 'identity')} with {images} each)"]
         if len(self.all_views) > 1:
             remedies.append("use fewer --views")
+        remedies.append(f"raise --accumulate (it is {self.accumulate})")
+        if not self.activation_checkpointing:
+            remedies.append("use --activation-checkpointing")
         if self.precision == "fp32":
             remedies.append("use --precision bf16")
         if not self.shard_head:

@@ -13,9 +13,11 @@ from model.training.config import TrainConfig
 from model.training.dropout import global_dropout
 from model.training.prelu import use_chunked_prelu
 from model.training.ranks import Ranks
+from model.training.recompute import recomputed
 from pipeline.spec import Preprocessing
 
 LossParts = dict[str, torch.Tensor]
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner(nn.Module):
@@ -66,10 +68,20 @@ class Learner(nn.Module):
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, LossParts]:
         """(V, b, S, S, 3) uint8 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name."""
-        losses, views = self.config.losses, len(images)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        return self.loss(self.features(images), labels, len(images))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """(V, b, S, S, 3) uint8 -> (V*b, D) float32 embeddings, view after view."""
+        dtype = _AUTOCAST_DTYPES.get(self.config.precision)
+        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
             backbone = self._compiled[0] if self._compiled else self.backbone
-            local_features = backbone(self.inputs(images)).float()
+            with recomputed(self.backbone, self.config.activation_checkpointing):
+                embedded: torch.Tensor = backbone(self.inputs(images)).float()
+        return embedded
+
+    def loss(self, local_features: torch.Tensor, labels: torch.Tensor, views: int) -> tuple[torch.Tensor, LossParts]:
+        """(V*b, D) float32 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name."""
+        losses = self.config.losses
         local_labels = labels.repeat(views)
         features, labels = self._ranks.gather(local_features, views), self._ranks.gather(local_labels, views)
 

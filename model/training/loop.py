@@ -13,14 +13,13 @@ from typing import Any, Protocol
 import torch
 
 from model.errors import explained_memory
-from model.finite import all_finite
 from model.formats.checkpoint import checkpoints
 from model.training.config import TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
-from model.training.learner import Learner
 from model.training.runlog import METRICS, RunLog
-from model.training.state import TrainState, seed_step
+from model.training.state import TrainState
+from model.training.update import Updater
 from pipeline.signals import stop_signals
 from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, locked, write_bytes
@@ -65,8 +64,8 @@ def train(
         The total number of updates; less than ``config.steps`` if training was stopped.
 
     Raises:
-        TrainingError: a loss or gradient is not finite (the state before this step is saved if it is finite), or
-            ``config.best`` is not evaluated.
+        TrainingError: a loss or gradient is not finite and no more steps may be skipped (the state before this step is
+            saved if it is finite), or ``config.best`` is not evaluated.
         LockedError: another process is training in ``run``.
         OutOfMemoryError: memory does not suffice for a step.
         TypeError: an argument has a wrong type.
@@ -88,7 +87,7 @@ def train(
     with _run_folder(run, state), run_log as log, stop_flag as stop, explained_memory(config.less_memory):
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
         evaluations.begin(start)
-        parallel = ranks.parallel(learner, learner.rank_local_prefixes)
+        update = Updater(state)
         stream = iter(batches)
         while step < config.steps and not ranks.any(stop.requested):
             requested = time.monotonic()
@@ -103,33 +102,26 @@ def train(
                 group["lr"] = lr
             log_due = (step + 1) % config.log_interval == 0 or step + 1 == config.steps
             save_due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
-            check_due = log_due or save_due or batch.labels.device.type == "cpu"  # on a GPU the check synchronises
-            buffers = (
-                [buffer.clone() for buffer in learner.buffers()] if check_due else []
-            )  # the forward pass moves them
-            seed_step(config.seed, step)
-            loss, parts = parallel(batch.images, batch.labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if check_due and ranks.any(not _step_finite(learner, loss)):
-                for buffer, before in zip(learner.buffers(), buffers, strict=True):
-                    buffer.copy_(before)
-                if step > saved and state.finite():
-                    state.save(run, step, loader_state)
-                number = step + 1
-                found = (
-                    f"a gradient of step {number} is not finite"
-                    if loss.isfinite()
-                    else f"the loss of step {number} is {loss}"
-                )
-                raise TrainingError(f"{found}, no update was made; {state.lower_rate(run)}")
-            optimizer.step()
-            if state.averaged is not None:
-                state.averaged.update_parameters(learner.backbone)
+            on_cpu = batch.labels.device.type == "cpu"  # on a GPU the check synchronises
+            done = update(batch.images, batch.labels, step, check=log_due or save_due or on_cpu or state.guard.active)
+            if done.problem:
+                consequence = state.guard.forgive(loss_finite=done.loss_finite)
+                if consequence is None:
+                    if step > saved and state.finite():
+                        state.save(run, step, loader_state)
+                    raise TrainingError(f"{done.problem}, no update was made; {state.lower_rate(run)}")
+                if ranks.first:
+                    print(f"{done.problem}, no update was made ({consequence})", file=sys.stderr)
             step, loader_state = step + 1, batch.state.to_dict()
 
-            if log_due:
-                log.write(step, {"loss": loss, **parts, "lr": lr}, mean=ranks.mean)
+            if log_due and not done.problem:
+                metrics: dict[str, float | torch.Tensor] = {
+                    "loss": done.loss,
+                    **done.parts,
+                    "lr": lr,
+                    **state.guard.metrics(),
+                }
+                log.write(step, metrics, mean=ranks.mean)
             if save_due:
                 state.save(run, step, loader_state)
                 saved = step
@@ -138,11 +130,6 @@ def train(
         if step > saved:
             state.save(run, step, loader_state)
     return step
-
-
-def _step_finite(learner: Learner, loss: torch.Tensor) -> bool:
-    """True if loss and gradients on this rank are finite."""
-    return all_finite([loss, *(weight.grad for weight in learner.parameters() if weight.grad is not None)])
 
 
 def _check_is_run(run: Path) -> None:

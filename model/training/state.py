@@ -18,9 +18,11 @@ from model.errors import DAMAGE_ERRORS, CheckpointError, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
 from model.inputs import check_device, on_device
+from model.options import OptionError
 from model.sharding import gather_rows
 from model.training.averages import MovingAverage
 from model.training.config import TrainConfig, TrainingError
+from model.training.guard import Guard
 from model.training.learner import Learner
 from model.training.ranks import Ranks
 from pipeline.spec import Preprocessing
@@ -35,6 +37,7 @@ class TrainState:
     Attributes:
         averaged: exponential moving average of the backbone, or None.
         trained_on: spec of the shards. The network's differs after fine-tuning an aligned network on unaligned images.
+        guard: what happens to steps that are not finite.
         branched_from: checkpoint of another run from which this run went on.
     """
 
@@ -43,6 +46,7 @@ class TrainState:
     averaged: MovingAverage | None
     ranks: Ranks
     trained_on: Preprocessing
+    guard: Guard
     branched_from: str | None = None
 
     @property
@@ -74,6 +78,7 @@ class TrainState:
                 self.optimizer.state_dict(),
                 lambda rows: gather_rows(rows, head.classes, head.group),  # type: ignore[arg-type]
             ),
+            "guard_state": self.guard.state(),
             "loader_state": loader_state,
         }
 
@@ -126,6 +131,7 @@ class TrainState:
 
     def _load(self, content: dict[str, Any]) -> None:
         learner = self.learner
+        self.guard.load(content.get("guard_state", {}))
         learner.backbone.load_state_dict(content["backbone_state"])
         learner.head.load_full_state(content["head_state"])
         if content.get("center_state"):
@@ -211,7 +217,8 @@ def new_run(
         weights: initial state dict of the backbone.
 
     Raises:
-        OptionError: the backbone does not accept the size of the images, or has too few stages to freeze.
+        OptionError: the backbone does not accept the size of the images or has too few stages to freeze, or the batch of
+            a process has fewer identities than parts.
         TrainingError: the weights do not fit the backbone.
         TypeError: an argument has a wrong type.
     """
@@ -224,6 +231,11 @@ def new_run(
     check_argument(isinstance(weights, Mapping | None), "weights", weights, "the state dict of a backbone, or None")
     check_device(device)
     ranks = ranks or Ranks()
+    if config.accumulate > config.batch_size // ranks.size:
+        raise OptionError(
+            f"accumulate is {config.accumulate}, but a process has {config.batch_size // ranks.size:,} of"
+            f" {counted(config.batch_size, 'identity')}; choose at most that many parts"
+        )
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = Preprocessing(**preprocessing)
     torch.manual_seed(config.seed)
@@ -235,7 +247,7 @@ def new_run(
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = config.optimizer.build(trained, lr=config.lr, weight_decay=config.weight_decay)
     averaged = MovingAverage(learner.backbone, config.ema) if config.ema else None
-    return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on or preprocessing)
+    return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on or preprocessing, guard=Guard(config))
 
 
 def check_config(config: Any) -> None:
@@ -253,7 +265,11 @@ def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:
         ) from None
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seeds PyTorch for one update, so that dropout is the same in a resumed run and on all ranks."""
-    digest = hashlib.blake2b(f"{seed},{step},0".encode(), digest_size=8).digest()
+def seed_step(seed: int, step: int, part: int = 0) -> None:
+    """Seeds PyTorch for one update, so that dropout is the same in a resumed run and on all ranks.
+
+    Args:
+        part: number of the part of the batch, if it goes through the backbone in several.
+    """
+    digest = hashlib.blake2b(f"{seed},{step},{part}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)

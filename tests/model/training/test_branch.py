@@ -18,8 +18,20 @@ from pipeline.spec import Preprocessing
 from tests.conftest import REPOSITORY
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
-BRANCH = {"triplets", "degrade", "lr", "weight_decay", "schedule", "ema", "precision"}
-ALWAYS = {"shard_head", "steps", "compile", "log_every", "save_every", "keep", "eval_every", "best"}
+BRANCH = {"triplets", "degrade", "lr", "weight_decay", "schedule", "ema", "clip_norm", "precision"}
+ALWAYS = {
+    "accumulate",
+    "activation_checkpointing",
+    "max_skipped",
+    "shard_head",
+    "steps",
+    "compile",
+    "log_every",
+    "save_every",
+    "keep",
+    "eval_every",
+    "best",
+}
 
 
 def go_on(run, settings, resume="auto", **stream):

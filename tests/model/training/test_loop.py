@@ -207,7 +207,7 @@ def test_find_resume(tmp_path):
             {"pretrained": "a.pt", "init": "data"},
             "init data is for new weights, but --from a.pt gives weights: add --init pytorch",
         ),
-        ({"precision": "fp16"}, "precision is 'fp16', expected one of fp32, bf16"),
+        ({"precision": "fp8"}, "precision is 'fp8', expected one of fp32, bf16, fp16"),
         ({"log_every": 0}, "log_every is 0"),
         ({"eval_every": 0}, "eval_every is 0, expected a whole number at least 1"),
         ({"init": "magic"}, "init is 'magic', expected one of pytorch, data"),

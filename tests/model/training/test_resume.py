@@ -63,6 +63,7 @@ def test_every_optimizer_schedule_and_average_resumes_exactly(tmp_path, optimize
         {"backbone": "spherenet4:dropout=0.5"},
         pytest.param({"backbone": "mobilefacenet", "ema": 0.5}, marks=pytest.mark.heavy),
         {"precision": "bf16"},
+        {"precision": "fp16", "clip_norm": 1.0, "accumulate": 3, "activation_checkpointing": True},
         {"init": "data"},
     ],
     ids=lambda changes: next(iter(changes.values())),
@@ -93,11 +94,17 @@ EFFECTS = [
     {"schedule": "step:at=0.9"},
     {"schedule": "step:warmup=0.5"},
     {"precision": "bf16"},
+    {"precision": "fp16"},
+    {"clip_norm": 0.1},
     {"seed": 1},
     {"steps": 2},
 ]
 _WATCHED = {"save_every", "keep", "log_every", "eval_every", "best"}  # test_train, test_evaluation
-_ELSEWHERE = {"pretrained", "freeze", "triplets", "shard_head", "views", "degrade", "batch_size", "ema", "compile"}
+_ELSEWHERE = {"pretrained", "freeze", "triplets", "shard_head", "views", "degrade", "batch_size", "ema", "compile"} | {
+    "accumulate",  # test_update
+    "activation_checkpointing",
+    "max_skipped",
+}
 
 
 @pytest.fixture(scope="module")
