@@ -31,7 +31,7 @@ CONFIGS = {
     "bf16": {"backbone": "mobilefacenet", "precision": "bf16", "lr": 1e-4},
     "sharded": {"shard_head": True, "head": "adaface", "losses": "cross-entropy+hardest-triplet+center"},
     "in-parts": {"accumulate": 2, "clip_norm": 0.5, "losses": "cross-entropy+octuplet+center"},
-    "in-parts-sharded": {"accumulate": 2, "clip_norm": 0.5, "shard_head": True, "backbone": "spherenet4:dropout=0.3"},
+    "in-parts-sharded": {"accumulate": 2, "clip_norm": 0.5, "shard_head": True},
     "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},
 }
 
