@@ -208,10 +208,11 @@ FROZEN = {
     "fetch": "--mirror --timeout",
     "landmarks": "--choose --csv --max-pixels --model --out --workers",
     "inspect": "--out --report",
-    "train": "--allow-missing --backbone --batch-size --best --compile --config --degrade --device --ema --eval --eval-every"
-    " --eval-root --freeze --from --head --init --keep --loader-threads --log-every --losses --lr --optimizer --out --precision"
-    " --print-config --recipe --resume --save-every --schedule --seed --shard-head --shards --steps --triplets --views"
-    " --weight-decay",
+    "train": "--accumulate --activation-checkpointing --allow-missing --backbone --batch-size --best"
+    " --clip-norm --compile --config --degrade --device --ema --eval --eval-every --eval-root --freeze"
+    " --from --head --init --keep --loader-threads --log-every --losses --lr --max-skipped --optimizer"
+    " --out --precision --print-config --recipe --resume --save-every --schedule --seed --shard-head"
+    " --shards --steps --triplets --views --weight-decay",
     "verify": "--full",
 }
 
