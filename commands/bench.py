@@ -14,6 +14,7 @@ from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
 from commands.options import (
     PATH,
+    LocalPath,
     allow_missing_option,
     engine_options,
     folder,
@@ -65,26 +66,101 @@ for _name, _benchmark in BENCHMARKS.items():
     add_benchmark(_name, _benchmark)
 
 
-@bench.command("pairs", short_help="Verification pairs of your own: an insightface .bin file.")
-@click.argument("pairs", type=PATH)
-@click.option(
-    "--aligned",
-    default="arcface",
-    help="Template that the images, aligned crops, follow: arcface, seed, or a TOML file with name, size and points; none"
-    " to resize them whole.",
-)
-@scoring_options
-def bench_pairs(pairs: Path, aligned: str, **options: Any) -> None:
-    """Score verification pairs: 10-fold accuracy, AUC and TAR at FAR 1 and 0.1 %, at full size and at 8 to 20 px.
+def sizes_of(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    """``8,16`` -> (8, 16); ``full`` -> ()."""
+    words = [word.strip() for word in value.split(",") if word.strip() not in ("", "full")]
+    if not all(word.isascii() and word.isdecimal() and 0 < len(word) < 6 for word in words):
+        raise click.BadParameter(f"{value!r}: expected sizes in px, such as 8,12,16,20, or full")
+    return tuple(dict.fromkeys(map(int, words)))
 
-    PAIRS is a .bin file as insightface hands round, such as lfw.bin, cfp_fp.bin, agedb_30.bin. Its crops are brought to
-    the network's template. Nothing in the file is executed.
+
+own_options = option_group(
+    landmarks_option("Landmark table to align photographs by; may be repeated."),
+    click.option(
+        "--aligned",
+        help="Template that the images, aligned crops, follow: arcface, seed, or a TOML file with name, size and points; none"
+        " to resize them whole. [default: arcface for .bin files]",
+    ),
+    click.option(
+        "--sizes",
+        default="8,12,16,20",
+        show_default=True,
+        callback=sizes_of,
+        metavar="SIZE,SIZE",
+        help="Sizes in px that images are degraded to, beside full size; full: none.",
+    ),
+)
+
+
+@bench.command("pairs", short_help="Verification pairs of your own: a list, or an insightface .bin file.")
+@click.argument("pairs", type=PATH)
+@click.option("--root", type=LocalPath(file_okay=False), help="Folder of the images. [default: the folder of the list]")
+@own_options
+@scoring_options
+def bench_pairs(pairs: Path, root: Path | None, **options: Any) -> None:
+    """Score verification pairs: accuracy over folds, AUC and TAR at FAR 1 and 0.1 %, at full size and at 8 to 20 px.
+
+    PAIRS is a table (text or Parquet) of two paths below --root and 1 or 0, same or different, ...; a list in LFW's
+    form, of names and numbers; or a .bin file as insightface hands round, such as cfp_fp.bin, of which nothing is
+    executed.
     """
     from benchmarks.datasets.pair_set import read_pair_set
 
-    failures = score(["pairs"], lambda _: read_pair_set(pairs, aligned), **options)
+    folders = [root or pairs.parent]
+    score_own("pairs", lambda **preparation: read_pair_set(pairs, root=root, **preparation), folders, **options)
+
+
+@bench.command("identify", short_help="Your own gallery and probes: folders of identities.")
+@click.option("--gallery", type=LocalPath(file_okay=False), required=True, help="Folder of known people: PERSON/image.")
+@click.option(
+    "--probes", type=LocalPath(file_okay=False), required=True, help="Folder of images to find: PERSON/image."
+)
+@click.option(
+    "--unmated", type=LocalPath(file_okay=False), help="Folder of images of people who are not in the gallery."
+)
+@own_options
+@scoring_options
+def bench_identify(gallery: Path, probes: Path, unmated: Path | None, **options: Any) -> None:
+    """Score identification: ranks and mAP of probes in a gallery; with --unmated, TPIR at FPIR 30, 20, 10 and 1 %.
+
+    Each person has a folder of images, of the same name in the gallery and among the probes.
+    """
+    from benchmarks.datasets.identify import read_identification
+
+    folders = [gallery, probes, *([unmated] if unmated else [])]
+    score_own(
+        "identify",
+        lambda **preparation: read_identification(gallery, probes, unmated, **preparation),
+        folders,
+        **options,
+    )
+
+
+def score_own(
+    name: str,
+    read: Callable[..., Any],
+    folders: list[Path],
+    *,
+    landmarks: tuple[Path, ...],
+    aligned: str | None,
+    sizes: tuple[int, ...],
+    **options: Any,
+) -> None:
+    """Scores a question of the user's own.
+
+    Args:
+        read: ``landmarks``, ``aligned`` and ``sizes`` -> protocol.
+        folders: of the images.
+        options: of ``score``.
+    """
+    if landmarks and aligned:
+        raise click.UsageError("--landmarks and --aligned: aligned crops need no landmarks; leave one of them out")
+    finder = landmark_finder(folders, no_cache=options["no_cache"], max_pixels=options["max_pixels"])
+    with finder as find:
+        tables = find if is_auto(landmarks) else landmarks
+        failures = score([name], lambda _: read(landmarks=tables, aligned=aligned, sizes=sizes), **options)
     if failures:
-        raise failures["pairs"]
+        raise failures[name]
 
 
 @bench.command("all", short_help="Every benchmark whose data set is present.")

@@ -39,6 +39,7 @@ class Request:
         side: side of the aligned crop in px, before it is resized to the input size; None: the input size.
         down: size in px that the crop is degraded to; None: not degraded.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
+        problem: why there are no points, if it is not that the tables have no row. Used in messages only.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Request:
     side: int | None = None
     down: int | None = None
     place: str = dataclasses.field(default="", compare=False)
+    problem: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Raises: TypeError, ValueError: a field has a wrong type or value."""
@@ -206,7 +208,7 @@ def _points(image: np.ndarray, request: Request) -> np.ndarray:
             raise NoCropError(f"{width}x{height} px, not the shape of crops of {expected} px ({request.template.name})")
         return request.template.points_in(width)
     if not request.points:
-        raise NoCropError(f"no row for {request.path.stem} in {request.place}")
+        raise NoCropError(request.problem or f"no row for {request.path.stem} in {request.place}")
     return np.array(request.points, np.float64)
 
 

@@ -1,72 +1,166 @@
-"""The user's own verification pairs."""
+"""The user's own verification pairs: a list of image files, or insightface's file of crops."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from benchmarks.datasets.resolutions import at_resolutions
+from benchmarks.datasets.locate import Landmarks
+from benchmarks.datasets.own_images import Preparation, own_requests
+from benchmarks.datasets.pair_list import PairList, read_pair_list
+from benchmarks.datasets.resolutions import RESOLUTIONS, at_resolutions
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
-from pipeline.sources.templates import crop_template
 from pipeline.sources.verification_bin import read_bin
-from pipeline.spec import NO_TEMPLATE
 from shards.files import StrPath
 from shards.messages import counted, print_stderr
 
 FOLDS = 10
 FALSE_ACCEPT_RATES = (0.01, 0.001)
+FURTHER_RATES = (1e-4, 1e-5, 1e-6)  # of pairs enough
+MIN_FALSE_ACCEPTS = 10  # of a further rate
+BIN_ALIGNED = "arcface"  # template of insightface's crops
 
 
-def read_pair_set(path: Path, aligned: StrPath = "arcface") -> PairProtocol:
-    """Reads insightface's ``.bin`` file of pairs: ten contiguous folds, TAR at FAR 1 and 0.1 %, AUC.
+def read_pair_set(
+    path: Path,
+    aligned: StrPath | None = None,
+    *,
+    root: Path | None = None,
+    landmarks: Landmarks = (),
+    sizes: Sequence[int] = RESOLUTIONS,
+    name: str = "pairs",
+) -> PairProtocol:
+    """Reads pairs: accuracy over folds, TAR at FAR 1 and 0.1 % (and less, if the pairs are enough), AUC.
 
-    At 8, 12, 16 and 20 px, HR to LR degrades the second image of a pair, LR to LR both.
+    HR to LR degrades the second image of a pair, LR to LR both.
 
-    The file does not say who is on an image. For the bootstrap, images that are equal or a genuine pair show one person.
+    Who is on an image is taken from the list, or from the folders of the images if these fit all pairs. Otherwise
+    images that are equal or a genuine pair show one person; this is for the bootstrap only.
 
     Args:
-        aligned: the template that the images, aligned crops, follow: its name, or a TOML file. ``none`` for images that
-            follow no template: they are resized whole.
+        path: a list of pairs (see ``pair_list``), or insightface's ``.bin`` file.
+        aligned: see ``Preparation``; insightface's crops are ``arcface`` by default.
+        root: the folder of a list's images; by default that of the list.
+        landmarks: see ``Preparation``.
+        sizes: see ``Preparation``.
+        name: of the protocol, part of the names of metrics in a training run.
 
     Raises:
         BinError: the file cannot be read.
         SourceError: there is no such template.
-        ProtocolError: it has too few pairs, or pairs of one kind only.
+        LandmarkError: a landmark table is invalid.
+        ProtocolError: the list is invalid, has too few pairs, or pairs of one kind only.
     """
-    template = None if aligned == NO_TEMPLATE else crop_template(aligned)
-    pairs = read_bin(path)
-    genuine = pairs.genuine
+    is_bin = path.suffix.lower() == ".bin"
+    if is_bin and (root is not None or landmarks):
+        raise ProtocolError(f"{path}: holds its images, which are aligned crops; leave out root and landmarks")
+    aligned = BIN_ALIGNED if is_bin and aligned is None else aligned
+    how = Preparation(landmarks=landmarks, aligned=aligned, sizes=sizes)
+    if is_bin:
+        images, members, genuine = _bin_images(path, how)
+        folds, note, people = _contiguous(genuine), "folds: ten contiguous parts of the file", None
+    else:
+        pairs = read_pair_list(path, root or path.parent)
+        members, genuine = pairs.members, pairs.genuine
+        _check_kinds(path, genuine)
+        (folds, note), people = _folds_of(pairs), _named_people(pairs)
+        images = own_requests(pairs.paths, how)
+    identities, who = _identities(path, members, genuine, people)
+    requests, settings = at_resolutions(images, members, "{}@full", how.sizes)
+    return PairProtocol(
+        name=name,
+        title=path.name,
+        root=root or path.parent,
+        source=os.path.abspath(path),
+        notes=[note, who],
+        alignment_stated=how.stated,
+        published_counts={},
+        requests=requests,
+        main=f"accuracy@{how.sizes[0] if how.sizes else 'full'}",
+        members=settings,
+        identities=identities,
+        genuine=genuine,
+        folds=folds,
+        rates=_rates(genuine),
+    )
+
+
+def _check_kinds(path: Path, genuine: np.ndarray) -> None:
     if len(genuine) < FOLDS or genuine.all() or not genuine.any():
         raise ProtocolError(
             f"{path}: {counted(len(genuine), 'pair')}, {int(genuine.sum()):,} of them genuine, expected at least"
             f" {FOLDS}, genuine ones and others"
         )
+
+
+def _rates(genuine: np.ndarray) -> Sequence[float]:
+    impostors = int((~genuine).sum())
+    return *FALSE_ACCEPT_RATES, *(rate for rate in FURTHER_RATES if rate * impostors >= MIN_FALSE_ACCEPTS)
+
+
+def _bin_images(path: Path, how: Preparation) -> tuple[list[Request], np.ndarray, np.ndarray]:
+    """The distinct images of a ``.bin`` file, (P, 2) rows of them, and (P,) which pairs are genuine."""
+    template, pairs = how.template, read_bin(path)
+    _check_kinds(path, pairs.genuine)
     distinct: dict[bytes, int] = {}
     members = np.array([distinct.setdefault(part.digest, len(distinct)) for part in pairs.images]).reshape(-1, 2)
     parts = {part.digest: part for part in reversed(pairs.images)}  # of equal ones the first
-    images = [Request(path=path, part=parts[digest], template=template) for digest in distinct]
-    requests, settings = at_resolutions(images, members, "{}@full")
-    return PairProtocol(
-        name="pairs",
-        title=path.name,
-        root=path.parent,
-        published_counts={},
-        requests=requests,
-        main="accuracy@8",
-        members=settings,
-        identities=_people(members, genuine, path)[members],
-        genuine=genuine,
-        folds=np.repeat(np.arange(FOLDS), [len(part) for part in np.array_split(genuine, FOLDS)]),
-        rates=FALSE_ACCEPT_RATES,
-    )
+    return [Request(path=path, part=parts[digest], template=template) for digest in distinct], members, pairs.genuine
 
 
-def _people(members: np.ndarray, genuine: np.ndarray, path: Path) -> np.ndarray:
+def _folds_of(pairs: PairList) -> tuple[np.ndarray, str]:
+    """(P,) folds, and how they were made."""
+    if pairs.folds is not None:
+        return pairs.folds, f"folds: {len(np.unique(pairs.folds)):,}, as the list states"
+    folds = _contiguous(pairs.genuine)
+    kinds = [set(pairs.genuine[folds == fold].tolist()) for fold in range(FOLDS)]
+    if all(len(kind) == 2 for kind in kinds):
+        return folds, "folds: ten contiguous parts of the list"
+    folds = np.empty(len(pairs.genuine), np.int64)
+    for kind in (False, True):
+        rows = np.flatnonzero(pairs.genuine == kind)
+        folds[rows] = np.arange(len(rows)) * FOLDS // len(rows)
+    return folds, "folds: ten contiguous parts of the genuine pairs, and of the others (the list is sorted by kind)"
+
+
+def _contiguous(genuine: np.ndarray) -> np.ndarray:
+    """(P,) folds as scikit-learn's KFold makes them without shuffling."""
+    return np.repeat(np.arange(FOLDS), [len(part) for part in np.array_split(genuine, FOLDS)])
+
+
+def _named_people(pairs: PairList) -> tuple[list[str], str] | None:
+    """Who is on each image, and who says so; None if nobody does."""
+    if pairs.people is not None:
+        return pairs.people, "named by the list"
+    folders = [str(path.parent) for path in pairs.paths]
+    codes = np.unique(folders, return_inverse=True)[1][pairs.members]
+    fits = np.array_equal(codes[:, 0] == codes[:, 1], pairs.genuine)
+    return (folders, "as the folders of the images say, which fit all pairs") if fits else None
+
+
+def _identities(
+    path: Path, members: np.ndarray, genuine: np.ndarray, people: tuple[list[str], str] | None
+) -> tuple[np.ndarray, str]:
+    """(P, 2) codes of the people, and how they are known."""
+    if people is None:
+        codes = _joined(members, genuine, path)
+        who = (
+            f"{counted(int(codes.max()) + 1, 'group')} of images that genuine pairs join, as nobody says who is on them"
+        )
+    else:
+        codes = np.unique(people[0], return_inverse=True)[1]
+        who = f"{counted(int(codes.max()) + 1, 'identity')}, {people[1]}"
+    return codes[members], f"intervals: bootstrap over {who}"
+
+
+def _joined(members: np.ndarray, genuine: np.ndarray, path: Path) -> np.ndarray:
     """(N,) codes of the people on N images, as far as genuine pairs tell; warns of pairs that contradict them."""
     first, second = members[genuine].T
     count = int(members.max()) + 1

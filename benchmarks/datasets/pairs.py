@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -48,11 +50,61 @@ def read_pairs(path: Path) -> Pairs:
     """
     try:
         with open_stream(path) as stream:
-            text = composed(decoded(stream.read()))
+            lines = _lines(stream)
     except OSError as error:
         raise ProtocolError(f"{path}: not readable as text ({error.strerror}); restore it from the archive") from None
-    lines = [(number, line.rstrip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(number, line) for number, line in lines if line and not _is_comment(line)]
+    folds, per_kind = _header(path, lines)
+    index = np.arange(2 * folds * per_kind)
+    genuine = index % (2 * per_kind) < per_kind
+    names = [
+        _parse_pair(line, is_genuine, f"{path}: line {number}")
+        for (number, line), is_genuine in zip(lines[1:], genuine.tolist(), strict=True)
+    ]
+    return Pairs(names=np.array(names), genuine=genuine, folds=index // (2 * per_kind))
+
+
+def is_named(line: str) -> bool:
+    """Returns True if a line is the header or a pair of a list in LFW's form."""
+    fields = _SEPARATOR.sub(" ", line).split()
+    return (len(fields) in (1, 2) and all(map(_INTEGER.fullmatch, fields))) or _is_pair(_fields(line))
+
+
+def named_pairs(path: Path, stream: BinaryIO) -> tuple[Iterator[tuple[list[list[str]], bool]], np.ndarray | None]:
+    """Reads a list in LFW's form whose header may have one number, or be absent: then each line says what it is.
+
+    Returns:
+        For each pair, person and image number of both images, and whether it is genuine.
+        (P,) folds; None if the header does not state them.
+
+    Raises:
+        OSError: it is not text.
+        ProtocolError: as ``read_pairs``; lines when they are reached.
+    """
+    lines = _lines(stream)
+    header = _SEPARATOR.sub(" ", lines[0][1]).split()
+    if len(header) == 2 and all(map(_INTEGER.fullmatch, header)):
+        folds, per_kind = _header(path, lines)
+        return _pairs_of(path, lines[1:]), np.arange(2 * folds * per_kind) // (2 * per_kind)
+    return _pairs_of(path, lines[len(header) == 1 :]), None
+
+
+def _pairs_of(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[list[list[str]], bool]]:
+    for number, line in lines:
+        fields = _fields(line)
+        genuine = len(fields) == 3 or (len(fields) == 4 and fields[0] == fields[2])
+        if genuine and len(fields) == 4:
+            line = "\t".join([fields[0], fields[1], fields[3]])
+        yield _parse_pair(line, genuine, f"{path}: line {number}"), genuine
+
+
+def _lines(stream: BinaryIO) -> list[tuple[int, str]]:
+    """The lines that are neither empty nor comments, with their numbers. Raises: OSError: not UTF-8."""
+    lines = enumerate(composed(decoded(stream.read())).split("\n"), 1)
+    return [(number, text) for number, line in lines if (text := line.rstrip()) and not _is_comment(text)]
+
+
+def _header(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[int, int]:
+    """The numbers of folds and of pairs of each kind in a fold. Raises: ProtocolError: see ``read_pairs``."""
     header_line, header = (lines[0][0], _SEPARATOR.sub(" ", lines[0][1]).split()) if lines else (1, [])
     if len(header) != 2 or not all(map(_INTEGER.fullmatch, header)) or int(header[0]) < 2 or int(header[1]) < 1:
         found = " ".join(header)[:_QUOTED_CHARS]
@@ -63,13 +115,7 @@ def read_pairs(path: Path) -> Pairs:
             f"{path}: {counted(len(lines) - 1, 'pair')}, but line {header_line} states {folds} folds of {per_kind} genuine and"
             f" {per_kind} impostor pairs, {2 * folds * per_kind:,} in all"
         )
-    index = np.arange(2 * folds * per_kind)
-    genuine = index % (2 * per_kind) < per_kind
-    names = [
-        _parse_pair(line, is_genuine, f"{path}: line {number}")
-        for (number, line), is_genuine in zip(lines[1:], genuine.tolist(), strict=True)
-    ]
-    return Pairs(names=np.array(names), genuine=genuine, folds=index // (2 * per_kind))
+    return folds, per_kind
 
 
 def _fields(line: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pairs at several resolutions, as Lai & Lam score LFW (ICIP 2021)."""
+"""Images at several resolutions, as Lai & Lam score LFW (ICIP 2021)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,47 @@ from pipeline.prepare import Request
 RESOLUTIONS = (8, 12, 16, 20)  # px
 
 
-def at_resolutions(
-    images: Sequence[Request], members: np.ndarray, full: str
-) -> tuple[list[Request], dict[str, np.ndarray]]:
-    """Prepares images undegraded and at each resolution.
+def at_sizes(
+    images: Sequence[Request], sizes: Sequence[int], full: str
+) -> tuple[list[Request], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Prepares images undegraded and at each size.
 
-    HR to LR degrades the second image of a pair, LR to LR both.
+    HR to LR degrades the second image of a comparison, LR to LR both.
+
+    Args:
+        images: the N images, undegraded.
+        sizes: px.
+        full: name of the setting in which no image is degraded.
+
+    Returns:
+        The requests.
+        Setting -> (N,) rows of the requests: of the images as the first of a comparison, and as the second.
+    """
+    downs = (None, *sizes)
+    requests = [dataclasses.replace(image, down=down) for image in images for down in downs]
+    rows = {down: np.arange(len(images)) * len(downs) + index for index, down in enumerate(downs)}
+    settings = {f"{{}}@{size}": (rows[None], rows[size]) for size in sizes}
+    settings[full] = (rows[None], rows[None])
+    return requests, settings | {f"lr-lr/{{}}@{size}": (rows[size], rows[size]) for size in sizes}
+
+
+def at_resolutions(
+    images: Sequence[Request], members: np.ndarray, full: str, sizes: Sequence[int] = RESOLUTIONS
+) -> tuple[list[Request], dict[str, np.ndarray]]:
+    """Prepares the images of pairs undegraded and at each resolution.
 
     Args:
         images: the N images, undegraded.
         members: (P, 2) rows of ``images``.
         full: name of the setting in which no image is degraded.
+        sizes: px.
 
     Returns:
         The requests.
         Setting -> (P, 2) rows of the requests.
     """
-    sizes = (None, *RESOLUTIONS)
-    requests = [dataclasses.replace(image, down=down) for image in images for down in sizes]
-    rows = {down: members * len(sizes) + index for index, down in enumerate(sizes)}
-    settings = {f"{{}}@{size}": np.stack([rows[None][:, 0], rows[size][:, 1]], axis=1) for size in RESOLUTIONS}
-    settings[full] = rows[None]
-    settings |= {f"lr-lr/{{}}@{size}": rows[size] for size in RESOLUTIONS}
-    return requests, settings
+    requests, settings = at_sizes(images, sizes, full)
+    return requests, {
+        name: np.stack([first[members[:, 0]], second[members[:, 1]]], axis=1)
+        for name, (first, second) in settings.items()
+    }

@@ -231,13 +231,25 @@ def run(
             f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"
             f" on unaligned images only (template {engine.spec.template}); score it on qmul, qmul-id or tinyface"
         )
+    if engine.spec.aligned and not protocol.alignment_stated:
+        raise ProtocolError(
+            f"bench {protocol.name}: {checkpoint.get('path', 'the network')} was trained on aligned faces (template"
+            f" {engine.spec.template}): say how the images are aligned: --landmarks TABLE or auto for photographs, --aligned"
+            " arcface, seed or FILE.toml for aligned crops, --aligned none to resize them whole all the same"
+        )
+    largest = max(request.down or 0 for request in protocol.requests)
+    if largest > engine.spec.size:
+        raise ProtocolError(
+            f"bench {protocol.name}: degrades images to {largest} px, more than the network's input of {engine.spec.size}"
+            " px; choose smaller sizes"
+        )
     aligned = [request for request in protocol.requests if request.points]
     tried = [aligned[number] for number in spread(len(aligned))]
     faces = [(str(one.path), one.points or (), one.points_size or image_size(one.path)) for one in tried]
     if warning := scale_warning(faces):
         print_stderr(f"bench {protocol.name}: {warning}")
     with Progress(f"bench {protocol.name}", len(protocol.requests), "preparations") as progress:
-        embedded = dataclasses.replace(engine, watch=SourceWatch([protocol.root])).embed_all(
+        embedded = dataclasses.replace(engine, watch=SourceWatch([protocol.root, *protocol.folders])).embed_all(
             protocol.requests, progress
         )
     if embedded.missing:
@@ -249,7 +261,8 @@ def run(
     return Result(
         benchmark=protocol.name,
         title=protocol.title,
-        data=str(protocol.root),
+        data=protocol.source or str(protocol.root),
+        notes=list(protocol.notes),
         caveats=protocol.caveats,
         main=protocol.main,
         metrics=_by_full_name({setting: one.samples.metrics() for setting, one in scored.items()}),

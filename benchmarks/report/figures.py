@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.report import plots
 from benchmarks.report.document import Picture
-from benchmarks.report.published import PUBLISHED, TABLES, Published
+from benchmarks.report.own_tables import OWN, tables_of
+from benchmarks.report.published import PUBLISHED, Published
 from benchmarks.report.tables import setting_label
 from benchmarks.scoring.protocols import HardPair
 from benchmarks.scoring.results import Result
@@ -18,24 +19,24 @@ from shards.messages import printable
 
 KINDS = ("roc", "det", "dir", "cmc", "resolution", "distance", "hardest")  # file names are BENCHMARK-KIND*.png
 MAX_CMC_RANK = 20
-_HARDEST = {"lfw": ["{}@8", "{}@128"], "pairs": ["{}@8", "{}@full"], "scface": ["{}@d1", "{}@d3"]}  # settings shown
+_HARDEST = {"lfw": ["{}@8", "{}@128"], "scface": ["{}@d1", "{}@d3"]}  # settings shown
 MAX_PATH_CHARS = 70  # in a figure's title
 
 
 def result_pictures(result: Result) -> Iterator[Picture]:
     """Yields the pictures of a benchmark in the order of the report."""
     title = figure_title(result)
-    published = PUBLISHED[result.benchmark]
+    published = PUBLISHED.get(result.benchmark, [])
     yield from _curves(result, title, published)
     ranks = {
         setting_label(setting): samples
         for setting, samples in result.settings.items()
-        if isinstance(samples, RankSamples) and "51-130" not in setting
+        if isinstance(samples, RankSamples) and "51-130" not in setting and not setting.startswith("lr-lr")
     }
     if ranks:
         yield _picture(result, "cmc", plots.cmc(title, ranks, published, MAX_CMC_RANK), "CMC with 95 % bands")
-    if result.benchmark in ("lfw", "pairs", "scface"):
-        yield _by_condition(result, title, published)
+    if result.benchmark in ("lfw", *OWN, "scface"):
+        yield from _by_condition(result, title, published)
     yield from _hard_pairs(result)
 
 
@@ -55,7 +56,7 @@ def _curves(result: Result, title: str, published: list[Published]) -> Iterator[
     curves = {
         f"{setting_label(setting)}, AUC {100 * samples.roc.auc:.1f} %": samples
         for setting, samples in result.settings.items()
-        if isinstance(samples, CurveSamples) and not setting.startswith("lr-lr")
+        if isinstance(samples, CurveSamples) and "lr-lr" not in setting
     }
     bands = "95 % bands of the first and the last" if len(curves) > 2 else "95 % bands"
     if any(isinstance(samples, PairSamples) for samples in curves.values()):
@@ -64,15 +65,19 @@ def _curves(result: Result, title: str, published: list[Published]) -> Iterator[
         yield _picture(result, "roc", roc, f"ROC with {bands}")
         yield _picture(result, "det", plots.det(title, curves), f"DET with {bands}")
     if any(isinstance(samples, OpenSetSamples) for samples in curves.values()):
-        axes = ("false positive identification rate (FPIR)", "true positive identification rate (TPIR20)")
-        dir_curve = plots.roc(title, curves, published, axes, "tpir20@fpir=")
+        within = next(samples.within[0] for samples in curves.values() if isinstance(samples, OpenSetSamples))
+        axes = ("false positive identification rate (FPIR)", f"true positive identification rate (TPIR{within})")
+        dir_curve = plots.roc(title, curves, published, axes, f"tpir{within}@fpir=")
         yield _picture(result, "dir", dir_curve, f"open-set DIR curve with {bands}")
 
 
-def _by_condition(result: Result, title: str, published: list[Published]) -> Picture:
-    """Accuracy against resolution (LFW and other pairs) or rank-1 against distance (SCface)."""
-    condition, metric = ("distance", "rank-1") if result.benchmark == "scface" else ("resolution", "accuracy")
-    tables = TABLES[result.benchmark][:2]
+def _by_condition(result: Result, title: str, published: list[Published]) -> Iterator[Picture]:
+    """Accuracy or rank-1 against resolution (LFW and the user's own questions) or against distance (SCface)."""
+    condition = "distance" if result.benchmark == "scface" else "resolution"
+    metric = "rank-1" if result.benchmark in ("scface", "identify") else "accuracy"
+    tables = [table for table in tables_of(result.benchmark, result.metrics) if metric in table.title][:2]
+    if not tables:  # at full size alone
+        return
     ours = {
         table.title: [(result.metrics[name], result.intervals[name]) for name in table.columns]
         for table in tables
@@ -86,11 +91,13 @@ def _by_condition(result: Result, title: str, published: list[Published]) -> Pic
     }
     ticks = list(tables[0].columns.values())
     figure = plots.by_condition(title, ticks, ours, others, (condition, metric))
-    return _picture(result, condition, figure, f"{metric} against {condition}")
+    yield _picture(result, condition, figure, f"{metric} against {condition}")
 
 
 def _hard_pairs(result: Result) -> Iterator[Picture]:
     settings = _HARDEST.get(result.benchmark, ["{}"])
+    if result.benchmark in OWN:  # the lowest resolution, and full size
+        settings = list(dict.fromkeys([next(iter(result.settings)), "{}@full"]))
     for setting in settings:
         headings = {"genuine": "same person, lowest cosine", "impostors": "different people, highest cosine"}
         tiles = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.errors import ReportError
 from benchmarks.report.document import Grid, Section, as_html, as_markdown
 from benchmarks.report.figures import KINDS, result_pictures
+from benchmarks.report.own_tables import OWN
 from benchmarks.report.published import PUBLISHED, TABLES
 from benchmarks.report.tables import facts, metric_label, network_label, percent, percent_range, result_grids, warnings
 from benchmarks.scoring.intervals import ROUNDS
@@ -19,7 +20,7 @@ TITLE = "Low-resolution face recognition: scores"
 HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
 MAX_LISTED = 20  # missing images
 _SHOWN = re.compile(r"^!\[.*\]\(([\w-]+\.png)\)$", re.MULTILINE)
-_BENCHMARK_FILE = re.compile(rf"(?:{'|'.join(TABLES)})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
+_BENCHMARK_FILE = re.compile(rf"(?:{'|'.join((*TABLES, *OWN))})(?:\.json|-(?:{'|'.join(KINDS)})[\w-]*\.png)")
 
 
 class Report:
@@ -108,9 +109,8 @@ def _summary(results: list[Result]) -> Section:
 
 
 def _section(result: Result) -> Section:
-    sources = [
-        f"{row.system}: {row.source}{f' ({row.note})' if row.note else ''}." for row in PUBLISHED[result.benchmark]
-    ]
+    published = PUBLISHED.get(result.benchmark, [])
+    sources = [f"{row.system}: {row.source}{f' ({row.note})' if row.note else ''}." for row in published]
     missing = [f"left out: {path}: {reason}" for path, reason in result.missing[:MAX_LISTED]]
     if len(result.missing) > MAX_LISTED:
         missing.append(f"left out: {len(result.missing) - MAX_LISTED:,} more, listed in {result.benchmark}.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.report.document import Grid, as_text
+from benchmarks.report.own_tables import OWN, own_label, tables_of
 from benchmarks.report.published import PUBLISHED, TABLES, Table
 from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.results import Result
@@ -29,12 +30,13 @@ def result_grids(result: Result) -> list[Grid]:
     Metrics that the data set is too small to resolve are not shown.
     """
     shown = set(result.metrics) - set(unresolved_metrics(result.settings))
-    return [_grid(result, table) for table in TABLES[result.benchmark] if shown & set(table.columns)]
+    tables = tables_of(result.benchmark, result.metrics)
+    return [_grid(result, table) for table in tables if shown & set(table.columns)]
 
 
 def _grid(result: Result, table: Table) -> Grid:
     names = list(table.columns)
-    published = [row for row in PUBLISHED[result.benchmark] if any(name in row.metrics for name in names)]
+    published = [row for row in PUBLISHED.get(result.benchmark, []) if any(name in row.metrics for name in names)]
     hidden = unresolved_metrics(result.settings)
     metrics = {name: value for name, value in result.metrics.items() if name not in hidden}
     intervals = {name: interval for name, interval in result.intervals.items() if name not in hidden}
@@ -76,6 +78,8 @@ def percent_range(interval: Interval | None) -> str:
 
 def metric_label(benchmark: str, name: str) -> str:
     """A metric's title in the tables: ``accuracy@8`` -> ``HR to LR, accuracy, 8 px``."""
+    if benchmark in OWN:
+        return own_label(name) or name
     for table in TABLES[benchmark]:
         if name in table.columns:
             return ", ".join(filter(None, [table.title, table.columns[name]]))
@@ -86,8 +90,9 @@ def setting_label(setting: str) -> str:
     """A setting's title: ``{}@8`` -> ``8 px``, ``{}@d1/51-130`` -> ``4.2 m, subjects 51-130``."""
     prefix, _, suffix = setting.partition("{}")
     condition, _, subjects = suffix.partition("/")
+    before = "open set, " * prefix.startswith("open/") + "LR to LR, " * prefix.endswith("lr-lr/")
     name = _CONDITIONS.get(condition, f"{condition[1:]} px" if condition else "this network")
-    return f"{'LR to LR, ' if prefix else ''}{name}{f', subjects {subjects}' if subjects else ''}"
+    return f"{before}{name}{f', subjects {subjects}' if subjects else ''}"
 
 
 def warnings(result: Result) -> list[str]:
@@ -118,6 +123,7 @@ def facts(result: Result) -> list[str]:
     caveats = f" ({'; '.join(result.caveats)})" if result.caveats else ""
     return [
         f"{', '.join(sizes)}; {passes}; data: {result.data}{caveats}",
+        *result.notes,
         *_deviations(result),
         *_without_interval(result),
     ]
@@ -149,7 +155,8 @@ def _deviations(result: Result) -> list[str]:
 def _without_interval(result: Result) -> list[str]:
     """A line that explains absent intervals, if a metric of the tables has none because it would have no width."""
     hidden = unresolved_metrics(result.settings)
-    shown = {name for table in TABLES[result.benchmark] for name in table.columns} - set(hidden)
+    tables = tables_of(result.benchmark, result.metrics)
+    shown = {name for table in tables for name in table.columns} - set(hidden)
     if all(has_width(interval) for name, interval in result.intervals.items() if name in shown):
         return []
     return [f"An interval is {ABSENT} where all resamples give the same value."]

@@ -18,6 +18,7 @@ from pipeline.prepare import Request
 from pipeline.sources.finder import is_generated
 
 HARDEST_PAIRS = 8  # genuine ones, and as many impostor ones
+CHUNK_PAIRS = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,11 @@ class Protocol:
         main: name of the headline metric.
         published_counts: sizes of the data set that published metrics refer to.
         caveat: another reason why the data differ from those of published metrics; empty if there is none.
+        source: what results name as the data; empty for ``root``.
+        folders: of images outside ``root``.
+        notes: how the questions were put, for results.
+        alignment_stated: False if nobody said whether and how the images are aligned: then only a network that was
+            trained on unaligned images can be scored.
     """
 
     name: str
@@ -67,6 +73,10 @@ class Protocol:
     main: str
     published_counts: dict[str, int]
     caveat: str = ""
+    source: str = ""
+    folders: Sequence[Path] = ()
+    notes: Sequence[str] = ()
+    alignment_stated: bool = True
 
     @property
     def caveats(self) -> list[str]:
@@ -102,6 +112,46 @@ class Protocol:
             ProtocolError: too few images have an embedding.
         """
         raise NotImplementedError
+
+    def _score_open(
+        self,
+        search: Search,
+        people: np.ndarray,
+        rates: Sequence[float],
+        within: int,
+        vectors: np.ndarray,
+        valid: np.ndarray,
+    ) -> ScoredSetting:
+        """Scores an open-set search; arguments as in ``OpenSetProtocol`` and ``score``."""
+        kept = search.usable_probes(valid)
+        used = search.subset(kept, valid[search.gallery])
+        ids, first_rows = np.unique(used.gallery_ids, return_index=True)
+        genuine, shown = used.probe_ids != -1, used.gallery[first_rows]
+        if not genuine.any() or genuine.all() or len(ids) < 2:
+            raise ProtocolError(f"bench {self.name}: too few usable images")
+        templates = identity_templates(vectors, used.gallery, used.gallery_ids)
+        ranking = rank_gallery(unit_length(vectors[used.probes]), used.probe_ids, templates, ids)
+        scores = np.where(ranking.rank <= within, ranking.mate_score, MISSED)
+        scores = np.where(genuine, scores, ranking.impostor_score)
+        return ScoredSetting(
+            samples=OpenSetSamples(
+                protocol_digest=used.digest(self.digests),
+                identities=_identity_codes(people[kept]),
+                scores=(np.round(scores / TIE) * TIE).astype(np.float32),  # equal cosines become equal
+                genuine=genuine,
+                rates=np.array(rates, np.float64),
+                within=np.array([within], np.int32),
+            ),
+            hardest={
+                "genuine": self._hardest(
+                    ranking.mate_score[genuine], used.probes[genuine], shown[ranking.mate[genuine]]
+                ),
+                "impostors": self._hardest(
+                    ranking.impostor_score[~genuine], used.probes[~genuine], shown[ranking.impostor[~genuine]], -1
+                ),
+            },
+            left_out=int((~kept).sum()),
+        )
 
     def _hardest(self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, sign: int = 1) -> list[HardPair]:
         """The ``HARDEST_PAIRS`` pairs (rows of ``requests``) with the lowest scores; with ``sign`` -1, the highest."""
@@ -146,7 +196,7 @@ class PairProtocol(Protocol):
         if not (kept & self.genuine).any() or not (kept & ~self.genuine).any() or len(set(self.folds[kept])) < 2:
             raise ProtocolError(f"bench {self.name}: {setting.format('accuracy')}: too few usable pairs")
         first, second = members[kept].T
-        scores = np.einsum("nd,nd->n", unit[first], unit[second])
+        scores = _cosines(unit, first, second)
         identities, genuine, folds = self.identities[kept], self.genuine[kept], self.folds[kept]
         return ScoredSetting(
             samples=PairSamples(
@@ -274,36 +324,16 @@ class OpenSetProtocol(Protocol):
         }
 
     def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
-        kept = self.search.usable_probes(valid)
-        used = self.search.subset(kept, valid[self.search.gallery])
-        ids, first_rows = np.unique(used.gallery_ids, return_index=True)
-        genuine, shown = used.probe_ids != -1, used.gallery[first_rows]
-        if not genuine.any() or genuine.all() or len(ids) < 2:
-            raise ProtocolError(f"bench {self.name}: too few usable images")
-        templates = identity_templates(vectors, used.gallery, used.gallery_ids)
-        ranking = rank_gallery(unit_length(vectors[used.probes]), used.probe_ids, templates, ids)
-        identified = np.where(ranking.rank <= self.within, ranking.mate_score, MISSED)
-        scores = np.where(genuine, identified, ranking.impostor_score)
-        scored = ScoredSetting(
-            samples=OpenSetSamples(
-                protocol_digest=used.digest(self.digests),
-                identities=_identity_codes(self.people[kept]),
-                scores=(np.round(scores / TIE) * TIE).astype(np.float32),  # equal cosines become equal
-                genuine=genuine,
-                rates=np.array(self.rates, np.float64),
-                within=np.array([self.within], np.int32),
-            ),
-            hardest={
-                "genuine": self._hardest(
-                    ranking.mate_score[genuine], used.probes[genuine], shown[ranking.mate[genuine]]
-                ),
-                "impostors": self._hardest(
-                    ranking.impostor_score[~genuine], used.probes[~genuine], shown[ranking.impostor[~genuine]], -1
-                ),
-            },
-            left_out=int((~kept).sum()),
-        )
-        return {"{}": scored}
+        return {"{}": self._score_open(self.search, self.people, self.rates, self.within, vectors, valid)}
+
+
+def _cosines(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(P,) cosines of pairs of rows of (N, D) unit vectors, in chunks: the rows of all pairs may not fit into memory."""
+    scores = np.empty(len(first), unit.dtype)
+    for start in range(0, len(first), CHUNK_PAIRS):
+        chunk = slice(start, start + CHUNK_PAIRS)
+        scores[chunk] = np.einsum("nd,nd->n", unit[first[chunk]], unit[second[chunk]])
+    return scores
 
 
 def _identity_codes(ids: np.ndarray) -> np.ndarray:

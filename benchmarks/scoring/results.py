@@ -38,6 +38,7 @@ class Result:
         settings: setting -> scored samples.
         max_pixels: the limit with which the images were read.
         hardest: setting -> ``genuine`` or ``impostors`` -> pairs, hardest first.
+        notes: how the questions were put, such as who counts as one person.
     """
 
     benchmark: str
@@ -54,6 +55,7 @@ class Result:
     settings: dict[str, Samples]
     hardest: dict[str, dict[str, list[HardPair]]]
     max_pixels: int = MAX_PIXELS
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-serialisable fields, with the versions of the libraries."""
@@ -62,6 +64,7 @@ class Result:
             "title": self.title,
             "data": self.data,
             "doubts": self.caveats,
+            **({"notes": self.notes} if self.notes else {}),
             "main": self.main,
             "metrics": self.metrics,
             "intervals": self.intervals,

@@ -31,7 +31,7 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """Returns the form in which names that differ by case or normal form alone are equal."""
     return composed(name.lower())
 
@@ -42,7 +42,7 @@ def find_entry(folder: Path, name: str) -> Path | None:
         found = folder / part
         if not found.exists():
             entries = sorted(folder.iterdir()) if folder.is_dir() else []
-            found = next((entry for entry in entries if _folded(entry.name) == _folded(part)), found)
+            found = next((entry for entry in entries if folded(entry.name) == folded(part)), found)
         folder = found
     return folder if folder.exists() else None
 
@@ -155,7 +155,7 @@ class ImageFolder:
         return self.path / found if found else None
 
 
-_SPELLINGS: tuple[Callable[[str], str], ...] = (str, composed, _folded)  # from exact to tolerant
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, composed, folded)  # from exact to tolerant
 
 
 def _by_spelling(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

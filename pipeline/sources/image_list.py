@@ -50,7 +50,7 @@ class ImageListSource(Source):
 
     def image_folders(self, root: Path, *, lists: Sequence[Path] = (), split: str | None = None) -> list[Path]:
         """The images themselves: there may be others below ``root``."""
-        names, problems = _names_below(root, pa.concat_arrays([table.paths for table in _read(lists, split)]))
+        names, problems = names_below(root, pa.concat_arrays([table.paths for table in _read(lists, split)]))
         return [root / name for row, name in enumerate(names.to_pylist()) if row not in problems]
 
 
@@ -81,7 +81,7 @@ def table_rows(
         SourceError: see ``labelled_rows``; or no image is found.
         LandmarkError: a landmark table cannot be read.
     """
-    names, problems = _names_below(folder, pa.concat_arrays([table.paths for table in tables]))
+    names, problems = names_below(folder, pa.concat_arrays([table.paths for table in tables]))
     if folder != root:
         names = pc.binary_join_element_wise(os.path.relpath(folder, root), names, "/")
     points = [table.points for table in tables]
@@ -134,7 +134,7 @@ def chosen(table: ImageTable, path: Path, split: str | None) -> ImageTable:
     )
 
 
-def _names_below(root: Path, paths: pa.StringArray) -> tuple[pa.StringArray, dict[int, str]]:
+def names_below(root: Path, paths: pa.StringArray) -> tuple[pa.StringArray, dict[int, str]]:
     """Paths relative to a folder, with slashes, and the reasons of those that lead out of it."""
     names = pc.replace_substring(paths, "\\", "/")
     odd = pc.match_substring_regex(names, r"^$|^/|(?:^|/)\.{0,2}(?:/|$)|\x00")
