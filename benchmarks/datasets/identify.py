@@ -158,19 +158,19 @@ def _check_people(folders: dict[str, Path], albums: dict[str, Album]) -> None:
     known = set(albums[GALLERY].people)
     if len(known) < 2:
         raise ProtocolError(
-            f"{folders[GALLERY]}: {counted(len(known), 'person')}, expected two or more, a folder each: PERSON/image.jpg"
+            f"{folders[GALLERY]}: {counted(len(known), 'identity')}, expected two or more, a folder each: PERSON/image.jpg"
         )
     if absent := sorted(set(albums[PROBES].people) - known):
         spelled = {folded(person): person for person in known}
         twin = spelled.get(folded(absent[0]))
         raise ProtocolError(
-            f"{folders[PROBES]}: {counted(len(absent), 'person')} not in the gallery, such as {absent[0]}"
+            f"{folders[PROBES]}: {counted(len(absent), 'identity')} not in the gallery, such as {absent[0]}"
             f"{f' (the gallery has {twin})' if twin else ''}; add their folders to the gallery, or move them to the folder"
             " of --unmated, for people who are not in it"
         )
     if mated := sorted(set(albums[UNMATED].people) & known if UNMATED in albums else ()):
         raise ProtocolError(
-            f"{folders[UNMATED]}: {counted(len(mated), 'person')} in the gallery, such as {mated[0]}; move them to the"
+            f"{folders[UNMATED]}: {counted(len(mated), 'identity')} in the gallery, such as {mated[0]}; move them to the"
             " folder of --probes"
         )
 

@@ -253,7 +253,7 @@ def run(
             protocol.requests, progress
         )
     if embedded.missing:
-        message = _list_missing(embedded.missing)
+        message = _list_missing(embedded.missing, "" if protocol.source else " from the data set's archive")
         if not allow_missing:
             raise ProtocolError(f"bench {protocol.name}: {message}")
     scored = protocol.score(embedded.vectors, embedded.valid)
@@ -277,8 +277,8 @@ def run(
     )
 
 
-def _list_missing(missing: dict[str, ImageError]) -> str:
-    """Lists unusable images on stderr; returns a message with remedies."""
+def _list_missing(missing: dict[str, ImageError], origin: str) -> str:
+    """Lists unusable images on stderr; returns a message with remedies. ``origin``: where they may be restored from."""
     for name, error in list(missing.items())[:MAX_LISTED]:
         print_stderr(f"{name}: {error}")
     if len(missing) > MAX_LISTED:
@@ -286,7 +286,7 @@ def _list_missing(missing: dict[str, ImageError]) -> str:
     count, no_crop = len(missing), sum(isinstance(error, NoCropError) for error in missing.values())
     remedies = []
     if no_crop < count:
-        remedies.append("restore the images from the data set's archive")
+        remedies.append(f"restore the images{origin}")
     if no_crop:
         remedies.append("correct the landmark table or name another one with --landmarks")
     return (
