@@ -181,12 +181,15 @@ except SystemExit:
 
 _SCORING = "--allow-missing --batch-size --device --json --max-pixels --network --no-cache --precision --report --root"
 _ALIGNED = "--allow-missing --batch-size --device --json --landmarks --max-pixels --network --no-cache --precision --report --root"
+_OWN = _ALIGNED.replace("--allow-missing", "--aligned --allow-missing").removesuffix(" --root")
 FROZEN = {
     "audit": "--against --batch-size --device --max-pixels --network --no-cache --out --precision --root",
     "bench all": _SCORING,
     "bench compare": "",
     "bench lfw": _ALIGNED,
-    "bench pairs": f"--aligned {_SCORING}".removesuffix(" --root"),
+    "bench identify": _OWN.replace("--device", "--device --gallery").replace("--report", "--probes --report --sizes")
+    + " --unmated",
+    "bench pairs": f"{_OWN} --root --sizes",
     "bench qmul": _SCORING,
     "bench qmul-id": _SCORING,
     "bench scface": _ALIGNED,
