@@ -23,7 +23,7 @@ from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_
 from pipeline.sources.watch import SourceWatch
 from shards.files import whole_file
 
-GROUP_IMAGES, GROUP_BYTES = 16, 1 << 22  # that advance together; pixels of more bytes are not kept
+GROUP_IMAGES, GROUP_BYTES = 32, 1 << 22  # that advance together; pixels of more bytes are not kept
 _CONTENT = b"content"  # metadata of a part: digest of the images that its rows are about
 # PyArrow raises any of these on damaged files
 _PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)

@@ -26,7 +26,7 @@ from shards.files import digest, locked, remove_temporaries
 from shards.messages import counted
 from shards.schema import STATUS_OK
 
-VERSION = 1  # of the points that `find_face` returns
+VERSION = 2  # of the points that `find_face` returns
 _ACTIVITY = "finding landmarks"
 MIN_CHUNK, MAX_CHUNK = 16, 256  # images a worker finishes before they are stored
 
@@ -94,7 +94,7 @@ def is_table_of(path: Path, names: Sequence[str], options: LandmarkOptions) -> b
     except (OSError, ValueError, pa.ArrowException):
         return False
     expected = {**_facts(options), "images": _names_digest(names)}
-    versions = ("litert", "opencv")  # a set that was begun with other ones is finished with its table
+    versions = ("landmarks", "litert", "opencv")  # a set that was begun with other ones is finished with its table
     return all(metadata.get(key.encode()) == value.encode() for key, value in expected.items() if key not in versions)
 
 

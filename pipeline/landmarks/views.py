@@ -19,7 +19,8 @@ import numpy as np
 BORDERS = (0.2, 0.6, 0.0)
 FACE_FACTOR = 1.5  # side of a face's view over the side of its box
 MIN_TILE_PX = 128
-MAX_PADDED_PX = 1024  # side; copying a larger image takes longer than padding saves
+MAX_PADDED_PX = 2048  # side; OpenCV's bounds checks double the time of a warp, but copying a larger image takes longer
+ROUNDING_PX = 1e-6  # of computed coordinates
 TILE_LEVELS = 3  # the smallest tiles have an eighth of the longer side
 
 Points = TypeVar("Points", complex, np.ndarray)
@@ -62,33 +63,58 @@ class Image:
 
     def sample(self, view: View) -> np.ndarray:
         """Returns a (size, size[, 3]) view; beyond the image its outermost pixels are repeated."""
-        level = self._level(int(max(-math.log2(abs(view.factor)), 0)))
-        across, down = self.width / level.shape[1], self.height / level.shape[0]
-        a, b, shift = view.factor.real, view.factor.imag, view.shift
-        if b == 0 and max(level.shape) <= MAX_PADDED_PX:  # OpenCV's bounds checks are slow
-            pad = max(math.ceil(shift.real / (a * across)), math.ceil(shift.imag / (a * down)), 0) + 1
-            level = cv2.copyMakeBorder(level, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-            shift -= pad * a * complex(across, down)
-        # OpenCV's coordinates, where the centre of the first pixel is 0
-        matrix = (
-            (a * across, -b * down, shift.real + (a * across - b * down - 1) / 2),
-            (b * across, a * down, shift.imag + (b * across + a * down - 1) / 2),
-        )
-        return cv2.warpAffine(
-            level,
-            np.array(matrix),
-            (view.size, view.size),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        number = self._level(int(max(-math.log2(abs(view.factor)), 0)))
+        pixels = self._levels[number]
+        view = View(view.factor * 2**number, view.shift, view.size)
+        if overhang := _overhang(view, pixels):
+            pad = math.ceil(overhang) + 1
+            if max(pixels.shape) + 2 * pad > MAX_PADDED_PX:
+                return _warped(view, pixels)
+            pixels = cv2.copyMakeBorder(pixels, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+            view = View(view.factor, view.shift - complex(pad, pad) * view.factor, view.size)
+        return _cut(view, pixels) if _is_whole(view) else _warped(view, pixels)
 
-    def _level(self, number: int) -> np.ndarray:
-        """The image halved ``number`` times, as far as it goes."""
+    def _level(self, number: int) -> int:
+        """Halves the image ``number`` times, or as often as possible, and returns how often.
+
+        The last row or column of an odd number is dropped, so that the scale is a power of two.
+        """
         while len(self._levels) <= number and min(self._levels[-1].shape[:2]) > 1:
-            height, width = self._levels[-1].shape[:2]
-            half = (max(width // 2, 1), max(height // 2, 1))
-            self._levels.append(cv2.resize(self._levels[-1], half, interpolation=cv2.INTER_AREA))
-        return self._levels[min(number, len(self._levels) - 1)]
+            height, width = (length // 2 for length in self._levels[-1].shape[:2])
+            even = self._levels[-1][: 2 * height, : 2 * width]
+            self._levels.append(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+        return min(number, len(self._levels) - 1)
+
+
+def _overhang(view: View, pixels: np.ndarray) -> float:
+    """How far a view extends beyond the pixels, px."""
+    height, width = pixels.shape[:2]
+    centre, turn = view.to_image(complex(view.size, view.size) / 2), view.factor / abs(view.factor)
+    x, y, reach = centre.real, centre.imag, view.side / 2 * (abs(turn.real) + abs(turn.imag))
+    return max(reach - x, reach - y, x + reach - width, y + reach - height, 0)
+
+
+def _is_whole(view: View) -> bool:
+    """Returns True if the view is an upright square of whole pixels."""
+    corner = view.to_image(0j)
+    numbers = corner.real, corner.imag, view.side
+    return view.factor.imag == 0 and all(abs(number - round(number)) < ROUNDING_PX for number in numbers)
+
+
+def _cut(view: View, pixels: np.ndarray) -> np.ndarray:
+    """A view of whole pixels that lie inside: three times as fast as ``_warped``."""
+    corner, side = view.to_image(0j), round(view.side)
+    left, top = round(corner.real), round(corner.imag)
+    square = pixels[top : top + side, left : left + side]
+    return cv2.resize(square, (view.size, view.size), interpolation=cv2.INTER_LINEAR)
+
+
+def _warped(view: View, pixels: np.ndarray) -> np.ndarray:
+    a, b, shift = view.factor.real, view.factor.imag, view.shift
+    # OpenCV's coordinates, where the centre of the first pixel is 0
+    matrix = np.array(((a, -b, shift.real + (a - b - 1) / 2), (b, a, shift.imag + (b + a - 1) / 2)))
+    size = (view.size, view.size)
+    return cv2.warpAffine(pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def searches(width: int, height: int, size: int) -> Iterator[list[View]]:
@@ -98,7 +124,9 @@ def searches(width: int, height: int, size: int) -> Iterator[list[View]]:
     """
     side = max(width, height)
     for border in BORDERS:
-        yield [View.around(complex(width / 2, height / 2), side * (1 + 2 * border), size)]
+        whole = side + 2 * round(border * side)
+        corner = complex((width - whole) // 2, (height - whole) // 2)  # whole px are cut out, not warped
+        yield [View.around(corner + complex(whole, whole) / 2, whole, size)]
     for level in range(1, TILE_LEVELS + 1):
         tile = side / 2**level
         if tile >= MIN_TILE_PX:

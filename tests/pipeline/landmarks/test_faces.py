@@ -142,6 +142,31 @@ def test_a_view_of_an_image_is_the_image_whatever_its_scale():
         assert np.abs(view[size // 2].astype(float) - expected)[1:-1].max() < 2.5
 
 
+@pytest.mark.parametrize("turn", [0.0, 0.4])
+@pytest.mark.parametrize("side", [40, 77.7, 300, 900])
+def test_views_beyond_the_image_repeat_its_outermost_pixels_at_every_scale(side, turn):
+    rows, columns = np.mgrid[0:201, 0:301]
+    image = views.Image((columns * 0.5 + rows * 0.4).astype(np.uint8))
+    for centre in (150 + 100j, 20.3 + 30j, 290 + 199j, -15j):
+        view = views.View.around(centre, side, 128, turn)
+        places = view.to_image(np.add.outer(1j * np.arange(128), np.arange(128)) + 0.5 + 0.5j)
+        expected = places.real.clip(0.5, 300.5) * 0.5 + places.imag.clip(0.5, 200.5) * 0.4 - 0.45
+        level = max(side / 128, 1)  # the outermost pixels of a halved image are means
+        assert np.abs(image.sample(view) - expected).max() < 1.5 + 0.5 * level
+
+
+def test_whole_pixels_are_cut_out_as_they_are_warped(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (160, 120, 3), dtype=np.uint8)
+    [view], *_ = views.searches(120, 160, 128)
+    cut = views.Image(image).sample(view)
+    assert view.to_image(0j) == pytest.approx(-52 - 32j)
+    monkeypatch.setattr(views, "_is_whole", lambda _: False)
+    warped = views.Image(image).sample(view)
+    difference = np.abs(cut.astype(int) - warped)
+    assert 0 < difference.max() <= 8  # OpenCV rounds the places of a warp to 1/32 px
+    assert difference.mean() < 2
+
+
 def test_anchors_lie_at_the_centres_of_the_cells():
     assert ANCHORS.shape == (896, 2)
     assert ANCHORS[:3].tolist() == [[1 / 32, 1 / 32], [1 / 32, 1 / 32], [3 / 32, 1 / 32]]
