@@ -59,7 +59,8 @@ def embed(
         if down is not None and down > engine.spec.size:
             raise CommandError(f"--down {down}: choose at most the network's input size, {engine.spec.size} px")
         tables = [found_in(paths)] if is_auto(landmarks) else landmarks
-        metadata = {**network.metadata(), "precision": facts["precision"]}
+        kept = [name for name in ("precision", "flip") if name in facts]
+        metadata = network.metadata() | {name: str(facts[name]) for name in kept}
         embedded = embed_images(
             engine,
             paths,

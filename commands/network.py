@@ -7,48 +7,62 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from commands.group import interruptible
+from commands.group import CommandError, interruptible
 from commands.options import data, pick_device
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import Engine
+    from model.embedder import Flip, Precision
     from model.formats.network import LoadedNetwork
 
 
-def open_network(path: Path | None) -> LoadedNetwork:
+def open_network(path: Path | None, preprocessing: str | None = None) -> LoadedNetwork:
     """Loads the network at ``path``, or the newest checkpoint of all runs, which it names on stderr.
+
+    Args:
+        preprocessing: name or TOML file of another preprocessing than the network's own.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be loaded.
-        SpecError: its preprocessing is not supported.
+        SpecError: its preprocessing is not supported, or ``preprocessing`` is none.
     """
     from model.formats.checkpoint import newest_checkpoint
     from model.formats.network import load_network
     from pipeline.prepare import check_supported
+    from pipeline.sources.preset_file import read_preset
     from shards.messages import print_stderr
 
-    network = load_network(path or newest_checkpoint(data("runs")()))
+    given = None if preprocessing is None else read_preset(preprocessing)
+    network = load_network(path or newest_checkpoint(data("runs")()), given)
     if path is None:
         step = "no step" if network.step is None else f"step {network.step:,}"
         print_stderr(f"network: the newest, {network.path}, {step}, digest {network.digest}")
     if network.note:
         print_stderr(network.note)
     if not network.spec_stated:
-        click.echo("bare state dict: it states no preprocessing, the reference's is assumed", err=True)
+        print_stderr(
+            f"{network.path}: states no preprocessing; assumed: {network.spec}; --preprocessing names another one"
+        )
     check_supported(network.spec, str(network.path))
     return network
 
 
 @contextlib.contextmanager
 def open_engine(
-    *, network: Path | None, batch_size: int, device: str | None, precision: str, no_cache: bool, max_pixels: int
+    *,
+    network: Path | None,
+    preprocessing: str | None,
+    flip: Flip,
+    batch_size: int,
+    device: str | None,
+    precision: Precision,
+    no_cache: bool,
+    max_pixels: int,
 ) -> Iterator[tuple[Engine, LoadedNetwork, dict[str, Any]]]:
-    """Opens a checkpoint and its embedding cache.
+    """Opens a network and its embedding cache.
 
     Yields:
-        The engine, the network, and its provenance with precision and device, for results.
+        The engine, the network, and its provenance with precision, device and flip fusion, for results.
     """
     from benchmarks.engine.cache import EmbeddingCache
     from benchmarks.engine.runner import Engine
@@ -56,18 +70,23 @@ def open_engine(
     from model.errors import explained_memory
     from pipeline.opencv import quiet
 
-    loaded = open_network(network)
+    loaded = open_network(network, preprocessing)
+    if not loaded.trainable and precision != "fp32":
+        raise CommandError(f"--precision {precision}: {loaded.path} is run as it is; leave --precision out")
     spec = loaded.spec
     device = pick_device(device)
     embed = Embedder(
         loaded.backbone,
         device=device,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         mean=spec.mean,
         std=spec.std,
         color=spec.color,
+        flip=flip,
     )
-    folder = data("cache", f"{loaded.digest[:16]}-{precision}-{device}")()
+    fused = {} if flip == "none" else {"flip": flip}
+    folder = data("cache", "-".join([loaded.digest[:16], precision, device, *fused.values()]))()
+    no_cache = no_cache or not loaded.cached
     kept = "" if no_cache else "embeddings so far are cached: run the same command to continue"
     less_memory = f"lower --batch-size (it is {batch_size})" + (
         "" if precision == "bf16" else ", or use --precision bf16"
@@ -77,5 +96,5 @@ def open_engine(
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),
             loaded,
-            {**loaded.provenance(), "precision": precision, "device": device},
+            {**loaded.provenance(), "precision": precision, "device": device, **fused},
         )

@@ -100,7 +100,7 @@ network_option = click.option(
     "--checkpoint",  # the name of earlier versions
     "network",
     type=PATH,
-    help="Our checkpoint, a bare .pth state dict, or a folder written by export huggingface."
+    help="Our checkpoint, a state dict, ONNX, a folder of export huggingface, ..., or module:function."
     " [default: the newest checkpoint under $LRFR_DATA/runs]",
 )
 max_pixels_option = click.option(
@@ -120,6 +120,18 @@ workers_option = click.option(
 # what `commands.network.open_engine` takes
 engine_options = option_group(
     network_option,
+    click.option(
+        "--preprocessing",
+        metavar="NAME|FILE.toml",
+        help="How the network sees a face: seed, arcface, insightface, adaface, facenet, dlib, or a TOML file."
+        " [default: as the network states, or usual for its format]",
+    ),
+    click.option(
+        "--flip",
+        type=click.Choice(["none", "mean", "norm-weighted"]),
+        default="none",
+        help="Add the mirrored image's embedding: the mean of both directions, or weighted by the norms of both.",
+    ),
     click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]"),
     click.option(

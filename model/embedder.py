@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
+from model.graph import Graph
 from model.inputs import normalise, on_device
 from pipeline.spec import COLORS, Number
 from shards.arguments import check_argument, check_number, check_word, shown
 
 Precision = Literal["fp32", "bf16"]
+Flip = Literal["none", "mean", "norm-weighted"]
+FLIPS = get_args(Flip)
 MAX_CHUNK_IMAGES = 16  # per forward pass on a CPU: feature maps of more do not fit its cache
+_TINY = float(np.finfo(np.float32).tiny)
 _AUTOCAST_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -29,6 +33,8 @@ class Embedder:
         mean: subtracted from pixels in 0..1, a number or three; the network's preprocessing spec states it.
         std: divides them after that.
         color: RGB or BGR, the order of the channels that the backbone takes.
+        flip: how the embedding of the mirrored image is added: not at all; the mean of both directions; or weighted by
+            the norms of both, which is the direction of their sum. The norm is the mean of both norms.
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or value.
@@ -43,6 +49,7 @@ class Embedder:
         mean: Number = 0.5,
         std: Number = 0.5,
         color: str = "RGB",
+        flip: Flip = "none",
     ) -> None:
         expected = "a module, as load_network(path).backbone"
         check_argument(isinstance(backbone, nn.Module), "Embedder: backbone", backbone, expected)
@@ -52,6 +59,8 @@ class Embedder:
         check_word("Embedder: color", color, COLORS)
         if not isinstance(precision, str) or precision not in _AUTOCAST_DTYPES:
             raise ValueError(f"unknown precision {shown(precision)}; choose from {', '.join(_AUTOCAST_DTYPES)}")
+        check_word("Embedder: flip", flip, FLIPS)
+        self._flip, self._whole = flip, isinstance(backbone, Graph)
         self._backbone = on_device(backbone.eval(), device)
         self._device, self._autocast_dtype = torch.device(device), _AUTOCAST_DTYPES[precision]
         self._mean, self._std, self._color = mean, std, color
@@ -62,7 +71,13 @@ class Embedder:
         good = good and images.shape[3] == 3 and images.shape[1] == images.shape[2]
         check_argument(good, "images", images, "a ndarray of uint8 and shape (N, S, S, 3), RGB")
         images = np.ascontiguousarray(images)  # PyTorch takes no reversed channels
-        if self._device.type != "cpu":
+        if self._flip == "none":
+            return self._embed_images(images)
+        mirrored = np.ascontiguousarray(images[:, :, ::-1])
+        return _fused(self._embed_images(images), self._embed_images(mirrored), self._flip)
+
+    def _embed_images(self, images: np.ndarray) -> np.ndarray:
+        if self._device.type != "cpu" or self._whole:
             return self._embed(images)
         threads = torch.get_num_threads()
         chunks = np.array_split(images, _chunk_count(len(images), threads))
@@ -86,6 +101,16 @@ class Embedder:
         with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std, color=self._color)
             return self._backbone(inputs).float().cpu().numpy()
+
+
+def _fused(plain: np.ndarray, mirrored: np.ndarray, flip: Flip) -> np.ndarray:
+    """(N, D) fusion of the embeddings of N images and of their mirror images."""
+    both = np.stack([plain, mirrored])
+    norms = np.linalg.norm(both, axis=2, keepdims=True)
+    summed = (both if flip == "norm-weighted" else both / np.maximum(norms, _TINY)).sum(0)
+    unit = summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), _TINY)
+    fused: np.ndarray = (unit * norms.mean(0)).astype(np.float32)
+    return fused
 
 
 def _chunk_count(images: int, threads: int) -> int:

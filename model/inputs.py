@@ -30,6 +30,13 @@ def normalise(images: torch.Tensor, mean: Number = 0.5, std: Number = 0.5, *, co
     return pixels.sub_(_by_channel(mean, pixels)).div_(_by_channel(std, pixels))
 
 
+def denormalise(pixels: torch.Tensor, mean: Number, std: Number, *, color: str) -> torch.Tensor:
+    """Undoes ``normalise``: (N, 3, S, S) floats -> (N, S, S, 3) uint8 RGB, exactly."""
+    images = (pixels.float() * _by_channel(std, pixels) + _by_channel(mean, pixels)) * 255
+    images = images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return images.flip(-1) if color == "BGR" else images
+
+
 def _by_channel(value: Number, pixels: torch.Tensor) -> float | torch.Tensor:
     return torch.tensor(value, device=pixels.device)[:, None, None] if isinstance(value, tuple) else value
 

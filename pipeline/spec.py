@@ -130,6 +130,28 @@ class Preprocessing:
         fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if name not in _ADDED or value != _ADDED[name]}
 
+    def resized(self, size: int) -> Preprocessing:
+        """Returns the same view of a face in crops of ``size`` px."""
+        scale = size / self.size
+        points = self.points and tuple((x * scale, y * scale) for x, y in self.points)
+        return dataclasses.replace(self, size=size, points=points, margin=self.margin * scale)
+
+    def differences(self, other: Preprocessing) -> list[str]:
+        """Fields that are not as in ``other``, as text: ``color BGR, not RGB``."""
+        return [
+            f"{field.name} {_text(mine)}, not {_text(theirs)}"
+            for field in dataclasses.fields(self)
+            if (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
+        ]
+
+    def __str__(self) -> str:
+        """What a user knows it by: template, size, colour order, range and what is unusual."""
+        named = f"template {self.template}" if self.aligned else "resized whole"
+        text = f"{named}, {self.size} px, {self.color}, (x / 255 - {_text(self.mean)}) / {_text(self.std)}"
+        unusual = [(name, getattr(self, name)) for name in ("warp", "fit", "margin", "stretch") if self.aligned]
+        ours = {"warp": "opencv-cubic", **_ADDED}
+        return ", ".join([text, *(f"{name} {_text(value)}" for name, value in unusual if value != ours[name])])
+
     def fine_tuned_on(self, images: Preprocessing) -> Preprocessing:
         """Returns the spec of a network that was trained with this spec and is fine-tuned on ``images``.
 
@@ -202,6 +224,13 @@ def _are_points(value: Any) -> bool:
         return False
     left, right, _, left_mouth, right_mouth = value
     return left[0] < right[0] and max(left[1], right[1]) < min(left_mouth[1], right_mouth[1])
+
+
+def _text(value: Any) -> str:
+    """A value of a field: numbers with four digits at most."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"[{', '.join(map(_text, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def _plain(value: Any) -> Any:

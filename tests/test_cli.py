@@ -156,7 +156,10 @@ def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp
     torch.save({f"module.{k}": v for k, v in build_backbone("spherenet4").state_dict().items()}, tmp_path / "net.pth")
     scored = run("bench", "qmul", "--network", tmp_path / "net.pth")
     assert scored.returncode == 0
-    assert "bare state dict: it states no preprocessing, the reference's is assumed" in scored.stderr
+    assert (
+        f"{tmp_path}/net.pth: states no preprocessing; assumed: template seed, 128 px, RGB, (x / 255 - 0.5) / 0.5;"
+        " --preprocessing names another one\n"
+    ) in scored.stderr
     assert scored.stdout.splitlines()[2].startswith("spherenet4  ")
 
 

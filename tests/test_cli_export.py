@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import cv2
@@ -72,6 +73,56 @@ def test_an_exported_folder_embeds_and_scores_like_its_checkpoint(run, tmp_path,
     scored = run("bench", "qmul", "--root", qmul, "--network", "net")
     assert scored.returncode == 0, scored.stderr
     assert "spherenet4, step 7" in scored.stdout
+
+
+def test_onnx_scores_exactly_as_its_checkpoint(run, tmp_path, qmul):
+    """With and without the preprocessing in the graph. A function in the current folder scores, too."""
+    save_small(tmp_path / "x.pt")
+    for name, words in [("in", ["--preprocess"]), ("out", [])]:
+        assert run("export", "onnx", "--network", "x.pt", "--out", f"{name}.onnx", *words).returncode == 0
+    (tmp_path / "own_network.py").write_text(
+        "from model.formats.network import load_network\nfrom model.embedder import Embedder\n"
+        "network = load_network('x.pt')\nembed = Embedder(network.backbone)\nembed.preprocessing = network.spec\n"
+    )
+    metrics = []
+    for name in ("x.pt", "in.onnx", "out.onnx", "own_network:embed"):
+        done = run("bench", "qmul", "--root", qmul, "--network", name, "--json", "r.json")
+        assert done.returncode == 0, done.stderr
+        assert "states no preprocessing" not in done.stderr
+        result = json.loads((tmp_path / "r.json").read_text())
+        assert result["checkpoint"]["path"] == name
+        metrics.append(result["metrics"])
+    assert metrics[1:] == [metrics[0]] * 3
+    assert error_of(run("bench", "qmul", "--root", qmul, "--network", "in.onnx", "--precision", "bf16")) == (
+        "Error: --precision bf16: in.onnx is run as it is; leave --precision out"
+    )
+    assert error_of(run("train", "--from", "in.onnx")) == (
+        "Error: in.onnx: is a graph (spherenet4) that can be run, but not trained further; name a checkpoint with weights"
+    )
+    assert error_of(run("export", "huggingface", "--network", "in.onnx", "--out", "net")) == (
+        "Error: in.onnx: is a graph (spherenet4) that can be run, but not exported; name a checkpoint with weights"
+    )
+
+
+def test_preprocessing_and_flip_fusion_are_recorded(run, tmp_path, qmul):
+    save_small(tmp_path / "x.pt")
+    (tmp_path / "mine.toml").write_text('base = "adaface"\nsize = 32\n')
+    words = ["embed", qmul, "--out", "e.parquet", "--network", "x.pt"]
+    plain = run(*words)
+    assert plain.returncode == 0, plain.stderr
+    vectors = pq.read_table(tmp_path / "e.parquet")["embedding"].to_pylist()
+    done = run(*words, "--preprocessing", "mine.toml", "--flip", "mean")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("warning: --preprocessing is not what x.pt states: template arcface, not seed;")
+    table = pq.read_table(tmp_path / "e.parquet")
+    assert table.schema.metadata[b"flip"] == b"mean"
+    assert json.loads(table.schema.metadata[b"preprocessing"])["color"] == "BGR"
+    assert np.abs(np.subtract(vectors, table["embedding"].to_pylist())).max() > 0.01
+    assert len(list((tmp_path / "cache").glob("*-fp32-cpu-mean"))) == 1
+    assert error_of(run(*words, "--preprocessing", "arcfase")) == (
+        "Error: --preprocessing arcfase: no such preprocessing or file; expected seed, arcface, insightface, adaface, facenet,"
+        " dlib or a TOML file"
+    )
 
 
 def test_expected_failures_are_one_line(run, tmp_path):

@@ -16,13 +16,23 @@ from model.backbones import build_backbone
 from model.errors import CheckpointError, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
+from model.formats.graphs.found import FoundGraph
+from model.formats.graphs.function import is_function, read_function
+from model.formats.graphs.onnx_graph import is_onnx, read_onnx
 from model.formats.huggingface import read_folder
 from model.formats.reference import from_state_dict, nested_state
 from model.options import Choice, OptionError, parse_choice
+from pipeline.presets import preset_name
 from pipeline.spec import Preprocessing, SpecError
-from shards.arguments import check_path
+from shards.arguments import check_argument, check_path
 from shards.files import StrPath
 from shards.messages import counted
+
+# What graphs are recognised by, and their readers; all else is weights.
+GRAPHS = (
+    (is_function, read_function),
+    (is_onnx, read_onnx),
+)
 
 
 class LoadedNetwork(NamedTuple):
@@ -39,6 +49,7 @@ class LoadedNetwork(NamedTuple):
         spec_stated: False if ``spec`` is assumed.
         note: what was left out of the file, for the user; empty if nothing was.
         trainable: False for a graph that can only be run, such as ONNX.
+        cached: False if its embeddings may change without its digest: they are not cached.
     """
 
     backbone: nn.Module
@@ -51,6 +62,7 @@ class LoadedNetwork(NamedTuple):
     spec_stated: bool
     note: str = ""
     trainable: bool = True
+    cached: bool = True
 
     def check_trainable(self, purpose: str) -> None:
         """Raises: CheckpointError: the network can only be run; ``purpose`` is what it cannot be, such as exported."""
@@ -79,17 +91,69 @@ class LoadedNetwork(NamedTuple):
         }
 
 
-def load_network(path: StrPath) -> LoadedNetwork:
-    """Loads a checkpoint of this tool, a bare state dict of the reference, or a folder of ``export huggingface``.
+def load_network(path: StrPath, preprocessing: Preprocessing | None = None) -> LoadedNetwork:
+    """Loads a network: see ``docs/guide/networks.md`` for the formats.
 
     Weights are the exponential average if the checkpoint has one.
 
+    Args:
+        path: a file, a folder, or ``module:function``.
+        preprocessing: how its images are prepared. None: as it states, or the default of its format.
+
     Raises:
         CheckpointError: the file cannot be read, or its weights fit no known backbone or are not finite.
-        ExportError: a folder is given, and safetensors is not installed.
-        TypeError: ``path`` is no path.
+        ExportError: a package that the format needs is not installed.
+        TypeError: an argument has a wrong type.
     """
     path = check_path("path", path)
+    good = isinstance(preprocessing, Preprocessing | None)
+    check_argument(good, "preprocessing", preprocessing, "a Preprocessing, or None")
+    for is_graph, read in GRAPHS:
+        if is_graph(path):
+            return _prepared(_loaded(path, read(path, preprocessing)), preprocessing)
+    return _prepared(_load_weights(path), preprocessing)
+
+
+def _loaded(path: Path, graph: FoundGraph) -> LoadedNetwork:
+    """A graph as a network."""
+    digest = backbone_digest(graph.name, graph.module, graph.spec)
+    return LoadedNetwork(
+        graph.module.eval(),
+        graph.spec,
+        graph.name,
+        path,
+        graph.step,
+        digest,
+        {},
+        spec_stated=graph.stated,
+        trainable=False,
+        cached=graph.cached,
+    )
+
+
+def _prepared(network: LoadedNetwork, given: Preprocessing | None) -> LoadedNetwork:
+    """The network with the preprocessing that the user gives; a warning in its note if it states another one.
+
+    Raises:
+        CheckpointError: it takes images of another size.
+    """
+    if given is None:
+        return network
+    size = network.spec.size
+    if given.size != size and preset_name(given) is None:
+        raise CheckpointError(
+            f"{network.path}: takes images of {size} px, but --preprocessing has size = {given.size}; expected size = {size}"
+        )
+    spec, note = given.resized(size), network.note
+    if network.spec_stated and (differing := spec.differences(network.spec)):
+        warning = f"warning: --preprocessing is not what {network.path} states: {'; '.join(differing)}"
+        note = f"{note}\n{warning}" if note else warning
+    digest = backbone_digest(network.name, network.backbone, spec)
+    return network._replace(spec=spec, digest=digest, spec_stated=True, note=note)
+
+
+def _load_weights(path: Path) -> LoadedNetwork:
+    """Loads a file or folder of weights for a backbone that is known here."""
     if path.is_dir():
         if saved := checkpoints(path):
             raise CheckpointError(f"{path}: is a run folder; name one of its checkpoints, such as {saved[-1]}")

@@ -69,6 +69,25 @@ def test_channels_are_in_the_order_of_the_network_each_with_its_mean_and_std(bac
         Embedder(backbone, color="bgr")
 
 
+def test_flip_fusion_is_the_mean_of_both_directions_or_weighted_by_norms(backbone, images):
+    one, other = Embedder(backbone)(images), Embedder(backbone)(images[:, :, ::-1])
+    norms = np.linalg.norm([one, other], axis=2)
+    assert abs(norms[0] - norms[1]).max() > 0.1
+    for flip, summed in [
+        ("norm-weighted", one + other),
+        ("mean", one / norms[0][:, None] + other / norms[1][:, None]),
+    ]:
+        found = Embedder(backbone, flip=flip)(images)
+        assert cosines(found, summed).min() > 1 - 1e-6
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), norms.mean(0), rtol=1e-5)
+    assert cosines(Embedder(backbone, flip="mean")(images), found).min() > 0.9
+    with pytest.raises(ValueError, match=r"^Embedder: flip is 'sum', expected one of none, mean, norm-weighted$"):
+        Embedder(backbone, flip="sum")
+    zero = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32 * 3, 4, bias=False))
+    torch.nn.init.zeros_(zero[1].weight)
+    assert not Embedder(zero, flip="mean")(images).any()
+
+
 def test_a_path_is_no_backbone():
     with pytest.raises(TypeError, match=r"^Embedder: backbone is 'x\.pt', expected a module, as load_network\(path\)"):
         Embedder("x.pt")

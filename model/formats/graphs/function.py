@@ -1,0 +1,118 @@
+"""``module:function``: a function of the user's own that embeds images, for what no reader knows."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.errors import CheckpointError
+from model.formats.graphs.found import FoundGraph, check_embeddings, choose_spec
+from model.graph import Graph
+from model.inputs import denormalise
+from pipeline.presets import PRESETS
+from pipeline.spec import Preprocessing
+from shards.arguments import shown
+from shards.messages import printable
+
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_CONTRACT = "expected a function from (N, S, S, 3) uint8 RGB images to (N, D) embeddings"
+
+
+def is_function(path: Path) -> bool:
+    """Whether a user names a function. A file of that name is a file."""
+    return _NAME.fullmatch(str(path)) is not None and not path.exists()
+
+
+def read_function(path: Path, given: Preprocessing | None) -> FoundGraph:
+    """Imports a function, with the current folder importable; this runs the user's code.
+
+    Its attribute ``preprocessing``, the name of a preset or a ``Preprocessing``, says how its images are prepared; colour
+    order, mean and std are its own affair.
+
+    Raises:
+        CheckpointError: there is no such function, or it fails.
+    """
+    module_name, _, name = str(path).partition(":")
+    module = _import(path, module_name)
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = f"is {shown(function)}" if hasattr(module, name) else f"is not in {module_name}"
+        raise CheckpointError(f"{path}: {name} {found}, {_CONTRACT}")
+    stated = _stated(path, function)
+    if stated is None or given is not None:
+        size = None if stated is None else stated.size
+        spec = choose_spec(path, size, given, expected=f"images of {size} px")
+    else:
+        spec = stated
+    source = Path(getattr(module, "__file__", None) or "")
+    content = hashlib.blake2b(source.read_bytes() if source.is_file() else b"", digest_size=16).digest()
+    graph = FunctionGraph(path, function, spec, content)
+    with torch.inference_mode():
+        check_embeddings(path, graph(torch.zeros(2, 3, spec.size, spec.size)), 2)
+    return FoundGraph(module=graph, name=str(path), spec=stated or spec, stated=stated is not None, cached=False)
+
+
+class FunctionGraph(Graph):
+    """A function of images as a module of pixels that are prepared by ``spec``."""
+
+    def __init__(self, path: Path, function: Callable[..., Any], spec: Preprocessing, content: bytes) -> None:
+        super().__init__(content)
+        self._path, self._function, self._spec = path, function, spec
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        spec = self._spec
+        images = denormalise(pixels, spec.mean, spec.std, color=spec.color).cpu().numpy()
+        try:
+            found = self._function(images)
+        except Exception as error:  # the user's code may raise anything
+            raise CheckpointError(f"{self._path}: {_told(error)}") from error
+        if isinstance(found, torch.Tensor):
+            return found.detach().float().to(pixels.device)
+        array = np.asarray(found)
+        if array.dtype.kind not in "fiu" or array.ndim != 2:
+            raise CheckpointError(f"{self._path}: returned {shown(found)} for {len(images)} images, {_CONTRACT}")
+        return torch.from_numpy(array.astype(np.float32)).to(pixels.device)
+
+
+def _import(path: Path, name: str) -> Any:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the current folder
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise CheckpointError(
+                f"{path}: neither a file, a folder, nor a module {name} in {Path.cwd()} or among the installed packages"
+            ) from None
+        raise CheckpointError(f"{path}: {_told(error)}") from error
+    except Exception as error:  # the user's code may raise anything
+        raise CheckpointError(f"{path}: {_told(error)}") from error
+
+
+def _stated(path: Path, function: Any) -> Preprocessing | None:
+    stated = getattr(function, "preprocessing", None)
+    if isinstance(stated, str) and stated in PRESETS:
+        return PRESETS[stated]
+    if isinstance(stated, Preprocessing | None):
+        return stated
+    raise CheckpointError(
+        f"{path}: its attribute preprocessing is {shown(stated)}, expected {', '.join(PRESETS)}, or a Preprocessing"
+    )
+
+
+def _told(error: Exception) -> str:
+    """An error of the user's code with the place where it was raised, in one line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = printable(" ".join(str(error).split())[:200])
+    return (
+        f"{type(error).__name__}: {text} ({frame.filename}, line {frame.lineno}: {printable((frame.line or '')[:80])})"
+    )
