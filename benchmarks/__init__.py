@@ -84,11 +84,16 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
+def is_question(name: str) -> bool:
+    """Returns True for the path of a TOML file, which states a question of the user's own."""
+    return name.lower().endswith(".toml")
+
+
 def read_benchmark(name: str, root: StrPath) -> Any:
     """Reads the protocol of a benchmark.
 
     Args:
-        name: a key of ``BENCHMARKS``.
+        name: a key of ``BENCHMARKS``, or the path of a TOML file that states a question of one's own.
         root: folder that holds all data sets.
 
     Raises:
@@ -100,7 +105,11 @@ def read_benchmark(name: str, root: StrPath) -> Any:
     from shards.arguments import check_argument, check_path
 
     check_argument(isinstance(name, str), "name", name, f"one of {', '.join(BENCHMARKS)}")
+    if is_question(name):
+        from benchmarks.datasets.question import read_question
+
+        return read_question(Path(name)).protocol()
     if name not in BENCHMARKS:
-        raise ProtocolError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
+        raise ProtocolError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}, or a TOML file")
     benchmark, root = BENCHMARKS[name], check_path("root", root)
     return benchmark.read(find_entry(root, benchmark.folder) or root / benchmark.folder)

@@ -10,7 +10,7 @@ import click
 from benchmarks import BENCHMARKS, read_benchmark
 from commands.group import CommandError
 from commands.network import open_engine
-from commands.options import PATH, data, engine_options, folder
+from commands.options import PATH, check_benchmark, data, engine_options, folder
 from commands.outputs import OutputPath, html_output, parquet_output
 
 
@@ -19,9 +19,11 @@ from commands.outputs import OutputPath, html_output, parquet_output
 @click.option("--out", type=OutputPath(folder=True), required=True, help="Folder for the findings.")
 @click.option(
     "--against",
-    type=click.Choice(list(BENCHMARKS)),
+    callback=lambda _context, _option, names: list(map(check_benchmark, names)),
+    metavar="NAME",
     multiple=True,
-    help="Benchmark whose photographs and people should not be in the set; may be repeated.",
+    help=f"Benchmark whose photographs and people should not be in the set: {', '.join(BENCHMARKS)}, or a TOML file with a"
+    " question of your own; may be repeated.",
 )
 @folder("--root", help="Folder that contains the data sets of --against.")
 @engine_options

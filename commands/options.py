@@ -145,6 +145,19 @@ engine_options = option_group(
 )
 
 
+def check_benchmark(name: str) -> str:
+    """Returns the name of a benchmark, or the path of a TOML file with a question of the user's own.
+
+    Raises:
+        click.BadParameter: it is neither.
+    """
+    from benchmarks import BENCHMARKS, is_question
+
+    if name not in BENCHMARKS and not is_question(name):
+        raise click.BadParameter(f"{name!r} is not a benchmark; choose from {', '.join(BENCHMARKS)}, or a TOML file")
+    return name
+
+
 def pick_device(device: str | None) -> str:
     """Returns ``device``, by default ``cuda`` if available, else ``cpu``.
 

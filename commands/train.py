@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks import BENCHMARKS, read_benchmark
-from commands.options import PATH, allow_missing_option, check_local, data, folder, pick_device
+from benchmarks import BENCHMARKS, is_question, read_benchmark
+from commands.options import PATH, allow_missing_option, check_benchmark, check_local, data, folder, pick_device
 from commands.train_options import config_options, print_list
 
 if TYPE_CHECKING:
@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 
 
 def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
-    """``lfw,qmul`` -> the benchmark names, without duplicates."""
+    """``lfw,mine.toml`` -> the benchmark names and files, without duplicates."""
     names = list(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
     if value is not None and not names:
         raise click.BadParameter(f"{value!r} names no benchmark; choose from {', '.join(BENCHMARKS)}")
-    for name in names:
-        if name not in BENCHMARKS:
-            raise click.BadParameter(f"{name!r} is not a benchmark; choose from {', '.join(BENCHMARKS)}")
-    return names
+    return list(map(check_benchmark, names))
 
 
 @click.command(short_help="Train a deep Siamese network.")
@@ -65,7 +62,8 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
     "benchmarks",
     callback=benchmark_names,
     metavar="NAME,NAME",
-    help=f"Benchmarks to evaluate during training: {', '.join(BENCHMARKS)}. [default: none]",
+    help=f"Benchmarks to evaluate during training: {', '.join(BENCHMARKS)}, or a TOML file with a question of your own."
+    " [default: none]",
 )
 @folder("--eval-root", help="Folder of the benchmarks' data sets.")
 @allow_missing_option("Evaluate without images that cannot be used.")
@@ -129,13 +127,27 @@ def train(
 def check_evaluation(benchmarks: list[str], best: str | None) -> None:
     """Raises: UsageError: evaluation options without ``--eval``, or ``--best`` of a benchmark that is not evaluated."""
     source = click.get_current_context().get_parameter_source
+    names = [name_of(benchmark) for benchmark in benchmarks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(
+            f"--eval: two questions are called {twice}; give one of them another name = ... in its file"
+        )
     for name in ("eval_every", "eval_root", "allow_missing"):
         if not benchmarks and source(name) == click.core.ParameterSource.COMMANDLINE:
             flag = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{flag} is for evaluation; name benchmarks with --eval, or leave it out")
-    if best is not None and best.partition("/")[0] not in benchmarks:
-        named = f"--best {best}: --eval names {', '.join(benchmarks) or 'nothing'}"
+    if best is not None and best.partition("/")[0] not in names:
+        named = f"--best {best}: --eval names {', '.join(names) or 'nothing'}"
         raise click.UsageError(f"{named}; expected a metric of an evaluated benchmark, such as lfw/accuracy@8")
+
+
+def name_of(benchmark: str) -> str:
+    """The name of a benchmark, or that of a question in a file."""
+    if not is_question(benchmark):
+        return benchmark
+    from benchmarks.datasets.question import read_question
+
+    return read_question(Path(benchmark)).name
 
 
 def headline_metric(protocol: Protocol) -> str:

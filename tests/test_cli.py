@@ -87,7 +87,8 @@ def test_training_scores_benchmarks_and_keeps_the_best(run, shard_set, tmp_path)
 def test_an_impossible_evaluation_is_an_error_before_training(run, shard_set, tmp_path):
     words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 4]
     assert error_of(run(*words, "--eval", "lwf"), code=2) == (
-        "Error: Invalid value for '--eval': 'lwf' is not a benchmark; choose from lfw, xqlfw, scface, qmul, qmul-id, tinyface"
+        "Error: Invalid value for '--eval': 'lwf' is not a benchmark; choose from lfw, xqlfw, scface, qmul, qmul-id, tinyface,"
+        " or a TOML file"
     )
     assert error_of(run(*words, "--eval", "lfw")) == (
         f"Error: {tmp_path}/LFW: no lfw in it; expected LFW's images, lfw/<Name>/<Name>_0001.jpg"
