@@ -106,9 +106,7 @@ def read_benchmark(name: str, root: StrPath) -> Any:
 
     check_argument(isinstance(name, str), "name", name, f"one of {', '.join(BENCHMARKS)}")
     if is_question(name):
-        from benchmarks.datasets.question import read_question
-
-        return read_question(Path(name)).protocol()
+        return importlib.import_module("benchmarks.datasets.question").read_question(Path(name)).protocol()
     if name not in BENCHMARKS:
         raise ProtocolError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}, or a TOML file")
     benchmark, root = BENCHMARKS[name], check_path("root", root)
