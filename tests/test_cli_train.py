@@ -61,7 +61,11 @@ def test_help_lists_the_choices(run, option, known):
     ("words", "code", "says"),
     [
         (["--recipe", "slow"], 1, "Error: recipe 'slow' is unknown; choose from seed, quick, modern"),
-        (["--head", "arcface:m=1"], 1, "Error: head arcface has no option 'm'; it has scale, margin, sample, seed"),
+        (
+            ["--head", "arcface:m=1"],
+            1,
+            "Error: head arcface has no option 'm'; it has scale, margin, form, sample, sampling, seed",
+        ),
         (["--views", "8-4"], 1, "Error: views '8-4': found '8-4', expected sizes of at least 2 px, the smaller first"),
         (["--config", "none.toml"], 1, "Error: none.toml: No such file or directory; expected a TOML file"),
         (["--freeze", 1], 1, "Error: freeze is 1, but no weights are given to keep"),

@@ -16,6 +16,10 @@ import pytest
 import xxhash
 from PIL import Image
 
+from model.heads import HEADS
+from model.losses.terms import TERMS
+from model.options import parse_choice
+from model.training.config import TrainConfig
 from pipeline.build import build, options_for
 from shards.schema import INDEX_SCHEMA, ROW_SCHEMA
 from tests.conftest import REPOSITORY, commands
@@ -312,3 +316,35 @@ def test_the_reference_names_what_exists(page):
         found = pkgutil.resolve_name(name)
         assert found.__doc__, name
         assert [member for member in re.findall(r"\w+", members) if not hasattr(found, member)] == []
+
+
+def test_the_table_of_ours_and_theirs_names_options_that_exist():
+    section = (REPOSITORY / "docs" / "guide" / "train.md").read_text().split("### Ours and theirs")[1]
+    rows = [line.split(" | ") for line in section.split("\n\n")[2].splitlines()[2:]]
+    assert len(rows) == 12
+    assert {len(row) for row in rows} == {5}
+    named = [text for row in rows for text in re.findall("`([^`]+)`", row[3])]
+    registered = {**HEADS, **TERMS}
+    chosen = set()
+    for text in named:
+        if text.startswith("--"):
+            name, value = text.removeprefix("--").replace("-", "_").split(" ")
+            chosen.add((name, TrainConfig(**{"backbone": "ir50", name: value}).values()[name]))
+            continue
+        choice = parse_choice(text)
+        for option, value in choice.options.items():
+            chosen.add((option, value))
+        if choice.name in registered:
+            assert str(registered[choice.name](**choice.options)) != str(registered[choice.name]()), text
+        else:
+            assert str(TrainConfig(backbone=text).backbone) == text
+    owners = [*registered.values(), TrainConfig]
+    words = {
+        (option, word)
+        for owner in owners
+        for option, declared in owner.declared().items()
+        if option in ("form", "metric", "sampling", "init", "class_rows")
+        for word in declared.choices
+        if word not in (declared.default, "data")
+    }
+    assert words <= chosen

@@ -9,18 +9,20 @@ from __future__ import annotations
 from model.heads.adaptive import AdaCos, AdaFace, ASoftmax
 from model.heads.classifier import Head, HeadOptions
 from model.heads.margins import AMSoftmax, ArcFace, Softmax, SVSoftmax
-from model.heads.rows import check_group
+from model.heads.rows import INITIAL_ROWS, check_group
 from model.heads.scores import ClassScores
 from model.options import Registry
 from model.sharding import Group
-from shards.arguments import check_whole
+from shards.arguments import check_argument, check_whole
 
 __all__ = ["HEADS", "ClassScores", "Head", "HeadOptions", "build_head"]
 
 HEADS: Registry[HeadOptions] = Registry(Softmax, ASoftmax, AMSoftmax, ArcFace, AdaFace, AdaCos, SVSoftmax)
 
 
-def build_head(name: str, *, features: int, classes: int, group: Group | None = None, **options: object) -> Head:
+def build_head(
+    name: str, *, features: int, classes: int, rows: str = "reference", group: Group | None = None, **options: object
+) -> Head:
     """Builds a head by name; see ``HeadOptions.build``.
 
     Args:
@@ -29,8 +31,9 @@ def build_head(name: str, *, features: int, classes: int, group: Group | None = 
 
     Raises:
         OptionError: unknown name or option, invalid value, or too few classes.
-        TypeError, ValueError: ``features`` or ``classes`` has a wrong type or value.
+        TypeError, ValueError: ``features``, ``classes`` or ``rows`` has a wrong type or value.
     """
     check_group(group)
+    check_argument(rows in INITIAL_ROWS, "rows", rows, f"one of {', '.join(INITIAL_ROWS)}")
     features, classes = check_whole("features", features, 1), check_whole("classes", classes)
-    return HEADS.build(name, options).build(features=features, classes=classes, group=group)
+    return HEADS.build(name, options).build(features=features, classes=classes, rows=rows, group=group)

@@ -8,12 +8,13 @@ import math
 import torch
 from torch import nn
 
-from model.heads.classifier import HeadOptions
+from model.heads.classifier import HeadOptions, scale_for
 from model.heads.scores import ClassScores
 from model.options import option
 from model.sharding import log_sum_exp
 
-_EPSILON = 1e-3  # AdaFace: smallest angle, and added to the deviation, as in the released code
+_EPSILON = 1e-3  # AdaFace: smallest angle, and added to the deviation, as in the authors' code
+_NORMS = (1e-3, 100.0)  # AdaFace: range of the norms in the authors' code
 
 
 def _update(buffer: torch.Tensor, value: torch.Tensor, valid: torch.Tensor) -> None:
@@ -25,19 +26,19 @@ class ASoftmax(HeadOptions):
 
     The logits are ``|x| (lambda cos + psi) / (1 + lambda)`` for the target, ``|x| cos`` for the others, with
     psi(theta) = (-1)^k cos(m theta) - 2k for theta in [k pi / m, (k + 1) pi / m]. lambda decreases from ``base`` to
-    ``least``: ``max(least, base / (1 + decay * iteration))``. The buffer ``iteration`` counts steps.
+    ``least``: ``max(least, base / (1 + decay * iteration))``. The buffer ``iteration`` is the number of the step, from 1.
 
-    Source: Liu et al., SphereFace, CVPR 2017, equation 7; the schedule is that of the released code.
+    Source: Liu et al., SphereFace, CVPR 2017, equation 7; the schedule is that of the authors' code.
     """
 
     name = "asoftmax"
     margin: int = option(4, min=1, help="factor m of the angle")
-    base: float = option(1000.0, help="weight lambda of the plain cosine in the first step")
+    base: float = option(1000.0, help="weight lambda of the plain cosine before it decays")
     decay: float = option(0.12, help="decay of lambda per step")
     least: float = option(5.0, help="final lambda")
 
     def buffers(self, classes: int) -> dict[str, torch.Tensor]:
-        return {"iteration": torch.zeros((), dtype=torch.int64)}
+        return {"iteration": torch.ones((), dtype=torch.int64)}
 
     def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
         cosine, iteration = scores.target(), state.get_buffer("iteration")
@@ -63,7 +64,9 @@ class AdaFace(HeadOptions):
     The logits are ``s (cos(theta - m z) - m - m z)`` for the target, ``s cos`` for the others. z estimates the quality
     from the feature's norm: ``h (norm - mean) / deviation``, clipped to -1..1, without gradient. Mean and standard
     deviation are exponential averages over batches including the current one, in the buffers ``mean`` and
-    ``deviation``. They start at 20 and 100 as in the released code. A batch of one image updates the mean only.
+    ``deviation``. They start at 20 and 100 as in the authors' code. A batch of one image updates the mean only.
+
+    ``form`` ``authors`` also limits norms to 0.001..100 and all cosines to 0.999, as the authors' code does.
 
     Source: Kim et al., AdaFace, CVPR 2022, equations 11 to 16.
     """
@@ -75,13 +78,21 @@ class AdaFace(HeadOptions):
         0.333, min_open=True, help="concentration of the quality: quality 1 is 1/h deviations of the norm"
     )
     momentum: float = option(0.01, max=1, help="weight of a batch in the averages of the norm")
+    form: str = option(
+        "paper",
+        choices=("paper", "authors"),
+        help="limits: none (paper), or norms to 0.001..100 and cosines to 0.999 (authors)",
+    )
 
     def buffers(self, classes: int) -> dict[str, torch.Tensor]:
         return {"mean": torch.tensor(20.0), "deviation": torch.tensor(100.0)}
 
     def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
-        quality = self._quality(norms.detach(), state)
-        bound = math.cos(_EPSILON)
+        norms, bound = norms.detach(), math.cos(_EPSILON)
+        if self.form == "authors":
+            norms, bound = norms.clamp(*_NORMS), 1.0 - _EPSILON
+            scores = dataclasses.replace(scores, values=scores.values.clamp(-bound, bound))
+        quality = self._quality(norms, state)
         theta = scores.target().clamp(-bound, bound).acos()
         shifted = (theta - self.margin * quality).clamp(_EPSILON, math.pi - _EPSILON).cos()
         target = shifted - self.margin - self.margin * quality
@@ -107,15 +118,26 @@ class AdaCos(HeadOptions):
     is the mean over images of the sum of ``exp(scale cos)`` over all classes but the target, or over the sampled ones;
     theta is the (lower) median angle to the target class. Updates that are not positive are skipped.
 
+    With ``form`` ``reference``, the dynamic scale starts at ``4 / pi log(classes - 1)``, as that of Lai & Lam.
+
     Source: Zhang et al., AdaCos, CVPR 2019, equations 13 and 15 to 17.
     """
 
     name = "adacos"
-    min_classes = 3
     dynamic: bool = option(True, help="false keeps the initial scale, set by the number of classes")
+    form: str = option(
+        "paper",
+        choices=("paper", "reference"),
+        help="factor of log(classes - 1) at first: sqrt(2) (paper), 4/pi if dynamic (reference)",
+    )
+
+    @property
+    def min_classes(self) -> int:
+        return 3
 
     def buffers(self, classes: int) -> dict[str, torch.Tensor]:
-        return {"scale": torch.tensor(math.sqrt(2.0) * math.log(classes - 1.0))}
+        by_reference = self.dynamic and self.form == "reference"
+        return {"scale": scale_for(classes, 4.0 / math.pi if by_reference else math.sqrt(2.0))}
 
     def logits(self, scores: ClassScores, norms: torch.Tensor, state: nn.Module) -> ClassScores:
         scale = state.get_buffer("scale")

@@ -11,7 +11,7 @@ from torch import distributed, nn
 from torch.nn import functional
 
 from model.cosine import cosines, full_precision
-from model.heads.rows import ClassRows, draw_uniform
+from model.heads.rows import INITIAL_ROWS, ClassRows, draw_rows
 from model.heads.scores import ClassScores
 from model.options import OptionError, Options, option
 from model.sharding import Group, all_reduce_gradient
@@ -26,15 +26,23 @@ class HeadOptions(Options):
     rank sees the same batch, so all ranks have the same buffers.
 
     Attributes:
-        min_classes: smallest number of classes.
         cosine: whether the scores are cosines; otherwise they are dot products plus a bias.
     """
 
     kind = "head"
-    min_classes: ClassVar[int] = 1
     cosine: ClassVar[bool] = True
-    sample: float = option(1.0, max=1, min_open=True, help="fraction of the other classes that take part in a step")
+    sample: float = option(1.0, max=1, min_open=True, help="fraction of the classes that take part in a step")
+    sampling: str = option(
+        "lrfr",
+        choices=("lrfr", "insightface"),
+        help="fraction of the classes that are not in the batch (lrfr), or of all (insightface)",
+    )
     seed: int = option(0, help="seed of the samples")
+
+    @property
+    def min_classes(self) -> int:
+        """Smallest number of classes."""
+        return 1
 
     def buffers(self, classes: int) -> dict[str, torch.Tensor]:
         """Initial state of the margin."""
@@ -52,12 +60,13 @@ class HeadOptions(Options):
         """
         raise NotImplementedError
 
-    def build(self, *, features: int, classes: int, group: Group | None = None) -> Head:
+    def build(self, *, features: int, classes: int, rows: str = "reference", group: Group | None = None) -> Head:
         """Builds a head with initial weights from PyTorch's default generator, which needs the same seed on all ranks.
 
         Args:
             features: dimension of an embedding.
             classes: number of classes of all ranks.
+            rows: initial class rows of cosines, a key of ``INITIAL_ROWS``.
             group: ranks that share the classes; None for a single process.
 
         Raises:
@@ -69,7 +78,12 @@ class HeadOptions(Options):
             raise OptionError(
                 f"head {self.name}: {counted(classes, 'class')} on {counted(ranks, 'rank')}, expected at least {needed}; add identities"
             )
-        return Head(self, features=features, classes=classes, group=group if ranks > 1 else None)
+        return Head(self, features=features, classes=classes, rows=rows, group=group if ranks > 1 else None)
+
+
+def scale_for(classes: int, factor: float = math.sqrt(2.0)) -> torch.Tensor:
+    """``factor log(classes - 1)``, shape (): the scale of AdaCos for cosines of that many classes."""
+    return torch.tensor(factor * math.log(classes - 1.0))
 
 
 class Margin(nn.Module):
@@ -88,13 +102,13 @@ class Margin(nn.Module):
 class Head(ClassRows):
     """Scores of features and class weights, then a margin. Computes in float32, also under autocast.
 
-    Weights are uniform in -1..1 initially; those of dot products, and their biases, are initialised like ``nn.Linear``.
+    Initial weights are those of ``INITIAL_ROWS``; those of dot products, and their biases, are as in ``nn.Linear``.
 
-    If sampled (``sample`` < 1), a forward pass in training mode uses the classes of its labels and that fraction of the
-    others. The buffer ``draws`` counts these passes; it determines the sample together with ``seed``. Rows outside the
-    sample have a gradient of 0, not None, so SGD still applies their momentum and weight decay. The momentum fades
-    within about ten steps, and the decay does not change a row's direction. (An et al. keep the momenta of sampled rows
-    only.)
+    If sampled (``sample`` < 1), a forward pass in training mode uses the classes of its labels and some of the others:
+    see ``sample_classes``. The buffer ``draws`` counts these passes; it determines the sample together with ``seed``.
+    Rows outside the sample have a gradient of 0, not None, so SGD still applies their momentum and weight decay. The
+    momentum fades within about ten steps, and the decay does not change a row's direction. (An et al. keep the momenta
+    of sampled rows only.)
 
     If sharded (``group``), every rank must receive the same global features and labels; see ``model.sharding``. The
     parameters belong to this rank alone: exclude them from DistributedDataParallel, and reduce norms over the group.
@@ -103,6 +117,7 @@ class Head(ClassRows):
         options: margin, sampling and kind of scores.
         features: dimension of an embedding.
         classes: number of classes of all ranks.
+        rows: initial class rows of cosines, a key of ``INITIAL_ROWS``.
         group: ranks that share the classes; None for a single process.
 
     Source: An et al., Killing two birds with one stone: Partial FC, CVPR 2022.
@@ -111,13 +126,19 @@ class Head(ClassRows):
     by_class = ("weight", "bias")
     draws: torch.Tensor
 
-    def __init__(self, options: HeadOptions, *, features: int, classes: int, group: Group | None) -> None:
+    def __init__(
+        self, options: HeadOptions, *, features: int, classes: int, rows: str = "reference", group: Group | None
+    ) -> None:
         super().__init__(classes, group)
-        bound = 1.0 if options.cosine else 1.0 / math.sqrt(features)
-        self.weight = nn.Parameter(draw_uniform(classes, features, bound=bound, group=group))
-        self.bias = None if options.cosine else nn.Parameter(draw_uniform(classes, bound=bound, group=group))
-        self.margin, self.sample, self.seed = Margin(options, classes), options.sample, options.seed
-        if self.sample < 1.0:
+
+        def linear(values: torch.Tensor) -> torch.Tensor:
+            return values.uniform_(-1.0 / math.sqrt(features), 1.0 / math.sqrt(features))
+
+        draw = INITIAL_ROWS[rows] if options.cosine else linear
+        self.weight = nn.Parameter(draw_rows(classes, features, draw=draw, group=group))
+        self.bias = None if options.cosine else nn.Parameter(draw_rows(classes, draw=linear, group=group))
+        self.margin, self.options = Margin(options, classes), options
+        if options.sample < 1.0:
             self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> ClassScores:
@@ -136,9 +157,12 @@ class Head(ClassRows):
     def _rows(self, labels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Rows of this step, None for all rows, and the positions of ``labels`` among them."""
         columns = self.columns(labels)
-        if self.sample == 1.0 or not self.training:
+        if self.options.sample == 1.0 or not self.training:
             return None, columns
-        rows = sample_classes(labels, self.classes, self.sample, seed=self.seed, draw=int(self.draws))
+        options = self.options
+        rows = sample_classes(
+            labels, self.classes, options.sample, seed=options.seed, draw=int(self.draws), sampling=options.sampling
+        )
         self.draws += 1
         rows = rows[(rows >= self.start) & (rows < self.stop)] - self.start
         return rows, torch.searchsorted(rows, columns).where(columns >= 0, -1)
@@ -154,25 +178,31 @@ def _select(values: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
     return values if rows is None else values.index_select(0, rows)
 
 
-def sample_classes(labels: torch.Tensor, classes: int, fraction: float, *, seed: int, draw: int) -> torch.Tensor:
-    """Samples the classes of one step: those of ``labels``, and a fraction of all others.
+def sample_classes(
+    labels: torch.Tensor, classes: int, fraction: float, *, seed: int, draw: int, sampling: str = "lrfr"
+) -> torch.Tensor:
+    """Samples the classes of one step: those of ``labels``, and some of the others.
 
     The result depends on the arguments alone, so it is the same on every rank and for any number of ranks.
 
     Args:
         labels: (N,) int64.
         classes: number of all classes.
-        fraction: of the classes that are not in ``labels``, rounded to whole classes.
+        fraction: of the classes that are not in ``labels`` (``lrfr``), rounded to whole classes; or of all classes,
+            those of ``labels`` included (``insightface``), rounded down, but never less than those of ``labels``.
         seed: of the run.
         draw: number of the sample.
+        sampling: ``lrfr`` or ``insightface``.
 
     Returns:
         (S,) int64 class numbers in ascending order.
 
-    Source: An et al., Killing two birds with one stone: Partial FC, CVPR 2022.
+    Source: An et al., Killing two birds with one stone: Partial FC, CVPR 2022; ``arcface_torch`` of insightface.
     """
     numbers = torch.from_numpy(np.random.default_rng([seed, draw]).random(classes)).to(labels.device)
     numbers[labels] = -1.0
     positives = int((numbers < 0.0).sum())  # synchronises with the device
-    kept = positives + round(fraction * (classes - positives))
+    kept = max(positives, int(fraction * classes))
+    if sampling == "lrfr":
+        kept = positives + round(fraction * (classes - positives))
     return numbers.topk(kept, largest=False).indices.sort().values

@@ -5,10 +5,12 @@ Criteria take the logits of a head, metric losses take features. Criteria are ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
-from model.cosine import cosines
+from model.cosine import cosines, full_precision
 from model.heads.rows import check_batch
 from model.heads.scores import ClassScores
 from model.sharding import all_reduce_sum, log_sum_exp
@@ -31,8 +33,12 @@ def focal(logits: ClassScores, gamma: float = 2.0) -> torch.Tensor:
 
     Source: Lin et al., Focal loss for dense object detection, ICCV 2017, equation 4.
     """
+    return focal_of(cross_entropy(logits), gamma)
+
+
+def focal_of(losses: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Focal loss of cross-entropies, or of their means, of any shape: ``(1 - exp(-loss))^gamma loss``."""
     check_number("gamma", gamma)
-    losses = cross_entropy(logits)
     complement = -torch.expm1(-losses)  # 1 - p
     return complement.clamp_min(torch.finfo(complement.dtype).tiny) ** gamma * losses  # gamma < 1: no gradient at 0
 
@@ -64,46 +70,82 @@ def hardest_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float 
     return _hardest(1.0 - cosines(features, features), same, _others(labels), margin).mean()
 
 
-def octuplet(features: torch.Tensor, labels: torch.Tensor, views: int, margin: float = 0.5) -> torch.Tensor:
+def octuplet(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    views: int,
+    margin: float = 0.5,
+    *,
+    form: str = "lrfr",
+    metric: str = "cosine",
+) -> torch.Tensor:
     """Sum of four hardest-triplet losses within and across resolutions, shape ().
 
     The four are HR-HR, HR-LR, LR-HR and LR-LR. HR-LR, for example, takes anchors from the high-resolution view, and
     positives and negatives from a low-resolution one. Each is a mean over anchors as in ``hardest_triplet``. The paper
     has one LR view; with several, the loss is the mean over pairs of HR and one LR view.
 
-    Across views, the image of the anchor's identity is a positive, because here it is another image. (In the paper the
-    views are one image, and it is excluded.) Anchors without a positive or a negative add 0; with one image per identity
-    and view, these are all anchors of HR-HR and LR-LR.
+    The forms differ in what is a positive, and in anchors that lack one:
+
+    - ``lrfr``: across views, the image at the anchor's place is a positive, because here it is another image of the
+      identity. Anchors without a positive or a negative add 0; with one image per identity and view, these are all
+      anchors of HR-HR and LR-LR.
+    - ``authors``: the image at the anchor's place is none, because in the paper both views are of one image. An anchor
+      without a positive has one at distance 0; without a negative, it takes the nearest image of any identity.
 
     Args:
         features: (V*b, D), view after view, HR first; V > 1.
         labels: (V*b,) int64.
         views: V.
-        margin: in units of 1 - cosine.
+        margin: in units of the distance.
+        form: ``lrfr`` or ``authors``.
+        metric: the distance: 1 - ``cosine``, ``euclidean`` (of features that are not normalised) or its ``square``.
 
     Raises:
-        TypeError: ``features`` or ``labels`` have another type or shape.
+        TypeError: ``features`` or ``labels`` have another type or shape, or ``form`` or ``metric`` is unknown.
         ValueError: there are fewer than two views, or N is no multiple of their number.
 
-    Source: Knoche et al., Octuplet loss: make face recognition robust to image resolution, FG 2023.
+    Source: Knoche et al., Octuplet loss: make face recognition robust to image resolution, FG 2023, and their code.
     """
     check_batch(features, labels)
     check_number("margin", margin)
+    check_argument(form in ("lrfr", "authors"), "form", form, "lrfr or authors")
+    check_argument(metric in DISTANCES, "metric", metric, f"one of {', '.join(DISTANCES)}")
     views = check_whole("views", views, 2)
     if len(labels) % views:
         raise ValueError(f"{counted(len(labels), 'image')} in {views} views, expected as many in each")
-    distances = 1.0 - cosines(features, features)
+    distances = DISTANCES[metric](features)
     size = len(labels) // views
     parts = [slice(view * size, (view + 1) * size) for view in range(views)]
     same, others = labels[:, None] == labels[None, :], _others(labels)
+    elsewhere = _others(labels[:size])
 
     def triplets(anchors: slice, candidates: slice) -> torch.Tensor:
         block = (anchors, candidates)
+        if form == "authors":
+            return _hardest_or_none(distances[block], same[block], elsewhere, margin).mean()
         return _hardest(distances[block], same[block], others[block], margin).mean()
 
     high, *low = parts
     across = [triplets(high, part) + triplets(part, high) + triplets(part, part) for part in low]
     return triplets(high, high) + torch.stack(across).mean()
+
+
+def _cosine_distances(features: torch.Tensor) -> torch.Tensor:
+    return 1.0 - cosines(features, features)
+
+
+def _euclidean_distances(features: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        features = full_precision(features)  # not as a matrix product: nearby features would lose their digits
+        return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+DISTANCES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # (N, D) -> (N, N)
+    "cosine": _cosine_distances,
+    "euclidean": _euclidean_distances,
+    "square": lambda features: _euclidean_distances(features).square(),
+}
 
 
 def _others(labels: torch.Tensor) -> torch.Tensor:
@@ -115,4 +157,11 @@ def _hardest(distances: torch.Tensor, same: torch.Tensor, others: torch.Tensor, 
     """(A, C) distances of anchors to candidates, same identities and other images (bool) -> (A,) triplet losses."""
     hardest_positive = distances.masked_fill(~(same & others), -torch.inf).amax(1)
     hardest_negative = distances.masked_fill(same, torch.inf).amin(1)
+    return (margin + hardest_positive - hardest_negative).clamp_min(0.0)
+
+
+def _hardest_or_none(distances: torch.Tensor, same: torch.Tensor, others: torch.Tensor, margin: float) -> torch.Tensor:
+    """As ``_hardest``, but a missing positive is at distance 0, and a missing negative as near as the nearest candidate."""
+    hardest_positive = distances.masked_fill(~(same & others), 0.0).amax(1)
+    hardest_negative = distances.masked_fill(same & ~same.all(1, keepdim=True), torch.inf).amin(1)
     return (margin + hardest_positive - hardest_negative).clamp_min(0.0)

@@ -9,7 +9,7 @@ import torch
 
 from model.heads.scores import ClassScores
 from model.losses.center import CenterLoss
-from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet
+from model.losses.functional import DISTANCES, cross_entropy, focal, focal_of, hardest_triplet, octuplet, view_means
 from model.options import OptionError, Options, Registry, option
 from model.sharding import Group
 
@@ -31,8 +31,8 @@ class Criterion(LossTerm):
     slot = "criterion"
     label: ClassVar[str]  # in the log
 
-    def __call__(self, logits: ClassScores) -> torch.Tensor:
-        """Loss of each image, (N,)."""
+    def __call__(self, logits: ClassScores, views: int) -> torch.Tensor:
+        """Logits of V*b images, view after view -> (V,) mean loss of each view."""
         raise NotImplementedError
 
 
@@ -54,18 +54,28 @@ class CrossEntropy(Criterion):
     name = "cross-entropy"
     label = "ce"
 
-    def __call__(self, logits: ClassScores) -> torch.Tensor:
-        return cross_entropy(logits)
+    def __call__(self, logits: ClassScores, views: int) -> torch.Tensor:
+        return view_means(cross_entropy(logits), views)
 
 
 class Focal(Criterion):
-    """Focal loss (2017): cross-entropy with less weight on images that are classified well."""
+    """Focal loss (2017): cross-entropy with less weight on images that are classified well.
+
+    With ``form`` ``reference``, as that of Lai & Lam, the weight is that of the mean cross-entropy of a view.
+    """
 
     name = label = "focal"
     gamma: float = option(2.0, help="focusing parameter; 0 gives the cross-entropy")
+    form: str = option(
+        "paper",
+        choices=("paper", "reference"),
+        help="weight by image (paper), or by the mean cross-entropy of a view (reference)",
+    )
 
-    def __call__(self, logits: ClassScores) -> torch.Tensor:
-        return focal(logits, self.gamma)
+    def __call__(self, logits: ClassScores, views: int) -> torch.Tensor:
+        if self.form == "reference":
+            return focal_of(view_means(cross_entropy(logits), views), self.gamma)
+        return view_means(focal(logits, self.gamma), views)
 
 
 class HardestTriplet(MetricLoss):
@@ -81,10 +91,16 @@ class Octuplet(MetricLoss):
     """Triplets HR-HR, HR-LR, LR-HR, LR-LR (Octuplet loss, 2023); the first view is HR."""
 
     name = "octuplet"
-    margin: float = option(0.5, help="margin in units of 1 - cosine")
+    margin: float = option(0.5, help="margin in units of the distance")
+    form: str = option(
+        "lrfr",
+        choices=("lrfr", "authors"),
+        help="an anchor without a positive adds 0 (lrfr), or has one at distance 0 (authors)",
+    )
+    metric: str = option("cosine", choices=tuple(DISTANCES), help="distance: 1 - cosine, euclidean, or its square")
 
     def __call__(self, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
-        return octuplet(features, labels, views, self.margin)
+        return octuplet(features, labels, views, self.margin, form=self.form, metric=self.metric)
 
 
 class Center(LossTerm):
@@ -93,10 +109,15 @@ class Center(LossTerm):
     name = slot = "center"
     weight: float = option(0.003, help="weight lambda of the term in the sum")
     alpha: float = option(0.5, max=1, help="fraction of the way that a center moves to its features in a step")
+    form: str = option(
+        "paper", choices=("paper", "reference"), help="distances before the centers move (paper), or after (reference)"
+    )
 
     def build(self, *, features: int, classes: int, group: Group | None = None) -> CenterLoss:
-        """A center loss with all centers at 0."""
-        return CenterLoss(features=features, classes=classes, weight=self.weight, alpha=self.alpha, group=group)
+        """A center loss with initial centers."""
+        return CenterLoss(
+            features=features, classes=classes, weight=self.weight, alpha=self.alpha, form=self.form, group=group
+        )
 
 
 TERMS: Registry[LossTerm] = Registry(CrossEntropy, Focal, HardestTriplet, Octuplet, Center)

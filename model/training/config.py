@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # these import torch, which `train --help` does not need
     from model.losses.terms import Losses
     from model.training.optimizers import OptimizerOptions
 
-Init = Literal["pytorch", "data"]
+Init = Literal["pytorch", "data", "insightface", "adaface", "reference"]
+ClassRows = Literal["reference", "adaface", "insightface"]
 Triplets = Literal["global", "rank"]
 Degrade = Literal["exact", "fast"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -60,10 +61,18 @@ class TrainConfig(Options):
     )
     freeze: int = option(0, help="Stages of the backbone, from the first, that keep the weights of --from.")
     init: Init = option(
-        "pytorch", choices=get_args(Init), help="Initial weights: PyTorch's, or fitted to the first batch (spherenets)."
+        "pytorch",
+        choices=get_args(Init),
+        help="Initial weights: PyTorch's, fitted to the first batch (data, for spherenets), or those of a project.",
     )
     head: HeadOptions = option(
         "amsoftmax", parse="model.heads:HEADS.parse", help="Head, such as arcface:scale=32; 'help' lists them."
+    )
+    class_rows: ClassRows = option(
+        "reference",
+        choices=get_args(ClassRows),
+        changes="always",
+        help="Initial class rows of a head of cosines, by their project: length 13, 1 or 0.23.",
     )
     losses: Losses = option(
         "cross-entropy+hardest-triplet",
@@ -167,6 +176,13 @@ class TrainConfig(Options):
         if self.init == "data" and batch_norm:
             name = self.backbone.name
             raise OptionError(f"init data is for spherenets; {name} has batch normalisation: choose pytorch")
+        if self.init not in ("pytorch", "data") and not batch_norm:
+            name = self.backbone.name
+            raise OptionError(
+                f"init {self.init} is for networks with batch normalisation; {name} has none: choose pytorch"
+            )
+        if self.init == "data" and self.class_rows == "insightface":
+            raise OptionError("init data gives class rows the length 1, but class_rows is insightface: choose adaface")
         if self.pretrained is None and self.freeze:
             raise OptionError(
                 f"freeze is {self.freeze}, but no weights are given to keep; name a checkpoint with --from"

@@ -7,10 +7,10 @@ from torch import nn
 
 from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.inputs import normalise
-from model.losses.functional import view_means
 from model.training.batch_norm import global_batch_norm
 from model.training.config import TrainConfig
 from model.training.dropout import global_dropout
+from model.training.init import initialise_as
 from model.training.prelu import use_chunked_prelu
 from model.training.ranks import Ranks
 from model.training.recompute import recomputed
@@ -42,10 +42,12 @@ class Learner(nn.Module):
         ranks = ranks or Ranks()
         self.config, self.preprocessing, self.classes, self._ranks = config, preprocessing, classes, ranks
         backbone = build_backbone(config.backbone.name, image_size=preprocessing.size, **config.backbone.options)
+        if config.init not in ("pytorch", "data"):  # data: with the first batch
+            initialise_as(config.init, backbone)
         backbone = global_batch_norm(ranks, use_chunked_prelu(backbone) if device == "cpu" else backbone, device)
         self.backbone = global_dropout(ranks, backbone, views=len(config.all_views))
         group = ranks.group if config.shard_head else None
-        self.head = config.head.build(features=EMBEDDING_SIZE, classes=classes, group=group)
+        self.head = config.head.build(features=EMBEDDING_SIZE, classes=classes, rows=config.class_rows, group=group)
         if config.losses.center:
             self.center = config.losses.center.build(features=EMBEDDING_SIZE, classes=classes, group=group)
         self._compiled = (torch.compile(self.backbone),) if config.compile else ()  # a tuple: not a second submodule
@@ -85,7 +87,7 @@ class Learner(nn.Module):
         local_labels = labels.repeat(views)
         features, labels = self._ranks.gather(local_features, views), self._ranks.gather(local_labels, views)
 
-        view_losses = view_means(losses.criterion(self.head(features, labels)), views)
+        view_losses = losses.criterion(self.head(features, labels), views)
         loss, parts = view_losses.mean(), self._by_view(view_losses.detach())
         if losses.metric and not self.idle_metric:
             in_rank = self.config.triplets == "rank"

@@ -15,7 +15,10 @@ from model.backbones.spherenet import BLOCKS, WIDTHS, infer_spherenet, spherenet
 from model.heads import build_head
 from model.inputs import normalise, on_device
 from model.options import OptionError
+from model.training.config import TrainConfig
 from model.training.init import initialise_from_data
+from model.training.learner import Learner
+from pipeline.spec import Preprocessing
 from tests.conftest import REPOSITORY
 
 KEYS = json.loads((REPOSITORY / "tests" / "golden" / "spherenet20_state_dict.json").read_text())
@@ -258,3 +261,29 @@ def test_data_initialisation_centres_and_scales_embeddings():
     assert features.mean(0).abs().max() < 1e-2
     torch.testing.assert_close(features.std(0), torch.full((512,), 5.0), atol=0.05, rtol=0)
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(7))
+
+
+@pytest.mark.parametrize("project", ["pytorch", "insightface", "adaface", "reference"])
+def test_initial_weights_of_other_projects(project):
+    """A convolution of 64 x 3 x 3 inputs and 128 outputs, a linear layer of 2,048 inputs and 512 outputs."""
+    config = TrainConfig(backbone="irse18", init=project, losses="cross-entropy")
+    backbone = Learner(config, classes=4, preprocessing=Preprocessing(size=32)).backbone
+    deviations = {
+        "pytorch": (1 / (3 * 64 * 9) ** 0.5, 1 / (3 * 2048) ** 0.5),
+        "insightface": (0.1, 1 / (3 * 2048) ** 0.5),
+        "adaface": ((2 / (128 * 9)) ** 0.5, (2 / 512) ** 0.5),
+        "reference": ((2 / (64 * 9 + 128 * 9)) ** 0.5, (2 / (2048 + 512)) ** 0.5),
+    }
+    convolution = next(
+        layer
+        for layer in backbone.modules()
+        if isinstance(layer, torch.nn.Conv2d) and layer.weight.shape == (128, 64, 3, 3)
+    )
+    (linear,) = (layer for layer in backbone.modules() if isinstance(layer, torch.nn.Linear))
+    found = [layer.weight.std().item() for layer in (convolution, linear)]
+    assert found == pytest.approx(deviations[project], rel=0.01)
+    biases = [
+        layer.bias for layer in backbone.modules() if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None
+    ]
+    assert len(biases) == 16  # of squeeze-and-excitation
+    assert any(bias.any() for bias in biases) == (project == "pytorch")

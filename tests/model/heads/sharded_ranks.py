@@ -7,11 +7,16 @@ from torch import distributed, multiprocessing
 
 from model.heads import HEADS, build_head
 from model.losses.functional import cross_entropy, focal
-from model.losses.terms import Center
+from model.losses.terms import TERMS
+from model.options import parse_choice
 
 FEATURES, CLASSES, IMAGES, STEPS = 8, 11, 14, 2
 CASES = [(name, sample, torch.float64) for name in HEADS for sample in (1.0, 0.3)]
 CASES += [(name, 1.0, torch.float32) for name in ("softmax", "amsoftmax", "adaface")]
+FORMS = ("arcface:form=insightface", "adaface:form=authors", "adacos:form=reference")
+FORMS += ("svsoftmax:form=reference,sampling=insightface",)
+CASES += [(text, 0.3, torch.float64) for text in FORMS]
+CENTERS = ("center", "center:form=reference")
 PAIR = (1, 2)  # also form a group of two, in which they have other rank numbers
 
 
@@ -24,7 +29,10 @@ def batch(number):
 def learn(name, sample, dtype, *, group=None, state=None):
     """Trains a few steps with SGD; returns losses and gradients of each step, and the final state."""
     torch.manual_seed(3)
-    head = build_head(name, features=FEATURES, classes=CLASSES, sample=sample, group=group).to(dtype)
+    choice = parse_choice(name)
+    options = {**choice.options, "sample": sample}
+    rows = "adaface" if choice.options else "reference"
+    head = build_head(choice.name, features=FEATURES, classes=CLASSES, rows=rows, group=group, **options).to(dtype)
     if state is not None:
         head.load_full_state(state)
     optimiser = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -55,8 +63,9 @@ def crowded(name, *, group=None):
     return {"losses": losses.detach(), "features": features.grad, "columns": logits.values.shape[1]}
 
 
-def center(*, group=None):
-    term = Center().build(features=FEATURES, classes=CLASSES, group=group).double()
+def center(text, *, group=None):
+    torch.manual_seed(3)
+    term = TERMS.parse(text).build(features=FEATURES, classes=CLASSES, group=group).double()
     steps = []
     for number in range(STEPS):
         features, labels = batch(number)
@@ -76,7 +85,7 @@ def everything(group, states):
         "heads": found,
         "loaded": loaded,
         "crowded": few,
-        "center": center(group=group),
+        "center": {text: center(text, group=group) for text in CENTERS},
         "generator": torch.get_rng_state(),
     }
 

@@ -10,7 +10,7 @@ from model.heads import HEADS, build_head
 from model.heads import rows as heads_rows
 from model.options import OptionError
 from model.sharding import gather_rows
-from tests.model.heads.sharded_ranks import CASES, CLASSES, FEATURES, STEPS, center, crowded, learn, run
+from tests.model.heads.sharded_ranks import CASES, CENTERS, CLASSES, FEATURES, STEPS, center, crowded, learn, run
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-6}
 
@@ -79,15 +79,17 @@ def test_a_rank_without_a_class_of_the_sample_takes_part(world, name, ranks):
         assert_near(part["features"], whole["features"], torch.float64)
 
 
+@pytest.mark.parametrize("text", CENTERS)
 @pytest.mark.parametrize("world", [2, 3])
-def test_center_loss_equals_that_of_one_process(world, ranks):
-    whole = center()
+def test_center_loss_equals_that_of_one_process(world, text, ranks):
+    whole = center(text)
     assert len(ranks[world]) == world
     for rank in ranks[world]:
-        for ours, theirs in zip(rank["center"]["steps"], whole["steps"], strict=True):
+        found = rank["center"][text]
+        for ours, theirs in zip(found["steps"], whole["steps"], strict=True):
             assert_near(ours["losses"], theirs["losses"], torch.float64)
             assert_near(ours["features"], theirs["features"], torch.float64)
-        assert_near(rank["center"]["state"]["centers"], whole["state"]["centers"], torch.float64)
+        assert_near(found["state"]["centers"], whole["state"]["centers"], torch.float64)
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -134,6 +136,6 @@ def test_blocks_of_rows_form_one_matrix_for_any_chunk_size(world, monkeypatch):
         bounds = rank * CLASSES // world, (rank + 1) * CLASSES // world
         monkeypatch.setattr(heads_rows, "shard_bounds", lambda rows, group, bounds=bounds: bounds)
         torch.manual_seed(8)
-        blocks.append(heads_rows.draw_uniform(CLASSES, FEATURES, bound=1.0, group=None))
+        blocks.append(heads_rows.draw_rows(CLASSES, FEATURES, draw=lambda rows: rows.uniform_(-1, 1), group=None))
         assert torch.equal(torch.get_rng_state(), after)
     assert torch.equal(torch.cat(blocks), expected)

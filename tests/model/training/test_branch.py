@@ -22,6 +22,7 @@ BRANCH = {"triplets", "degrade", "lr", "weight_decay", "schedule", "ema", "clip_
 ALWAYS = {
     "accumulate",
     "activation_checkpointing",
+    "class_rows",
     "max_skipped",
     "shard_head",
     "steps",

@@ -77,6 +77,7 @@ EFFECTS = [
     {"backbone": "spherenet4:dropout=0.5"},
     {"init": "data"},
     {"head": "arcface"},
+    {"class_rows": "adaface"},
     {"head": "amsoftmax:scale=20"},
     {"head": "amsoftmax:margin=0.1"},
     {"head": "amsoftmax:sample=0.5"},

@@ -79,7 +79,7 @@ def test_a_saved_configuration_is_complete_and_is_read_back(tmp_path):
         (tmp_path / "all.toml").write_text(as_toml(config))
         assert compose("seed", tmp_path / "all.toml", {}) == config
         assert TrainConfig(**config.to_dict()) == config
-    assert str(config.head) == "arcface:scale=64.0,margin=0.5,sample=1.0,seed=0"
+    assert str(config.head) == "arcface:scale=64.0,margin=0.5,form=authors,sample=1.0,sampling=lrfr,seed=0"
 
 
 def test_a_saved_configuration_is_compared_by_value():
@@ -95,10 +95,28 @@ def test_a_saved_configuration_is_compared_by_value():
         TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes(saved)
 
 
+def test_a_configuration_from_before_an_option_means_what_it_did_then():
+    """Options that an older version did not have are missing. Initial rows do not matter to a resumed run."""
+    saved = {
+        **compose("modern", None, {}).to_dict(),
+        "head": "adaface:scale=64.0,margin=0.4,h=0.333,momentum=0.01,sample=1.0,seed=0",
+        "losses": "cross-entropy+octuplet:weight=1.0,margin=0.5",
+    }
+    del saved["class_rows"]
+    compose("modern", None, {}).check_resumes(saved)
+    for head in ("adaface:form=authors", "adaface:sampling=insightface", "arcface"):
+        with pytest.raises(TrainingError, match="head was adaface:scale="):
+            compose("modern", None, {"head": head}).check_resumes(saved)
+    with pytest.raises(TrainingError, match="losses was cross-entropy"):
+        compose("modern", None, {"losses": "cross-entropy+octuplet:form=authors"}).check_resumes(saved)
+
+
 def test_a_configuration_shows_what_differs_from_the_defaults():
     config = TrainConfig(head="arcface:scale=32", steps=5, lr=0.1)
     assert (
-        repr(config) == str(config) == ("TrainConfig(head='arcface:scale=32.0,margin=0.5,sample=1.0,seed=0', steps=5)")
+        repr(config)
+        == str(config)
+        == "TrainConfig(head='arcface:scale=32.0,margin=0.5,form=authors,sample=1.0,sampling=lrfr,seed=0', steps=5)"
     )
     assert eval(repr(config)) == config
     assert repr(TrainConfig()) == "TrainConfig()"
@@ -118,7 +136,7 @@ def test_settings_are_immutable_and_replaced_by_text_or_value():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.steps = 5
     changed = dataclasses.replace(config, steps=5, losses="focal")
-    assert (changed.steps, str(changed.losses), changed.head) == (5, "focal:gamma=2.0", config.head)
+    assert (changed.steps, str(changed.losses), changed.head) == (5, "focal:gamma=2.0,form=paper", config.head)
     assert dataclasses.replace(changed, head=config.head) == changed
 
 
@@ -129,7 +147,8 @@ def test_the_seed_recipe_has_the_settings_of_the_reference():
         "pretrained": None,
         "freeze": 0,
         "init": "pytorch",
-        "head": "amsoftmax:scale=30.0,margin=0.35,sample=1.0,seed=0",
+        "head": "amsoftmax:scale=30.0,margin=0.35,sample=1.0,sampling=lrfr,seed=0",
+        "class_rows": "reference",
         "losses": "cross-entropy+hardest-triplet:weight=1.0,margin=1.0",
         "triplets": "global",
         "shard_head": False,
@@ -211,7 +230,10 @@ def test_a_file_may_have_the_mark_of_utf_8(tmp_path):
     ("changes", "says"),
     [
         ({"head": "cosface"}, "head 'cosface' is unknown; choose from softmax"),
-        ({"head": "arcface:m=0.5"}, "head arcface has no option 'm'; it has scale, margin, sample, seed"),
+        (
+            {"head": "arcface:m=0.5"},
+            "head arcface has no option 'm'; it has scale, margin, form, sample, sampling, seed",
+        ),
         ({"losses": "triplet"}, "loss 'triplet' is unknown; choose from cross-entropy"),
         ({"losses": "hardest-triplet"}, "losses 'hardest-triplet': no criterion; expected one criterion"),
         ({"losses": "focal+cross-entropy"}, ": focal and cross-entropy; expected one criterion"),
@@ -238,6 +260,14 @@ def test_a_file_may_have_the_mark_of_utf_8(tmp_path):
         (
             {"batch_size": 1, "views": "128", "backbone": "ir50"},
             "a batch is one image, but ir50 has batch normalisation",
+        ),
+        (
+            {"init": "data", "class_rows": "insightface"},
+            "init data gives class rows the length 1, but class_rows is insightface: choose adaface",
+        ),
+        (
+            {"init": "adaface"},
+            "init adaface is for networks with batch normalisation; spherenet20 has none: choose pytorch",
         ),
         ({"batch_size": 1, "views": "128", "init": "data"}, "a batch is one image, but init data fits the first batch"),
         ({"backbone": "mobilefacenet:pooling=true"}, "mobilefacenet has no option 'pooling'"),
