@@ -210,7 +210,7 @@ FROZEN = {
     "fetch": "--mirror --timeout",
     "landmarks": "--choose --csv --max-pixels --model --out --workers",
     "inspect": "--out --report",
-    "train": "--accumulate --activation-checkpointing --allow-missing --backbone --batch-size --best"
+    "train": "--accumulate --activation-checkpointing --allow-missing --backbone --batch-size --best --class-rows"
     " --clip-norm --compile --config --degrade --device --ema --eval --eval-every --eval-root --freeze"
     " --from --head --init --keep --loader-threads --log-every --losses --lr --max-skipped --optimizer"
     " --out --precision --print-config --recipe --resume --save-every --schedule --seed --shard-head"
