@@ -16,9 +16,11 @@ from model.backbones import build_backbone
 from model.errors import CheckpointError, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
+from model.formats.graphs.exported import is_exported, read_exported
 from model.formats.graphs.found import FoundGraph
 from model.formats.graphs.function import is_function, read_function
 from model.formats.graphs.onnx_graph import is_onnx, read_onnx
+from model.formats.graphs.script import is_script, read_script
 from model.formats.huggingface import read_folder
 from model.formats.reference import from_state_dict, nested_state
 from model.options import Choice, OptionError, parse_choice
@@ -32,6 +34,8 @@ from shards.messages import counted
 GRAPHS = (
     (is_function, read_function),
     (is_onnx, read_onnx),
+    (is_script, read_script),
+    (is_exported, read_exported),
 )
 
 

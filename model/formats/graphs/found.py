@@ -11,8 +11,10 @@ from torch import nn
 from model.errors import CheckpointError
 from pipeline.presets import PRESETS, preset_name
 from pipeline.spec import MAX_SIZE_PX, Preprocessing
+from shards.messages import counted, printable
 
 ASSUMED = "insightface"  # most graphs that are passed around are of its networks
+MAX_BATCH_PX = 1 << 26
 MAX_NUMBERS = 1 << 16  # of an embedding
 
 
@@ -60,14 +62,35 @@ def choose_spec(path: Path, size: int | None, given: Preprocessing | None, *, ex
     )
 
 
-def check_embeddings(path: Path, found: object, count: int) -> None:
-    """Checks what a graph made of ``count`` images. Raises: CheckpointError: no embeddings."""
-    shape = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
-    good = isinstance(found, torch.Tensor) and found.ndim == 2 and len(found) == count
-    if not good or not isinstance(found, torch.Tensor) or not 2 <= found.shape[1] <= MAX_NUMBERS:
+def pick_output(path: Path, outputs: dict[str, torch.Tensor], count: int) -> str:
+    """The name of the output that holds the embeddings of ``count`` images: the only one of shape (N, D) with D > 1.
+
+    Raises:
+        CheckpointError: there is none, or several, or its values are not finite.
+    """
+    fitting = [name for name, value in outputs.items() if value.ndim == 2 and 1 < value.shape[1] <= MAX_NUMBERS]
+    fitting = [name for name in fitting if len(outputs[name]) == count and outputs[name].is_floating_point()]
+    if len(fitting) != 1:
+        shapes = ", ".join(f"{printable(name[:40])} {tuple(value.shape)}" for name, value in list(outputs.items())[:4])
         raise CheckpointError(
-            f"{path}: its output for {count} images has {shape}, expected ({count}, D) embeddings; it is no network for"
-            " faces, or needs a function of your own: --network module:function"
+            f"{path}: {len(fitting)} of its outputs could be embeddings of {counted(count, 'image')} ({shapes}), expected one"
+            " of shape (N, D); name a network for face recognition, or a function of your own: module:function"
         )
-    if not torch.isfinite(found).all():
+    if not torch.isfinite(outputs[fitting[0]]).all():
         raise CheckpointError(f"{path}: its output for a grey image is not finite; the file is damaged")
+    return fitting[0]
+
+
+def squeezed(value: torch.Tensor) -> torch.Tensor:
+    """An output without trailing axes of length 1, such as (N, D, 1, 1)."""
+    while value.ndim > 2 and value.shape[-1] == 1:
+        value = value[..., 0]
+    return value
+
+
+def check_batch(path: Path, batch: int | None, size: int) -> None:
+    """Raises: CheckpointError: a graph takes too many images at a time."""
+    if batch is not None and not 1 <= batch <= MAX_BATCH_PX // size**2:
+        raise CheckpointError(
+            f"{path}: takes {batch:,} images of {size} px at a time, expected 1 to {MAX_BATCH_PX // size**2:,}"
+        )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from model.errors import CheckpointError
-from model.formats.graphs.found import FoundGraph, check_embeddings, choose_spec
+from model.formats.graphs.found import FoundGraph, choose_spec, pick_output
 from model.graph import Graph
 from model.inputs import denormalise
 from pipeline.presets import PRESETS
@@ -57,7 +57,7 @@ def read_function(path: Path, given: Preprocessing | None) -> FoundGraph:
     content = hashlib.blake2b(source.read_bytes() if source.is_file() else b"", digest_size=16).digest()
     graph = FunctionGraph(path, function, spec, content)
     with torch.inference_mode():
-        check_embeddings(path, graph(torch.zeros(2, 3, spec.size, spec.size)), 2)
+        pick_output(path, {"result": graph(torch.zeros(2, 3, spec.size, spec.size))}, 2)
     return FoundGraph(module=graph, name=str(path), spec=stated or spec, stated=stated is not None, cached=False)
 
 
@@ -68,7 +68,7 @@ class FunctionGraph(Graph):
         super().__init__(content)
         self._path, self._function, self._spec = path, function, spec
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def run(self, pixels: torch.Tensor) -> torch.Tensor:
         spec = self._spec
         images = denormalise(pixels, spec.mean, spec.std, color=spec.color).cpu().numpy()
         try:

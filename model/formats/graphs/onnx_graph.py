@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model.errors import CheckpointError, import_optional, one_line
-from model.formats.graphs.found import FoundGraph, check_embeddings, choose_spec
+from model.formats.graphs.found import FoundGraph, check_batch, choose_spec, pick_output, squeezed
 from model.graph import Graph, file_hash
 from model.inputs import denormalise
 from pipeline.spec import Preprocessing, SpecError
@@ -20,7 +20,6 @@ from shards.messages import counted, print_stderr, printable
 
 FIRST_BYTE = b"\x08"  # of the field that every ONNX file begins with; no other format does
 CHANNELS = 3
-MAX_BATCH = 1024  # that a graph may ask for
 MAX_BYTES = 1 << 31  # protobuf's limit
 _CUDA = "CUDAExecutionProvider"
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # whose operators ONNX Runtime has
@@ -82,6 +81,7 @@ def read_onnx(path: Path, given: Preprocessing | None) -> FoundGraph:
         raise CheckpointError(
             f"{path}: takes {inputs.size} px, but its metadata state {stated.size} px; export it again"
         )
+    check_batch(path, inputs.batch, spec.size)
     prepared = spec if given is None else given.resized(spec.size)
     module = OnnxGraph(path, session, inputs, prepared, takes_rgb=stated is not None)
     with torch.inference_mode():
@@ -105,31 +105,24 @@ class OnnxGraph(Graph):
     """
 
     def __init__(self, path: Path, session: Any, inputs: Input, spec: Preprocessing, *, takes_rgb: bool) -> None:
-        super().__init__(file_hash(path))
+        super().__init__(file_hash(path), inputs.batch)
         self._path, self._sessions, self._input, self._spec = path, {"cpu": session}, inputs, spec
         self._takes_rgb, self._output = takes_rgb, ""
 
     def find_output(self) -> None:
-        """Finds the output that holds the embeddings, by running two grey images.
+        """Finds the output that holds the embeddings, by running black images.
 
         Raises:
             CheckpointError: there is none, or several, or the graph cannot be run.
         """
         names = [output.name for output in self._sessions["cpu"].get_outputs()]
-        values = self._run(torch.zeros(2, 3, self._spec.size, self._spec.size), names)
-        fitting = [name for name, value in zip(names, values, strict=True) if value.ndim == 2 and value.shape[1] > 1]
-        if len(fitting) != 1:
-            shapes = [f"{printable(name[:40])} {value.shape}" for name, value in zip(names, values, strict=True)]
-            raise CheckpointError(
-                f"{self._path}: {len(fitting)} of its outputs could be embeddings ({', '.join(shapes[:4])}), expected one of"
-                " shape (N, D); name a network for face recognition"
-            )
-        self._output = fitting[0]
-        check_embeddings(self._path, torch.from_numpy(values[names.index(self._output)]), 2)
+        count = self.batch or 2
+        values = self._run(torch.zeros(count, 3, self._spec.size, self._spec.size), names)
+        self._output = pick_output(self._path, dict(zip(names, values, strict=True)), count)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def run(self, pixels: torch.Tensor) -> torch.Tensor:
         (found,) = self._run(pixels, [self._output])
-        return torch.from_numpy(found).to(pixels.device)
+        return found.float().to(pixels.device)
 
     def _array(self, pixels: torch.Tensor) -> np.ndarray:
         """The graph's input."""
@@ -143,26 +136,18 @@ class OnnxGraph(Graph):
             array if self._input.channels_last else array.transpose(0, 3, 1, 2), self._input.dtype
         )
 
-    def _run(self, pixels: torch.Tensor, outputs: list[str]) -> list[np.ndarray]:
-        """Runs a batch; one of fixed size is filled up with the last image. Trailing axes of length 1 are left out."""
+    def _run(self, pixels: torch.Tensor, outputs: list[str]) -> list[torch.Tensor]:
         device = pixels.device.type
         if device not in self._sessions:
             self._sessions[device] = open_session(self._path, device)
-        array = self._array(pixels)
-        batch = self._input.batch or len(array)
-        parts = []
-        for start in range(0, len(array), batch):
-            part = array[start : start + batch]
-            filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            try:
-                found = self._sessions[device].run(outputs, {self._input.name: filled})
-            except _errors() as error:
-                raise CheckpointError(
-                    f"{self._path}: ONNX Runtime cannot run it on {counted(batch, 'image')} ({one_line(error)});"
-                    " export it again"
-                ) from None
-            parts.append([_rows(value)[: len(part)] for value in found])
-        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+        try:
+            found = self._sessions[device].run(outputs, {self._input.name: self._array(pixels)})
+        except _errors() as error:
+            images = counted(len(pixels), "image")
+            raise CheckpointError(
+                f"{self._path}: ONNX Runtime cannot run it on {images} ({one_line(error)}); export it again"
+            ) from None
+        return [squeezed(torch.from_numpy(np.atleast_1d(value))) for value in found]
 
 
 def check_model(path: Path) -> None:
@@ -250,8 +235,6 @@ def _input(path: Path, inputs: list[Any]) -> Input:
     if len(sides) > 1:
         raise CheckpointError(f"{found}: its images are not square, {_EXPECTED}")
     batch = shape[0] if isinstance(shape[0], int) else None
-    if batch is not None and not 1 <= batch <= MAX_BATCH:
-        raise CheckpointError(f"{found}: a batch of {batch} images, expected at most {MAX_BATCH}")
     return Input(
         name=one.name, dtype=dtype, channels_last=channels_last, size=sides.pop() if sides else None, batch=batch
     )
@@ -275,11 +258,3 @@ def _stated_spec(path: Path, metadata: dict[str, str]) -> Preprocessing | None:
         raise CheckpointError(
             f"{path}: its metadata state no preprocessing ({one_line(error, 200)}); export it again"
         ) from None
-
-
-def _rows(value: Any) -> np.ndarray:
-    """An output as (N, ...) without trailing axes of length 1, such as (N, D, 1, 1)."""
-    array = np.asarray(value)
-    while array.ndim > 2 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array.astype(np.float32) if array.ndim == 2 and array.dtype.kind == "f" else np.atleast_1d(array)

@@ -122,7 +122,7 @@ def test_its_attribute_states_the_preprocessing(nets):
         ("failing", "KeyError: 'no such layer' (FOLDER/my_nets.py, line 32: raise KeyError(\"no such layer\"))"),
         ("scalar", "returned 0.5 for 2 images, expected a function from"),
         ("flat", "returned a ndarray of uint8 and shape (2,) for 2 images, expected a function"),
-        ("few", "its output for 2 images has shape (1, 3), expected (2, D) embeddings;"),
+        ("few", "0 of its outputs could be embeddings of 2 images (result (1, 3)), expected one of shape (N, D);"),
         ("text", "returned [['a', 'b'], ['a', 'b']] for 2 images, expected a function"),
         ("nan", "its output for a grey image is not finite"),
     ],

@@ -211,10 +211,10 @@ def files(tmp_path_factory):
         ("inputs", "has 2 inputs (image (N, 3, 32, 32), other (N, 4)), expected one input (N, 3, S, S) or"),
         (
             "outputs",
-            "2 of its outputs could be embeddings (embedding (2, 6), flat (2, 48)), expected one of shape (N, D)",
+            "2 of its outputs could be embeddings of 2 images (embedding (2, 6), flat (2, 48)), expected one of shape (N, D)",
         ),
         ("domain", "has operators of com.evil, which ONNX Runtime has not; export it without them"),
-        ("batch", "a batch of 1000000 images, expected at most 1024"),
+        ("batch", "takes 1,000,000 images of 32 px at a time, expected 1 to 65,536"),
         ("wide", "takes image (N, 3, 32, 48) of float: its images are not square, expected"),
         ("huge", "takes (N, 3, 100000, 100000), expected images of at most 1024 px"),
         ("int", "takes image (N, 3, 32, 32) of int64, expected one input"),
