@@ -1,6 +1,6 @@
 """Plants known faults in a training set, audits it, and prints the precision and recall of every finding.
 
-Without --root, faces are generated. Without --checkpoint or --no-network, a network is trained on the set with its
+Without --root, faces are generated. Without --network or --no-network, a network is trained on the set with its
 faults, some minutes on a CPU.
 """
 
@@ -87,7 +87,7 @@ def trained(folder: Path, steps: int) -> Path:
 
 @click.command(help=__doc__)
 @click.option("--root", type=click.Path(path_type=Path, exists=True), help="Folder with VGGFace2 and LFW.")
-@click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), help="Network to audit with.")
+@click.option("--network", help="Network to audit with, as for audit.")
 @click.option("--no-network", is_flag=True, help="Audit with a linear discriminant analysis, which takes seconds.")
 @click.option("--steps", default=400, show_default=True, help="Training steps, of 64 images.")
 @click.option("--min-images", default=4, show_default=True, help="Leave out people with fewer images.")
@@ -95,7 +95,7 @@ def trained(folder: Path, steps: int) -> Path:
 @click.option("--work", type=click.Path(path_type=Path), help="Folder to work in, kept. [default: a temporary one]")
 def main(
     root: Path | None,
-    checkpoint: Path | None,
+    network: str | None,
     no_network: bool,
     steps: int,
     min_images: int,
@@ -116,8 +116,7 @@ def main(
             engine = Engine(embed=Discriminant(ShardIndex(folder / "shards")))
             print(*audit_set(folder / "shards", engine, folder / "audit", [read_benchmark("lfw", root)], {}), sep="\n")
         else:
-            network = checkpoint or trained(folder, steps)
-            words = ("--checkpoint", network, "--no-cache", "--against", "lfw", "--root", root)
+            words = ("--network", network or trained(folder, steps), "--no-cache", "--against", "lfw", "--root", root)
             run("audit", folder / "shards", *words, "--out", folder / "audit")
         header = ["", "planted", "found", "precision %", "recall %"]
         rows = scores(truth, pq.read_table(folder / "audit" / TABLE).to_pylist())
