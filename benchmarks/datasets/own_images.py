@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.datasets.locate import Landmarks, tables_of
+from benchmarks.datasets.locate import Landmarks as Tables
+from benchmarks.datasets.locate import tables_of
 from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request
+from pipeline.sources.finder import composed
 from pipeline.sources.folders import utf8
-from pipeline.sources.landmark_lookup import PathLookup
+from pipeline.sources.landmark_lookup import NameLookup, PathLookup
 from pipeline.sources.landmark_order import report_order
 from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.sources.landmarks import LandmarkError, Landmarks, LandmarkTable
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE
 from shards.files import StrPath
@@ -35,7 +38,7 @@ class Preparation:
         ProtocolError: landmarks for aligned crops, or an invalid size.
     """
 
-    landmarks: Landmarks = ()
+    landmarks: Tables = ()
     aligned: StrPath | None = None
     sizes: Sequence[int] = RESOLUTIONS
 
@@ -73,19 +76,27 @@ def own_requests(paths: Sequence[Path], preparation: Preparation) -> list[Reques
     lookup = PathLookup(table, [utf8(str(path)) for path in paths])
     problems = [lookup.problem(image) for image in range(len(paths))]
     if all(problems):
+        return _by_name(table, names, paths)
+    return [
+        Request(path=path, points=(), place=names, problem=problem) if problem else _aligned(path, lookup.find(image))
+        for image, (path, problem) in enumerate(zip(paths, problems, strict=True))
+    ]
+
+
+def _by_name(table: LandmarkTable, names: str, paths: Sequence[Path]) -> list[Request]:
+    """The requests of images that lie in other folders than the table says; their names must tell them apart."""
+    found = []
+    if len({composed(path.stem.lower()) for path in paths}) == len(paths):
+        with contextlib.suppress(LandmarkError):  # one name, several faces
+            lookup = NameLookup(table)
+            found = [lookup.find(path) for path in paths]
+    if not any(landmarks.points for landmarks in found):
         raise LandmarkError(
-            f"{names}: no landmarks for any of {counted(len(paths), 'image')}, for example {paths[0]} ({problems[0]});"
-            " name the right table with --landmarks"
+            f"{names}: no landmarks for any of {counted(len(paths), 'image')}, for example {paths[0]}; name the right table"
+            " with --landmarks"
         )
-    requests = []
-    for image, (path, problem) in enumerate(zip(paths, problems, strict=True)):
-        found = None if problem else lookup.find(image)
-        requests.append(
-            Request(
-                path=path,
-                points=found.points if found else (),
-                place=found.place if found else names,
-                problem=problem or "",
-            )
-        )
-    return requests
+    return [_aligned(path, landmarks) for path, landmarks in zip(paths, found, strict=True)]
+
+
+def _aligned(path: Path, landmarks: Landmarks) -> Request:
+    return Request(path=path, points=landmarks.points, place=landmarks.place)

@@ -129,15 +129,16 @@ def _check_pairs(path: Path, pairs: PairList) -> None:
     codes = ordered[:, 0] * len(pairs.paths) + ordered[:, 1]
     order = np.argsort(codes, kind="stable")
     repeated = np.flatnonzero(np.diff(codes[order]) == 0)
-    for before, row in ((order[at], order[at + 1]) for at in repeated.tolist()):
-        if pairs.genuine[before] != pairs.genuine[row]:
-            raise ProtocolError(
-                f"{path}: pairs {before + 1} and {row + 1} are the same two images, one genuine and one not; correct one"
-            )
+    before, after = order[repeated], order[repeated + 1]
+    for at in np.flatnonzero(pairs.genuine[before] != pairs.genuine[after])[:1].tolist():
+        raise ProtocolError(
+            f"{path}: pairs {before[at] + 1} and {after[at] + 1} are the same two images, one genuine and one not; correct"
+            " one"
+        )
     if len(repeated):
-        row = int(order[repeated[0] + 1])
         print_stderr(
-            f"{path}: {counted(len(repeated), 'pair')} given again, such as pair {row + 1}; each counts as often as given"
+            f"{path}: {counted(len(repeated), 'pair')} given again, such as pair {after[0] + 1}; each counts as often as"
+            " given"
         )
 
 
@@ -146,19 +147,22 @@ class _Finder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._images = functools.lru_cache(maxsize=CACHED_FOLDERS)(ImageFolder)
+        self._images = functools.lru_cache(maxsize=CACHED_FOLDERS)(self._list_images)
         self._entries = functools.lru_cache(maxsize=CACHED_FOLDERS)(_folded_entries)
 
     def find(self, name: str) -> Path:
         """Returns the path; ``root / name`` if there is no such image."""
-        path = self._root / name
-        if os.path.isfile(path):
-            return path
-        folder, *parts, image = [self._root, *name.split("/")]
-        for part in parts:
+        if os.path.isfile(path := os.path.join(self._root, name)):
+            return Path(path)
+        folder, _, image = name.rpartition("/")
+        return self._images(folder).find(image)
+
+    def _list_images(self, name: str) -> ImageFolder:
+        folder = self._root
+        for part in filter(None, name.split("/")):
             exact = folder / part
             folder = exact if exact.is_dir() else folder / self._entries(folder).get(folded(part), part)
-        return self._images(folder).find(image)
+        return ImageFolder(folder)
 
 
 def _folded_entries(folder: Path) -> dict[str, str]:

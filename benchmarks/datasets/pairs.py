@@ -57,7 +57,7 @@ def read_pairs(path: Path) -> Pairs:
     index = np.arange(2 * folds * per_kind)
     genuine = index % (2 * per_kind) < per_kind
     names = [
-        _parse_pair(line, is_genuine, f"{path}: line {number}")
+        _parse_pair(_fields(line), is_genuine, f"{path}: line {number}")
         for (number, line), is_genuine in zip(lines[1:], genuine.tolist(), strict=True)
     ]
     return Pairs(names=np.array(names), genuine=genuine, folds=index // (2 * per_kind))
@@ -93,8 +93,8 @@ def _pairs_of(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[li
         fields = _fields(line)
         genuine = len(fields) == 3 or (len(fields) == 4 and fields[0] == fields[2])
         if genuine and len(fields) == 4:
-            line = "\t".join([fields[0], fields[1], fields[3]])
-        yield _parse_pair(line, genuine, f"{path}: line {number}"), genuine
+            del fields[2]
+        yield _parse_pair(fields, genuine, f"{path}: line {number}"), genuine
 
 
 def _lines(stream: BinaryIO) -> list[tuple[int, str]]:
@@ -130,13 +130,14 @@ def _is_pair(fields: list[str]) -> bool:
 
 
 def _is_comment(line: str) -> bool:
+    if not line.lstrip().startswith("#"):
+        return False
     fields = _fields(line)
-    return line.lstrip().startswith("#") and (fields[0][1:2] in ("", " ") or not _is_pair(fields))
+    return fields[0][1:2] in ("", " ") or not _is_pair(fields)
 
 
-def _parse_pair(line: str, genuine: bool, location: str) -> list[list[str]]:
+def _parse_pair(fields: list[str], genuine: bool, location: str) -> list[list[str]]:
     """Person and image number of both images."""
-    fields = _fields(line)
     if genuine and len(fields) == 3:
         fields = [fields[0], fields[1], fields[0], fields[2]]
     elif genuine or len(fields) != 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.datasets.identify import read_identification
 from benchmarks.datasets.lfw import read_lfw
 from benchmarks.datasets.pair_set import read_pair_set
+from benchmarks.datasets.scface import read_scface
 from benchmarks.engine.runner import Engine, run
 from commands.diagnosis.data_sets import data_set_findings
 from commands.diagnosis.findings import Level
@@ -102,6 +105,57 @@ def test_pairs_in_a_bin_file_score_as_lfw(tmp_path):
     )
     assert photographs["auc@128"] > 0.55
     assert {name: crops[name.replace("@128", "@full")] for name in photographs} == photographs
+
+
+def test_lists_of_pairs_score_as_lfw(tmp_path):
+    """LFW's own list, and its pairs as paths, with the same intervals: at full size, and at all sizes."""
+    lfw, engine = read_lfw(DATA / "LFW"), Engine(embed=Recorder())
+    reference = run(lfw, engine, checkpoint={})
+    paths = [request.path.relative_to(DATA / "LFW" / "lfw") for request in lfw.requests]
+    pairs = zip(lfw.members["{}@128"].tolist(), lfw.genuine.tolist(), strict=True)
+    lines = [f"{paths[first]},{paths[second]},{int(same)}" for (first, second), same in pairs]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    assert len(reference.metrics) >= 27
+    for path in (tmp_path / "pairs.csv", DATA / "LFW" / "pairs.txt"):
+        protocol = read_pair_set(path, root=DATA / "LFW" / "lfw", landmarks=[DATA / "LFW" / "LFW.csv"])
+        mine = run(protocol, engine, checkpoint={})
+        for name, value in reference.metrics.items():
+            assert mine.metrics[name.replace("@128", "@full")] == value, name
+            assert mine.intervals[name.replace("@128", "@full")] == reference.intervals[name], name
+
+
+def laid_out(scface, search, folder, write):
+    """Writes the gallery and the probes of a search as folders of people."""
+    for role, rows, ids in (("known", search.gallery, search.gallery_ids), ("found", search.probes, search.probe_ids)):
+        for row, subject in zip(rows.tolist(), ids.tolist(), strict=True):
+            path = folder / role / f"{subject:03d}" / scface.requests[row].path.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(scface.requests[row], path)
+    return folder / "known", folder / "found"
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3])
+def test_folders_of_people_score_as_scface(tmp_path, distance):
+    """Crops as SCface's protocol makes them; and photographs, against the protocol without its small crops."""
+    scface, setting, engine = read_scface(DATA / "SCface"), f"{{}}@d{distance}", Engine(embed=Recorder())
+
+    def crop(request, path):
+        (made,) = prepare(request.read(), [request], Preprocessing())
+        cv2.imwrite(str(path.with_suffix(".png")), made[..., ::-1])
+
+    search = scface.searches[setting]
+    crops = laid_out(scface, search, tmp_path / "crops", crop)
+    links = laid_out(scface, search, tmp_path / "links", lambda request, path: os.symlink(request.path, path))
+    tables = [DATA / "SCface" / name for name in ("scface_mugshot.csv", f"scface_distance{distance}.csv")]
+    whole = dataclasses.replace(scface, requests=[dataclasses.replace(one, side=None) for one in scface.requests])
+    for protocol, mine in (
+        (scface, read_identification(*crops, aligned="seed", sizes=())),
+        (whole, read_identification(*links, landmarks=tables, sizes=())),
+    ):
+        theirs, ours = (run(one, engine, checkpoint={}, intervals=False) for one in (protocol, mine))
+        assert ours.metrics["rank1@full"] == theirs.metrics[f"rank1@d{distance}"]
+        assert ours.settings["{}@full"].ranks.tolist() == theirs.settings[setting].ranks.tolist()
+        assert len(ours.settings["{}@full"].ranks) > 100
 
 
 def test_doctor_finds_every_data_set_and_nothing_that_cannot_work():

@@ -19,6 +19,7 @@ from benchmarks.report.page import is_report_file, write_report
 from benchmarks.report.tables import result_text
 from benchmarks.scoring.comparison import read_comparisons
 from pipeline.prepare import prepare
+from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
 from pipeline.spec import Preprocessing
 from tests.benchmarks.conftest import FACTS, Noisy, Recorder, write_result
@@ -247,6 +248,23 @@ def test_landmarks_are_looked_up_by_path(folders, tmp_path):
     (tmp_path / "names.csv").write_text("\n".join(row.partition("/")[2] for row in rows[:12]) + "\n")
     protocol = read_identification(*folders, landmarks=[tmp_path / "names.csv"], sizes=())
     assert [bool(request.points) for request in protocol.requests] == [True] * 12 + [False] * 33
+
+
+def test_landmarks_of_images_that_were_moved_are_found_by_name(folders, tmp_path):
+    """As SCface's own tables and images, put into folders of people."""
+    rows = []
+    for folder in folders:
+        for path in sorted(folder.glob("*/*")):
+            name = f"{path.parent.name}_{path.name}"
+            path.rename(path.parent / name)
+            rows.append(f"before/{name},25,30,55,30,40,45,28,62,52,{60 + len(rows) % 5}")
+    (tmp_path / "all.csv").write_text("\n".join(rows) + "\n")
+    protocol = read_identification(*folders, landmarks=[tmp_path / "all.csv"], sizes=())
+    assert [request.points[4][1] for request in protocol.requests] == [60 + row % 5 for row in range(len(rows))]
+    first = protocol.requests[0].path
+    shutil.copyfile(first, first.parent.parent / "n000002" / first.name)  # the name tells no image any more
+    with pytest.raises(LandmarkError, match=r"all.csv: no landmarks for any of 46 images, for example "):
+        read_identification(*folders, landmarks=[tmp_path / "all.csv"], sizes=())
 
 
 def test_only_results_of_the_same_questions_are_compared(folders, tmp_path):
