@@ -19,6 +19,10 @@ PRESETS = {
     "insightface": Preprocessing(template="arcface", size=112, warp="opencv-linear", fit="forward"),
     # Kim et al., AdaFace, CVPR 2022
     "adaface": Preprocessing(template="arcface", size=112, warp="opencv-linear", fit="forward", color="BGR"),
+    # Meng et al., MagFace, CVPR 2021: pixels in 0..1
+    "magface": Preprocessing(
+        template="arcface", size=112, warp="opencv-linear", fit="forward", color="BGR", mean=0.0, std=1.0
+    ),
     # facenet-pytorch: MTCNN's box, upright, resized to a square
     "facenet": Preprocessing(
         template="facenet",

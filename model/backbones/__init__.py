@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
-from model.backbones import densenet, mobilefacenet, residual, spherenet, vit
+from model.backbones import densenet, inception, mobilefacenet, residual, spherenet, vit
 from model.backbones.layers import EMBEDDING_SIZE, STRIDE
 from model.options import OptionError
 from shards.arguments import shown
@@ -25,8 +26,10 @@ class Backbone:
         family: name shared by networks that differ in depth only.
         source: the paper.
         stride: input px per cell of the last feature map, or per patch. Image sizes are multiples of it.
+        min_size: smallest image size in px.
         options: names of constructor arguments. ``pooling`` (bool) adds global average pooling before the last linear
-            layer; ``dropout`` (0..1) is the probability before that layer.
+            layer; ``dropout`` (0..1) is the probability before that layer; ``origin`` (a name) is whose variant of the
+            graph it is.
         batch_norm: the backbone has batch normalisation, so that a training batch needs at least two images.
     """
 
@@ -34,31 +37,63 @@ class Backbone:
     family: str
     source: str
     stride: int = STRIDE
+    min_size: int = 1
     options: tuple[str, ...] = ("pooling", "dropout")
     batch_norm: bool = True
 
 
 def _family(
-    family: str, build: Callable[..., nn.Module], depths: Iterable[int], source: str, *, batch_norm: bool = True
+    family: str,
+    build: Callable[..., nn.Module],
+    depths: Iterable[int],
+    source: str,
+    *,
+    suffix: str = "",
+    **fields: Any,
 ) -> dict[str, Backbone]:
-    """Backbones named after family and depth."""
+    """Backbones named after family, depth and suffix."""
     return {
-        f"{family}{depth}": Backbone(
-            build=functools.partial(build, depth), family=family, source=source, batch_norm=batch_norm
+        f"{family}{depth}{suffix}": Backbone(
+            build=functools.partial(build, depth), family=family + suffix, source=source, **fields
         )
         for depth in depths
     }
 
 
+_ARCFACE, _ADAFACE = "Deng et al., ArcFace, CVPR 2019", "Kim et al., AdaFace, CVPR 2022"
+_IR_OPTIONS = ("pooling", "dropout", "origin")
 _irse = functools.partial(residual.ir, squeeze=True)
+_irbse = functools.partial(residual.irb, squeeze=True)
 _seresnet = functools.partial(residual.resnet, squeeze=True)
+_stem7 = functools.partial(residual.resnet, stem=7)
+
+
+def _transformer(name: str, shape: vit.Shape) -> Backbone:
+    sources = {
+        "vit": "Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021",
+        "insightface_vit": "An et al., Killing two birds with one stone, CVPR 2022",
+        "cvlface_vit": "Kim et al., KeyPoint relative position encoding, CVPR 2024",
+    }
+    family = name.rpartition("_")[0]
+    return Backbone(
+        build=functools.partial(vit.VisionTransformer, name),
+        family=family,
+        source=sources[family],
+        stride=8 if shape.patch == 8 else STRIDE,  # patches of 9 px leave a border of any image
+        options=("dropout",),
+    )
+
+
 BACKBONES: dict[str, Backbone] = {
     **_family(
         "spherenet", spherenet.spherenet, spherenet.BLOCKS, "Liu et al., SphereFace, CVPR 2017", batch_norm=False
     ),
-    **_family("ir", residual.ir, residual.IR_UNITS, "Deng et al., ArcFace, CVPR 2019"),
-    **_family("irse", _irse, residual.IR_UNITS, "Deng et al., ArcFace, CVPR 2019"),
+    **_family("ir", residual.ir, residual.IR_UNITS, _ARCFACE, options=_IR_OPTIONS),
+    **_family("irse", _irse, residual.IR_UNITS, _ARCFACE, options=_IR_OPTIONS),
+    **_family("irb", residual.irb, residual.IRB_UNITS, _ADAFACE),
+    **_family("irbse", _irbse, residual.IRB_UNITS, _ADAFACE),
     **_family("resnet", residual.resnet, residual.RESNET_BLOCKS, "He et al., Deep residual learning, CVPR 2016"),
+    **_family("resnet", _stem7, residual.RESNET_BLOCKS, "Lai & Lam, ICIP 2021, release of 2024", suffix="_stem7"),
     **_family("seresnet", _seresnet, (50,), "Hu et al., Squeeze-and-excitation networks, CVPR 2018"),
     **_family("densenet", densenet.densenet, densenet.PLANS, "Huang et al., Densely connected networks, CVPR 2017"),
     "mobilefacenet": Backbone(
@@ -67,13 +102,14 @@ BACKBONES: dict[str, Backbone] = {
         source="Chen et al., MobileFaceNets, CCBR 2018",
         options=(),
     ),
-    "vit_small": Backbone(
-        build=vit.VisionTransformer,
-        family="vit",
-        source="Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021",
-        stride=vit.PATCH,
+    "inception_resnet_v1": Backbone(
+        build=inception.inception_resnet_v1,
+        family="inception_resnet_v1",
+        source="Szegedy et al., Inception-v4, AAAI 2017",
+        min_size=inception.MIN_SIZE_PX,
         options=("dropout",),
     ),
+    **{name: _transformer(name, shape) for name, shape in vit.SHAPES.items()},
 }
 
 
@@ -103,9 +139,11 @@ def check_backbone(name: str, *, image_size: int = 128, **options: object) -> Ba
     if not isinstance(name, str) or name not in BACKBONES:
         raise OptionError(f"backbone {shown(name)} is unknown; choose from {', '.join(BACKBONES)}")
     backbone = BACKBONES[name]
-    if type(image_size) is not int or image_size < 1 or image_size % backbone.stride:
+    if type(image_size) is not int or image_size < backbone.min_size or image_size % backbone.stride:
+        smallest = f" from {backbone.min_size} px on" if backbone.min_size > 1 else ""
         raise OptionError(
-            f"{name} cannot take images of {shown(image_size)} px; choose a multiple of {backbone.stride}, such as 112 or 128"
+            f"{name} cannot take images of {shown(image_size)} px; choose a multiple of {backbone.stride}{smallest},"
+            " such as 112 or 128"
         )
     for option, value in options.items():
         if option not in backbone.options:
@@ -121,3 +159,5 @@ def _check_value(name: str, option: str, value: object) -> None:
         raise OptionError(f"pooling of {name} is {shown(value)}; expected True or False")
     if option == "dropout" and not (isinstance(value, int | float) and 0 <= value < 1):
         raise OptionError(f"dropout of {name} is {shown(value)}; expected a probability of 0 or more, below 1")
+    if option == "origin" and value not in residual.ORIGINS:
+        raise OptionError(f"origin of {name} is {shown(value)}; expected {' or '.join(residual.ORIGINS)}")

@@ -1,30 +1,59 @@
 """Residual networks for small aligned faces: IR and IR-SE of ArcFace; ResNet with bottlenecks, and SE-ResNet.
 
-The last feature map has 8x8 cells at 128 px and 7x7 at 112 px. Initialisation: PyTorch's defaults.
+The last feature map has 8x8 cells at 128 px and 7x7 at 112 px; 4x4 after a stem of stride 2. Initialisation: PyTorch's
+defaults.
 """
 
 from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from model.backbones.layers import STRIDE, SqueezeExcitation, convolution, embedding_layers
 
-IR_UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
+IR_UNITS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 14, 3),
+    101: (3, 13, 30, 3),
+    152: (3, 8, 36, 3),
+    200: (6, 26, 60, 6),
+}
+IRB_UNITS = {152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+ORIGINS = ("adaface", "reference")  # whose IR differs from ArcFace's, see ``ir``
 RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _WIDTHS = (64, 128, 256, 512)
 
 
 class Residual(nn.Module):
-    """Shortcut plus residual branch: (N, channels, H, W) -> (N, out, H / stride, W / stride)."""
+    """Shortcut plus residual branch: (N, channels, H, W) -> (N, out, H / stride, W / stride).
+
+    The shortcut is a strided 1x1 convolution with batch normalisation where the shape changes. With ``subsample``, a
+    change of resolution alone takes every ``stride``-th cell instead.
+    """
 
     expansion = 1  # output channels in units of the width
 
-    def __init__(self, channels: int, out: int, residual: list[nn.Module], *, stride: int, squeeze: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        residual: list[nn.Module],
+        *,
+        stride: int,
+        squeeze: bool,
+        subsample: bool = False,
+    ) -> None:
         super().__init__()
         self.residual = nn.Sequential(*residual, *([SqueezeExcitation(out)] if squeeze else []))
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels != out:
+        if subsample and channels == out:
+            self.shortcut = nn.MaxPool2d(1, stride)
+        elif stride != 1 or channels != out:
             self.shortcut = nn.Sequential(*convolution(channels, out, 1, stride=stride))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -32,16 +61,38 @@ class Residual(nn.Module):
 
 
 class ImprovedUnit(Residual):
-    """Residual unit of BN, 3x3, BN, PReLU, strided 3x3, BN: (N, channels, H, W) -> (N, width, H / stride, W / stride)."""
+    """Residual unit of BN, 3x3, BN, PReLU, strided 3x3, BN: (N, channels, H, W) -> (N, width, H / stride, W / stride).
 
-    def __init__(self, channels: int, width: int, *, stride: int, squeeze: bool) -> None:
+    ``origin``: see ``ir``.
+    """
+
+    def __init__(self, channels: int, width: int, *, stride: int, squeeze: bool, origin: str | None = None) -> None:
+        first = convolution(channels, width, 3)
         residual = [
             nn.BatchNorm2d(channels),
-            *convolution(channels, width, 3),
+            *(first[:1] if origin == "reference" else first),
             nn.PReLU(width),
             *convolution(width, width, 3, stride=stride),
         ]
-        super().__init__(channels, width, residual, stride=stride, squeeze=squeeze)
+        super().__init__(channels, width, residual, stride=stride, squeeze=squeeze, subsample=origin is not None)
+
+
+class BottleneckUnit(Residual):
+    """Improved unit of 1x1, 3x3, strided 1x1: (N, channels, H, W) -> (N, 4 * width, H / stride, W / stride)."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, width: int, *, stride: int, squeeze: bool) -> None:
+        out = self.expansion * width
+        residual = [
+            nn.BatchNorm2d(channels),
+            *convolution(channels, width, 1),
+            nn.PReLU(width),
+            *convolution(width, width, 3),
+            nn.PReLU(width),
+            *convolution(width, out, 1, stride=stride),
+        ]
+        super().__init__(channels, out, residual, stride=stride, squeeze=squeeze)
 
 
 class Bottleneck(Residual):
@@ -65,7 +116,13 @@ class Bottleneck(Residual):
 
 
 def ir(
-    depth: int, *, squeeze: bool = False, image_size: int = 128, pooling: bool = False, dropout: float = 0.4
+    depth: int,
+    *,
+    squeeze: bool = False,
+    image_size: int = 128,
+    pooling: bool = False,
+    dropout: float = 0.4,
+    origin: str | None = None,
 ) -> nn.Sequential:
     """Builds an IR network: (N, 3, S, S) -> (N, 512).
 
@@ -73,42 +130,79 @@ def ir(
     (InsightFace's r100), ``ir152`` has 102. The first unit of each of the four stages has stride 2.
 
     Args:
-        depth: 18, 50, 101 or 152.
+        depth: 18, 34, 50, 101, 152 or 200.
         squeeze: adds squeeze-and-excitation to the end of each residual branch.
         image_size, pooling, dropout: see ``build_backbone``.
+        origin: ``adaface``: as Kim et al., AdaFace, CVPR 2022, whose first stage has a shortcut without weights;
+            ``reference``: as Lai & Lam, 2024 (after face.evoLVe), which also leaves out the batch normalisation
+            between a unit's first convolution and PReLU.
 
     Source: Deng et al., ArcFace, CVPR 2019; the unit: Han et al., Deep pyramidal residual networks, CVPR 2017.
     """
-    stem = [*convolution(3, _WIDTHS[0], 3), nn.PReLU(_WIDTHS[0])]
-    stages = _stages(ImprovedUnit, IR_UNITS[depth], strides=(2, 2, 2, 2), squeeze=squeeze)
+    unit = functools.partial(ImprovedUnit, origin=origin)
+    stages = _stages(unit, IR_UNITS[depth], expansion=ImprovedUnit.expansion, strides=(2, 2, 2, 2), squeeze=squeeze)
     cells = (image_size // STRIDE) ** 2
-    return nn.Sequential(*stem, *stages, embedding_layers(_WIDTHS[-1], cells, pooling=pooling, dropout=dropout))
+    return nn.Sequential(*_ir_stem(), *stages, embedding_layers(_WIDTHS[-1], cells, pooling=pooling, dropout=dropout))
+
+
+def irb(
+    depth: int, *, squeeze: bool = False, image_size: int = 128, pooling: bool = False, dropout: float = 0.4
+) -> nn.Sequential:
+    """Builds an IR network with bottlenecks, AdaFace's IR-152 and IR-200: (N, 3, S, S) -> (N, 512).
+
+    Args:
+        depth: 152 or 200.
+        squeeze: adds squeeze-and-excitation to the end of each residual branch.
+        image_size, pooling, dropout: see ``build_backbone``.
+
+    Source: Kim et al., AdaFace, CVPR 2022.
+    """
+    expansion, cells = BottleneckUnit.expansion, (image_size // STRIDE) ** 2
+    stages = _stages(BottleneckUnit, IRB_UNITS[depth], expansion=expansion, strides=(2, 2, 2, 2), squeeze=squeeze)
+    last = embedding_layers(expansion * _WIDTHS[-1], cells, pooling=pooling, dropout=dropout)
+    return nn.Sequential(*_ir_stem(), *stages, last)
+
+
+def _ir_stem() -> list[nn.Module]:
+    return [*convolution(3, _WIDTHS[0], 3), nn.PReLU(_WIDTHS[0])]
 
 
 def resnet(
-    depth: int, *, squeeze: bool = False, image_size: int = 128, pooling: bool = False, dropout: float = 0.4
+    depth: int,
+    *,
+    squeeze: bool = False,
+    stem: int = 3,
+    image_size: int = 128,
+    pooling: bool = False,
+    dropout: float = 0.4,
 ) -> nn.Sequential:
     """Builds a ResNet: (N, 3, S, S) -> (N, 512).
 
-    It differs from ResNets for ImageNet in two ways. The stem is a 3x3 convolution of stride 1 with max pooling.
-    ``embedding_layers`` replace the average pooling and the classifier; ``pooling`` restores the average pooling, which
-    removes most of the parameters. The stride of a bottleneck is in its 3x3 convolution, as in torchvision.
+    It differs from ResNets for ImageNet in two ways. The stem is a 3x3 convolution of stride 1 with max pooling; 7 is
+    theirs of stride 2. ``embedding_layers`` replace the average pooling and the classifier; ``pooling`` restores the
+    average pooling, which removes most of the parameters. The stride of a bottleneck is in its 3x3 convolution, as in
+    torchvision.
 
     Args:
         depth: number of layers, 50, 101 or 152.
         squeeze: adds squeeze-and-excitation to the end of each residual branch.
+        stem: side of the first convolution's kernel, 3 or 7.
         image_size, pooling, dropout: see ``build_backbone``.
 
-    Source: He et al., Deep residual learning, CVPR 2016; Hu et al., Squeeze-and-excitation networks, CVPR 2018.
+    Source: He et al., Deep residual learning, CVPR 2016; Hu et al., Squeeze-and-excitation networks, CVPR 2018; with
+    a stem of 7: Lai & Lam, 2024 (after face.evoLVe).
     """
-    stem = [*convolution(3, _WIDTHS[0], 3), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
-    stages = _stages(Bottleneck, RESNET_BLOCKS[depth], strides=(1, 2, 2, 2), squeeze=squeeze)
-    channels, cells = Bottleneck.expansion * _WIDTHS[-1], (image_size // STRIDE) ** 2
-    return nn.Sequential(*stem, *stages, embedding_layers(channels, cells, pooling=pooling, dropout=dropout))
+    stride = 1 if stem == 3 else 2
+    first = [*convolution(3, _WIDTHS[0], stem, stride=stride), nn.ReLU(inplace=True)]
+    expansion = Bottleneck.expansion
+    stages = _stages(Bottleneck, RESNET_BLOCKS[depth], expansion=expansion, strides=(1, 2, 2, 2), squeeze=squeeze)
+    cells = math.ceil(image_size / (STRIDE * stride)) ** 2
+    last = embedding_layers(expansion * _WIDTHS[-1], cells, pooling=pooling, dropout=dropout)
+    return nn.Sequential(*first, nn.MaxPool2d(3, stride=2, padding=1), *stages, last)
 
 
 def _stages(
-    block: type[ImprovedUnit | Bottleneck], counts: tuple[int, ...], *, strides: tuple[int, ...], squeeze: bool
+    block: Callable[..., nn.Module], counts: tuple[int, ...], *, expansion: int, strides: tuple[int, ...], squeeze: bool
 ) -> list[nn.Module]:
     """The stages; ``strides`` are those of their first blocks."""
     channels, stages = _WIDTHS[0], list[nn.Module]()
@@ -116,6 +210,6 @@ def _stages(
         blocks = []
         for number in range(count):
             blocks.append(block(channels, width, stride=1 if number else stride, squeeze=squeeze))
-            channels = block.expansion * width
+            channels = expansion * width
         stages.append(nn.Sequential(*blocks))
     return stages

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,8 +88,12 @@ def newest_checkpoint(runs: Path) -> Path:
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
-def read_checkpoint(path: Path) -> Content:
+def read_checkpoint(path: Path, *, skip_objects: bool = False) -> Content:
     """Reads a file that ``torch.save`` wrote, onto the CPU, without running code in it.
+
+    Args:
+        skip_objects: reads a file of another program that contains other objects, too. Each is replaced by an empty
+            dict whose attributes are the object's fields; a pickled module keeps its tensors that way.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another version, or contains objects other than tensors
@@ -97,7 +103,7 @@ def read_checkpoint(path: Path) -> Content:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "not found"
         raise CheckpointError(f"{path}: {found}; expected a checkpoint file")
-    content = _load(path)
+    content = _load(path, skip_objects)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint or a state dict")
     if is_ours(content):
@@ -131,9 +137,10 @@ def _values(content: object) -> Iterator[object]:
         if isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             left.extend(value.values() if isinstance(value, dict) else value)
+            left.extend(getattr(value, "__dict__", {}).values())  # of an ``OrderedDict``, or a skipped object
 
 
-def _load(path: Path) -> object:
+def _load(path: Path, skip_objects: bool) -> object:
     remedy = "delete it to use the previous one" if path.absolute().parent.name == FOLDER else "name another"
     damaged = CheckpointError(f"{path}: damaged or not a checkpoint; restore it, or {remedy}")
     try:
@@ -146,7 +153,8 @@ def _load(path: Path) -> object:
                     raise damaged
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.load warns about files that are rejected below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with _skipped_objects(path) if skip_objects else contextlib.nullcontext():
+                content = torch.load(path, map_location="cpu", weights_only=True)
         for value in _values(content):
             if isinstance(value, torch.Tensor) and _exceeds_storage(value):
                 raise CheckpointError(f"{path}: refused: a tensor of {value.numel():,} values has fewer in the file")
@@ -159,6 +167,32 @@ def _load(path: Path) -> object:
         raise
     except (*DAMAGE_ERRORS, ArithmeticError, MemoryError, EOFError, AssertionError, zipfile.BadZipFile, zlib.error):
         raise damaged from None
+
+
+class _SkippedObject:
+    """Stands for every class and function that a file names. Calling it runs nothing of the file's."""
+
+    def __new__(cls, *arguments: object) -> Any:
+        return Counter()  # a dict whose items and fields PyTorch's restricted reader sets
+
+
+class _SkippedArray:
+    """Stands for NumPy's classes and functions, whose state is a tuple."""
+
+    def __new__(cls, *arguments: object) -> Any:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _skipped_objects(path: Path) -> Iterator[None]:
+    """Lets PyTorch's restricted reader pass over objects. Modules that it blocks, such as ``os``, stay an error."""
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    stand_ins = [(_SkippedArray if name.startswith("numpy.") else _SkippedObject, name) for name in names]
+    with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+        yield
 
 
 def _exceeds_storage(tensor: torch.Tensor) -> bool:

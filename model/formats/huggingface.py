@@ -48,7 +48,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
             f"{folder / PROCESSOR}: {SPEC_KEY} is not a spec for {config['image_size']} px, the image_size in {CONFIG};"
             " restore both files"
         )
-    return config, spec, _read_tensors(folder / WEIGHTS)
+    return config, spec, read_safetensors(folder / WEIGHTS)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -96,7 +96,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Reads all tensors of a file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+        ExportError: safetensors is not installed.
+    """
     safetensors = import_optional("safetensors")
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; export the folder again")

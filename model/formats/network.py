@@ -16,13 +16,14 @@ from model.backbones import build_backbone
 from model.errors import CheckpointError, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
+from model.formats.foreign.cvlface import cvlface_weights, stated_color
+from model.formats.foreign.recognise import recognise
 from model.formats.graphs.exported import is_exported, read_exported
 from model.formats.graphs.found import FoundGraph
 from model.formats.graphs.function import is_function, read_function
 from model.formats.graphs.onnx_graph import is_onnx, read_onnx
 from model.formats.graphs.script import is_script, read_script
-from model.formats.huggingface import read_folder
-from model.formats.reference import from_state_dict, nested_state
+from model.formats.huggingface import read_folder, read_safetensors
 from model.options import Choice, OptionError, parse_choice
 from pipeline.presets import preset_name
 from pipeline.spec import Preprocessing, SpecError
@@ -98,7 +99,8 @@ class LoadedNetwork(NamedTuple):
 def load_network(path: StrPath, preprocessing: Preprocessing | None = None) -> LoadedNetwork:
     """Loads a network: see ``docs/guide/networks.md`` for the formats.
 
-    Weights are the exponential average if the checkpoint has one.
+    Weights are the exponential average if the checkpoint has one. Projects are recognised by the names and shapes of
+    their tensors, see ``model.formats.foreign``.
 
     Args:
         path: a file, a folder, or ``module:function``.
@@ -161,18 +163,14 @@ def _load_weights(path: Path) -> LoadedNetwork:
     if path.is_dir():
         if saved := checkpoints(path):
             raise CheckpointError(f"{path}: is a run folder; name one of its checkpoints, such as {saved[-1]}")
+        if weights := cvlface_weights(path):
+            return _load_foreign(path, read_tensors(weights[0]), color=stated_color(path))
         content, record, state = read_folder(path)
         choice, training = Choice(content["backbone"], content["backbone_options"]), content["training"]
     else:
-        content = read_checkpoint(path)
+        content = read_tensors(path)
         if not is_ours(content):
-            state, note = nested_state(path, content)
-            backbone, name = from_state_dict(path, state)
-            _check_finite(path, backbone)
-            digest = backbone_digest(name, backbone, None)
-            return LoadedNetwork(
-                backbone.eval(), Preprocessing(), name, path, None, digest, {}, spec_stated=False, note=note
-            )
+            return _load_foreign(path, content, color=stated_color(path.parent))
         choice, training = _parse_backbone(path, content["backbone"]), content["config"]
         record, state = content["preprocessing"], content.get("averaged_state") or content["backbone_state"]
     spec = _read_spec(path, record)
@@ -184,6 +182,25 @@ def _load_weights(path: Path) -> LoadedNetwork:
             f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
         )
     return LoadedNetwork(backbone, spec, str(choice), path, content["step"], digest, training, spec_stated=True)
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Content of a file of any program, without running code in it. Raises: see ``load_network``."""
+    if path.suffix == ".safetensors" and path.is_file():
+        return read_safetensors(path)
+    return read_checkpoint(path, skip_objects=True)
+
+
+def _load_foreign(path: Path, content: object, *, color: str | None) -> LoadedNetwork:
+    """A network of another project; ``color`` is what CVLface's configuration beside it states."""
+    network = recognise(path, content, color=color)
+    choice, spec = network.match.choice, network.match.spec
+    backbone = _build(path, choice, spec, network.state)
+    _check_finite(path, backbone)
+    digest = backbone_digest(str(choice), backbone, None if spec == Preprocessing() else spec)
+    return LoadedNetwork(
+        backbone, spec, str(choice), path, None, digest, {}, spec_stated=network.stated, note=network.note
+    )
 
 
 def _parse_backbone(path: Path, text: str) -> Choice:

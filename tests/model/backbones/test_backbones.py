@@ -37,7 +37,7 @@ def test_spherenet20_has_28_4_million_parameters():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("image_size", [112, 128])
+@pytest.mark.parametrize("image_size", [80, 112, 128])
 def test_every_backbone_embeds_in_512_dimensions(name, image_size):
     with torch.device("meta"):
         backbone, images = build_backbone(name, image_size=image_size).eval(), torch.empty(2, 3, image_size, image_size)
@@ -53,10 +53,26 @@ ONE_OF_EACH = (
     "densenet121",
     "mobilefacenet",
     "vit_small",
+    "irb152",
+    "irbse152",
+    "resnet50_stem7",
+    "inception_resnet_v1",
+    "insightface_vit_t",
+    "cvlface_vit_small",
 )
 
 
-_LARGE = ("resnet50", "seresnet50", "densenet121")
+_LARGE = (
+    "resnet50",
+    "seresnet50",
+    "densenet121",
+    "irb152",
+    "irbse152",
+    "resnet50_stem7",
+    "inception_resnet_v1",
+    "insightface_vit_t",
+    "cvlface_vit_small",
+)
 RUN = [pytest.param(name, marks=pytest.mark.heavy if name in _LARGE else ()) for name in ONE_OF_EACH]
 
 
@@ -65,12 +81,13 @@ def test_one_of_each_family_is_run():
 
 
 def small(name):
-    """A seeded backbone for 64 px in evaluation mode, with batch statistics of one batch; and another batch."""
+    """A seeded backbone for a small size in evaluation mode, with batch statistics of one batch; and another batch."""
     torch.manual_seed(0)
-    backbone = build_backbone(name, image_size=64)
+    size = max(64, BACKBONES[name].min_size)
+    backbone = build_backbone(name, image_size=size)
     with torch.no_grad():
-        backbone(torch.rand(4, 3, 64, 64) * 2 - 1)
-    return backbone.eval(), torch.rand(2, 3, 64, 64) * 2 - 1
+        backbone(torch.rand(4, 3, size, size) * 2 - 1)
+    return backbone.eval(), torch.rand(2, 3, size, size) * 2 - 1
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -102,7 +119,7 @@ def test_outputs_do_not_depend_on_memory_format_or_copying(name):
     backbone, images = small(name)
     with torch.inference_mode():
         expected = backbone(images)
-        copy = build_backbone(name, image_size=64)
+        copy = build_backbone(name, image_size=images.shape[-1])
         copy.load_state_dict(backbone.state_dict())
         assert torch.equal(copy.eval()(images), expected)
         found = on_device(copy, "cpu")(images.to(memory_format=torch.channels_last))
@@ -123,9 +140,9 @@ def last_width(layers):
 
 
 def test_registered_options_are_the_constructor_arguments():
-    assert len(BACKBONES) == 21
+    assert len(BACKBONES) == 39
     for name, backbone in BACKBONES.items():
-        taken = set(inspect.signature(backbone.build).parameters) - {"image_size", "squeeze"}
+        taken = set(inspect.signature(backbone.build).parameters) - {"image_size", "squeeze", "stem"}
         assert taken == set(backbone.options), name
 
 
@@ -135,7 +152,8 @@ DROPPING = [name for name, backbone in BACKBONES.items() if "dropout" in backbon
 
 @pytest.mark.parametrize("name", POOLED)
 def test_pooling_reduces_the_last_layer_to_one_cell(name):
-    assert last_width(layers_of(name)) == 64 * last_width(layers_of(name, pooling=True))
+    cells = 16 if name.endswith("_stem7") else 64
+    assert last_width(layers_of(name)) == cells * last_width(layers_of(name, pooling=True))
 
 
 @pytest.mark.parametrize("name", DROPPING)
@@ -145,9 +163,10 @@ def test_dropout_has_the_given_probability(name):
 
 
 def test_the_default_dropout_is_arcface_s():
-    without = {name for name in ONE_OF_EACH if dropouts(layers_of(name)) != [0.4]}
-    assert without == {"spherenet4", "mobilefacenet", "vit_small"}
-    assert all(dropouts(layers_of(name)) == [] for name in without)
+    without = {name for name in ONE_OF_EACH if dropouts(layers_of(name)) == []}
+    assert without == {"spherenet4", "mobilefacenet", "vit_small", "insightface_vit_t", "cvlface_vit_small"}
+    assert dropouts(layers_of("inception_resnet_v1")) == [0.6]  # facenet-pytorch's
+    assert all(dropouts(layers_of(name)) == [0.4] for name in {*ONE_OF_EACH} - without - {"inception_resnet_v1"})
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -164,8 +183,11 @@ def test_encoder_layers_of_the_vit_have_different_initial_weights():
 
 
 NAMES = (
-    "spherenet4, spherenet10, spherenet20, spherenet36, spherenet64, ir18, ir50, ir101, ir152, irse18, irse50, irse101,"
-    " irse152, resnet50, resnet101, resnet152, seresnet50, densenet121, densenet161, mobilefacenet, vit_small"
+    "spherenet4, spherenet10, spherenet20, spherenet36, spherenet64, ir18, ir34, ir50, ir101, ir152, ir200, irse18, irse34,"
+    " irse50, irse101, irse152, irse200, irb152, irb200, irbse152, irbse200, resnet50, resnet101, resnet152,"
+    " resnet50_stem7, resnet101_stem7, resnet152_stem7, seresnet50, densenet121, densenet161, mobilefacenet,"
+    " inception_resnet_v1, vit_small, insightface_vit_t, insightface_vit_s, insightface_vit_b, insightface_vit_l,"
+    " cvlface_vit_small, cvlface_vit_base"
 )
 
 
@@ -191,7 +213,14 @@ NAMES = (
             "vit_small has no option 'pooling'; leave it out (it has: dropout)",
         ),
         ("mobilefacenet", {"dropout": 0.1}, "mobilefacenet has no option 'dropout'; leave it out (it has: none)"),
-        ("ir18", {"squeeze": True}, "ir18 has no option 'squeeze'; leave it out (it has: pooling, dropout)"),
+        ("ir18", {"squeeze": True}, "ir18 has no option 'squeeze'; leave it out (it has: pooling, dropout, origin)"),
+        ("ir18", {"origin": "arcface"}, "origin of ir18 is 'arcface'; expected adaface or reference"),
+        ("irb152", {"origin": "adaface"}, "irb152 has no option 'origin'; leave it out (it has: pooling, dropout)"),
+        (
+            "inception_resnet_v1",
+            {"image_size": 64},
+            "inception_resnet_v1 cannot take images of 64 px; choose a multiple of 16 from 80 px on, such as 112 or 128",
+        ),
         ("ir18", {"pooling": 1}, "pooling of ir18 is 1; expected True or False"),
         ("ir18", {"dropout": 1}, "dropout of ir18 is 1; expected a probability of 0 or more, below 1"),
         ("ir18", {"dropout": float("nan")}, "dropout of ir18 is nan; expected a probability of 0 or more, below 1"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from model.backbones import BACKBONES, build_backbone
 from model.backbones.summary import backbone_cost, backbone_table
+from tests.model.formats.foreign.golden import keys_of
 
 FROZEN = {  # parameters at 128 px; a change breaks existing checkpoints
     "spherenet4": 18_329_664,
@@ -31,6 +34,24 @@ FROZEN = {  # parameters at 128 px; a change breaks existing checkpoints
     "densenet161": 98_813_248,
     "mobilefacenet": 1_208_192,
     "vit_small": 21_664_384,
+    "ir34": 38_070_976,
+    "ir200": 122_765_568,
+    "irse34": 38_232_172,
+    "irse200": 123_533_544,
+    "irb152": 125_365_888,
+    "irb200": 129_867_392,
+    "irbse152": 131_994_928,
+    "irbse200": 137_029_424,
+    "resnet50_stem7": 40_290_368,
+    "resnet101_stem7": 59_282_496,
+    "resnet152_stem7": 74_926_144,
+    "inception_resnet_v1": 23_482_624,
+    "insightface_vit_t": 22_558_720,
+    "insightface_vit_s": 89_680_896,
+    "insightface_vit_b": 127_491_072,
+    "insightface_vit_l": 286_394_368,
+    "cvlface_vit_small": 111_711_744,
+    "cvlface_vit_base": 130_629_120,
 }
 EMBEDDING_BN = 2 * 512
 WIDTHS = (64, 128, 256, 512)
@@ -74,9 +95,42 @@ def test_ir_has_the_published_parameters_at_112_px(name, millions):
     assert parameters(name, image_size=112) + 512 == pytest.approx(millions * 1e6, abs=0.005e6)
 
 
-@pytest.mark.parametrize("depth", [18, 50, 101, 152])
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [  # parameters at 112 px: those of the projects' key lists in tests/golden/networks, without buffers
+        ("irb152", "adaface-ir152"),
+        ("ir50", "insightface-iresnet50"),
+        ("ir101", "insightface-iresnet100"),
+        ("inception_resnet_v1", "facenet-pytorch-InceptionResnetV1"),
+    ],
+)
+def test_networks_of_others_have_their_parameters(name, published):
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    theirs = {key: math.prod(shape) for key, shape in keys_of(published) if not key.endswith(buffers)}
+    bias = sum(theirs.get(key, 0) for key in ("fc.bias", "model.output_layer.3.bias"))  # folded into the last BN
+    affine = EMBEDDING_BN * (published == "adaface-ir152")  # AdaFace's last BN has no weight and bias
+    assert parameters(name, image_size=112) == sum(theirs.values()) - bias + affine
+
+
+def test_published_counts_of_other_networks():
+    """facenet-pytorch: 27.9 M with 8,631 classes; the reference's ResNet-50: 40,290,880 with the bias of its last layer."""
+    assert parameters("inception_resnet_v1") + 8631 * 513 == pytest.approx(27.9e6, rel=0.001)
+    assert parameters("resnet50_stem7") == 40_290_880 - 512
+    assert parameters("ir50", origin="reference") == parameters("ir50") - 2 * (
+        64 * 3 + 128 * 4 + 256 * 14 + 512 * 3
+    ) - (64 * 64 + 2 * 64)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152, 200])
 def test_squeeze_and_excitation_adds_its_two_layers(depth):
-    units = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 101: (3, 13, 30, 3), 152: (3, 8, 36, 3)}[depth]
+    units = {
+        18: (2, 2, 2, 2),
+        34: (3, 4, 6, 3),
+        50: (3, 4, 14, 3),
+        101: (3, 13, 30, 3),
+        152: (3, 8, 36, 3),
+        200: (6, 26, 60, 6),
+    }[depth]
     added = sum(
         count * (2 * width * width // 16 + width // 16 + width) for count, width in zip(units, WIDTHS, strict=True)
     )
@@ -125,9 +179,14 @@ def test_multiply_adds_of_the_vit_follow_the_formula():
 @pytest.mark.heavy
 def test_the_table_has_a_line_per_backbone():
     lines = backbone_table().splitlines()
-    assert lines[0] == "name           family         parameters (M)  multiply-adds (G)  source"
-    assert (
-        lines[3] == "spherenet20    spherenet               28.44               2.67  Liu et al., SphereFace, CVPR 2017"
-    )
+    assert lines[0].split("  ")[0] == "name"
+    assert lines[0].endswith("parameters (M)  multiply-adds (G)  source")
+    assert lines[3].split(maxsplit=4) == [
+        "spherenet20",
+        "spherenet",
+        "28.44",
+        "2.67",
+        "Liu et al., SphereFace, CVPR 2017",
+    ]
     assert [line.split()[0] for line in lines[1:]] == list(BACKBONES)
     assert all(line.isascii() and line == line.rstrip() for line in lines)

@@ -91,17 +91,30 @@ def test_several_state_dicts_in_one_file_are_an_error(tmp_path):
     state = build_backbone("spherenet4").state_dict()
     for content, found in (
         (
-            {"model": state, "ema": state, "step": 1},
-            "holds 2 state dicts of SphereNets in model, ema; save the network's",
+            {"model": state, "teacher": state, "step": 1},
+            "holds 2 networks, in model, teacher; save the one to use alone",
         ),
-        ({"a": {"b": state}, "step": 1}, "holds no state dict of a SphereNet in a, step; save the network's alone"),
-        ({**state, "x": {"w": torch.zeros(1)}}, "holds no state dict of a SphereNet in 0.weight, 0.bias, "),
-        ({"model": {**state, "extra": torch.zeros(1)}}, "tensors, spherenet4 has"),
+        (
+            {"model": {**state, "extra": torch.zeros(1)}},
+            "its model has the names of a SphereNet of the reference, but 1 tensor more than expected, such as extra (1,)",
+        ),
+        (
+            {**state, "11.weight": torch.zeros(1)},
+            "has the names of a SphereNet of the reference, but it has 15 tensors, spherenet4 has 14",
+        ),
     ):
         torch.save(content, tmp_path / "x.pth")
         with pytest.raises(CheckpointError) as error:
             load_network(tmp_path / "x.pth")
         assert found in str(error.value)
+
+
+def test_averaged_weights_are_taken_where_a_file_has_both(tmp_path):
+    state, averaged = build_backbone("spherenet4").state_dict(), build_backbone("spherenet4").eval()
+    torch.save({"model": state, "model_ema": {"module": averaged.state_dict()}, "step": 1}, tmp_path / "x.pth")
+    network = load_network(tmp_path / "x.pth")
+    assert torch.equal(outputs(network.backbone), outputs(averaged))
+    assert network.note == (f"{tmp_path}/x.pth: took model_ema: module, the averaged weights, without model, step")
 
 
 def save(path, **changes):
@@ -209,11 +222,11 @@ class Hostile:
         (lambda path: torch.save({}, path), "neither a checkpoint of this tool nor a bare state dict"),
         (
             lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path),
-            "no SphereNet (4, 10, 20, 36 or 64 layers) has its 2 tensors",
+            "no known network in its 2 tensors: weight (2, 2), bias (2,), ...; expected a state dict of insightface, ",
         ),
         (
             lambda path: torch.save(spherenet(4, image_size=112).state_dict(), path),
-            "spherenet4 for 112 px images; expected 128 px in a bare state dict",
+            "but it takes images of 112 px, expected 128 px in a bare state dict",
         ),
         (lambda path: save(path, step=None), "incomplete checkpoint: missing or of the wrong type: step"),
         (
@@ -285,7 +298,7 @@ def test_a_wrong_shape_is_named(tmp_path):
     state = build_backbone("spherenet20").state_dict()
     state["1.weight"] = torch.zeros(3)
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"1\.weight is \(3,\), spherenet20 has \(64,\) at 1\.weight"):
+    with pytest.raises(CheckpointError, match=r"but 1\.weight is \(3,\), expected \(64,\)"):
         load_network(tmp_path / "x.pth")
 
 

@@ -1,0 +1,1 @@
+"""Networks that other projects trained: their state dicts, recognised by keys and shapes, on our backbones."""

@@ -1,0 +1,220 @@
+"""Files of other programs: objects beside the tensors are passed over and never run; folders of CVLface."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from model.errors import CheckpointError
+from model.formats.checkpoint import read_checkpoint
+from model.formats.foreign.contents import state_dicts
+from model.formats.network import load_network, read_tensors
+from model.training.config import TrainConfig
+from model.training.start import initial_network
+from pipeline.presets import PRESETS
+from pipeline.spec import Preprocessing, SpecError
+from tests.model.formats.foreign.golden import keys_of, seeded_state
+
+
+class Settings(dict):
+    """A dict of another program, as Lightning keeps hyperparameters in."""
+
+
+class Slotted:
+    """An object whose state is a tuple."""
+
+    __slots__ = ("a", "b")
+
+    def __init__(self):
+        self.a, self.b = 1, torch.zeros(2)
+
+
+class Payload:
+    """Runs a function when it is unpickled the usual way."""
+
+    def __init__(self, function, *arguments):
+        self.pair = (function, arguments)
+
+    def __reduce__(self):
+        return self.pair
+
+
+def lightning(**beside):
+    """What PyTorch Lightning 1.x writes beside the state dict of a small network."""
+    return {
+        "epoch": 25,
+        "pytorch-lightning_version": "1.4.4",
+        "state_dict": {"model.w": torch.arange(6.0).reshape(2, 3), "head.kernel": torch.zeros(3)},
+        "callbacks": {Settings: {"best_model_path": pathlib.PurePosixPath("/a/b"), "best": np.float64(0.5)}},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(2, 3)}}, "param_groups": [{"lr": 0.1}]}],
+        "lr_schedulers": [{"milestones": __import__("collections").Counter({12: 1})}],
+        "hparams_name": "args",
+        "hyper_parameters": Settings(arch="ir_50", nested=Settings(a=1)),
+        "args": argparse.Namespace(seed=3, path=pathlib.Path("x")),
+        "rng": np.random.default_rng(0).integers(0, 9, 5),
+        "slots": Slotted(),
+        **beside,
+    }
+
+
+def test_objects_beside_the_tensors_are_passed_over(tmp_path):
+    torch.save(lightning(), tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="refused: not a checkpoint, or it holds objects other than tensors"):
+        read_checkpoint(tmp_path / "x.ckpt")
+    allowed = set(torch.serialization.get_safe_globals())
+    content = read_tensors(tmp_path / "x.ckpt")
+    assert content["state_dict"]["model.w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert (content["epoch"], content["pytorch-lightning_version"]) == (25, "1.4.4")
+    assert not isinstance(content["args"], argparse.Namespace)
+    assert next(state_dicts(content)).where == ("state_dict",)
+    assert set(torch.serialization.get_safe_globals()) == allowed
+    with pytest.raises(
+        CheckpointError, match=r"no known network in its 2 tensors in state_dict: model\.w \(2, 3\), head"
+    ):
+        load_network(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (eval, ("__import__('os').mkdir('ran')",)),
+        (exec, ("open('ran', 'w')",)),
+        (pathlib.Path.touch, (pathlib.Path("ran"),)),
+        (os.mkdir, ("ran",)),
+        (os.system, ("touch ran",)),
+        (subprocess.check_call, (["touch", "ran"],)),
+        (getattr, (os, "mkdir")),
+        (np.save, ("ran", 3)),
+        (torch.load, ("x.ckpt",)),
+        (torch.save, (3, "ran")),
+    ],
+)
+@pytest.mark.parametrize("place", ["beside", "in the state dict", "as a key", "alone"])
+def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, function, arguments, place):
+    monkeypatch.chdir(tmp_path)
+    payload = Payload(function, *arguments) if function is not getattr else Payload(getattr, "os", "mkdir")
+    content = {
+        "beside": lightning(x=payload),
+        "in the state dict": {"state_dict": {"w": torch.zeros(2), "x": payload}},
+        "as a key": lightning(x={payload: 3}),
+        "alone": payload,
+    }[place]
+    torch.save(content, "x.ckpt")
+    allowed = set(torch.serialization.get_safe_globals())
+    with pytest.raises(CheckpointError, match=r"x\.ckpt: "):
+        load_network("x.ckpt")
+    assert os.listdir() == ["x.ckpt"]
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+def test_tensors_in_skipped_objects_are_bounded_too(tmp_path):
+    vast = torch.ones(1).expand(1 << 20, 1 << 18)
+    module = nn.Linear(2, 2)
+    module.weight = nn.Parameter(torch.zeros(2, 2))
+    module.vast = vast
+    torch.save({"model": module}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="refused: a tensor of 274,877,906,944 values has fewer in the file"):
+        load_network(tmp_path / "x.pt")
+
+
+def test_of_a_whole_pickled_module_the_tensors_are_taken(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.PReLU()))
+    module.register_buffer("unsaved", torch.zeros(3), persistent=False)
+    torch.save({"model": nn.DataParallel(module), "epoch": 3}, tmp_path / "x.pt")
+    (found,) = state_dicts(read_tensors(tmp_path / "x.pt"))
+    assert found.where == ("model",)
+    expected = nn.DataParallel(module).state_dict()
+    assert set(found.tensors) == set(expected)
+    assert all(torch.equal(found.tensors[name], value) for name, value in expected.items())
+
+
+def test_old_files_with_objects_are_refused_in_a_line(tmp_path):
+    torch.save(lightning(), tmp_path / "x.ckpt", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"x\.ckpt: refused: not a checkpoint, or it holds objects"):
+        load_network(tmp_path / "x.ckpt")
+
+
+def test_changed_bytes_in_a_file_of_another_program_give_named_errors(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "x.ckpt"
+    torch.save(lightning(), path)
+    good = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        pickled = archive.read("x/data.pkl")
+    start = good.index(pickled)
+    for _ in range(60):
+        data = bytearray(good)
+        for position in rng.integers(start, start + len(pickled), 3).tolist():
+            data[position] ^= 1 << int(rng.integers(8))
+        fixed = tmp_path / "y.ckpt"
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(fixed, "w") as changed:  # with sound checksums
+            for member in archive.infolist():
+                content = bytes(data[start : start + len(pickled)])
+                changed.writestr(member, content if member.filename.endswith("data.pkl") else archive.read(member))
+        with pytest.raises(CheckpointError, match=r"y\.ckpt: "):
+            load_network(fixed)
+
+
+IR18 = "adaface-ir18"
+
+
+@pytest.fixture(scope="module")
+def cvlface(tmp_path_factory):
+    """A folder as CVLface uploads them, with weights of CVLface's names in both files."""
+    folder = tmp_path_factory.mktemp("cvlface_adaface_ir18")
+    state = {f"net.{key.removeprefix('model.')}": value for key, value in seeded_state(keys_of(IR18), 1).items()}
+    config = {"architectures": ["CVLFaceRecognitionModel"], "conf": {"color_space": "RGB", "name": "ir18"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "pretrained_model").mkdir()
+    (folder / "pretrained_model" / "model.yaml").write_text("input_size: [3, 112, 112]\ncolor_space: 'BGR'\n")
+    torch.save(state, folder / "pretrained_model" / "model.pt")
+    safetensors.torch.save_file({f"model.{key}": value for key, value in state.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_folder_of_cvlface_loads_with_the_colours_that_its_configuration_states(cvlface):
+    network = load_network(cvlface)
+    assert (network.name, network.spec) == ("ir18:origin=adaface", PRESETS["insightface"])
+    assert network.note == f"{cvlface}: CVLface IR-18, read as ir18:origin=adaface; took model.net.*"
+    assert network.spec_stated
+    for path, preset in ((cvlface / "model.safetensors", "insightface"), (cvlface / "pretrained_model", "adaface")):
+        other = load_network(path)
+        assert other.spec == PRESETS[preset]
+        assert (other.digest == network.digest) == (preset == "insightface")  # it depends on the preprocessing
+    assert load_network(cvlface / "pretrained_model" / "model.pt").spec == PRESETS["adaface"]
+
+
+def test_damaged_configurations_beside_a_network_state_nothing(tmp_path):
+    for text in (
+        "",
+        "{",
+        "[]",
+        '{"conf": 3}',
+        '{"conf": {"color_space": ["RGB"]}}',
+        "[" * 9999,
+        '{"conf": {"color_space": "x"}}',
+    ):
+        (tmp_path / "config.json").write_text(text)
+        (tmp_path / "model.pt").write_bytes(b"")
+        with pytest.raises(CheckpointError, match=r"config\.json: |model\.pt: "):
+            load_network(tmp_path)
+
+
+def test_fine_tuning_starts_from_a_network_of_another_project(cvlface):
+    settings = TrainConfig(backbone="ir18:origin=adaface", pretrained=str(cvlface / "pretrained_model"))
+    shards = Preprocessing(template="arcface", size=112)
+    spec, weights, note = initial_network(settings, shards, None)
+    assert (spec.color, spec.size, spec.template, spec.warp) == ("BGR", 112, "arcface", shards.warp)
+    assert weights["7.4.weight"].tolist() == [1.0] * 512
+    assert "CVLface IR-18" in note
+    with pytest.raises(SpecError, match="size: checkpoint 112, shards 128"):
+        initial_network(settings, Preprocessing(), None)
