@@ -123,7 +123,7 @@ engine_options = option_group(
     click.option(
         "--preprocessing",
         metavar="NAME|FILE.toml",
-        help="How the network sees a face: seed, arcface, insightface, adaface, facenet, dlib, or a TOML file."
+        help="How the network sees a face: seed, arcface, insightface, adaface, magface, facenet, dlib, or a TOML file."
         " [default: as the network states, or usual for its format]",
     ),
     click.option(

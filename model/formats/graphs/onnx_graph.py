@@ -56,6 +56,8 @@ def is_onnx(path: Path) -> bool:
     if path.suffix.lower() == ".onnx":
         return True
     try:
+        if not path.is_file():  # a pipe would block
+            return False
         with open(path, "rb") as stream:
             return stream.read(1) == FIRST_BYTE
     except OSError:

@@ -57,7 +57,7 @@ def test_a_file_of_a_template_is_a_preprocessing(tmp_path):
         ("", 'expected size = 112 and template = "arcface" or points = [[x, y], ...], or base = "arcface"'),
         ("size = 112", 'expected size = 112 and template = "arcface" or points'),
         ('size = 112\ntemplate = "dlib"', "template is 'dlib', expected seed, arcface, none"),
-        ('base = "vit"', "base is 'vit', expected seed, arcface, insightface, adaface, facenet, dlib"),
+        ('base = "vit"', "base is 'vit', expected seed, arcface, insightface, adaface, magface, facenet, dlib"),
         ('base = "seed"\ncolour = "BGR"', "'colour': unknown key, expected some of base, template, warp, color"),
         ('base = "seed"\ncolor = "bgr"', "color is 'bgr', expected RGB, BGR"),
         ('base = "seed"\nmean = "0.5"', "mean is '0.5', expected a number, or three"),
