@@ -19,7 +19,7 @@ def read(tmp_path, text):
 
 
 def test_presets_have_names():
-    assert list(PRESETS) == ["seed", "arcface", "insightface", "adaface", "facenet", "dlib"]
+    assert list(PRESETS) == ["seed", "arcface", "insightface", "adaface", "magface", "facenet", "dlib"]
     for name, spec in PRESETS.items():
         assert read_preset(name) is spec
         assert preset_name(spec) == name
