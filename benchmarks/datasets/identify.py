@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from benchmarks.scoring.protocols import Search
 from pipeline.sources.finder import composed, folded, scan
 from pipeline.sources.folders import find_images, report_left_out
 from pipeline.sources.listing import shortened
-from shards.files import StrPath, is_system_name
-from shards.messages import counted, print_stderr
+from shards.files import StrPath, is_system_name, quick_digest
+from shards.messages import counted, print_stderr, printable
 
 RANKS = (1, 5, 10, 20)
 FALSE_IDENTIFICATION_RATES = (0.3, 0.2, 0.1, 0.01)
@@ -86,11 +87,11 @@ def read_identification(
     all_probes = np.concatenate(rows[1:])
     return IdentificationProtocol(
         name=name,
-        title=f"{probes.absolute().name} in {gallery.absolute().name}",
+        title=printable(f"{probes.absolute().name} in {gallery.absolute().name}"),
         root=gallery,
         folders=[folder for folder in (probes, unmated) if folder],
         source=", ".join(f"{role} {os.path.abspath(folder)}" for role, folder in folders.items()),
-        notes=_notes(albums),
+        notes=_notes(albums, _copies(albums[GALLERY], albums[PROBES])),
         alignment_stated=how.stated,
         published_counts={},
         requests=requests,
@@ -181,11 +182,35 @@ def _strangers(album: Album, first: int) -> np.ndarray:
     return first + np.unique(names, return_inverse=True)[1]
 
 
-def _notes(albums: dict[str, Album]) -> list[str]:
+def _copies(gallery: Album, probes: Album) -> list[Path]:
+    """Probes whose file is that of a gallery image of their person, too; others of equal size are not read."""
+    known: dict[tuple[str, int], list[Path]] = {}
+    for path, person in zip(gallery.paths, gallery.people, strict=True):
+        known.setdefault((person, _size(path)), []).append(path)
+    twins = (
+        (path, known.get((person, _size(path)), [])) for path, person in zip(probes.paths, probes.people, strict=True)
+    )
+    return [path for path, others in twins if any(_equal(path, other) for other in others)]
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return -1
+
+
+def _equal(path: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):  # it is told when it is read for the network
+        return quick_digest(path) == quick_digest(other)
+    return False
+
+
+def _notes(albums: dict[str, Album], copies: list[Path]) -> list[str]:
     people = f"intervals: bootstrap over people, the folders of {PROBES}"
     if UNMATED in albums:
         loose = albums[UNMATED].people.count("")
         people += f" and {UNMATED}" + (
             f"; {counted(loose, 'unmated image')} in no folder: one person each" if loose else ""
         )
-    return [people]
+    found = f"{counted(len(copies), 'probe')} with a copy of the same file in the gallery, such as"
+    return [people, *([f"{found} {copies[0]}"] if copies else [])]

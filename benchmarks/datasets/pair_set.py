@@ -19,7 +19,7 @@ from benchmarks.scoring.protocols import PairProtocol
 from pipeline.prepare import Request
 from pipeline.sources.verification_bin import read_bin
 from shards.files import StrPath
-from shards.messages import counted, print_stderr
+from shards.messages import counted, print_stderr, printable
 
 FOLDS = 10
 FALSE_ACCEPT_RATES = (0.01, 0.001)
@@ -76,7 +76,7 @@ def read_pair_set(
     requests, settings = at_resolutions(images, members, "{}@full", how.sizes)
     return PairProtocol(
         name=name,
-        title=path.name,
+        title=printable(path.name),
         root=root or path.parent,
         source=os.path.abspath(path),
         notes=[note, who],

@@ -33,6 +33,12 @@ def own_label(name: str) -> str | None:
     return ", ".join(["open set"] * bool(match["open"]) + [*place, _title(match["metric"]), _size(match["size"])])
 
 
+def kind_label(name: str) -> str | None:
+    """As ``own_label``, whatever the size: ``tar@far=0.001@8`` -> ``TAR at FAR 0.1 %``."""
+    match = _NAME.fullmatch(name)
+    return match and _title(match["metric"])
+
+
 def _pair_tables(parsed: dict[str, re.Match[str]]) -> list[Table]:
     """A table for each metric, HR to LR and LR to LR, with a column a size."""
     kinds = dict.fromkeys(match["metric"] for match in parsed.values() if _is_shown(match["metric"]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from benchmarks.report.document import Grid, as_text
-from benchmarks.report.own_tables import OWN, own_label, tables_of
+from benchmarks.report.own_tables import OWN, kind_label, own_label, tables_of
 from benchmarks.report.published import PUBLISHED, TABLES, Table
 from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.results import Result
@@ -108,8 +109,10 @@ def warnings(result: Result) -> list[str]:
     if hidden := unresolved_metrics(result.settings):
         curves = [samples for samples in result.settings.values() if isinstance(samples, CurveSamples)]
         impostors = min(samples.impostors for samples in curves)
+        label = kind_label if result.benchmark in OWN else functools.partial(metric_label, result.benchmark)
+        labels = dict.fromkeys(label(name) or name for name in hidden)
         lines.append(
-            f"Not shown: {', '.join(metric_label(result.benchmark, name) for name in hidden)};"
+            f"Not shown: {', '.join(labels)};"
             f" smallest resolvable {curves[0].false_rate}: {100 / impostors:.2g} % (1/{impostors:,})."
         )
     return lines

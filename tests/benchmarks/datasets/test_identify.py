@@ -152,6 +152,7 @@ def test_images_may_lie_deeper_and_be_linked_and_strangers_need_no_folder(folder
     (tmp_path / "elsewhere").mkdir()
     (probes / "n000002").rename(tmp_path / "elsewhere" / "n000002")
     (probes / "n000002").symlink_to(tmp_path / "elsewhere" / "n000002")
+    shutil.copyfile(gallery / "n000003" / "0.png", probes / "n000003" / "2.png")
     (gallery / "empty").mkdir()
     (gallery / ".hidden").mkdir()
     for path in list(unmated.glob("n000007/*")):
@@ -162,6 +163,8 @@ def test_images_may_lie_deeper_and_be_linked_and_strangers_need_no_folder(folder
     np.testing.assert_array_equal(one.gallery_ids, other.gallery_ids)
     assert len(set(found.people.tolist())) == len(set(expected.people.tolist())) + 4
     assert "5 unmated images in no folder: one person each" in found.notes[0]
+    assert found.notes[1] == f"1 probe with a copy of the same file in the gallery, such as {probes}/n000003/2.png"
+    assert len(expected.notes) == 1
     said = capsys.readouterr().err
     assert f"{gallery}: 1 folder without an image (empty)" in said
     assert "ignored 1 hidden or system entry" in said
@@ -222,6 +225,20 @@ def test_no_image_may_be_in_two_folders(folders, tmp_path):
     unmated.mkdir()
     with pytest.raises(SourceError, match="unmated: contains no images"):
         read_identification(*folders, aligned="none")
+
+
+def test_names_of_folders_are_shown_escaped(folders, tmp_path, capsys):
+    odd = [folder.rename(tmp_path / f"x\x1b[31m\n\udcff{folder.name}") for folder in folders]
+    for folder in odd[:2]:
+        (folder / "n000001").rename(folder / "n\udcfe\x1b1")
+    result = score(read_identification(*odd, aligned="none", sizes=()), intervals=False)
+    assert result.title == r"x\x1b[31m\n\udcffprobes in x\x1b[31m\n\udcffgallery"
+    assert result_text(result).replace("\n", "").isprintable()
+    assert result.metrics == score(read_identification(*odd, aligned="none", sizes=()), intervals=False).metrics
+    (odd[2] / "n\udcfe\x1b1").mkdir()
+    with pytest.raises(ProtocolError, match="1 identity in the gallery"):
+        shutil.copytree(odd[0] / "n\udcfe\x1b1", odd[2] / "n\udcfe\x1b1", dirs_exist_ok=True)
+        read_identification(*odd, aligned="none")
 
 
 def test_unusable_images_leave_probes_out(folders, capsys):
