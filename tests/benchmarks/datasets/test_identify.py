@@ -235,9 +235,8 @@ def test_names_of_folders_are_shown_escaped(folders, tmp_path, capsys):
     assert result.title == r"x\x1b[31m\n\udcffprobes in x\x1b[31m\n\udcffgallery"
     assert result_text(result).replace("\n", "").isprintable()
     assert result.metrics == score(read_identification(*odd, aligned="none", sizes=()), intervals=False).metrics
-    (odd[2] / "n\udcfe\x1b1").mkdir()
+    shutil.copytree(odd[0] / "n\udcfe\x1b1", odd[2] / "n\udcfe\x1b1")
     with pytest.raises(ProtocolError, match="1 identity in the gallery"):
-        shutil.copytree(odd[0] / "n\udcfe\x1b1", odd[2] / "n\udcfe\x1b1", dirs_exist_ok=True)
         read_identification(*odd, aligned="none")
 
 
