@@ -7,6 +7,7 @@ import click
 from commands.audit import audit
 from commands.bench import bench
 from commands.build_shards import build_shards
+from commands.calibrate import calibrate
 from commands.demo_data import demo_data
 from commands.doctor import doctor
 from commands.embed import embed
@@ -15,6 +16,7 @@ from commands.fetch import fetch
 from commands.group import CommandError, Commands, rank_of_several
 from commands.inspect import inspect
 from commands.landmarks import landmarks
+from commands.search import search
 from commands.train import train
 from commands.verify import verify
 
@@ -34,7 +36,22 @@ def main(ctx: click.Context, debug: bool) -> None:
         raise CommandError(f"{ctx.invoked_subcommand} runs in one process: start it without torchrun")
 
 
-for command in (demo_data, fetch, landmarks, build_shards, verify, inspect, train, audit, bench, embed, export, doctor):
+for command in (
+    demo_data,
+    fetch,
+    landmarks,
+    build_shards,
+    verify,
+    inspect,
+    train,
+    audit,
+    bench,
+    embed,
+    search,
+    calibrate,
+    export,
+    doctor,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

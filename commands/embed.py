@@ -24,6 +24,22 @@ from commands.outputs import parquet_output
     " are brought to the network's own one. [default: they follow it]",
 )
 @click.option("--down", type=click.IntRange(min=1), help="Degrade each image to this many px and back.")
+@click.option(
+    "--identity",
+    type=click.Choice(["folder", "prefix"]),
+    help="Add a column identity: the name of the image's folder, or its file name up to the first underscore.",
+)
+@click.option(
+    "--group",
+    type=click.Choice(["folder", "prefix"]),
+    help="Write one row, a template, for each identity: the mean embedding of its images.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["equal", "norm"]),
+    default="equal",
+    help="Weights of the images in a template of --group; norm is the norm of the network's output.",
+)
 @engine_options
 def embed(
     images: tuple[Path, ...],
@@ -31,6 +47,9 @@ def embed(
     landmarks: tuple[Path, ...],
     aligned: str | None,
     down: int | None,
+    identity: str | None,
+    group: str | None,
+    weights: str,
     **options: Any,
 ) -> None:
     """Embed image files, and all images in folders, into a Parquet file.
@@ -39,6 +58,7 @@ def embed(
     unusable image is a row without embedding; the command prints the number of such images on stderr, and exits with 0
     if there is any other image. The file's metadata identifies the network and its preprocessing.
     """
+    from benchmarks.engine.identities import Templates
     from benchmarks.engine.parquet_writer import embed_images
     from pipeline.sources.folders import find_images, report_left_out
     from pipeline.sources.sizes import photograph_warning
@@ -47,6 +67,11 @@ def embed(
 
     if landmarks and aligned:
         raise click.UsageError("--landmarks and --aligned: aligned crops need no landmarks; leave one of them out")
+    if group and identity:
+        raise click.UsageError("--identity and --group: templates have a column identity anyway; leave out --identity")
+    if weights != "equal" and not group:
+        raise click.UsageError("--weights: only templates have weights; add --group")
+    templates = Templates(group, weights) if group else None
     template = None if aligned is None else crop_template(aligned)
     found = find_images(images)
     paths = found.paths
@@ -68,15 +93,18 @@ def embed(
             landmarks=tables,
             aligned=template,
             down=down,
+            identity=identity,
+            templates=templates,
             metadata=metadata,
             folders=folders,
         )
     if embedded < len(paths):
         click.echo(
             f"unusable: {len(paths) - embedded:,} of {counted(len(paths), 'image')};"
-            " see the columns status and error_message",
+            f" see the column{'s status and error_message' if templates is None else ' unusable'}",
             err=True,
         )
     if not embedded:
         raise CommandError(f"{out}: no image could be embedded")
-    click.echo(f"embedded {embedded:,} of {counted(len(paths), 'image')}: {out}")
+    into = f" in {counted(templates.usable, 'template')}" if templates else ""
+    click.echo(f"embedded {embedded:,} of {counted(len(paths), 'image')}{into}: {out}")

@@ -71,6 +71,15 @@ LAYERS = {
         "pipeline.prepare",
         "pipeline.sources",
     },
+    "benchmarks.search": {
+        "benchmarks",
+        "benchmarks.engine",
+        "benchmarks.report",
+        "benchmarks.scoring",
+        "shards",
+        "pipeline",
+        "pipeline.sources",
+    },
     "benchmarks.report": {
         "benchmarks",
         "benchmarks.scoring",
@@ -202,14 +211,16 @@ FROZEN = {
     "bench xqlfw": f"{_SCORING} --landmarks",
     "build-shards": "--aligned --exclude --executor --images-per-shard --landmarks --list --max-pixels --min-images"
     " --out --retry-failed --root --size --source --split --template --workers",
+    "calibrate": "--out --setting",
     "demo-data": "--identities --images --out --seed",
     "doctor": "--json",
-    "embed": f"{_ENGINE} --aligned --down --landmarks --out",
+    "embed": f"{_ENGINE} --aligned --down --group --identity --landmarks --out --weights",
     "export huggingface": "--network --out",
     "export onnx": "--network --out --preprocess",
     "fetch": "--mirror --timeout",
     "landmarks": "--choose --csv --max-pixels --model --out --workers",
     "inspect": "--out --report",
+    "search": "--calibration --csv --index --out --top",
     "train": "--accumulate --activation-checkpointing --allow-missing --backbone --batch-size --best --class-rows"
     " --clip-norm --compile --config --degrade --device --ema --eval --eval-every --eval-root --freeze"
     " --from --head --init --keep --loader-threads --log-every --losses --lr --max-skipped --optimizer"

@@ -10,6 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.engine.identities import (
+    IDENTITY,
+    IMAGE_SCHEMA,
+    STATUS_NO_LANDMARKS,
+    STATUS_UNUSABLE,
+    TEMPLATE_SCHEMA,
+    Templates,
+    identity_of,
+)
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
@@ -28,18 +37,6 @@ from shards.files import whole_file
 from shards.messages import print_stderr
 from shards.schema import STATUS_OK
 
-STATUS_NO_LANDMARKS, STATUS_UNUSABLE = "no-landmarks", "unusable-image"
-SCHEMA = pa.schema(
-    [
-        pa.field("path", pa.string(), nullable=False),  # as found; bytes that are not UTF-8 as \\xNN
-        # Unit length; null unless the status is ok. A list of variable size as in the shards, because PyArrow before 24
-        # cannot read a fixed-size list with nulls.
-        pa.field("embedding", pa.list_(pa.float32())),
-        pa.field("norm", pa.float32()),  # of the network's output: embedding * norm is the output
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("error_message", pa.string()),
-    ]
-)
 ROW_GROUP = 8192  # images embedded before they are written
 
 
@@ -51,6 +48,8 @@ def embed_images(
     landmarks: Sequence[Path] = (),
     aligned: CropTemplate | None = None,
     down: int | None = None,
+    identity: str | None = None,
+    templates: Templates | None = None,
     metadata: dict[str, str] | None = None,
     folders: Iterable[Path] = (),
 ) -> int:
@@ -63,7 +62,9 @@ def embed_images(
             resized.
         aligned: another template that the images, aligned crops, follow; they are brought to the network's own one.
         down: degrade each image to this many px and back; None: do not.
-        metadata: for the file; ``alignment`` and ``down`` are added.
+        identity: one of ``identities.RULES``, for a column ``identity``; None: no such column.
+        templates: writes one row per identity instead, sorted by identity; ``identity`` is then ignored.
+        metadata: for the file; ``alignment`` and ``down`` are added, for templates ``group`` and ``weights``, too.
         folders: of the images; it is an error if one is gone before the end.
 
     Returns:
@@ -81,25 +82,36 @@ def embed_images(
             f" {'--landmarks' if landmarks else '--aligned'}"
         )
     engine = dataclasses.replace(engine, watch=SourceWatch(folders))
+    paths = templates.ordered(paths) if templates else paths
     table = _lookup(landmarks, paths) if landmarks else None
     metadata = {
         **(metadata or {}),
         "alignment": "landmarks" if landmarks else aligned.name if aligned else "none",
         "down": str(down or ""),
+        **({"group": templates.rule, "weights": templates.weights} if templates else {}),
     }
+    schema = TEMPLATE_SCHEMA if templates else IMAGE_SCHEMA.append(IDENTITY) if identity else IMAGE_SCHEMA
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded = 0
     with (
         whole_file(out) as temporary,
         open(temporary, "wb") as stream,
-        pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd", use_dictionary=["status"]) as file,
+        pq.ParquetWriter(stream, schema.with_metadata(metadata), compression="zstd", use_dictionary=["status"]) as file,
         Progress("embed", len(paths)) as progress,
     ):
         for start in range(0, len(paths), ROW_GROUP):
             group = range(start, min(start + ROW_GROUP, len(paths)))
             rows = _embed_group(engine, paths, group, table, aligned, down, progress)
-            file.write_table(rows.replace_schema_metadata(metadata))
             embedded += rows.num_rows - rows["embedding"].null_count
+            if templates:
+                rows = templates.add(rows)
+            elif identity:
+                names = [identity_of(path, identity) for path in rows["path"].to_pylist()]
+                rows = rows.append_column(IDENTITY, pa.array(names))
+            if rows.num_rows:  # of a large identity, a group of images may complete no template
+                file.write_table(rows.replace_schema_metadata(metadata))
+        if templates:
+            file.write_table(templates.finish().replace_schema_metadata(metadata))
     return embedded
 
 
@@ -152,7 +164,7 @@ def _embed_group(
             pa.array(statuses),
             pa.array(reasons, pa.string()),
         ],
-        schema=SCHEMA,
+        schema=IMAGE_SCHEMA,
     )
 
 

@@ -1,0 +1,1 @@
+"""Searches galleries of embeddings, and calibrates scores as likelihood ratios."""

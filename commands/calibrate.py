@@ -1,0 +1,37 @@
+"""calibrate: learns from pairs what a score is worth, for search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from commands.group import interruptible
+from commands.options import PATH
+from commands.outputs import json_output
+
+
+@click.command(short_help="Learn likelihood ratios from pairs of known people, for search.")
+@click.argument("pairs", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=json_output(), required=True, help="JSON file to write, for search --calibration.")
+@click.option("--setting", help="Pairs of a bench --json file that has several, such as lfw@8 or lfw/lr-lr@8.")
+def calibrate(pairs: tuple[Path, ...], out: Path, setting: str | None) -> None:
+    """Learn from pairs of known people how much evidence a score is, by logistic regression.
+
+    PAIRS is a bench --json file with pairs (lfw, xqlfw, qmul, pairs), or two files of embed with a column identity, a
+    gallery and probes; one file twice is compared with itself. The pairs should be like those to be judged: the same
+    network, the same kind of cameras, resolution and people. At least 50 genuine and 200 impostor pairs of 20 people
+    are needed. Prints Cllr, the cost of the likelihood ratios, and its minimum.
+    """
+    from benchmarks.search.scored_pairs import pairs_of_result, pairs_of_tables
+    from benchmarks.search.summary import calibration_lines
+
+    if len(pairs) > 2 or (len(pairs) == 2 and setting is not None):
+        raise click.UsageError("expected a bench --json file, perhaps with --setting, or two files of embed")
+    if out.resolve() in [path.resolve() for path in pairs]:
+        raise click.UsageError(f"--out {out}: holds the pairs; choose another name")
+    with interruptible():
+        scored = pairs_of_result(pairs[0], setting) if len(pairs) == 1 else pairs_of_tables(*pairs)
+        calibration = scored.calibrate()
+        calibration.write(out)
+    click.echo("\n".join(calibration_lines(calibration, out)))

@@ -1,0 +1,65 @@
+"""search: finds the most similar gallery images of each probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from commands.group import interruptible
+from commands.options import PATH
+from commands.outputs import OutputPath, parquet_output
+
+
+@click.command(short_help="Find who of a gallery is on each probe image.")
+@click.argument("gallery", type=PATH)
+@click.argument("probes", type=PATH)
+@click.option("--out", type=parquet_output(), required=True, help="Parquet file to write: a row for each match.")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=OutputPath(kind="a CSV file of matches", starts=(b'"probe","probe_identity",',)),
+    help="Also write the rows as a CSV file, for a spreadsheet.",
+)
+@click.option("--top", type=click.IntRange(min=1, max=1000), default=10, help="Matches of each probe.")
+@click.option("--calibration", type=PATH, help="File of calibrate: adds likelihood ratios with their intervals.")
+@click.option(
+    "--index",
+    type=click.Choice(["exact", "pq"]),
+    default="exact",
+    help="exact compares all images; pq finds candidates by FAISS among compressed ones, faster for many probes.",
+)
+def search(
+    gallery: Path,
+    probes: Path,
+    out: Path,
+    csv_file: Path | None,
+    top: int,
+    calibration: Path | None,
+    index: str,
+) -> None:
+    """Rank the images of GALLERY for each of PROBES by their similarity; both are files of embed.
+
+    Columns: probe, probe_identity, rank, gallery, identity, score (cosine), log10_lr with log10_lr_low and log10_lr_high,
+    lr_bounded, status, error_message. A probe without embedding is a row with the reason. A probe is not compared with
+    a gallery row of the same path.
+    """
+    from benchmarks.search.calibration import read_calibration
+    from benchmarks.search.matches import write_csv
+    from benchmarks.search.run import search_tables
+    from benchmarks.search.summary import search_lines, search_notes
+    from shards.messages import print_stderr
+
+    if out.resolve() in (gallery.resolve(), probes.resolve()):
+        raise click.UsageError(f"--out {out}: is the gallery or the probes; choose another name")
+    if csv_file and csv_file.resolve() == out.resolve():
+        raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
+    with interruptible():
+        ratios = None if calibration is None else read_calibration(calibration)
+        summary = search_tables(gallery, probes, out, top=top, approximate=index == "pq", calibration=ratios)
+        if csv_file:
+            write_csv(csv_file, out)
+    for line in search_notes(summary):
+        print_stderr(line)
+    for line in search_lines(summary, ratios, out):
+        click.echo(line)
