@@ -9,6 +9,10 @@ import pytest
 import torch
 
 from benchmarks.scoring.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
+from benchmarks.search.calibration import read_calibration
+from benchmarks.search.likelihood import fit
+from benchmarks.search.run import search_tables
+from benchmarks.search.table import EmbeddingTable
 from model.backbones import build_backbone
 from model.formats.export_onnx import export_onnx
 from model.formats.network import load_network
@@ -51,6 +55,20 @@ STATE = {"seed": 0, "global_batch": 4, "views": 1, "index_digest": "x"}
         (lambda: ShardWriter("set", "0", "x"), "shard is '0', expected a whole number"),
         (lambda: ShardWriter("set", 0, None), "fingerprint is None, expected text"),
         (lambda: find_source(["folder"]), "source is ['folder'], expected one of vggface2"),
+        (lambda: search_tables(None, "p.parquet", "m.parquet"), f"gallery is None, expected {PATH}"),
+        (lambda: search_tables("g.parquet", "p.parquet", "m.parquet", top="3"), "top is '3', expected a whole number"),
+        (
+            lambda: search_tables("g.parquet", "p.parquet", "m.parquet", calibration="c.json"),
+            "calibration is 'c.json', expected a Calibration, as read_calibration(path) returns, or None",
+        ),
+        (lambda: read_calibration(3), f"path is 3, expected {PATH}"),
+        (lambda: EmbeddingTable(None), f"path is None, expected {PATH}"),
+        (lambda: fit([0.1], GENUINE, LABELS), "scores is [0.1], expected an array of floats and shape (N,)"),
+        (lambda: fit(SCORES, FOLDS, FOLDS), "genuine is a ndarray of int64 and shape (4,), expected an array of bool"),
+        (
+            lambda: fit(SCORES, GENUINE, FOLDS),
+            "identities is a ndarray of int64 and shape (4,), expected an array of whole numbers and shape (4, 2)",
+        ),
         (lambda: read_landmarks(None), "paths is None, expected a path, or several"),
         (lambda: read_landmarks([b"a.csv"]), f"paths is b'a.csv', expected {PATH}"),
         (lambda: load_network(None), f"path is None, expected {PATH}"),

@@ -11,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from model.backbones import build_backbone
 from pipeline.build.builder import build
 from pipeline.demo.generate import write_demo_data
+from tests.benchmarks.search.conftest import table_of, units
 from tests.conftest import PATIENCE_S, REPOSITORY, build_options, wait_until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -177,6 +179,7 @@ def data(tmp_path_factory):
     write_demo_data(root, identities=24, images=12, seed=0, layouts=["VGGFace2", "LFW", "QMUL-SurvFace"])
     build(build_options(root / "VGGFace2", root / "shards"))
     torch.save(build_backbone("spherenet4").state_dict(), root / "net.pth")
+    pq.write_table(table_of(units(9, 8)), root / "faces.parquet")
     return root
 
 
@@ -207,6 +210,7 @@ COMMANDS = {
         ["{cli}", "embed", "{data}/VGGFace2", "--network", "{data}/net.pth", "--out", "{tmp}/e.parquet"],
         "cache/*",
     ),
+    "search": (["-c", WAITING, "search", *["{data}/faces.parquet"] * 2, "--out", "{tmp}/m.parquet"], "at-work"),
     "bench speed loader": (["{cli}", "bench", "speed", "loader", "--quick"], "tmp/lrfr-speed-*/*"),
     "bench speed build": (["{cli}", "bench", "speed", "build", "--quick"], "tmp/lrfr-speed-*/*"),
     "bench speed eval": (["{cli}", "bench", "speed", "eval", "--quick"], "tmp/lrfr-speed-*/*"),

@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.search.errors import SearchError
 from benchmarks.search.likelihood import Fitted, Line
 from pipeline.sources.images import read_regular
-from shards.files import digest, write_bytes
+from shards.arguments import check_path
+from shards.files import StrPath, digest, write_bytes
 
 KIND = "lrfr calibration"
 VERSION = 1
@@ -73,12 +74,14 @@ class Calibration:
         write_bytes(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_calibration(path: Path) -> Calibration:
+def read_calibration(path: StrPath) -> Calibration:
     """Reads a file of ``Calibration.write``.
 
     Raises:
         SearchError: it is missing, is no calibration, or was edited.
+        TypeError: ``path`` is no path.
     """
+    path = check_path("path", path)
     try:
         return _from_dict(json.loads(read_regular(path)))
     except OSError as error:

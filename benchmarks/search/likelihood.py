@@ -15,6 +15,7 @@ import scipy.optimize
 import scipy.special
 
 from benchmarks.scoring.intervals import Interval, bootstrap
+from shards.arguments import check_argument
 
 CURVE_POINTS = 201
 FOLDS = 10  # of people, for the held-out Cllr
@@ -205,7 +206,20 @@ def fit(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) -> Fitt
         scores: (N,).
         genuine: (N,) bool.
         identities: (N, 2) int codes of the two people of each pair.
+
+    Raises:
+        TypeError: an argument has another type or shape.
     """
+    good = isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and scores.ndim == 1
+    check_argument(good, "scores", scores, "an array of floats and shape (N,)")
+    for name, array, kinds, shape in (
+        ("genuine", genuine, "b", scores.shape),
+        ("identities", identities, "iu", (*scores.shape, 2)),
+    ):
+        good = isinstance(array, np.ndarray) and array.dtype.kind in kinds and array.shape == shape
+        check_argument(
+            good, name, array, f"an array of {'bool' if kinds == 'b' else 'whole numbers'} and shape {shape}"
+        )
     scores = np.asarray(scores, np.float64)
     line = fit_line(scores, genuine)
     curve = np.linspace(*line.scores, CURVE_POINTS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +17,8 @@ from benchmarks.search.matches import SCHEMA, match_rows
 from benchmarks.search.queries import Queries, SamePaths, in_template, read_queries, same_paths
 from benchmarks.search.table import EmbeddingTable
 from pipeline.progress import Progress
-from shards.files import whole_file
+from shards.arguments import check_argument, check_path, check_whole
+from shards.files import StrPath, whole_file
 
 RECALL_PROBES = 200  # are also compared exactly, to measure an approximate search
 ONE_NETWORK = ("digest", "preprocessing", "flip")  # metadata that must be equal
@@ -50,9 +50,9 @@ class Summary:
 
 
 def search_tables(
-    gallery: Path,
-    probes: Path,
-    out: Path,
+    gallery: StrPath,
+    probes: StrPath,
+    out: StrPath,
     *,
     top: int = 10,
     approximate: bool = False,
@@ -68,7 +68,12 @@ def search_tables(
 
     Raises:
         SearchError: a table is invalid, or tables and calibration are not of one network.
+        TypeError, ValueError: an argument of a wrong type or value.
     """
+    gallery, probes, out = check_path("gallery", gallery), check_path("probes", probes), check_path("out", out)
+    top = check_whole("top", top, 1)
+    good = isinstance(calibration, Calibration | None)
+    check_argument(good, "calibration", calibration, "a Calibration, as read_calibration(path) returns, or None")
     with EmbeddingTable(gallery) as faces, EmbeddingTable(probes) as queries:
         check_one_network(faces, queries)
         if calibration is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.search.errors import SearchError
-from shards.files import open_regular
+from shards.arguments import check_path
+from shards.files import StrPath, open_regular
 from shards.schema import STATUS_OK
 
 MAX_LENGTH = 1 << 14  # numbers in an embedding
@@ -61,10 +61,11 @@ class EmbeddingTable:
 
     Raises:
         SearchError: the file is not such a table, or no row has an embedding.
+        TypeError: ``path`` is no path.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: StrPath) -> None:
+        self.path = check_path("path", path)
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
