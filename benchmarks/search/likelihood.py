@@ -212,13 +212,13 @@ def fit(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) -> Fitt
     """
     good = isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and scores.ndim == 1
     check_argument(good, "scores", scores, "an array of floats and shape (N,)")
-    for name, array, kinds, shape in (
+    for name, array, types, shape in (
         ("genuine", genuine, "b", scores.shape),
         ("identities", identities, "iu", (*scores.shape, 2)),
     ):
-        good = isinstance(array, np.ndarray) and array.dtype.kind in kinds and array.shape == shape
+        good = isinstance(array, np.ndarray) and array.dtype.kind in types and array.shape == shape
         check_argument(
-            good, name, array, f"an array of {'bool' if kinds == 'b' else 'whole numbers'} and shape {shape}"
+            good, name, array, f"an array of {'bool' if types == 'b' else 'whole numbers'} and shape {shape}"
         )
     scores = np.asarray(scores, np.float64)
     line = fit_line(scores, genuine)
