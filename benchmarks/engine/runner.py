@@ -7,12 +7,14 @@ import concurrent.futures as futures
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
 
 from benchmarks.engine.cache import EmbeddingCache
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.protocols import Protocol, ScoredSetting
 from benchmarks.scoring.results import Result
 from pipeline.prepare import NoCropError, Request, cache_key, check_supported, prepare
@@ -30,6 +32,7 @@ Value = TypeVar("Value")
 _Input = tuple[int, bytes, np.ndarray]  # row of the request, cache key, (S, S, 3) uint8 RGB
 PREFETCH_BATCHES = 4  # prepared while the network embeds one
 MAX_LISTED = 20  # missing images on stderr
+MANY_SAMPLES = 500_000  # their intervals take a minute
 
 
 class Embedded:
@@ -229,7 +232,12 @@ def run(
     if not engine.spec.aligned and any(request.aligned for request in protocol.requests):
         raise ProtocolError(
             f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"
-            f" on unaligned images only (template {engine.spec.template}); score it on qmul, qmul-id or tinyface"
+            f" on unaligned images only (template {engine.spec.template}); "
+            + (
+                "resize the images whole: --aligned none"
+                if protocol.source
+                else "score it on qmul, qmul-id or tinyface"
+            )
         )
     if engine.spec.aligned and not protocol.alignment_stated:
         raise ProtocolError(
@@ -257,7 +265,7 @@ def run(
         if not allow_missing:
             raise ProtocolError(f"bench {protocol.name}: {message}")
     scored = protocol.score(embedded.vectors, embedded.valid)
-    bounds = {setting: one.samples.intervals() for setting, one in scored.items()} if intervals else {}
+    bounds = _intervals(protocol, scored) if intervals else {}
     return Result(
         benchmark=protocol.name,
         title=protocol.title,
@@ -275,6 +283,19 @@ def run(
         hardest={setting: one.hardest for setting, one in scored.items()},
         max_pixels=engine.max_pixels,
     )
+
+
+def _intervals(protocol: Protocol, scored: dict[str, ScoredSetting]) -> dict[str, dict[str, Interval]]:
+    """Intervals of each setting; with progress, where there are so many samples that they take minutes."""
+    samples = {setting: one.samples for setting, one in scored.items()}
+    many = sum(len(one.identities) for one in samples.values()) > MANY_SAMPLES
+    with Progress(f"bench {protocol.name}: intervals", len(samples), "settings") if many else nullcontext() as progress:
+        bounds = {}
+        for setting, one in samples.items():
+            bounds[setting] = one.intervals()
+            if progress:
+                progress.update(1)
+    return bounds
 
 
 def _list_missing(missing: dict[str, ImageError], origin: str) -> str:
