@@ -26,10 +26,23 @@ EXPECTED = (
     " i, j, and name, i, name, j"
 )
 MAX_FOLDS = 1 << 15
-_NAMED = ("path", "image", "img", "file", "filename", "imagepath", "imgpath", "photo", "face")
+_NAMED = ("path", "image", "img", "im", "file", "filename", "imagepath", "imgpath", "filepath", "photo", "face", "name")
 _PAIRED = [(f"{name}{one}", f"{name}{two}") for one, two in ("12", "ab", "01") for name in _NAMED]
 _PAIRED += [("first", "second"), ("left", "right"), ("reference", "probe"), ("a", "b")]
-_SAME = (SAME, "issame", "sameperson", "label", "genuine", "match", "ismatch", "target", "mated", "truth")
+_SAME = (
+    SAME,
+    "issame",
+    "sameperson",
+    "label",
+    "genuine",
+    "match",
+    "ismatch",
+    "target",
+    "mated",
+    "truth",
+    "isgenuine",
+    "groundtruth",
+)
 _FOLD = (FOLD, "folds", "foldid")
 _YES = "1 1.0 true t yes y same genuine match mated positive"
 _NO = "0 0.0 -1 -1.0 false f no n different diff impostor imposter nonmatch nonmated negative"

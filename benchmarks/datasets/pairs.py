@@ -85,7 +85,14 @@ def named_pairs(path: Path, stream: BinaryIO) -> tuple[Iterator[tuple[list[list[
     if len(header) == 2 and all(map(_INTEGER.fullmatch, header)):
         folds, per_kind = _header(path, lines)
         return _pairs_of(path, lines[1:]), np.arange(2 * folds * per_kind) // (2 * per_kind)
-    return _pairs_of(path, lines[len(header) == 1 :]), None
+    if len(header) > 1:
+        return _pairs_of(path, lines), None
+    if len(lines) - 1 != 2 * int(header[0]):
+        raise ProtocolError(
+            f"{path}: {counted(len(lines) - 1, 'pair')}, but line {lines[0][0]} states {int(header[0]):,} genuine and as many"
+            " impostor pairs; restore it from the archive"
+        )
+    return _pairs_of(path, lines[1:]), None
 
 
 def _pairs_of(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[list[list[str]], bool]]:

@@ -182,6 +182,9 @@ def test_a_number_that_two_files_have_is_an_error(tmp_path):
         ),
         ("path1,path2,same,fold\na.jpg,b.jpg,1,\n", "pair 1: no fold; fill the column fold in every row"),
         ("a.jpg,b.jpg,1,3\na.jpg,c.jpg,0,3\n", "the column fold has 1 value"),
+        ("2\na 1 2\na 1 b 2\n", "2 pairs, but line 1 states 2 genuine and as many impostor pairs"),
+        ("1\na 1 2\na 1 b x\n", "line 3: image numbers are '1' and 'x', expected integers"),
+        ("a 1 2\nb 1 2\nc\n", "line 3: 1 field, expected an impostor pair (name, i, name, j)"),
     ],
 )
 def test_a_list_that_cannot_be_right_names_the_pair(tmp_path, text, message):
