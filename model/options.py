@@ -225,11 +225,25 @@ class Registry(dict[str, type[T]]):
         """Raises: OptionError: unknown name or option, or an invalid value."""
         if not isinstance(name, str) or name not in self:
             kind = next(iter(self.values())).kind
-            raise OptionError(f"{kind} {shown(name)} is unknown; choose from {', '.join(self)}")
+            raise OptionError(f"{kind} {shown(name)} is unknown; {self._hint(str(name))}choose from {', '.join(self)}")
         return self[name](**options)
+
+    def _hint(self, name: str) -> str:
+        """What a wrong name may stand for: a name spelt otherwise, one that a summary mentions, or options after a comma."""
+        first, comma, rest = name.partition(",")
+        if comma and first in self and "=" in rest:
+            return f"write options after a colon, {first}:{rest}; "
+        plain = name.lower().replace("_", "-")
+        found = difflib.get_close_matches(plain, self, n=1, cutoff=0.8)
+        found += [
+            known for known, cls in self.items() if len(plain) > 3 and plain in f"{known} {_summary(cls)}".lower()
+        ]
+        return f"did you mean {found[0]}? " if found else ""
 
     def parse(self, text: str) -> T:
         """Reads text such as ``arcface:scale=32``. Raises: OptionError: it is not valid."""
+        if not text.strip():
+            raise OptionError(f"{next(iter(self.values())).kind} is empty; choose from {', '.join(self)}")
         choice = parse_choice(text)
         return self.build(choice.name, choice.options)
 
@@ -237,8 +251,13 @@ class Registry(dict[str, type[T]]):
         """The help text: a line for each name and each of its options."""
         lines = []
         for name, cls in self.items():
-            lines.append(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
+            lines.append(f"{name}: {_summary(cls)}")
             for option_name, declared in cls.declared().items():
                 setting = f"{option_name}={value_text(declared.default)}"
                 lines.append(f"    {setting:<22} {declared.help}")
         return "\n".join(lines)
+
+
+def _summary(cls: type[Options]) -> str:
+    """The first line of its docstring."""
+    return (inspect.getdoc(cls) or "").splitlines()[0]

@@ -236,7 +236,7 @@ def test_an_argument_of_a_wrong_type_says_what_was_expected(call, says):
         (lambda: template_points("seed", 0), ValueError, "size is 0, expected at least 1"),
         (lambda: Request(path="a.jpg", down=0), ValueError, "down is 0, expected at least 1"),
         (lambda: octuplet(FEATURES, LABELS, 1), ValueError, "views is 1, expected at least 2"),
-        (lambda: octuplet(FEATURES, LABELS, 3), ValueError, "4 images in 3 views, expected as many in each"),
+        (lambda: octuplet(FEATURES, LABELS, 3), ValueError, "4 images of 3 views, expected a multiple of 3"),
         (
             lambda: build_head(["softmax"], features=8, classes=4),
             OptionError,

@@ -73,7 +73,11 @@ def test_help_lists_the_choices(run, option, known):
         (["--steps", 0], 2, "Error: Invalid value for '--steps': 0 is not in the range x>=1"),
         (["--lr", 0], 2, "Error: Invalid value for '--lr': 0.0 is not in the range x>0"),
         (["--ema", 1], 2, "Error: Invalid value for '--ema': 1.0 is not in the range 0<=x<1"),
-        (["--precision", "fp16"], 2, "Error: Invalid value for '--precision': 'fp16' is not one of 'fp32', 'bf16'"),
+        (
+            ["--precision", "fp8"],
+            2,
+            "Error: Invalid value for '--precision': 'fp8' is not one of 'fp32', 'bf16', 'fp16'",
+        ),
         (["--eval-every", 5], 2, "Error: --eval-every is for evaluation; name benchmarks with --eval"),
         (["--best", "lfw/auc@8"], 2, "Error: --best lfw/auc@8: --eval names nothing; expected a metric of an"),
         (["--eval", ","], 2, "Error: Invalid value for '--eval': ',' names no benchmark; choose from lfw"),
@@ -102,7 +106,8 @@ def test_a_run_out_of_memory_says_what_to_lower(run, shard_set, monkeypatch):
     failed = run("train", "--shards", shard_set, *SMALL)
     assert error_of(failed) == (
         "Error: out of GPU memory (for 20.00 GiB): lower --batch-size (4 identities with 4 images each); use fewer"
-        " --views; use --precision bf16; with several processes and many identities, use --shard-head"
+        " --views; raise --accumulate (it is 1); use --activation-checkpointing; use --precision bf16; with several"
+        " processes and many identities, use --shard-head"
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from model.cosine import full_precision
 from model.heads.rows import ClassRows, draw_rows
 from model.sharding import Group, all_reduce_gradient, all_reduce_sum
-from shards.arguments import check_number, check_whole
+from shards.arguments import check_argument, check_number, check_whole
 
 
 class CenterLoss(ClassRows):
@@ -43,6 +43,7 @@ class CenterLoss(ClassRows):
         features = check_whole("features", features, 1)
         for name, value in (("weight", weight), ("alpha", alpha)):
             check_number(name, value)
+        check_argument(form in ("paper", "reference"), "form", form, "paper or reference")
         self.weight, self.alpha, self.form = weight, alpha, form
         centers = torch.zeros(self.stop - self.start, features)
         if form == "reference":

@@ -5,6 +5,7 @@ Criteria take the logits of a head, metric losses take features. Criteria are ex
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -73,7 +74,7 @@ def hardest_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float 
 def octuplet(
     features: torch.Tensor,
     labels: torch.Tensor,
-    views: int,
+    views: int | list[int] | tuple[int, ...],
     margin: float = 0.5,
     *,
     form: str = "lrfr",
@@ -94,16 +95,16 @@ def octuplet(
       without a positive has one at distance 0; without a negative, it takes the nearest image of any identity.
 
     Args:
-        features: (V*b, D), view after view, HR first; V > 1.
-        labels: (V*b,) int64.
-        views: V.
+        features: (N, D), view after view, HR first.
+        labels: (N,) int64.
+        views: number of views, at least two; or the number of images of an identity in each.
         margin: in units of the distance.
         form: ``lrfr`` or ``authors``.
         metric: the distance: 1 - ``cosine``, ``euclidean`` (of features that are not normalised) or its ``square``.
 
     Raises:
         TypeError: ``features`` or ``labels`` have another type or shape, or ``form`` or ``metric`` is unknown.
-        ValueError: there are fewer than two views, or N is no multiple of their number.
+        ValueError: there are fewer than two views, or N is no multiple of the images of an identity.
 
     Source: Knoche et al., Octuplet loss: make face recognition robust to image resolution, FG 2023, and their code.
     """
@@ -111,24 +112,29 @@ def octuplet(
     check_number("margin", margin)
     check_argument(form in ("lrfr", "authors"), "form", form, "lrfr or authors")
     check_argument(metric in DISTANCES, "metric", metric, f"one of {', '.join(DISTANCES)}")
-    views = check_whole("views", views, 2)
-    if len(labels) % views:
-        raise ValueError(f"{counted(len(labels), 'image')} in {views} views, expected as many in each")
+    high, *low = _view_slices(len(labels), views)
     distances = DISTANCES[metric](features)
-    size = len(labels) // views
-    parts = [slice(view * size, (view + 1) * size) for view in range(views)]
     same, others = labels[:, None] == labels[None, :], _others(labels)
-    elsewhere = _others(labels[:size])
 
     def triplets(anchors: slice, candidates: slice) -> torch.Tensor:
         block = (anchors, candidates)
         if form == "authors":
-            return _hardest_or_none(distances[block], same[block], elsewhere, margin).mean()
+            return _hardest_or_none(distances[block], same[block], margin).mean()
         return _hardest(distances[block], same[block], others[block], margin).mean()
 
-    high, *low = parts
     across = [triplets(high, part) + triplets(part, high) + triplets(part, part) for part in low]
     return triplets(high, high) + torch.stack(across).mean()
+
+
+def _view_slices(images: int, views: int | list[int] | tuple[int, ...]) -> list[slice]:
+    """The rows of each view. Raises: ValueError: see ``octuplet``."""
+    copies = [*views] if isinstance(views, list | tuple) else [1] * check_whole("views", views, 2)
+    if len(copies) < 2:
+        raise ValueError(f"{counted(len(copies), 'view')}, expected at least two")
+    if images % sum(copies):
+        raise ValueError(f"{counted(images, 'image')} of {len(copies)} views, expected a multiple of {sum(copies)}")
+    ends = [images // sum(copies) * count for count in itertools.accumulate(copies)]
+    return [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
 
 
 def _cosine_distances(features: torch.Tensor) -> torch.Tensor:
@@ -160,8 +166,10 @@ def _hardest(distances: torch.Tensor, same: torch.Tensor, others: torch.Tensor, 
     return (margin + hardest_positive - hardest_negative).clamp_min(0.0)
 
 
-def _hardest_or_none(distances: torch.Tensor, same: torch.Tensor, others: torch.Tensor, margin: float) -> torch.Tensor:
-    """As ``_hardest``, but a missing positive is at distance 0, and a missing negative as near as the nearest candidate."""
-    hardest_positive = distances.masked_fill(~(same & others), 0.0).amax(1)
+def _hardest_or_none(distances: torch.Tensor, same: torch.Tensor, margin: float) -> torch.Tensor:
+    """As ``_hardest``; no positive stands at the anchor's place, a missing one is at distance 0, and a missing negative
+    is as near as the nearest candidate."""
+    elsewhere = ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)
+    hardest_positive = distances.masked_fill(~(same & elsewhere), 0.0).amax(1)
     hardest_negative = distances.masked_fill(same & ~same.all(1, keepdim=True), torch.inf).amin(1)
     return (margin + hardest_positive - hardest_negative).clamp_min(0.0)

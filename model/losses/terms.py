@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -43,8 +44,12 @@ class MetricLoss(LossTerm):
     weight: float = option(1.0, help="weight of the term in the sum")
     margin: float = option(1.0, help="margin in units of 1 - cosine")
 
-    def __call__(self, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
-        """(V*b, D) features, view after view, and (V*b,) labels -> scalar, unweighted."""
+    def __call__(self, features: torch.Tensor, labels: torch.Tensor, copies: Sequence[int]) -> torch.Tensor:
+        """(N, D) features, view after view, and (N,) labels -> scalar, unweighted.
+
+        Args:
+            copies: images of an identity in each view.
+        """
         raise NotImplementedError
 
 
@@ -83,12 +88,15 @@ class HardestTriplet(MetricLoss):
 
     name = "hardest-triplet"
 
-    def __call__(self, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
+    def __call__(self, features: torch.Tensor, labels: torch.Tensor, copies: Sequence[int]) -> torch.Tensor:
         return hardest_triplet(features, labels, self.margin)
 
 
 class Octuplet(MetricLoss):
-    """Triplets HR-HR, HR-LR, LR-HR, LR-LR (Octuplet loss, 2023); the first view is HR."""
+    """Triplets HR-HR, HR-LR, LR-HR, LR-LR (Octuplet loss, 2023); the first view is HR.
+
+    For ``form`` ``lrfr``, each of several images in a view counts as a view of its own.
+    """
 
     name = "octuplet"
     margin: float = option(0.5, help="margin in units of the distance")
@@ -99,7 +107,8 @@ class Octuplet(MetricLoss):
     )
     metric: str = option("cosine", choices=tuple(DISTANCES), help="distance: 1 - cosine, euclidean, or its square")
 
-    def __call__(self, features: torch.Tensor, labels: torch.Tensor, views: int) -> torch.Tensor:
+    def __call__(self, features: torch.Tensor, labels: torch.Tensor, copies: Sequence[int]) -> torch.Tensor:
+        views = tuple(copies) if self.form == "authors" else sum(copies)
         return octuplet(features, labels, views, self.margin, form=self.form, metric=self.metric)
 
 
@@ -147,6 +156,9 @@ def parse_losses(text: str) -> Losses:
     """
     terms: dict[str, Any] = {}
     for part in text.split("+"):
+        names = [name.strip() for name in part.partition(":")[0].split(",")]
+        if len(names) > 1 and all(name in TERMS for name in names):
+            raise OptionError(f"losses {text!r}: join terms with +, as in {'+'.join(names)}")
         term = TERMS.parse(part)
         if term.slot in terms:
             raise OptionError(f"losses {text!r}: {terms[term.slot].name} and {term.name}; expected {_EXPECTED}")

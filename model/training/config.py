@@ -168,6 +168,7 @@ class TrainConfig(Options):
 
     def check(self) -> None:
         from model.backbones import BACKBONES
+        from model.losses.terms import Octuplet
 
         batch_norm = BACKBONES[self.backbone.name].batch_norm
         if self.batch_size * len(self.all_views) < 2 and (batch_norm or self.init == "data"):
@@ -191,6 +192,9 @@ class TrainConfig(Options):
             raise OptionError(
                 f"init {self.init} is for new weights, but --from {self.pretrained} gives weights: add --init pytorch"
             )
+        metric = self.losses.metric
+        if isinstance(metric, Octuplet) and metric.form == "authors" and len(self.views) < 2:
+            raise OptionError("losses octuplet:form=authors compares views, but views has one; add one, such as 8")
         if self.activation_checkpointing and self.compile:
             raise OptionError("activation_checkpointing and compile exclude each other; leave one out")
         images = (self.batch_size // self.accumulate) * len(self.all_views)

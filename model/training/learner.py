@@ -7,6 +7,7 @@ from torch import nn
 
 from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.inputs import normalise
+from model.losses.terms import Octuplet
 from model.training.batch_norm import global_batch_norm
 from model.training.config import TrainConfig
 from model.training.dropout import global_dropout
@@ -63,6 +64,27 @@ class Learner(nn.Module):
         metric = self.config.losses.metric
         return metric.name if metric and len(self.config.all_views) == 1 else None
 
+    @property
+    def remarks(self) -> list[str]:
+        """What a user may not expect of these settings, a line each."""
+        metric, views = self.config.losses.metric, self.config.views
+        found = []
+        if self.idle_metric:
+            found.append(f"one image of each identity: {self.idle_metric} adds nothing to the loss")
+        elif isinstance(metric, Octuplet):
+            if views[0].high < max(view.high for view in views):
+                found.append(
+                    f"octuplet: its high resolution is the first view, {views[0].name} px; name the largest first"
+                )
+            if metric.form == "authors" and all(view.count == 1 for view in views):
+                found.append(
+                    "octuplet: its authors' form has positives only among several images of an identity in a view:"
+                    " take two, such as --views 128x2,8x2"
+                )
+        if self.classes == 1:
+            found.append("one identity: no loss tells it from others, so nothing is learnt")
+        return found
+
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(V, b, S, S, 3) uint8 -> (V*b, 3, S, S) float32, view after view."""
         spec = self.preprocessing
@@ -91,7 +113,8 @@ class Learner(nn.Module):
         loss, parts = view_losses.mean(), self._by_view(view_losses.detach())
         if losses.metric and not self.idle_metric:
             in_rank = self.config.triplets == "rank"
-            value = losses.metric(local_features if in_rank else features, local_labels if in_rank else labels, views)
+            embedded, identities = (local_features, local_labels) if in_rank else (features, labels)
+            value = losses.metric(embedded, identities, [view.count for view in self.config.views])
             loss, parts[losses.metric.name] = loss + losses.metric.weight * value, value.detach()
         if losses.center:
             value = self.center(features, labels).mean()

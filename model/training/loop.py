@@ -78,10 +78,8 @@ def train(
     step = saved = start
     loader_state: dict[str, Any] = {}
     learner.train()
-    if ranks.first and learner.idle_metric:
-        print(f"one image of each identity: {learner.idle_metric} adds nothing to the loss", file=sys.stderr)
-    if ranks.first and learner.classes == 1:
-        print("one identity: no loss tells it from others, so nothing is learnt", file=sys.stderr)
+    for remark in learner.remarks if ranks.first else ():
+        print(remark, file=sys.stderr)
     run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
     stop_flag = stop_signals("stopping after this step...\n")
     with _run_folder(run, state), run_log as log, stop_flag as stop, explained_memory(config.less_memory):

@@ -131,7 +131,9 @@ def _average(gradients: list[torch.Tensor], ranks: Ranks) -> None:
 
 def gradient_norm(learner: Learner, ranks: Ranks) -> torch.Tensor:
     """The L2 norm of the gradient of all weights, on all ranks. A collective."""
-    local = learner.rank_local_prefixes or "\0"
+    local = learner.rank_local_prefixes
+    if not local:
+        return torch.nn.utils.get_total_norm(weight.grad for weight in learner.parameters() if weight.grad is not None)
     groups: dict[bool, list[torch.Tensor]] = {False: [], True: []}
     for name, weight in learner.named_parameters():
         if weight.grad is not None:

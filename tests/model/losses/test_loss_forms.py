@@ -11,6 +11,9 @@ import torch
 from model.heads import ClassScores
 from model.losses.functional import octuplet
 from model.losses.terms import TERMS, Octuplet
+from model.training.config import TrainConfig
+from model.training.learner import Learner
+from pipeline.spec import Preprocessing
 
 
 def draw(*shape, seed=5):
@@ -97,10 +100,28 @@ def test_octuplet_of_the_authors(labels, views, metric):
     assert torch.autograd.gradcheck(loss, features)
 
 
+def test_octuplet_of_the_authors_takes_several_images_of_an_identity_in_a_view():
+    """Two views of two images each are two views of twice as many images; views may have different numbers."""
+    torch.manual_seed(0)
+    config = TrainConfig(backbone="spherenet4", views="32x2,8x2", losses="cross-entropy+octuplet:form=authors,margin=1")
+    learner = Learner(config, classes=5, preprocessing=Preprocessing(size=32))
+    features, labels = draw(4, 3, 512).float(), torch.tensor([4, 0, 2])
+    _, parts = learner.loss(features.flatten(0, 1), labels, 4)
+    expected = authors_loss(features.reshape(2, 6, 512), [4, 0, 2, 4, 0, 2], 1.0, "cosine")
+    assert parts["octuplet"].item() == pytest.approx(expected, rel=1e-5)
+    assert expected > authors_loss(features[:2], [4, 0, 2], 1.0, "cosine")  # these have no positives
+    uneven = draw(6, 16)
+    assert octuplet(uneven, torch.arange(2).repeat(3), (2, 1), form="authors").isfinite()
+    with pytest.raises(ValueError, match=r"^6 images of 2 views, expected a multiple of 4$"):
+        octuplet(uneven, torch.arange(2).repeat(3), (3, 1))
+    with pytest.raises(ValueError, match=r"^1 view, expected at least two$"):
+        octuplet(uneven, torch.arange(2).repeat(3), (3,))
+
+
 def test_octuplet_with_one_image_of_each_identity_is_larger_here_than_for_the_authors():
     """They have no positive at all; here the other views of the anchor are positives. Compared: 0.0795 and 0.0265."""
     features, labels = draw(2, 6, 64).flatten(0, 1), torch.arange(6).repeat(2)
-    ours, theirs = (Octuplet(form=form, margin=1.0)(features, labels, 2) for form in ("lrfr", "authors"))
+    ours, theirs = (Octuplet(form=form, margin=1.0)(features, labels, (1, 1)) for form in ("lrfr", "authors"))
     assert ours > theirs > 0
 
 
@@ -109,17 +130,17 @@ def test_octuplet_with_one_image_of_each_identity_is_larger_here_than_for_the_au
 def test_octuplet_is_finite_for_equal_images_and_in_bf16(form, metric):
     features = torch.ones(8, 16, requires_grad=True)
     term = Octuplet(form=form, metric=metric)
-    term(features, torch.arange(4).repeat(2), 2).backward()
+    term(features, torch.arange(4).repeat(2), (1, 1)).backward()
     assert torch.isfinite(features.grad).all()
     rows = draw(8, 16).float()
     with torch.autocast("cpu", torch.bfloat16):
-        value = term(rows.bfloat16(), torch.arange(4).repeat(2), 2)
+        value = term(rows.bfloat16(), torch.arange(4).repeat(2), (1, 1))
         assert torch.equal(
-            term(rows, torch.arange(4).repeat(2), 2),
-            Octuplet(form=form, metric=metric)(rows, torch.arange(4).repeat(2), 2),
+            term(rows, torch.arange(4).repeat(2), (1, 1)),
+            Octuplet(form=form, metric=metric)(rows, torch.arange(4).repeat(2), (1, 1)),
         )
     assert value.dtype == torch.float32
-    torch.testing.assert_close(value, term(rows, torch.arange(4).repeat(2), 2), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(value, term(rows, torch.arange(4).repeat(2), (1, 1)), rtol=0.05, atol=0.05)
 
 
 def test_an_unknown_form_or_metric_is_one_line():

@@ -295,6 +295,31 @@ def test_training_on_one_identity_says_that_nothing_is_learnt(tmp_path, capsys):
         assert told == (classes == 1)
 
 
+@pytest.mark.parametrize(
+    ("losses", "views", "remarks"),
+    [
+        ("cross-entropy+octuplet", "32,8", []),
+        (
+            "cross-entropy+octuplet",
+            "8-16,32",
+            ["octuplet: its high resolution is the first view, 8-16 px; name the largest first"],
+        ),
+        ("cross-entropy+octuplet:form=authors", "32x2,8x2", []),
+        (
+            "cross-entropy+octuplet:form=authors",
+            "32,8",
+            ["octuplet: its authors' form has positives only among several images"],
+        ),
+        ("cross-entropy+octuplet", "32", ["one image of each identity: octuplet adds nothing to the loss"]),
+        ("cross-entropy+hardest-triplet", "8,32", []),
+    ],
+)
+def test_what_a_user_may_not_expect_of_the_settings_is_told(losses, views, remarks):
+    found = new_run(config(losses=losses, views=views), classes=CLASSES, preprocessing=SPEC).learner.remarks
+    assert len(found) == len(remarks)
+    assert all(ours.startswith(expected) for ours, expected in zip(found, remarks, strict=True))
+
+
 def test_training_on_one_image_per_identity_skips_the_triplet_loss_with_a_message(tmp_path, capsys):
     class One(Stream):
         def __next__(self):

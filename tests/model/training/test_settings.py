@@ -229,12 +229,12 @@ def test_a_file_may_have_the_mark_of_utf_8(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"head": "cosface"}, "head 'cosface' is unknown; choose from softmax"),
+        ({"head": "cosface"}, "head 'cosface' is unknown; did you mean amsoftmax? choose from softmax"),
         (
             {"head": "arcface:m=0.5"},
             "head arcface has no option 'm'; it has scale, margin, form, sample, sampling, seed",
         ),
-        ({"losses": "triplet"}, "loss 'triplet' is unknown; choose from cross-entropy"),
+        ({"losses": "triplet"}, "loss 'triplet' is unknown; did you mean hardest-triplet? choose from cross-entropy"),
         ({"losses": "hardest-triplet"}, "losses 'hardest-triplet': no criterion; expected one criterion"),
         ({"losses": "focal+cross-entropy"}, ": focal and cross-entropy; expected one criterion"),
         (
@@ -264,6 +264,18 @@ def test_a_file_may_have_the_mark_of_utf_8(tmp_path):
         (
             {"init": "data", "class_rows": "insightface"},
             "init data gives class rows the length 1, but class_rows is insightface: choose adaface",
+        ),
+        ({"head": "adaface,form=authors"}, "write options after a colon, adaface:form=authors; choose from softmax"),
+        ({"head": "AdaFace"}, "head 'AdaFace' is unknown; did you mean adaface? choose from softmax"),
+        ({"head": "sv_softmax"}, "did you mean svsoftmax? choose"),
+        ({"head": "vgg"}, "head 'vgg' is unknown; choose from softmax"),
+        ({"head": " "}, "head is empty; choose from softmax"),
+        ({"losses": "cross-entropy+"}, "loss is empty; choose from cross-entropy"),
+        ({"losses": "cross-entropy,octuplet"}, "join terms with +, as in cross-entropy+octuplet"),
+        ({"losses": "ce"}, "loss 'ce' is unknown; choose from cross-entropy"),
+        (
+            {"losses": "cross-entropy+octuplet:form=authors", "views": "128x2"},
+            "compares views, but views has one; add one",
         ),
         (
             {"init": "adaface"},
