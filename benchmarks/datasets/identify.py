@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.locate import Landmarks
-from benchmarks.datasets.own_images import Preparation, own_requests
+from benchmarks.datasets.own_images import Preparation, check_people, own_requests
 from benchmarks.datasets.resolutions import RESOLUTIONS, at_sizes
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.identification import IdentificationProtocol
@@ -84,7 +84,8 @@ def read_identification(
     probe_ids = np.searchsorted(names, albums[PROBES].people)
     strangers = _strangers(albums[UNMATED], len(names)) if unmated else np.empty(0, np.int64)
     open_ids = np.concatenate([probe_ids, np.full(len(strangers), -1)])
-    all_probes = np.concatenate(rows[1:])
+    all_probes, people = np.concatenate(rows[1:]), np.concatenate([probe_ids, strangers])
+    check_people(people, f"{probes} and {unmated}")
     return IdentificationProtocol(
         name=name,
         title=printable(f"{probes.absolute().name} in {gallery.absolute().name}"),
@@ -111,7 +112,7 @@ def read_identification(
             for setting, (first, second) in settings.items()
             if unmated
         },
-        people=np.concatenate([probe_ids, strangers]),
+        people=people,
         rates=FALSE_IDENTIFICATION_RATES,
     )
 

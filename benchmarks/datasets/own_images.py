@@ -7,10 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.datasets.locate import Landmarks as Tables
 from benchmarks.datasets.locate import tables_of
 from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.samples import MAX_IDENTITIES
 from pipeline.prepare import Request
 from pipeline.sources.finder import composed
 from pipeline.sources.folders import utf8
@@ -58,6 +61,12 @@ class Preparation:
     def template(self) -> CropTemplate | None:
         """The template of aligned crops. Raises: SourceError: there is no such one."""
         return None if self.aligned in (None, NO_TEMPLATE) else crop_template(self.aligned)  # type: ignore[arg-type]
+
+
+def check_people(codes: np.ndarray, where: str) -> None:
+    """Raises: ProtocolError: there are more people than a bootstrap takes; ``codes``: from 0, any shape."""
+    if (people := int(codes.max()) + 1) > MAX_IDENTITIES:
+        raise ProtocolError(f"{where}: {people:,} people, expected at most {MAX_IDENTITIES:,}; divide it into several")
 
 
 def own_requests(paths: Sequence[Path], preparation: Preparation) -> list[Request]:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from benchmarks.datasets.locate import Landmarks
-from benchmarks.datasets.own_images import Preparation, own_requests
+from benchmarks.datasets.own_images import Preparation, check_people, own_requests
 from benchmarks.datasets.pair_list import PairList, read_pair_list
 from benchmarks.datasets.resolutions import RESOLUTIONS, at_resolutions
 from benchmarks.errors import ProtocolError
@@ -73,6 +73,7 @@ def read_pair_set(
         (folds, note), people = _folds_of(pairs), _named_people(pairs)
         images = own_requests(pairs.paths, how)
     identities, who = _identities(path, members, genuine, people)
+    check_people(identities, str(path))
     requests, settings = at_resolutions(images, members, "{}@full", how.sizes)
     return PairProtocol(
         name=name,

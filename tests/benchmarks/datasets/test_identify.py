@@ -210,6 +210,12 @@ def test_folders_that_cannot_be_right_are_one_line(folders, damage, message):
     assert "\n" not in str(error.value)
 
 
+def test_more_people_than_a_bootstrap_takes_are_an_error(crops, monkeypatch):
+    monkeypatch.setattr("benchmarks.datasets.own_images.MAX_IDENTITIES", 8)
+    with pytest.raises(ProtocolError, match="9 people, expected at most 8; divide it into several"):
+        read_identification(crops / "gallery", crops / "probes", crops / "unmated", aligned="none")
+
+
 def test_no_image_may_be_in_two_folders(folders, tmp_path):
     gallery, probes, unmated = folders
     link = tmp_path / "link"

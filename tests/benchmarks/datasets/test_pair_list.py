@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -321,6 +322,16 @@ def test_how_images_are_aligned_has_to_be_said(lfw, rows, tmp_path):
         read_pair_set(path, root=lfw / "lfw", landmarks=[tmp_path / "other.csv"])
 
 
+def test_more_people_than_a_bootstrap_takes_are_an_error(lfw, rows, tmp_path, monkeypatch):
+    path = written(tmp_path / "a.csv", rows)
+    people = len({Path(name).parent for row in rows for name in row[:2]})
+    monkeypatch.setattr("benchmarks.datasets.own_images.MAX_IDENTITIES", people)
+    read(path, lfw, sizes=())
+    monkeypatch.setattr("benchmarks.datasets.own_images.MAX_IDENTITIES", people - 1)
+    with pytest.raises(ProtocolError, match=f"a.csv: {people} people, expected at most {people - 1}; divide it"):
+        read(path, lfw, sizes=())
+
+
 def test_unusable_images_have_reasons_and_leave_pairs_out(demo, rows, tmp_path, capsys):
     lfw = demo("LFW")
     names = sorted({name for row in rows for name in row[:2]})
@@ -363,7 +374,7 @@ def test_the_command(run, lfw, rows, tmp_path, monkeypatch):
     path = written(tmp_path / "mine.csv", rows)
     words = ["--checkpoint", tmp_path / "x.pt", "--root", lfw / "lfw"]
     table = ["--landmarks", lfw / "LFW.csv"]
-    done = run("bench", "pairs", path, *words, *table, "--sizes", "8,16", "--json", tmp_path / "a.json")
+    done = run("bench", "pairs", path.name, *words, *table, "--sizes", "8,16", "--json", tmp_path / "a.json")
     assert done.returncode == 0, done.stderr
     assert "mine.csv: HR to LR, accuracy, %" in done.stdout
     assert "16 px  full size" in done.stdout
