@@ -11,7 +11,7 @@ import click
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from commands.group import CommandError, expected, line_of
 from commands.landmark_finder import landmark_finder
-from commands.network import open_engine
+from commands.network import open_engine, warn_of_guess
 from commands.options import (
     PATH,
     LocalPath,
@@ -204,10 +204,13 @@ def score(
     from benchmarks.report.tables import result_text
 
     failures: dict[str, Exception] = {}
-    with saved_results(json_file, report, len(names)) as save, open_engine(**network) as (engine, _, facts):
+    with saved_results(json_file, report, len(names)) as save, open_engine(**network) as (engine, loaded, facts):
+        checked = False
         for name in names:
             try:
-                result = run(read(name), engine, checkpoint=facts, allow_missing=allow_missing)
+                protocol = read(name)
+                checked = checked or warn_of_guess(loaded, protocol, facts["device"])
+                result = run(protocol, engine, checkpoint=facts, allow_missing=allow_missing)
             except Exception as error:
                 if not expected(error):
                     raise

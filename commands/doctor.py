@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import PATH, data
+from commands.options import PATH, data, pick_device
 from commands.outputs import json_output
+
+if TYPE_CHECKING:
+    from commands.diagnosis.findings import Section
 
 
 @click.command(short_help="Look at the machine and the data, and say what to do.")
 @click.argument("root", type=PATH, default=data())
+@click.option(
+    "--network", type=PATH, help="Look at this network instead: does it get the preprocessing that it expects?"
+)
+@click.option("--preprocessing", metavar="NAME|FILE.toml", help="Of --network, as in bench. [default: as bench has it]")
 @click.option("--json", "json_file", type=json_output(), help="Also write the findings to this file.")
-def doctor(root: Path, json_file: Path | None) -> None:
+def doctor(root: Path, network: Path | None, preprocessing: str | None, json_file: Path | None) -> None:
     """Look at Python, libraries, GPU, disks, and at the data sets, shard sets and runs in ROOT ($LRFR_DATA).
 
     Every finding is ok, a note, a warning (warn) or a failure (FAIL: something cannot work), with what to do. Images
     are counted by listing; 200 of each benchmark are opened. Nothing is written or downloaded. Exits with 1 if there is a
     failure.
+
+    With --network, other ranges, the other colour order and other templates are tried on 80 pairs of a benchmark in ROOT, or
+    on generated faces: which of them tells people apart best?
     """
     from commands.diagnosis.findings import Level, lines, summary, to_dict
     from commands.diagnosis.page import sections
@@ -28,7 +39,7 @@ def doctor(root: Path, json_file: Path | None) -> None:
 
     levels, record = [], []
     with interruptible():
-        for section in sections(root, data()()):
+        for section in sections(root, data()()) if network is None else [network_section(network, preprocessing, root)]:
             click.echo(printable(section.title))
             found = []
             for finding in section.findings:
@@ -44,3 +55,13 @@ def doctor(root: Path, json_file: Path | None) -> None:
             write_bytes(json_file, (json.dumps(record, indent=1) + "\n").encode())
     if Level.FAIL in levels:
         raise CommandError("something cannot work: see FAIL above")
+
+
+def network_section(path: Path, preprocessing: str | None, root: Path) -> Section:
+    """The section about a network."""
+    from commands.diagnosis.findings import Section
+    from commands.diagnosis.network import network_findings
+    from commands.network import open_network
+
+    network = open_network(path, preprocessing)
+    return Section(title=f"Network {path}", findings=network_findings(network, root, pick_device(None)))

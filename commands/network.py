@@ -12,6 +12,7 @@ from commands.options import data, pick_device
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import Engine
+    from benchmarks.scoring.protocols import Protocol
     from model.embedder import Flip, Precision
     from model.formats.network import LoadedNetwork
 
@@ -45,6 +46,32 @@ def open_network(path: Path | None, preprocessing: str | None = None) -> LoadedN
         )
     check_supported(network.spec, str(network.path))
     return network
+
+
+def warn_of_guess(network: LoadedNetwork, protocol: Protocol, device: str) -> bool:
+    """Warns if the preprocessing that is assumed of a graph is probably wrong, as faces of a benchmark show.
+
+    Returns:
+        Whether nothing is left to find out.
+    """
+    from benchmarks.errors import ProtocolError
+    from benchmarks.scoring.protocols import PairProtocol
+    from commands.diagnosis.findings import Level
+    from commands.diagnosis.network import guess, guess_findings
+    from shards.messages import print_stderr
+
+    if network.spec_stated or network.trainable:
+        return True
+    if not isinstance(protocol, PairProtocol):
+        return False
+    try:
+        found = guess(network, protocol, device)
+    except ProtocolError:  # too few pairs: `run` says so
+        return False
+    for finding in guess_findings(network, found, protocol.title):
+        if finding.level is Level.WARN:
+            print_stderr(f"warning: {finding.text}; {finding.remedy}")
+    return True
 
 
 @contextlib.contextmanager

@@ -142,6 +142,7 @@ class Preprocessing:
             f"{field.name} {_text(mine)}, not {_text(theirs)}"
             for field in dataclasses.fields(self)
             if (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
+            if field.name != "points" or self.template == other.template
         ]
 
     def __str__(self) -> str:

@@ -213,7 +213,7 @@ FROZEN = {
     " --out --retry-failed --root --size --source --split --template --workers",
     "calibrate": "--out --setting",
     "demo-data": "--identities --images --out --seed",
-    "doctor": "--json",
+    "doctor": "--json --network --preprocessing",
     "embed": f"{_ENGINE} --aligned --down --group --identity --landmarks --out --weights",
     "export huggingface": "--network --out",
     "export onnx": "--network --out --preprocess",

@@ -77,6 +77,7 @@ def test_help_describes_dynamic_defaults(run):
 @pytest.mark.parametrize("error", [OSError(36, "File name too long", "x"), ImageError("bad"), ProtocolError("bad")])
 def test_a_failed_benchmark_does_not_stop_the_others(monkeypatch, error):
     monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, None, {})))
+    monkeypatch.setattr(bench, "warn_of_guess", lambda *_: True)
     names = []
 
     def read(name):
