@@ -13,7 +13,7 @@ from commands.doctor import doctor
 from commands.embed import embed
 from commands.export import export
 from commands.fetch import fetch
-from commands.group import CommandError, Commands, rank_of_several
+from commands.group import Commands, check_alone
 from commands.inspect import inspect
 from commands.landmarks import landmarks
 from commands.search import search
@@ -21,6 +21,7 @@ from commands.train import train
 from commands.verify import verify
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+SHARED = ("train", "bench", "embed", "audit")  # among the processes of torchrun
 
 
 @click.group(cls=Commands, context_settings=SETTINGS)
@@ -32,8 +33,8 @@ def main(ctx: click.Context, debug: bool) -> None:
 
     Paths default to folders under $LRFR_DATA (default: data).
     """
-    if rank_of_several() and ctx.invoked_subcommand != "train":
-        raise CommandError(f"{ctx.invoked_subcommand} runs in one process: start it without torchrun")
+    if ctx.invoked_subcommand not in SHARED:
+        check_alone(str(ctx.invoked_subcommand))
 
 
 for command in (

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
-from commands.group import CommandError, expected, line_of
+from commands.group import CommandError, check_alone, expected, line_of
 from commands.landmark_finder import landmark_finder
 from commands.network import open_engine, warn_of_guess
 from commands.options import (
@@ -29,8 +29,14 @@ MAX_COMPARED = 26  # files, named by letters
 
 
 @click.group()
-def bench() -> None:
-    """Score a checkpoint on public benchmarks."""
+@click.pass_context
+def bench(context: click.Context) -> None:
+    """Score a checkpoint on public benchmarks.
+
+    Several processes: torchrun --nproc-per-node N cli.py bench ...
+    """
+    if context.invoked_subcommand in ("speed", "compare"):
+        check_alone(f"bench {context.invoked_subcommand}")
 
 
 scoring_options = option_group(

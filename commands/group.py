@@ -91,6 +91,12 @@ def rank_of_several() -> str | None:
     return rank if rank.isdecimal() and size.isdecimal() and int(size) > 1 else None
 
 
+def check_alone(command: str) -> None:
+    """Raises: CommandError: ``torchrun`` started several processes, which ``command`` cannot use."""
+    if rank_of_several():
+        raise CommandError(f"{command} runs in one process: start it without torchrun")
+
+
 @contextlib.contextmanager
 def interruptible(kept: Callable[[], str] = lambda: "") -> Iterator[None]:
     """The work of a command: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, so that it can clean up.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from commands.group import CommandError
+from commands.group import CommandError, rank_of_several
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -117,7 +118,23 @@ workers_option = click.option(
     show_default="all cores",
     help="Number of worker processes.",
 )
-# what `commands.network.open_engine` takes
+
+
+def _embeds_for_first(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs the command on rank 0 of ``torchrun`` alone; the other ranks embed for it."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> Any:
+        if rank_of_several() in (None, "0"):
+            return command(**options)
+        from commands.network import embed_for_first
+
+        return embed_for_first(options)
+
+    return run
+
+
+# what `commands.network.open_engine` takes; for commands that embed, on all ranks of `torchrun`
 engine_options = option_group(
     network_option,
     click.option(
@@ -142,6 +159,7 @@ engine_options = option_group(
     ),
     click.option("--no-cache", is_flag=True, help="Do not read or write the embedding cache, $LRFR_DATA/cache."),
     max_pixels_option,
+    _embeds_for_first,
 )
 
 

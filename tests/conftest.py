@@ -122,6 +122,23 @@ def invoke(tmp_path, monkeypatch):
     return runner
 
 
+def torchrun(ranks, script, *words):
+    """Runs a script in several processes, in the repository's folder."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={ranks}",
+        script,
+        *words,
+    ]
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    words, streams = list(map(str, command)), {"capture_output": True, "text": True}
+    return subprocess.run(words, cwd=REPOSITORY, env=environment, timeout=PATIENCE_S, **streams)
+
+
 def wait_until(condition):
     """Waits for ``condition()``; fails after ``PATIENCE_S``."""
     deadline = time.monotonic() + PATIENCE_S

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures as futures
 import dataclasses
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
 
 from benchmarks.engine.cache import EmbeddingCache
+from benchmarks.engine.prepared import Input, Preparer
+from benchmarks.engine.team import Embedded, Job, Part, Team, blocks_of, joined
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.protocols import Protocol, ScoredSetting
 from benchmarks.scoring.results import Result
-from pipeline.prepare import NoCropError, Request, cache_key, check_supported, prepare
+from pipeline.prepare import NoCropError, Request, check_supported
 from pipeline.progress import Progress
 from pipeline.sources.images import MAX_PIXELS, ImageError
 from pipeline.sources.landmark_scale import scale_warning, spread
@@ -29,52 +28,9 @@ from shards.messages import counted, print_stderr
 
 Embed = Callable[[np.ndarray], np.ndarray]
 Value = TypeVar("Value")
-_Input = tuple[int, bytes, np.ndarray]  # row of the request, cache key, (S, S, 3) uint8 RGB
 PREFETCH_BATCHES = 4  # prepared while the network embeds one
 MAX_LISTED = 20  # missing images on stderr
 MANY_SAMPLES = 500_000  # their intervals take a minute
-
-
-class Embedded:
-    """Embeddings of N requests, filled in any order.
-
-    Attributes:
-        vectors: (N, D) float32 network outputs, not normalised; zero where ``valid`` is False.
-        valid: (N,) bool.
-        missing: the ``name`` of each unusable image, and the reason.
-        computed: number of embeddings that the network computed.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.vectors = np.zeros((count, 1), np.float32)
-        self.valid = np.zeros(count, bool)
-        self.missing: dict[str, ImageError] = {}
-        self.computed = 0
-
-    @property
-    def cached(self) -> int:
-        """Number of embeddings from the cache."""
-        return int(self.valid.sum()) - self.computed
-
-    def put(self, row: int, vector: np.ndarray) -> None:
-        """Sets the embedding of a request; the first one sets D. Raises: TypeError: another D."""
-        if self.vectors.shape[1] != len(vector):
-            if self.valid.any():
-                known = self.vectors.shape[1]
-                raise TypeError(f"embeddings of {known} and of {len(vector)} numbers: a network has one length")
-            self.vectors = np.zeros((len(self.valid), len(vector)), np.float32)
-        self.vectors[row], self.valid[row] = vector, True
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _PreparedFile:
-    """The requests of one image file: embeddings from the cache by row, inputs to embed, or an error."""
-
-    name: str
-    requests: int
-    cached: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    inputs: list[_Input] = dataclasses.field(default_factory=list)
-    error: ImageError | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +44,7 @@ class Engine:
         batch_size: images per call of ``embed``.
         max_pixels: an image that states more is unusable.
         watch: the folders of the images, whose loss ends the work.
+        team: the processes that embed together; None: this one alone.
 
     Raises:
         TypeError: a field has the wrong type.
@@ -100,6 +57,7 @@ class Engine:
     batch_size: int = 64
     max_pixels: int = MAX_PIXELS
     watch: SourceWatch = dataclasses.field(default_factory=lambda: SourceWatch([]))
+    team: Team | None = None
 
     def __post_init__(self) -> None:
         for name, good, expected in (
@@ -109,6 +67,7 @@ class Engine:
             ("batch_size", type(self.batch_size) is int and self.batch_size > 0, "an int above 0"),
             ("max_pixels", type(self.max_pixels) is int and self.max_pixels > 0, "an int above 0"),
             ("watch", isinstance(self.watch, SourceWatch), "a SourceWatch"),
+            ("team", isinstance(self.team, Team | None), "a Team or None"),
         ):
             check_argument(good, f"Engine: {name}", getattr(self, name), expected)
         check_supported(self.spec, "Engine")
@@ -122,23 +81,52 @@ class Engine:
             OSError: the file system or this process is in trouble; no image can be blamed.
             TypeError: ``embed`` does not return a vector for each image, all of one length.
         """
+        if self.team is None:
+            return self._embed_blocks(requests, progress.update)
+        size, left = self.team.size, len(requests)
+
+        def update(count: int) -> None:
+            """Moves the bar, as if the others were as far as this process."""
+            nonlocal left
+            progress.update(step := min(count * size, left))
+            left -= step
+
+        job = Job(requests=requests, folders=self.watch.folders)
+        parts = self.team.share(job, lambda: self._embed_blocks(requests, update, 0, size).part())
+        progress.update(left)
+        return joined(parts, requests)
+
+    def embed_share(self, job: Job, rank: int, size: int) -> Part:
+        """Embeds the blocks of process ``rank`` among ``size``. Raises as ``embed_all``."""
+        engine = dataclasses.replace(self, watch=SourceWatch(job.folders))
+        return engine._embed_blocks(job.requests, lambda _: None, rank, size).part()
+
+    def _embed_blocks(
+        self, requests: list[Request], update: Callable[[int], object], rank: int = 0, size: int = 1
+    ) -> Embedded:
+        """Embeds every block of number ``rank`` modulo ``size``, and tells ``update`` the number of requests done."""
+        rows, blocks = blocks_of(requests, self.batch_size)
+        mine = (blocks % size == rank).tolist()
+        own = {name: kept for name, of_file in rows.items() if (kept := [row for row in of_file if mine[row]])}
         embedded = Embedded(len(requests))
-        queue: list[_Input] = []
-        for file in self._prepared_files(requests):
+        queue: list[Input] = []
+        preparer = Preparer(spec=self.spec, cache=self.cache, max_pixels=self.max_pixels, watch=self.watch)
+        for file in preparer.files(requests, own, PREFETCH_BATCHES * self.batch_size):
             if file.error is not None:
                 embedded.missing[file.name] = file.error
             for row, vector in file.cached.items():
                 embedded.put(row, vector)
-            queue += file.inputs
-            while len(queue) >= self.batch_size:
-                self._embed_batch(queue[: self.batch_size], embedded)
-                queue = queue[self.batch_size :]
-            progress.update(file.requests)
+            for one in file.inputs:
+                if queue and (len(queue) == self.batch_size or blocks[one[0]] != blocks[queue[-1][0]]):
+                    self._embed_batch(queue, embedded)
+                    queue = []
+                queue.append(one)
+            update(file.requests)
         if queue:
             self._embed_batch(queue, embedded)
         return embedded
 
-    def _embed_batch(self, batch: list[_Input], embedded: Embedded) -> None:
+    def _embed_batch(self, batch: list[Input], embedded: Embedded) -> None:
         vectors = _checked_vectors(self.embed(np.stack([image for _, _, image in batch])), len(batch))
         if not np.isfinite(vectors).all():
             raise ProtocolError(
@@ -149,46 +137,6 @@ class Engine:
             if self.cache is not None:
                 self.cache.put(key, vector)
         embedded.computed += len(batch)
-
-    def _prepared_files(self, requests: list[Request]) -> Iterator[_PreparedFile]:
-        """Yields every image file once, prepared by threads a few batches ahead of the network."""
-        rows: dict[str, list[int]] = {}
-        for row, request in enumerate(requests):
-            rows.setdefault(request.name, []).append(row)
-        pool = futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-        running: collections.deque[futures.Future[_PreparedFile]] = collections.deque()
-        prefetch_files = max(PREFETCH_BATCHES * self.batch_size * len(rows) // max(len(requests), 1), 2)
-        try:
-            for name, file_rows in rows.items():
-                running.append(pool.submit(self._prepare_file, name, file_rows, requests))
-                if len(running) > prefetch_files:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _prepare_file(self, name: str, rows: list[int], requests: list[Request]) -> _PreparedFile:
-        try:
-            data = requests[rows[0]].read(self.max_pixels)
-            keys = {row: cache_key(data, requests[row], self.spec) for row in rows}
-            hits = {row: self.cache.get(key) for row, key in keys.items()} if self.cache else {}
-            cached = {row: vector for row, vector in hits.items() if vector is not None}
-            misses = [row for row in rows if row not in cached]
-            images = prepare(data, [requests[row] for row in misses], self.spec, self.max_pixels) if misses else []
-            inputs = [(row, keys[row], image) for row, image in zip(misses, images, strict=True)]
-            return _PreparedFile(name=name, requests=len(rows), cached=cached, inputs=inputs)
-        except FileNotFoundError as error:
-            self.watch.check(error)
-            failure = ImageError("not found")
-        except OSError as error:
-            self.watch.check(error)
-            failure = ImageError(f"cannot be read: {error.strerror}")
-        except ImageError as error:
-            failure = error
-        except MemoryError as error:
-            raise MemoryError(f"{name}: {error}") from None
-        return _PreparedFile(name=name, requests=len(rows), error=failure)
 
 
 def _checked_vectors(returned: Any, count: int) -> np.ndarray:

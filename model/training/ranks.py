@@ -73,18 +73,30 @@ class Ranks:
         """
         if self._control is None:
             return [work()]
-        outcome: T | None = None
-        failure: LrfrError | OSError | None = None
-        try:
-            outcome = work()
-        except (LrfrError, OSError) as error:
-            failure = error
+        outcome, failure = _attempt(work)
         outcomes: list[Any] = [None] * self.size
         distributed.all_gather_object(outcomes, (outcome, failure and str(failure)), self._control)
-        for rank, (_, message) in enumerate(outcomes):
-            if message is not None:
-                raise failure or RankError(f"rank {rank} failed: {message}")
-        return [outcome for outcome, _ in outcomes]
+        return _successes(outcomes, failure)
+
+    def collect_on_first(self, work: Callable[[], T]) -> list[T]:
+        """As ``collect``, for large values: only rank 0 gets the results of all, and learns whether one failed.
+
+        Returns:
+            On other ranks an empty list.
+        """
+        if self._control is None:
+            return [work()]
+        outcome, failure = _attempt(work)
+        outcomes: list[Any] | None = [None] * self.size if self.first else None
+        distributed.gather_object((outcome, failure and str(failure)), outcomes, 0, self._control)
+        return [] if outcomes is None else _successes(outcomes, failure)
+
+    def tell(self, value: T | None = None) -> T | None:
+        """The value of rank 0, any that can be pickled, on every rank. A collective."""
+        values = [value]
+        if self._control is not None:
+            distributed.broadcast_object_list(values, 0, self._control)
+        return values[0]
 
     def gather(self, part: torch.Tensor, views: int) -> torch.Tensor:
         """(V*b, ...) of this rank -> (V*B, ...) of all ranks, ordered as in a single process: by view, then by rank."""
@@ -114,6 +126,22 @@ class Ranks:
         # there is no public way to exclude parameters
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(learner, names)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(learner, gradient_as_bucket_view=True)
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, LrfrError | OSError | None]:
+    """The result of ``work``, or why it failed."""
+    try:
+        return work(), None
+    except (LrfrError, OSError) as error:
+        return None, error
+
+
+def _successes(outcomes: list[Any], failure: LrfrError | OSError | None) -> list[Any]:
+    """The results of all ranks, from pairs of a result and a message. Raises: ``failure``, RankError: one failed."""
+    for rank, (_, message) in enumerate(outcomes):
+        if message is not None:
+            raise failure or RankError(f"rank {rank} failed: {message}")
+    return [outcome for outcome, _ in outcomes]
 
 
 @contextlib.contextmanager

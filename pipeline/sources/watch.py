@@ -33,6 +33,11 @@ class SourceWatch:
     def __init__(self, folders: Iterable[Path]) -> None:
         self._folders = {folder: _identity(folder) for folder in folders}
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that are watched."""
+        return list(self._folders)
+
     def check(self, error: OSError) -> None:
         """Checks whether an image can be blamed for an error of reading it.
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import pytest
 import torch
 
+from commands import network
 from model.training.ranks import RankError, local_device, open_ranks
 from tests.conftest import error_of
 
@@ -134,8 +138,26 @@ def test_commands_tell_their_own_error_where_a_cluster_sets_only_the_size(enviro
     assert error_of(run("train", "--shards", tmp_path)).startswith("Error: WORLD_SIZE is 2, but RANK is not set")
 
 
-@pytest.mark.parametrize("words", [["bench", "qmul"], ["build-shards"], ["embed", "x", "--out", "y"], ["verify"]])
+@pytest.mark.parametrize(
+    "words", [["bench", "compare", "a", "b"], ["bench", "speed", "step"], ["build-shards"], ["verify"]]
+)
 def test_commands_of_one_process_refuse_torchrun(environment, run, words):
     environment(**COMPLETE)
-    line = f"Error: rank 0: {words[0]} runs in one process: start it without torchrun"
-    assert error_of(run(*words)) == line
+    command = " ".join(words[: 2 if words[0] == "bench" else 1])
+    assert error_of(run(*words)) == f"Error: rank 0: {command} runs in one process: start it without torchrun"
+
+
+@pytest.mark.parametrize(
+    "words", [["bench", "qmul"], ["bench", "all"], ["embed", "x", "--out", "y.parquet"], ["audit", "x", "--out", "y"]]
+)
+def test_other_ranks_embed_for_the_first_with_its_options(environment, run, monkeypatch, tmp_path, words):
+    """They read neither data sets nor images of their own, and write nothing."""
+    given = []
+    monkeypatch.setattr(network, "embed_for_first", given.append)
+    environment(**{**COMPLETE, "RANK": "1"})
+    done = run(*words, "--network", "x.pt", "--batch-size", 7)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (options,) = given
+    assert (options["network"], options["batch_size"]) == (Path("x.pt"), 7)
+    assert options.keys() >= inspect.signature(network._open_alone).parameters.keys()
+    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from model.formats.checkpoint import checkpoints, read_checkpoint, save_checkpoi
 from model.training.config import TrainConfig
 from model.training.ranks import Ranks
 from model.training.state import new_run
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.conftest import REPOSITORY, torchrun
 from tests.model.training.train_ranks import CLASSES, SPEC, run
 
 COMMON = {"backbone": "spherenet4", "batch_size": 4, "steps": 4, "lr": 0.05, "views": "128,8", "save_every": 2}
@@ -34,21 +33,6 @@ CONFIGS = {
     "in-parts-sharded": {"accumulate": 2, "clip_norm": 0.5, "shard_head": True},
     "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},
 }
-
-
-def torchrun(ranks, script, *words):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        script,
-        *words,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    words, streams = list(map(str, command)), {"capture_output": True, "text": True}
-    return subprocess.run(words, cwd=REPOSITORY, env=environment, timeout=PATIENCE_S, **streams)
 
 
 def prepare(folder, name, **more):
