@@ -75,17 +75,17 @@ def read_identification(
     _check_apart(folders)
     albums = {role: _album(folder, role) for role, folder in folders.items()}
     _check_people(folders, albums)
-    requests, settings = at_sizes(
-        own_requests([path for one in albums.values() for path in one.paths], how), sizes, "{}@full"
-    )
-    starts = np.cumsum([0, *(len(one.paths) for one in albums.values())])
-    rows = [np.arange(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+    images = own_requests([path for album in albums.values() for path in album.paths], how)
+    requests, settings = at_sizes(images, sizes, "{}@full")
+    ends = np.cumsum([len(album.paths) for album in albums.values()])
+    gallery_rows, probe_rows = np.arange(ends[0]), np.arange(ends[0], ends[1])
     names, gallery_ids = np.unique(albums[GALLERY].people, return_inverse=True)
     probe_ids = np.searchsorted(names, albums[PROBES].people)
     strangers = _strangers(albums[UNMATED], len(names)) if unmated else np.empty(0, np.int64)
-    open_ids = np.concatenate([probe_ids, np.full(len(strangers), -1)])
-    all_probes, people = np.concatenate(rows[1:]), np.concatenate([probe_ids, strangers])
+    people, all_ids = np.concatenate([probe_ids, strangers]), np.append(probe_ids, np.full(len(strangers), -1))
     check_people(people, f"{probes} and {unmated}")
+    known = (gallery_rows, gallery_ids)
+    opened = _searches(settings, np.arange(ends[0], ends[-1]), all_ids, *known) if unmated else {}
     return IdentificationProtocol(
         name=name,
         title=printable(f"{probes.absolute().name} in {gallery.absolute().name}"),
@@ -97,24 +97,27 @@ def read_identification(
         published_counts={},
         requests=requests,
         main="rank1@full",
-        searches={
-            setting: Search(
-                probes=second[rows[1]], probe_ids=probe_ids, gallery=first[rows[0]], gallery_ids=gallery_ids
-            )
-            for setting, (first, second) in settings.items()
-        },
+        searches=_searches(settings, probe_rows, probe_ids, *known),
         reported=[rank for rank in RANKS if rank == 1 or rank < len(gallery_ids)],
         mean_precision=len(names) < len(gallery_ids),
-        open_searches={
-            f"open/{setting}": Search(
-                probes=second[all_probes], probe_ids=open_ids, gallery=first[rows[0]], gallery_ids=gallery_ids
-            )
-            for setting, (first, second) in settings.items()
-            if unmated
-        },
+        open_searches={f"open/{setting}": search for setting, search in opened.items()},
         people=people,
         rates=FALSE_IDENTIFICATION_RATES,
     )
+
+
+def _searches(
+    settings: dict[str, tuple[np.ndarray, np.ndarray]],
+    probes: np.ndarray,
+    probe_ids: np.ndarray,
+    gallery: np.ndarray,
+    gallery_ids: np.ndarray,
+) -> dict[str, Search]:
+    """A search for each setting. ``probes`` and ``gallery``: rows of the images."""
+    return {
+        setting: Search(probes=second[probes], probe_ids=probe_ids, gallery=first[gallery], gallery_ids=gallery_ids)
+        for setting, (first, second) in settings.items()
+    }
 
 
 def _check_apart(folders: dict[str, Path]) -> None:

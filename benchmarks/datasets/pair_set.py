@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,33 +64,75 @@ def read_pair_set(
         raise ProtocolError(f"{path}: holds its images, which are aligned crops; leave out root and landmarks")
     aligned = BIN_ALIGNED if is_bin and aligned is None else aligned
     how = Preparation(landmarks=landmarks, aligned=aligned, sizes=sizes)
-    if is_bin:
-        images, members, genuine = _bin_images(path, how)
-        folds, note, people = _contiguous(genuine), "folds: ten contiguous parts of the file", None
-    else:
-        pairs = read_pair_list(path, root or path.parent)
-        members, genuine = pairs.members, pairs.genuine
-        _check_kinds(path, genuine)
-        (folds, note), people = _folds_of(pairs), _named_people(pairs)
-        images = own_requests(pairs.paths, how)
-    identities, who = _identities(path, members, genuine, people)
+    pairs = _from_bin(path, how) if is_bin else _from_list(path, root or path.parent, how)
+    identities, who = _identities(path, pairs)
     check_people(identities, str(path))
-    requests, settings = at_resolutions(images, members, "{}@full", how.sizes)
+    requests, settings = at_resolutions(pairs.images(), pairs.members, "{}@full", sizes)
     return PairProtocol(
         name=name,
         title=printable(path.name),
         root=root or path.parent,
         source=os.path.abspath(path),
-        notes=[note, who],
+        notes=[pairs.note, who],
         alignment_stated=how.stated,
         published_counts={},
         requests=requests,
-        main=f"accuracy@{how.sizes[0] if how.sizes else 'full'}",
+        main=f"accuracy@{sizes[0] if sizes else 'full'}",
         members=settings,
         identities=identities,
-        genuine=genuine,
+        genuine=pairs.genuine,
+        folds=pairs.folds,
+        rates=_rates(pairs.genuine),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """P pairs of N distinct images.
+
+    Attributes:
+        images: makes the requests of the images, undegraded, which may take long: their landmarks may have to be found.
+        members: (P, 2) rows of the images.
+        genuine: (P,) bool.
+        folds: (P,) int.
+        note: how the folds were made.
+        people: who is on each image, and who says so; None if nobody does.
+    """
+
+    images: Callable[[], list[Request]]
+    members: np.ndarray
+    genuine: np.ndarray
+    folds: np.ndarray
+    note: str
+    people: tuple[list[str], str] | None = None
+
+
+def _from_bin(path: Path, how: Preparation) -> _Pairs:
+    template, pairs = how.template, read_bin(path)
+    _check_kinds(path, pairs.genuine)
+    distinct: dict[bytes, int] = {}
+    members = np.array([distinct.setdefault(part.digest, len(distinct)) for part in pairs.images]).reshape(-1, 2)
+    parts = {part.digest: part for part in reversed(pairs.images)}  # of equal ones the first
+    return _Pairs(
+        images=lambda: [Request(path=path, part=parts[digest], template=template) for digest in distinct],
+        members=members,
+        genuine=pairs.genuine,
+        folds=_contiguous(pairs.genuine),
+        note="folds: ten contiguous parts of the file",
+    )
+
+
+def _from_list(path: Path, root: Path, how: Preparation) -> _Pairs:
+    pairs = read_pair_list(path, root)
+    _check_kinds(path, pairs.genuine)
+    folds, note = _folds_of(pairs)
+    return _Pairs(
+        images=lambda: own_requests(pairs.paths, how),
+        members=pairs.members,
+        genuine=pairs.genuine,
         folds=folds,
-        rates=_rates(genuine),
+        note=note,
+        people=_named_people(pairs),
     )
 
 
@@ -104,16 +147,6 @@ def _check_kinds(path: Path, genuine: np.ndarray) -> None:
 def _rates(genuine: np.ndarray) -> Sequence[float]:
     impostors = int((~genuine).sum())
     return *FALSE_ACCEPT_RATES, *(rate for rate in FURTHER_RATES if rate * impostors >= MIN_FALSE_ACCEPTS)
-
-
-def _bin_images(path: Path, how: Preparation) -> tuple[list[Request], np.ndarray, np.ndarray]:
-    """The distinct images of a ``.bin`` file, (P, 2) rows of them, and (P,) which pairs are genuine."""
-    template, pairs = how.template, read_bin(path)
-    _check_kinds(path, pairs.genuine)
-    distinct: dict[bytes, int] = {}
-    members = np.array([distinct.setdefault(part.digest, len(distinct)) for part in pairs.images]).reshape(-1, 2)
-    parts = {part.digest: part for part in reversed(pairs.images)}  # of equal ones the first
-    return [Request(path=path, part=parts[digest], template=template) for digest in distinct], members, pairs.genuine
 
 
 def _folds_of(pairs: PairList) -> tuple[np.ndarray, str]:
@@ -146,19 +179,17 @@ def _named_people(pairs: PairList) -> tuple[list[str], str] | None:
     return (folders, "as the folders of the images say, which fit all pairs") if fits else None
 
 
-def _identities(
-    path: Path, members: np.ndarray, genuine: np.ndarray, people: tuple[list[str], str] | None
-) -> tuple[np.ndarray, str]:
+def _identities(path: Path, pairs: _Pairs) -> tuple[np.ndarray, str]:
     """(P, 2) codes of the people, and how they are known."""
-    if people is None:
-        codes = _joined(members, genuine, path)
+    if pairs.people is None:
+        codes = _joined(pairs.members, pairs.genuine, path)
         who = (
             f"{counted(int(codes.max()) + 1, 'group')} of images that genuine pairs join, as nobody says who is on them"
         )
     else:
-        codes = np.unique(people[0], return_inverse=True)[1]
-        who = f"{counted(int(codes.max()) + 1, 'identity')}, {people[1]}"
-    return codes[members], f"intervals: bootstrap over {who}"
+        codes = np.unique(pairs.people[0], return_inverse=True)[1]
+        who = f"{counted(int(codes.max()) + 1, 'identity')}, {pairs.people[1]}"
+    return codes[pairs.members], f"intervals: bootstrap over {who}"
 
 
 def _joined(members: np.ndarray, genuine: np.ndarray, path: Path) -> np.ndarray:
