@@ -18,6 +18,7 @@ _NORMS = (1e-3, 100.0)  # AdaFace: range of the norms in the authors' code
 
 
 def _update(buffer: torch.Tensor, value: torch.Tensor, valid: torch.Tensor) -> None:
+    """Sets a buffer, shape (), to ``value`` where ``valid``, a bool of shape (); does not synchronise with the device."""
     buffer.copy_(torch.where(valid, value, buffer))
 
 
@@ -49,7 +50,7 @@ class ASoftmax(HeadOptions):
         return scores.replaced(norms[:, None] * scores.values, norms * target)
 
     def _psi(self, cosine: torch.Tensor) -> torch.Tensor:
-        """psi by Chebyshev polynomials. The arc cosine has no gradient at 0 and pi, so it only determines k."""
+        """(N,) cosines -> (N,) psi, by Chebyshev polynomials. The arc cosine has no gradient at 0 and pi, so it only determines k."""
         previous, current = torch.ones_like(cosine), cosine
         for _ in range(self.margin - 1):
             previous, current = current, 2.0 * cosine * current - previous
@@ -147,6 +148,7 @@ class AdaCos(HeadOptions):
 
     @torch.no_grad()
     def _adapt(self, scores: ClassScores, scale: torch.Tensor) -> None:
+        """Updates ``scale``, shape (), in place from the cosines of a batch."""
         theta = scores.all_targets().clamp(-1.0, 1.0).acos().median()
         excluded = scores.values.new_full(scores.columns.shape, -torch.inf)
         others = scores.replaced(scale * scores.values, excluded)

@@ -39,6 +39,12 @@ class HeadOptions(Options):
     )
     seed: int = option(0, help="seed of the samples")
 
+    def check(self) -> None:
+        if self.sampling != "lrfr" and self.sample == 1.0:
+            raise OptionError(
+                f"head {self.name}: sampling is {self.sampling}, but sample is 1, all classes; lower sample"
+            )
+
     @property
     def min_classes(self) -> int:
         """Smallest number of classes."""
@@ -168,6 +174,7 @@ class Head(ClassRows):
         return rows, torch.searchsorted(rows, columns).where(columns >= 0, -1)
 
     def _similarities(self, features: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+        """(N, features) and (K,) int64 rows of this rank, None for all -> (N, K) cosines, or dot products plus bias."""
         weight = _select(self.weight, rows)
         if self.bias is None:
             return cosines(features, weight)

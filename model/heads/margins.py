@@ -71,10 +71,12 @@ class ArcFace(HeadOptions):
         return scores.replaced(self.scale * scores.values, self.scale * target)
 
     def _insightface(self, cosine: torch.Tensor) -> torch.Tensor:
+        """(N,) cosines of the targets -> (N,) ``cos(theta + m)`` with the gradient of the cosine."""
         before = cosine.detach()
         return cosine + ((before.clamp(-1.0, 1.0).acos() + self.margin).cos() - before)
 
     def _authors(self, cosine: torch.Tensor) -> torch.Tensor:
+        """(N,) cosines of the targets -> (N,) ``cos(theta + m)``, or ``cos theta - m sin m`` beyond pi - m."""
         tiny = torch.finfo(cosine.dtype).eps ** 2  # the square root has no gradient at theta = 0 and pi
         sine = (1.0 - cosine.square()).clamp_min(tiny).sqrt()
         shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
@@ -102,6 +104,7 @@ class SVSoftmax(HeadOptions):
     )
 
     def check(self) -> None:
+        super().check()
         declared = self.declared()
         if self.form == "reference" and any(getattr(self, name) != declared[name].default for name in _BY_CLASSES):
             raise OptionError("head svsoftmax: form reference has its own scale and margin; leave scale and margin out")

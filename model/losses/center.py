@@ -72,6 +72,7 @@ class CenterLoss(ClassRows):
             return all_reduce_sum(losses, self.group)
 
     def _move_centers(self, offsets: torch.Tensor, rows: torch.Tensor) -> None:
+        """Moves the centers ``rows`` (n,) int64 of n images towards them, whose ``offsets`` are (n, features)."""
         moved, index, counts = torch.unique(rows, return_inverse=True, return_counts=True)
         sums = self.centers.new_zeros(len(moved), self.centers.shape[1])
         sums.index_add_(0, index, offsets.to(self.centers.dtype))

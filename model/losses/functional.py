@@ -138,10 +138,12 @@ def _view_slices(images: int, views: int | list[int] | tuple[int, ...]) -> list[
 
 
 def _cosine_distances(features: torch.Tensor) -> torch.Tensor:
+    """(N, D) -> (N, N), 1 - cosine."""
     return 1.0 - cosines(features, features)
 
 
 def _euclidean_distances(features: torch.Tensor) -> torch.Tensor:
+    """(N, D) -> (N, N), float32 or float64, also under autocast. The gradient of a distance of 0 is 0."""
     with torch.autocast(features.device.type, enabled=False):
         features = full_precision(features)  # not as a matrix product: nearby features would lose their digits
         return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")

@@ -170,15 +170,20 @@ class TrainConfig(Options):
         from model.backbones import BACKBONES
         from model.losses.terms import Octuplet
 
-        batch_norm = BACKBONES[self.backbone.name].batch_norm
-        if self.batch_size * len(self.all_views) < 2 and (batch_norm or self.init == "data"):
-            needs = f"{self.backbone.name} has batch normalisation" if batch_norm else "init data fits the first batch"
-            raise OptionError(f"a batch is one image, but {needs}, which needs two: raise batch_size, or add a view")
+        batch_norm, metric = BACKBONES[self.backbone.name].batch_norm, self.losses.metric
+        self._check_start(batch_norm=batch_norm)
+        self._check_batch(batch_norm=batch_norm)
+        if isinstance(metric, Octuplet) and metric.form == "authors" and len(self.views) < 2:
+            raise OptionError("losses octuplet:form=authors compares views, but views has one; add one, such as 8")
+        if self.activation_checkpointing and self.compile:
+            raise OptionError("activation_checkpointing and compile exclude each other; leave one out")
+
+    def _check_start(self, *, batch_norm: bool) -> None:
+        """Validates the options of the initial weights. Raises: OptionError."""
+        name = self.backbone.name
         if self.init == "data" and batch_norm:
-            name = self.backbone.name
             raise OptionError(f"init data is for spherenets; {name} has batch normalisation: choose pytorch")
         if self.init not in ("pytorch", "data") and not batch_norm:
-            name = self.backbone.name
             raise OptionError(
                 f"init {self.init} is for networks with batch normalisation; {name} has none: choose pytorch"
             )
@@ -192,11 +197,12 @@ class TrainConfig(Options):
             raise OptionError(
                 f"init {self.init} is for new weights, but --from {self.pretrained} gives weights: add --init pytorch"
             )
-        metric = self.losses.metric
-        if isinstance(metric, Octuplet) and metric.form == "authors" and len(self.views) < 2:
-            raise OptionError("losses octuplet:form=authors compares views, but views has one; add one, such as 8")
-        if self.activation_checkpointing and self.compile:
-            raise OptionError("activation_checkpointing and compile exclude each other; leave one out")
+
+    def _check_batch(self, *, batch_norm: bool) -> None:
+        """Validates the number of images in a batch and its parts. Raises: OptionError."""
+        if self.batch_size * len(self.all_views) < 2 and (batch_norm or self.init == "data"):
+            needs = f"{self.backbone.name} has batch normalisation" if batch_norm else "init data fits the first batch"
+            raise OptionError(f"a batch is one image, but {needs}, which needs two: raise batch_size, or add a view")
         images = (self.batch_size // self.accumulate) * len(self.all_views)
         if self.accumulate > self.batch_size or (batch_norm and images < 2):
             raise OptionError(

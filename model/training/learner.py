@@ -81,6 +81,10 @@ class Learner(nn.Module):
                     "octuplet: its authors' form has positives only among several images of an identity in a view:"
                     " take two, such as --views 128x2,8x2"
                 )
+        if not self.config.head.cosine and self.config.class_rows != "reference":
+            found.append(
+                f"class_rows {self.config.class_rows} is for heads of cosines; {self.config.head.name} starts like a linear layer"
+            )
         if self.classes == 1:
             found.append("one identity: no loss tells it from others, so nothing is learnt")
         return found

@@ -85,6 +85,12 @@ def accumulate(
     give the gradients of the embeddings. Then each part goes through the backbone again, for the gradients of its
     weights. They are those of the whole batch; batch normalisation takes the statistics of each part.
 
+    Args:
+        images: (V, b, S, S, 3) uint8 of this rank.
+        labels: (b,) int64.
+        step: number of the update, from 0; determines dropout.
+        scale: what the loss is multiplied by before its gradients are computed.
+
     Returns:
         Loss and parts as ``Learner.forward``.
 
@@ -130,7 +136,7 @@ def _average(gradients: list[torch.Tensor], ranks: Ranks) -> None:
 
 
 def gradient_norm(learner: Learner, ranks: Ranks) -> torch.Tensor:
-    """The L2 norm of the gradient of all weights, on all ranks. A collective."""
+    """The L2 norm of the gradient of all weights, shape (), the same on all ranks. A collective if the head is sharded."""
     local = learner.rank_local_prefixes
     if not local:
         return torch.nn.utils.get_total_norm(weight.grad for weight in learner.parameters() if weight.grad is not None)

@@ -312,10 +312,12 @@ def test_training_on_one_identity_says_that_nothing_is_learnt(tmp_path, capsys):
         ),
         ("cross-entropy+octuplet", "32", ["one image of each identity: octuplet adds nothing to the loss"]),
         ("cross-entropy+hardest-triplet", "8,32", []),
+        ("cross-entropy", "32", ["class_rows adaface is for heads of cosines; softmax starts like a linear layer"]),
     ],
 )
 def test_what_a_user_may_not_expect_of_the_settings_is_told(losses, views, remarks):
-    found = new_run(config(losses=losses, views=views), classes=CLASSES, preprocessing=SPEC).learner.remarks
+    head = {"head": "softmax", "class_rows": "adaface"} if losses == "cross-entropy" else {}
+    found = new_run(config(losses=losses, views=views, **head), classes=CLASSES, preprocessing=SPEC).learner.remarks
     assert len(found) == len(remarks)
     assert all(ours.startswith(expected) for ours, expected in zip(found, remarks, strict=True))
 

@@ -104,7 +104,7 @@ def test_a_configuration_from_before_an_option_means_what_it_did_then():
     }
     del saved["class_rows"]
     compose("modern", None, {}).check_resumes(saved)
-    for head in ("adaface:form=authors", "adaface:sampling=insightface", "arcface"):
+    for head in ("adaface:form=authors", "adaface:sample=0.1,sampling=insightface", "arcface"):
         with pytest.raises(TrainingError, match="head was adaface:scale="):
             compose("modern", None, {"head": head}).check_resumes(saved)
     with pytest.raises(TrainingError, match="losses was cross-entropy"):
@@ -264,6 +264,10 @@ def test_a_file_may_have_the_mark_of_utf_8(tmp_path):
         (
             {"init": "data", "class_rows": "insightface"},
             "init data gives class rows the length 1, but class_rows is insightface: choose adaface",
+        ),
+        (
+            {"head": "arcface:sampling=insightface"},
+            "sampling is insightface, but sample is 1, all classes; lower sample",
         ),
         ({"head": "adaface,form=authors"}, "write options after a colon, adaface:form=authors; choose from softmax"),
         ({"head": "AdaFace"}, "head 'AdaFace' is unknown; did you mean adaface? choose from softmax"),
