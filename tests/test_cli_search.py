@@ -105,7 +105,7 @@ def test_other_images_than_the_calibrations_are_told(run, tables, tmp_path):
         (["search", "none.parquet", "probes.parquet"], "Error: none.parquet: cannot be read (No such file or directory);"),
         (["search", "probes.parquet", "other.parquet"], "Error: probes.parquet and other.parquet: embeddings of 32 and of 8"),
         (["search", *["probes.parquet"] * 2, "--calibration", "a.csv"], "Error: a.csv: not a calibration ("),
-        (["search", *["probes.parquet"] * 2, "--index", "pq"], "Error: probes.parquet: 120 rows; --index pq is for 10,000"),
+        (["search", *["probes.parquet"] * 2, "--index", "pq"], "Error: probes.parquet: 120 embeddings; --index pq is for 10,000"),
         (["calibrate", "a.csv"], "Error: a.csv: not a result written by bench --json ("),
         (["calibrate", "other.parquet", "other.parquet"], "Error: other.parquet: does not say who is on its images;"),
         (["calibrate", "few.parquet", "few.parquet"], "Error: few.parquet and few.parquet: 2 genuine and 4 impostor pairs"),

@@ -22,7 +22,7 @@ from benchmarks.search.table import EmbeddingTable
 from shards.messages import counted
 
 FAISS = "faiss"
-TRAINING_ROWS = 8192
+TRAINING_ROWS, MIN_TRAINING_ROWS = 8192, 1024
 CANDIDATES = 300  # of each probe, and more if more matches are wanted
 CANDIDATES_PER_MATCH = 5
 CHUNK_PAIRS = 4096  # scored at a time
@@ -44,16 +44,16 @@ class CompressedGallery:
     """
 
     def __init__(self, gallery: EmbeddingTable, advance: Callable[[int], object]) -> None:
-        if gallery.rows < MIN_ROWS:
-            raise SearchError(
-                f"{gallery.path}: {counted(gallery.rows, 'row')}; --index pq is for {MIN_ROWS:,} or more: leave it out"
-            )
+        _check_size(gallery, gallery.rows)
         faiss = import_faiss()
         self._gallery = gallery
         parts = gallery.length // 2 if gallery.length % 2 == 0 else gallery.length
         self._index = faiss.IndexPQFastScan(gallery.length, parts, 4, faiss.METRIC_INNER_PRODUCT)
+        sample = _sample(gallery, advance)
+        if len(sample) < MIN_TRAINING_ROWS:
+            _check_size(gallery, len(sample))
         with _one_thread(faiss):
-            self._index.train(_sample(gallery, advance))
+            self._index.train(sample)
         rows = []
         for block in gallery.blocks():
             if len(block.rows):
@@ -83,15 +83,23 @@ class CompressedGallery:
         flat = rows.ravel()
         order = np.argsort(flat, kind="stable")
         scores = np.zeros(len(flat), np.float32)
-        ends = np.searchsorted(flat[order], np.arange(0, self._gallery.rows + 1))
         for block in self._gallery.blocks():
-            pairs = order[ends[block.start] : ends[block.start + len(block.paths)]]
+            first, last = np.searchsorted(flat, [block.start, block.start + len(block.paths)], sorter=order)
+            pairs = order[first:last]
             columns = np.searchsorted(block.rows, flat[pairs])
             for first in range(0, len(pairs), CHUNK_PAIRS):
                 some = pairs[first : first + CHUNK_PAIRS]
                 faces = block.vectors[columns[first : first + CHUNK_PAIRS]]
                 scores[some] = pair_scores(probes[some // rows.shape[1]], faces)
         return scores.reshape(rows.shape)
+
+
+def _check_size(gallery: EmbeddingTable, rows: int) -> None:
+    """Raises: SearchError: the gallery is too small for an index."""
+    if rows < MIN_ROWS:
+        raise SearchError(
+            f"{gallery.path}: {counted(rows, 'embedding')}; --index pq is for {MIN_ROWS:,} or more: leave it out"
+        )
 
 
 def candidates(top: int) -> int:

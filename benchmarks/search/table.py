@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +21,7 @@ from shards.schema import STATUS_OK
 
 MAX_LENGTH = 1 << 14  # numbers in an embedding
 BLOCK_BYTES = 1 << 23  # of embeddings that are decoded at a time
-MAX_BLOCK_ROWS = 4096
+MAX_BLOCK_ROWS, FIRST_ROWS = 4096, 64
 NAME_ROWS = 1 << 16  # rows of text that are read at a time
 UNIT_TOLERANCE = 1e-3
 EXPECTED = "expected a file written by embed"
@@ -190,15 +191,9 @@ class EmbeddingTable:
         return metadata
 
     def _find_length(self) -> int:
-        """The length of the first embedding. A file may claim lists of any length, so a few rows are read first."""
-        groups = (self._file.metadata.row_group(number) for number in range(self._file.metadata.num_row_groups))
-        for group in groups:
-            columns = [group.column(number) for number in range(group.num_columns)]
-            values = max(one.num_values for one in columns if one.path_in_schema.split(".")[0] == "embedding")
-            if values > MAX_LENGTH * group.num_rows:
-                raise SearchError(f"{self.path}: embeddings of more than {MAX_LENGTH:,} numbers; {EXPECTED}")
+        """The length of the first embedding: of the first row if possible, as a file may have lists of any length."""
         self.length = 0
-        for block in self._blocks(64):
+        for block in itertools.chain(itertools.islice(self._blocks(1), 1), self._blocks(FIRST_ROWS)):
             if len(block.rows):
                 return block.vectors.shape[1]
         raise SearchError(f"{self.path}: no row has an embedding; see its columns status and error_message")

@@ -62,7 +62,14 @@ def test_a_small_gallery_needs_no_index(write):
     with EmbeddingTable(write("g.parquet", people_vectors(4, 5, 8, 0.5)[0])) as gallery:
         with pytest.raises(SearchError) as error:
             CompressedGallery(gallery, lambda rows: None)
-        assert str(error.value) == f"{gallery.path}: 20 rows; --index pq is for 10,000 or more: leave it out"
+        assert str(error.value) == f"{gallery.path}: 20 embeddings; --index pq is for 10,000 or more: leave it out"
+
+
+def test_a_gallery_of_unusable_rows_is_small_too(write, monkeypatch):
+    monkeypatch.setattr(benchmarks.search.approximate, "MIN_ROWS", 100)
+    path = write("g.parquet", people_vectors(40, 5, 8, 0.5)[0], bad=set(range(150)))
+    with EmbeddingTable(path) as gallery, pytest.raises(SearchError, match=r"g\.parquet: 50 embeddings; --index pq is"):
+        CompressedGallery(gallery, lambda rows: None)
 
 
 def test_without_faiss_one_line_says_what_to_install(faces, tmp_path, monkeypatch):

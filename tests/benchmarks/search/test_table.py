@@ -147,13 +147,32 @@ def test_edited_tables_are_refused_by_row_or_column(tmp_path, name):
     assert refusal(tmp_path / "x.parquet").startswith(reason)
 
 
-def test_a_list_of_any_claimed_length_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    pq.write_table(
-        _replaced("embedding", [[0.0] * 70_000] * 4, pa.list_(pa.float32())).replace_schema_metadata(METADATA),
-        tmp_path / "x.parquet",
+def test_long_lists_are_refused_by_the_first_row(tmp_path, monkeypatch):
+    lists = _replaced("embedding", [[0.0] * 70_000] * 4, pa.list_(pa.float32()))
+    pq.write_table(lists.replace_schema_metadata(METADATA), tmp_path / "x.parquet")
+    sizes = []
+    monkeypatch.setattr(
+        benchmarks.search.table.pc, "list_value_length", lambda column: sizes.append(len(column)) or pa.array([70_000])
     )
-    monkeypatch.setattr(EmbeddingTable, "_batches", lambda *_: pytest.fail("reads"))
-    assert refusal(tmp_path / "x.parquet").startswith("embeddings of more than 16,384 numbers")
+    assert refusal(tmp_path / "x.parquet").startswith("row 0 (g/0.jpg) has an embedding of 70,000 numbers")
+    assert sizes == [1]
+
+
+def test_damaged_files_are_read_or_refused(write):
+    path = write("x.parquet", units(60, 8), group_rows=20)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refusals = []
+    for _ in range(200):
+        data = bytearray(whole)
+        data[rng.integers(0, len(data))] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            read(path)
+        except SearchError as error:
+            refusals.append(str(error))
+    assert 50 < len(refusals) < 190
+    assert all(line.startswith(f"{path}: ") and line.isprintable() for line in refusals)
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path):
