@@ -49,8 +49,8 @@ def explained_memory(remedy: str) -> Iterator[None]:
         raise OutOfMemoryError(f"out of {kind}{f' (for {size[1]})' if size else ''}: {remedy}") from error
 
 
-def import_optional(module: str) -> ModuleType:
-    """Imports a module of the extra ``export``.
+def import_optional(module: str, extra: str = "export") -> ModuleType:
+    """Imports a module of an extra.
 
     Raises:
         ExportError: the package is not installed.
@@ -59,7 +59,7 @@ def import_optional(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = (error.name or module).split(".")[0]
-        remedy = shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[export]"])
+        remedy = shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[{extra}]"])
         raise ExportError(f"{name} is not installed; run: {remedy}") from None
 
 

@@ -42,7 +42,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
         ExportError: safetensors is not installed.
     """
     config = read_config(folder)
-    spec = _read_json(folder / PROCESSOR).get(SPEC_KEY)
+    spec = read_json(folder / PROCESSOR).get(SPEC_KEY)
     if not isinstance(spec, dict) or spec.get("size") != config["image_size"]:
         raise CheckpointError(
             f"{folder / PROCESSOR}: {SPEC_KEY} is not a spec for {config['image_size']} px, the image_size in {CONFIG};"
@@ -62,7 +62,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder}: is a folder without {CONFIG}; expected a checkpoint file, or a folder of export huggingface"
         )
-    config = _read_json(path)
+    config = read_json(path)
     if config.get("model_type") != MODEL_TYPE:
         raise CheckpointError(
             f"{path}: model_type is {_quoted(config.get('model_type'))}, expected {MODEL_TYPE!r};"
@@ -80,7 +80,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object. Raises: CheckpointError: the file is missing, too large, or holds something else."""
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; export the folder again")
     if path.stat().st_size > MAX_JSON_BYTES:

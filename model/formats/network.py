@@ -21,6 +21,7 @@ from model.formats.foreign.recognise import recognise
 from model.formats.graphs.exported import is_exported, read_exported
 from model.formats.graphs.found import FoundGraph
 from model.formats.graphs.function import is_function, read_function
+from model.formats.graphs.library import is_library, read_library
 from model.formats.graphs.onnx_graph import is_onnx, read_onnx
 from model.formats.graphs.script import is_script, read_script
 from model.formats.huggingface import read_folder, read_safetensors
@@ -37,6 +38,7 @@ GRAPHS = (
     (is_onnx, read_onnx),
     (is_script, read_script),
     (is_exported, read_exported),
+    (is_library, read_library),
 )
 
 
