@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from model.options import Choice, OptionError, Options, option, parse_choice
+from model.options import Choice, OptionError, Options, option, parse_choice, value_text
 from model.training.schedule import Schedule
 from model.training.views import View
 from shards.errors import LrfrError
@@ -251,7 +251,10 @@ class TrainConfig(Options):
                     remedy = "repeat the settings of that run, or start a new one with --from"
                 elif changes == "branch":
                     remedy = "to change it, branch off into a new folder: --resume CHECKPOINT --out NEW"
-                raise TrainingError(f"{name} was {before} when this run started, now it is {now}; {remedy}")
+                raise TrainingError(
+                    f"{self._difference(name, before) or f'{name} was {before} when this run started, now it is {now}'};"
+                    f" {remedy}"
+                )
 
     def changed(self, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any, str]]:
         """The settings that differ from the ``saved`` configuration: value before, value now, ``Option.changes``."""
@@ -276,6 +279,22 @@ class TrainConfig(Options):
         if not self.shard_head:
             remedies.append("with several processes and many identities, use --shard-head")
         return "; ".join(remedies)
+
+    def _difference(self, name: str, saved: Any) -> str:
+        """The options that differ between a setting and its ``saved`` value, such as two heads of one kind; or nothing."""
+        try:
+            before, now = self.converted({name: saved})[name], getattr(self, name)
+        except LrfrError:
+            return ""
+        if not isinstance(now, Options) or type(before) is not type(now):
+            return ""
+        options = {option: (getattr(before, option), getattr(now, option)) for option in now.declared()}
+        found = [
+            f"{option} was {value_text(old)}, now {value_text(new)}"
+            for option, (old, new) in options.items()
+            if old != new
+        ]
+        return f"{name} {now.name} has changed since this run started: {'; '.join(found)}"
 
     def _same(self, name: str, saved: Any) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -104,8 +105,12 @@ def test_a_configuration_from_before_an_option_means_what_it_did_then():
     }
     del saved["class_rows"]
     compose("modern", None, {}).check_resumes(saved)
-    for head in ("adaface:form=authors", "adaface:sample=0.1,sampling=insightface", "arcface"):
-        with pytest.raises(TrainingError, match="head was adaface:scale="):
+    for head, says in {
+        "adaface:form=authors": "head adaface has changed since this run started: form was paper, now authors; choose",
+        "adaface:sample=0.1,sampling=insightface": "sample was 1.0, now 0.1; sampling was lrfr, now insightface; choose",
+        "arcface": "head was adaface:scale=64.0,margin=0.4,h=0.333,momentum=0.01,sample=1.0,seed=0 when this run started",
+    }.items():
+        with pytest.raises(TrainingError, match=re.escape(says)):
             compose("modern", None, {"head": head}).check_resumes(saved)
     with pytest.raises(TrainingError, match="losses was cross-entropy"):
         compose("modern", None, {"losses": "cross-entropy+octuplet:form=authors"}).check_resumes(saved)
