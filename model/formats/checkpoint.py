@@ -8,7 +8,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from model.errors import DAMAGE_ERRORS, CheckpointError
+from model.formats.objects import named_objects, skipping
 from shards.files import StrPath, remove_temporaries, whole_file
 from shards.messages import command
 
@@ -136,7 +137,7 @@ def _values(content: object) -> Iterator[object]:
         yield value
         if isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
-            left.extend(value.values() if isinstance(value, dict) else value)
+            left.extend(dict.values(value) if isinstance(value, dict) else value)
             left.extend(getattr(value, "__dict__", {}).values())  # of an ``OrderedDict``, or a skipped object
 
 
@@ -153,46 +154,24 @@ def _load(path: Path, skip_objects: bool) -> object:
                     raise damaged
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.load warns about files that are rejected below
-            with _skipped_objects(path) if skip_objects else contextlib.nullcontext():
+            names = named_objects(path)
+            with skipping(names) if skip_objects else contextlib.nullcontext():
                 content = torch.load(path, map_location="cpu", weights_only=True)
         for value in _values(content):
+            if isinstance(value, OrderedDict):
+                vars(value).clear()  # a field of the file's may hide a method
             if isinstance(value, torch.Tensor) and _exceeds_storage(value):
                 raise CheckpointError(f"{path}: refused: a tensor of {value.numel():,} values has fewer in the file")
         return content
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values"
+            f"{path}: refused: not a checkpoint, or it holds objects other than tensors and plain values;"
+            " save tensors alone: torch.save(network.state_dict(), ...)"
         ) from None
     except PermissionError:  # the file may be intact
         raise
     except (*DAMAGE_ERRORS, ArithmeticError, MemoryError, EOFError, AssertionError, zipfile.BadZipFile, zlib.error):
         raise damaged from None
-
-
-class _SkippedObject:
-    """Stands for every class and function that a file names. Calling it runs nothing of the file's."""
-
-    def __new__(cls, *arguments: object) -> Any:
-        return Counter()  # a dict whose items and fields PyTorch's restricted reader sets
-
-
-class _SkippedArray:
-    """Stands for NumPy's classes and functions, whose state is a tuple."""
-
-    def __new__(cls, *arguments: object) -> Any:
-        return object.__new__(cls)
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def _skipped_objects(path: Path) -> Iterator[None]:
-    """Lets PyTorch's restricted reader pass over objects. Modules that it blocks, such as ``os``, stay an error."""
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
-    stand_ins = [(_SkippedArray if name.startswith("numpy.") else _SkippedObject, name) for name in names]
-    with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-        yield
 
 
 def _exceeds_storage(tensor: torch.Tensor) -> bool:
@@ -204,5 +183,5 @@ def _exceeds_storage(tensor: torch.Tensor) -> bool:
 
 def is_ours(content: Content) -> bool:
     """Whether ``content`` is a checkpoint of this tool rather than a bare state dict."""
-    stated = content.get("format")
+    stated = dict.get(content, "format")
     return isinstance(stated, str) and stated == FORMAT

@@ -30,13 +30,15 @@ def state_dicts(content: object) -> Iterator[StateDict]:
         if not isinstance(value, dict):
             continue
         if _is_module(value):
-            yield StateDict(where, dict(_module_tensors(value)))
+            if tensors := dict(_module_tensors(value)):
+                yield StateDict(where, tensors)
             continue
-        tensors = {name: one for name, one in value.items() if isinstance(name, str) and isinstance(one, torch.Tensor)}
+        items = list(dict.items(value))  # the file may have given the dict a field ``items``
+        tensors = {name: one for name, one in items if isinstance(name, str) and isinstance(one, torch.Tensor)}
         if tensors:
             yield StateDict(where, tensors)
         if len(where) < _MAX_DEPTH:
-            left += [((*where, str(name)), one) for name, one in value.items() if isinstance(one, dict)]
+            left += [((*where, str(name)), one) for name, one in items if isinstance(one, dict)]
 
 
 def _is_module(value: object) -> bool:
@@ -54,8 +56,8 @@ def _module_tensors(module: object) -> Iterator[tuple[str, torch.Tensor]]:
         prefix, current = left.pop()
         fields = vars(current)
         unsaved = fields.get("_non_persistent_buffers_set", set())
-        for name, tensor in (*fields["_parameters"].items(), *fields["_buffers"].items()):
-            if isinstance(tensor, torch.Tensor) and name not in unsaved:
+        for name, tensor in (*dict.items(fields["_parameters"]), *dict.items(fields["_buffers"])):
+            if isinstance(tensor, torch.Tensor) and not (isinstance(unsaved, set) and name in unsaved):
                 yield f"{prefix}{name}", tensor
         if prefix.count(".") < 2 * _MAX_DEPTH:
-            left += [(f"{prefix}{name}.", child) for name, child in fields["_modules"].items() if _is_module(child)]
+            left += [(f"{prefix}{name}.", child) for name, child in dict.items(fields["_modules"]) if _is_module(child)]

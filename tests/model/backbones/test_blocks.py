@@ -10,7 +10,7 @@ from torch.nn import functional
 from model.backbones.densenet import DenseLayer, transition
 from model.backbones.layers import embedding_layers
 from model.backbones.mobilefacenet import InvertedBottleneck
-from model.backbones.residual import Bottleneck, ImprovedUnit
+from model.backbones.residual import Bottleneck, BottleneckUnit, ImprovedUnit
 
 
 class Walk:
@@ -30,6 +30,12 @@ class Walk:
     def norm(self, x):
         weight, bias, mean, variance, _ = (one.reshape(-1, *[1] * (x.dim() - 2)) for one in self.take(5))
         return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+    def batch_norm(self, x):
+        weight, bias, *_ = (one.reshape(-1, *[1] * (x.dim() - 2)) for one in self.take(5))
+        axes = (0, *range(2, x.dim()))
+        centred = x - x.mean(axes, keepdim=True)
+        return centred / (centred.square().mean(axes, keepdim=True) + 1e-5).sqrt() * weight + bias
 
     def prelu(self, x):
         (slope,) = self.take(1)
@@ -67,6 +73,34 @@ def test_the_improved_unit(width, stride, squeeze):
     residual = walk.norm(walk.conv(walk.prelu(walk.norm(walk.conv(walk.norm(x)))), stride=stride))
     residual = walk.squeeze(residual) if squeeze else residual
     shortcut = x if (width, stride) == (32, 1) else walk.norm(walk.conv(x, stride=stride))
+    check(unit, walk, shortcut + residual, x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("origin", ["adaface", "reference"])
+@pytest.mark.parametrize(("width", "stride"), [(32, 1), (32, 2), (48, 2)])
+def test_the_improved_unit_of_other_projects(width, stride, origin, training):
+    """A shortcut without weights where the resolution alone changes; one batch normalisation less in the reference's."""
+    unit, walk = random(ImprovedUnit(32, width, stride=stride, squeeze=False, origin=origin))
+    x = torch.randn(2, 32, 8, 8)
+    if training:
+        unit.train()
+        walk.norm = walk.batch_norm
+    first = walk.conv(walk.norm(x))
+    residual = walk.norm(walk.conv(walk.prelu(first if origin == "reference" else walk.norm(first)), stride=stride))
+    shortcut = x[:, :, ::stride, ::stride] if width == 32 else walk.norm(walk.conv(x, stride=stride))
+    check(unit, walk, shortcut + residual, x)
+
+
+@pytest.mark.parametrize("squeeze", [False, True])
+@pytest.mark.parametrize(("channels", "stride"), [(32, 1), (32, 2), (16, 2)])
+def test_the_improved_unit_with_a_bottleneck(channels, stride, squeeze):
+    unit, walk = random(BottleneckUnit(channels, 8, stride=stride, squeeze=squeeze))
+    x = torch.randn(2, channels, 8, 8)
+    residual = walk.prelu(walk.norm(walk.conv(walk.norm(x))))
+    residual = walk.norm(walk.conv(walk.prelu(walk.norm(walk.conv(residual))), stride=stride))
+    residual = walk.squeeze(residual) if squeeze else residual
+    shortcut = x if (channels, stride) == (32, 1) else walk.norm(walk.conv(x, stride=stride))
     check(unit, walk, shortcut + residual, x)
 
 

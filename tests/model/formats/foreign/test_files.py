@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import collections
 import json
 import os
 import pathlib
+import re
+import resource
 import subprocess
 import zipfile
 
@@ -43,10 +47,12 @@ class Payload:
     """Runs a function when it is unpickled the usual way."""
 
     def __init__(self, function, *arguments):
-        self.pair = (function, arguments)
+        self.reduced = (function, arguments)
+        if function in (collections.OrderedDict, Settings):  # with fields
+            self.reduced = (function, arguments[:1], arguments[1])
 
     def __reduce__(self):
-        return self.pair
+        return self.reduced
 
 
 def lightning(**beside):
@@ -57,7 +63,7 @@ def lightning(**beside):
         "state_dict": {"model.w": torch.arange(6.0).reshape(2, 3), "head.kernel": torch.zeros(3)},
         "callbacks": {Settings: {"best_model_path": pathlib.PurePosixPath("/a/b"), "best": np.float64(0.5)}},
         "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(2, 3)}}, "param_groups": [{"lr": 0.1}]}],
-        "lr_schedulers": [{"milestones": __import__("collections").Counter({12: 1})}],
+        "lr_schedulers": [{"milestones": collections.Counter({12: 1})}],
         "hparams_name": "args",
         "hyper_parameters": Settings(arch="ir_50", nested=Settings(a=1)),
         "args": argparse.Namespace(seed=3, path=pathlib.Path("x")),
@@ -138,10 +144,68 @@ def test_of_a_whole_pickled_module_the_tensors_are_taken(tmp_path):
     assert all(torch.equal(found.tensors[name], value) for name, value in expected.items())
 
 
-def test_old_files_with_objects_are_refused_in_a_line(tmp_path):
+def test_old_files_are_read_the_same_way(tmp_path):
     torch.save(lightning(), tmp_path / "x.ckpt", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"x\.ckpt: refused: not a checkpoint, or it holds objects"):
-        load_network(tmp_path / "x.ckpt")
+    assert read_tensors(tmp_path / "x.ckpt")["state_dict"]["model.w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def nested(levels):
+    """Ten to the power of ``levels`` numbers, of which each list is saved once."""
+    values = [1.0]
+    for _ in range(levels):
+        values = [values] * 10
+    return values
+
+
+def doubled(times):
+    """Bytes of two to the power of ``times``."""
+    value = b"ab"
+    for _ in range(times):
+        value = Payload(codecs.encode, value, "HEX")
+    return value
+
+
+VAST_VIEW = torch.zeros(1).expand(1 << 20, 1 << 14)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (Payload(bytearray, 1 << 34), "builtins.bytearray"),
+        (Payload(torch.Tensor, nested(10)), "torch.Tensor"),
+        (Payload(torch.FloatTensor, 1 << 33), "torch.FloatTensor"),
+        (doubled(40), "_codecs.encode"),
+        (
+            Payload(torch._utils._rebuild_device_tensor_from_cpu_tensor, VAST_VIEW, torch.float64, "cpu", False),
+            "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+        ),
+    ],
+)
+def test_calls_that_take_any_amount_of_memory_are_refused(tmp_path, value, name, old):
+    torch.save(
+        {"state_dict": {"w": torch.zeros(2)}, "x": value}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (load_network, read_checkpoint):
+        with pytest.raises(
+            CheckpointError, match=rf"x\.pt: refused: it calls {re.escape(name)}, which may take any amount"
+        ):
+            read(tmp_path / "x.pt")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+def test_a_file_cannot_hide_the_methods_of_its_dicts(tmp_path):
+    fields = {"items": 3, "values": 4, "get": 5, "keys": 6}
+    module = {"_parameters": {"w": torch.zeros(2)}, "_buffers": {}, "_modules": {"x": 3}, **fields}
+    for value in (
+        Payload(collections.OrderedDict, {"w": torch.zeros(2)}, fields),
+        Payload(Settings, {}, module),
+    ):
+        for content in (value, {"state_dict": value}):
+            torch.save(content, tmp_path / "x.pt")
+            with pytest.raises(CheckpointError, match=r"no known network in its 1 tensor.*: w \(2,\), "):
+                load_network(tmp_path / "x.pt")
 
 
 def test_changed_bytes_in_a_file_of_another_program_give_named_errors(tmp_path):
