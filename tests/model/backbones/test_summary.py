@@ -121,6 +121,12 @@ def test_published_counts_of_other_networks():
     ) - (64 * 64 + 2 * 64)
 
 
+@pytest.mark.parametrize(("size", "onnx_bytes"), [("t", 76_653_813), ("s", 304_196_926), ("b", 455_533_000)])
+def test_insightface_s_transformers_have_the_size_of_lvface_s_files(size, onnx_bytes):
+    """LVFace's ONNX files of these networks, 4 bytes a parameter (and some kB for the graph)."""
+    assert parameters(f"insightface_vit_{size}", image_size=112) * 4 == pytest.approx(onnx_bytes, rel=0.002)
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152, 200])
 def test_squeeze_and_excitation_adds_its_two_layers(depth):
     units = {
