@@ -121,7 +121,9 @@ def test_outputs_do_not_depend_on_memory_format_or_copying(name):
         expected = backbone(images)
         copy = build_backbone(name, image_size=images.shape[-1])
         copy.load_state_dict(backbone.state_dict())
-        assert torch.equal(copy.eval()(images), expected)
+        exact = "_vit_" not in name  # MKL's sums of so many products depend on where in memory they lie
+        copied = copy.eval()(images)
+        torch.testing.assert_close(copied, expected, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-5)
         found = on_device(copy, "cpu")(images.to(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
