@@ -20,8 +20,8 @@ def calibrate(pairs: tuple[Path, ...], out: Path, setting: str | None) -> None:
 
     PAIRS is a bench --json file with pairs (lfw, xqlfw, qmul, pairs), or two files of embed with a column identity, a
     gallery and probes; one file twice is compared with itself. The pairs should be like those to be judged: the same
-    network, the same kind of cameras, resolution and people. At least 50 genuine and 200 impostor pairs of 20 people
-    are needed. Prints Cllr, the cost of the likelihood ratios, and its minimum.
+    network, the same kind of cameras, resolution and people. At least 50 genuine pairs of 20 people and 200
+    impostor pairs are needed. Prints Cllr, the cost of the likelihood ratios, and its minimum.
     """
     from benchmarks.search.scored_pairs import pairs_of_result, pairs_of_tables
     from benchmarks.search.summary import calibration_lines

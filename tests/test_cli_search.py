@@ -69,13 +69,13 @@ def test_a_calibration_gives_likelihood_ratios(run, tables, tmp_path):
     done = run("calibrate", *tables, "--out", "c.json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "gallery.parquet and probes.parquet: 120 genuine and 4,680 impostor pairs of 40 people"
+    assert lines[0] == "gallery.parquet and probes.parquet: 120 genuine pairs of 40 people and 4,680 impostor pairs"
     assert re.fullmatch(r"Cllr 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] for people held out, minimum 0\.\d{3} \(.*\)", lines[1])
     assert lines[-1] == "calibration: c.json"
     done = run("search", *tables, "--out", "m.parquet", "--calibration", "c.json", "--top", 40)
     assert done.returncode == 0, done.stderr
     assert re.search(r"gallery/00/0\.jpg +0\.\d{4} +\+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\]", done.stdout)
-    assert "calibration: gallery.parquet and probes.parquet: 120 genuine and 4,680" in done.stdout
+    assert "calibration: gallery.parquet and probes.parquet: 120 genuine pairs of 40 people and 4,680" in done.stdout
     found = pd.read_parquet(tmp_path / "m.parquet")
     ratios = read_calibration(tmp_path / "c.json").fitted.ratios(found["score"].to_numpy())
     np.testing.assert_allclose(found["log10_lr"], ratios.log10, atol=1e-5)
@@ -108,7 +108,7 @@ def test_other_images_than_the_calibrations_are_told(run, tables, tmp_path):
         (["search", *["probes.parquet"] * 2, "--index", "pq"], "Error: probes.parquet: 120 embeddings; --index pq is for 10,000"),
         (["calibrate", "a.csv"], "Error: a.csv: not a result written by bench --json ("),
         (["calibrate", "other.parquet", "other.parquet"], "Error: other.parquet: does not say who is on its images;"),
-        (["calibrate", "few.parquet", "few.parquet"], "Error: few.parquet and few.parquet: 2 genuine and 4 impostor pairs"),
+        (["calibrate", "few.parquet", "few.parquet"], "Error: few.parquet and few.parquet: 2 genuine pairs of 2 people and 4 "),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_no_file(run, tables, tmp_path, words, line):

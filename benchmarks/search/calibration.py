@@ -34,7 +34,7 @@ class Calibration:
         fitted: score -> log10 LR.
         network: its digest, which is also that of its preprocessing; its backbone; and flip fusion, if there is any.
         source: the pairs, for people, and conditions of their images such as ``probes_down``.
-        counts: genuine and impostor pairs, and people.
+        counts: genuine and impostor pairs, and people with a genuine pair.
         date: ISO 8601.
     """
 
@@ -74,6 +74,12 @@ class Calibration:
         write_bytes(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
 
+def counted_pairs(counts: Mapping[str, int]) -> str:
+    """``Calibration.counts`` as text."""
+    people = f"{counts['people']:,} {'person' if counts['people'] == 1 else 'people'}"
+    return f"{counts['genuine']:,} genuine pairs of {people} and {counts['impostors']:,} impostor pairs"
+
+
 def read_calibration(path: StrPath) -> Calibration:
     """Reads a file of ``Calibration.write``.
 
@@ -108,6 +114,7 @@ def _from_dict(record: Any) -> Calibration:
             _check_numbers(name, value, size)
     if len({len(fitted[name]) for name in CURVE}) != 1 or np.diff(fitted["curve_scores"]).min() < 0:
         raise ValueError("curve_scores: not sorted, or not of the same length as the interval")
+    counted_pairs(record["counts"]), record["source"]["pairs"]
     for name, kind in (("network", str), ("source", str), ("counts", int)):
         if not all(type(value) is kind for value in record[name].values()):
             raise ValueError(f"{name}: expected values of type {kind.__name__}")

@@ -125,7 +125,7 @@ def held_out(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) ->
     """(N,) log10 LR of each pair by a line from pairs of other people.
 
     People are dealt to ten groups; a pair goes with its first person, and no pair of the line shows anybody of that
-    group.
+    group. If no pairs of a kind are left, as where one person is in all of them, nothing is known: 0.
     """
     people = int(identities.max()) + 1
     groups = np.random.default_rng(0).permutation(people) % min(FOLDS, people)
@@ -133,7 +133,7 @@ def held_out(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) ->
     log10 = np.zeros(len(scores))
     for fold in range(FOLDS):
         test, train = groups[:, 0] == fold, (groups != fold).all(1)
-        if test.any():
+        if test.any() and genuine[train].any() and not genuine[train].all():
             log10[test] = fit_line(scores[train], genuine[train]).log10(scores[test])
     return log10
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.search.approximate import CompressedGallery, candidates
@@ -35,6 +36,7 @@ class Summary:
         probes_unusable: probes without.
         same_path: pairs of a probe and a gallery row of one path, which are not compared.
         in_template: probes that lie where the images of a template of the gallery lie.
+        bounded: matches whose likelihood ratio is bounded.
         differences: how the images of the tables differ from those of the calibration.
         recall: share of the best matches that an approximate search found; None if it was exact.
     """
@@ -45,6 +47,7 @@ class Summary:
     probes_unusable: int = 0
     same_path: int = 0
     in_template: int = 0
+    bounded: int = 0
     differences: list[str] = dataclasses.field(default_factory=list)
     recall: float | None = None
 
@@ -101,6 +104,7 @@ def search_tables(
                 for some in read_queries(queries, top, candidates(top) if approximate else 0):
                     scores, rows = _search(some, faces, top, index, summary, progress)
                     part = match_rows(some.table, some.rows, scores, rows, faces, calibration)
+                    summary.bounded += pc.sum(part["lr_bounded"], min_count=0).as_py()
                     file.write_table(part.replace_schema_metadata(metadata))
         return summary
 

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.samples import PairSamples
 from benchmarks.scoring.saved import read_results
-from benchmarks.search.calibration import CONDITIONS, NETWORK, Calibration
+from benchmarks.search.calibration import CONDITIONS, NETWORK, Calibration, counted_pairs
 from benchmarks.search.errors import SearchError
 from benchmarks.search.exact import pair_scores
 from benchmarks.search.likelihood import fit
 from benchmarks.search.run import check_one_network
 from benchmarks.search.table import EmbeddingTable
 
-MIN_GENUINE, MIN_IMPOSTORS, MIN_PEOPLE = 50, 200, 20
+LEAST = {"genuine": 50, "people": 20, "impostors": 200}
 MAX_PAIRS = 100_000  # of each kind; of more, so many are drawn at random
 CHUNK_PAIRS = 4096  # scored at a time
 
@@ -49,16 +49,13 @@ class ScoredPairs:
         counts = {
             "genuine": int(self.genuine.sum()),
             "impostors": int((~self.genuine).sum()),
-            "people": len(np.unique(self.identities)),
+            "people": len(np.unique(self.identities[self.genuine])),
         }
-        least = {"genuine": MIN_GENUINE, "impostors": MIN_IMPOSTORS, "people": MIN_PEOPLE}
         name = self.source["pairs"]
-        if any(counts[kind] < number for kind, number in least.items()):
-            found, needed = (
-                f"{one['genuine']:,} genuine and {one['impostors']:,} impostor pairs of {one['people']:,} people"
-                for one in (counts, least)
+        if any(counts[kind] < number for kind, number in LEAST.items()):
+            raise SearchError(
+                f"{name}: {counted_pairs(counts)}; a calibration needs {counted_pairs(LEAST)}, or more of each"
             )
-            raise SearchError(f"{name}: {found}; a calibration needs {needed}, or more")
         if not self.scores[self.genuine].mean() > self.scores[~self.genuine].mean():
             raise SearchError(f"{name}: genuine pairs do not score higher than impostors: these scores tell nothing")
         codes = np.unique(self.identities, return_inverse=True)[1].reshape(self.identities.shape)

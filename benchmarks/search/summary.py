@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.report.document import Grid, as_text
-from benchmarks.search.calibration import Calibration
+from benchmarks.search.calibration import Calibration, counted_pairs
 from benchmarks.search.run import Summary
 from shards.messages import counted, printable
 
@@ -28,6 +28,10 @@ def search_notes(summary: Summary) -> list[str]:
         lines.append(
             f"{counted(summary.in_template, 'probe')} in the folder of a gallery template, which may contain them: their"
             " scores are too high"
+        )
+    if summary.bounded:
+        lines.append(
+            f"{counted(summary.bounded, 'likelihood ratio')} bounded (lr_bounded): beyond what the calibration supports"
         )
     if summary.differences:
         lines.append(
@@ -96,8 +100,4 @@ def calibration_lines(calibration: Calibration, out: Path) -> list[str]:
 
 
 def _pairs(calibration: Calibration) -> str:
-    counts = calibration.counts
-    return (
-        f"{printable(calibration.source['pairs'])}: {counts['genuine']:,} genuine and {counts['impostors']:,} impostor pairs of"
-        f" {counted(counts['people'], 'person').replace('persons', 'people')}"
-    )
+    return f"{printable(calibration.source['pairs'])}: {counted_pairs(calibration.counts)}"

@@ -58,7 +58,10 @@ def test_an_edited_calibration_is_refused(calibrated, tmp_path):
         (lambda record: record["fitted"].pop("min_cllr"), "Fitted.__init__() missing 1 required"),
         (lambda record: record["fitted"].update(cllr=True), "cllr: a value is not a finite number"),
         (lambda record: record.update(network=[1]), "'list' object has no attribute"),
-        (lambda record: record.update(counts={"people": "1"}), "counts: expected values of type int"),
+        (lambda record: record["counts"].update(people=1.0), "counts: expected values of type int"),
+        (lambda record: record["counts"].update(people="1"), "Cannot specify ',' with 's'"),
+        (lambda record: record["counts"].pop("people"), "'people'"),
+        (lambda record: record["source"].pop("pairs"), "'pairs'"),
     ],
 )
 def test_other_content_is_refused_even_with_its_digest(calibrated, tmp_path, change, reason):

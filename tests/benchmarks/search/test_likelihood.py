@@ -122,6 +122,15 @@ def test_held_out_ratios_know_nothing_of_the_people(monkeypatch):
         assert any(fit_line(scores[rows], genuine[rows]).log10(scores[pair]) == value for rows in lines)
 
 
+def test_where_all_impostors_show_one_person_nothing_is_known_of_that_person():
+    scores, genuine = gaussian_scores(60, 200)
+    identities = np.stack([np.arange(260) % 30] * 2, axis=1)
+    identities[~genuine] = [0, 1]
+    found = held_out(scores, genuine, identities)
+    assert (found[~genuine] == 0).all()
+    assert (found[genuine] != 0).sum() > 40
+
+
 def test_the_interval_is_that_of_a_bootstrap_over_people():
     scores, genuine, identities = people_scores(30, 3)
     found = fit(scores, genuine, identities)

@@ -156,11 +156,12 @@ def test_the_calibration_is_kept_in_the_file(write, tmp_path, calibrated):
     calibration = calibrated(slope=10.0, intercept=-4.0, scores=(-0.5, 0.9), bounds=(-2.0, 3.0))
     gallery, probes = units(50, 8), units(5, 8, seed=4)
     probes[0] = gallery[3]
-    search_tables(
+    summary = search_tables(
         write("g.parquet", gallery), write("p.parquet", probes, paths="abcde"), tmp_path / "m.parquet",
         top=50, calibration=calibration,
     )  # fmt: skip
     found = rows(tmp_path / "m.parquet")
+    assert summary.bounded == sum(row["lr_bounded"] for row in found)
     assert len(found) == 250
     for row in found:
         expected = min(max(-4 + 10 * min(max(row["score"], -0.5), 0.9), -2), 3)

@@ -117,16 +117,23 @@ def scored(genuine, impostors, people, effect=0.3):
 
 def test_few_pairs_or_people_are_refused():
     assert scored(50, 200, 20).calibrate().counts == {"genuine": 50, "impostors": 200, "people": 20}
-    needed = "a calibration needs 50 genuine and 200 impostor pairs of 20 people, or more"
+    needed = "a calibration needs 50 genuine pairs of 20 people and 200 impostor pairs, or more of each"
     for counts, found in (
-        ((49, 200, 20), "49 genuine and 200 impostor pairs of 20 people"),
-        ((50, 199, 20), "50 genuine and 199 impostor pairs of 20 people"),
-        ((50, 200, 19), "50 genuine and 200 impostor pairs of 19 people"),
-        ((0, 200, 20), "0 genuine and 200 impostor pairs of 20 people"),
+        ((49, 200, 20), "49 genuine pairs of 20 people and 200 impostor pairs"),
+        ((50, 199, 20), "50 genuine pairs of 20 people and 199 impostor pairs"),
+        ((50, 200, 19), "50 genuine pairs of 19 people and 200 impostor pairs"),
+        ((0, 200, 20), "0 genuine pairs of 0 people and 200 impostor pairs"),
     ):
         with pytest.raises(SearchError) as error:
             scored(*counts).calibrate()
         assert str(error.value) == f"x: {found}; {needed}"
+
+
+def test_many_genuine_pairs_of_one_person_are_not_enough():
+    pairs = scored(500, 300, 30)
+    pairs.identities[pairs.genuine] = 7
+    with pytest.raises(SearchError, match="500 genuine pairs of 1 person and 300 impostor pairs; a calibration needs"):
+        pairs.calibrate()
 
 
 def test_scores_that_tell_nothing_are_refused():
