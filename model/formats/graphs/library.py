@@ -40,8 +40,9 @@ def is_library(path: Path) -> bool:
         config = read_json(path / CONFIG)
     except (CheckpointError, OSError):
         return False
+    kind = config.get("model_type")
     return "architecture" in config or (
-        isinstance(config.get("model_type"), str) and config["model_type"] != MODEL_TYPE
+        isinstance(kind, str) and kind != MODEL_TYPE and _NAME.fullmatch(kind) is not None
     )
 
 
