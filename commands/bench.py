@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
+from commands.compare import compare
 from commands.group import CommandError, check_alone, expected, line_of
 from commands.landmark_finder import landmark_finder
 from commands.network import open_engine, warn_of_guess
@@ -23,9 +24,8 @@ from commands.options import (
     option_group,
 )
 from commands.outputs import OutputPath, json_output, saved_results
+from commands.provenance import network_facts
 from commands.speed import speed
-
-MAX_COMPARED = 26  # files, named by letters
 
 
 @click.group()
@@ -43,7 +43,15 @@ scoring_options = option_group(
     engine_options,
     click.option("--json", "json_file", type=json_output(), help="Write metrics and scores as JSON."),
     click.option(
-        "--report", type=OutputPath(folder=True), help="Write a report (HTML, Markdown, pictures) to a folder."
+        "--name", "labels", multiple=True, help="Name of the network in tables and reports; one for each --network."
+    ),
+    click.option(
+        "--report",
+        type=OutputPath(folder=True),
+        help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
+    ),
+    click.option(
+        "--no-faces", is_flag=True, help="Leave images of the data set out of the report, as SCface's licence asks."
     ),
     allow_missing_option("Score without unusable images; the result is partial."),
 )
@@ -195,12 +203,15 @@ def score(
     json_file: Path | None,
     report: Path | None,
     allow_missing: bool,
+    no_faces: bool = False,
+    labels: tuple[str, ...] = (),
     **network: Any,
 ) -> dict[str, Exception]:
     """Scores a network on benchmarks; a failure of one does not stop the others.
 
     Args:
         read: name -> protocol.
+        labels: name of the network; none, or one.
         network: options of ``open_engine``.
 
     Returns:
@@ -209,8 +220,12 @@ def score(
     from benchmarks.engine.runner import run
     from benchmarks.report.tables import result_text
 
+    if len(labels) > 1:
+        raise click.UsageError(f"--name: {len(labels)} names for one network")
     failures: dict[str, Exception] = {}
-    with saved_results(json_file, report, len(names)) as save, open_engine(**network) as (engine, loaded, facts):
+    saved = saved_results(json_file, report, len(names), faces=not no_faces)
+    with saved as save, open_engine(**network) as (engine, loaded, facts):
+        facts |= network_facts(loaded, labels[0] if labels else None, facts["device"])
         checked = False
         for name in names:
             try:
@@ -228,18 +243,4 @@ def score(
 
 
 bench.add_command(speed)
-
-
-@bench.command("compare", short_help="Compare the results of several networks.")
-@click.argument("results", type=PATH, nargs=-1, required=True)
-def compare_results(results: tuple[Path, ...]) -> None:
-    """Compare two or more --json files: metrics side by side, differences with paired intervals."""
-    from benchmarks.report.comparison_table import compare
-    from benchmarks.report.document import as_text
-
-    if not 2 <= len(results) <= MAX_COMPARED:
-        raise click.UsageError(f"compare needs 2 to {MAX_COMPARED} files, found {len(results)}")
-    tables = compare(list(results))
-    for grid in tables.grids:
-        click.echo(as_text(grid) + "\n")
-    click.echo("\n".join(tables.legend))
+bench.add_command(compare)

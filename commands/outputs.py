@@ -108,7 +108,9 @@ class PagePath(click.ParamType):
 
 
 @contextlib.contextmanager
-def saved_results(json_file: Path | None, report: Path | None, total: int) -> Iterator[Callable[[Result], None]]:
+def saved_results(
+    json_file: Path | None, report: Path | None, total: int, *, faces: bool
+) -> Iterator[Callable[[Result], None]]:
     """Yields a function that saves a result.
 
     JSON file and report are rewritten after each result. An error or an interruption of the block gets a note of what
@@ -116,6 +118,7 @@ def saved_results(json_file: Path | None, report: Path | None, total: int) -> It
 
     Args:
         total: number of results of a complete run.
+        faces: show images of the data sets in the report.
 
     Raises:
         click.UsageError: the JSON file and the report would overwrite each other.
@@ -127,7 +130,7 @@ def saved_results(json_file: Path | None, report: Path | None, total: int) -> It
 
     _check_distinct(json_file, report)
     results: list[Result] = []
-    pages = Report(report) if report else None
+    pages = Report(report, faces=faces) if report else None
     saved: dict[str, str] = {}
 
     def save(result: Result) -> None:

@@ -240,6 +240,11 @@ def evaluation(protocols: list[Protocol], spec: Preprocessing, device: str, allo
         results = [
             run(protocol, engine, checkpoint={}, allow_missing=allow_missing, intervals=False) for protocol in protocols
         ]
-        return {f"{result.benchmark}/{name}": value for result in results for name, value in result.metrics.items()}
+        return {
+            f"{result.benchmark}/{name}": value
+            for result in results
+            for name, value in result.metrics.items()
+            if "eer" not in name  # the best checkpoint has the highest value
+        }
 
     return evaluate

@@ -189,12 +189,12 @@ except SystemExit:
 
 
 _ENGINE = "--batch-size --device --flip --max-pixels --network --no-cache --precision --preprocessing"
-_SCORING = f"{_ENGINE} --allow-missing --json --report --root"
-_OWN = f"{_ENGINE} --aligned --allow-missing --json --landmarks --report"
+_SCORING = f"{_ENGINE} --allow-missing --json --name --no-faces --report --root"
+_OWN = f"{_ENGINE} --aligned --allow-missing --json --landmarks --name --no-faces --report"
 FROZEN = {
     "audit": f"{_ENGINE} --against --out --root",
     "bench all": _SCORING,
-    "bench compare": "",
+    "bench compare": "--name --report",
     "bench identify": f"{_OWN} --gallery --probes --sizes --unmated",
     "bench lfw": f"{_SCORING} --landmarks",
     "bench pairs": f"{_OWN} --root --sizes",

@@ -126,7 +126,7 @@ def test_every_benchmark_at_once_tells_what_is_not_there_and_compares(run, tmp_p
     assert run("bench", "all", "--network", tmp_path / "b.pth", "--json", tmp_path / "b.json").returncode == 0
     compared = run("bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
     assert compared.returncode == 0
-    assert len(re.findall(r"^auc .* [+-]\d+\.\d\d", compared.stdout, re.M)) == 2
+    assert len(re.findall(r"^AUC .* [+-]\d+\.\d\d", compared.stdout, re.M)) == 2
     assert re.search(r" [+-]\d+\.\d\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", compared.stdout)  # not all have no width
     assert f"B: spherenet10, {tmp_path}/b.json" in compared.stdout
 

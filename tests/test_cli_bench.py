@@ -9,13 +9,16 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.results import write_json
 from commands import bench
 from pipeline.demo.generate import write_demo_data
 from pipeline.sources.images import ImageError
+from tests.benchmarks.conftest import score
 from tests.conftest import PATIENCE_S, REPOSITORY, error_of
-from tests.networks import save_small
+from tests.networks import save_small, small_backbone
 
 
 @pytest.fixture
@@ -62,10 +65,70 @@ def test_a_root_that_is_a_file_is_a_usage_error(run, tmp_path):
         assert message == f"Error: Invalid value for '--root': Directory '{tmp_path}/file' is a file."
 
 
-def test_compare_takes_2_to_26_files(run):
-    message = error_of(run("bench", "compare", *["a.json"] * 27), code=2)
-    assert message == "Error: compare needs 2 to 26 files, found 27"
-    assert error_of(run("bench", "compare", "a.json"), code=2).endswith("found 1")
+def test_compare_takes_2_to_26_networks(run, demo_result, tmp_path):
+    message = error_of(run("bench", "compare", *["q.json"] * 27), code=2)
+    assert message == "Error: compare needs 2 to 26 networks, found 27 in the files"
+    message = error_of(run("bench", "compare", "q.json", "--report", "report"), code=2)
+    assert message == "Error: compare needs 2 to 26 networks, found 1 in the files"
+    message = error_of(run("bench", "compare", "q.json", "q.json", "--name", "a"), code=2)
+    assert message == "Error: --name: 1 names for 2 networks; name all of them, or none"
+    assert not (tmp_path / "report").exists()
+
+
+def test_compare_writes_a_report(run, demo_result, tmp_path):
+    options = ["--name", "first", "--name", "=second|<b>", "--report", "report"]
+    done = run("bench", "compare", "q.json", "q.json", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "report: report/report.html"
+    assert "\nA: first, q.json\nB: =second|<b>, q.json\n" in done.stdout
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"report.html", "report.md", "report.tex", "report.csv", "qmul-roc.svg", "qmul-roc.pdf"} <= names
+    assert "qmul.json" not in names
+    assert "\n'=second|<b>," in (tmp_path / "report" / "report.csv").read_text()
+    for name, shown in {"html": "=second|&lt;b&gt;", "md": r"=second\|&lt;b&gt;", "tex": r"second\textbar{}"}.items():
+        assert shown in (tmp_path / "report" / f"report.{name}").read_text()
+    (tmp_path / "report" / "report.md").write_text("mine")
+    error = error_of(run("bench", "compare", "q.json", "q.json", "--report", "report"))
+    assert error.startswith("Error: report/report.md: exists and is not a report of bench; choose another")
+
+
+@pytest.fixture
+def demo_result(tmp_path):
+    """The result of a network without weights, q.json."""
+    write_demo_data(tmp_path, identities=8, images=3, seed=0, layouts=["QMUL-SurvFace"])
+    write_json([score("qmul", tmp_path / "QMUL-SurvFace")], tmp_path / "q.json")
+
+
+@pytest.mark.slow
+def test_results_and_reports_name_the_network_and_its_training(run, tmp_path):
+    """The checkpoint lies in a run, whose curves are shown up to its step."""
+    write_demo_data(tmp_path, identities=8, images=3, seed=0, layouts=["QMUL-SurvFace"])
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    loader = {"index_digest": "f00d"}
+    save_small(tmp_path / "run" / "checkpoints" / "7.pt", head_state={"weight": torch.zeros(5, 2)}, loader_state=loader)
+    rows = [{"step": n, "loss": 10.0 - n, "ce@8": 1.0, "lr": 0.1, "images_per_s": 3.0} for n in range(1, 10)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["bench", "qmul", "--network", "run/checkpoints/7.pt", "--name", "my $net"]
+    done = run(*words, "--json", "q.json", "--report", "report", "--no-faces", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "\nmy $net  " in done.stdout
+    record = json.loads((tmp_path / "q.json").read_text())
+    facts = record["checkpoint"]
+    assert facts["name"] == "my $net"
+    assert facts["training_data"] == {"identities": 5, "shard_set": "f00d"}
+    assert facts["training"]["steps"] == 7
+    assert facts["curves"] == {
+        "step": [*range(1, 8)],
+        "loss": [10.0 - n for n in range(1, 8)],
+        "ce@8": [1.0] * 7,
+        "lr": [0.1] * 7,
+    }
+    assert facts["parameters"] == sum(one.numel() for one in small_backbone().parameters())
+    assert record["measurement"]["command"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "training curves of my $net" in page
+    assert "data:image/jpeg" not in page
+    assert error_of(run(*words, "--name", "b"), code=2).endswith("--name: 2 names for one network")
 
 
 def test_help_describes_dynamic_defaults(run):
@@ -76,7 +139,8 @@ def test_help_describes_dynamic_defaults(run):
 
 @pytest.mark.parametrize("error", [OSError(36, "File name too long", "x"), ImageError("bad"), ProtocolError("bad")])
 def test_a_failed_benchmark_does_not_stop_the_others(monkeypatch, error):
-    monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, None, {})))
+    monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, None, {"device": "cpu"})))
+    monkeypatch.setattr(bench, "network_facts", lambda *_: {})
     monkeypatch.setattr(bench, "warn_of_guess", lambda *_: True)
     names = []
 

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.engine.cache import EmbeddingCache
+from benchmarks.engine.measurement import measurement
 from benchmarks.engine.prepared import Input, Preparer
 from benchmarks.engine.team import Embedded, Job, Part, Team, blocks_of, joined
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.protocols import Protocol, ScoredSetting
-from benchmarks.scoring.results import Result
+from benchmarks.scoring.results import Result, library_versions
 from pipeline.prepare import NoCropError, Request, check_supported
 from pipeline.progress import Progress
 from pipeline.sources.images import MAX_PIXELS, ImageError
@@ -214,6 +215,7 @@ def run(
             raise ProtocolError(f"bench {protocol.name}: {message}")
     scored = protocol.score(embedded.vectors, embedded.valid)
     bounds = _intervals(protocol, scored) if intervals else {}
+    thresholds = {setting: scored[setting].samples.threshold_intervals() for setting in bounds}  # of the same resamples
     return Result(
         benchmark=protocol.name,
         title=protocol.title,
@@ -223,12 +225,16 @@ def run(
         main=protocol.main,
         metrics=_by_full_name({setting: one.samples.metrics() for setting, one in scored.items()}),
         intervals=_by_full_name(bounds),
+        threshold_intervals=_by_full_name(thresholds),
         counts=_counts(protocol, embedded, scored),
         missing=[(name, str(error)) for name, error in embedded.missing.items()],
         checkpoint=checkpoint,
         preprocessing=engine.spec,
         settings={setting: one.samples for setting, one in scored.items()},
+        measurement=measurement(),
+        versions=library_versions(),
         hardest={setting: one.hardest for setting, one in scored.items()},
+        examples=protocol.examples(embedded.valid),
         max_pixels=engine.max_pixels,
     )
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import string
-from pathlib import Path
+from collections.abc import Sequence
 
 from benchmarks.report.document import Grid
-from benchmarks.report.tables import ABSENT, network_label, percent
-from benchmarks.scoring.comparison import Comparison, read_comparisons
-from benchmarks.scoring.intervals import Interval, has_width
+from benchmarks.report.labels import ABSENT, metric_labels, network_label, network_names, percent
+from benchmarks.report.tables import difference
+from benchmarks.scoring.comparison import Comparison, Network, compare_networks
 from benchmarks.scoring.samples import unresolved_metrics
-from benchmarks.scoring.saved import SavedResult
 from shards.messages import printable
 
-LETTERS = string.ascii_uppercase  # one per file
+LETTERS = string.ascii_uppercase  # one per network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,23 +29,43 @@ class ComparisonTables:
     legend: list[str]
 
 
-def compare(paths: list[Path]) -> ComparisonTables:
-    """Compares 2 to 26 result files; differences are from the first one, the baseline.
+def compare(networks: Sequence[Network]) -> ComparisonTables:
+    """Compares 2 to 26 networks; differences are from the first one, the baseline.
 
     Raises:
-        ProtocolError: as ``read_comparisons``.
+        ProtocolError: as ``compare_networks``.
     """
-    comparisons, others = read_comparisons(paths)
+    comparisons, others = compare_networks(networks)
     return ComparisonTables(
         grids=[_grid(comparison) for comparison in comparisons],
         legend=[
-            *_legend(comparisons[0].results, paths),
+            *_legend(networks),
             *(
-                printable(f"{name}: not compared, only in {', '.join(LETTERS[file] for file in files)}")
-                for name, files in others.items()
+                printable(f"{name}: not compared, only in {', '.join(LETTERS[number] for number in numbers)}")
+                for name, numbers in others.items()
             ),
         ],
     )
+
+
+def named(networks: Sequence[Network], names: Sequence[str] = ()) -> list[Network]:
+    """The networks with distinct names: ``names``, or those that they have.
+
+    Args:
+        names: one for each network, or none.
+    """
+    facts = [next(iter(network.results.values())).checkpoint for network in networks]
+    if names:
+        facts = [{**one, "name": name} for one, name in zip(facts, names, strict=True)]
+    return [_renamed(network, name) for network, name in zip(networks, network_names(facts), strict=True)]
+
+
+def _renamed(network: Network, name: str) -> Network:
+    results = {
+        benchmark: dataclasses.replace(result, checkpoint={**result.checkpoint, "name": name})
+        for benchmark, result in network.results.items()
+    }
+    return dataclasses.replace(network, results=results)
 
 
 def _grid(comparison: Comparison) -> Grid:
@@ -57,33 +76,26 @@ def _grid(comparison: Comparison) -> Grid:
         header += [title, f"{letter} - A"]
     hidden = unresolved_metrics(first.settings)
     rows = []
-    for name, baseline in first.metrics.items():
+    for name, label in metric_labels(first.benchmark, first.settings).items():
         if name in hidden:
-            rows.append([name] + [ABSENT] * (len(header) - 1))
+            rows.append([label] + [ABSENT] * (len(header) - 1))
             continue
-        row = [name, percent(baseline)]
+        baseline = first.metrics[name]
+        row = [label, percent(baseline)]
         for result, intervals in zip(others, comparison.intervals, strict=True):
             value = result.metrics[name]
-            row += [percent(value), _difference(value - baseline, intervals.get(name))]
+            row += [percent(value), difference(value - baseline, intervals.get(name))]
         rows.append(row)
     return Grid(caption=f"{first.title}, %", header=header, rows=rows)
 
 
-def _difference(difference: float, interval: Interval | None) -> str:
-    """``+1.23 [+0.4, +2.1]*`` in percent."""
-    text = f"{100 * difference:+.2f}"
-    if interval is None or not has_width(interval):
-        return text
-    low, high = interval
-    return f"{text} [{100 * low:+.1f}, {100 * high:+.1f}]{'*' if low > 0 or high < 0 else ' '}"
-
-
-def _legend(results: list[SavedResult], paths: list[Path]) -> list[str]:
+def _legend(networks: Sequence[Network]) -> list[str]:
+    labels = [network_label(next(iter(network.results.values())).checkpoint) for network in networks]
     return [
         *(
-            printable(f"{letter}: {network_label(result.checkpoint)}, {path}")
-            for letter, result, path in zip(LETTERS, results, paths, strict=False)
+            printable(f"{letter}: {label}, {network.path}")
+            for letter, label, network in zip(LETTERS, labels, networks, strict=False)
         ),
-        "B - A: difference to the first file; [..]: its paired 95 % bootstrap interval over identities,"
+        "B - A: difference to the first network; [..]: its paired 95 % bootstrap interval over identities,"
         " unless all resamples give the same value; *: the interval excludes zero",
     ]

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from pipeline.pages.pictures import Tile
 from pipeline.pages.render import environment
 from shards.messages import printable
 
@@ -21,24 +22,64 @@ class Grid:
         caption: title of the table.
         header: column titles; the first is empty.
         rows: cells; the first cell of a row is its label.
-        ours: number of leading rows to highlight as this network's.
+        ours: number of leading rows that are results, each followed by its intervals.
+        alone: whether the results are those of one network.
         published: number of trailing rows that are published results.
+        best: row and column of the cells to emphasise.
+        wraps: cells are sentences or paths, not numbers.
     """
 
     caption: str
     header: list[str]
     rows: list[list[str]]
     ours: int = 0
+    alone: bool = False
     published: int = 0
+    best: frozenset[tuple[int, int]] = frozenset()
+    wraps: bool = False
+
+    def kind(self, row: int) -> str:
+        """``ours`` for one network, ``network`` for several, ``interval``, ``published`` or nothing."""
+        if row < self.ours:
+            return "interval" if row % 2 else "ours" if self.alone else "network"
+        return "published" if row >= len(self.rows) - self.published else ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Small pictures below a title."""
+
+    title: str
+    tiles: list[Tile]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A PNG file: its name, content and alternative text."""
+    """A picture in files of one name, and on the page.
 
-    name: str
-    png: bytes
+    Attributes:
+        stem: of the files.
+        alt: alternative text.
+        files: content by suffix: ``png``, which Markdown shows; ``svg`` and ``pdf`` of a drawing.
+        tiles: what the page shows in its place; none: the PNG.
+        names: what Markdown shows below it; the page, too, if there are no files.
+    """
+
+    stem: str
     alt: str
+    files: dict[str, bytes]
+    tiles: list[Tiles] = dataclasses.field(default_factory=list)
+    names: list[Grid] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Link:
+    """Text with a linked part: ``before``, the link, ``after``."""
+
+    before: str
+    text: str
+    url: str
+    after: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +91,7 @@ class Section:
     text: list[str] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
     pictures: list[Picture] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str | Link] = dataclasses.field(default_factory=list)
 
 
 def as_text(grid: Grid) -> str:

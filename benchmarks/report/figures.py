@@ -1,121 +1,155 @@
-"""Chooses the figures of a result and renders them as pictures."""
+"""Chooses the figures of one benchmark's results and renders them as pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from matplotlib.figure import Figure
 
 from benchmarks.report import plots
 from benchmarks.report.document import Picture
-from benchmarks.report.own_tables import OWN, tables_of
-from benchmarks.report.published import PUBLISHED, Published
-from benchmarks.report.tables import setting_label
-from benchmarks.scoring.protocols import HardPair
-from benchmarks.scoring.results import Result
-from benchmarks.scoring.samples import CurveSamples, OpenSetSamples, PairSamples, RankSamples
-from pipeline.prepare import prepare
-from shards.messages import printable
+from benchmarks.report.labels import network_labels, setting_label
+from benchmarks.report.published import Table, comparable_rows
+from benchmarks.report.style import drawing, legend_label
+from benchmarks.report.tables import result_tables
+from benchmarks.scoring.results import Scores
+from benchmarks.scoring.samples import OpenSetSamples, PairSamples, RankSamples, Samples
 
-KINDS = ("roc", "det", "dir", "cmc", "resolution", "distance", "hardest")  # file names are BENCHMARK-KIND*.png
+# file names are BENCHMARK-KIND*.SUFFIX
+KINDS = ("roc", "det", "dir", "scores", "cmc", "resolution", "distance", "seen", "hardest")
 MAX_CMC_RANK = 20
-_HARDEST = {"lfw": ["{}@8", "{}@128"], "scface": ["{}@d1", "{}@d3"]}  # settings shown
-MAX_PATH_CHARS = 70  # in a figure's title
+MAX_CURVES = 8  # settings of one network; a file may state any number
+
+Kind = TypeVar("Kind", bound=Samples)
 
 
-def result_pictures(result: Result) -> Iterator[Picture]:
-    """Yields the pictures of a benchmark in the order of the report."""
-    title = figure_title(result)
-    published = PUBLISHED.get(result.benchmark, [])
-    yield from _curves(result, title, published)
-    ranks = {
-        setting_label(setting): samples
+def figure_pictures(results: Sequence[Scores]) -> Iterator[Picture]:
+    """Yields the figures of a benchmark: of each setting for one network, of the headline's setting for several."""
+    figures = _Figures(results)
+    yield from figures.verification()
+    yield from figures.open_set()
+    yield from figures.closed_set()
+    for table in result_tables(results[0]):
+        if table.figure and all(name in result.metrics for name in table.columns for result in results):
+            yield figures.by_condition(table)
+
+
+def main_setting(result: Scores) -> str:
+    """The setting of the headline metric."""
+    return next(
+        setting
         for setting, samples in result.settings.items()
-        if isinstance(samples, RankSamples) and "51-130" not in setting and not setting.startswith("lr-lr")
-    }
-    if ranks:
-        yield _picture(result, "cmc", plots.cmc(title, ranks, published, MAX_CMC_RANK), "CMC with 95 % bands")
-    if result.benchmark in ("lfw", *OWN, "scface"):
-        yield from _by_condition(result, title, published)
-    yield from _hard_pairs(result)
-
-
-def _picture(result: Result, kind: str, figure: Figure, alt: str) -> Picture:
-    return Picture(name=f"{result.benchmark}-{kind}.png", png=plots.png(figure), alt=f"{result.title}: {alt}")
-
-
-def figure_title(result: Result) -> str:
-    """Two lines: the benchmark; the end of the data set's path, and the first caveat."""
-    data = printable(result.data)
-    path = data if len(data) <= MAX_PATH_CHARS else f"...{data[-MAX_PATH_CHARS:]}"
-    return f"{result.title}\n{path}{f' ({result.caveats[0]})' if result.caveats else ''}"
-
-
-def _curves(result: Result, title: str, published: list[Published]) -> Iterator[Picture]:
-    """ROC and DET curves of pairs, the DIR curve of an open set."""
-    curves = {
-        f"{setting_label(setting)}, AUC {100 * samples.roc.auc:.1f} %": samples
-        for setting, samples in result.settings.items()
-        if isinstance(samples, CurveSamples) and "lr-lr" not in setting
-    }
-    bands = "95 % bands of the first and the last" if len(curves) > 2 else "95 % bands"
-    if any(isinstance(samples, PairSamples) for samples in curves.values()):
-        axes = ("false accept rate (FAR)", "true accept rate (TAR)")
-        roc = plots.roc(title, curves, published, axes, "tar@far=")
-        yield _picture(result, "roc", roc, f"ROC with {bands}")
-        yield _picture(result, "det", plots.det(title, curves), f"DET with {bands}")
-    if any(isinstance(samples, OpenSetSamples) for samples in curves.values()):
-        within = next(samples.within[0] for samples in curves.values() if isinstance(samples, OpenSetSamples))
-        axes = ("false positive identification rate (FPIR)", f"true positive identification rate (TPIR{within})")
-        dir_curve = plots.roc(title, curves, published, axes, f"tpir{within}@fpir=")
-        yield _picture(result, "dir", dir_curve, f"open-set DIR curve with {bands}")
-
-
-def _by_condition(result: Result, title: str, published: list[Published]) -> Iterator[Picture]:
-    """Accuracy or rank-1 against resolution (LFW and the user's own questions) or against distance (SCface)."""
-    condition = "distance" if result.benchmark == "scface" else "resolution"
-    metric = "rank-1" if result.benchmark in ("scface", "identify") else "accuracy"
-    tables = [table for table in tables_of(result.benchmark, result.metrics) if metric in table.title][:2]
-    if not tables:  # at full size alone
-        return
-    ours = {
-        table.title: [(result.metrics[name], result.intervals[name]) for name in table.columns]
-        for table in tables
-        if all(name in result.metrics for name in table.columns)
-    }
-    others = {
-        row.system: [row.metrics[name] for name in table.columns]
-        for row in published
-        for table in tables
-        if all(name in row.metrics for name in table.columns)
-    }
-    ticks = list(tables[0].columns.values())
-    figure = plots.by_condition(title, ticks, ours, others, (condition, metric))
-    yield _picture(result, condition, figure, f"{metric} against {condition}")
-
-
-def _hard_pairs(result: Result) -> Iterator[Picture]:
-    settings = _HARDEST.get(result.benchmark, ["{}"])
-    if result.benchmark in OWN:  # the lowest resolution, and full size
-        settings = list(dict.fromkeys([next(iter(result.settings)), "{}@full"]))
-    for setting in settings:
-        headings = {"genuine": "same person, lowest cosine", "impostors": "different people, highest cosine"}
-        tiles = {
-            heading: [_tiles(pair, result) for pair in result.hardest[setting][kind]]
-            for kind, heading in headings.items()
-        }
-        title = result.title if setting == "{}" else f"{result.title}, {setting_label(setting)}"
-        suffix = setting.replace("{}", "").replace("@", "-")
-        yield Picture(
-            name=f"{result.benchmark}-hardest{suffix}.png",
-            png=plots.png(plots.hard_pairs(f"{title}: the hardest pairs", tiles)),
-            alt=f"{title}: hardest genuine and impostor pairs, as the network sees them",
-        )
-
-
-def _tiles(pair: HardPair, result: Result) -> plots.PairTiles:
-    limit = result.max_pixels
-    first, second = (
-        prepare(side.read(limit), [side], result.preprocessing, limit)[0] for side in (pair.first, pair.second)
+        if result.main in {setting.format(name) for name in samples.metrics()}
     )
-    return first, second, pair.score
+
+
+class _Figures:
+    """Figures of the results of one benchmark.
+
+    Args:
+        results: one a network.
+    """
+
+    def __init__(self, results: Sequence[Scores]) -> None:
+        self._results = results
+        self._first = results[0]
+        self._labels = network_labels([result.checkpoint for result in results])
+        self._published = comparable_rows(self._first)
+
+    def verification(self) -> Iterator[Picture]:
+        """ROC, DET and score histograms of pairs."""
+        if not (pairs := self._samples(PairSamples)):
+            return
+        named = {_joined(label, f"AUC {_percent(one.roc.auc)}"): one for label, one in pairs.items()}
+        axes = ("false accept rate (FAR)", "true accept rate (TAR)")
+        roc = plots.roc(self._title(PairSamples), named, self._published, axes, "tar@far=")
+        yield self._picture("roc", roc, f"ROC with {self._bands(pairs)}")
+        named = {_joined(label, f"EER {_percent(one.roc.eer)}"): one for label, one in pairs.items()}
+        det = plots.det(self._title(PairSamples), named)
+        yield self._picture("det", det, f"DET with {self._bands(pairs)}; marks: equal error rates")
+        histograms = plots.scores(self._title(PairSamples), pairs, ("same person", "different people"))
+        yield self._picture("scores", histograms, "share of the pairs by cosine; lines: thresholds")
+
+    def open_set(self) -> Iterator[Picture]:
+        """DIR curve and score histograms of an open set."""
+        if not (probes := self._samples(OpenSetSamples)):
+            return
+        within = f"{next(iter(probes.values())).within[0]}"
+        named = {_joined(label, f"AUC {_percent(one.roc.auc)}"): one for label, one in probes.items()}
+        axes = ("false positive identification rate (FPIR)", f"true positive identification rate (TPIR{within})")
+        curve = plots.roc(self._title(OpenSetSamples), named, self._published, axes, f"tpir{within}@fpir=")
+        yield self._picture("dir", curve, f"open-set DIR curve with {self._bands(probes)}")
+        histograms = plots.scores(self._title(OpenSetSamples), probes, ("mated probes", "unmated probes"))
+        alt = f"share of the probes by cosine; mated probes without their mate within rank {within} have none; lines: thresholds"
+        yield self._picture("scores", histograms, alt)
+
+    def closed_set(self) -> Iterator[Picture]:
+        """CMC curve; subsets of the probes, as SCface's subjects 51-130, are not in it."""
+        if probes := {label: one for label, one in self._samples(RankSamples).items() if "subjects" not in label}:
+            figure = plots.cmc(self._title(RankSamples), probes, self._published, MAX_CMC_RANK)
+            yield self._picture("cmc", figure, "CMC with 95 % bands")
+
+    def by_condition(self, table: Table) -> Picture:
+        """The metrics of a table against resolution or distance."""
+        ours = {
+            label: [(result.metrics[name], result.intervals.get(name)) for name in table.columns]
+            for label, result in zip(self._labels, self._results, strict=True)
+        }
+        others = {
+            row.system: [row.metrics[name] for name in table.columns]
+            for row in self._published
+            if all(name in row.metrics for name in table.columns)
+        }
+        condition = table.figure.partition("-")[0]
+        metric = next(iter(table.columns))
+        count = next(
+            len(one.identities)
+            for name, one in self._first.settings.items()
+            if metric in map(name.format, one.metrics())
+        )
+        unit = "pairs" if "accuracy" in metric else "probes"
+        figure = plots.by_condition(
+            self._title(None),
+            list(table.columns.values()),
+            ours,
+            others,
+            (condition, f"{table.title} ({count:,} {unit})"),
+        )
+        return self._picture(table.figure, figure, f"{table.title}, against {condition}, with 95 % intervals")
+
+    def _samples(self, kind: type[Kind]) -> dict[str, Kind]:
+        """Samples of a kind to plot: by setting for one network, by network for several."""
+        if len(self._results) == 1:
+            found = {
+                setting_label(setting) or self._labels[0]: samples
+                for setting, samples in self._first.settings.items()
+                if isinstance(samples, kind) and "lr-lr" not in setting
+            }
+            return dict(list(found.items())[:MAX_CURVES])
+        setting = main_setting(self._first)
+        chosen = [(label, one.settings.get(setting)) for label, one in zip(self._labels, self._results, strict=True)]
+        return {label: samples for label, samples in chosen if isinstance(samples, kind)}
+
+    def _title(self, kind: type[Samples] | None) -> str:
+        """Two lines: the benchmark and, for several networks, the setting; the network and the first caveat."""
+        several = len(self._results) > 1
+        setting = setting_label(main_setting(self._first)) if several and kind else ""
+        caveat = f" ({self._first.caveats[0]})" if self._first.caveats else ""
+        network = f"{len(self._results)} networks" if several else legend_label(self._labels[0])
+        return f"{_joined(legend_label(self._first.title), setting)}\n{network}{caveat}"
+
+    def _bands(self, curves: dict[str, Kind]) -> str:
+        return "95 % bands of the first and the last" if len(curves) > 2 else "95 % bands"
+
+    def _picture(self, kind: str, figure: Figure, alt: str) -> Picture:
+        first = self._first
+        return Picture(stem=f"{first.benchmark}-{kind}", alt=f"{first.title}: {alt}", files=drawing(figure))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))

@@ -10,14 +10,14 @@ from benchmarks.report.published import TABLES, Table
 OWN = ("pairs", "identify")  # benchmarks that ask the user's own questions
 _NAME = re.compile(r"(?P<open>open/)?(?P<lr>lr-lr/)?(?P<metric>[^@/]+(?:@f\w+=[^@/]+)?)@(?P<size>full|\d+)")
 _RATE = re.compile(r"(tar|tpir1)@(far|fpir)=(.+)")
-_OTHERS = {"auc": "AUC", "map": "mAP"}
+_OTHERS = {"auc": "AUC", "map": "mAP", "eer": "EER", "std": "standard deviation of accuracy over folds"}
 _OPEN_BY_SIZE = (0.1, 0.01)  # FPIRs with a table over all sizes
 
 
 def tables_of(benchmark: str, metrics: Iterable[str]) -> list[Table]:
     """The tables of a benchmark; those of the user's own questions from the names of their metrics."""
     if benchmark not in OWN:
-        return TABLES[benchmark]
+        return TABLES.get(benchmark, [])
     names = list(metrics)
     parsed = {name: match for name in names if (match := _NAME.fullmatch(name))}
     tables = _pair_tables(parsed) if benchmark == "pairs" else _identify_tables(parsed)
@@ -42,11 +42,16 @@ def kind_label(name: str) -> str | None:
 def _pair_tables(parsed: dict[str, re.Match[str]]) -> list[Table]:
     """A table for each metric, HR to LR and LR to LR, with a column a size."""
     kinds = dict.fromkeys(match["metric"] for match in parsed.values() if _is_shown(match["metric"]))
-    order = sorted(kinds, key=lambda kind: (kind != "accuracy", kind != "auc"))  # stable
+    order = sorted(kinds, key=lambda kind: (kind != "accuracy", kind != "auc", kind == "eer"))  # stable
     if all(match["size"] == "full" for match in parsed.values()):
         return [Table(title="full size", columns={f"{kind}@full": _title(kind) for kind in order})]
     return [
-        Table(title=f"{'LR to LR' if lr else 'HR to LR'}, {_title(kind)}", columns=_by_size(parsed, kind, lr=lr))
+        Table(
+            title=f"{'LR to LR' if lr else 'HR to LR'}, {_title(kind)}",
+            columns=_by_size(parsed, kind, lr=lr),
+            figure=_figure(lr=lr) if kind == "accuracy" else "",
+            printed=kind != "eer",
+        )
         for kind in order
         for lr in (False, True)
     ]
@@ -67,10 +72,13 @@ def _identify_tables(parsed: dict[str, re.Match[str]]) -> list[Table]:
             for lr in (False, True):
                 columns = _by_size(parsed, kind, lr=lr)
                 title = f"{prefix}{'LR to LR' if lr else 'HR to LR'}, {_title(kind)}"
-                tables.append(
-                    Table(title=title, columns=columns if any("full" not in name for name in columns) else {})
-                )
+                columns = columns if any("full" not in name for name in columns) else {}
+                tables.append(Table(title=title, columns=columns, figure="" if is_open else _figure(lr=lr)))
     return tables
+
+
+def _figure(*, lr: bool) -> str:
+    return "resolution-lr-lr" if lr else "resolution"
 
 
 def _by_size(parsed: dict[str, re.Match[str]], kind: str, *, lr: bool) -> dict[str, str]:
@@ -82,7 +90,7 @@ def _by_size(parsed: dict[str, re.Match[str]], kind: str, *, lr: bool) -> dict[s
 
 
 def _is_shown(kind: str) -> bool:
-    return kind in ("accuracy", *_OTHERS) or kind.startswith("rank") or _RATE.fullmatch(kind) is not None
+    return kind in ("accuracy", "auc", "map", "eer") or kind.startswith("rank") or _RATE.fullmatch(kind) is not None
 
 
 def _title(kind: str) -> str:

@@ -43,7 +43,22 @@ def bootstrap(
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Percentile intervals by bootstrap over identities.
+    """Percentile intervals by bootstrap over identities: (2,) or (2, K) lower and upper bounds by name; see ``resamples``."""
+    return {name: percentiles(values) for name, values in resamples(statistic, identities, rounds, seed).items()}
+
+
+def percentiles(values: np.ndarray) -> np.ndarray:
+    """(2,) or (2, K) bounds of the middle 95 % of (R,) or (R, K) values."""
+    return np.asarray(np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0))
+
+
+def resamples(
+    statistic: Callable[[np.ndarray], Mapping[str, np.ndarray | float]],
+    identities: np.ndarray,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Metrics of resampled identities: two networks on the same samples see the same people in each round.
 
     Samples that share a person are not independent. So each round draws identities with replacement. The weight of a
     sample is the number of times its identity was drawn; for a sample of two identities, the product of both numbers.
@@ -54,7 +69,7 @@ def bootstrap(
         identities: (N, 2) int codes of the two identities of each sample; equal if it has one identity.
 
     Returns:
-        (2,) or (2, K) lower and upper bounds by name.
+        (R,) or (R, K) values by name, one for each round that is not skipped.
     """
     rng = np.random.default_rng(seed)
     people = int(identities.max()) + 1
@@ -64,5 +79,4 @@ def bootstrap(
         drawn = np.bincount(rng.integers(0, people, people), minlength=people)
         for name, value in statistic(np.where(first == second, drawn[first], drawn[first] * drawn[second])).items():
             metrics.setdefault(name, []).append(value)
-    tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    return {name: np.quantile(np.array(values), tails, axis=0) for name, values in metrics.items()}
+    return {name: np.array(values) for name, values in metrics.items()}

@@ -20,10 +20,12 @@ class Roc:
     Attributes:
         far: (P,) false accept rates, fractions, non-decreasing.
         tar: (P,) true accept rates, fractions, non-decreasing.
+        thresholds: (P,) scores, decreasing: those at or above it are accepted; the first one is just above all scores.
     """
 
     far: np.ndarray
     tar: np.ndarray
+    thresholds: np.ndarray
 
     def tar_at(self, far: np.ndarray | float) -> np.ndarray:
         """TAR at each FAR by linear interpolation; on a vertical segment, its upper end."""
@@ -34,10 +36,31 @@ class Roc:
         share = np.maximum(target - self.far[left], 0.0) / step
         return self.tar[left] + share * (self.tar[right] - self.tar[left])
 
+    def threshold_at(self, far: np.ndarray | float) -> np.ndarray:
+        """The lowest score whose acceptance keeps the FAR at or below each given one."""
+        return self.thresholds[np.searchsorted(self.far, np.asarray(far) * (1 + 1e-12), side="right") - 1]
+
     @property
     def auc(self) -> float:
         """Area under the curve by the trapezoid rule: tied pairs count half."""
         return float(np.trapezoid(self.tar, self.far))
+
+    @property
+    def eer(self) -> float:
+        """Equal error rate: the FAR that equals 1 - TAR, by linear interpolation."""
+        total = self.far + self.tar
+        right = self._equal_error_row
+        share = (1.0 - total[right - 1]) / (total[right] - total[right - 1])
+        return float(self.far[right - 1] + share * (self.far[right] - self.far[right - 1]))
+
+    @property
+    def eer_threshold(self) -> float:
+        """The highest score whose acceptance makes the FAR at least 1 - TAR."""
+        return float(self.thresholds[self._equal_error_row])
+
+    @property
+    def _equal_error_row(self) -> int:
+        return int(np.searchsorted(self.far + self.tar, 1.0 - 1e-12))
 
 
 def _check_array(name: str, array: np.ndarray, kinds: str, *shape: int | None) -> None:
@@ -70,7 +93,9 @@ class RocSamples:
         self._order = np.argsort(-scores, kind="stable")
         self._genuine = genuine[self._order]
         self._missed = np.zeros(len(scores), bool) if missed is None else missed[self._order]
-        self._last = np.append(np.flatnonzero(np.diff(scores[self._order])), len(scores) - 1)  # of equal scores
+        ordered = scores[self._order].astype(np.float64)
+        self._last = np.append(np.flatnonzero(np.diff(ordered)), len(scores) - 1)  # of equal scores
+        self._thresholds = np.append(np.nextafter(ordered[0], np.inf), ordered[self._last])
 
     def curve(self, weights: np.ndarray | None = None) -> Roc | None:
         """The ROC curve; equal scores form one step.
@@ -93,7 +118,9 @@ class RocSamples:
         if not genuine_weight or not false_accepts[-1]:
             return None
         return Roc(
-            far=np.append(0.0, false_accepts / false_accepts[-1]), tar=np.append(0.0, true_accepts / genuine_weight)
+            far=np.append(0.0, false_accepts / false_accepts[-1]),
+            tar=np.append(0.0, true_accepts / genuine_weight),
+            thresholds=self._thresholds,
         )
 
 

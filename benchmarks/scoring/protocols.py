@@ -11,23 +11,14 @@ import numpy as np
 
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.digests import protocol_digest, request_digests
+from benchmarks.scoring.examples import HardPair, hardest_pairs, spread_images
 from benchmarks.scoring.metrics import TIE, rank_gallery
 from benchmarks.scoring.samples import MISSED, OpenSetSamples, PairSamples, RankSamples, Samples
 from benchmarks.scoring.vectors import identity_templates, rows_of, unit_length
 from pipeline.prepare import Request
 from pipeline.sources.finder import is_generated
 
-HARDEST_PAIRS = 8  # genuine ones, and as many impostor ones
 CHUNK_PAIRS = 1 << 15
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HardPair:
-    """A genuine pair with a low, or an impostor pair with a high, cosine similarity (``score``)."""
-
-    first: Request
-    second: Request
-    score: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +104,21 @@ class Protocol:
         """
         raise NotImplementedError
 
+    def examples(self, valid: np.ndarray) -> dict[str, list[Request]]:
+        """Some images of each kind, spread over the protocol, to show what the network sees.
+
+        Args:
+            valid: (N,) bool, False where there is no embedding.
+
+        Returns:
+            Setting, or ``gallery``, ``mated probes`` and so on -> a few requests.
+        """
+        return {kind: spread_images(self.requests, rows[valid[rows]]) for kind, rows in self._kinds().items()}
+
+    def _kinds(self) -> dict[str, np.ndarray]:
+        """Kind of image -> rows of ``requests``."""
+        raise NotImplementedError
+
     def _score_open(
         self,
         search: Search,
@@ -143,22 +149,19 @@ class Protocol:
                 within=np.array([within], np.int32),
             ),
             hardest={
-                "genuine": self._hardest(
-                    ranking.mate_score[genuine], used.probes[genuine], shown[ranking.mate[genuine]]
+                "genuine": hardest_pairs(
+                    self.requests, ranking.mate_score[genuine], used.probes[genuine], shown[ranking.mate[genuine]]
                 ),
-                "impostors": self._hardest(
-                    ranking.impostor_score[~genuine], used.probes[~genuine], shown[ranking.impostor[~genuine]], -1
+                "impostors": hardest_pairs(
+                    self.requests,
+                    ranking.impostor_score[~genuine],
+                    used.probes[~genuine],
+                    shown[ranking.impostor[~genuine]],
+                    -1,
                 ),
             },
             left_out=int((~kept).sum()),
         )
-
-    def _hardest(self, scores: np.ndarray, first: np.ndarray, second: np.ndarray, sign: int = 1) -> list[HardPair]:
-        """The ``HARDEST_PAIRS`` pairs (rows of ``requests``) with the lowest scores; with ``sign`` -1, the highest."""
-        return [
-            HardPair(first=self.requests[first[row]], second=self.requests[second[row]], score=float(scores[row]))
-            for row in np.argsort(sign * scores, kind="stable")[:HARDEST_PAIRS]
-        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +194,9 @@ class PairProtocol(Protocol):
         unit = unit_length(vectors)
         return {setting: self._score(setting, members, unit, valid) for setting, members in self.members.items()}
 
+    def _kinds(self) -> dict[str, np.ndarray]:
+        return {setting: members[:, 1] for setting, members in self.members.items() if setting.startswith("{}")}
+
     def _score(self, setting: str, members: np.ndarray, unit: np.ndarray, valid: np.ndarray) -> ScoredSetting:
         kept = valid[members].all(1)
         if not (kept & self.genuine).any() or not (kept & ~self.genuine).any() or len(set(self.folds[kept])) < 2:
@@ -210,8 +216,8 @@ class PairProtocol(Protocol):
                 rates=np.array(self.rates, np.float64),
             ),
             hardest={
-                "genuine": self._hardest(scores[genuine], first[genuine], second[genuine]),
-                "impostors": self._hardest(scores[~genuine], first[~genuine], second[~genuine], -1),
+                "genuine": hardest_pairs(self.requests, scores[genuine], first[genuine], second[genuine]),
+                "impostors": hardest_pairs(self.requests, scores[~genuine], first[~genuine], second[~genuine], -1),
             },
             left_out=int((~kept).sum()),
         )
@@ -275,6 +281,12 @@ class ClosedSetProtocol(Protocol):
         unit = unit_length(vectors)
         return {setting: self._score(setting, search, unit, valid) for setting, search in self.searches.items()}
 
+    def _kinds(self) -> dict[str, np.ndarray]:
+        # of the subsets of probes, such as SCface's subjects 51-130, and of a degraded gallery there are none
+        whole = {name: one for name, one in self.searches.items() if name.startswith("{}") and "/" not in name}
+        gallery = next(iter(whole.values())).gallery
+        return {"gallery": gallery, **{name: search.probes for name, search in whole.items()}}
+
     def _score(self, setting: str, search: Search, unit: np.ndarray, valid: np.ndarray) -> ScoredSetting:
         kept = search.usable_probes(valid)
         used = search.subset(kept, valid[search.gallery])
@@ -290,8 +302,10 @@ class ClosedSetProtocol(Protocol):
                 precisions=ranking.precision if self.mean_precision else np.empty(0),
             ),
             hardest={
-                "genuine": self._hardest(ranking.mate_score, used.probes, used.gallery[ranking.mate]),
-                "impostors": self._hardest(ranking.impostor_score, used.probes, used.gallery[ranking.impostor], -1),
+                "genuine": hardest_pairs(self.requests, ranking.mate_score, used.probes, used.gallery[ranking.mate]),
+                "impostors": hardest_pairs(
+                    self.requests, ranking.impostor_score, used.probes, used.gallery[ranking.impostor], -1
+                ),
             },
             left_out=int((~kept).sum()),
         )
@@ -322,6 +336,10 @@ class OpenSetProtocol(Protocol):
             "mated_probes": mated,
             "unmated_probes": len(self.search.probes) - mated,
         }
+
+    def _kinds(self) -> dict[str, np.ndarray]:
+        probes, mated = self.search.probes, self.search.probe_ids != -1
+        return {"gallery": self.search.gallery, "mated probes": probes[mated], "unmated probes": probes[~mated]}
 
     def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
         return {"{}": self._score_open(self.search, self.people, self.rates, self.within, vectors, valid)}

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import PIL
 
+from benchmarks.scoring.examples import HardPair
 from benchmarks.scoring.intervals import Interval
-from benchmarks.scoring.protocols import HardPair
-from benchmarks.scoring.samples import Samples
+from benchmarks.scoring.samples import HISTOGRAM_EDGES, Samples
+from pipeline.prepare import Request
 from pipeline.sources.images import MAX_PIXELS
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_path
@@ -22,8 +23,8 @@ from shards.files import StrPath, write_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """The result of a benchmark; metrics are fractions.
+class Scores:
+    """What a network scored on a benchmark; metrics are fractions.
 
     Attributes:
         data: path of the data set.
@@ -31,13 +32,14 @@ class Result:
         main: name of the headline metric.
         metrics: values by name.
         intervals: 95 % intervals by metric; one without width (all resamples agree) says nothing.
+        threshold_intervals: 95 % intervals by threshold.
         counts: sizes of the protocol, numbers of forward passes and of cached embeddings.
         missing: unusable images, each with the reason. If there are any, the result is partial.
-        checkpoint: path, step, backbone and digest of the network; precision and device of its forward passes.
-        preprocessing: the network's preprocessing spec.
+        checkpoint: name, path, step, backbone and digest of the network, and what else is known of it; precision and
+            device of its forward passes.
         settings: setting -> scored samples.
-        max_pixels: the limit with which the images were read.
-        hardest: setting -> ``genuine`` or ``impostors`` -> pairs, hardest first.
+        measurement: date, command and hardware; empty if not recorded.
+        versions: of Python and the libraries.
         notes: how the questions were put, such as who counts as one person.
     """
 
@@ -51,14 +53,53 @@ class Result:
     counts: dict[str, int]
     missing: list[tuple[str, str]]
     checkpoint: dict[str, Any]
-    preprocessing: Preprocessing
     settings: dict[str, Samples]
-    hardest: dict[str, dict[str, list[HardPair]]]
-    max_pixels: int = MAX_PIXELS
+    threshold_intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
+    measurement: dict[str, Any] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
+    @property
+    def partial(self) -> bool:
+        return bool(self.missing)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Cosines from which on a pair or a probe is accepted, by name, such as ``threshold@far=0.01@8``."""
+        return {
+            setting.format(name): value
+            for setting, samples in self.settings.items()
+            for name, value in samples.thresholds().items()
+        }
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """The network's preprocessing spec as plain fields."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result(Scores):
+    """The result of a benchmark that has just been scored: its images can still be read.
+
+    Attributes:
+        preprocessing: the network's preprocessing spec.
+        max_pixels: the limit with which the images were read.
+        hardest: setting -> ``genuine`` or ``impostors`` -> pairs, hardest first.
+        examples: setting, or another kind of image -> some of its images.
+    """
+
+    preprocessing: Preprocessing
+    hardest: dict[str, dict[str, list[HardPair]]]
+    examples: dict[str, list[Request]] = dataclasses.field(default_factory=dict)
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        return self.preprocessing.to_dict()
+
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-serialisable fields, with the versions of the libraries."""
+        """The result as JSON-serialisable fields."""
         return {
             "benchmark": self.benchmark,
             "title": self.title,
@@ -67,19 +108,26 @@ class Result:
             **({"notes": self.notes} if self.notes else {}),
             "main": self.main,
             "metrics": self.metrics,
+            "thresholds": self.thresholds,
             "intervals": self.intervals,
+            "threshold_intervals": self.threshold_intervals,
             "counts": self.counts,
             "checkpoint": self.checkpoint,
             "preprocessing": self.preprocessing.to_dict(),
-            "partial": bool(self.missing),
+            "partial": self.partial,
             "missing": [{"path": path, "reason": reason} for path, reason in self.missing],
-            "versions": library_versions(),
+            "measurement": self.measurement,
+            "versions": self.versions,
             "hardest": {
                 setting: {
                     kind: [{"first": one.first.name, "second": one.second.name, "score": one.score} for one in pairs]
                     for kind, pairs in kinds.items()
                 }
                 for setting, kinds in self.hardest.items()
+            },
+            "histograms": {
+                "edges": np.round(HISTOGRAM_EDGES, 3).tolist(),
+                **{setting: counts for setting, one in self.settings.items() if (counts := one.histograms())},
             },
             "samples": {setting: samples.to_dict() for setting, samples in self.settings.items()},
         }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
-import sys
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmarks.scoring.arrays import check_array, decode_array, encode_array
 from benchmarks.scoring.digests import DIGEST_BYTES
 from benchmarks.scoring.intervals import Interval, bootstrap, deviation_interval, wilson
 from benchmarks.scoring.metrics import Roc, RocSamples, fold_decisions
@@ -21,35 +21,14 @@ MIN_FAR = 1e-6  # left end of a curve
 MAX_IDENTITIES = 1 << 20  # a bootstrap draws as many in each round
 MAX_FOLDS = 1 << 15
 MAX_REPORTED = 100  # rates or ranks
-MAX_FLOAT = sys.float_info.max
-_DTYPES = ("|b1", "|u1", "<i2", "<i4", "<i8", "<f4", "<f8")
+THRESHOLD_RATES = (0.1, 0.01, 0.001)  # of thresholds, where the protocol names no rates
+_ERRORS = ("eer", "std")  # metrics of which less is better
+HISTOGRAM_EDGES = np.linspace(-1, 1, 81)  # of cosines
 
 
-def encode_array(array: np.ndarray) -> dict[str, Any]:
-    """Encodes an array as JSON-serialisable fields: dtype, shape and base64 of its little-endian bytes."""
-    array = np.ascontiguousarray(array)
-    array = array.astype(array.dtype.newbyteorder("<"))
-    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
-
-
-def decode_array(record: dict[str, Any]) -> np.ndarray:
-    """Decodes what ``encode_array`` returned. Raises: KeyError, TypeError, ValueError: invalid record."""
-    if record["dtype"] not in _DTYPES:
-        raise ValueError(f"dtype {str(record['dtype'])[:20]!r}, expected one of {', '.join(_DTYPES)}")
-    array = np.frombuffer(base64.b64decode(record["data"]), np.dtype(record["dtype"])).reshape(record["shape"]).copy()
-    if array.dtype == bool and array.size and array.view(np.uint8).max() > 1:
-        raise ValueError("a byte of a truth value is neither 0 nor 1")
-    return array
-
-
-def check_array(
-    name: str, array: np.ndarray, kinds: str, shape: tuple[int, ...], low: float = -MAX_FLOAT, high: float = MAX_FLOAT
-) -> None:
-    """Validates kind (``dtype.kind``), shape and range (both ends included) of an array. Raises: ValueError."""
-    if array.dtype.kind not in kinds or array.shape != shape:
-        raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, expected shape {shape} of kind {kinds}")
-    if array.size and not (low <= float(array.min()) and float(array.max()) <= high):
-        raise ValueError(f"{name}: a value is NaN or outside {low:g} to {high:g}")
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric, such as ``lr-lr/eer@8``, counts errors."""
+    return not set(re.split("[/@]", metric)).isdisjoint(_ERRORS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +62,18 @@ class Samples:
         """
         raise NotImplementedError
 
+    def statistics(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        """Metrics and thresholds by name; see ``metrics``."""
+        return self.metrics(weights)
+
+    def thresholds(self) -> dict[str, float]:
+        """Cosines from which on a pair or a probe is accepted, by name, such as ``threshold@far=0.01``."""
+        return {}
+
+    def histograms(self) -> dict[str, list[int]]:
+        """Counts of scores between ``HISTOGRAM_EDGES``, by kind of sample."""
+        return {}
+
     def proportions(self) -> dict[str, tuple[float, int]]:
         """Successes and trials of the metrics that are proportions."""
         return {}
@@ -93,9 +84,18 @@ class Samples:
 
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals by metric: Wilson's for proportions, bootstrap over identities for the rest."""
-        bounds = bootstrap(self.metrics, self.identities)
-        intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+        thresholds = self.thresholds()
+        intervals = {name: bounds for name, bounds in self._bootstrapped.items() if name not in thresholds}
         return {**intervals, **{name: wilson(*counts) for name, counts in self.proportions().items()}}
+
+    def threshold_intervals(self) -> dict[str, Interval]:
+        """95 % intervals by threshold: bootstrap over identities."""
+        return {name: self._bootstrapped[name] for name in self.thresholds()}
+
+    @functools.cached_property
+    def _bootstrapped(self) -> dict[str, Interval]:
+        bounds = bootstrap(self.statistics, self.identities)
+        return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The samples as JSON-serialisable fields."""
@@ -145,7 +145,10 @@ class CurveSamples(Samples):
         return int((~self.genuine).sum())
 
     def unresolved(self) -> list[str]:
-        return [self.rate_name(rate) for rate in self.rates if rate * self.impostors < 1 - 1e-9]
+        return [self.rate_name(rate) for rate in self.rates if not self._resolved(rate)]
+
+    def _resolved(self, rate: float) -> bool:
+        return rate * self.impostors >= 1 - 1e-9
 
     @functools.cached_property
     def _sorted(self) -> RocSamples:
@@ -162,6 +165,7 @@ class CurveSamples(Samples):
         """(K,) false rates at which the curve and its band are plotted."""
         return np.geomspace(max(1 / self.impostors, MIN_FAR), 1.0, CURVE_POINTS)
 
+    @functools.cached_property
     def band(self) -> np.ndarray:
         """(2, K) 95 % band of the curve at ``grid``, by bootstrap over identities."""
 
@@ -172,11 +176,34 @@ class CurveSamples(Samples):
         return bootstrap(true_rates, self.identities)["band"]
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        curve = self.roc if weights is None else self._sorted.curve(weights)
-        if curve is None:
-            return {}
+        curve = self._curve(weights)
+        return {} if curve is None else self._metrics(curve, weights)
+
+    def statistics(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        curve = self._curve(weights)
+        return {} if curve is None else {**self._metrics(curve, weights), **self._thresholds(curve)}
+
+    def thresholds(self) -> dict[str, float]:
+        return self._thresholds(self.roc)
+
+    def histograms(self) -> dict[str, list[int]]:
+        scored = self.scores > MISSED
+        kinds = {"genuine": self.genuine & scored, "impostors": ~self.genuine & scored}
+        scores = np.clip(self.scores, -1, 1)
+        return {kind: np.histogram(scores[rows], HISTOGRAM_EDGES)[0].tolist() for kind, rows in kinds.items()}
+
+    def _curve(self, weights: np.ndarray | None) -> Roc | None:
+        return self.roc if weights is None else self._sorted.curve(weights)
+
+    def _metrics(self, curve: Roc, weights: np.ndarray | None) -> dict[str, float]:
         names = map(self.rate_name, self.rates)
         return {**dict(zip(names, curve.tar_at(self.rates).tolist(), strict=True)), "auc": curve.auc}
+
+    def _thresholds(self, curve: Roc) -> dict[str, float]:
+        """Thresholds at the rates that can be resolved."""
+        rates = [rate for rate in (self.rates.tolist() or THRESHOLD_RATES) if self._resolved(rate)]
+        names = [f"threshold@{self.false_rate.lower()}={rate:g}" for rate in rates]
+        return dict(zip(names, curve.threshold_at(np.array(rates)).tolist(), strict=True))
 
     def same_protocol(self, other: Samples) -> bool:
         return super().same_protocol(other) and np.array_equal(self.genuine, other.genuine)  # type: ignore[attr-defined]
@@ -212,14 +239,16 @@ class PairSamples(CurveSamples):
         sizes = np.bincount(self.folds)
         return (np.bincount(self.folds, self.correct) / np.maximum(sizes, 1))[sizes > 0]
 
-    def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
-        metrics = super().metrics(weights)
-        if not metrics:
-            return {}
+    def _metrics(self, curve: Roc, weights: np.ndarray | None) -> dict[str, float]:
+        rates = super()._metrics(curve, weights)
+        rest = {"auc": rates.pop("auc"), "eer": curve.eer}
         if weights is not None:
-            return {**metrics, "accuracy": float(np.average(self.correct, weights=weights))}
+            return {**rates, "accuracy": float(np.average(self.correct, weights=weights)), **rest}
         folds = self.fold_accuracies
-        return {**metrics, "accuracy": float(folds.mean()), "std": float(folds.std())}
+        return {**rates, "accuracy": float(folds.mean()), **rest, "std": float(folds.std())}
+
+    def _thresholds(self, curve: Roc) -> dict[str, float]:
+        return {**super()._thresholds(curve), "threshold@eer": curve.eer_threshold}
 
     def proportions(self) -> dict[str, tuple[float, int]]:
         return {"accuracy": (float(self.fold_accuracies.mean()) * len(self.correct), len(self.correct))}

@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.arrays import MAX_FLOAT
+from benchmarks.scoring.intervals import Interval
+from benchmarks.scoring.results import Scores
 from benchmarks.scoring.samples import Samples, from_dict
 from pipeline.sources.images import read_regular
 
 MAX_METRIC = 1 + 1e-6  # metrics are fractions; rounding may exceed 1
+ADDED_METRICS = ("eer",)  # since the first version
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SavedResult:
-    """The part of a saved result that a comparison needs; fields as in ``Result``."""
+class SavedResult(Scores):
+    """A result from a file."""
 
-    benchmark: str
-    title: str
-    metrics: dict[str, float]
-    checkpoint: dict[str, Any]
-    partial: bool
-    settings: dict[str, Samples]
+    preprocessing: dict[str, Any]
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        return self.preprocessing
 
 
 def read_results(path: Path) -> list[SavedResult]:
@@ -55,19 +58,59 @@ def _result(record: Any) -> SavedResult:
     settings = {name: _samples(name, samples) for name, samples in _field(record, "samples", dict).items()}
     if not settings:
         raise ValueError("samples: empty")
-    metrics = _field(record, "metrics", dict)
-    names = [setting.format(name) for setting, samples in settings.items() for name in samples.metrics()]
-    for name in names:
-        if not 0 <= _field(metrics, name, float, int) <= MAX_METRIC:
-            raise ValueError(f"metrics {name}: {metrics[name]}, expected a fraction")
+    metrics = _metrics(_field(record, "metrics", dict), settings)
+    main = _optional(record, "main", "")
     return SavedResult(
         benchmark=_field(record, "benchmark", str),
         title=_field(record, "title", str),
-        metrics={name: float(metrics[name]) for name in names},
+        data=_optional(record, "data", ""),
+        caveats=[_checked("doubts", doubt, str) for doubt in _optional(record, "doubts", [])],
+        notes=[_checked("notes", note, str) for note in _optional(record, "notes", [])],
+        main=main if main in metrics else next(iter(metrics)),
+        metrics=metrics,
+        intervals=_intervals(_optional(record, "intervals", {})),
+        threshold_intervals=_intervals(_optional(record, "threshold_intervals", {})),
+        counts={name: _checked("counts", count, int) for name, count in _optional(record, "counts", {}).items()},
+        missing=_missing(record),
         checkpoint=checkpoint,
-        partial=_field(record, "partial", bool),
         settings=settings,
+        measurement=_optional(record, "measurement", {}),
+        versions={name: str(version) for name, version in _optional(record, "versions", {}).items()},
+        preprocessing=_optional(record, "preprocessing", {}),
     )
+
+
+def _metrics(record: dict[str, Any], settings: dict[str, Samples]) -> dict[str, float]:
+    """The metrics that the samples have. Files of earlier versions lack some: they are computed."""
+    metrics = {}
+    for setting, samples in settings.items():
+        for name, computed in samples.metrics().items():
+            full = setting.format(name)
+            value = computed if name in ADDED_METRICS and full not in record else _field(record, full, float, int)
+            if not 0 <= value <= MAX_METRIC:
+                raise ValueError(f"metrics {full}: {value}, expected a fraction")
+            metrics[full] = float(value)
+    return metrics
+
+
+def _intervals(record: dict[str, Any]) -> dict[str, Interval]:
+    intervals = {}
+    for name, bounds in record.items():
+        good = isinstance(bounds, list) and len(bounds) == 2 and all(type(one) in (int, float) for one in bounds)
+        if not good or not -MAX_FLOAT <= bounds[0] <= bounds[1] <= MAX_FLOAT:
+            raise ValueError(f"intervals {name[:40]}: expected two numbers, the lower one first")
+        intervals[name] = (float(bounds[0]), float(bounds[1]))
+    return intervals
+
+
+def _missing(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The images that were left out. Raises: ValueError: the list does not fit ``partial``."""
+    listed = [(_field(one, "path", str), _field(one, "reason", str)) for one in _optional(record, "missing", [])]
+    if not _field(record, "partial", bool):
+        if listed:
+            raise ValueError("missing: lists images, but the result is not partial")
+        return []
+    return listed or [("unknown", "the file does not list it")]
 
 
 def _samples(setting: str, record: Any) -> Samples:
@@ -82,11 +125,21 @@ def _samples(setting: str, record: Any) -> Samples:
         raise ValueError(f"samples {setting}: {str(error)[:90]}") from None
 
 
+def _optional(record: dict[str, Any], name: str, default: Any) -> Any:
+    """``record[name]``, of the type of ``default``; files of earlier versions may lack it."""
+    return _field(record, name, type(default)) if name in record else default
+
+
 def _field(record: Any, name: str, *types: type) -> Any:
     """``record[name]``. Raises: ValueError: ``record`` is not an object, lacks the field, or its type is wrong."""
     if not isinstance(record, dict) or name not in record:
         raise ValueError(f"{name}: missing")
-    if type(record[name]) not in types:
+    return _checked(name, record[name], *types)
+
+
+def _checked(name: str, value: Any, *types: type) -> Any:
+    """``value``. Raises: ValueError: it has another type."""
+    if type(value) not in types:
         expected = " or ".join(kind.__name__ for kind in types)
-        raise ValueError(f"{name}: {type(record[name]).__name__}, expected {expected}")
-    return record[name]
+        raise ValueError(f"{name}: {type(value).__name__}, expected {expected}")
+    return value

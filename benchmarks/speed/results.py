@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
+from benchmarks.engine.measurement import processor
 from benchmarks.report.document import Grid, as_text
-from benchmarks.report.plots import png
+from benchmarks.report.style import png
 from benchmarks.speed.timing import Facts, Role, Timing, cores
 from shards.files import write_bytes
 
@@ -56,9 +57,8 @@ def _spread(ratios: np.ndarray | None) -> str:
 
 def machine() -> Facts:
     """Processor, cores, system, scratch folder and library versions."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     facts = {
-        "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "processor": processor(),
         "cores": str(cores()),
         "system": platform.platform(),
         "files in": tempfile.gettempdir(),

@@ -57,6 +57,7 @@ class LoadedNetwork(NamedTuple):
         note: what was left out of the file, for the user; empty if nothing was.
         trainable: False for a graph that can only be run, such as ONNX.
         cached: False if its embeddings may change without its digest: they are not cached.
+        training_data: identities and digest of the shard set; empty if not stated.
     """
 
     backbone: nn.Module
@@ -70,6 +71,7 @@ class LoadedNetwork(NamedTuple):
     note: str = ""
     trainable: bool = True
     cached: bool = True
+    training_data: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
     def check_trainable(self, purpose: str) -> None:
         """Raises: CheckpointError: the network can only be run; ``purpose`` is what it cannot be, such as exported."""
@@ -183,7 +185,22 @@ def _load_weights(path: Path) -> LoadedNetwork:
         raise CheckpointError(
             f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
         )
-    return LoadedNetwork(backbone, spec, str(choice), path, content["step"], digest, training, spec_stated=True)
+    step, data = content["step"], _training_data(content)
+    return LoadedNetwork(
+        backbone, spec, str(choice), path, step, digest, training, spec_stated=True, training_data=data
+    )
+
+
+def _training_data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Identities of the head and digest of the shard set, of a checkpoint that has them."""
+    head, loader = content.get("head_state"), content.get("loader_state")
+    weight = head.get("weight") if isinstance(head, Mapping) else None
+    digest = loader.get("index_digest") if isinstance(loader, Mapping) else None
+    facts = {
+        "identities": len(weight) if isinstance(weight, torch.Tensor) and weight.dim() else None,
+        "shard_set": digest if isinstance(digest, str) else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

@@ -90,3 +90,9 @@ def write_result(path, result):
     """Writes one result as JSON; returns the path."""
     write_json([result], path)
     return path
+
+
+@pytest.fixture(scope="session")
+def results(_demo):
+    """The results of all benchmarks on generated faces, with intervals."""
+    return {name: score(name, _demo / benchmark.folder, intervals=True) for name, benchmark in BENCHMARKS.items()}

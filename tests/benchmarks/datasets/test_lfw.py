@@ -73,8 +73,8 @@ def test_metrics_equal_a_naive_evaluation(root):
 
 def test_names_of_metrics_and_their_intervals(root):
     result = score("lfw", root, intervals=True)
-    expected = {f"{figure}@{size}" for figure in ("accuracy", "std", "auc") for size in (8, 12, 16, 20, 128)}
-    expected |= {f"lr-lr/{figure}@{size}" for figure in ("accuracy", "std", "auc") for size in (8, 12, 16, 20)}
+    expected = {f"{figure}@{size}" for figure in ("accuracy", "std", "auc", "eer") for size in (8, 12, 16, 20, 128)}
+    expected |= {f"lr-lr/{figure}@{size}" for figure in ("accuracy", "std", "auc", "eer") for size in (8, 12, 16, 20)}
     assert set(result.metrics) == set(result.intervals) == expected
     for name, (low, high) in result.intervals.items():
         assert low <= result.metrics[name] <= high, name
@@ -199,7 +199,7 @@ def test_xqlfw_uses_lfw_landmarks_scaled_to_its_images(demo, root):
     landmarks = landmarks_of(root)
     recorder = Recorder()
     result = score("xqlfw", other, recorder)
-    assert set(result.metrics) == {"accuracy", "std", "auc"}
+    assert set(result.metrics) == {"accuracy", "std", "auc", "eer"}
     assert len(recorder.images) == len(protocol.requests)
     for request, seen in zip(protocol.requests[:10], recorder.images, strict=False):
         key = f"{request.path.parent.name}/{request.path.name}"

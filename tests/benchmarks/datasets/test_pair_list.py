@@ -59,7 +59,7 @@ def written(path, rows, form="{0},{1},{2}\n", header=""):
 def test_lists_score_as_lfw_with_its_intervals(lfw, rows, tmp_path):
     reference = score(read_lfw(lfw))
     names = {name: name.replace("@128", "@full") for name in reference.metrics}
-    assert len(names) == 27
+    assert len(names) == 36
     shutil.copyfile(lfw / "pairs.txt", tmp_path / "pairs.txt")
     for path, intervals in ((written(tmp_path / "pairs.csv", rows), True), (tmp_path / "pairs.txt", False)):
         result = score(read(path, lfw), intervals=intervals)

@@ -56,7 +56,7 @@ def test_crops_score_as_the_photographs_that_they_come_from(lfw, pair_file):
     """Crops of the network's own template and size are taken as they are."""
     photographs, crops = score(lfw), score(read_pair_set(pair_file()))
     names = {name: name.replace("@128", "@full") for name in photographs.metrics}
-    assert len(names) == 27
+    assert len(names) == 36
     assert {names[name]: value for name, value in photographs.metrics.items()} == {
         name: value for name, value in crops.metrics.items() if not name.startswith(("tar", "lr-lr/tar"))
     }

@@ -48,7 +48,7 @@ def test_verification_equals_a_naive_evaluation(root):
     better = (genuine[:, None] > impostors).mean() + (genuine[:, None] == impostors).mean() / 2
     assert result.metrics["auc"] == pytest.approx(better, abs=2e-3)
     rates = {f"tar@far={rate:g}" for rate in (0.3, 0.1, 0.01, 0.001)}
-    assert set(result.metrics) == set(result.intervals) == {*rates, "auc", "accuracy", "std"}
+    assert set(result.metrics) == set(result.intervals) == {*rates, "auc", "accuracy", "std", "eer"}
     assert result.intervals["auc"][0] < result.metrics["auc"] < result.intervals["auc"][1]
     for kind in (samples.genuine, ~samples.genuine):
         assert (np.diff(samples.folds[kind]) >= 0).all()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import scipy.io
 
+from benchmarks.report import figures
 from benchmarks.report.page import write_report
 from tests.benchmarks.conftest import FACTS, score, write_result
 
@@ -25,7 +27,8 @@ def qmul(demo):
     return root
 
 
-def test_scoring_and_its_report_show_names_escaped(qmul, tmp_path, capsys):
+def test_scoring_and_its_report_show_names_escaped(qmul, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "drawing", lambda _: {"png": b""})
     result = score("qmul", qmul, allow_missing=True)
     said = capsys.readouterr().err
     assert f"1_<b>{SHOWN[:-2]}*.jpg: not found" in said
@@ -43,7 +46,18 @@ def test_comparisons_show_names_escaped(demo, tmp_path, run):
     content = json.loads(path.read_text())
     content["title"] = ESCAPE
     (tmp_path / f"b{ESCAPE}.json").write_text(json.dumps(content))
-    done = run("bench", "compare", path, tmp_path / f"b{ESCAPE}.json")
+    content["data"] = ESCAPE
+    content["doubts"] = [f"<script>{ESCAPE}"]
+    content["checkpoint"]["training"] = {ESCAPE: [ESCAPE, "<img src=x>"]}
+    content["measurement"] = {"command": f"<b>{ESCAPE}", "date": ["x"]}
+    (tmp_path / f"b{ESCAPE}.json").write_text(json.dumps(content))
+    done = run("bench", "compare", path, tmp_path / f"b{ESCAPE}.json", "--report", tmp_path / "report")
     assert done.returncode == 0, done.stderr
+    for name in ("report.html", "report.md", "report.tex", "report.csv"):
+        text = (tmp_path / "report" / name).read_text()
+        assert "owned" in text
+        assert text.replace("\n", "").isprintable(), name
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert not set(re.findall(r"<(script|b|img)[ >]", re.sub(r"<img alt=\"[^\"]*\" src=\"data:", "", page)))
     assert done.stdout.count(SHOWN) >= 3
     assert done.stdout.replace("\n", "").isprintable()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.report.labels import setting_label
 from benchmarks.report.own_tables import kind_label, own_label, tables_of
-from benchmarks.report.tables import metric_label, setting_label
 
 
 @pytest.mark.parametrize(
@@ -21,14 +21,13 @@ from benchmarks.report.tables import metric_label, setting_label
     ],
 )
 def test_metrics_have_labels(name, label):
-    assert own_label(name) == metric_label("identify", name) == label
+    assert own_label(name) == label
     assert kind_label(name) in label
 
 
 def test_names_of_another_form_stay_as_they_are():
     assert own_label("accuracy") is None
     assert kind_label("x/accuracy@8") is None
-    assert metric_label("pairs", "accuracy") == "accuracy"
 
 
 def test_pairs_have_a_table_for_each_metric_and_direction():

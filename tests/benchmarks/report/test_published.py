@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from benchmarks import BENCHMARKS
-from benchmarks.report.published import PUBLISHED, TABLES
+from benchmarks.report.published import PUBLISHED, TABLES, comparable_rows
 
 
 def test_every_published_row_has_a_source_and_metrics_that_a_table_shows():
@@ -14,9 +16,24 @@ def test_every_published_row_has_a_source_and_metrics_that_a_table_shows():
     for name, row in rows:
         shown = {column for table in TABLES[name] for column in table.columns}
         assert row.source
+        assert row.url.startswith("https://")
         assert row.metrics
         assert set(row.metrics) <= shown, row.system
         assert all(0 < value <= 1 for value in row.metrics.values())
+
+
+def test_no_published_result_stands_beside_generated_faces(results):
+    for result in results.values():
+        assert comparable_rows(result) == []
+        assert comparable_rows(dataclasses.replace(result, caveats=[])) == PUBLISHED[result.benchmark]
+
+
+def test_subjects_51_to_130_have_tables_and_figures_of_their_own():
+    """400 probes a distance, in place of 650: publications use either."""
+    rows = [{"51-130" in name for name in row.metrics} for row in PUBLISHED["scface"]]
+    tables = [({"51-130" in name for name in table.columns}, table.figure) for table in TABLES["scface"]]
+    assert [len(kinds) for kinds in rows] == [1] * 5
+    assert tables == [({False}, "distance"), ({True}, "distance-51-130")]
 
 
 def test_every_column_is_a_metric_of_the_benchmark(results):

@@ -5,18 +5,29 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from benchmarks.report.tables import facts, network_label, percent_range, result_grids, result_text, warnings
+from benchmarks.report.tables import facts, result_grids, result_text, threshold_grids, warnings
 from benchmarks.scoring.samples import unresolved_metrics
 from tests.benchmarks.conftest import score
 
 
 def test_the_printed_table(results):
     lines = result_text(results["qmul"]).splitlines()
-    assert lines[0].startswith("QMUL-SurvFace verification, %  ")
-    assert lines[0].split()[-2:] == ["AUC", "accuracy"]
+    assert lines[0].startswith("QMUL-SurvFace verification: TAR at FAR, %  ")
+    assert lines[0].split("  ")[-1] == "0.1 %"
     assert lines[2].startswith("spherenet4, step 7  ")
-    assert [line.split()[-2] for line in lines[4:7]] == ["80.03", "80.06", "82.17"]
-    assert len({len(line) for line in lines[:7]}) == 1
+    assert lines[5].startswith("QMUL-SurvFace verification, %  ")
+    assert lines[5].split()[-3:] == ["accuracy", "AUC", "EER"]
+    assert len({len(line) for line in lines[:4]}) == 1
+
+
+def test_published_results_stand_beside_comparable_ones_only(results):
+    comparable = dataclasses.replace(results["qmul"], caveats=[])
+    lines = result_text(comparable).splitlines()
+    assert [line.split()[-4] for line in lines[4:7]] == ["75.09", "75.15", "77.56"]
+    assert [line.split()[-2] for line in lines[12:15]] == ["80.03", "80.06", "82.17"]
+    assert not re.search("Lai|released|reproduced", result_text(results["qmul"]))
+    assert [grid.published for grid in result_grids([comparable])] == [3, 3]
+    assert [grid.published for grid in result_grids([results["qmul"]])] == [0, 0]
 
 
 def test_partial_results_are_marked(demo):
@@ -31,7 +42,7 @@ def test_generated_faces_are_a_caveat(results):
     lfw = results["lfw"]
     assert lfw.data.endswith("LFW")
     assert lfw.caveats == ["generated faces"]
-    assert warnings(lfw) == ["Not comparable with the published rows: generated faces."]
+    assert warnings(lfw) == ["Not comparable with published results, which are not shown: generated faces."]
     assert facts(lfw)[0].endswith(f"data: {lfw.data} (generated faces)")
 
 
@@ -54,13 +65,6 @@ def test_comparability_does_not_depend_on_the_folder_s_name(results):
     assert facts(result)[0].endswith("data: /data/LFW: full (copy)")
 
 
-def test_the_label_of_a_network_states_a_reduced_precision():
-    assert (
-        network_label({"backbone": "spherenet4", "step": 1000, "precision": "bf16"}) == "spherenet4, step 1,000, bf16"
-    )
-    assert network_label({"backbone": "spherenet4", "step": None, "precision": "fp32"}) == "spherenet4"
-
-
 def test_lines_below_the_tables(results):
     by_name = {name: facts(result) for name, result in results.items()}
     assert re.match(r"8 in the gallery, 40 probes a distance, 128 images, 128 preparations; ", by_name["scface"][0])
@@ -75,12 +79,29 @@ def test_lines_below_the_tables(results):
 def test_an_interval_without_width_is_not_shown(results):
     """All resamples of a perfect ranking have an AUC of 1."""
     result = dataclasses.replace(results["qmul"], intervals={**results["qmul"].intervals, "auc": (1.0, 1.0)})
-    (grid,) = result_grids(result)
-    assert grid.rows[1][5] == "-"
+    grid = result_grids([result])[1]
+    assert grid.rows[1][2] == "-"
     assert facts(result)[-1] == "An interval is - where all resamples give the same value."
-    assert percent_range((0.5, 0.5 + 1e-12)) == "-"
-    assert percent_range((0.5, 0.5001)) == "50.0-50.0"
     assert "interval" not in "".join(facts(results["qmul"]))
+
+
+def test_thresholds_are_tables_of_rates_and_settings(results):
+    high_to_low, low_to_low = threshold_grids([results["lfw"]])
+    assert high_to_low.caption == "LFW: thresholds (cosine)"
+    assert high_to_low.header == ["", "8 px", "12 px", "16 px", "20 px", "128 px"]
+    assert [row[0] for row in high_to_low.rows] == ["FAR 10 %", "  95 % interval", "EER", "  95 % interval"]
+    assert low_to_low.caption == "LFW: LR to LR, thresholds (cosine)"
+    assert low_to_low.header == ["", "8 px", "12 px", "16 px", "20 px"]
+    kinds = ("thresholds", "threshold_intervals")
+    value, (low, high) = (getattr(results["lfw"], kind)["threshold@eer@8"] for kind in kinds)
+    assert (high_to_low.rows[2][1], high_to_low.rows[3][1]) == (f"{value:.3f}", f"{low:.3f} to {high:.3f}")
+    assert [row[0] for row in threshold_grids([results["qmul"]])[0].rows[::2]] == ["FAR 30 %", "FAR 10 %", "EER"]
+    assert [row[0] for row in threshold_grids([results["qmul-id"]])[0].rows[::2]] == [
+        "FPIR 30 %",
+        "FPIR 20 %",
+        "FPIR 10 %",
+    ]
+    assert threshold_grids([results["scface"]]) == []
 
 
 def test_counts_of_one_are_in_the_singular(results):
@@ -94,9 +115,9 @@ def test_a_metric_that_the_set_cannot_resolve_is_recorded_but_not_shown(results)
     qmul, qmul_id = results["qmul"], results["qmul-id"]
     assert unresolved_metrics(qmul.settings) == ["tar@far=0.01", "tar@far=0.001"]
     assert "tar@far=0.001" in qmul.metrics
-    (grid,) = result_grids(qmul)
+    grid = result_grids([dataclasses.replace(qmul, caveats=[])])[0]
     assert [grid.rows[row][4] for row in (0, 1)] == ["-", "-"]
     assert grid.rows[2][4] == "11.02"
-    assert warnings(qmul)[1] == ("Not shown: TAR@0.01, TAR@0.001; smallest resolvable FAR: 3.1 % (1/32).")
+    assert warnings(qmul)[1] == ("Not shown: TAR at FAR 1 %, TAR at FAR 0.1 %; smallest resolvable FAR: 3.1 % (1/32).")
     assert unresolved_metrics(qmul_id.settings) == ["tpir20@fpir=0.01"]
-    assert warnings(qmul_id)[1] == "Not shown: TPIR20@0.01; smallest resolvable FPIR: 6.2 % (1/16)."
+    assert warnings(qmul_id)[1] == "Not shown: TPIR20 at FPIR 1 %; smallest resolvable FPIR: 6.2 % (1/16)."

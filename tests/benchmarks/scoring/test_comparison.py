@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import BENCHMARKS
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.comparison import read_comparisons
+from benchmarks.scoring.comparison import Comparison, read_comparisons
 from benchmarks.scoring.saved import read_results
 from tests.benchmarks.conftest import Noisy, score, write_result
 
@@ -78,3 +78,23 @@ def test_copies_of_a_data_set_can_be_paired(demo, tmp_path):
     shutil.copytree(tmp_path / "LFW", tmp_path / "elsewhere" / "LFW")
     second = write_result(tmp_path / "b.json", score("lfw", tmp_path / "elsewhere" / "LFW"))
     assert len(read_comparisons([first, second])[0]) == 1
+
+
+def test_the_best_network_beats_every_other_one(demo, tmp_path):
+    root = demo("QMUL-SurvFace")
+    good, bad = score("qmul", root), score("qmul", root, Noisy(3000.0))
+    assert Comparison([bad, good, bad]).best("auc") == 1
+    assert Comparison([bad, good, bad]).best("eer") == 1  # the lowest one
+    assert Comparison([good, good, bad]).best("auc") is None  # two are equally good
+    assert Comparison([bad, good]).best("std") is None  # not resampled
+    with pytest.raises(KeyError):
+        Comparison([bad, good]).best("nothing")
+
+
+def test_intervals_that_a_file_lacks_are_those_that_scoring_computes(demo):
+    result = score("qmul", demo("QMUL-SurvFace"), intervals=True)
+    own = Comparison([result, result]).own_intervals(0)
+    names = {"tar@far=0.3", "auc", "eer", "threshold@far=0.3", "threshold@eer"}
+    assert names <= set(own)
+    stated = {**result.intervals, **result.threshold_intervals}
+    assert {name: own[name] for name in names} == {name: stated[name] for name in names}

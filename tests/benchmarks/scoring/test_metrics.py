@@ -96,6 +96,49 @@ def test_missed_samples_are_never_accepted():
     assert roc.auc == pytest.approx((1 + 0.5 + 0) / 3)
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_equal_error_rate_is_where_scikit_learn_s_curves_cross(seed, ties):
+    scores, genuine = case(seed, ties)
+    roc = roc_curve(scores, genuine)
+    far, tar, _ = sklearn_roc(genuine, scores, drop_intermediate=False)
+    assert far[0] == tar[0] == 0.0
+    shares = np.linspace(0, 1, 200_001)  # along every segment of the curve
+    position = np.interp(shares, np.linspace(0, 1, len(far)), far), np.interp(shares, np.linspace(0, 1, len(far)), tar)
+    nearest = np.abs(position[0] - (1 - position[1])).argmin()
+    assert roc.eer == pytest.approx(position[0][nearest], abs=1e-4)
+    accepted = scores >= roc.eer_threshold
+    assert accepted[~genuine].mean() >= 1 - accepted[genuine].mean() - 1e-12
+    above = scores > roc.eer_threshold
+    assert above[~genuine].mean() < 1 - above[genuine].mean()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_threshold_keeps_the_rate_and_the_next_lower_score_does_not(seed, ties):
+    scores, genuine = case(seed, ties)
+    roc, rates = roc_curve(scores, genuine), np.array([0.02, 0.1, 0.3, 0.99])
+    thresholds = roc.threshold_at(rates)
+    assert len(set(thresholds.tolist())) > 1
+    for rate, threshold in zip(rates, thresholds, strict=True):
+        assert (scores[~genuine] >= threshold).mean() <= rate
+        lower = scores[scores < threshold].max()
+        assert (scores[~genuine] >= lower).mean() > rate
+
+
+def test_a_rate_below_the_highest_scores_of_impostors_needs_a_threshold_above_all():
+    scores, genuine = np.array([0.5, 0.9, 0.9]), np.array([True, False, False])
+    threshold = roc_curve(scores, genuine).threshold_at(0.4)
+    assert threshold == np.nextafter(0.9, 1)
+
+
+def test_perfect_scores_have_no_equal_error():
+    scores, genuine = np.array([0.9, 0.8, 0.3, 0.1]), np.array([True, True, False, False])
+    roc = roc_curve(scores, genuine)
+    assert (roc.eer, roc.eer_threshold) == (0.0, 0.8)
+    assert roc_curve(-scores, genuine).eer == 1.0
+
+
 def naive_fold_accuracies(scores, genuine, folds):
     out = []
     for fold in range(folds.max() + 1):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.arrays import decode_array, encode_array
 from benchmarks.scoring.comparison import read_comparisons
-from benchmarks.scoring.samples import MAX_FOLDS, decode_array, encode_array
+from benchmarks.scoring.samples import MAX_FOLDS
 from benchmarks.scoring.saved import read_results
 from tests.benchmarks.conftest import score
 

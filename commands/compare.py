@@ -1,0 +1,45 @@
+"""bench compare: compares saved results, on the terminal and as a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from commands.options import PATH
+from commands.outputs import OutputPath, writing
+
+MAX_COMPARED = 26  # networks, named by letters
+
+
+@click.command("compare", short_help="Compare the results of several networks.")
+@click.argument("results", type=PATH, nargs=-1, required=True)
+@click.option("--name", multiple=True, help="Name of a network, in their order; may be repeated.")
+@click.option(
+    "--report",
+    type=OutputPath(folder=True),
+    help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
+)
+def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | None) -> None:
+    """Compare the networks in --json files: metrics side by side, differences with paired intervals."""
+    from benchmarks.report.comparison_table import compare as tables_of
+    from benchmarks.report.comparison_table import named
+    from benchmarks.report.document import as_text
+    from benchmarks.report.page import Report
+    from benchmarks.scoring.comparison import read_networks
+
+    networks = read_networks(results)
+    if not 2 <= len(networks) <= MAX_COMPARED:
+        raise click.UsageError(f"compare needs 2 to {MAX_COMPARED} networks, found {len(networks)} in the files")
+    if len(name) not in (0, len(networks)):
+        raise click.UsageError(f"--name: {len(name)} names for {len(networks)} networks; name all of them, or none")
+    pages = Report(report) if report else None
+    networks = named(networks, name)
+    tables = tables_of(networks)
+    for grid in tables.grids:
+        click.echo(as_text(grid) + "\n")
+    click.echo("\n".join(tables.legend))
+    if report and pages:
+        with writing("--report", report):
+            path = pages.add_all([result for network in networks for result in network.results.values()])
+        click.echo(f"report: {path}")
