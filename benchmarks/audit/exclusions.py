@@ -19,7 +19,7 @@ from benchmarks.audit.findings import (
     WRONG_LABEL,
     Finding,
 )
-from pipeline.build.options import exclusion_line
+from pipeline.build.exclusions import exclusion_line
 from shards.files import write_bytes
 from shards.messages import counted, printable
 

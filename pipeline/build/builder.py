@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions, read_exclusions
+from pipeline.build.exclusions import read_exclusions
+from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions
 from pipeline.build.own_landmarks import make_landmarks
 from pipeline.build.plan import Plan, make_plan
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
@@ -26,9 +27,10 @@ from pipeline.sources.source import Reader, Rows, SourceError, is_present
 from pipeline.sources.watch import SourceWatch
 from shards.arguments import check_argument
 from shards.errors import ShardError
-from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
+from shards.files import digest, locked, quick_digest, remove_temporaries
 from shards.finish import describe, finish_set
 from shards.messages import counted, print_stderr
+from shards.records import write_record
 from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, PLAN, ROW_SCHEMA, Manifest, shard_file
 from shards.tables import read_table
 from shards.writer import done_record

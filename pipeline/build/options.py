@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,20 +12,17 @@ import cv2
 import PIL
 
 from pipeline.align import TEMPLATES
+from pipeline.build.exclusions import Exclusions
 from pipeline.executors import Executor
 from pipeline.sources.catalog import find_source
 from pipeline.sources.images import MAX_PIXELS
-from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import Rows, Source, SourceError
-from pipeline.sources.streams import decoded, open_stream
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_paths, check_whole, shown
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, remove_temporaries
 from shards.schema import FORMAT_VERSION, LANDMARKS, PLAN, read_plan
-
-_EXCLUSION = re.compile(r"""\s*(?:"(?P<quoted>[^"]*)"|(?P<bare>(?!#).*?))\s*(?:(?<!\S)#.*)?""")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,42 +207,6 @@ def _crop_spec(source: Source, crops: CropTemplate, template: str | None, size: 
     if template == NO_TEMPLATE:
         raise SourceError("--template none: images are resized whole; omit --aligned")
     return Preprocessing(template=template, size=size)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Exclusions:
-    """The entries of an exclusion list, and the SHA-256 of its file."""
-
-    entries: list[str]
-    sha256: str
-
-
-def read_exclusions(path: Path | None) -> Exclusions | None:
-    """Reads an exclusion list: one entry a line, ``#`` after white space or at the start of a line is a comment.
-
-    Raises:
-        LandmarkError: the file cannot be read.
-    """
-    if path is None:
-        return None
-    try:
-        with open_stream(path) as stream:
-            data = stream.read()
-        lines = decoded(data).split("\n")
-    except OSError as error:
-        raise LandmarkError(f"{path}: {error.strerror}; expected one identity or identity/image a line") from None
-    matches = filter(None, map(_EXCLUSION.fullmatch, lines))
-    entries = [match["quoted"] or match["bare"] or "" for match in matches]
-    return Exclusions(entries=[entry for entry in entries if entry], sha256=hashlib.sha256(data).hexdigest())
-
-
-def exclusion_line(name: str) -> str | None:
-    """Returns the line of an exclusion list that stands for ``name``; None if there is none, as with a line break."""
-    for line in (name, f'"{name}"'):
-        match = _EXCLUSION.fullmatch(line)
-        if match and len(line.splitlines()) == 1 and (match["quoted"] or match["bare"]) == name:
-            return line
-    return None
 
 
 def library_versions(by_landmarks: bool) -> dict[str, str]:

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from pipeline.build.options import read_exclusions
+from pipeline.build.exclusions import read_exclusions
 from pipeline.demo.generate import write_demo_data
 from tests.conftest import error_of
 from tests.networks import save_small

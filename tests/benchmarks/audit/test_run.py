@@ -12,7 +12,7 @@ import pytest
 from benchmarks.audit.run import audit_set
 from benchmarks.engine.cache import EmbeddingCache
 from benchmarks.errors import ProtocolError
-from pipeline.build.options import read_exclusions
+from pipeline.build.exclusions import read_exclusions
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.index import ShardIndex

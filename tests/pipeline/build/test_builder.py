@@ -24,7 +24,7 @@ from PIL import Image
 
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build, options_for
-from pipeline.build.options import read_exclusions
+from pipeline.build.exclusions import read_exclusions
 from pipeline.executors import WorkerError
 from pipeline.sources.finder import ImageTree
 from pipeline.sources.images import ImageError, decode
