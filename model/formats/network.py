@@ -19,7 +19,7 @@ from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
 from model.formats.foreign.cvlface import cvlface_weights, stated_color
 from model.formats.foreign.recognise import recognise
 from model.formats.graphs.exported import is_exported, read_exported
-from model.formats.graphs.found import FoundGraph
+from model.formats.graphs.found import FoundGraph, check_independent
 from model.formats.graphs.function import is_function, read_function
 from model.formats.graphs.library import is_library, read_library
 from model.formats.graphs.onnx_graph import is_onnx, read_onnx
@@ -125,7 +125,8 @@ def load_network(path: StrPath, preprocessing: Preprocessing | None = None) -> L
 
 
 def _loaded(path: Path, graph: FoundGraph) -> LoadedNetwork:
-    """A graph as a network."""
+    """A graph as a network. Raises: CheckpointError: the embedding of an image depends on others."""
+    check_independent(path, graph.module, graph.spec.size)
     digest = backbone_digest(graph.name, graph.module, graph.spec)
     return LoadedNetwork(
         graph.module.eval(),

@@ -181,6 +181,10 @@ class TrainConfig(Options):
     def _check_start(self, *, batch_norm: bool) -> None:
         """Validates the options of the initial weights. Raises: OptionError."""
         name = self.backbone.name
+        if self.pretrained is not None and self.init != "pytorch":
+            raise OptionError(
+                f"init {self.init} is for new weights, but --from {self.pretrained} gives weights: add --init pytorch"
+            )
         if self.init == "data" and batch_norm:
             raise OptionError(f"init data is for spherenets; {name} has batch normalisation: choose pytorch")
         if self.init not in ("pytorch", "data") and not batch_norm:
@@ -192,10 +196,6 @@ class TrainConfig(Options):
         if self.pretrained is None and self.freeze:
             raise OptionError(
                 f"freeze is {self.freeze}, but no weights are given to keep; name a checkpoint with --from"
-            )
-        if self.pretrained is not None and self.init != "pytorch":
-            raise OptionError(
-                f"init {self.init} is for new weights, but --from {self.pretrained} gives weights: add --init pytorch"
             )
 
     def _check_batch(self, *, batch_norm: bool) -> None:

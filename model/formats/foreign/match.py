@@ -58,7 +58,10 @@ def translate(match: Match, tensors: Tensors) -> tuple[dict[str, torch.Tensor], 
     state, used = dict[str, torch.Tensor](), set(match.unused)
     for name, expected in backbone.state_dict().items():
         theirs = match.rename(name)
-        if theirs in tensors:
+        if theirs in tensors and _lost_count(theirs, tensors[theirs]):
+            state[name] = torch.zeros_like(expected, device="cpu")
+            used.add(theirs)
+        elif theirs in tensors:
             state[name] = _checked(theirs, tensors[theirs], expected)
             used.add(theirs)
         else:
@@ -71,6 +74,11 @@ def translate(match: Match, tensors: Tensors) -> tuple[dict[str, torch.Tensor], 
         for name in [name for name in state if name.endswith("running_var")]:
             state[name] = state[name].float() + (match.epsilon - BATCH_NORM_EPSILON)
     return state, _classifiers({name: tensor for name, tensor in tensors.items() if name not in used})
+
+
+def _lost_count(name: str, tensor: torch.Tensor) -> bool:
+    """Whether a counter of batches became a float when somebody converted all tensors; no output depends on it."""
+    return name.endswith("num_batches_tracked") and tensor.is_floating_point() and tensor.dim() == 0
 
 
 def _checked(name: str, tensor: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,9 @@ from shards.messages import counted, printable
 ASSUMED = "insightface"  # most graphs that are passed around are of its networks
 MAX_BATCH_PX = 1 << 26
 MAX_NUMBERS = 1 << 16  # of an embedding
+MIN_COSINE = (
+    0.95  # of one image's embeddings in two batches: quantised networks reach it, dropout and batch statistics not
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,23 @@ def pick_output(path: Path, outputs: dict[str, torch.Tensor], count: int) -> str
     if not torch.isfinite(outputs[fitting[0]]).all():
         raise CheckpointError(f"{path}: its output for a grey image is not finite; the file is damaged")
     return fitting[0]
+
+
+def check_independent(path: Path, module: nn.Module, size: int) -> None:
+    """Embeds one image beside two others.
+
+    Raises:
+        CheckpointError: its embedding depends on the other image or on chance, as in training mode.
+    """
+    pixels = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        first, second = (module(pixels[[0, other]])[0].double() for other in (1, 2))
+    norms = float(first.norm() * second.norm())
+    if norms > 0 and float(first @ second) < MIN_COSINE * norms:
+        raise CheckpointError(
+            f"{path}: the embedding of an image changes with the other images of its batch, or from call to call, as in"
+            " training mode; call network.eval() before the network is saved, or in your function"
+        )
 
 
 def squeezed(value: torch.Tensor) -> torch.Tensor:

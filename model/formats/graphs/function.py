@@ -73,7 +73,7 @@ class FunctionGraph(Graph):
         images = denormalise(pixels, spec.mean, spec.std, color=spec.color).cpu().numpy()
         try:
             found = self._function(images)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise CheckpointError(f"{self._path}: {_told(error)}") from error
         if isinstance(found, torch.Tensor):
             return found.detach().float().to(pixels.device)
@@ -94,7 +94,7 @@ def _import(path: Path, name: str) -> Any:
                 f"{path}: neither a file, a folder, nor a module {name} in {Path.cwd()} or among the installed packages"
             ) from None
         raise CheckpointError(f"{path}: {_told(error)}") from error
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # a script without a main guard parses arguments, and exits
         raise CheckpointError(f"{path}: {_told(error)}") from error
 
 
@@ -109,10 +109,12 @@ def _stated(path: Path, function: Any) -> Preprocessing | None:
     )
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An error of the user's code with the place where it was raised, in one line."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = printable(" ".join(str(error).split())[:200])
-    return (
-        f"{type(error).__name__}: {text} ({frame.filename}, line {frame.lineno}: {printable((frame.line or '')[:80])})"
-    )
+    file, number, line = frame.filename, frame.lineno, frame.line
+    text = str(error)
+    if isinstance(error, SyntaxError):  # raised by the importer
+        file, number, line, text = error.filename or file, error.lineno, error.text, error.msg
+    text = printable(" ".join(text.split())[:200])
+    return f"{type(error).__name__}: {text} ({file}, line {number}: {printable((line or '').strip()[:80])})"

@@ -207,6 +207,10 @@ def test_find_resume(tmp_path):
             {"pretrained": "a.pt", "init": "data"},
             "init data is for new weights, but --from a.pt gives weights: add --init pytorch",
         ),
+        (
+            {"pretrained": "a.pt", "init": "data", "backbone": "ir18"},
+            "init data is for new weights, but --from a.pt gives weights: add --init pytorch",
+        ),
         ({"precision": "fp8"}, "precision is 'fp8', expected one of fp32, bf16, fp16"),
         ({"log_every": 0}, "log_every is 0"),
         ({"eval_every": 0}, "eval_every is 0, expected a whole number at least 1"),

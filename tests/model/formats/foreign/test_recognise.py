@@ -130,6 +130,14 @@ def test_tensors_that_only_change_nothing_are_filled():
     assert recognise(PATH, old).state["1.num_batches_tracked"].item() == 0  # of PyTorch before 0.4.1
 
 
+def test_counters_may_be_halves_as_the_weights_are():
+    half = {name: value.half() for name, value in IRESNET.items()}  # {name: value.half() ...} converts them, too
+    counter = recognise(PATH, half).state["1.num_batches_tracked"]
+    assert (counter.item(), counter.dtype) == (0, torch.int64)
+    half["bn1.num_batches_tracked"] = torch.zeros(2).half()
+    assert "bn1.num_batches_tracked is (2,), expected ()" in error_of(half)
+
+
 def test_the_bias_before_the_last_normalisation_and_an_epsilon_move_into_it():
     real = {name: torch.zeros(value.shape) for name, value in IRESNET.items() if value.dim() == 1}
     real |= {"features.running_mean": torch.full((512,), 3.0), "fc.bias": torch.full((512,), 0.5)}

@@ -63,6 +63,19 @@ def nan(images):
     return images[:, 0, 0] * np.nan
 
 number = 5
+
+def exiting(images):
+    raise SystemExit(0)
+
+def batchwise(images):
+    found = images.reshape(len(images), -1)[:, :9].astype(float)
+    return found - found.mean(0)
+
+def by_chance(images):
+    return np.random.standard_normal((len(images), 9))
+
+def zeros(images):  # as functions do that find no face in an image
+    return np.zeros((len(images), 9))
 """
 
 
@@ -72,6 +85,8 @@ def nets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_nets.py").write_text(SOURCE)
     (tmp_path / "broken_net.py").write_text("import numpy\n\nraise ValueError('two\\nlines')\n")
+    (tmp_path / "exiting_net.py").write_text("raise SystemExit(2)\n")  # a script that parses arguments
+    (tmp_path / "misspelt_net.py").write_text("import numpy\ndef embed(:\n")
     (tmp_path / "needy_net.py").write_text("import no_such_package\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -125,6 +140,9 @@ def test_its_attribute_states_the_preprocessing(nets):
         ("few", "0 of its outputs could be embeddings of 2 images (result (1, 3)), expected one of shape (N, D);"),
         ("text", "returned [['a', 'b'], ['a', 'b']] for 2 images, expected a function"),
         ("nan", "its output for a grey image is not finite"),
+        ("exiting", "SystemExit: 0 (FOLDER/my_nets.py, line 52: raise SystemExit(0))"),
+        ("batchwise", "the embedding of an image changes with the other images of its batch, or from call to call,"),
+        ("by_chance", "the embedding of an image changes with the other images of its batch, or from call to call,"),
     ],
 )
 def test_a_function_that_is_no_network_is_one_line(nets, name, says):
@@ -135,11 +153,17 @@ def test_a_function_that_is_no_network_is_one_line(nets, name, says):
     assert len(text.splitlines()) == 1
 
 
+def test_a_function_may_give_zeros(nets):
+    assert load_network("my_nets:zeros").embedding_size() == 9
+
+
 def test_a_module_that_cannot_be_imported_is_one_line(nets):
     for name, says in [
         ("no_net", f"neither a file, a folder, nor a module no_net in {nets} or among the installed packages"),
         ("no_net.sub", f"neither a file, a folder, nor a module no_net.sub in {nets} or among the installed packages"),
         ("broken_net", f"ValueError: two lines ({nets}/broken_net.py, line 3: raise ValueError('two\\nlines'))"),
+        ("exiting_net", f"SystemExit: 2 ({nets}/exiting_net.py, line 1: raise SystemExit(2))"),
+        ("misspelt_net", f"SyntaxError: invalid syntax ({nets}/misspelt_net.py, line 2: def embed(:)"),
         ("needy_net", f"ModuleNotFoundError: No module named 'no_such_package' ({nets}/needy_net.py, line 1: import"),
     ]:
         with pytest.raises(CheckpointError, match=f"^{name}:embed: {re.escape(says)}"):

@@ -100,6 +100,17 @@ def test_a_traced_network_is_the_network(net, tmp_path):
     assert same(given, net, faces(64))
 
 
+@pytest.mark.parametrize("save", [trace, export])
+def test_a_network_that_was_saved_in_training_mode_is_refused(tmp_path, save):
+    path = save(tmp_path / "net", Net().train())
+    with pytest.raises(CheckpointError) as error:
+        load_network(path)
+    assert str(error.value) == (
+        f"{path}: the embedding of an image changes with the other images of its batch, or from call to call, as in training"
+        " mode; call network.eval() before the network is saved, or in your function"
+    )
+
+
 @pytest.mark.parametrize("size", [128, 160])
 def test_the_size_of_a_script_is_found_by_trying(tmp_path, size):
     torch.manual_seed(0)
