@@ -41,6 +41,8 @@ def is_library(path: Path) -> bool:
     except (CheckpointError, OSError):
         return False
     kind = config.get("model_type")
+    if "format_version" in config:  # a damaged folder of ours
+        return False
     return "architecture" in config or (
         isinstance(kind, str) and kind != MODEL_TYPE and _NAME.fullmatch(kind) is not None
     )

@@ -172,6 +172,6 @@ def test_a_module_that_cannot_be_imported_is_one_line(nets):
 
 def test_a_file_of_that_name_is_a_file(nets):
     (nets / "my_nets:embed").write_text("x")
-    with pytest.raises(CheckpointError, match=r"^my_nets:embed: refused: not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"^my_nets:embed: damaged or not a checkpoint"):
         load_network("my_nets:embed")
     assert "my_nets" not in sys.modules
