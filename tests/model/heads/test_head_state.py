@@ -216,8 +216,10 @@ def test_centers_do_not_move_in_evaluation_mode_or_for_features_that_are_not_fin
     assert not term.centers.any()
 
 
-def test_centers_resume():
-    term, other = (Center().build(features=FEATURES, classes=CLASSES) for _ in range(2))
+@pytest.mark.parametrize("form", ["paper", "reference"])
+def test_centers_resume(form):
+    torch.manual_seed(4)
+    term, other = (Center(form=form).build(features=FEATURES, classes=CLASSES) for _ in range(2))
     term(*batch(0))
     other.load_full_state(term.full_state())
     assert list(term.full_state()) == ["centers"]
