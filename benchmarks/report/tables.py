@@ -26,6 +26,7 @@ from shards.messages import counted, printable
 _COUNT_PHRASES = {"genuine": "{:,} of them genuine", "gallery": "{:,} in the gallery"}
 _COUNT_NOUNS = {"identities": "identity", "prepared": "preparation"}  # of other counts: their name in the singular
 INTERVAL = "  95 % interval"  # label of a row
+CHANCE = 0.5  # AUC of scores that say nothing
 
 
 def result_text(result: Scores) -> str:
@@ -176,6 +177,8 @@ def warnings(result: Scores) -> list[str]:
         )
     if result.caveats:
         lines.append(f"Not comparable with published results, which are not shown: {'; '.join(result.caveats)}.")
+    if result.benchmark == "pairs" and result.intervals.get("auc@full", (0, 1))[1] < CHANCE:
+        lines.append("The AUC at full size is below chance: does the list say 0 for the same person, and 1 for two?")
     if hidden := unresolved_metrics(result.settings):
         curves = [samples for samples in result.settings.values() if isinstance(samples, CurveSamples)]
         impostors = min(samples.impostors for samples in curves)

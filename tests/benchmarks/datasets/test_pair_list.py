@@ -17,6 +17,7 @@ from benchmarks.datasets.pair_set import read_pair_set
 from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
 from benchmarks.report.page import is_report_file, write_report
+from benchmarks.report.tables import result_text
 from benchmarks.scoring.comparison import read_comparisons
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
@@ -367,6 +368,12 @@ def test_only_results_of_the_same_questions_are_compared(lfw, rows, tmp_path):
         third = write_result(tmp_path / "c.json", score(changed, intervals=False))
         with pytest.raises(ProtocolError, match="scored on other pairs or probes"):
             read_comparisons([first, third])
+
+
+def test_truth_values_that_are_the_other_way_round_are_told(lfw, rows, tmp_path):
+    swapped = [(first, second, 1 - same, fold) for first, second, same, fold in rows]
+    texts = [result_text(score(read(written(tmp_path / "a.csv", one), lfw, sizes=()))) for one in (rows, swapped)]
+    assert ["The AUC at full size is below chance: does the list say 0" in text for text in texts] == [False, True]
 
 
 def test_the_command(run, lfw, rows, tmp_path, monkeypatch):
