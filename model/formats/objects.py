@@ -75,8 +75,8 @@ class _SkippedObject:
         return Counter()  # a dict whose items and fields PyTorch's restricted reader sets
 
 
-class _SkippedArray:
-    """Stands for NumPy's classes and functions, whose state is a tuple."""
+class _SkippedTuple:
+    """Stands for classes whose state is a tuple: NumPy's and partial functions."""
 
     def __new__(cls, *arguments: object) -> Any:
         return object.__new__(cls)
@@ -92,6 +92,7 @@ def skipping(names: Collection[str]) -> Iterator[None]:
     Each becomes an empty dict whose attributes are the object's fields. PyTorch's own names keep their meaning, and
     modules that it blocks, such as ``os``, stay an error.
     """
-    stand_ins = [(_SkippedArray if name.startswith("numpy.") else _SkippedObject, name) for name in names]
+    tuples = ("numpy.", "functools.partial")
+    stand_ins = [(_SkippedTuple if name.startswith(tuples) else _SkippedObject, name) for name in names]
     with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
         yield

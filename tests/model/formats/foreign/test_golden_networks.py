@@ -80,7 +80,7 @@ def test_embeddings_are_those_of_the_project_s_own_code(tmp_path, name):
         ),
         pytest.param("iresnet34", oracles.iresnet, oracles.iresnet_keys((3, 4, 6, 3)), marks=pytest.mark.heavy),
         pytest.param("iresnet200", oracles.iresnet, oracles.iresnet_keys((6, 26, 60, 6)), marks=pytest.mark.heavy),
-        ("insightface ViT t", oracles.vit(8), oracles.vit_keys(9, 256, 12, 1024)),
+        pytest.param("insightface ViT t", oracles.vit(8), oracles.vit_keys(9, 256, 12, 1024), marks=pytest.mark.heavy),
         pytest.param("CVLface ViT small", oracles.vit(8), oracles.vit_keys(8, 512, 12, 2560), marks=pytest.mark.heavy),
         pytest.param("CVLface ViT base", oracles.vit(16), oracles.vit_keys(8, 512, 24, 1536), marks=pytest.mark.heavy),
     ],
