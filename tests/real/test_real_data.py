@@ -16,7 +16,10 @@ from benchmarks.datasets.identify import read_identification
 from benchmarks.datasets.lfw import read_lfw
 from benchmarks.datasets.pair_set import read_pair_set
 from benchmarks.datasets.scface import read_scface
+from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine, run
+from benchmarks.search.run import search_tables
+from benchmarks.search.scored_pairs import pairs_of_tables
 from commands.diagnosis.data_sets import data_set_findings
 from commands.diagnosis.findings import Level
 from commands.diagnosis.layouts import find_layouts
@@ -24,6 +27,7 @@ from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import BuildOptions, build, options_for
 from pipeline.load.loader import Loader
 from pipeline.prepare import prepare
+from pipeline.sources.folders import find_images
 from pipeline.sources.vggface2 import VGGFace2
 from pipeline.spec import Preprocessing
 from shards.index import ShardIndex, ShardReader
@@ -163,3 +167,24 @@ def test_doctor_finds_every_data_set_and_nothing_that_cannot_work():
     assert len(found) >= 2
     failed = [one.text for kind, folder in found for one in data_set_findings(kind, folder) if one.level is Level.FAIL]
     assert failed == []
+
+
+def test_a_gallery_of_mugshots_is_searched_and_calibrated(tmp_path):
+    """Thumbnails instead of a network: mates rank better than chance, and their likelihood ratios are higher."""
+    database, tables = DATA / "SCface" / "SCface_database", []
+    for folder, names in (("mugshot_frontal_original_all", "mugshot"), ("surveillance_cameras_all", "distance[123]")):
+        landmarks = sorted((DATA / "SCface").glob(f"scface_{names}.csv"))
+        images = find_images([database / folder]).paths
+        tables.append(tmp_path / f"{folder}.parquet")
+        metadata = {"digest": "x", "preprocessing": "{}"}
+        engine, facts = Engine(embed=Recorder()), {"identity": "prefix", "metadata": metadata}
+        assert embed_images(engine, images, tables[-1], landmarks=landmarks, **facts) == len(images) >= 130
+    calibration = pairs_of_tables(*tables).calibrate()
+    assert calibration.fitted.min_cllr <= calibration.fitted.cllr < 1
+    summary = search_tables(*tables, tmp_path / "m.parquet", top=130, calibration=calibration)
+    assert (summary.gallery, summary.probes, summary.same_path) == (130, 130 * 15, 0)
+    found = pq.read_table(tmp_path / "m.parquet").to_pandas()
+    mates = found["identity"] == found["probe_identity"]
+    assert mates.sum() == 130 * 15
+    assert (found["rank"][mates] == 1).mean() > 2 / 130
+    assert found["log10_lr"][mates].mean() > found["log10_lr"][~mates].mean()
