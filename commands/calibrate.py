@@ -19,19 +19,18 @@ def calibrate(pairs: tuple[Path, ...], out: Path, setting: str | None) -> None:
     """Learn from pairs of known people how much evidence a score is, by logistic regression.
 
     PAIRS is a bench --json file with pairs (lfw, xqlfw, qmul, pairs), or two files of embed with a column identity, a
-    gallery and probes; one file twice is compared with itself. The pairs should be like those to be judged: the same
+    gallery and probes; a single one is compared with itself. The pairs should be like those to be judged: the same
     network, the same kind of cameras, resolution and people. At least 50 genuine pairs of 20 people and 200
     impostor pairs are needed. Prints Cllr, the cost of the likelihood ratios, and its minimum.
     """
-    from benchmarks.search.scored_pairs import pairs_of_result, pairs_of_tables
+    from benchmarks.search.scored_pairs import read_pairs
     from benchmarks.search.summary import calibration_lines
 
-    if len(pairs) > 2 or (len(pairs) == 2 and setting is not None):
-        raise click.UsageError("expected a bench --json file, perhaps with --setting, or two files of embed")
+    if len(pairs) > 2:
+        raise click.UsageError(f"expected a bench --json file, or one or two files of embed, found {len(pairs)} files")
     if out.resolve() in [path.resolve() for path in pairs]:
         raise click.UsageError(f"--out {out}: holds the pairs; choose another name")
     with interruptible():
-        scored = pairs_of_result(pairs[0], setting) if len(pairs) == 1 else pairs_of_tables(*pairs)
-        calibration = scored.calibrate()
+        calibration = read_pairs(pairs, setting).calibrate()
         calibration.write(out)
     click.echo("\n".join(calibration_lines(calibration, out)))

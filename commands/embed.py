@@ -58,7 +58,7 @@ def embed(
     unusable image is a row without embedding; the command prints the number of such images on stderr, and exits with 0
     if there is any other image. The file's metadata identifies the network and its preprocessing.
     """
-    from benchmarks.engine.identities import Templates
+    from benchmarks.engine.identities import ImageRows, Templates
     from benchmarks.engine.parquet_writer import embed_images
     from pipeline.sources.folders import find_images, report_left_out
     from pipeline.sources.sizes import photograph_warning
@@ -93,8 +93,7 @@ def embed(
             landmarks=tables,
             aligned=template,
             down=down,
-            identity=identity,
-            templates=templates,
+            rows=templates or ImageRows(identity),
             metadata=metadata,
             folders=folders,
         )

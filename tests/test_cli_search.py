@@ -107,8 +107,10 @@ def test_other_images_than_the_calibrations_are_told(run, tables, tmp_path):
         (["search", *["probes.parquet"] * 2, "--calibration", "a.csv"], "Error: a.csv: not a calibration ("),
         (["search", *["probes.parquet"] * 2, "--index", "pq"], "Error: probes.parquet: 120 embeddings; --index pq is for 10,000"),
         (["calibrate", "a.csv"], "Error: a.csv: not a result written by bench --json ("),
+        (["calibrate", "none.json"], "Error: none.json: No such file or directory; expected a bench --json file, or files"),
+        (["calibrate", "few.parquet", "--setting", "lfw@8"], "Error: --setting lfw@8: only files of bench --json have settings"),
         (["calibrate", "other.parquet", "other.parquet"], "Error: other.parquet: does not say who is on its images;"),
-        (["calibrate", "few.parquet", "few.parquet"], "Error: few.parquet and few.parquet: 2 genuine pairs of 2 people and 4 "),
+        (["calibrate", "few.parquet"], "Error: few.parquet and few.parquet: 2 genuine pairs of 2 people and 4 "),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_no_file(run, tables, tmp_path, words, line):
@@ -127,7 +129,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(run, tables, tmp_path, words, 
         (["search", "gallery.parquet", "probes.parquet", "--out", "m", "--csv", "m"], "--csv m: --out names the same file"),
         (["search", "gallery.parquet", "probes.parquet", "--out", "m", "--csv", "photo.jpg"],
          "Invalid value for '--csv': photo.jpg is there and is not a CSV file of matches"),
-        (["calibrate", "a", "b", "c", "--out", "m"], "expected a bench --json file, perhaps with --setting, or two files"),
+        (["calibrate", "a", "b", "c", "--out", "m"], "expected a bench --json file, or one or two files of embed, found 3"),
         (["calibrate", "r.json", "--out", "r.json"], "--out r.json: holds the pairs; choose another name"),
         (["embed", ".", "--out", "m", "--group", "folder", "--identity", "folder"], "--identity and --group: templates have"),
         (["embed", ".", "--out", "m", "--weights", "norm"], "--weights: only templates have weights; add --group"),
@@ -156,6 +158,6 @@ def test_names_are_shown_escaped_and_no_formula_reaches_a_spreadsheet(run, tmp_p
     assert sorted(row["gallery"] for row in pq.read_table(tmp_path / "m.parquet").to_pylist()) == names
     vectors, who = people_vectors(20, 8, 16, 0.5)
     pq.write_table(table_of(vectors, identities=who), tmp_path / f"{escape}.parquet")
-    done = run("calibrate", f"{escape}.parquet", f"{escape}.parquet", "--out", "c.json")
+    done = run("calibrate", f"{escape}.parquet", "--out", "c.json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.replace("\n", "").isprintable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -88,8 +89,40 @@ class _Template:
         }
 
 
-class Templates:
-    """Turns rows of images, sorted by identity, into one row for each identity: the mean of its embeddings.
+class ImageRows:
+    """The rows of a file of embeddings: one for each image, with its identity if a rule tells it.
+
+    Args:
+        rule: one of ``RULES``, for a column ``identity``; None: no such column.
+
+    Attributes:
+        schema: of the rows.
+        metadata: of the file.
+    """
+
+    def __init__(self, rule: str | None = None) -> None:
+        self.rule = rule
+        self.schema = IMAGE_SCHEMA.append(IDENTITY) if rule else IMAGE_SCHEMA
+        self.metadata: dict[str, str] = {}
+
+    def ordered(self, paths: Sequence[str]) -> Sequence[str]:
+        """The paths in the order in which ``add`` shall get their rows."""
+        return paths
+
+    def add(self, rows: pa.Table) -> pa.Table:
+        """Takes rows of ``IMAGE_SCHEMA``; returns the rows to write, perhaps none."""
+        if self.rule is None:
+            return rows
+        names = [identity_of(path, self.rule) for path in rows["path"].to_pylist()]
+        return rows.append_column(IDENTITY, pa.array(names))
+
+    def finish(self) -> pa.Table:
+        """Returns the rows that are left to write."""
+        return self.schema.empty_table()
+
+
+class Templates(ImageRows):
+    """One row for each identity: the mean of the embeddings of its images.
 
     Args:
         rule: what tells the identity, one of ``RULES``.
@@ -102,13 +135,16 @@ class Templates:
     """
 
     def __init__(self, rule: str, weights: str = "equal") -> None:
-        self.rule, self.weights = rule, weights
+        super().__init__(rule)
+        self.schema, self.metadata = TEMPLATE_SCHEMA, {"group": rule, "weights": weights}
+        self._identity_of = functools.partial(identity_of, rule=rule)
+        self.weights = weights
         self.count = self.usable = 0
         self._open: _Template | None = None
 
     def ordered(self, paths: Sequence[str]) -> list[str]:
-        """The paths, sorted by identity; prints which identities lie in several folders."""
-        identities = {path: identity_of(utf8(path), self.rule) for path in paths}
+        """Sorts by identity; prints which identities lie in several folders."""
+        identities = {path: self._identity_of(utf8(path)) for path in paths}
         folders: dict[str, set[str]] = {}
         for path, identity in identities.items():
             folders.setdefault(identity, set()).add(os.path.dirname(path))
@@ -122,16 +158,16 @@ class Templates:
         return sorted(paths, key=lambda path: (identities[path], path))
 
     def add(self, rows: pa.Table) -> pa.Table:
-        """Adds rows of ``IMAGE_SCHEMA``; returns the templates that are complete."""
+        """Returns the templates that are complete."""
         flat = rows["embedding"].combine_chunks().flatten().to_numpy()
         length = len(flat) // max(len(rows) - rows["embedding"].null_count, 1)
         done, start = [], 0
         columns = [rows[name].to_pylist() for name in ("path", "norm", "status", "error_message")]
         for path, norm, status, reason in zip(*columns, strict=True):
-            identity = identity_of(path, self.rule)
+            identity = self._identity_of(path)
             if self._open is None or self._open.identity != identity:
                 done += self._close()
-                self._open = _Template(identity, template_path(path, self.rule))
+                self._open = _Template(identity, template_path(path, self.metadata["group"]))
             if status == STATUS_OK:
                 self._open.add(flat[start : start + length], norm if self.weights == "norm" else 1.0)
                 start += length
@@ -140,7 +176,6 @@ class Templates:
         return self._table(done)
 
     def finish(self) -> pa.Table:
-        """Returns the last template."""
         return self._table(self._close())
 
     def _close(self) -> list[dict[str, Any]]:

@@ -10,15 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.engine.identities import (
-    IDENTITY,
-    IMAGE_SCHEMA,
-    STATUS_NO_LANDMARKS,
-    STATUS_UNUSABLE,
-    TEMPLATE_SCHEMA,
-    Templates,
-    identity_of,
-)
+from benchmarks.engine.identities import IMAGE_SCHEMA, STATUS_NO_LANDMARKS, STATUS_UNUSABLE, ImageRows
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
@@ -48,8 +40,7 @@ def embed_images(
     landmarks: Sequence[Path] = (),
     aligned: CropTemplate | None = None,
     down: int | None = None,
-    identity: str | None = None,
-    templates: Templates | None = None,
+    rows: ImageRows | None = None,
     metadata: dict[str, str] | None = None,
     folders: Iterable[Path] = (),
 ) -> int:
@@ -62,9 +53,8 @@ def embed_images(
             resized.
         aligned: another template that the images, aligned crops, follow; they are brought to the network's own one.
         down: degrade each image to this many px and back; None: do not.
-        identity: one of ``identities.RULES``, for a column ``identity``; None: no such column.
-        templates: writes one row per identity instead, sorted by identity; ``identity`` is then ignored.
-        metadata: for the file; ``alignment`` and ``down`` are added, for templates ``group`` and ``weights``, too.
+        rows: the rows to write; None: one for each image, without identity.
+        metadata: for the file; ``alignment`` and ``down`` are added, and what ``rows`` say.
         folders: of the images; it is an error if one is gone before the end.
 
     Returns:
@@ -82,36 +72,33 @@ def embed_images(
             f" {'--landmarks' if landmarks else '--aligned'}"
         )
     engine = dataclasses.replace(engine, watch=SourceWatch(folders))
-    paths = templates.ordered(paths) if templates else paths
+    rows = rows or ImageRows()
+    paths = rows.ordered(paths)
     table = _lookup(landmarks, paths) if landmarks else None
     metadata = {
         **(metadata or {}),
         "alignment": "landmarks" if landmarks else aligned.name if aligned else "none",
         "down": str(down or ""),
-        **({"group": templates.rule, "weights": templates.weights} if templates else {}),
+        **rows.metadata,
     }
-    schema = TEMPLATE_SCHEMA if templates else IMAGE_SCHEMA.append(IDENTITY) if identity else IMAGE_SCHEMA
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded = 0
     with (
         whole_file(out) as temporary,
         open(temporary, "wb") as stream,
-        pq.ParquetWriter(stream, schema.with_metadata(metadata), compression="zstd", use_dictionary=["status"]) as file,
+        pq.ParquetWriter(
+            stream, rows.schema.with_metadata(metadata), compression="zstd", use_dictionary=["status"]
+        ) as file,
         Progress("embed", len(paths)) as progress,
     ):
         for start in range(0, len(paths), ROW_GROUP):
             group = range(start, min(start + ROW_GROUP, len(paths)))
-            rows = _embed_group(engine, paths, group, table, aligned, down, progress)
-            embedded += rows.num_rows - rows["embedding"].null_count
-            if templates:
-                rows = templates.add(rows)
-            elif identity:
-                names = [identity_of(path, identity) for path in rows["path"].to_pylist()]
-                rows = rows.append_column(IDENTITY, pa.array(names))
-            if rows.num_rows:  # of a large identity, a group of images may complete no template
-                file.write_table(rows.replace_schema_metadata(metadata))
-        if templates:
-            file.write_table(templates.finish().replace_schema_metadata(metadata))
+            images = _embed_group(engine, paths, group, table, aligned, down, progress)
+            embedded += images.num_rows - images["embedding"].null_count
+            if len(found := rows.add(images)):  # of a large identity, a group of images may complete no template
+                file.write_table(found.replace_schema_metadata(metadata))
+        if len(found := rows.finish()):
+            file.write_table(found.replace_schema_metadata(metadata))
     return embedded
 
 

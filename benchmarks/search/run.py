@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow.compute as pc
@@ -81,32 +82,42 @@ def search_tables(
         check_one_network(faces, queries)
         if calibration is not None:
             calibration.check_network(faces.path, faces.metadata)
-        metadata = {
-            "gallery": str(gallery),
-            "probes": str(probes),
-            "top": str(top),
-            "index": "pq" if approximate else "exact",
-            **{name: faces.metadata[name] for name in ("backbone", *ONE_NETWORK) if name in faces.metadata},
-            "calibration": "" if calibration is None else json.dumps(calibration.to_dict()),
-        }
         out.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            whole_file(out) as temporary,
-            open(temporary, "wb") as stream,
-            pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd") as file,
-        ):
-            index = _build_index(faces) if approximate else None
-            summary = Summary()
-            if calibration is not None:
-                summary.differences += calibration.differences("gallery", faces.metadata)
-                summary.differences += calibration.differences("probes", queries.metadata)
-            with Progress("search", queries.rows * faces.rows, "comparisons") as progress:
-                for some in read_queries(queries, top, candidates(top) if approximate else 0):
-                    scores, rows = _search(some, faces, top, index, summary, progress)
-                    part = match_rows(some.table, some.rows, scores, rows, faces, calibration)
-                    summary.bounded += pc.sum(part["lr_bounded"], min_count=0).as_py()
-                    file.write_table(part.replace_schema_metadata(metadata))
-        return summary
+        with whole_file(out) as temporary, open(temporary, "wb") as stream:
+            return _write_matches(stream, faces, queries, top, approximate, calibration)
+
+
+def _write_matches(
+    stream: BinaryIO,
+    gallery: EmbeddingTable,
+    probes: EmbeddingTable,
+    top: int,
+    approximate: bool,
+    calibration: Calibration | None,
+) -> Summary:
+    metadata = {
+        "gallery": str(gallery.path),
+        "probes": str(probes.path),
+        "top": str(top),
+        "index": "pq" if approximate else "exact",
+        **{name: gallery.metadata[name] for name in ("backbone", *ONE_NETWORK) if name in gallery.metadata},
+        "calibration": "" if calibration is None else json.dumps(calibration.to_dict()),
+    }
+    summary = Summary()
+    if calibration is not None:
+        summary.differences += calibration.differences("gallery", gallery.metadata)
+        summary.differences += calibration.differences("probes", probes.metadata)
+    index = _build_index(gallery) if approximate else None
+    with (
+        pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd") as file,
+        Progress("search", probes.rows * gallery.rows, "comparisons") as progress,
+    ):
+        for queries in read_queries(probes, top, candidates(top) if approximate else 0):
+            scores, rows = _search(queries, gallery, top, index, summary, progress)
+            part = match_rows(queries.table, queries.rows, scores, rows, gallery, calibration)
+            summary.bounded += pc.sum(part["lr_bounded"], min_count=0).as_py()
+            file.write_table(part.replace_schema_metadata(metadata))
+    return summary
 
 
 def check_one_network(first: EmbeddingTable, second: EmbeddingTable) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from benchmarks.search.exact import pair_scores
 from benchmarks.search.likelihood import fit
 from benchmarks.search.run import check_one_network
 from benchmarks.search.table import EmbeddingTable
+from shards.files import open_regular
 
 LEAST = {"genuine": 50, "people": 20, "impostors": 200}
 MAX_PAIRS = 100_000  # of each kind; of more, so many are drawn at random
@@ -66,6 +67,27 @@ class ScoredPairs:
             counts=counts,
             date=datetime.date.today().isoformat(),
         )
+
+
+def read_pairs(paths: Sequence[Path], setting: str | None) -> ScoredPairs:
+    """The pairs of a ``bench --json`` file, of two tables of embeddings, or of one table with itself.
+
+    Raises:
+        SearchError, ProtocolError: see ``pairs_of_result`` and ``pairs_of_tables``; or a setting of tables is given.
+    """
+    if len(paths) == 1 and not _is_parquet(paths[0]):
+        return pairs_of_result(paths[0], setting)
+    if setting is not None:
+        raise SearchError(f"--setting {setting}: only files of bench --json have settings; leave it out")
+    return pairs_of_tables(paths[0], paths[-1])
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with open_regular(path) as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError as error:
+        raise SearchError(f"{path}: {error.strerror}; expected a bench --json file, or files of embed") from None
 
 
 def pairs_of_result(path: Path, setting: str | None) -> ScoredPairs:

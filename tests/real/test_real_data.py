@@ -16,6 +16,7 @@ from benchmarks.datasets.identify import read_identification
 from benchmarks.datasets.lfw import read_lfw
 from benchmarks.datasets.pair_set import read_pair_set
 from benchmarks.datasets.scface import read_scface
+from benchmarks.engine.identities import ImageRows
 from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine, run
 from benchmarks.search.run import search_tables
@@ -177,7 +178,7 @@ def test_a_gallery_of_mugshots_is_searched_and_calibrated(tmp_path):
         images = find_images([database / folder]).paths
         tables.append(tmp_path / f"{folder}.parquet")
         metadata = {"digest": "x", "preprocessing": "{}"}
-        engine, facts = Engine(embed=Recorder()), {"identity": "prefix", "metadata": metadata}
+        engine, facts = Engine(embed=Recorder()), {"rows": ImageRows("prefix"), "metadata": metadata}
         assert embed_images(engine, images, tables[-1], landmarks=landmarks, **facts) == len(images) >= 130
     calibration = pairs_of_tables(*tables).calibrate()
     assert calibration.fitted.min_cllr <= calibration.fitted.cllr < 1

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import benchmarks.engine.parquet_writer
-from benchmarks.engine.identities import Templates, identity_of, template_path
+from benchmarks.engine.identities import ImageRows, Templates, identity_of, template_path
 from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine
 from tests.benchmarks.conftest import Recorder
@@ -51,7 +51,7 @@ def test_a_template_is_the_mean_of_its_images(tmp_path, painted, monkeypatch, we
     embed_images(Engine(embed=Recorder()), paths, tmp_path / "one.parquet")
     templates = Templates("folder", weights)
     out = tmp_path / "x.parquet"
-    assert embed_images(Engine(embed=Recorder()), paths, out, templates=templates) == 5
+    assert embed_images(Engine(embed=Recorder()), paths, out, rows=templates) == 5
     images = {row["path"]: row for row in rows(tmp_path / "one.parquet")}
     found = rows(out)
     assert [row["identity"] for row in found] == ["Ann", "Bob", "Cid", "Dan"]
@@ -80,7 +80,7 @@ def test_groups_of_images_do_not_change_the_templates(tmp_path, painted, monkeyp
     tables = []
     for size in (1, 2, 3, 100):
         monkeypatch.setattr(benchmarks.engine.parquet_writer, "ROW_GROUP", size)
-        embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", templates=Templates("folder"))
+        embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", rows=Templates("folder"))
         tables.append(pq.read_table(tmp_path / "x.parquet"))
         assert pq.ParquetFile(tmp_path / "x.parquet").metadata.num_rows == 2
     assert all(table.equals(tables[0]) for table in tables)
@@ -93,7 +93,7 @@ def test_opposite_embeddings_have_no_mean(tmp_path, painted):
         Engine(embed=lambda batch: np.full((1, 4), next(signs), np.float32), batch_size=1),
         paths,
         tmp_path / "x.parquet",
-        templates=Templates("folder"),
+        rows=Templates("folder"),
     )
     (row,) = rows(tmp_path / "x.parquet")
     assert (row["status"], row["embedding"], row["images"]) == ("unusable-image", None, 2)
@@ -103,7 +103,7 @@ def test_opposite_embeddings_have_no_mean(tmp_path, painted):
 def test_one_name_in_several_folders_is_one_person_and_told(tmp_path, painted, capsys):
     paths, _ = faces(tmp_path / "in", painted, ["old/Ann/1.png", "new/Ann/1.png", "new/Bob/1.png"])
     templates = Templates("folder")
-    embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", templates=templates)
+    embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", rows=templates)
     assert [(row["identity"], row["images"]) for row in rows(tmp_path / "x.parquet")] == [("Ann", 2), ("Bob", 1)]
     assert (
         "1 identity in several folders, taken for one person each, such as Ann:"
@@ -114,7 +114,7 @@ def test_one_name_in_several_folders_is_one_person_and_told(tmp_path, painted, c
 def test_identities_of_single_images(tmp_path, painted):
     paths, _ = faces(tmp_path / "in", painted, ["m/001_a.png", "m/002_a.png", "m/x.png"])
     os.truncate(paths[1], 0)
-    embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", identity="prefix")
+    embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", rows=ImageRows("prefix"))
     found = rows(tmp_path / "x.parquet")
     assert [(row["identity"], row["status"]) for row in found] == [
         ("001", "ok"), ("002", "unusable-image"), ("x", "ok"),

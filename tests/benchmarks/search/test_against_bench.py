@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from benchmarks.engine.identities import ImageRows
 from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine
 from benchmarks.search.run import search_tables
@@ -21,7 +22,7 @@ def test_ranks_are_those_of_the_benchmark(demo, tmp_path):
     for folders in (["Gallery_Match", "Gallery_Distractor"], ["Probe"]):
         images = find_images([root / "Testing_Set" / folder for folder in folders]).paths
         tables.append(tmp_path / f"{folders[0]}.parquet")
-        embed_images(Engine(embed=Noisy(60)), images, tables[-1], identity="prefix", metadata=METADATA)
+        embed_images(Engine(embed=Noisy(60)), images, tables[-1], rows=ImageRows("prefix"), metadata=METADATA)
     search_tables(*tables, tmp_path / "m.parquet", top=1000)
     found = pd.read_parquet(tmp_path / "m.parquet")
     mates = found[found["identity"] == found["probe_identity"]]
