@@ -118,14 +118,20 @@ def _layout(path: Path, stream: BinaryIO) -> ListLayout:
 
 
 def _row_columns(fields: Sequence[str]) -> list[str] | None:
-    """What the fields of a row without header are: two images and a truth value in any order, or these and a fold."""
-    fields = [field.strip() for field in fields]
-    images = [is_image(field) for field in fields]
-    if len(fields) == 3 and sum(images) == 2 and fields[images.index(False)].lower() in _TRUTH:
+    """What the fields of a row without header are: two images and a truth value in any order, or these and a fold.
+
+    Empty fields at the end, as spreadsheets write them, become numbers.
+    """
+    texts = [field.strip() for field in fields]
+    while texts and not texts[-1]:
+        texts.pop()
+    images = [is_image(text) for text in texts]
+    ignored = [str(number) for number in range(len(texts), len(fields))]
+    if len(texts) == 3 and sum(images) == 2 and texts[images.index(False)].lower() in _TRUTH:
         paths = iter((FIRST, SECOND))
-        return [next(paths) if one else SAME for one in images]
-    if len(fields) == 4 and images == [True, True, False, False] and fields[2].lower() in _TRUTH:
-        return [FIRST, SECOND, SAME, FOLD]
+        return [next(paths) if one else SAME for one in images] + ignored
+    if images == [True, True, False, False] and texts[2].lower() in _TRUTH:
+        return [FIRST, SECOND, SAME, FOLD, *ignored]
     return None
 
 

@@ -86,7 +86,9 @@ def test_all_ways_of_writing_a_list_are_one(lfw, rows, tmp_path, number):
     said = [(first, second, WORDS[number][not same], fold) for first, second, same, fold in rows]
     forms = [
         (["{0},{1},{2}\n", "{0}\t{1}\t{2}\n", "{0};{1};{2}\n", "{0} {1} {2}\n", "{2},{0},{1}\n", "{2} {0} {1}\n"], ""),
-        (['"{0}","{1}", {2} ,{3}\n'], "# pairs\n"),
+        (['"{0}","{1}", {2} ,{3}\n', "{0};{1};{2};{3};;\n"], "# pairs\n"),
+        (["{0},{1},{2},,\n"], ""),
+        (["{0},{1},{2},,\n"], "path1,path2,same,,\n"),
         (["{3}\t{0}\tx\t{2}\t{1}\n"], "Fold\tImage_1\tid\tis_same\tImage_2\n\n"),
         (["{0},{2},{1}\r\n"], "\ufefffirst,label,second\r\n"),
         ([f"{lfw}/lfw/{{0}},./{{1}},{{2}}\n"], "left,right,match\n"),
