@@ -23,6 +23,7 @@ from model.formats.graphs.found import FoundGraph, check_independent
 from model.formats.graphs.function import is_function, read_function
 from model.formats.graphs.library import is_library, read_library
 from model.formats.graphs.onnx_graph import is_onnx, read_onnx
+from model.formats.graphs.others import is_other, refuse_other
 from model.formats.graphs.script import is_script, read_script
 from model.formats.huggingface import read_folder, read_safetensors
 from model.options import Choice, OptionError, parse_choice
@@ -35,6 +36,7 @@ from shards.messages import counted
 # What graphs are recognised by, and their readers; all else is weights.
 GRAPHS = (
     (is_function, read_function),
+    (is_other, refuse_other),
     (is_onnx, read_onnx),
     (is_script, read_script),
     (is_exported, read_exported),

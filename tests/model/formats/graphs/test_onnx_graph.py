@@ -223,7 +223,7 @@ def files(tmp_path_factory):
         ("vast", "ONNX Runtime cannot "),
         ("cut", "damaged or not ONNX ("),
         ("empty", "ONNX"),
-        ("text", "damaged or not ONNX ("),
+        ("text", "is a Git LFS pointer, not the file itself, which lrfr does not read; run: git lfs pull"),
         ("folder", "not a regular file; expected an ONNX file"),
         ("none", "not found; expected an ONNX file"),
         ("sparse", "8,589,934,592 bytes, expected at most 2,147,483,648 in an ONNX file"),
