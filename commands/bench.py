@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
-from commands.compare import compare
-from commands.group import CommandError, check_alone, expected, line_of
+from commands.compare import MAX_COMPARED, compare, show
+from commands.group import CommandError, check_alone, expected, line_of, rank_of_several
 from commands.landmark_finder import landmark_finder
-from commands.network import open_engine, warn_of_guess
+from commands.network import only_network, open_engine, warn_of_guess
 from commands.options import (
     PATH,
     LocalPath,
     allow_missing_option,
-    engine_options,
     folder,
     is_auto,
     landmarks_option,
     option_group,
+    scoring_engine_options,
 )
 from commands.outputs import OutputPath, json_output, saved_results
 from commands.provenance import network_facts
 from commands.speed import speed
+
+if TYPE_CHECKING:
+    from benchmarks.scoring.results import Result
 
 
 @click.group()
@@ -40,7 +45,7 @@ def bench(context: click.Context) -> None:
 
 
 scoring_options = option_group(
-    engine_options,
+    scoring_engine_options,
     click.option("--json", "json_file", type=json_output(), help="Write metrics and scores as JSON."),
     click.option(
         "--name", "labels", multiple=True, help="Name of the network in tables and reports; one for each --network."
@@ -200,32 +205,87 @@ def score(
     names: list[str],
     read: Callable[[str], Any],
     *,
+    network: tuple[Path, ...] = (),
     json_file: Path | None,
     report: Path | None,
-    allow_missing: bool,
     no_faces: bool = False,
     labels: tuple[str, ...] = (),
-    **network: Any,
+    **options: Any,
 ) -> dict[str, Exception]:
+    """Scores networks on benchmarks, and compares them; a failure of one does not stop the others.
+
+    Args:
+        read: name -> protocol.
+        network: path of each network; none for the newest checkpoint.
+        labels: names of the networks; none, or one for each.
+        options: of ``score_network``.
+
+    Returns:
+        The error of each benchmark that could not be scored.
+
+    Raises:
+        CommandError: some of several networks could not be opened.
+    """
+    from benchmarks.scoring.comparison import Network
+
+    if rank_of_several() is not None:
+        only_network(network)
+    paths: tuple[Path | None, ...] = network or (None,)
+    if len(labels) not in (0, len(paths)) or len(paths) > MAX_COMPARED:
+        raise click.UsageError(
+            f"--name: {len(labels)} names for {len(paths)} networks; expected a name for each, and at most {MAX_COMPARED}"
+        )
+    failures: dict[str, Exception] = {}
+    scored, unusable = [], 0
+    protocols = functools.cache(read)
+    with saved_results(json_file, report, len(names) * len(paths), faces=not no_faces) as save:
+        for path, label in itertools.zip_longest(paths, labels):
+            try:
+                results, failed = score_network(names, protocols, save, network=path, label=label, **options)
+            except Exception as error:
+                if len(paths) == 1 or not expected(error):
+                    raise
+                unusable += 1
+                click.echo(f"{path}: not scored: {line_of(error)}", err=True)
+                continue
+            failures |= failed
+            if results:
+                found = {result.benchmark: result for result in results}
+                scored.append(Network(path=Path(results[0].checkpoint["path"]), results=found))
+    if len(scored) > 1:
+        show(scored)
+    if unusable:
+        raise CommandError(f"{unusable} of {len(paths)} networks could not be scored, see above")
+    return failures
+
+
+def score_network(
+    names: list[str],
+    read: Callable[[str], Any],
+    save: Callable[[Result], None],
+    *,
+    label: str | None,
+    allow_missing: bool,
+    **options: Any,
+) -> tuple[list[Result], dict[str, Exception]]:
     """Scores a network on benchmarks; a failure of one does not stop the others.
 
     Args:
         read: name -> protocol.
-        labels: name of the network; none, or one.
-        network: options of ``open_engine``.
+        save: is called with each result.
+        label: name of the network, if the user gave one.
+        options: of ``open_engine``.
 
     Returns:
-        The error of each benchmark that could not be scored.
+        The results, and the error of each benchmark that could not be scored.
     """
     from benchmarks.engine.runner import run
     from benchmarks.report.tables import result_text
 
-    if len(labels) > 1:
-        raise click.UsageError(f"--name: {len(labels)} names for one network")
+    results: list[Result] = []
     failures: dict[str, Exception] = {}
-    saved = saved_results(json_file, report, len(names), faces=not no_faces)
-    with saved as save, open_engine(**network) as (engine, loaded, facts):
-        facts |= network_facts(loaded, labels[0] if labels else None, facts["device"])
+    with open_engine(**options) as (engine, loaded, facts):
+        facts |= network_facts(loaded, label, facts["device"])
         checked = False
         for name in names:
             try:
@@ -237,9 +297,10 @@ def score(
                     raise
                 failures[name] = error
                 continue
+            results.append(result)
             save(result)
             click.echo(result_text(result) + ("\n" if len(names) > 1 else ""))
-    return failures
+    return results, failures
 
 
 bench.add_command(speed)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from commands.options import PATH
 from commands.outputs import OutputPath, writing
+
+if TYPE_CHECKING:
+    from benchmarks.scoring.comparison import Network
 
 MAX_COMPARED = 26  # networks, named by letters
 
@@ -22,9 +27,6 @@ MAX_COMPARED = 26  # networks, named by letters
 )
 def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | None) -> None:
     """Compare the networks in --json files: metrics side by side, differences with paired intervals."""
-    from benchmarks.report.comparison_table import compare as tables_of
-    from benchmarks.report.comparison_table import named
-    from benchmarks.report.document import as_text
     from benchmarks.report.page import Report
     from benchmarks.scoring.comparison import read_networks
 
@@ -34,12 +36,22 @@ def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | Non
     if len(name) not in (0, len(networks)):
         raise click.UsageError(f"--name: {len(name)} names for {len(networks)} networks; name all of them, or none")
     pages = Report(report) if report else None
-    networks = named(networks, name)
-    tables = tables_of(networks)
-    for grid in tables.grids:
-        click.echo(as_text(grid) + "\n")
-    click.echo("\n".join(tables.legend))
+    networks = show(networks, name)
     if report and pages:
         with writing("--report", report):
             path = pages.add_all([result for network in networks for result in network.results.values()])
         click.echo(f"report: {path}")
+
+
+def show(networks: Sequence[Network], names: Sequence[str] = ()) -> list[Network]:
+    """Prints networks side by side, and returns them with distinct names: ``names``, or those that they have."""
+    from benchmarks.report.comparison_table import compare as tables_of
+    from benchmarks.report.comparison_table import named
+    from benchmarks.report.document import as_text
+
+    found = named(networks, names)
+    tables = tables_of(found)
+    for grid in tables.grids:
+        click.echo(as_text(grid) + "\n")
+    click.echo("\n".join(tables.legend))
+    return found

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from commands.group import CommandError, interruptible, rank_of_several
 from commands.options import data, pick_device
 
@@ -103,10 +105,21 @@ def embed_for_first(options: Mapping[str, Any]) -> None:
     from model.training.ranks import open_ranks
 
     own = {name: options[name] for name in inspect.signature(_open_alone).parameters}
+    if isinstance(own["network"], tuple):
+        own["network"] = only_network(own["network"])
     with _open_alone(**own) as (engine, network, facts), open_ranks(_local(facts["device"])) as ranks:
         _check_same(ranks, network)
         while (job := ranks.tell()) is not None:
             ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
+
+
+def only_network(paths: tuple[Path, ...]) -> Path | None:
+    """The network that the processes of ``torchrun`` share. Raises: UsageError: there are several."""
+    if len(paths) > 1:
+        raise click.UsageError(
+            f"{len(paths)} networks: torchrun scores one at a time; run it for each, or without torchrun"
+        )
+    return paths[0] if paths else None
 
 
 @contextlib.contextmanager

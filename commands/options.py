@@ -96,14 +96,14 @@ def allow_missing_option(help: str) -> Any:
     return click.option("--allow-missing", is_flag=True, help=help)
 
 
-network_option = click.option(
-    "--network",
-    "--checkpoint",  # the name of earlier versions
-    "network",
-    type=PATH,
-    help="Our checkpoint, a state dict, ONNX, a folder of export huggingface, ..., or module:function."
-    " [default: the newest checkpoint under $LRFR_DATA/runs]",
-)
+def _network_option(help: str, **attributes: Any) -> Any:
+    """``--network``; ``--checkpoint`` is its name of earlier versions."""
+    help = f"Our checkpoint, a state dict, ONNX, a folder of export huggingface, ..., or module:function.{help}"
+    newest = " [default: the newest checkpoint under $LRFR_DATA/runs]"
+    return click.option("--network", "--checkpoint", "network", type=PATH, help=help + newest, **attributes)
+
+
+network_option = _network_option("")
 max_pixels_option = click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
@@ -134,9 +134,8 @@ def _embeds_for_first(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-# what `commands.network.open_engine` takes; for commands that embed, on all ranks of `torchrun`
-engine_options = option_group(
-    network_option,
+# what `commands.network.open_engine` takes beside the network; for commands that embed, on all ranks of `torchrun`
+_engine_options = option_group(
     click.option(
         "--preprocessing",
         metavar="NAME|FILE.toml",
@@ -160,6 +159,10 @@ engine_options = option_group(
     click.option("--no-cache", is_flag=True, help="Do not read or write the embedding cache, $LRFR_DATA/cache."),
     max_pixels_option,
     _embeds_for_first,
+)
+engine_options = option_group(network_option, _engine_options)
+scoring_engine_options = option_group(
+    _network_option(" May be repeated: each is scored, and all are compared.", multiple=True), _engine_options
 )
 
 

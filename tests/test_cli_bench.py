@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -241,3 +242,33 @@ def test_an_interruption_before_the_first_result_claims_nothing(words, tmp_path)
     options = ["bench", "qmul", *words, "--no-cache", "--json", "p.json"]
     assert interrupted("model.formats.network", "load_network", 1, options, tmp_path) == "interrupted"
     assert not (tmp_path / "p.json").exists()
+
+
+@pytest.mark.slow
+def test_several_networks_are_scored_and_compared_in_one_go(run, tmp_path):
+    """One of them cannot be opened: the others are scored, and it is told."""
+    write_demo_data(tmp_path, identities=4, images=3, seed=0)
+    root = tmp_path / "QMUL-SurvFace"
+    for name, changes in (("a", {}), ("b", {"backbone_state": small_backbone(1).state_dict(), "step": 9})):
+        save_small(tmp_path / f"{name}.pt", **changes)
+    words = ["bench", "qmul", "--root", root, "--network", "a.pt", "--network", "none.pt", "--network", "b.pt"]
+    done = run(*words, "--json", "all.json", "--report", "report")
+    assert error_of(done) == "Error: 1 of 3 networks could not be scored, see above"
+    assert "\nnone.pt: not scored: none.pt: not found; expected a checkpoint file\n" in done.stderr
+    assert done.stdout.index("spherenet4, step 7  ") < done.stdout.index("spherenet4, step 9  ")
+    assert re.search(r"^QMUL-SurvFace.*, % +A +B +B - A$", done.stdout, re.M)
+    assert "\nA: spherenet4, step 7, a.pt\nB: spherenet4, step 9, b.pt\n" in done.stdout
+    assert "\nreport: report/report.html\n" in done.stdout
+    results = json.loads((tmp_path / "all.json").read_text())["results"]
+    assert [result["checkpoint"]["path"] for result in results] == ["a.pt", "b.pt"]
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert "spherenet4, step 7" in text
+    assert "spherenet4, step 9" in text
+    compared = run("bench", "compare", "all.json")
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.splitlines()[0] in done.stdout
+    named = run(*words[:4], "--network", "a.pt", "--network", "b.pt", "--name", "one", "--name", "two")
+    assert "\nA: one, a.pt\nB: two, b.pt\n" in named.stdout
+    assert error_of(run(*words, "--name", "one"), code=2) == (
+        "Error: --name: 1 names for 3 networks; expected a name for each, and at most 26"
+    )

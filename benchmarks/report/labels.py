@@ -25,7 +25,7 @@ _DIGEST_DIGITS = 8  # shown where two networks have the same label
 
 
 def network_label(checkpoint: Mapping[str, Any]) -> str:
-    """The name that the user gave, or else backbone and step; with a reduced precision: ``spherenet20, step 100,000, bf16``."""
+    """The name that the user gave, or else backbone and step; with a reduced precision and flip fusion: ``net, step 9, bf16``."""
     return _with_precision(_name(checkpoint), checkpoint)
 
 
@@ -56,8 +56,9 @@ def _name(checkpoint: Mapping[str, Any]) -> str:
 
 
 def _with_precision(name: str, checkpoint: Mapping[str, Any]) -> str:
-    precision = checkpoint.get("precision", "fp32")
-    return name if precision == "fp32" else f"{name}, {precision}"
+    precision, flip = checkpoint.get("precision", "fp32"), checkpoint.get("flip")
+    name = name if precision == "fp32" else f"{name}, {precision}"
+    return f"{name}, flip {flip}" if isinstance(flip, str) else name
 
 
 def percent(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +71,10 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """What a file holds of one network: its results by benchmark."""
+    """The results of one network by benchmark, and the file that holds them, or the network's own."""
 
     path: Path
-    results: dict[str, SavedResult]
+    results: Mapping[str, Scores]
 
 
 def read_networks(paths: Sequence[Path]) -> list[Network]:
