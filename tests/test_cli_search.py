@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 
 import cv2
@@ -85,6 +86,18 @@ def test_a_calibration_gives_likelihood_ratios(run, tables, tmp_path):
     assert found["log10_lr"][mated].median() > 1
     assert found["log10_lr"][~mated].median() < -1
     assert run("calibrate", *tables, "--out", "d.json").stdout.replace("d.json", "c.json").splitlines() == lines
+
+
+def test_files_may_have_awkward_names(run, tables, tmp_path):
+    names = [os.fsdecode(b"g:\xff \xc3\xa4.parquet"), "p:1.parquet", "m:1.parquet", "m:1 \u4e2d.csv", "-c.json"]
+    for old, new in zip(tables, names, strict=False):
+        os.rename(tmp_path / old, tmp_path / new)
+    gallery, probes, out, csv_file, calibration = names
+    done = run("calibrate", gallery, probes, f"--out={calibration}")
+    assert done.returncode == 0, done.stderr
+    done = run("search", gallery, probes, "--out", out, "--csv", csv_file, f"--calibration={calibration}")
+    assert done.returncode == 0, done.stderr
+    assert {entry.name for entry in tmp_path.iterdir()} == set(names)
 
 
 def test_other_images_than_the_calibrations_are_told(run, tables, tmp_path):

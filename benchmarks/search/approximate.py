@@ -1,7 +1,7 @@
 """A gallery compressed by FAISS: a fast scan finds candidates, whose scores are then computed exactly.
 
-Product quantisation with 4 bits for two numbers takes an eighth of a byte of the embedding's byte, so that a gallery of a
-million faces takes 128 MB. Graphs (HNSW) and inverted files were slower or found less, see docs/guide/search.md.
+Product quantisation with 4 bits for two float32 numbers takes a sixteenth of the memory: 128 MB for a million embeddings of
+512 numbers. Graphs (HNSW) and inverted files were slower or found less, see docs/guide/search.md.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.search.calibration import Calibration
 from benchmarks.search.table import EmbeddingTable
-from shards.files import whole_file
+from shards.files import open_regular, whole_file
 from shards.schema import STATUS_OK
 
 STATUS_NO_MATCH, STATUS_NO_EMBEDDING = "no-match", "no-embedding"
@@ -108,7 +108,8 @@ def write_csv(path: Path, matches: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         whole_file(path) as temporary,
-        pq.ParquetFile(matches) as file,
+        open_regular(matches) as source,
+        pq.ParquetFile(source) as file,
         open(temporary, "wb") as stream,
         pa.csv.CSVWriter(stream, SCHEMA) as writer,
     ):

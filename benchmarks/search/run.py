@@ -19,6 +19,7 @@ from benchmarks.search.matches import SCHEMA, match_rows
 from benchmarks.search.queries import Queries, SamePaths, in_template, read_queries, same_paths
 from benchmarks.search.table import EmbeddingTable
 from pipeline.progress import Progress
+from pipeline.sources.folders import utf8
 from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, whole_file
 
@@ -96,8 +97,8 @@ def _write_matches(
     calibration: Calibration | None,
 ) -> Summary:
     metadata = {
-        "gallery": str(gallery.path),
-        "probes": str(probes.path),
+        "gallery": utf8(str(gallery.path)),
+        "probes": utf8(str(probes.path)),
         "top": str(top),
         "index": "pq" if approximate else "exact",
         **{name: gallery.metadata[name] for name in ("backbone", *ONE_NETWORK) if name in gallery.metadata},

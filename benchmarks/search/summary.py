@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from benchmarks.report.document import Grid, as_text
 from benchmarks.search.calibration import Calibration, counted_pairs
 from benchmarks.search.run import Summary
+from shards.files import open_regular
 from shards.messages import counted, printable
 
 SHOWN = 10  # rows of the table of matches
@@ -52,7 +53,10 @@ def search_lines(summary: Summary, calibration: Calibration | None, out: Path) -
 
 
 def _first_matches(out: Path) -> str:
-    with pq.ParquetFile(out) as file:
+    with (
+        open_regular(out) as stream,
+        pq.ParquetFile(stream) as file,
+    ):  # PyArrow would take a path with a colon for a URI
         rows = next(file.iter_batches(SHOWN, use_threads=False)).to_pylist()
         header = [f"first of {counted(file.metadata.num_rows, 'row')}", "rank", "gallery", "score", "log10 LR"]
     cells = [

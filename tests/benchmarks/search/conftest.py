@@ -51,7 +51,8 @@ def write(tmp_path):
 
     def writer(name, vectors, *, group_rows=1000, **facts):
         path = tmp_path / name
-        pq.write_table(table_of(vectors, **facts), path, row_group_size=group_rows)
+        with open(path, "wb") as stream:  # PyArrow would take a path with a colon for a URI
+            pq.write_table(table_of(vectors, **facts), stream, row_group_size=group_rows)
         return path
 
     return writer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,8 +11,10 @@ import pytest
 
 import benchmarks.search.queries
 import benchmarks.search.table
+from benchmarks.search.calibration import read_calibration
 from benchmarks.search.errors import SearchError
 from benchmarks.search.run import Summary, search_tables
+from benchmarks.search.scored_pairs import pairs_of_tables
 from tests.benchmarks.search.conftest import METADATA, units
 from tests.benchmarks.search.test_exact import naive
 
@@ -140,6 +143,15 @@ def test_embeddings_of_different_lengths_are_refused(write, tmp_path):
     first, second = write("g.parquet", units(2, 8)), write("p.parquet", units(2, 9))
     with pytest.raises(SearchError, match=r"embeddings of 8 and of 9 numbers; embed both with the same --network"):
         search_tables(first, second, tmp_path / "m.parquet")
+
+
+def test_files_may_have_names_that_are_not_utf8(write, tmp_path, calibrated):
+    name = os.fsdecode(b"g:\xff \xc3\xa4.parquet")
+    path = write(name, units(40, 8), identities=np.repeat(range(20), 2))
+    calibration = calibrated(source=pairs_of_tables(path, path).source)
+    calibration.write(tmp_path / "c.json")
+    search_tables(path, path, tmp_path / "m.parquet", calibration=read_calibration(tmp_path / "c.json"))
+    assert pq.read_schema(tmp_path / "m.parquet").metadata[b"gallery"] == f"{tmp_path}/g:\\xff \u00e4.parquet".encode()
 
 
 def test_a_failure_in_the_last_row_leaves_no_file(write, tmp_path):
