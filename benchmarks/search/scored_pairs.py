@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.samples import PairSamples
-from benchmarks.scoring.saved import read_results
+from benchmarks.scoring.saved import SavedResult, read_results
 from benchmarks.search.calibration import CONDITIONS, NETWORK, Calibration, counted_pairs
 from benchmarks.search.errors import SearchError
 from benchmarks.search.exact import pair_scores
@@ -25,6 +25,7 @@ from shards.files import open_regular
 LEAST = {"genuine": 50, "people": 20, "impostors": 200}
 MAX_PAIRS = 100_000  # of each kind; of more, so many are drawn at random
 CHUNK_PAIRS = 4096  # scored at a time
+DIGEST_DIGITS = 8  # tell networks of one file apart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,25 +95,21 @@ def pairs_of_result(path: Path, setting: str | None) -> ScoredPairs:
     """The pairs of a setting of a ``bench --json`` file.
 
     Args:
-        setting: such as ``lfw@8`` or ``lfw/lr-lr@8``; None if the file has only one.
+        setting: such as ``lfw@8`` or ``lfw/lr-lr@8``, of several networks ``lfw@8:0123abcd`` with digits of the digest; None
+            if the file has only one.
 
     Raises:
         SearchError, ProtocolError: the file is none, or has no such setting.
     """
-    found = {
-        _setting_name(result.benchmark, template): (result, samples)
-        for result in read_results(path)
-        for template, samples in result.settings.items()
-        if isinstance(samples, PairSamples)
-    }
+    found = _settings(path)
     if not found:
         raise SearchError(f"{path}: has no scores of pairs; calibrate on two files of embed --identity")
-    name = next(iter(found)) if setting is None and len(found) == 1 else setting
-    if name not in found:
+    chosen = next(iter(found)) if setting is None and len(found) == 1 else setting
+    if chosen not in found:
         choices = ", ".join(found)
-        problem = "has several sets of pairs" if name is None else f"has no {name}"
+        problem = "has several sets of pairs" if chosen is None else f"has no {chosen}"
         raise SearchError(f"{path}: {problem}; choose --setting from {choices}")
-    result, samples = found[name]
+    result, samples = found[chosen]
     network = {name: str(result.checkpoint[name]) for name in NETWORK if name in result.checkpoint}
     if not network.get("digest"):
         raise ProtocolError(f"{path}: does not say which network was scored; score it again")
@@ -121,8 +118,25 @@ def pairs_of_result(path: Path, setting: str | None) -> ScoredPairs:
         genuine=samples.genuine,
         identities=samples.identities,
         network=network,
-        source={"pairs": name, "gallery_group": "", "probes_group": ""},
+        source={"pairs": chosen, "gallery_group": "", "probes_group": ""},
     )
+
+
+def _settings(path: Path) -> dict[str, tuple[SavedResult, PairSamples]]:
+    """The sets of pairs of a file, by their names."""
+    pairs = [
+        (_setting_name(result.benchmark, template), result, samples)
+        for result in read_results(path)
+        for template, samples in result.settings.items()
+        if isinstance(samples, PairSamples)
+    ]
+    names = [name for name, _, _ in pairs]
+    found: dict[str, tuple[SavedResult, PairSamples]] = {}
+    for name, result, samples in pairs:
+        if names.count(name) > 1:  # of several networks
+            name = f"{name}:{str(result.checkpoint.get('digest'))[:DIGEST_DIGITS]}"
+        found[f"{name}-{len(found)}" if name in found else name] = (result, samples)
+    return found
 
 
 def _setting_name(benchmark: str, template: str) -> str:

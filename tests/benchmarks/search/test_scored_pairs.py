@@ -10,9 +10,10 @@ import pytest
 
 import benchmarks.search.scored_pairs
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.results import write_json
 from benchmarks.search.errors import SearchError
 from benchmarks.search.scored_pairs import ScoredPairs, pairs_of_result, pairs_of_tables
-from tests.benchmarks.conftest import FACTS, score, write_result
+from tests.benchmarks.conftest import FACTS, Noisy, score, write_result
 from tests.benchmarks.search.conftest import METADATA, people_vectors, units
 
 
@@ -157,6 +158,23 @@ def test_the_pairs_of_a_benchmark(demo, tmp_path):
         assert message.startswith(
             f"{path}: {said}; choose --setting from lfw@8, lfw@12, lfw@16, lfw@20, lfw@128, lfw/lr-"
         )
+
+
+def test_pairs_of_several_networks_are_told_apart(demo, tmp_path):
+    root = demo("QMUL-SurvFace")
+    digests = ["0123456789ab", "fedcba987654", "fedcba987654"]
+    results = [
+        score("qmul", root, Noisy(20 * number), checkpoint={**FACTS, "digest": digest})
+        for number, digest in enumerate(digests)
+    ]
+    write_json(results, tmp_path / "r.json")
+    names = ["qmul:01234567", "qmul:fedcba98", "qmul:fedcba98-2"]
+    for name, result in zip(names, results, strict=True):
+        pairs = pairs_of_result(tmp_path / "r.json", name)
+        np.testing.assert_array_equal(pairs.scores, result.settings["{}"].scores)
+        assert pairs.network["digest"] == result.checkpoint["digest"]
+    with pytest.raises(SearchError, match=f"has several sets of pairs; choose --setting from {', '.join(names)}$"):
+        pairs_of_result(tmp_path / "r.json", None)
 
 
 def test_results_without_pairs_or_network_are_refused(demo, tmp_path):
