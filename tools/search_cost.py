@@ -112,6 +112,7 @@ def _faiss_matches(gallery: Path, probes: Path, variant: str) -> tuple[float, Ma
     with EmbeddingTable(gallery) as table, EmbeddingTable(probes) as queries:
         start = time.perf_counter()
         vectors = np.concatenate([block.vectors for block in table.blocks()])
+        index: Any
         if variant == "flat":
             index = faiss.IndexFlatIP(table.length)
         elif variant == "hnsw":
