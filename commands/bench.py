@@ -28,6 +28,7 @@ from commands.options import (
 from commands.outputs import OutputPath, json_output, saved_results
 from commands.provenance import network_facts
 from commands.speed import speed
+from shards.messages import counted
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
@@ -231,10 +232,11 @@ def score(
     if rank_of_several() is not None:
         only_network(network)
     paths: tuple[Path | None, ...] = network or (None,)
-    if len(labels) not in (0, len(paths)) or len(paths) > MAX_COMPARED:
-        raise click.UsageError(
-            f"--name: {len(labels)} names for {len(paths)} networks; expected a name for each, and at most {MAX_COMPARED}"
-        )
+    if len(paths) > MAX_COMPARED:
+        raise click.UsageError(f"--network: {len(paths)} networks, expected at most {MAX_COMPARED}")
+    if len(labels) not in (0, len(paths)):
+        names_given, networks = counted(len(labels), "name"), counted(len(paths), "network")
+        raise click.UsageError(f"--name: {names_given} for {networks}; name all of them, or none")
     failures: dict[str, Exception] = {}
     scored, unusable = [], 0
     protocols = functools.cache(read)

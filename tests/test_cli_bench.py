@@ -129,7 +129,9 @@ def test_results_and_reports_name_the_network_and_its_training(run, tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert "training curves of my $net" in page
     assert "data:image/jpeg" not in page
-    assert error_of(run(*words, "--name", "b"), code=2).endswith("--name: 2 names for one network")
+    assert error_of(run(*words, "--name", "b"), code=2).endswith(
+        "--name: 2 names for 1 network; name all of them, or none"
+    )
 
 
 def test_help_describes_dynamic_defaults(run):
@@ -270,5 +272,5 @@ def test_several_networks_are_scored_and_compared_in_one_go(run, tmp_path):
     named = run(*words[:4], "--network", "a.pt", "--network", "b.pt", "--name", "one", "--name", "two")
     assert "\nA: one, a.pt\nB: two, b.pt\n" in named.stdout
     assert error_of(run(*words, "--name", "one"), code=2) == (
-        "Error: --name: 1 names for 3 networks; expected a name for each, and at most 26"
+        "Error: --name: 1 name for 3 networks; name all of them, or none"
     )
