@@ -12,9 +12,9 @@ import click
 
 from benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from commands.compare import MAX_COMPARED, compare, show
-from commands.group import CommandError, check_alone, expected, line_of, rank_of_several
+from commands.group import CommandError, check_alone, expected, line_of
 from commands.landmark_finder import landmark_finder
-from commands.network import only_network, open_engine, warn_of_guess
+from commands.network import open_engine, warn_of_guess
 from commands.options import (
     PATH,
     LocalPath,
@@ -229,8 +229,6 @@ def score(
     """
     from benchmarks.scoring.comparison import Network
 
-    if rank_of_several() is not None:
-        only_network(network)
     paths: tuple[Path | None, ...] = network or (None,)
     if len(paths) > MAX_COMPARED:
         raise click.UsageError(f"--network: {len(paths)} networks, expected at most {MAX_COMPARED}")

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-import inspect
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from commands.group import CommandError, interruptible, rank_of_several
 from commands.options import data, pick_device
+from commands.ranks import current_ranks, hand_out, local
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import Engine
-    from benchmarks.engine.team import Team
     from benchmarks.scoring.protocols import Protocol
     from model.embedder import Flip, Precision
     from model.formats.network import LoadedNetwork
-    from model.training.ranks import Ranks
 
 
 def open_network(path: Path | None, preprocessing: str | None = None) -> LoadedNetwork:
@@ -84,7 +78,7 @@ def warn_of_guess(network: LoadedNetwork, protocol: Protocol, device: str) -> bo
 
 @contextlib.contextmanager
 def open_engine(**options: Any) -> Iterator[tuple[Engine, LoadedNetwork, dict[str, Any]]]:
-    """Opens a network, its embedding cache, and the processes of ``torchrun``, which all embed.
+    """Opens a network and its embedding cache, on all ranks of ``torchrun``, which embed together.
 
     Args:
         options: those of ``engine_options``.
@@ -92,72 +86,17 @@ def open_engine(**options: Any) -> Iterator[tuple[Engine, LoadedNetwork, dict[st
     Yields:
         The engine, the network, and its provenance with precision, device and flip fusion, for results.
     """
-    with _open_alone(**options) as (engine, network, facts), _open_team(network, facts["device"]) as team:
-        yield dataclasses.replace(engine, team=team), network, facts
-
-
-def embed_for_first(options: Mapping[str, Any]) -> None:
-    """What ranks other than the first do in place of a command: they embed their share of what rank 0 embeds.
-
-    Args:
-        options: of the command, among them those of ``engine_options``.
-    """
-    from model.training.ranks import open_ranks
-
-    own = {name: options[name] for name in inspect.signature(_open_alone).parameters}
-    if isinstance(own["network"], tuple):
-        own["network"] = only_network(own["network"])
-    with _open_alone(**own) as (engine, network, facts), open_ranks(_local(facts["device"])) as ranks:
-        _check_same(ranks, network)
-        while (job := ranks.tell()) is not None:
-            ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
-
-
-def only_network(paths: tuple[Path, ...]) -> Path | None:
-    """The network that the processes of ``torchrun`` share. Raises: UsageError: there are several."""
-    if len(paths) > 1:
-        raise click.UsageError(
-            f"{len(paths)} networks: torchrun scores one at a time; run it for each, or without torchrun"
-        )
-    return paths[0] if paths else None
-
-
-@contextlib.contextmanager
-def _open_team(network: LoadedNetwork, device: str) -> Iterator[Team | None]:
-    """The processes of ``torchrun``, seen from rank 0; None without it."""
-    if rank_of_several() is None:
-        yield None
+    ranks = current_ranks()
+    if ranks is None:
+        with open_alone(**options) as opened:
+            yield opened
         return
-    from benchmarks.engine.team import Job, Part, Team
-    from model.training.ranks import open_ranks
-
-    with open_ranks(_local(device)) as ranks:
-        _check_same(ranks, network)
-
-        def share(job: Job, work: Callable[[], Part]) -> list[Part]:
-            ranks.tell(job)
-            return ranks.collect_on_first(work)
-
-        try:
-            yield Team(size=ranks.size, share=share)
-        except Exception:
-            ranks.tell(None)  # the others end
-            ranks.any(False)  # as open_ranks does where nothing failed
-            raise
-        ranks.tell(None)
-
-
-def _check_same(ranks: Ranks, network: LoadedNetwork) -> None:
-    """Raises: CommandError: the ranks have read different networks."""
-    digests = ranks.collect(lambda: network.digest)
-    if different := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
-        raise CommandError(
-            f"rank {different[0]} has read another network than rank 0; name the same file on all machines with --network"
-        )
+    with hand_out(ranks, options) as (engine, network, facts):
+        yield engine, network, facts
 
 
 @contextlib.contextmanager
-def _open_alone(
+def open_alone(
     *,
     network: Path | None,
     preprocessing: str | None,
@@ -183,7 +122,7 @@ def _open_alone(
     device = pick_device(device)
     embed = Embedder(
         loaded.backbone,
-        device=_local(device),
+        device=local(device),
         precision=precision,
         mean=spec.mean,
         std=spec.std,
@@ -204,12 +143,3 @@ def _open_alone(
             loaded,
             {**loaded.provenance(), "precision": precision, "device": device, **fused},
         )
-
-
-def _local(device: str) -> str:
-    """The GPU of this process among those of ``torchrun``."""
-    if rank_of_several() is None:
-        return device
-    from model.training.ranks import local_device
-
-    return local_device(device)

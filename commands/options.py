@@ -120,16 +120,16 @@ workers_option = click.option(
 )
 
 
-def _embeds_for_first(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs the command on rank 0 of ``torchrun`` alone; the other ranks embed for it."""
+def _embeds_in_ranks(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Under ``torchrun``, runs the command on rank 0 alone; the other ranks embed for it."""
 
     @functools.wraps(command)
     def run(**options: Any) -> Any:
-        if rank_of_several() in (None, "0"):
+        if rank_of_several() is None:
             return command(**options)
-        from commands.network import embed_for_first
+        from commands.ranks import run_in_ranks
 
-        return embed_for_first(options)
+        return run_in_ranks(command, options)
 
     return run
 
@@ -158,7 +158,7 @@ _engine_options = option_group(
     ),
     click.option("--no-cache", is_flag=True, help="Do not read or write the embedding cache, $LRFR_DATA/cache."),
     max_pixels_option,
-    _embeds_for_first,
+    _embeds_in_ranks,
 )
 engine_options = option_group(network_option, _engine_options)
 scoring_engine_options = option_group(

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.demo.generate import write_demo_data
 from tests.conftest import torchrun
-from tests.networks import save_small
+from tests.networks import save_small, small_backbone
 
 pytestmark = pytest.mark.heavy
 
@@ -43,6 +43,22 @@ def test_bench_all_gives_the_figures_of_one_process(data, run_process):
     for result, other in zip(one, two, strict=True):
         for name in result.keys() - {"measurement"}:
             assert other[name] == result[name], (result["benchmark"], name)
+
+
+def test_several_networks_are_scored_in_one_go(data, run_process):
+    save_small(data / "y.pt", step=9, backbone_state=small_backbone(1).state_dict())
+    words = ["bench", "lfw", "--batch-size", 3, "--no-cache"]
+    for name in ("x.pt", "none.pt", "y.pt"):
+        words += ["--network", data / name]
+    alone, together = run_process(*words), torchrun(2, "cli.py", *words)
+    assert (alone.returncode, together.returncode) == (1, 1)
+    assert "step 7" in alone.stdout
+    assert "step 9" in alone.stdout
+    assert together.stdout == alone.stdout
+    missing = f"{data}/none.pt: not scored: {data}/none.pt: not found; expected a checkpoint file"
+    assert together.stderr.splitlines().count(missing) == alone.stderr.splitlines().count(missing) == 1
+    last = "1 of 3 networks could not be scored, see above"
+    assert re.findall("^Error: .*", together.stderr, re.M) == [f"Error: rank 0: {last}"]
 
 
 def test_embed_and_audit_write_the_files_of_one_process(data, shard_set, run_process):

@@ -68,28 +68,32 @@ class Ranks:
             work: returns a small picklable value.
 
         Raises:
-            LrfrError, OSError: ``work`` failed on this rank.
+            Exception: what ``work`` raised on this rank.
             RankError: ``work`` failed on another rank.
         """
         if self._control is None:
             return [work()]
         outcome, failure = _attempt(work)
         outcomes: list[Any] = [None] * self.size
-        distributed.all_gather_object(outcomes, (outcome, failure and str(failure)), self._control)
+        distributed.all_gather_object(outcomes, (outcome, _message(failure)), self._control)
         return _successes(outcomes, failure)
 
     def collect_on_first(self, work: Callable[[], T]) -> list[T]:
         """As ``collect``, for large values: only rank 0 gets the results of all, and learns whether one failed.
 
         Returns:
-            On other ranks an empty list.
+            On other ranks an empty list, even if ``work`` failed on them in a way that a user can cause.
         """
         if self._control is None:
             return [work()]
         outcome, failure = _attempt(work)
         outcomes: list[Any] | None = [None] * self.size if self.first else None
-        distributed.gather_object((outcome, failure and str(failure)), outcomes, 0, self._control)
-        return [] if outcomes is None else _successes(outcomes, failure)
+        distributed.gather_object((outcome, _message(failure)), outcomes, 0, self._control)
+        if outcomes is not None:
+            return _successes(outcomes, failure)
+        if failure is None or isinstance(failure, LrfrError | OSError):
+            return []
+        raise failure
 
     def tell(self, value: T | None = None) -> T | None:
         """The value of rank 0, any that can be pickled, on every rank. A collective."""
@@ -128,15 +132,19 @@ class Ranks:
         return DistributedDataParallel(learner, gradient_as_bucket_view=True)
 
 
-def _attempt(work: Callable[[], T]) -> tuple[T | None, LrfrError | OSError | None]:
-    """The result of ``work``, or why it failed."""
+def _attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """The result of ``work``, or why it failed, whatever it is: the other ranks wait for an answer."""
     try:
         return work(), None
-    except (LrfrError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 (raised when the others know)
         return None, error
 
 
-def _successes(outcomes: list[Any], failure: LrfrError | OSError | None) -> list[Any]:
+def _message(failure: Exception | None) -> str | None:
+    return None if failure is None else str(failure) or type(failure).__name__
+
+
+def _successes(outcomes: list[Any], failure: Exception | None) -> list[Any]:
     """The results of all ranks, from pairs of a result and a message. Raises: ``failure``, RankError: one failed."""
     for rank, (_, message) in enumerate(outcomes):
         if message is not None:

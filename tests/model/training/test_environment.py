@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
+import contextlib
 
 import pytest
 import torch
 
-from commands import network
-from model.training.ranks import RankError, local_device, open_ranks
+from model.training.ranks import RankError, Ranks, local_device, open_ranks
 from tests.conftest import error_of
 
 COMPLETE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
@@ -150,14 +148,24 @@ def test_commands_of_one_process_refuse_torchrun(environment, run, words):
 @pytest.mark.parametrize(
     "words", [["bench", "qmul"], ["bench", "all"], ["embed", "x", "--out", "y.parquet"], ["audit", "x", "--out", "y"]]
 )
-def test_other_ranks_embed_for_the_first_with_its_options(environment, run, monkeypatch, tmp_path, words):
-    """They read neither data sets nor images of their own, and write nothing."""
-    given = []
-    monkeypatch.setattr(network, "embed_for_first", given.append)
-    environment(**{**COMPLETE, "RANK": "1"})
-    done = run(*words, "--network", "x.pt", "--batch-size", 7)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    (options,) = given
-    assert (options["network"], options["batch_size"]) == (Path("x.pt"), 7)
-    assert options.keys() >= inspect.signature(network._open_alone).parameters.keys()
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_but_the_first_only_embed(environment, run, monkeypatch, tmp_path, words, rank):
+    """They read neither data sets nor images of their own, and write nothing; they end when rank 0 does."""
+    told = []
+
+    @contextlib.contextmanager
+    def alone(device):
+        ranks = Ranks(rank=rank)
+        monkeypatch.setattr(ranks, "tell", lambda value=None: told.append(value))
+        yield ranks
+
+    monkeypatch.setattr("model.training.ranks.open_ranks", alone)
+    environment(**{**COMPLETE, "RANK": str(rank)})
+    done = run(*words, "--network", "x.pt")
+    assert told[-1] is None
+    if rank:
+        assert told == [None]
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert done.returncode == 1

@@ -1,0 +1,117 @@
+"""Commands that embed, under ``torchrun``: rank 0 runs the command, the others embed their share of what it hands out.
+
+The others wait for what rank 0 tells: the options of a network to open, then lists of requests to embed, and None, which
+ends the network or, where none is open, the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commands.group import CommandError, rank_of_several
+from shards.errors import LrfrError
+
+if TYPE_CHECKING:
+    from benchmarks.engine.runner import Engine
+    from benchmarks.engine.team import Job, Part
+    from model.formats.network import LoadedNetwork
+    from model.training.ranks import Ranks
+
+_KEY = "lrfr.ranks"  # in the meta data of click's context
+
+
+def local(device: str) -> str:
+    """The GPU of this process among those of ``torchrun``; ``device`` without it."""
+    if rank_of_several() is None:
+        return device
+    from model.training.ranks import local_device
+
+    return local_device(device)
+
+
+def current_ranks() -> Ranks | None:
+    """The ranks that the command runs in; None if it is alone."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_KEY)
+
+
+def run_in_ranks(command: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Runs a command on rank 0 of ``torchrun``; the other ranks embed for it."""
+    from commands.options import pick_device
+    from model.training.ranks import open_ranks
+
+    with open_ranks(local(pick_device(options["device"]))) as ranks:
+        if not ranks.first:
+            _follow(ranks)
+            return
+        click.get_current_context().meta[_KEY] = ranks
+        try:
+            command(**options)
+        except Exception:
+            ranks.tell(None)
+            ranks.any(False)  # as open_ranks does where nothing failed
+            raise
+        ranks.tell(None)
+
+
+@contextlib.contextmanager
+def hand_out(ranks: Ranks, options: Mapping[str, Any]) -> Iterator[tuple[Engine, LoadedNetwork, dict[str, Any]]]:
+    """Opens a network on all ranks; what the engine embeds, all of them embed. For rank 0.
+
+    Raises:
+        RankError, LrfrError, OSError: one of the ranks cannot open it.
+        CommandError: they have read different networks.
+    """
+    from benchmarks.engine.team import Team
+
+    def share(job: Job, work: Callable[[], Part]) -> list[Part]:
+        ranks.tell(job)
+        return ranks.collect_on_first(work)
+
+    ranks.tell(options)
+    with contextlib.ExitStack() as stack:
+        engine, network, facts = _open_together(ranks, stack, options)
+        try:
+            yield dataclasses.replace(engine, team=Team(size=ranks.size, share=share)), network, facts
+        except Exception:
+            ranks.tell(None)
+            raise
+        ranks.tell(None)
+
+
+def _follow(ranks: Ranks) -> None:
+    """What the other ranks do."""
+    while (options := ranks.tell()) is not None:
+        with contextlib.ExitStack() as stack:
+            try:
+                engine, _, _ = _open_together(ranks, stack, options)
+            except (LrfrError, OSError):  # rank 0 says so
+                continue
+            while (job := ranks.tell()) is not None:
+                ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
+
+
+def _open_together(
+    ranks: Ranks, stack: contextlib.ExitStack, options: Mapping[str, Any]
+) -> tuple[Engine, LoadedNetwork, dict[str, Any]]:
+    """Opens a network on this rank, if all can and find the same one."""
+    from commands.network import open_alone
+
+    opened = []
+
+    def work() -> str:
+        opened.append(stack.enter_context(open_alone(**options)))
+        return opened[0][1].digest
+
+    digests = ranks.collect(work)
+    if different := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
+        raise CommandError(
+            f"rank {different[0]} has read another network than rank 0; name the same file on all machines with --network"
+        )
+    return opened[0]
