@@ -19,6 +19,7 @@ from benchmarks.scoring.samples import OpenSetSamples, PairSamples, RankSamples,
 # file names are BENCHMARK-KIND*.SUFFIX
 KINDS = ("roc", "det", "dir", "scores", "cmc", "resolution", "distance", "seen", "hardest")
 MAX_CMC_RANK = 20
+MAX_NAME_CHARS = 30  # of a network before its AUC
 MAX_CURVES = 8  # settings of one network; a file may state any number
 
 Kind = TypeVar("Kind", bound=Samples)
@@ -33,6 +34,7 @@ def figure_pictures(results: Sequence[Scores]) -> Iterator[Picture]:
     for table in result_tables(results[0]):
         if table.figure and all(name in result.metrics for name in table.columns for result in results):
             yield figures.by_condition(table)
+    yield from figures.histograms()
 
 
 def main_setting(result: Scores) -> str:
@@ -58,37 +60,52 @@ class _Figures:
         self._published = comparable_rows(self._first)
 
     def verification(self) -> Iterator[Picture]:
-        """ROC, DET and score histograms of pairs."""
+        """ROC and DET curves of pairs."""
         if not (pairs := self._samples(PairSamples)):
             return
-        named = {_joined(label, f"AUC {_percent(one.roc.auc)}"): one for label, one in pairs.items()}
+        named = {
+            _joined(legend_label(label, MAX_NAME_CHARS), f"AUC {_percent(one.roc.auc)}"): one
+            for label, one in pairs.items()
+        }
         axes = ("false accept rate (FAR)", "true accept rate (TAR)")
         roc = plots.roc(self._title(PairSamples), named, self._published, axes, "tar@far=")
         yield self._picture("roc", roc, f"ROC with {self._bands(pairs)}")
-        named = {_joined(label, f"EER {_percent(one.roc.eer)}"): one for label, one in pairs.items()}
+        named = {
+            _joined(legend_label(label, MAX_NAME_CHARS), f"EER {_percent(one.roc.eer)}"): one
+            for label, one in pairs.items()
+        }
         det = plots.det(self._title(PairSamples), named)
         yield self._picture("det", det, f"DET with {self._bands(pairs)}; marks: equal error rates")
-        histograms = plots.scores(self._title(PairSamples), pairs, ("same person", "different people"))
-        yield self._picture("scores", histograms, "share of the pairs by cosine; lines: thresholds")
 
     def open_set(self) -> Iterator[Picture]:
-        """DIR curve and score histograms of an open set."""
+        """DIR curve of an open set."""
         if not (probes := self._samples(OpenSetSamples)):
             return
         within = f"{next(iter(probes.values())).within[0]}"
-        named = {_joined(label, f"AUC {_percent(one.roc.auc)}"): one for label, one in probes.items()}
+        named = {
+            _joined(legend_label(label, MAX_NAME_CHARS), f"AUC {_percent(one.roc.auc)}"): one
+            for label, one in probes.items()
+        }
         axes = ("false positive identification rate (FPIR)", f"true positive identification rate (TPIR{within})")
         curve = plots.roc(self._title(OpenSetSamples), named, self._published, axes, f"tpir{within}@fpir=")
         yield self._picture("dir", curve, f"open-set DIR curve with {self._bands(probes)}")
-        histograms = plots.scores(self._title(OpenSetSamples), probes, ("mated probes", "unmated probes"))
-        alt = f"share of the probes by cosine; mated probes without their mate within rank {within} have none; lines: thresholds"
-        yield self._picture("scores", histograms, alt)
 
     def closed_set(self) -> Iterator[Picture]:
         """CMC curve; subsets of the probes, as SCface's subjects 51-130, are not in it."""
         if probes := {label: one for label, one in self._samples(RankSamples).items() if "subjects" not in label}:
             figure = plots.cmc(self._title(RankSamples), probes, self._published, MAX_CMC_RANK)
             yield self._picture("cmc", figure, "CMC with 95 % bands")
+
+    def histograms(self) -> Iterator[Picture]:
+        """Histograms of the scores of pairs, or else of the probes of an open set."""
+        if pairs := self._samples(PairSamples):
+            figure = plots.scores(self._title(PairSamples), pairs, ("same person", "different people"))
+            yield self._picture("scores", figure, "share of the pairs by cosine; lines: thresholds")
+        elif probes := self._samples(OpenSetSamples):
+            figure = plots.scores(self._title(OpenSetSamples), probes, ("mated probes", "unmated probes"))
+            within = next(iter(probes.values())).within[0]
+            alt = f"share of the probes by cosine; mated ones without their mate within rank {within} have none; lines: thresholds"
+            yield self._picture("scores", figure, alt)
 
     def by_condition(self, table: Table) -> Picture:
         """The metrics of a table against resolution or distance."""

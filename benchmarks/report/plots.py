@@ -12,7 +12,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.report.labels import rate, statistic_label
 from benchmarks.report.published import Published
-from benchmarks.report.style import BAND_ALPHA, COLORS, HEIGHT_IN, MARKERS, finish, legend_label, line, new_figure
+from benchmarks.report.style import (
+    BAND_ALPHA,
+    COLORS,
+    HEIGHT_IN,
+    MARKERS,
+    add_legend,
+    finish,
+    legend_label,
+    line,
+    new_figure,
+)
 from benchmarks.scoring.intervals import Interval, wilson
 from benchmarks.scoring.samples import HISTOGRAM_EDGES, CurveSamples, PairSamples, RankSamples
 
@@ -158,10 +168,11 @@ def scores(title: str, rows: Mapping[str, CurveSamples], kinds: tuple[str, str])
     if used.size:
         right = min(used[-1] + 2, len(HISTOGRAM_EDGES) - 1)
         all_axes[0].set_xlim(HISTOGRAM_EDGES[max(used[0] - 1, 0)], HISTOGRAM_EDGES[right])
-    handles = {
-        label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8.5)
+    entries = {}
+    for axes in all_axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries[label] = handle
+    add_legend(figure, [(handle, label) for label, handle in entries.items()], columns=3)
     return figure
 
 
@@ -186,7 +197,7 @@ def training(title: str, curves: Mapping[str, Sequence[tuple[float, float]]]) ->
         rates.plot(*zip(*curves["lr"], strict=True), color="black")
     rates.set(xlabel="update", ylabel="learning rate", ylim=(0, None))
     rates.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8.5)
+    add_legend(figure, list(zip(*losses.get_legend_handles_labels(), strict=True)), columns=3)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -18,6 +19,8 @@ from shards.messages import printable
 DPI = 150
 WIDTH_IN, HEIGHT_IN = 5.4, 4.2  # letters stay legible on a phone
 MAX_LABEL_CHARS = 44
+MAX_COLUMN_CHARS = 30  # of labels in two columns
+LEGEND_ROW_IN = 0.18
 PNG_COLORS = 256
 # Source: Okabe & Ito, Color universal design, 2008; the yellow is too light for lines
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00")
@@ -57,10 +60,10 @@ def _saved(figure: Figure, suffix: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def legend_label(text: str) -> str:
+def legend_label(text: str, limit: int = MAX_LABEL_CHARS) -> str:
     """A name as matplotlib shows it: short, and not hidden by an underscore at its start."""
     text = printable(text)
-    short = text if len(text) <= MAX_LABEL_CHARS else f"{text[: MAX_LABEL_CHARS - 3]}..."
+    short = text if len(text) <= limit else f"{text[: limit - 3]}..."
     return f" {short}" if short.startswith("_") else short
 
 
@@ -83,7 +86,20 @@ def finish(figure: Figure, axes: Axes) -> Figure:
     entries = sorted(
         zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1].startswith("published")
     )
-    legend = figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=2, fontsize=8.5)
+    add_legend(figure, entries)
+    return figure
+
+
+def add_legend(figure: Figure, entries: Sequence[tuple[Any, str]], columns: int = 2) -> None:
+    """Adds a legend below the axes; long labels get one column, and the figure grows with their number.
+
+    Args:
+        entries: handles and labels.
+    """
+    handles, labels = zip(*entries, strict=True)
+    columns = 1 if max(map(len, labels)) > MAX_COLUMN_CHARS else columns
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW_IN * max(rows - 3, 0))
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8.5)
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return figure

@@ -134,8 +134,11 @@ def threshold_grids(results: Sequence[Scores], comparison: Comparison | None = N
         names = list(dict.fromkeys(name for setting in settings for name in first.settings[setting].thresholds()))
         columns = [setting_label(setting).removeprefix(title) or "threshold" for setting in settings]
         rows = _threshold_rows(results, comparison, names, settings)
+        if all(set(row[1:]) == {ABSENT} for row in rows[1::2]):  # of an earlier version
+            rows = rows[::2]
         caption = f"{first.title}: {title}thresholds (cosine)"
-        grids.append(Grid(caption=caption, header=["", *columns], rows=rows, ours=len(rows)))
+        ours = len(rows) if len(rows) > 1 and rows[1][0] == INTERVAL else 0
+        grids.append(Grid(caption=caption, header=["", *columns], rows=rows, ours=ours))
     return grids
 
 
