@@ -26,6 +26,8 @@ _FACTS = {
     "training": "training configuration",
     "precision": "precision",
     "device": "device",
+    "gpu": "GPU",
+    "flip": "flip fusion",
 }
 _SHOWN = ("backbone", "step", "parameters", "training_data", "digest")
 _MEASURED = {
