@@ -54,7 +54,8 @@ def main(folder: Path) -> None:
 
     # 5. Scoring. `embed` may be any function from (N, 128, 128, 3) uint8 RGB images to (N, D) vectors.
     network = load_network(checkpoints(folder / "run")[-1])
-    embed = Embedder(network.backbone, mean=network.spec.mean, std=network.spec.std)
+    spec = network.spec
+    embed = Embedder(network.backbone, mean=spec.mean, std=spec.std, color=spec.color)
     protocol = read_benchmark("qmul", folder)
     result = run(protocol, Engine(embed=embed, spec=network.spec), checkpoint=network.provenance())
     low, high = result.intervals["auc"]

@@ -6,9 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 
+from model.embedder import Embedder
+from model.formats.network import load_network
+from pipeline.presets import PRESETS
 from tests.conftest import PATIENCE_S, REPOSITORY
 
 
@@ -31,3 +36,43 @@ def test_python_api(tmp_path):
     auc, low, high = map(float, re.fullmatch(r".*AUC ([\d.]+), 95 % interval ([\d.]+) to ([\d.]+)", lines[3]).groups())
     assert 0 <= low <= auc <= high <= 1
     assert (tmp_path / "run" / "checkpoints" / "0000010.pt").exists()
+
+
+def test_a_tflite_network_with_a_fixed_batch(monkeypatch, tmp_path):
+    """The interpreter is stood in for: a batch of 2 is filled up, and pixels are from -1 to 1."""
+    batches = []
+
+    class Interpreter:
+        def __init__(self, path, num_threads):
+            assert path == "net.tflite"
+
+        def allocate_tensors(self):
+            pass
+
+        def get_input_details(self):
+            return [{"shape": np.array([2, 112, 112, 3]), "index": 0}]
+
+        def get_output_details(self):
+            return [{"index": 7}]
+
+        def set_tensor(self, index, values):
+            assert (index, values.shape, values.dtype) == (0, (2, 112, 112, 3), np.float32)
+            batches.append(values)
+
+        def invoke(self):
+            pass
+
+        def get_tensor(self, index):
+            assert index == 7
+            return batches[-1].reshape(2, -1)[:, :5]
+
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", types.SimpleNamespace(Interpreter=Interpreter))
+    monkeypatch.setenv("TFLITE", "net.tflite")
+    monkeypatch.setattr(sys, "path", [str(REPOSITORY / "examples"), *sys.path])
+    monkeypatch.delitem(sys.modules, "tflite_network", raising=False)
+    network = load_network("tflite_network:embed")
+    assert network.spec == PRESETS["arcface"]
+    images = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
+    found = Embedder(network.backbone)(images)
+    np.testing.assert_allclose(found, (images.reshape(5, -1)[:, :5] - 127.5) / 128, atol=1e-6)
+    del sys.modules["tflite_network"]

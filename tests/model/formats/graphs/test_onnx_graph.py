@@ -6,12 +6,15 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from model.embedder import Embedder
 from model.errors import CheckpointError
 from model.formats.export_onnx import export_onnx
+from model.formats.graphs.onnx_graph import open_session
 from model.formats.network import load_network
 from pipeline.presets import PRESETS
 from pipeline.spec import Preprocessing
@@ -282,3 +285,21 @@ def test_what_can_only_be_run_is_neither_trained_nor_exported(tmp_path):
     assert str(error.value) == (
         f"{path}: is a graph (onnx) that can be run, but not trained further; name a checkpoint with weights"
     )
+
+
+def test_onnx_runtime_without_a_gpu_says_that_it_runs_on_the_cpu(tmp_path, capsys, monkeypatch):
+    path, asked = build(tmp_path / "x.onnx"), []
+    open_session(path, "cuda")
+    assert capsys.readouterr().err == f"{path}: this ONNX Runtime has no CUDAExecutionProvider: it runs on the CPU\n"
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, providers: asked.append(providers))
+    for device in ("cuda", "cpu"):
+        open_session(path, device)
+    assert asked == [["CUDAExecutionProvider", "CPUExecutionProvider"], ["CPUExecutionProvider"]]
+
+
+def test_threads_are_those_of_pytorch(tmp_path):
+    options = open_session(build(tmp_path / "x.onnx"), "cpu").get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (torch.get_num_threads(), 1)
