@@ -111,7 +111,8 @@ def _stated(path: Path, function: Any) -> Preprocessing | None:
 
 def _told(error: BaseException) -> str:
     """An error of the user's code with the place where it was raised, in one line."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((one for one in reversed(frames) if not one.filename.startswith("<")), frames[-1])  # not <frozen os>
     file, number, line = frame.filename, frame.lineno, frame.line
     text = str(error)
     if isinstance(error, SyntaxError):  # raised by the importer

@@ -15,7 +15,7 @@ from pipeline.presets import PRESETS
 from pipeline.spec import Preprocessing
 
 SOURCE = """
-import numpy as np, torch
+import os, numpy as np, torch
 from pipeline.spec import Preprocessing
 
 seen = []
@@ -63,6 +63,9 @@ def nan(images):
     return images[:, 0, 0] * np.nan
 
 number = 5
+
+def unset(images):
+    return os.environ["NO_SUCH_VARIABLE"]
 
 def exiting(images):
     raise SystemExit(0)
@@ -140,7 +143,8 @@ def test_its_attribute_states_the_preprocessing(nets):
         ("few", "0 of its outputs could be embeddings of 2 images (result (1, 3)), expected one of shape (N, D);"),
         ("text", "returned [['a', 'b'], ['a', 'b']] for 2 images, expected a function"),
         ("nan", "its output for a grey image is not finite"),
-        ("exiting", "SystemExit: 0 (FOLDER/my_nets.py, line 52: raise SystemExit(0))"),
+        ("unset", "KeyError: 'NO_SUCH_VARIABLE' (FOLDER/my_nets.py, line 52: return os.environ["),
+        ("exiting", "SystemExit: 0 (FOLDER/my_nets.py, line 55: raise SystemExit(0))"),
         ("batchwise", "the embedding of an image changes with the other images of its batch, or from call to call,"),
         ("by_chance", "the embedding of an image changes with the other images of its batch, or from call to call,"),
     ],
