@@ -97,6 +97,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def has_safetensors_header(path: Path) -> bool:
+    """Whether a file begins as safetensors does, whatever its name: the length of its header, and JSON."""
+    with open(path, "rb") as stream:
+        start = stream.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size - 8
+
+
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Reads all tensors of a file.
 

@@ -25,7 +25,7 @@ from model.formats.graphs.library import is_library, read_library
 from model.formats.graphs.onnx_graph import is_onnx, read_onnx
 from model.formats.graphs.others import is_other, refuse_other
 from model.formats.graphs.script import is_script, read_script
-from model.formats.huggingface import read_folder, read_safetensors
+from model.formats.huggingface import has_safetensors_header, read_folder, read_safetensors
 from model.options import Choice, OptionError, parse_choice
 from pipeline.presets import preset_name
 from pipeline.spec import Preprocessing, SpecError
@@ -208,7 +208,7 @@ def _training_data(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_tensors(path: Path) -> dict[str, Any]:
     """Content of a file of any program, without running code in it. Raises: see ``load_network``."""
-    if path.suffix == ".safetensors" and path.is_file():
+    if path.is_file() and (path.suffix == ".safetensors" or has_safetensors_header(path)):
         return read_safetensors(path)
     return read_checkpoint(path, skip_objects=True)
 

@@ -13,12 +13,13 @@ import torch
 
 from model.errors import CheckpointError, import_optional, one_line
 from model.formats.graphs.found import FoundGraph, check_batch, choose_spec, pick_output, squeezed
+from model.formats.huggingface import has_safetensors_header
 from model.graph import Graph, file_hash
 from model.inputs import denormalise
 from pipeline.spec import Preprocessing, SpecError
 from shards.messages import counted, print_stderr, printable
 
-FIRST_BYTE = b"\x08"  # of the field that every ONNX file begins with; no other format does
+FIRST_BYTE = b"\x08"  # of the field that every ONNX file begins with, and of one in 32 safetensors
 CHANNELS = 3
 MAX_BYTES = 1 << 31  # protobuf's limit
 _CUDA = "CUDAExecutionProvider"
@@ -59,7 +60,7 @@ def is_onnx(path: Path) -> bool:
         if not path.is_file():  # a pipe would block
             return False
         with open(path, "rb") as stream:
-            return stream.read(1) == FIRST_BYTE
+            return stream.read(1) == FIRST_BYTE and not has_safetensors_header(path)
     except OSError:
         return False
 

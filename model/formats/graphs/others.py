@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NoReturn
 
 from model.errors import CheckpointError
+from model.formats.graphs.script import member_names
 from pipeline.spec import Preprocessing
+from shards.messages import printable
 
+_TORCH = re.compile(r"(?:^|/)data\.pkl$|\.json$|(?:^|/)archive_format$")  # of torch.save, torch.jit and torch.export
 _WRAP = "wrap it in a function of your own, --network module:function, as examples/tflite_network.py does"
 _ONNX = "convert it to ONNX, or load it in a function of your own, --network module:function"
 _STARTS = (  # offset, bytes, what it is, what to do
@@ -49,7 +53,11 @@ def _kind(path: Path) -> tuple[str, str] | None:
         if not path.is_file():
             return None
         with open(path, "rb") as stream:
-            data = stream.read(64)
+            data = stream.read(512)
     except OSError:
         return None
+    if data[257:262] == b"ustar":
+        return "a tar archive", "unpack it first"
+    if data.startswith(b"PK") and (names := member_names(path)) and not any(_TORCH.search(name) for name in names):
+        return f"a zip archive ({printable(names[0][:40])}, ...) not of torch.save", "unpack it first"
     return next(((what, remedy) for offset, start, what, remedy in _STARTS if data[offset:].startswith(start)), None)

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import subprocess
 import zipfile
 
@@ -265,6 +266,25 @@ def test_the_files_of_a_folder_of_cvlface(cvlface):
     assert set(read_tensors(cvlface / "model.safetensors")) == {
         f"model.net.{key.removeprefix('model.')}" for key, _ in keys_of(IR18)
     }
+
+
+def test_safetensors_are_known_by_their_content(cvlface, tmp_path):
+    blob = tmp_path / "5f2c0e"  # as the cache of huggingface_hub names it
+    shutil.copy(cvlface / "model.safetensors", blob)
+    assert load_network(blob).name == "ir18:origin=adaface"
+    blob.write_bytes(blob.read_bytes()[:2000])  # shorter than its header
+    with pytest.raises(CheckpointError, match="5f2c0e: damaged or not a checkpoint"):
+        load_network(blob)
+
+
+def test_safetensors_that_begin_as_onnx_are_read(tmp_path):
+    path, starts = tmp_path / "net.safetensors", set()
+    for length in range(0, 256, 8):  # the file begins with the length of its header, a multiple of 8
+        safetensors.torch.save_file({"w": torch.zeros(2)}, path, metadata={"note": "x" * length})
+        starts.add(path.read_bytes()[:1])
+        with pytest.raises(CheckpointError, match=r"no known network in its 1 tensor: w \(2,\)"):
+            load_network(path)
+    assert b"\x08" in starts
 
 
 def test_damaged_configurations_beside_a_network_state_nothing(tmp_path):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import tarfile
+import zipfile
+
 import numpy as np
 import pytest
+import torch
 
 from model.errors import CheckpointError
 from model.formats.network import load_network
@@ -37,6 +42,24 @@ def test_a_file_of_another_format_says_what_it_is(tmp_path, content, says):
         load_network(tmp_path / "net.bin")
     assert str(error.value).startswith(f"{tmp_path}/net.bin: {says}")
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    torch.save({}, tmp_path / "net.pth")
+    with tarfile.open(tmp_path / "net.tar", "w") as archive:
+        archive.add(tmp_path / "net.pth", "net.pth")
+    with zipfile.ZipFile(tmp_path / "net.zip", "w") as archive:
+        archive.write(tmp_path / "net.pth", "net.pth")
+    for name, says in [
+        ("net.tar", "is a tar archive, which lrfr does not read; unpack it first"),
+        (
+            "net.zip",
+            "is a zip archive (net.pth, ...) not of torch.save, which lrfr does not read; unpack it first",
+        ),
+        ("net.pth", "holds no tensors by name"),
+    ]:
+        with pytest.raises(CheckpointError, match=f"{name}: {re.escape(says)}"):
+            load_network(tmp_path / name)
 
 
 def test_an_array_is_no_network(tmp_path):
