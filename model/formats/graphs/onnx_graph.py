@@ -72,7 +72,7 @@ def read_onnx(path: Path, given: Preprocessing | None) -> FoundGraph:
         CheckpointError: it cannot be read or run, or is no network from faces to embeddings.
         ExportError: a package is missing.
     """
-    check_model(path)
+    content = b"".join(map(file_hash, [path, *check_model(path)]))
     session = open_session(path, "cpu")
     metadata = session.get_modelmeta().custom_metadata_map
     inputs, stated = _input(path, session.get_inputs()), _stated_spec(path, metadata)
@@ -86,7 +86,7 @@ def read_onnx(path: Path, given: Preprocessing | None) -> FoundGraph:
         )
     check_batch(path, inputs.batch, spec.size)
     prepared = spec if given is None else given.resized(spec.size)
-    module = OnnxGraph(path, session, inputs, prepared, takes_rgb=stated is not None)
+    module = OnnxGraph(path, session, inputs, prepared, content=content, takes_rgb=stated is not None)
     with torch.inference_mode():
         module.find_output()
     step = metadata.get("step", "") if stated else ""
@@ -104,11 +104,14 @@ class OnnxGraph(Graph):
 
     Args:
         session: on the CPU.
+        content: hashes of the file and of those with its weights.
         takes_rgb: a graph of uint8 pixels takes them in the order RGB, whatever the spec says.
     """
 
-    def __init__(self, path: Path, session: Any, inputs: Input, spec: Preprocessing, *, takes_rgb: bool) -> None:
-        super().__init__(file_hash(path), inputs.batch)
+    def __init__(
+        self, path: Path, session: Any, inputs: Input, spec: Preprocessing, *, content: bytes, takes_rgb: bool
+    ) -> None:
+        super().__init__(content, inputs.batch)
         self._path, self._sessions, self._input, self._spec = path, {"cpu": session}, inputs, spec
         self._takes_rgb, self._output = takes_rgb, ""
 
@@ -153,8 +156,15 @@ class OnnxGraph(Graph):
         return [squeezed(torch.from_numpy(np.atleast_1d(value))) for value in found]
 
 
-def check_model(path: Path) -> None:
-    """Raises: CheckpointError: a file is damaged, or has weights outside its folder, or operators that ONNX has not."""
+def check_model(path: Path) -> list[Path]:
+    """Validates a file before ONNX Runtime opens it.
+
+    Returns:
+        The files beside it that hold its weights.
+
+    Raises:
+        CheckpointError: it is damaged, or has weights outside its folder, or operators that ONNX has not.
+    """
     onnx, protobuf = import_optional("onnx"), import_optional("google.protobuf.message")
     if not path.is_file():
         raise CheckpointError(
@@ -169,7 +179,8 @@ def check_model(path: Path) -> None:
             f"{path}: damaged or not ONNX ({one_line(error)}); restore it, or export it again"
         ) from None
     folder = path.resolve().parent
-    for place in _external_places(model):
+    places = _external_places(model)
+    for place in places:
         target = folder / place
         if not target.resolve().is_relative_to(folder):
             raise CheckpointError(f"{path}: refused: its weights are in {printable(place[:80])}, outside its folder")
@@ -180,6 +191,7 @@ def check_model(path: Path) -> None:
         raise CheckpointError(
             f"{path}: has operators of {printable(unknown[0][:80])}, which ONNX Runtime has not; export it without them"
         )
+    return [folder / place for place in places]
 
 
 def _external_places(model: Any) -> list[str]:

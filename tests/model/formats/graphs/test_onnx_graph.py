@@ -275,7 +275,13 @@ def test_weights_beside_the_file_are_read(tmp_path):
     images = faces(32)
     plain = embedded(load_network(path), images)
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="x.data", size_threshold=0)
-    np.testing.assert_array_equal(embedded(load_network(path), images), plain)
+    network = load_network(path)
+    np.testing.assert_array_equal(embedded(network, images), plain)
+    data = tmp_path / "x.data"
+    data.write_bytes((np.frombuffer(data.read_bytes(), np.float32) + 1).tobytes())
+    changed = load_network(path)
+    assert not np.array_equal(embedded(changed, images), plain)
+    assert changed.digest != network.digest  # it names the cache of embeddings
 
 
 def test_what_can_only_be_run_is_neither_trained_nor_exported(tmp_path):
