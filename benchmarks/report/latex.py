@@ -17,6 +17,8 @@ _SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    "[": "{[}",  # after the end of a row it would begin an argument, and * would be part of the command
+    "*": "{*}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 _RANGE = re.compile(r"(?<=\d)-(?=\d)")

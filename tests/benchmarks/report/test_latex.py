@@ -47,7 +47,7 @@ def test_names_are_no_commands():
     escaped = latex_text(HOSTILE)
     assert escaped == (
         r"\textbackslash{}input\{/etc/passwd\} 100 \% \$x\_1\textasciicircum{}2\$ \& \#\textasciitilde{}\{\}"
-        r"\textless{}b\textgreater{}\textbar{}\textquotedbl{}\textbackslash{}x1b[31m\textbackslash{}n"
+        r"\textless{}b\textgreater{}\textbar{}\textquotedbl{}\textbackslash{}x1b{[}31m\textbackslash{}n"
     )
     assert not re.findall(r"(?<!\\)[$&#_%]", escaped)
 
@@ -55,7 +55,7 @@ def test_names_are_no_commands():
 @pytest.mark.heavy
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
 def test_latex_takes_the_tables(tmp_path):
-    rows = [[HOSTILE, "1", "2"], ["  95 % interval", "0-1", HOSTILE]]
+    rows = [[HOSTILE, "1", "2"], ["  95 % interval", "0-1", HOSTILE], ["[mine]", "1", "2"], ["*", "3", "4"]]
     tables = as_latex([Section(title="s", grids=[Grid(caption=HOSTILE, header=["", HOSTILE, "x"], rows=rows, ours=2)])])
     document = r"\documentclass{article}\usepackage{booktabs}\usepackage[T1]{fontenc}\begin{document}"
     (tmp_path / "a.tex").write_text(f"{document}\n{tables}\n\\end{{document}}\n")
