@@ -120,8 +120,8 @@ def test_preprocessing_and_flip_fusion_are_recorded(run, tmp_path, qmul):
     assert np.abs(np.subtract(vectors, table["embedding"].to_pylist())).max() > 0.01
     assert len(list((tmp_path / "cache").glob("*-fp32-cpu-mean"))) == 1
     assert error_of(run(*words, "--preprocessing", "arcfase")) == (
-        "Error: --preprocessing arcfase: no such preprocessing or file; expected seed, arcface, insightface, adaface, facenet,"
-        " dlib or a TOML file"
+        "Error: --preprocessing arcfase: no such preprocessing or file; expected seed, arcface, insightface, adaface, magface,"
+        " facenet, dlib or a TOML file"
     )
 
 
@@ -134,7 +134,8 @@ def test_expected_failures_are_one_line(run, tmp_path):
         f"Error: {tmp_path}/mine: exists and holds something else ('notes.txt'); choose another --out, or delete it"
     )
     assert error_of(run("export", "onnx", "--network", "mine", "--out", "x.onnx")) == (
-        "Error: mine: is a folder without config.json; expected a checkpoint file, or a folder of export huggingface"
+        "Error: mine: is a folder without config.json; expected a checkpoint file, or a folder of export huggingface,"
+        " CVLface, timm or transformers"
     )
     assert error_of(run("embed", "mine", "--network", "x.pt", "--out", "x.parquet")) == (
         "Error: mine: contains no images; expected .jpg, .png, .tif, ..."

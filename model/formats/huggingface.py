@@ -60,7 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.exists():
         raise CheckpointError(
-            f"{folder}: is a folder without {CONFIG}; expected a checkpoint file, or a folder of export huggingface"
+            f"{folder}: is a folder without {CONFIG}; expected a checkpoint file, or a folder of export huggingface,"
+            " CVLface, timm or transformers"
         )
     config = read_json(path)
     if config.get("model_type") != MODEL_TYPE:
