@@ -64,7 +64,7 @@ def warn_of_guess(network: LoadedNetwork, protocol: Protocol, device: str) -> bo
 
     if network.spec_stated or network.trainable:
         return True
-    if not isinstance(protocol, PairProtocol):
+    if not isinstance(protocol, PairProtocol) or not protocol.alignment_stated:  # `run` asks for it
         return False
     try:
         found = guess(network, protocol, device)

@@ -93,7 +93,8 @@ def _from_paths(
 ) -> PairList:
     names, problems = names_below(root, pa.concat_arrays([first, second]))
     for row, reason in problems.items():
-        raise ProtocolError(f"{path}: pair {row % len(first) + 1}: {reason}; name a --root that holds all images")
+        remedy = "; name a --root that holds all images" if " leads out of " in reason else ", expected two paths"
+        raise ProtocolError(f"{path}: pair {row % len(first) + 1}: {reason}{remedy}")
     coded = names.dictionary_encode()
     distinct = coded.dictionary.to_pylist()
     finder = _Finder(root)

@@ -178,7 +178,7 @@ def test_a_number_that_two_files_have_is_an_error(tmp_path):
         ("a.jpg,b.jpg,1\n/etc/c.jpg,a.jpg,0\n", "pair 2: /etc/c.jpg: leads out of {root}"),
         ("a.jpg,b.jpg,1\na.jpg,d/../../c.jpg,0\n", "pair 2: d/../../c.jpg: leads out of {root}"),
         ("a.jpg,b.jpg,1\na.jpg,..\\c.jpg,0\n", "pair 2: ../c.jpg: leads out of {root}"),
-        ("path1,path2,same\na.jpg,,0\n", "pair 1: no path is stated; name a --root"),
+        ("path1,path2,same\na.jpg,,0\n", "pair 1: no path is stated, expected two paths"),
         ("a.jpg,b.jpg,1\na.jpg,./A.jpg,0\n", "pair 2: {root}/a.jpg twice, expected two images; leave the pair out"),
         (
             "a.jpg,b.jpg,1\nb.jpg,a.jpg,0\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 
@@ -78,6 +79,16 @@ def test_bench_warns_of_an_assumed_preprocessing_that_is_probably_wrong(run, fac
     assert re.search(r"^warning: x\.pt probably expects .*mean 0, not 0\.5, std 0\.003922, not 0\.5", done.stderr, re.M)
     given = run("bench", "lfw", "--root", faces / "LFW", "--network", "x.pt", "--preprocessing", "arcface")
     assert "warning" not in given.stderr
+
+
+def test_bench_tries_nothing_before_it_is_said_how_images_are_aligned(run, faces, coarse, tmp_path):
+    images = sorted((faces / "LFW").rglob("*.jpg"))[:40]
+    rows = [f"{first},{second},{number % 2}\n" for number, (first, second) in enumerate(itertools.pairwise(images))]
+    (tmp_path / "pairs.csv").write_text("path1,path2,same\n" + "".join(rows))
+    done = run("bench", "pairs", "pairs.csv", "--root", faces, "--network", "x.pt", "--sizes", "full")
+    assert "say how the images are aligned" in error_of(done)
+    assert "warning: " not in done.stderr
+    assert "trials" not in done.stderr
 
 
 @pytest.mark.parametrize(
