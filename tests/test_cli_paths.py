@@ -101,15 +101,16 @@ def test_a_device_is_not_replaced_by_a_file(run, tmp_path, words):
 
 def test_embed_ends_if_the_folder_of_its_images_vanishes(run, vggface2, tmp_path, monkeypatch):
     save_small(tmp_path / "net.pt")
-    prepare = "benchmarks.engine.runner.prepare"
-    from benchmarks.engine.runner import prepare as real
+    from benchmarks.engine import prepared
+
+    real = prepared.prepare
 
     def unmounting(*arguments):
         if vggface2.exists():
             vggface2.rename(tmp_path / "unmounted")
         return real(*arguments)
 
-    monkeypatch.setattr(prepare, unmounting)
+    monkeypatch.setattr(prepared, "prepare", unmounting)
     words = ["embed", vggface2, "--network", tmp_path / "net.pt", "--out", "e.parquet", "--no-cache"]
     assert error_of(run(*words)).startswith(f"Error: {vggface2}: no longer there (unmounted, moved or deleted")
     assert not (tmp_path / "e.parquet").exists()
