@@ -21,15 +21,16 @@ from model.formats.foreign.recognise import recognise
 from model.formats.graphs.exported import is_exported, read_exported
 from model.formats.graphs.found import FoundGraph, check_independent
 from model.formats.graphs.function import is_function, read_function
-from model.formats.graphs.library import is_library, read_library
+from model.formats.graphs.library import PICKLED, is_library, read_library
 from model.formats.graphs.onnx_graph import is_onnx, read_onnx
 from model.formats.graphs.others import is_other, refuse_other
 from model.formats.graphs.script import is_script, read_script
-from model.formats.huggingface import has_safetensors_header, read_folder, read_safetensors
+from model.formats.huggingface import WEIGHTS, has_safetensors_header, read_folder, read_safetensors
 from model.options import Choice, OptionError, parse_choice
 from pipeline.presets import preset_name
 from pipeline.spec import Preprocessing, SpecError
 from shards.arguments import check_argument, check_path
+from shards.errors import LrfrError
 from shards.files import StrPath
 from shards.messages import counted
 
@@ -122,8 +123,25 @@ def load_network(path: StrPath, preprocessing: Preprocessing | None = None) -> L
     check_argument(good, "preprocessing", preprocessing, "a Preprocessing, or None")
     for is_graph, read in GRAPHS:
         if is_graph(path):
-            return _prepared(_loaded(path, read(path, preprocessing)), preprocessing)
+            try:
+                network = _loaded(path, read(path, preprocessing))
+            except LrfrError:
+                if (known := _known_in(path)) is None:
+                    raise
+                network = known
+            return _prepared(network, preprocessing)
     return _prepared(_load_weights(path), preprocessing)
+
+
+def _known_in(folder: Path) -> LoadedNetwork | None:
+    """The network of another project in a folder that its library cannot build; None if there is none."""
+    weights = next((folder / name for name in (WEIGHTS, PICKLED) if (folder / name).is_file()), None)
+    if weights is None:
+        return None
+    try:
+        return _load_foreign(folder, read_tensors(weights), color=None)
+    except LrfrError:
+        return None
 
 
 def _loaded(path: Path, graph: FoundGraph) -> LoadedNetwork:

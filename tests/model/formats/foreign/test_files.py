@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, ExportError
 from model.formats.checkpoint import read_checkpoint
 from model.formats.foreign.contents import state_dicts
 from model.formats.foreign.cvlface import cvlface_weights
@@ -266,6 +266,23 @@ def test_the_files_of_a_folder_of_cvlface(cvlface):
     assert set(read_tensors(cvlface / "model.safetensors")) == {
         f"model.net.{key.removeprefix('model.')}" for key, _ in keys_of(IR18)
     }
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_that_transformers_does_not_know_is_its_weights(cvlface, tmp_path, name):
+    config = {"model_type": "iresnet", "auto_map": {"AutoModel": "wrapper.Model"}}  # names code, which is not run
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if name == "model.safetensors":
+        shutil.copy(cvlface / name, tmp_path)
+    else:
+        torch.save(read_tensors(cvlface / "model.safetensors"), tmp_path / name)
+    network = load_network(tmp_path)
+    assert (network.name, network.trainable, network.spec_stated) == ("ir18:origin=adaface", True, False)
+    assert network.spec == PRESETS["insightface"]
+    torch.save({"w": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink(missing_ok=True)
+    with pytest.raises((CheckpointError, ExportError), match=r"auto_map|transformers is not installed"):
+        load_network(tmp_path)
 
 
 def test_safetensors_are_known_by_their_content(cvlface, tmp_path):
