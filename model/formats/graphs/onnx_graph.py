@@ -215,6 +215,9 @@ def open_session(path: Path, device: str) -> Any:
     runtime = import_optional("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # on a busy machine waiting takes cores from work
     options.log_severity_level = 4
     providers = ["CPUExecutionProvider"]
     if device == "cuda":
