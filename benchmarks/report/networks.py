@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +36,8 @@ _MEASURED = {
     "cores": "cores",
     "memory_gb": "memory, GB",
 }
+
+MAX_DRAWN = 1e15  # in curves: axes fail on the largest numbers
 
 _DATE = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\+00:00$")
 
@@ -136,6 +137,6 @@ def _curves(record: Any) -> dict[str, list[tuple[float, float]]]:
 
 
 def _numbers(values: Any) -> list[float]:
-    """Two or more finite numbers; else none."""
+    """Two or more numbers that can be drawn; else none."""
     good = isinstance(values, list) and len(values) > 1
-    return values if good and all(type(one) in (int, float) and math.isfinite(one) for one in values) else []
+    return values if good and all(type(one) in (int, float) and abs(one) <= MAX_DRAWN for one in values) else []

@@ -14,7 +14,8 @@ from benchmarks.scoring.results import Scores
 from benchmarks.scoring.samples import Samples, from_dict
 from pipeline.sources.images import read_regular
 
-MAX_METRIC = 1 + 1e-6  # metrics are fractions; rounding may exceed 1
+ROUNDING = 1e-6
+MAX_METRIC = 1 + ROUNDING  # metrics are fractions
 ADDED_METRICS = ("eer",)  # since the first version
 
 
@@ -89,6 +90,8 @@ def _metrics(record: dict[str, Any], settings: dict[str, Samples]) -> dict[str, 
             value = computed if name in ADDED_METRICS and full not in record else _field(record, full, float, int)
             if not 0 <= value <= MAX_METRIC:
                 raise ValueError(f"metrics {full}: {value}, expected a fraction")
+            if abs(value - computed) > ROUNDING:
+                raise ValueError(f"metrics {full}: {value:g}, but its samples give {computed:g}")
             metrics[full] = float(value)
     return metrics
 

@@ -46,6 +46,8 @@ def test_training_curves_of_the_networks_that_have_them(results):
         {"step": [1, 2], "loss": [1, "x"]},
         {"step": [1, 2], "loss": [1, 2, 3]},
         {"step": [1, float("nan")], "loss": [1, 2]},
+        {"step": [1, 2, 3], "loss": [1e308, -1e308, 0]},
+        {"step": [1, 10**400], "loss": [1, 2]},
         {"loss": [1, 2]},
         {"step": [1, 2], "loss": [[1], [2]]},
         {"step": {"a": 1}, "loss": [1, 2]},

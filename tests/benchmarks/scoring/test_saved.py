@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import json
 import os
 import resource
@@ -51,6 +52,7 @@ def record(scored):
         (["metrics", "rank1"], "0.5", "rank1: str, expected float or int"),
         (["metrics", "rank1"], float("nan"), "metrics rank1: nan, expected a fraction"),
         (["metrics", "rank1"], ..., "rank1: missing"),
+        (["metrics", "rank1"], 0.123, "metrics rank1: 0.123, but its samples give "),
         (["checkpoint"], "x.pt", "checkpoint: str, expected dict"),
         (["checkpoint", "step"], "7", "step: str, expected int or NoneType"),
         (["checkpoint", "precision"], ..., "precision: missing"),
@@ -118,7 +120,8 @@ def test_fold_numbers_take_no_memory(scored, tmp_path):
     record = result.to_dict()
     count = len(result.settings["{}"].folds)
     for folds in (np.arange(count), np.arange(count) * (MAX_FOLDS // count), np.eye(count, dtype=int)[-1] * 32767):
-        record["samples"]["{}"]["folds"] = encode_array(folds.astype(np.int16))
+        samples = dataclasses.replace(result.settings["{}"], folds=folds.astype(np.int16))
+        record["samples"]["{}"], record["metrics"] = samples.to_dict(), samples.metrics()
         (tmp_path / "x.json").write_text(json.dumps(record))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         read_comparisons([tmp_path / "x.json"] * 2)
