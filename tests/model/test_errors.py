@@ -56,9 +56,9 @@ def test_training_says_what_to_lower(tmp_path):
     with pytest.raises(OutOfMemoryError) as error:
         run_training(tmp_path, config(), at_batch={2: lambda: torch.empty(HUGE, dtype=torch.uint8)})
     assert str(error.value).endswith(
-        "lower --batch-size (3 identities with 4 images each); use fewer --views; use --precision bf16;"
-        " with several processes and many identities, use --shard-head"
+        "lower --batch-size (3 identities with 4 images each); use fewer --views; raise --accumulate (it is 1);"
+        " use --activation-checkpointing; use --precision bf16; with several processes and many identities, use --shard-head"
     )
-    assert TrainConfig(views="128", precision="bf16", shard_head=True).less_memory == (
-        "lower --batch-size (128 identities with 1 image each)"
-    )
+    assert TrainConfig(
+        views="128", precision="bf16", shard_head=True, accumulate=4, activation_checkpointing=True
+    ).less_memory == ("lower --batch-size (128 identities with 1 image each); raise --accumulate (it is 4)")

@@ -70,7 +70,7 @@ def test_no_backbone_draws_random_numbers_elsewhere():
     assert len(families) > 5
     for name in families.values():
         with torch.device("meta"):
-            modules = [*build_backbone(name, image_size=32).modules()]
+            modules = [*build_backbone(name).modules()]
         found = [module for module in modules if isinstance(module, drawing) and module.p > 0]
         assert {type(module) for module in found} <= {nn.Dropout}, name
     assert issubclass(GlobalDropout, nn.Dropout)
