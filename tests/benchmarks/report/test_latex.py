@@ -41,6 +41,7 @@ def test_a_table_has_rules_intervals_bold_and_published_rows():
     ]
     assert r"\caption{LFW: HR to LR, accuracy, \%}" in text
     assert "paired 95 % bootstrap intervals" in text
+    assert "LuaLaTeX" in text.partition("\\begin")[0]
 
 
 def test_names_are_no_commands():
