@@ -235,6 +235,8 @@ def score(
     if len(labels) not in (0, len(paths)):
         names_given, networks = counted(len(labels), "name"), counted(len(paths), "network")
         raise click.UsageError(f"--name: {names_given} for {networks}; name all of them, or none")
+    if no_faces and report is None:
+        raise click.UsageError("--no-faces: only a report shows faces; add --report, or leave it out")
     failures: dict[str, Exception] = {}
     scored, unusable = [], 0
     protocols = functools.cache(read)

@@ -129,6 +129,7 @@ def test_results_and_reports_name_the_network_and_its_training(run, tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert "training curves of my $net" in page
     assert "data:image/jpeg" not in page
+    assert "only a report shows faces; add --report" in error_of(run(*words, "--no-faces"), code=2)
     assert error_of(run(*words, "--name", "b"), code=2).endswith(
         "--name: 2 names for 1 network; name all of them, or none"
     )

@@ -115,7 +115,7 @@ def write_csv(path: Path, matches: Path) -> None:
     ):
         for batch in file.iter_batches(use_threads=False):
             columns = [
-                pc.replace_substring_regex(column, r"^([=+\-@\t\r])", r"'\1")
+                pc.replace_substring_regex(column, r"^([=+\-@\t\r\n])", r"'\1")
                 if pa.types.is_string(column.type)
                 else column
                 for column in batch.columns
