@@ -26,7 +26,7 @@ demo: install  ## generate faces, build shards, train, score, report: under 5 mi
 	$(BIN)/python cli.py train --backbone spherenet4 --init data --lr 0.02 --batch-size 16 --steps 120 --log-every 10 --eval qmul --eval-every 60
 	$(BIN)/python cli.py bench all --report $(DEMO)/report
 
-test: install lint  ## linter, formatter, types and the default tests: about 3 minutes on 2 cores
+test: install lint  ## linter, formatter, types and the default tests: about 5 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 heavy: install  ## the tests that the default run leaves out: several processes, compiled networks; some minutes
