@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from shards.arguments import check_argument, check_path
 from shards.card import write_card
 from shards.errors import ShardError
-from shards.files import file_facts, quick_digest, whole_file
-from shards.records import write_record
+from shards.files import file_facts, quick_digest, whole_file, write_record
 from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 
 SORT_ROWS = 200_000  # rows sorted at a time, so that memory does not grow with the set

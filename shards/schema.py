@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from shards.arguments import check_path
 from shards.errors import ShardError
-from shards.files import StrPath
-from shards.records import check_fields, read_record
+from shards.files import StrPath, check_fields, read_record
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -19,8 +19,7 @@ import xxhash
 
 from shards.arguments import check_argument, check_path, check_whole
 from shards.errors import ShardError
-from shards.files import StrPath, file_facts, whole_file, write_bytes
-from shards.records import write_record
+from shards.files import StrPath, file_facts, whole_file, write_bytes, write_record
 from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, ROW_SCHEMA, STATUS_OK, read_done, shard_file
 
 BLOCK_BYTES = tarfile.BLOCKSIZE

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.files import file_facts
-from shards.records import write_record
+from shards.files import file_facts, write_record
 from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 
 VGGFACE2_IMAGES, VGGFACE2_IDENTITIES = 3_141_890, 8631

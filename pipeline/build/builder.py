@@ -27,10 +27,9 @@ from pipeline.sources.source import Reader, Rows, SourceError, is_present
 from pipeline.sources.watch import SourceWatch
 from shards.arguments import check_argument
 from shards.errors import ShardError
-from shards.files import digest, locked, quick_digest, remove_temporaries
+from shards.files import digest, locked, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set
 from shards.messages import counted, print_stderr
-from shards.records import write_record
 from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, PLAN, ROW_SCHEMA, Manifest, shard_file
 from shards.tables import read_table
 from shards.writer import done_record

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from shards.files import file_facts
-from shards.records import read_record, write_record
+from shards.files import file_facts, read_record, write_record
 from shards.schema import INDEX, MANIFEST
 
 

@@ -12,13 +12,14 @@ import pytest
 from shards.errors import LockedError, ShardError
 from shards.files import (
     locked,
+    read_record,
     remove_temporaries,
     temporary_path,
     whole_file,
     whole_folder,
     write_bytes,
+    write_record,
 )
-from shards.records import read_record, write_record
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path):

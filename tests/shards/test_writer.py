@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
-from shards.records import read_record, write_record
+from shards.files import read_record, write_record
 from shards.schema import Manifest
 from shards.writer import Row, ShardWriter, _header, member_stem
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.build import build
 from shards.errors import ShardError
-from shards.records import read_record
+from shards.files import read_record
 from shards.schema import PLAN
 from tests.conftest import build_options, error_of
 from tests.networks import save_small

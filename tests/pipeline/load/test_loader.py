@@ -20,9 +20,9 @@ from pipeline.load.sampler import SamplerError
 from pipeline.philox import draws
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
+from shards.files import write_record
 from shards.finish import finish_set
 from shards.index import ShardIndex, ShardReader
-from shards.records import write_record
 from shards.schema import PLAN
 from shards.writer import Row, ShardWriter
 
