@@ -45,12 +45,11 @@ def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | Non
 
 def show(networks: Sequence[Network], names: Sequence[str] = ()) -> list[Network]:
     """Prints networks side by side, and returns them with distinct names: ``names``, or those that they have."""
-    from benchmarks.report.comparison_table import compare as tables_of
-    from benchmarks.report.comparison_table import named
+    from benchmarks.report.comparison_table import comparison_tables, named
     from benchmarks.report.document import as_text
 
     found = named(networks, names)
-    tables = tables_of(found)
+    tables = comparison_tables(found)
     for grid in tables.grids:
         click.echo(as_text(grid) + "\n")
     click.echo("\n".join(tables.legend))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import string
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.report.document import Grid
 from benchmarks.report.labels import ABSENT, metric_labels, network_label, network_names, percent
 from benchmarks.report.tables import difference
-from benchmarks.scoring.comparison import Comparison, Network, compare_networks
+from benchmarks.scoring.comparison import Comparison, Network, compare_networks, read_networks
 from benchmarks.scoring.samples import unresolved_metrics
 from shards.messages import printable
 
@@ -29,7 +30,16 @@ class ComparisonTables:
     legend: list[str]
 
 
-def compare(networks: Sequence[Network]) -> ComparisonTables:
+def compare(paths: Sequence[Path]) -> ComparisonTables:
+    """Compares the networks in files of ``bench --json``.
+
+    Raises:
+        ProtocolError: as ``read_networks`` and ``compare_networks``.
+    """
+    return comparison_tables(read_networks(paths))
+
+
+def comparison_tables(networks: Sequence[Network]) -> ComparisonTables:
     """Compares 2 to 26 networks; differences are from the first one, the baseline.
 
     Raises:

@@ -7,15 +7,10 @@ import dataclasses
 import pytest
 
 from benchmarks.errors import ProtocolError
-from benchmarks.report.comparison_table import compare as tables_of
-from benchmarks.report.comparison_table import named
+from benchmarks.report.comparison_table import compare, comparison_tables, named
 from benchmarks.scoring.comparison import read_networks
 from benchmarks.scoring.results import write_json
 from tests.benchmarks.conftest import FACTS, Noisy, score, write_result
-
-
-def compare(paths):
-    return tables_of(read_networks(paths))
 
 
 def test_a_network_compared_with_itself(demo, tmp_path):
@@ -93,7 +88,7 @@ def test_a_file_may_hold_several_networks(demo, tmp_path):
     write_json([first, other], tmp_path / "both.json")
     networks = read_networks([tmp_path / "both.json"])
     assert [network.results["qmul"].metrics for network in networks] == [first.metrics, other.metrics]
-    assert tables_of(networks).grids[0].header == ["", "A", "B", "B - A"]
+    assert comparison_tables(networks).grids[0].header == ["", "A", "B", "B - A"]
     write_json([first, first], tmp_path / "twice.json")
     with pytest.raises(ProtocolError, match=r"twice\.json: two results of one network on qmul; score it once, or give"):
         read_networks([tmp_path / "twice.json"])
@@ -106,4 +101,4 @@ def test_networks_get_distinct_names(demo, tmp_path):
     assert labels == ["spherenet4, step 7, 00ff (1)", "spherenet4, step 7, 00ff (2)"]
     labels = [network.results["qmul"].checkpoint["name"] for network in named(networks, ["x", "y"])]
     assert labels == ["x", "y"]
-    assert tables_of(named(networks, ["x", "y"])).legend[:2] == [f"A: x, {path}", f"B: y, {path}"]
+    assert comparison_tables(named(networks, ["x", "y"])).legend[:2] == [f"A: x, {path}", f"B: y, {path}"]
