@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import Protocol
 from pipeline.align import TEMPLATES
-from pipeline.sources.streams import open_stream
+from pipeline.sources.toml_file import read_toml
 from pipeline.spec import NO_TEMPLATE
 
-MAX_BYTES = 1 << 14  # tomllib takes quadratic time for some files
 _FOLDERS = ("root", "gallery", "probes", "unmated")
 _EXPECTED = "expected pairs (and root), or gallery and probes (and unmated); with landmarks or aligned; sizes; name"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
@@ -63,14 +61,10 @@ def read_question(path: Path) -> Question:
         ProtocolError: it cannot be read, or does not state a question.
     """
     try:
-        with open_stream(path) as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes, expected a few lines")
-        return _question(path, tomllib.loads(data.decode("utf-8-sig")))
+        return _question(path, read_toml(path))
     except OSError as error:
         raise ProtocolError(f"{path}: {error.strerror or error}; expected a TOML file with a question") from None
-    except (ValueError, RecursionError) as error:  # tomllib's and Unicode errors are ValueErrors
+    except ValueError as error:
         raise ProtocolError(f"{path}: {' '.join(str(error).split())[:200]}; {_EXPECTED}") from None
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import reprlib
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pipeline.align import FILTERS, TEMPLATES
 from pipeline.presets import PRESETS
-from pipeline.sources.streams import open_stream
+from pipeline.sources.toml_file import read_toml
 from pipeline.spec import COLORS, FITS, MAX_SIZE_PX, NO_TEMPLATE, Preprocessing, SpecError
 from shards.files import StrPath
 
-MAX_BYTES = 1 << 14  # tomllib takes quadratic time for some files
 _WORDS = {
     "base": tuple(PRESETS),
     "template": (*TEMPLATES, NO_TEMPLATE),
@@ -44,17 +42,13 @@ def read_preset(value: StrPath) -> Preprocessing:
             f"--preprocessing {os.fspath(value)}: no such preprocessing or file; expected {', '.join(PRESETS)} or a TOML file"
         )
     try:
-        with open_stream(path) as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes, expected a few lines")
-        return _spec(tomllib.loads(data.decode("utf-8-sig")))
+        return _spec(read_toml(path))
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror or error}; expected a TOML file with a preprocessing") from None
     except SpecError as error:
         reason = str(error).removeprefix("preprocessing spec: ").removesuffix("; restore the file that contains it")
         raise SpecError(f"{path}: {reason}") from None
-    except (ValueError, ArithmeticError, RecursionError) as error:  # tomllib's and Unicode errors are ValueErrors
+    except (ValueError, ArithmeticError) as error:
         raise SpecError(f"{path}: {' '.join(str(error).split())[:200]}") from None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import numpy as np
 
 from pipeline.align import TEMPLATES, crop_points, template_points
 from pipeline.sources.source import SourceError
-from pipeline.sources.streams import open_stream
+from pipeline.sources.toml_file import read_toml
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.files import StrPath
 
 _BUILT_IN_PX = 112
-_MAX_BYTES = 1 << 14  # tomllib takes quadratic time for some files
 _EXPECTED = (
     'expected name = "...", size = 112 or [width, height], and points = [[x, y], ...]: left eye, right eye, nose, left and'
     " right mouth corner, as the viewer sees them"
@@ -105,14 +103,10 @@ def crop_template(value: StrPath) -> CropTemplate:
             f"--aligned {os.fspath(value)}: no such template or file; expected {', '.join(TEMPLATES)} or a TOML file"
         )
     try:
-        with open_stream(path) as stream:
-            data = stream.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES} bytes")
-        return _parsed(tomllib.loads(data.decode("utf-8-sig")))
+        return _parsed(read_toml(path))
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}; expected a TOML file with a template") from None
-    except (ValueError, RecursionError) as error:  # tomllib's and Unicode errors are ValueErrors
+    except ValueError as error:
         raise SourceError(f"{path}: not a template ({' '.join(str(error).split())[:100]}); {_EXPECTED}") from None
 
 
