@@ -94,7 +94,7 @@ def _protocols(gallery: int, probes: int) -> dict[str, Any]:
     """Half of the open set's probes are in its gallery. Two thirds or more of the closed set's gallery are distractors."""
     from benchmarks.datasets.qmul import FALSE_IDENTIFICATION_RATES, WITHIN_RANK  # with SciPy, unlike the other costs
     from benchmarks.datasets.tinyface import REPORTED_RANKS
-    from benchmarks.scoring.protocols import ClosedSetProtocol, OpenSetProtocol, Search
+    from benchmarks.scoring.searches import ClosedSetProtocol, OpenSetProtocol, Search
 
     probe, row = np.arange(probes), np.arange(gallery)
     images = {"probes": probe, "gallery": row + probes}

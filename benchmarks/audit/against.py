@@ -18,7 +18,8 @@ from benchmarks.audit.picture import VIEW_PX, detail, view
 from benchmarks.audit.stored import Embeddings, StoredImages
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.protocols import ClosedSetProtocol, OpenSetProtocol, PairProtocol, Protocol
+from benchmarks.scoring.protocols import PairProtocol, Protocol
+from benchmarks.scoring.searches import ClosedSetProtocol, OpenSetProtocol
 from benchmarks.scoring.vectors import unit_length
 from pipeline.prepare import Request, prepare
 from pipeline.progress import Progress

@@ -15,7 +15,7 @@ from benchmarks.datasets.own_images import Preparation, check_people, own_reques
 from benchmarks.datasets.resolutions import RESOLUTIONS, at_sizes
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.identification import IdentificationProtocol
-from benchmarks.scoring.protocols import Search
+from benchmarks.scoring.searches import Search
 from pipeline.sources.finder import composed, folded, scan
 from pipeline.sources.folders import find_images, report_left_out
 from pipeline.sources.listing import shortened

@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.datasets.locate import image_folder, require, set_folder
 from benchmarks.datasets.matlab import read_cells, read_image_list
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.protocols import OpenSetProtocol, PairProtocol, Search
+from benchmarks.scoring.protocols import PairProtocol
+from benchmarks.scoring.searches import OpenSetProtocol, Search
 from pipeline.prepare import Request
 from shards.messages import counted
 

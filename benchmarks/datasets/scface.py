@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.datasets.locate import Landmarks, find_first, image_folder, require, set_folder, tables_of
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.protocols import ClosedSetProtocol, Search
+from benchmarks.scoring.searches import ClosedSetProtocol, Search
 from pipeline.prepare import Request
 from pipeline.sources.finder import ImageFolder, find_entry
 from pipeline.sources.landmark_lookup import NameLookup

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.datasets.locate import image_folder, require, set_folder
 from benchmarks.datasets.matlab import read_image_list
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.protocols import ClosedSetProtocol, Search
+from benchmarks.scoring.searches import ClosedSetProtocol, Search
 from pipeline.prepare import Request
 from shards.files import is_system_name
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from benchmarks.scoring.protocols import ClosedSetProtocol, ScoredSetting, Search
+from benchmarks.scoring.protocols import ScoredSetting
+from benchmarks.scoring.searches import ClosedSetProtocol, Search, score_open
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,6 @@ class IdentificationProtocol(ClosedSetProtocol):
 
     def score(self, vectors: np.ndarray, valid: np.ndarray) -> dict[str, ScoredSetting]:
         return super().score(vectors, valid) | {
-            setting: self._score_open(search, self.people, self.rates, self.within, vectors, valid)
+            setting: score_open(self, search, self.people, self.rates, self.within, vectors, valid)
             for setting, search in self.open_searches.items()
         }
