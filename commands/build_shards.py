@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, data, is_auto, landmark_model, landmarks_option, max_pixels_option, workers_option
 from pipeline.sources.catalog import SOURCES
+from shards.errors import ShardError
+
+if TYPE_CHECKING:
+    from pipeline.build.parts import Part
 
 _HELP = "\n".join(
     [
@@ -21,6 +25,15 @@ _HELP = "\n".join(
     ]
 )
 _KEPT = "finished shards are kept: run the same command to continue"
+
+
+def _part(context: click.Context, option: click.Parameter, text: str | None) -> Part | None:
+    from pipeline.build.parts import parse_part
+
+    try:
+        return None if text is None else parse_part(text)
+    except ShardError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("build-shards", help=_HELP, short_help="Align faces into WebDataset tars with Parquet metadata.")
@@ -84,17 +97,34 @@ _KEPT = "finished shards are kept: run the same command to continue"
     help="Build shards in worker processes, or one after another in this process.",
 )
 @click.option("--retry-failed", is_flag=True, help="Build shards with missing or unreadable images again.")
-def build_shards(source: str, root: Path | None, out: Path | None, **options: Any) -> None:
+@click.option(
+    "--part",
+    metavar="I/N",
+    callback=_part,
+    help="Build only every N-th shard, from the I-th on: N such commands, on machines that share --out, build the set. The"
+    " last one to end makes index and manifest.",
+)
+@click.option("--finish", is_flag=True, help="Build nothing; make index and manifest if all shards are there.")
+def build_shards(
+    source: str, root: Path | None, out: Path | None, part: Part | None, finish: bool, **options: Any
+) -> None:
     """Builds a shard set, see ``_HELP``."""
-    from pipeline.build import build, options_for
+    from pipeline.build import build, build_part, finish_build, options_for
     from pipeline.executors import WorkerError
     from pipeline.sources.catalog import find_source
 
+    if finish and (part or options["retry_failed"]):
+        raise click.UsageError(f"--finish builds nothing; leave out {'--part' if part else '--retry-failed'}")
     layout = find_source(source)
     if is_auto(options["landmarks"]):
         options |= {"landmarks": (), "landmark_model": landmark_model()}
     try:
         with interruptible(lambda: _KEPT):
-            build(options_for(source, root=root or data(layout.dataset)(), out=out or data(layout.shards)(), **options))
+            root, out = root or data(layout.dataset)(), out or data(layout.shards)()
+            chosen = options_for(source, root=root, out=out, **options)
+            if part:
+                build_part(chosen, part)
+            else:
+                (finish_build if finish else build)(chosen)
     except WorkerError as error:
         raise CommandError(f"{error}; {_KEPT}") from None

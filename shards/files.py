@@ -13,7 +13,7 @@ import reprlib
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -86,11 +86,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields a new, empty temporary file, which is renamed to ``path`` if the block succeeds and deleted if it fails.
 
     Durable: fsync of the file, rename, fsync of the folder. An OSError that names no file, or the temporary one, gets
     the name of ``path``.
+
+    Args:
+        replace: False keeps a file that is there already, and drops the new one.
     """
     temporary, handle = temporary_path(path), -1
     try:
@@ -99,7 +102,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         _try_lock(handle)
         yield temporary
         _sync(handle)
-        os.replace(temporary, path)
+        (os.replace if replace else _rename_unless_there)(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -112,11 +115,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def _rename_unless_there(temporary: Path, path: Path) -> None:
+    """Renames a file unless there is one with the new name. Only a link is sure to replace none."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # no hard links on this file system
+        if not path.exists():
+            os.replace(temporary, path)
+            return
+    temporary.unlink()
+
+
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty temporary folder, which replaces ``folder`` if the block succeeds and is deleted if it fails."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for killed in _stale(folder.parent, folder.name):
+    for killed in _stale(folder.parent, {folder.name}):
         _restore(killed / "old", folder)
         shutil.rmtree(killed)
     workspace = temporary_path(folder)
@@ -163,22 +179,28 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def remove_temporaries(folder: Path, of: str | None = None) -> None:
+def remove_temporaries(folder: Path, of: str | Collection[str] | None = None) -> None:
     """Deletes the temporary files and folders that killed processes of this tool left in ``folder``.
 
     Args:
-        of: only those of the file or folder with this name. None, all: for a folder that this process has locked.
+        of: only those of the files or folders with these names. None, all: for a folder that this process has locked.
     """
-    for path in _stale(folder, of):
+    for path in _stale(folder, {of} if isinstance(of, str) else of):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _stale(folder: Path, of: str | None) -> Iterator[Path]:
+def is_temporary_of(name: str, of: str) -> bool:
+    """Returns True if ``temporary_path`` chose ``name`` for a file called ``of``."""
+    match = _TEMPORARY.fullmatch(name)
+    return match is not None and match[1] == of
+
+
+def _stale(folder: Path, of: Collection[str] | None) -> Iterator[Path]:
     """Yields temporary files and folders of this tool that no running process has locked."""
     for name in os.listdir(folder) if folder.is_dir() else ():
         match = _TEMPORARY.fullmatch(name)
         path = folder / name
-        if match and of in (None, match[1]) and not path.is_symlink() and not _in_use(path):
+        if match and (of is None or match[1] in of) and not path.is_symlink() and not _in_use(path):
             yield path
 
 
@@ -193,10 +215,10 @@ def _in_use(path: Path) -> bool:
         os.close(handle)
 
 
-def _try_lock(handle: int) -> bool | None:
+def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Locks an open file or folder; returns False if another process has locked it, None if there are no locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # EACCES: CIFS
             return False
@@ -207,29 +229,30 @@ def _try_lock(handle: int) -> bool | None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, activity: str) -> Iterator[None]:
-    """Locks ``folder`` for one process; the lock ends with the process.
+def locked(folder: Path, activity: str, *, shared: bool = False) -> Iterator[bool]:
+    """Locks ``folder`` for one process; the lock ends with the process. Yields False if there are no locks.
 
     Where the file system has no locks, or does not sync folders, a line on stderr says so, and the block runs.
 
     Args:
         activity: what the lock is for, such as ``training``; part of the messages.
+        shared: others may share the lock, but none may have it alone; without locks, no line says so.
 
     Raises:
         LockedError: another process has locked it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        lock = _try_lock(handle)
+        lock = _try_lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         if lock is False:
             raise LockedError(
                 f"{folder}: another process is {activity} here; wait for it to end, or choose another --out"
             )
-        lacks = [] if lock else [f"has no file locks, make sure that no other process is {activity} here"]
+        lacks = [] if lock or shared else [f"has no file locks, make sure that no other process is {activity} here"]
         lacks += [] if sync_folder(folder) else ["cannot sync a folder, a power failure may undo the last renames"]
         if lacks:
             print_stderr(f"{folder}: its file system {'; and '.join(lacks)}")
-        yield
+        yield bool(lock)
     finally:
         os.close(handle)
 
@@ -270,10 +293,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Writes ``record`` as JSON, with a field ``digest`` over all other fields."""
+def write_record(path: Path, record: dict[str, Any], *, replace: bool = True) -> None:
+    """Writes ``record`` as JSON, with a field ``digest`` over all other fields.
+
+    Args:
+        replace: False keeps a file that is there already, even if another process has just written it.
+    """
     text = json.dumps({**record, "digest": digest(record)}, indent=1, sort_keys=True)
-    write_bytes(path, (text + "\n").encode())
+    with whole_file(path, replace=replace) as temporary:
+        temporary.write_bytes((text + "\n").encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from shards.arguments import check_path
 from shards.errors import ShardError
 from shards.files import StrPath, check_fields, read_record
+from shards.messages import counted
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -113,12 +114,13 @@ class Manifest:
         root = check_path("root", root)
         path = root / MANIFEST
         if not path.exists():
-            state = (
-                "an unfinished build; run build-shards again to resume it"
-                if (root / PLAN).exists()
-                else "not a shard set"
+            if not (root / PLAN).exists():
+                raise ShardError(f"{path}: not found; {root} is not a shard set")
+            there = sum(1 for _ in root.glob(f"shard-*.{DONE_SUFFIX}"))
+            raise ShardError(
+                f"{path}: not found; {root} is an unfinished build; run build-shards again to resume it, or the parts"
+                f" that are missing ({counted(there, 'shard')} done)"
             )
-            raise ShardError(f"{path}: not found; {root} is {state}")
         record = read_record(path)
         version = record.pop("format_version", None)
         if version != FORMAT_VERSION:

@@ -209,8 +209,8 @@ FROZEN = {
     "bench speed step": "--backbone --batch-size --chart --compile --device --json --quick --root --rounds",
     "bench tinyface": _SCORING,
     "bench xqlfw": f"{_SCORING} --landmarks",
-    "build-shards": "--aligned --exclude --executor --images-per-shard --landmarks --list --max-pixels --min-images"
-    " --out --retry-failed --root --size --source --split --template --workers",
+    "build-shards": "--aligned --exclude --executor --finish --images-per-shard --landmarks --list --max-pixels"
+    " --min-images --out --part --retry-failed --root --size --source --split --template --workers",
     "calibrate": "--out --setting",
     "demo-data": "--identities --images --out --seed",
     "doctor": "--json --network --preprocessing",

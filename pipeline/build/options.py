@@ -21,7 +21,7 @@ from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_paths, check_whole, shown
 from shards.errors import ShardError
-from shards.files import StrPath, is_system_name, remove_temporaries
+from shards.files import StrPath, is_system_name, is_temporary_of, remove_temporaries
 from shards.schema import FORMAT_VERSION, LANDMARKS, PLAN, read_plan
 
 
@@ -236,23 +236,35 @@ def fingerprint_parts(options: BuildOptions, rows: Rows, exclusions: Exclusions 
     }
 
 
-def check_out(out: Path) -> None:
-    """Raises: ShardError: ``out`` contains files, but no build."""
-    if (out / PLAN).exists():
-        return
-    remove_temporaries(out)  # of a build that was killed while it wrote its plan
+def check_out(out: Path, *, alone: bool = True) -> None:
+    """Checks that ``out`` is empty or holds a build.
+
+    Args:
+        alone: False if other parts may be writing their shards, or the plan.
+
+    Raises:
+        ShardError: ``out`` contains files, but no build.
+    """
+    if alone and not (out / PLAN).exists():
+        remove_temporaries(out)  # of a build that was killed while it wrote its plan
     names = sorted(entry.name for entry in out.iterdir() if not is_system_name(entry.name))
-    if others := [name for name in names if name != LANDMARKS and not name.startswith(f"{LANDMARKS}.")]:
+    if (out / PLAN).exists():  # looked for after the list was made: another part may have written it meanwhile
+        return
+    others = [name for name in names if name != LANDMARKS and not name.startswith(f"{LANDMARKS}.")]
+    if others := [name for name in others if not is_temporary_of(name, PLAN)]:
         raise ShardError(f"{out}: not empty and not a shard set (it contains {others[0]}); choose a new or empty --out")
 
 
-def check_plan(options: BuildOptions, parts: dict[str, Any]) -> None:
+def check_plan(options: BuildOptions, parts: dict[str, Any], *, alone: bool = True) -> None:
     """Checks that ``out`` is empty or holds a build with the same fingerprint ``parts`` and root.
+
+    Args:
+        alone: as in ``check_out``.
 
     Raises:
         ShardError: it contains other files, or a build with other options or another root.
     """
-    check_out(options.out)
+    check_out(options.out, alone=alone)
     if not (options.out / PLAN).exists():
         return
     record = read_plan(options.out)

@@ -135,7 +135,7 @@ def die(task):
 
 
 def test_a_killed_worker_is_reported(vggface2, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.build.builder.run_shard", die)
+    monkeypatch.setattr("pipeline.build.job.run_shard", die)
     with pytest.raises(WorkerError, match=r"^a worker process died \(out of memory\?\)$"):
         build(build_options(vggface2, tmp_path / "out", executor="process", workers=2))
 

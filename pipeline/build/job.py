@@ -1,0 +1,233 @@
+"""A build whose plan is made: which shards are there, builds others, and finishes the set."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.build.exclusions import Exclusions
+from pipeline.build.messages import print_plan
+from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions
+from pipeline.build.own_landmarks import make_landmarks
+from pipeline.build.parts import WHOLE, Part
+from pipeline.build.plan import Plan, make_plan
+from pipeline.build.worker import RETRIED, ShardTask, run_shard
+from pipeline.executors import unordered_map
+from pipeline.progress import Progress
+from pipeline.sources.catalog import find_source
+from pipeline.sources.landmark_scale import scale_warning, spread
+from pipeline.sources.source import Reader, SourceError, is_present
+from pipeline.sources.watch import SourceWatch
+from shards.errors import ShardError
+from shards.files import digest, quick_digest, remove_temporaries, write_record
+from shards.finish import describe, finish_set
+from shards.messages import counted
+from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, INDEX, MANIFEST, PLAN, ROW_SCHEMA, Manifest, shard_file
+from shards.tables import read_table
+from shards.writer import done_record
+
+Records = dict[int, dict[str, Any]]
+"""Done records by shard."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A build whose plan is made.
+
+    Attributes:
+        reader: reads the source images.
+        watch: notices that their folder is gone.
+        parts: everything that determines the stored bytes, of which ``fingerprint`` is the digest.
+        part: what this process builds.
+    """
+
+    options: BuildOptions
+    plan: Plan
+    reader: Reader
+    watch: SourceWatch
+    parts: dict[str, Any]
+    fingerprint: str
+    part: Part
+
+    @property
+    def share(self) -> range:
+        """The shards that this process builds."""
+        return self.part.share(len(self.plan.shards))
+
+    def committed(self, shards: Sequence[int], *, retry_failed: bool = False) -> Records:
+        """The done records of those of ``shards`` that need not be built again.
+
+        Args:
+            retry_failed: those with missing or unreadable images do.
+        """
+        out = self.options.out
+        # one listing: another machine's new files are not seen on NFS until the folder is opened again
+        names = set(os.listdir(out))
+        found = ((shard, done_record(out, shard, self.fingerprint)) for shard in shards if _done(shard) in names)
+        return {
+            shard: record
+            for shard, record in found
+            if record and not (retry_failed and any(map(record["statuses"].get, RETRIED)))
+        }
+
+    def is_published(self) -> bool:
+        """Returns True if index and manifest exist and belong together."""
+        out = self.options.out
+        try:
+            return (out / INDEX).is_file() and quick_digest(out / INDEX) == Manifest.read(out).index_digest
+        except (ShardError, FileNotFoundError):
+            return False
+
+    def run(self, records: Records) -> None:
+        """Builds the shards of this process that ``records`` lacks and adds their done records to it.
+
+        Raises:
+            SourceError: no image is there.
+            ShardError: a part with other options has begun in ``out``.
+        """
+        self._check_present()
+        self._unpublish(records)
+        record = {"root": str(self.options.root.resolve()), "parts": self.parts}
+        write_record(self.options.out / PLAN, record, replace=self.part == WHOLE)
+        check_plan(self.options, self.parts, alone=self.part == WHOLE)  # that of another part may have come first
+        with Progress("build-shards", sum(len(self.plan.shards[shard]) for shard in self.share)) as progress:
+            progress.skip(sum(record["rows"] for record in records.values()))
+            done = unordered_map(
+                run_shard, self._tasks(records), executor=self.options.executor, workers=self.options.workers
+            )
+            try:
+                with contextlib.closing(done):  # kills the workers before their files are removed
+                    self._collect(done, records, progress)
+            finally:
+                self._remove_temporaries()
+
+    def _collect(self, done: Iterator[dict[str, Any]], records: Records, progress: Progress) -> None:
+        for number, record in enumerate(done):
+            records[record["shard"]] = record
+            progress.update(record["rows"])
+            if number == 0 and self.plan.points is not None and (warning := self._scale_warning(record["shard"])):
+                progress.tell(warning)
+
+    def _check_present(self) -> None:
+        """Looks up one image of each identity until one is found: a disk that is not mounted is an empty folder.
+
+        Images with a place have just been seen.
+
+        Raises:
+            SourceError: none is found.
+        """
+        plan = self.plan
+        if plan.places is not None:
+            return
+        stored = np.ones(len(plan.keys), bool)
+        stored[list(plan.rejected)] = False
+        rows = np.flatnonzero(stored)
+        codes = plan.identities.indices.to_numpy()[rows]
+        keys = plan.keys.take(rows[np.unique(codes, return_index=True)[1]]).to_pylist()
+        if not any(is_present(self.reader, key) for key in keys):
+            raise SourceError(
+                f"{self.options.root}: holds no image of {counted(len(keys), 'identity')} looked up, such as {keys[0]};"
+                " check --root, and whether its disk is mounted"
+            )
+
+    def _scale_warning(self, shard: int) -> str | None:
+        """Says that the points of a committed shard do not fit the sizes of its images."""
+        options, columns = self.options, ("key", "landmarks", "width", "height")
+        rows = read_table(options.out / shard_file(shard, "parquet"), pa.schema(map(ROW_SCHEMA.field, columns)))
+        seen = rows.filter(rows["width"].is_valid()).to_pylist()
+        tried = [seen[number] for number in spread(len(seen))]
+        sized = [
+            (row["key"], np.reshape(row["landmarks"], (-1, 2)).tolist(), (row["width"], row["height"])) for row in tried
+        ]
+        warning = scale_warning(sized)
+        return warning and f"{', '.join(path.name for path in options.landmarks) or options.root.name}: {warning}"
+
+    def _tasks(self, records: Records) -> Iterator[ShardTask]:
+        plan = self.plan
+        for shard in [shard for shard in self.share if shard not in records]:
+            rows = plan.shards[shard]
+            yield ShardTask(
+                shard=shard,
+                options=self.options,
+                fingerprint=self.fingerprint,
+                keys=plan.keys.take(rows).to_pylist(),
+                places=None if plan.places is None else plan.places.take(rows).to_pylist(),
+                reader=self.reader,
+                identities=plan.identities.take(rows).to_pylist(),
+                labels=plan.labels[rows].tolist(),
+                points=None if plan.points is None else plan.points[rows],
+                rejected={
+                    position: plan.rejected[row] for position, row in enumerate(rows.tolist()) if row in plan.rejected
+                },
+                watch=self.watch,
+            )
+
+    def _unpublish(self, keep: Records) -> None:
+        """Deletes manifest, then index and outdated done records: a set never looks finished while shards change."""
+        self._remove_temporaries()
+        for name in (MANIFEST, INDEX, *(_done(shard) for shard in self.share if shard not in keep)):
+            (self.options.out / name).unlink(missing_ok=True)
+
+    def _remove_temporaries(self) -> None:
+        """Deletes what killed processes left; of a part, that of its own shards: others may be writing theirs."""
+        names = {shard_file(shard, suffix) for shard in self.share for suffix in (*DATA_SUFFIXES, DONE_SUFFIX)}
+        remove_temporaries(self.options.out, None if self.part == WHOLE else names)
+
+    def finish(self, records: Records) -> None:
+        """Writes index and manifest of all shards; this process has locked ``out``."""
+        remove_temporaries(self.options.out)
+        (self.options.out / MANIFEST).unlink(missing_ok=True)  # of an index that is not this one
+        finish_set(
+            self.options.out,
+            [records[shard] for shard in range(len(self.plan.shards))],
+            fingerprint=self.fingerprint,
+            source=self.options.source,
+            identities=self.plan.identity_count,
+            preprocessing=self.options.preprocessing.to_dict(),
+            versions=library_versions(self.plan.points is not None),
+        )
+
+
+def _done(shard: int) -> str:
+    return shard_file(shard, DONE_SUFFIX)
+
+
+def planned(options: BuildOptions, exclusions: Exclusions | None, part: Part = WHOLE) -> Job:
+    """Lists the source, compares it with an earlier build in ``out``, makes the plan and prints its counts.
+
+    Raises:
+        LandmarkError, LandmarkerError, SourceError, ShardError: see ``build``.
+    """
+    source = find_source(options.source)
+    watch = SourceWatch(source.watched(options.root))
+    if options.landmark_model is not None:
+        make_landmarks(options, source)
+    rows = source.rows(options.root, options.landmarks, aligning=options.aligning, **options.source_arguments(source))
+    parts = fingerprint_parts(options, rows, exclusions)
+    check_plan(options, parts, alone=part == WHOLE)
+    plan = make_plan(
+        rows,
+        exclude=exclusions.entries if exclusions else (),
+        min_images=options.min_images,
+        images_per_shard=options.images_per_shard,
+    )
+    print_plan(plan, options, rows)
+    if len(plan.rejected) == len(plan.keys):
+        reasons = Counter(status for status, _ in plan.rejected.values())
+        raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
+    return Job(
+        options=options,
+        plan=plan,
+        reader=rows.reader,
+        watch=watch,
+        parts=parts,
+        fingerprint=digest(parts),
+        part=part,
+    )
