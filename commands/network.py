@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from model.formats.network import LoadedNetwork
 
 
-def open_network(path: Path | None, preprocessing: str | None = None) -> LoadedNetwork:
+def open_network(path: Path | None, preprocessing: str | None = None, option: str = "--preprocessing") -> LoadedNetwork:
     """Loads the network at ``path``, or the newest checkpoint of all runs, which it names on stderr.
 
     Args:
         preprocessing: name or TOML file of another preprocessing than the network's own.
+        option: what gives it, for messages.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be loaded.
@@ -43,11 +44,16 @@ def open_network(path: Path | None, preprocessing: str | None = None) -> LoadedN
     if network.note:
         print_stderr(network.note)
     if not network.spec_stated:
-        print_stderr(
-            f"{network.path}: states no preprocessing; assumed: {network.spec}; --preprocessing names another one"
-        )
+        print_stderr(f"{network.path}: states no preprocessing; assumed: {network.spec}; {option} names another one")
     check_supported(network.spec, str(network.path))
     return network
+
+
+def cache_folder(network: LoadedNetwork, precision: Precision, device: str, flip: Flip) -> Path:
+    """Where embeddings of a network are cached."""
+    fused = [] if flip == "none" else [flip]
+    folder: Path = data("cache", "-".join([network.digest[:16], precision, device, *fused]))()
+    return folder
 
 
 def warn_of_guess(network: LoadedNetwork, protocol: Protocol, device: str) -> bool:
@@ -130,13 +136,12 @@ def open_alone(
         flip=flip,
     )
     fused = {} if flip == "none" else {"flip": flip}
-    folder = data("cache", "-".join([loaded.digest[:16], precision, device, *fused.values()]))()
     no_cache = no_cache or not loaded.cached
     kept = "" if no_cache else "embeddings so far are cached: run the same command to continue"
     less_memory = f"lower --batch-size (it is {batch_size})" + (
         "" if precision == "bf16" else ", or use --precision bf16"
     )
-    opened = contextlib.nullcontext() if no_cache else EmbeddingCache(folder)
+    opened = contextlib.nullcontext() if no_cache else EmbeddingCache(cache_folder(loaded, precision, device, flip))
     with interruptible(lambda: kept), explained_memory(less_memory), quiet(), opened as cache:
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),

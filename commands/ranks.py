@@ -19,7 +19,7 @@ from shards.errors import LrfrError
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import Engine
-    from benchmarks.engine.team import Job, Part
+    from benchmarks.engine.team import Job, Part, Team
     from model.formats.network import LoadedNetwork
     from model.training.ranks import Ranks
 
@@ -68,21 +68,32 @@ def hand_out(ranks: Ranks, options: Mapping[str, Any]) -> Iterator[tuple[Engine,
         RankError, LrfrError, OSError: one of the ranks cannot open it.
         CommandError: they have read different networks.
     """
+    ranks.tell(options)
+    with contextlib.ExitStack() as stack:
+        engine, network, facts = _open_together(ranks, stack, options)
+        try:
+            yield dataclasses.replace(engine, team=team_of(ranks)), network, facts
+        except Exception:
+            ranks.tell(None)
+            raise
+        ranks.tell(None)
+
+
+def team_of(ranks: Ranks) -> Team:
+    """The processes that ``embed_jobs`` for rank 0."""
     from benchmarks.engine.team import Team
 
     def share(job: Job, work: Callable[[], Part]) -> list[Part]:
         ranks.tell(job)
         return ranks.collect_on_first(work)
 
-    ranks.tell(options)
-    with contextlib.ExitStack() as stack:
-        engine, network, facts = _open_together(ranks, stack, options)
-        try:
-            yield dataclasses.replace(engine, team=Team(size=ranks.size, share=share)), network, facts
-        except Exception:
-            ranks.tell(None)
-            raise
-        ranks.tell(None)
+    return Team(size=ranks.size, share=share)
+
+
+def embed_jobs(ranks: Ranks, engine: Engine) -> None:
+    """Embeds this rank's share of the jobs that rank 0 tells, until it tells None."""
+    while (job := ranks.tell()) is not None:
+        ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
 
 
 def _follow(ranks: Ranks) -> None:
@@ -93,8 +104,7 @@ def _follow(ranks: Ranks) -> None:
                 engine, _, _ = _open_together(ranks, stack, options)
             except (LrfrError, OSError):  # rank 0 says so
                 continue
-            while (job := ranks.tell()) is not None:
-                ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
+            embed_jobs(ranks, engine)
 
 
 def _open_together(

@@ -10,6 +10,7 @@ import click
 
 from benchmarks import BENCHMARKS, is_question, read_benchmark
 from commands.options import PATH, allow_missing_option, check_benchmark, check_local, data, folder, pick_device
+from commands.teacher import open_teacher, teacher_targets
 from commands.train_options import config_options, print_list
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def train(
     """
     if print_list({**settings, "recipe": recipe}):
         return
-    for path in (resume, settings["pretrained"] or ""):
+    for path in (resume, settings["pretrained"] or "", settings["teacher"] or ""):
         check_local(path)
     from model.errors import explained_memory
     from model.formats.network import load_network
@@ -169,12 +170,13 @@ def run_training(
     """Opens shards, run and loader, and trains; returns the number of updates before and after."""
     from model.training.loop import train as train_loop
     from model.training.start import start_run
+    from model.training.teacher import TeacherName
     from pipeline.load.loader import Loader
     from pipeline.spec import spec_of
     from shards.index import ShardIndex
     from shards.messages import print_stderr
 
-    index = ShardIndex(shards)
+    index, teacher = ShardIndex(shards), open_teacher(config, ranks)
     start = start_run(
         config,
         run=run,
@@ -183,7 +185,9 @@ def run_training(
         shards_spec=spec_of(index.manifest),
         device=device,
         ranks=ranks,
+        teacher=TeacherName(teacher.name, teacher.digest) if teacher else None,
     )
+    targets = teacher_targets(teacher, index, ranks, device) if teacher and start.step < config.steps else None
     if ranks.first and start.step < config.steps:
         print_stderr(start_line(start, index, device))
     spec = start.state.learner.preprocessing
@@ -202,7 +206,8 @@ def run_training(
     )
     with loader as batches:
         shown = [headline_metric(protocol) for protocol in protocols]
-        return start.step, train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown)
+        steps = train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown, targets=targets)
+        return start.step, steps
 
 
 def start_line(start: Start, index: ShardIndex, device: str) -> str:

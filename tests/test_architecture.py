@@ -225,7 +225,7 @@ FROZEN = {
     " --clip-norm --compile --config --degrade --device --ema --eval --eval-every --eval-root --freeze"
     " --from --head --init --keep --loader-threads --log-every --losses --lr --max-skipped --optimizer"
     " --out --precision --print-config --recipe --resume --save-every --schedule --seed --shard-head"
-    " --shards --steps --triplets --views --weight-decay",
+    " --shards --steps --teacher --teacher-preprocessing --triplets --views --weight-decay",
     "verify": "--full",
 }
 

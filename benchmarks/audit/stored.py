@@ -13,17 +13,13 @@ import numpy as np
 
 from benchmarks.audit.picture import VIEW_PX, view
 from benchmarks.engine.runner import Engine
-from benchmarks.errors import ProtocolError
+from benchmarks.engine.shard_set import set_requests
 from benchmarks.scoring.vectors import unit_length
-from pipeline.prepare import Request
 from pipeline.progress import Progress
 from pipeline.sources.images import ImageError, decode_bytes
-from pipeline.sources.parts import FilePart
-from pipeline.sources.templates import template_of
-from pipeline.spec import Preprocessing, spec_of
+from pipeline.spec import spec_of
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
-from shards.schema import shard_file
 
 GROUP_ROWS = 8192  # images embedded before their vectors are stored
 
@@ -40,26 +36,6 @@ class StoredImages:
 
     def __exit__(self, *error: object) -> None:
         self._reader.close()
-
-    def request(self, row: int, network: Preprocessing) -> Request:
-        """How a network sees a stored image: as it is, or framed by another template.
-
-        Raises:
-            ProtocolError: the images are aligned, but the network was trained on unaligned ones only.
-        """
-        index, spec = self.index, self._spec
-        if spec.aligned and not network.aligned:
-            raise ProtocolError(
-                f"{index.root}: the images are aligned (template {spec.template}), but the network was trained on"
-                " unaligned images only; choose another --network"
-            )
-        part = FilePart(number=row + 1, offset=int(index.offset[row]), size=int(index.size[row]), digest=b"")
-        template = template_of(spec) if spec.aligned else None
-        return Request(
-            path=index.root / shard_file(int(index.shard[row]), "tar"),
-            part=part,
-            template=None if template is None or template.is_of(network) else template,
-        )
 
     def jpeg(self, row: int) -> bytes:
         """The JPEG of a row. Raises: ShardError: it is damaged."""
@@ -120,7 +96,7 @@ def embed_set(engine: Engine, images: StoredImages, folder: Path) -> Embeddings:
     with Progress("embed", len(index)) as progress:
         for start in range(0, len(order), GROUP_ROWS):
             rows = order[start : start + GROUP_ROWS]
-            requests = [images.request(row, engine.spec) for row in rows.tolist()]
+            requests = set_requests(index, rows, engine.spec)
             for row in rows.tolist():
                 views[row] = view(images.grey(row), spec.template)  # reads and checks the image
             embedded = engine.embed_all(requests, progress)

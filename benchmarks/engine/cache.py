@@ -18,7 +18,7 @@ from shards.messages import print_stderr
 FILE_EMBEDDINGS = 4096  # in a full file
 FLUSH_S = 30.0  # between writes of a file that is not full: the most work that a killed run loses
 # A file is the width of its rows as uint32, and the rows: checksum, key, float32 vector.
-_CHECKSUM_BYTES, _KEY_BYTES = 8, 16
+CHECKSUM_BYTES, PREFIX_BYTES = 8, 24  # of the checksum; of checksum and key
 
 
 class EmbeddingCache:
@@ -58,8 +58,8 @@ class EmbeddingCache:
             return pending
         for rows, row in self._stored.get(key, ()):
             content = rows[row].tobytes()
-            if content == _row(content[_CHECKSUM_BYTES:]):
-                return np.frombuffer(content, "<f4", offset=_CHECKSUM_BYTES + _KEY_BYTES)
+            if content == stored_row(content[CHECKSUM_BYTES:]):
+                return np.frombuffer(content, "<f4", offset=PREFIX_BYTES)
         return None
 
     def put(self, key: bytes, vector: np.ndarray) -> None:
@@ -81,7 +81,7 @@ class EmbeddingCache:
 
     def _write(self) -> None:
         """Writes the pending embeddings; replaces the earlier version of the file."""
-        rows = [_row(key + vector.astype("<f4").tobytes()) for key, vector in self._pending.items()]
+        rows = [stored_row(key + vector.astype("<f4").tobytes()) for key, vector in self._pending.items()]
         with self._disabled_on_error():
             write_bytes(self._path, b"".join([np.array(len(rows[0]), "<u4").tobytes(), *rows]))
         self._flush_at = time.monotonic() + FLUSH_S
@@ -110,10 +110,10 @@ class EmbeddingCache:
         if not len(rows):
             with contextlib.suppress(OSError):
                 path.unlink()
-        for row, key in enumerate(rows[:, _CHECKSUM_BYTES : _CHECKSUM_BYTES + _KEY_BYTES]):
+        for row, key in enumerate(rows[:, CHECKSUM_BYTES:PREFIX_BYTES]):
             self._stored.setdefault(key.tobytes(), []).append((rows, row))
 
 
-def _row(content: bytes) -> bytes:
+def stored_row(content: bytes) -> bytes:
     """A key and its vector, with their checksum in front."""
     return xxhash.xxh3_64_digest(content) + content

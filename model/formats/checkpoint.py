@@ -40,8 +40,17 @@ _OPTIONAL_TYPES: dict[str, type] = {
     "center_state": dict,
     "trained_on": dict,
     "guard_state": dict,
+    "teacher": dict,
 }
-_PLAIN_FIELDS = ("step", "config", "preprocessing", "trained_on", "guard_state", "loader_state")  # without tensors
+_PLAIN_FIELDS = (
+    "step",
+    "config",
+    "preprocessing",
+    "trained_on",
+    "guard_state",
+    "loader_state",
+    "teacher",
+)  # without tensors
 MAX_STEP = 10**12
 
 

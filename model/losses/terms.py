@@ -10,6 +10,7 @@ import torch
 
 from model.heads.scores import ClassScores
 from model.losses.center import CenterLoss
+from model.losses.distillation import cosine_distances, relational, squared_distances
 from model.losses.functional import DISTANCES, cross_entropy, focal, focal_of, hardest_triplet, octuplet, view_means
 from model.options import OptionError, Options, Registry, option
 from model.sharding import Group
@@ -129,40 +130,77 @@ class Center(LossTerm):
         )
 
 
-TERMS: Registry[LossTerm] = Registry(CrossEntropy, Focal, HardestTriplet, Octuplet, Center)
+class Distill(LossTerm):
+    """Embeddings as those of a teacher, --teacher, at full size; once a form.
+
+    The forms ``cosine`` and ``mse`` compare each embedding with its target, and ``mse`` is twice ``cosine``. ``relational``
+    compares the similarities among all images of the batch.
+    """
+
+    name = slot = "distill"
+    weight: float = option(1.0, help="weight of the term in the sum")
+    form: str = option(
+        "cosine",
+        choices=("cosine", "mse", "relational"),
+        help="1 - cosine; squared distance at unit length, which is twice that (mse); or squared difference of the"
+        " similarities between the images of a batch (relational)",
+    )
+
+    @property
+    def label(self) -> str:
+        """Name in the log, of which ``cosine`` has the short one."""
+        return self.name if self.form == "cosine" else f"{self.name}-{self.form}"
+
+    def __call__(self, features: torch.Tensor, targets: torch.Tensor, views: int) -> torch.Tensor:
+        """(V*b, D) embeddings and targets, view after view -> (V,) mean loss of each view, or () of all together."""
+        if self.form == "relational":
+            return relational(features, targets)
+        distances = cosine_distances if self.form == "cosine" else squared_distances
+        return view_means(distances(features, targets), views)
+
+
+TERMS: Registry[LossTerm] = Registry(CrossEntropy, Focal, HardestTriplet, Octuplet, Center, Distill)
 _EXPECTED = (
-    "one criterion (cross-entropy or focal), and at most one metric loss (hardest-triplet or octuplet) and one center"
+    "one criterion (cross-entropy or focal), and at most one metric loss (hardest-triplet or octuplet) and one center;"
+    " distill once a form, also without a criterion"
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Losses:
-    """The terms of a loss."""
+    """The terms of a loss.
 
-    criterion: Criterion
+    Attributes:
+        criterion: None if a teacher alone says what the images are.
+    """
+
+    criterion: Criterion | None = None
     metric: MetricLoss | None = None
     center: Center | None = None
+    distill: tuple[Distill, ...] = ()
 
     def __str__(self) -> str:
         """The text that ``parse_losses`` reads."""
-        return "+".join(str(term) for term in (self.criterion, self.metric, self.center) if term)
+        return "+".join(str(term) for term in (self.criterion, self.metric, self.center, *self.distill) if term)
 
 
 def parse_losses(text: str) -> Losses:
     """Reads terms joined by ``+``.
 
     Raises:
-        OptionError: an unknown term or option, no criterion, or two terms for one slot.
+        OptionError: an unknown term or option, neither criterion nor teacher, or two terms for one slot.
     """
     terms: dict[str, Any] = {}
+    distill: dict[str, Any] = {}
     for part in text.split("+"):
         names = [name.strip() for name in part.partition(":")[0].split(",")]
         if len(names) > 1 and all(name in TERMS for name in names):
             raise OptionError(f"losses {text!r}: join terms with +, as in {'+'.join(names)}")
         term = TERMS.parse(part)
-        if term.slot in terms:
-            raise OptionError(f"losses {text!r}: {terms[term.slot].name} and {term.name}; expected {_EXPECTED}")
-        terms[term.slot] = term
-    if "criterion" not in terms:
+        slots, slot = (distill, term.form) if isinstance(term, Distill) else (terms, term.slot)
+        if slot in slots:
+            raise OptionError(f"losses {text!r}: {slots[slot].name} and {term.name}; expected {_EXPECTED}")
+        slots[slot] = term
+    if "criterion" not in terms and not distill:
         raise OptionError(f"losses {text!r}: no criterion; expected {_EXPECTED}")
-    return Losses(**terms)
+    return Losses(**terms, distill=tuple(distill.values()))

@@ -21,6 +21,7 @@ ClassRows = Literal["reference", "adaface", "insightface"]
 Triplets = Literal["global", "rank"]
 Degrade = Literal["exact", "fast"]
 Precision = Literal["fp32", "bf16", "fp16"]
+_ADDED = ("teacher", "teacher_preprocessing")  # settings that are stated only if they are set
 
 
 class TrainingError(LrfrError):
@@ -79,6 +80,21 @@ class TrainConfig(Options):
         parse="model.losses.terms:parse_losses",
         metavar="TERM+TERM",
         help="Loss terms, such as focal:gamma=2+octuplet:weight=0.5; 'help' lists them.",
+    )
+    teacher: str | None = option(
+        None,
+        type=str,
+        changes="always",
+        metavar="NETWORK",
+        help="Network whose embeddings at full size the losses distill are for: any that --network takes. They are computed"
+        " once for a shard set, and cached.",
+    )
+    teacher_preprocessing: str | None = option(
+        None,
+        type=str,
+        changes="always",
+        metavar="NAME|FILE.toml",
+        help="How the teacher sees a face, as --preprocessing of bench. [default: as it states, or usual for its format]",
     )
     triplets: Triplets = option(
         "global",
@@ -172,6 +188,7 @@ class TrainConfig(Options):
 
         batch_norm, metric = BACKBONES[self.backbone.name].batch_norm, self.losses.metric
         self._check_start(batch_norm=batch_norm)
+        self._check_teacher()
         self._check_batch(batch_norm=batch_norm)
         if isinstance(metric, Octuplet) and metric.form == "authors" and len(self.views) < 2:
             raise OptionError("losses octuplet:form=authors compares views, but views has one; add one, such as 8")
@@ -198,6 +215,17 @@ class TrainConfig(Options):
                 f"freeze is {self.freeze}, but no weights are given to keep; name a checkpoint with --from"
             )
 
+    def _check_teacher(self) -> None:
+        """Validates that there is a teacher if and only if there is a loss for it. Raises: OptionError."""
+        if self.losses.distill and self.teacher is None:
+            raise OptionError("losses has distill, but there is no teacher: name a network with --teacher")
+        if self.teacher is not None and not self.losses.distill:
+            raise OptionError(
+                f"teacher is {self.teacher}, but no loss is for it: add +distill to --losses, such as {self.losses}+distill"
+            )
+        if self.teacher_preprocessing is not None and self.teacher is None:
+            raise OptionError("teacher_preprocessing is for a teacher: name a network with --teacher")
+
     def _check_batch(self, *, batch_norm: bool) -> None:
         """Validates the number of images in a batch and its parts. Raises: OptionError."""
         if self.batch_size * len(self.all_views) < 2 and (batch_norm or self.init == "data"):
@@ -213,9 +241,7 @@ class TrainConfig(Options):
     def __repr__(self) -> str:
         """The settings that differ from the defaults, as Python."""
         plain, defaults = self.to_dict(), TrainConfig().to_dict()
-        return (
-            f"TrainConfig({', '.join(f'{name}={value!r}' for name, value in plain.items() if value != defaults[name])})"
-        )
+        return f"TrainConfig({', '.join(f'{name}={value!r}' for name, value in plain.items() if value != defaults.get(name))})"
 
     def __str__(self) -> str:
         return repr(self)
@@ -236,7 +262,8 @@ class TrainConfig(Options):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings, which ``TrainConfig`` reads back."""
-        return {name: _plain(value) for name, value in self.values().items()}
+        plain = {name: _plain(value) for name, value in self.values().items()}
+        return {name: value for name, value in plain.items() if name not in _ADDED or value is not None}
 
     def check_resumes(self, saved: Mapping[str, Any], *, branch: bool = False) -> None:
         """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed.

@@ -49,6 +49,7 @@ class Learner(nn.Module):
         self.backbone = global_dropout(ranks, backbone, views=len(config.all_views))
         group = ranks.group if config.shard_head else None
         self.head = config.head.build(features=EMBEDDING_SIZE, classes=classes, rows=config.class_rows, group=group)
+        self.head.requires_grad_(config.losses.criterion is not None)
         if config.losses.center:
             self.center = config.losses.center.build(features=EMBEDDING_SIZE, classes=classes, group=group)
         self._compiled = (torch.compile(self.backbone),) if config.compile else ()  # a tuple: not a second submodule
@@ -81,11 +82,13 @@ class Learner(nn.Module):
                     "octuplet: its authors' form has positives only among several images of an identity in a view:"
                     " take two, such as --views 128x2,8x2"
                 )
-        if not self.config.head.cosine and self.config.class_rows != "reference":
+        if not self.config.losses.criterion:
+            found.append("no criterion: the head learns nothing")
+        elif not self.config.head.cosine and self.config.class_rows != "reference":
             found.append(
                 f"class_rows {self.config.class_rows} is for heads of cosines; {self.config.head.name} starts like a linear layer"
             )
-        if self.classes == 1:
+        if self.classes == 1 and not self.config.losses.distill:
             found.append("one identity: no loss tells it from others, so nothing is learnt")
         return found
 
@@ -94,9 +97,15 @@ class Learner(nn.Module):
         spec = self.preprocessing
         return normalise(images.flatten(0, 1), spec.mean, spec.std, color=spec.color)
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, LossParts]:
-        """(V, b, S, S, 3) uint8 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name."""
-        return self.loss(self.features(images), labels, len(images))
+    def forward(
+        self, images: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, LossParts]:
+        """(V, b, S, S, 3) uint8 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name.
+
+        Args:
+            targets: (V, b, D) float32, the teacher's embeddings of the images.
+        """
+        return self.loss(self.features(images), labels, len(images), targets)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """(V, b, S, S, 3) uint8 -> (V*b, D) float32 embeddings, view after view."""
@@ -107,14 +116,18 @@ class Learner(nn.Module):
                 embedded: torch.Tensor = backbone(self.inputs(images)).float()
         return embedded
 
-    def loss(self, local_features: torch.Tensor, labels: torch.Tensor, views: int) -> tuple[torch.Tensor, LossParts]:
+    def loss(
+        self, local_features: torch.Tensor, labels: torch.Tensor, views: int, targets: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, LossParts]:
         """(V*b, D) float32 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name."""
         losses = self.config.losses
         local_labels = labels.repeat(views)
         features, labels = self._ranks.gather(local_features, views), self._ranks.gather(local_labels, views)
+        loss, parts = features.new_zeros(()), LossParts()
 
-        view_losses = losses.criterion(self.head(features, labels), views)
-        loss, parts = view_losses.mean(), self._by_view(view_losses.detach())
+        if losses.criterion:
+            view_losses = losses.criterion(self.head(features, labels), views)
+            loss, parts = view_losses.mean(), self._by_view(losses.criterion.label, view_losses)
         if losses.metric and not self.idle_metric:
             in_rank = self.config.triplets == "rank"
             embedded, identities = (local_features, local_labels) if in_rank else (features, labels)
@@ -123,11 +136,19 @@ class Learner(nn.Module):
         if losses.center:
             value = self.center(features, labels).mean()
             loss, parts["center"] = loss + value, value.detach()
+        if losses.distill:
+            if targets is None:
+                raise TypeError("targets is None, but a term of the losses compares embeddings with a teacher's")
+            goals = self._ranks.gather(targets.flatten(0, 1), views)
+            for term in losses.distill:
+                values = term(features, goals, views)
+                loss = loss + term.weight * values.mean()
+                parts |= self._by_view(term.label, values) if values.dim() else {term.label: values.detach()}
         return loss, parts
 
-    def _by_view(self, view_losses: torch.Tensor) -> LossParts:
+    def _by_view(self, label: str, view_losses: torch.Tensor) -> LossParts:
         """Mean losses by name, such as ``ce@8``; views of the same sizes are averaged."""
         found: dict[str, list[torch.Tensor]] = {}
-        for view, value in zip(self.config.all_views, view_losses, strict=True):
-            found.setdefault(f"{self.config.losses.criterion.label}@{view.name}", []).append(value)
+        for view, value in zip(self.config.all_views, view_losses.detach(), strict=True):
+            found.setdefault(f"{label}@{view.name}", []).append(value)
         return {name: torch.stack(values).mean() for name, values in found.items()}

@@ -6,10 +6,11 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from model.errors import explained_memory
@@ -30,6 +31,7 @@ CONFIG = "config.json"
 class TrainBatch(Protocol):
     """A rank's part of a batch: (V, b, S, S, 3) uint8 images and (b,) int64 labels.
 
+    ``rows``, (V, b) int64 on the CPU, are the images' rows in the index of the shard set; only ``targets`` reads them.
     ``state`` is the loader's position after the batch, whose ``to_dict()`` is saved in checkpoints.
     """
 
@@ -37,6 +39,8 @@ class TrainBatch(Protocol):
     def images(self) -> torch.Tensor: ...
     @property
     def labels(self) -> torch.Tensor: ...
+    @property
+    def rows(self) -> np.ndarray: ...
     @property
     def state(self) -> Any: ...
 
@@ -49,6 +53,7 @@ def train(
     start: int = 0,
     evaluate: Evaluate | None = None,
     shown: Collection[str] = (),
+    targets: Callable[[np.ndarray], torch.Tensor] | None = None,
 ) -> int:
     """Updates ``state`` until ``config.steps``, saving checkpoints into ``run``.
 
@@ -59,6 +64,8 @@ def train(
         start: number of updates done before.
         evaluate: scores the backbone before the first step, every ``config.eval_every`` steps and after the last.
         shown: the metrics to print; default: all.
+        targets: from the (V, b) rows of a batch to the teacher's (V, b, D) embeddings, as an ``model.training.teacher``
+            ``Targets`` does; for losses with a term ``distill``.
 
     Returns:
         The total number of updates; less than ``config.steps`` if training was stopped.
@@ -73,6 +80,9 @@ def train(
     check_argument(isinstance(batches, Iterable), "batches", batches, "batches, such as an open Loader")
     check_argument(isinstance(state, TrainState), "state", state, "what new_run(config, ...) returns")
     check_argument(evaluate is None or callable(evaluate), "evaluate", evaluate, "a function, or None")
+    expected = "a function such as Targets(...), if and only if the losses have a term distill"
+    distills = bool(state.learner.config.losses.distill)
+    check_argument(callable(targets) if distills else targets is None, "targets", targets, expected)
     run, start = check_path("run", run), check_whole("start", start, 0)
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
     step = saved = start
@@ -101,7 +111,9 @@ def train(
             log_due = (step + 1) % config.log_interval == 0 or step + 1 == config.steps
             save_due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
             on_cpu = batch.labels.device.type == "cpu"  # on a GPU the check synchronises
-            done = update(batch.images, batch.labels, step, check=log_due or save_due or on_cpu or state.guard.active)
+            check = log_due or save_due or on_cpu or state.guard.active
+            taught = None if targets is None else targets(batch.rows)
+            done = update(batch.images, batch.labels, step, check=check, targets=taught)
             if done.problem:
                 consequence = state.guard.forgive(loss_finite=done.loss_finite)
                 if consequence is None:
@@ -159,6 +171,7 @@ def _run_folder(run: Path, state: TrainState) -> Iterator[None]:
             "classes": learner.classes,
             "preprocessing": learner.preprocessing.to_dict(),
             "trained_on": state.trained_on.to_dict(),
+            **({"teacher_digest": state.teacher.digest} if state.teacher else {}),
             **({"branched_from": state.branched_from} if state.branched_from else {}),
         }
         write_bytes(run / CONFIG, (json.dumps(content, indent=1) + "\n").encode())

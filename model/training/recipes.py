@@ -16,7 +16,7 @@ from shards.errors import LrfrError
 RECIPES: dict[str, dict[str, Any]] = tomllib.loads((resources.files(__package__) / "recipes.toml").read_text())
 SUMMARIES: dict[str, str] = {name: settings.pop("summary") for name, settings in RECIPES.items()}
 # what the config.json of a run has beside the settings
-RUN_FACTS = ("classes", "preprocessing", "trained_on", "branched_from")
+RUN_FACTS = ("classes", "preprocessing", "trained_on", "teacher_digest", "branched_from")
 MAX_BYTES = 1 << 14  # of a settings file: tomllib takes quadratic time and memory for a dotted key
 
 

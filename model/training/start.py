@@ -16,6 +16,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.loop import CONFIG
 from model.training.ranks import Ranks
 from model.training.state import TrainState, check_config, new_run
+from model.training.teacher import TeacherName
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_path
 from shards.files import StrPath, quick_digest
@@ -39,12 +40,14 @@ def start_run(
     shards_spec: Preprocessing,
     device: str,
     ranks: Ranks,
+    teacher: TeacherName | None = None,
 ) -> Start:
     """Creates the state of ``run`` and loads the checkpoint to continue from, if there is one. A collective.
 
     Args:
         resume: see ``find_resume``.
         classes: number of identities in the shards.
+        teacher: the network of ``config.teacher``.
 
     Raises:
         TrainingError, CheckpointError, RankError: the checkpoint cannot be used.
@@ -62,7 +65,14 @@ def start_run(
     if note and ranks.first:
         print_stderr(note)
     state = new_run(
-        config, classes=classes, preprocessing=spec, trained_on=shards_spec, device=device, ranks=ranks, weights=weights
+        config,
+        classes=classes,
+        preprocessing=spec,
+        trained_on=shards_spec,
+        device=device,
+        ranks=ranks,
+        weights=weights,
+        teacher=teacher,
     )
     if path is None or content is None:
         return Start(state, step=0, loader_state=None)

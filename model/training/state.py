@@ -25,6 +25,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.guard import Guard
 from model.training.learner import Learner
 from model.training.ranks import Ranks
+from model.training.teacher import TeacherName
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_whole
 from shards.messages import counted
@@ -38,6 +39,7 @@ class TrainState:
         averaged: exponential moving average of the backbone, or None.
         trained_on: spec of the shards. The network's differs after fine-tuning an aligned network on unaligned images.
         guard: what happens to steps that are not finite.
+        teacher: the network whose embeddings are targets, or None.
         branched_from: checkpoint of another run from which this run went on.
     """
 
@@ -47,6 +49,7 @@ class TrainState:
     ranks: Ranks
     trained_on: Preprocessing
     guard: Guard
+    teacher: TeacherName | None = None
     branched_from: str | None = None
 
     @property
@@ -80,6 +83,7 @@ class TrainState:
             ),
             "guard_state": self.guard.state(),
             "loader_state": loader_state,
+            **({"teacher": self.teacher._asdict()} if self.teacher else {}),
         }
 
     def save(self, run: Path, step: int, loader_state: dict[str, Any]) -> None:
@@ -175,6 +179,8 @@ class TrainState:
             raise TrainingError(
                 f"{path}: its preprocessing differs from the shards' in {names}; use the shards it was trained on"
             )
+        if self.teacher:
+            self.teacher.check_same(content.get("teacher", {}), path)
         weight = content["head_state"].get("weight")
         if not isinstance(weight, torch.Tensor) or not weight.dim():
             raise CheckpointError(f"{path}: its head has no weights; continue from another checkpoint")
@@ -207,6 +213,7 @@ def new_run(
     device: str = "cpu",
     ranks: Ranks | None = None,
     weights: dict[str, torch.Tensor] | None = None,
+    teacher: TeacherName | None = None,
 ) -> TrainState:
     """A freshly initialised run; seeds PyTorch.
 
@@ -215,6 +222,7 @@ def new_run(
         preprocessing: spec of the network's images; a mapping gives the fields that differ from the default.
         trained_on: spec of the shards, if it differs.
         weights: initial state dict of the backbone.
+        teacher: the network of ``config.teacher``.
 
     Raises:
         OptionError: the backbone does not accept the size of the images or has too few stages to freeze, or the batch of
@@ -229,6 +237,7 @@ def new_run(
     check_argument(isinstance(trained_on, Preprocessing | None), "trained_on", trained_on, "a Preprocessing, or None")
     check_argument(isinstance(ranks, Ranks | None), "ranks", ranks, "Ranks, or None for a single process")
     check_argument(isinstance(weights, Mapping | None), "weights", weights, "the state dict of a backbone, or None")
+    check_argument(isinstance(teacher, TeacherName | None), "teacher", teacher, "a TeacherName, or None")
     check_device(device)
     ranks = ranks or Ranks()
     if config.accumulate > config.batch_size // ranks.size:
@@ -247,7 +256,8 @@ def new_run(
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = config.optimizer.build(trained, lr=config.lr, weight_decay=config.weight_decay)
     averaged = MovingAverage(learner.backbone, config.ema) if config.ema else None
-    return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on or preprocessing, guard=Guard(config))
+    trained_on, guard = trained_on or preprocessing, Guard(config)
+    return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on, guard=guard, teacher=teacher)
 
 
 def check_config(config: Any) -> None:

@@ -31,18 +31,27 @@ class Updater:
         whole = self._config.accumulate == 1
         self._parallel = state.ranks.parallel(state.learner, state.learner.rank_local_prefixes) if whole else None
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, step: int, *, check: bool) -> Outcome:
+    def __call__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        step: int,
+        *,
+        check: bool,
+        targets: torch.Tensor | None = None,
+    ) -> Outcome:
         """Makes update number ``step``, counted from 0, from this rank's part of a batch. A collective.
 
         Args:
             images: (V, b, S, S, 3) uint8.
             labels: (b,) int64.
             check: leave everything as it was if the loss or a gradient is not finite. Synchronises with the device.
+            targets: (V, b, D) float32, the teacher's embeddings of the images.
         """
         learner, optimizer, guard = self._state.learner, self._state.optimizer, self._state.guard
         buffers = [buffer.clone() for buffer in learner.buffers()] if check else []  # the forward pass moves them
         optimizer.zero_grad(set_to_none=True)
-        loss, parts = self._gradients(images, labels, step)
+        loss, parts = self._gradients(images, labels, step, targets)
         gradients = [weight.grad for weight in learner.parameters() if weight.grad is not None]
         if guard.scale != 1:
             torch._foreach_mul_(gradients, 1 / guard.scale)
@@ -65,19 +74,27 @@ class Updater:
             self._state.averaged.update_parameters(learner.backbone)
         return Outcome(loss, parts)
 
-    def _gradients(self, images: torch.Tensor, labels: torch.Tensor, step: int) -> tuple[torch.Tensor, LossParts]:
+    def _gradients(
+        self, images: torch.Tensor, labels: torch.Tensor, step: int, targets: torch.Tensor | None
+    ) -> tuple[torch.Tensor, LossParts]:
         """Computes the loss of the global batch, and its gradients times the loss scale."""
         config, scale = self._config, self._state.guard.scale
         if self._parallel is None:
-            return accumulate(self._state.learner, self._state.ranks, images, labels, step, scale)
+            return accumulate(self._state.learner, self._state.ranks, images, labels, step, scale, targets)
         seed_step(config.seed, step)
-        loss, parts = self._parallel(images, labels)
+        loss, parts = self._parallel(images, labels, targets)
         torch.autograd.backward(loss * scale if scale != 1 else loss)
         return loss, parts
 
 
 def accumulate(
-    learner: Learner, ranks: Ranks, images: torch.Tensor, labels: torch.Tensor, step: int, scale: float
+    learner: Learner,
+    ranks: Ranks,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    step: int,
+    scale: float,
+    targets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, LossParts]:
     """Computes loss and gradients of a batch from parts that go through the backbone one after another.
 
@@ -90,6 +107,7 @@ def accumulate(
         labels: (b,) int64.
         step: number of the update, from 0; determines dropout.
         scale: what the loss is multiplied by before its gradients are computed.
+        targets: (V, b, D) float32, the teacher's embeddings of the images.
 
     Returns:
         Loss and parts as ``Learner.forward``.
@@ -111,7 +129,7 @@ def accumulate(
         buffer.copy_(before)
     by_view = torch.cat([part.reshape(views, -1, part.shape[1]) for part in embedded], dim=1)
     features = by_view.flatten(0, 1).requires_grad_()
-    loss, parts = learner.loss(features, labels, views)
+    loss, parts = learner.loss(features, labels, views, targets)
     torch.autograd.backward(loss * scale)
     assert features.grad is not None
     gradients = features.grad.reshape(by_view.shape).tensor_split(config.accumulate, dim=1)

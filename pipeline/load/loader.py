@@ -38,12 +38,14 @@ class Batch:
         images: (V, b, S, S, 3) uint8 RGB, 0..255; each image is degraded to its size and back.
         labels: (b,) int64, the identity of ``images[:, i]``; distinct over all ranks.
         sizes: (V, b) int64 on the CPU, px; S for an image that is not degraded.
+        rows: (V, b) int64 on the CPU, rows of the images in the index.
         state: position in the stream after this batch, for checkpoints.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     sizes: np.ndarray
+    rows: np.ndarray
     state: LoaderState
 
     def __repr__(self) -> str:
@@ -169,7 +171,7 @@ class Loader:
         self._keep_until_read(decoded)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
         labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
-        return Batch(images=images, labels=labels, sizes=sizes, state=self._consumed)
+        return Batch(images=images, labels=labels, sizes=sizes, rows=draw.rows, state=self._consumed)
 
     def _sizes(self, size_draws: np.ndarray) -> np.ndarray:
         """(V, b) int64 sizes of the images of one batch, px, from uniform (V, b) ``size_draws`` below 2**31."""

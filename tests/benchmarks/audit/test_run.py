@@ -175,7 +175,7 @@ def test_a_network_of_another_template_sees_the_images_framed_anew(clean):
 
 def test_a_network_without_alignment_is_refused(clean):
     engine = dataclasses.replace(clean.engine(clean.build()), spec=Preprocessing.unaligned())
-    with pytest.raises(ProtocolError, match=r"the images are aligned .*; choose another --network"):
+    with pytest.raises(ProtocolError, match=r"the images are aligned .*; choose another network"):
         audit_set(clean.root / "shards", engine, clean.root / "audit", [], {})
 
 

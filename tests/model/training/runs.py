@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from model.formats.checkpoint import read_checkpoint
 from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.state import new_run
+from model.training.teacher import TeacherName
 
 CLASSES = 6
 SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
@@ -32,10 +34,16 @@ class Stream:
         labels = torch.randperm(CLASSES, generator=generator)[:3]
         if self.number == self.poison:
             images = images.float() * float("nan")
+        rows = np.arange(12).reshape(4, 3) + 12 * self.number
         self.number += 1
-        return SimpleNamespace(
-            images=images, labels=labels, state=SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
-        )
+        position = SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
+        return SimpleNamespace(images=images, labels=labels, rows=rows, state=position)
+
+
+def teach(rows):
+    """Targets that depend only on the rows, as a teacher's do."""
+    vectors = [torch.randn(512, generator=torch.Generator().manual_seed(row)) for row in rows.ravel().tolist()]
+    return torch.nn.functional.normalize(torch.stack(vectors)).reshape(*rows.shape, 512)
 
 
 def config(**changes):
@@ -45,9 +53,12 @@ def config(**changes):
 
 
 def run_training(run, settings, *, resume=None, evaluate=None, **stream):
-    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
+    distills = settings.losses.distill
+    teacher = TeacherName(str(settings.teacher), "0" * 32) if distills else None
+    state = new_run(settings, classes=CLASSES, preprocessing=SPEC, teacher=teacher)
     start = state.restore(read_checkpoint(resume), resume) if resume else 0
-    done = train(Stream(start, **stream), state, run, start=start, evaluate=evaluate)
+    targets = teach if distills else None
+    done = train(Stream(start, **stream), state, run, start=start, evaluate=evaluate, targets=targets)
     return done, state.learner
 
 

@@ -23,6 +23,8 @@ ALWAYS = {
     "accumulate",
     "activation_checkpointing",
     "class_rows",
+    "teacher",
+    "teacher_preprocessing",
     "max_skipped",
     "shard_head",
     "steps",

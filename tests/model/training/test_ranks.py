@@ -31,6 +31,8 @@ CONFIGS = {
     "sharded": {"shard_head": True, "head": "adaface", "losses": "cross-entropy+hardest-triplet+center"},
     "in-parts": {"accumulate": 2, "clip_norm": 0.5, "losses": "cross-entropy+octuplet+center"},
     "in-parts-sharded": {"accumulate": 2, "clip_norm": 0.5, "shard_head": True},
+    "taught": {"losses": "cross-entropy+distill:weight=3+distill:form=relational", "teacher": "a"},
+    "taught-in-parts": {"losses": "distill:form=mse", "teacher": "a", "accumulate": 2, "shard_head": True},
     "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},
 }
 

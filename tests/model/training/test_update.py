@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -16,9 +17,13 @@ from model.training.loop import train
 from model.training.recompute import blocks, recomputed
 from model.training.state import new_run
 from model.training.update import Updater
-from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
+from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training, teach
 
-LOSSES = ["cross-entropy+hardest-triplet", "focal+octuplet+center"]
+LOSSES = [
+    "cross-entropy+hardest-triplet",
+    "focal+octuplet+center",
+    "cross-entropy+distill:weight=3+distill:form=relational,weight=2",
+]
 
 
 def gradients(settings, steps=1, loss_scale=1.0):
@@ -28,7 +33,8 @@ def gradients(settings, steps=1, loss_scale=1.0):
     update, stream = Updater(state), Stream()
     for step in range(steps):
         batch = next(stream)
-        done = update(batch.images, batch.labels, step, check=True)
+        targets = teach(batch.rows) if settings.losses.distill else None
+        done = update(batch.images, batch.labels, step, check=True, targets=targets)
     parts = {"loss": done.loss.detach(), **done.parts}
     grads = {name: weight.grad for name, weight in state.learner.named_parameters()}
     return parts, grads, state.learner.state_dict()
@@ -43,8 +49,9 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize("terms", LOSSES)
 @pytest.mark.parametrize("parts", [2, 3])
 def test_a_batch_in_parts_has_the_losses_gradients_and_updates_of_the_whole(terms, parts):
-    whole = gradients(config(losses=terms, lr=1e-3), steps=2)
-    split = gradients(config(losses=terms, lr=1e-3, accumulate=parts), steps=2)
+    settings = config(losses=terms, lr=1e-3, teacher="a" if "distill" in terms else None)
+    whole = gradients(settings, steps=2)
+    split = gradients(dataclasses.replace(settings, accumulate=parts), steps=2)
     for ours, theirs in zip(split, whole, strict=True):
         assert_close(ours, theirs)
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from model.formats.checkpoint import checkpoints, read_checkpoint
@@ -21,6 +22,7 @@ from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.ranks import Ranks, open_ranks
 from model.training.state import new_run
+from tests.model.training.runs import teach
 
 CLASSES, BATCH, SIZE = 7, 4, 32
 SPEC = {"template": "seed", "size": SIZE, "mean": 0.5, "std": 0.5}
@@ -40,11 +42,12 @@ class Share:
         images = torch.randint(0, 256, (self.views, BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
         labels = torch.randperm(CLASSES, generator=generator)[:BATCH]
         self.at.get(self.number, lambda: None)()
+        rows = np.arange(self.views * BATCH).reshape(self.views, BATCH) + self.views * BATCH * self.number
         self.number += 1
         share = BATCH // self.ranks.size
         mine = slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
         state = SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
-        return SimpleNamespace(images=images[:, mine], labels=labels[mine], state=state)
+        return SimpleNamespace(images=images[:, mine], labels=labels[mine], rows=rows[:, mine], state=state)
 
 
 def run(folder: Path, ranks: Ranks) -> int:
@@ -59,7 +62,8 @@ def run(folder: Path, ranks: Ranks) -> int:
     held = checkpoints(folder / "run")
     start = state.restore(read_checkpoint(held[-1]), held[-1]) if held else 0
     stream = Share(ranks, len(config.all_views), start, at)
-    return train(stream, state, folder / "run", start=start)
+    targets = teach if config.losses.distill else None
+    return train(stream, state, folder / "run", start=start, targets=targets)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def test_pixels_equal_those_of_opencv_and_pillow(index):
         for step in range(2):
             draw = loader._sampler.draw(0, step)
             batch = next(loader)
+            assert np.array_equal(batch.rows, draw.rows)
             assert np.array_equal(index.labels[draw.classes], batch.labels.numpy())
             for view, size in enumerate(batch.sizes[:, 0].tolist()):
                 for place in range(BATCH):
