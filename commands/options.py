@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,42 @@ import click
 from commands.group import CommandError, rank_of_several
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_STORE_URL = re.compile(r"(s3|gs)://", re.IGNORECASE)
 
 
 class LocalPath(click.Path):
-    """A path on this machine. A URL is refused: as a path it would be a folder called ``s3:``."""
+    """A path on this machine, which may be given as ``file:///...``.
+
+    Another URL is refused: as a path it would be a folder called ``s3:``.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        value = local_path(value)
         check_local(value)
         return super().convert(value, param, ctx)
+
+
+class StorePath(LocalPath):
+    """A path on this machine, or the URL of an object store, which becomes a ``shards.store.Store``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not _STORE_URL.match(os.fspath(value)):
+            return super().convert(value, param, ctx)
+        from shards.store import Store, StoreError
+
+        try:
+            return Store(os.fspath(value))
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+
+
+def local_path(value: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """``file:///faces`` -> ``/faces``; other values as they are."""
+    parts = urllib.parse.urlsplit(value) if isinstance(value, str) and value.startswith("file://") else None
+    return urllib.parse.unquote(parts.path) if parts and parts.netloc in ("", "localhost") else value
 
 
 def check_local(value: str | os.PathLike[str]) -> None:
@@ -36,6 +62,7 @@ def check_local(value: str | os.PathLike[str]) -> None:
 
 
 PATH = LocalPath()
+STORE_PATH = StorePath()
 _AUTO = Path("auto")  # a file of this name can be given by its full path
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import CommandError, interruptible, reason_of
-from commands.options import check_local
+from commands.options import check_local, local_path
 from pipeline.signals import delayed_interruption
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class OutputPath(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from shards.files import remove_temporaries
 
+        value = local_path(value)
         check_local(value)
         path = Path(value)
         expected = "a folder to write into" if self._folder else "a file to write"
@@ -101,6 +102,7 @@ class PagePath(click.ParamType):
         self._page = page
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        value = local_path(value)
         is_file = Path(value).suffix.lower() == ".html"
         if is_file:
             return html_output().convert(value, param, ctx)

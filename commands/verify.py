@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from commands.group import CommandError
-from commands.options import PATH, data
+from commands.options import STORE_PATH, data
+
+if TYPE_CHECKING:
+    from shards.schema import Manifest
+    from shards.store import Store
 
 
 @click.command(short_help="Check a shard set.")
-@click.argument("shards", type=PATH, default=data("shards"))
+@click.argument("shards", type=STORE_PATH, default=data("shards"))
 @click.option("--full", is_flag=True, help="Read every byte and compare hashes.")
-def verify(shards: Path, full: bool) -> None:
+def verify(shards: Path | Store, full: bool) -> None:
     """Check a shard set. Prints its problems, at most five of a kind per file; exits with 1 if there are any."""
     from pipeline.progress import Progress
     from shards.messages import counted, printable
-    from shards.schema import Manifest
-    from shards.verify import verify as problems_of
 
-    manifest = Manifest.read(shards)
-    with Progress("verify", manifest.shards, "shards") as progress:
-        problems = list(problems_of(shards, full=full, on_shard=progress.update))
+    with _opened(shards) as (manifest, problems_of), Progress("verify", manifest.shards, "shards") as progress:
+        problems = list(problems_of(full=full, on_shard=progress.update))
     for problem in problems:
         click.echo(printable(problem))
     if problems:
@@ -31,3 +36,18 @@ def verify(shards: Path, full: bool) -> None:
         )
     checked = "" if full else " (of the tars only the sizes; --full reads every byte)"
     click.echo(f"{shards}: valid; {counted(manifest.images, 'image')}, {counted(manifest.shards, 'shard')}{checked}")
+
+
+@contextlib.contextmanager
+def _opened(shards: Path | Store) -> Iterator[tuple[Manifest, Callable[..., Iterator[str]]]]:
+    """The manifest of a set, and the function that finds its problems."""
+    if isinstance(shards, Path):
+        from shards.schema import Manifest
+        from shards.verify import verify as problems_of
+
+        yield Manifest.read(shards), functools.partial(problems_of, shards)
+        return
+    from shards.stored_set import StoredSet
+
+    with StoredSet(shards) as stored:
+        yield stored.manifest, stored.problems

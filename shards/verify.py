@@ -40,7 +40,13 @@ MAX_PROBLEMS = 5  # reported per file and kind
 _TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError, LookupError, RecursionError)
 
 
-def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = lambda: None) -> Iterator[str]:
+def verify(
+    root: StrPath,
+    *,
+    full: bool = False,
+    on_shard: Callable[[], None] = lambda: None,
+    before_shard: Callable[[int], None] = lambda shard: None,
+) -> Iterator[str]:
     """Yields one line per problem of the shard set ``root``.
 
     Checks the SHA-256 of every file but the tars, the sizes of the tars, and that records, rows, DALI indexes and
@@ -49,6 +55,7 @@ def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = 
     Args:
         full: also check the SHA-256 of the tars, and every member against its row.
         on_shard: called after each shard.
+        before_shard: called with the number of a shard before its files are looked at.
 
     Raises:
         ShardError: the manifest cannot be read.
@@ -71,6 +78,7 @@ def verify(root: StrPath, *, full: bool = False, on_shard: Callable[[], None] = 
         yield f"{root / INDEX}: {counted(index.num_rows, 'row')}, expected {manifest.images:,} as in the manifest"
     parts = [None] * manifest.shards if index is None else _per_shard(index, manifest.shards)
     for shard in range(manifest.shards):
+        before_shard(shard)
         try:
             yield from _check_shard(root, shard, manifest, parts[shard], full)
         except ShardError as error:

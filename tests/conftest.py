@@ -238,3 +238,34 @@ def _shard_set(_vggface2, tmp_path_factory):
 def shard_set(_shard_set, tmp_path):
     """A finished shard set of 45 images in 4 shards, a copy that a test may damage."""
     return Path(shutil.copytree(_shard_set, tmp_path / "shards"))
+
+
+@pytest.fixture(scope="session")
+def _object_store():
+    from tests.object_store import ObjectStore  # imports moto, which takes seconds
+
+    server = ObjectStore()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def object_store(_object_store, monkeypatch):
+    """An S3 server with an empty bucket ``faces``, which the environment names; pauses between tries are short."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "ENDPOINT_URL": _object_store.url,
+        "ACCESS_KEY_ID": "key",
+        "SECRET_ACCESS_KEY": "secret",
+        "EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr("shards.store.MAX_WAIT_S", 0.01)
+    monkeypatch.setattr("shards.store._told", set())
+    _object_store.faults.clear()
+    _object_store.call("POST", "moto-api/reset")
+    _object_store.call("PUT", "faces")
+    _object_store.requests.clear()
+    _object_store.checks = True
+    return _object_store

@@ -8,7 +8,7 @@ import click
 import pyarrow.parquet as pq
 import pytest
 
-from commands.options import LocalPath
+from commands.options import LocalPath, StorePath
 from commands.outputs import OutputPath
 from shards.files import temporary_path
 from tests.conftest import commands, error_of
@@ -29,15 +29,25 @@ def test_every_path_is_of_a_type_that_refuses_urls():
     assert not [one for one in others if isinstance(one.type, click.Path) and not isinstance(one.type, LocalPath)]
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/x", "https://x.org/y.json", "file:///faces/x"])
+@pytest.mark.parametrize("url", ["s3://bucket/x", "https://x.org/y.json", "file://server/faces"])
 def test_a_url_is_refused_in_place_of_every_path(run, tmp_path, url):
     for name, parameter in PATHS:
+        if url.startswith("s3") and isinstance(parameter.type, StorePath):
+            continue
         words = [url] if isinstance(parameter, click.Argument) else [parameter.opts[0], url]
         process = run(*name.split(), *words)
         assert f"{url} {REFUSED}" in error_of(process, 2), (name, words)
     assert f"{url} {REFUSED}" in error_of(run("train", "--resume", url), 2)
     assert f"{url} {REFUSED}" in error_of(run("train", "--from", url), 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_url_of_a_file_is_a_path(run, shard_set, tmp_path):
+    (tmp_path / "my set").symlink_to(shard_set)
+    process = run("verify", f"file://{tmp_path}/my%20set")
+    assert process.stdout.startswith(f"{tmp_path}/my set: valid; 45 images")
+    assert run("inspect", shard_set, "--report", f"file://localhost{tmp_path}/page.html").returncode == 0
+    assert (tmp_path / "page.html").exists()
 
 
 def test_a_home_that_the_shell_did_not_replace_is_no_folder(run, tmp_path):

@@ -1,0 +1,371 @@
+"""Object stores by URL, such as ``s3://bucket/set``: listing, whole objects in and out, checksums and retries.
+
+The protocols are obstore's. A file is written on this machine first, by the code that writes every file, and uploaded
+when it is finished: an object appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime
+import hashlib
+import os
+import random
+import re
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from shards.errors import LrfrError
+from shards.files import BLOCK_BYTES, open_regular, whole_file
+from shards.messages import print_stderr
+
+SCHEMES = ("s3", "gs")
+PART_BYTES = 8 << 20  # of a multipart upload; 10,000 of them make an object of 80 GB
+CONCURRENT = 16  # requests in flight
+UPLOADED_PARTS = 4  # parts of one object in flight
+TRIES = 8
+MAX_WAIT_S = 30.0  # between two tries
+READ_TIMEOUT_S = 60.0  # without a byte
+_REQUEST_TRIES = 3  # of one request, in quick succession; TRIES repeat the whole object
+_CHECKOUT = Path(__file__).parent.parent
+_STORE_URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://", re.IGNORECASE)
+_STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_PASSING = {408, 425, 429}  # client errors that may pass
+# what stores say of bytes that arrived changed, late or in part
+_DAMAGED = {
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "IncompleteBody",
+    "InvalidDigest",
+    "RequestTimeout",
+    "InvalidPart",
+}
+_CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or GOOGLE_APPLICATION_CREDENTIALS, and what they may do"
+_told: set[str] = set()  # stores whose trouble this process has told
+T = TypeVar("T")
+
+
+class StoreError(LrfrError):
+    """An object store that cannot be used, or an object that is missing or damaged."""
+
+
+class Entry(NamedTuple):
+    """An object: its size in bytes, and the store's tag of its content."""
+
+    size: int
+    etag: str
+
+
+class _PassingError(Exception):
+    """Trouble that the next try may not meet."""
+
+
+def is_url(value: str | os.PathLike[str]) -> bool:
+    """Returns True for the URL of an object store."""
+    return bool(_STORE_URL.match(os.fspath(value)))
+
+
+class Store:
+    """The objects below a URL. Picklable; it connects when it is used, and may be used by several threads.
+
+    Attributes:
+        url: without a slash at its end.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises: StoreError: no URL of a store with the name of a bucket."""
+        scheme, _, rest = url.partition("://")
+        parts = [part for part in rest.split("/") if part]
+        bad = any(part in (".", "..") for part in parts) or not rest.isprintable() or bool(set(rest) & set("?#"))
+        if not is_url(url) or not parts or bad:
+            raise StoreError(f"{url}: expected a URL such as s3://bucket/folder, of {' or '.join(SCHEMES)}")
+        self.url = f"{scheme.lower()}://{'/'.join(parts)}"
+        self._opened: Any = None
+        self._tags_are_opaque = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.url,)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def list(self) -> dict[str, Entry]:
+        """Lists all objects by name, relative to the URL: one request for 1,000 of them."""
+
+        def work() -> dict[str, Entry]:
+            import obstore
+
+            chunks = obstore.list(self._store())
+            return {entry["path"]: Entry(entry["size"], _tag(entry["e_tag"])) for chunk in chunks for entry in chunk}
+
+        return self._tried("", work)
+
+    def upload(self, path: Path, name: str, notes: Mapping[str, str] | None = None) -> str:
+        """Stores a file, in parts if it is large, and compares what the store has with what it should have.
+
+        The store checks the SHA-256 of each part. Its tag is compared with the MD5 that it should be; of stores whose
+        tags are something else, the first object is read back.
+
+        Args:
+            notes: metadata of the object, see ``fetch``.
+
+        Returns:
+            The tag of the object.
+
+        Raises:
+            StoreError: it cannot be stored.
+            OSError: the file cannot be read.
+        """
+        expected = _expected_tag(path)
+
+        def work() -> str:
+            import obstore
+
+            found = _tag(
+                obstore.put(
+                    self._store(),
+                    name,
+                    path,
+                    attributes=dict(notes or {}),
+                    chunk_size=PART_BYTES,
+                    max_concurrency=UPLOADED_PARTS,
+                )["e_tag"]
+            )
+            if found != expected and not self._tags_are_opaque:
+                if self._digest(name) != _digest_of(path):
+                    raise _PassingError("its content in the store differs from the file's")
+                self._tags_are_opaque = True
+            return found
+
+        return self._tried(name, work)
+
+    def fetch(self, name: str, path: Path, facts: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Copies an object to a file, which appears whole or not at all.
+
+        Args:
+            facts: its ``size`` and ``sha256``, if they are known.
+
+        Returns:
+            The notes of the object.
+
+        Raises:
+            StoreError: there is no such object, or it cannot be read or does not match the facts.
+            OSError: the file cannot be written.
+        """
+
+        def work() -> dict[str, str]:
+            with whole_file(path) as temporary, open(temporary, "wb") as stream:
+                result, size, digest = self._get(name), 0, hashlib.sha256()
+                for block in result.stream(min_chunk_size=BLOCK_BYTES):
+                    stream.write(block)
+                    digest.update(block)
+                    size += len(block)
+                if size != result.meta["size"]:
+                    raise _PassingError(f"{size:,} of {result.meta['size']:,} bytes arrived")
+                if facts is not None and (size, digest.hexdigest()) != (facts["size"], facts["sha256"]):
+                    raise _PassingError("its content is not what was stored (SHA-256 does not match)")
+                return {str(key): str(value) for key, value in result.attributes.items()}
+
+        return self._tried(name, work)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Deletes objects, those that are not there included."""
+        names = list(names)
+
+        def work() -> None:
+            import obstore
+
+            obstore.delete(self._store(), names)
+
+        if names:
+            self._tried("", work)
+
+    def is_intact(self, name: str, entry: Entry | None, facts: Mapping[str, Any], tag: str | None) -> bool:
+        """Returns True if a listed object has the content that was stored.
+
+        Args:
+            entry: of the listing; None if the object is not there.
+            facts: the ``size`` and ``sha256`` that it should have.
+            tag: that it had when it was stored; the content of an object with another tag is read and compared.
+        """
+        if entry is None or entry.size != facts["size"]:
+            return False
+        return entry.etag == tag or self._tried(name, lambda: self._digest(name)) == facts["sha256"]
+
+    def _digest(self, name: str) -> str:
+        digest = hashlib.sha256()
+        for block in self._get(name).stream(min_chunk_size=BLOCK_BYTES):
+            digest.update(block)
+        return digest.hexdigest()
+
+    def _get(self, name: str) -> Any:
+        import obstore
+
+        return obstore.get(self._store(), name)
+
+    def _store(self) -> Any:
+        if self._opened is None:
+            self._opened = _open(self.url)
+        return self._opened
+
+    def _tried(self, name: str, work: Callable[[], T]) -> T:
+        """Does ``work``, again with growing pauses if what hinders it may pass; tells so once.
+
+        Raises:
+            StoreError: what hinders it lasts, or does not pass.
+        """
+        place = f"{self.url}/{name}" if name else self.url
+        errors = _library_errors(self.url)
+        for number in range(TRIES):
+            try:
+                return work()
+            except _PassingError as error:
+                reason, remedy = str(error), "the path to the store damages data"
+            except errors as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of this machine
+                    raise
+                passing, reason, remedy = _judged(error, self.url)
+                if not passing:
+                    raise StoreError(f"{place}: {reason}; {remedy}") from None
+            if number + 1 == TRIES:
+                break
+            if self.url not in _told:
+                _told.add(self.url)
+                print_stderr(f"{place}: {reason}; trying again, {TRIES} times in all, as with later trouble")
+            time.sleep(min(2.0**number, MAX_WAIT_S) * random.uniform(0.5, 1.0))
+        raise StoreError(f"{place}: {reason}, {TRIES} times; {remedy}, then run the same command again")
+
+
+def in_flight(work: Callable[[T], Any], items: Iterable[T], ahead: int = 2 * CONCURRENT) -> Generator[Any, None, None]:
+    """Yields the results of ``work``, in order, with several requests in flight; an error ends it.
+
+    Args:
+        ahead: items that are begun before the result of the first is taken.
+    """
+    with concurrent.futures.ThreadPoolExecutor(min(CONCURRENT, ahead)) as pool:
+        waiting: list[concurrent.futures.Future[Any]] = []
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= ahead:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _library_errors(url: str) -> tuple[type[Exception], ...]:
+    """The errors of obstore. Raises: StoreError: it is not installed."""
+    try:
+        from obstore.exceptions import BaseError
+    except ImportError:
+        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[stores]"])
+        raise StoreError(f"{url}: obstore is not installed; run: {remedy}") from None
+    return BaseError, OSError
+
+
+def _open(url: str) -> Any:
+    from obstore.store import from_url
+
+    pause = datetime.timedelta(milliseconds=100)
+    options: dict[str, Any] = {
+        "client_options": {
+            "timeout": "6h",  # of a whole response, however large
+            "read_timeout": datetime.timedelta(seconds=READ_TIMEOUT_S),
+            "connect_timeout": "10s",
+        },
+        "retry_config": {
+            "max_retries": _REQUEST_TRIES - 1,
+            "retry_timeout": datetime.timedelta(minutes=3),
+            "backoff": {"init_backoff": pause, "max_backoff": 20 * pause, "base": 2},
+        },
+    }
+    if url.startswith("s3:"):
+        options |= _s3_options(url)
+        endpoint = options["config"].get("endpoint", "")
+        options["client_options"]["allow_http"] = endpoint.startswith("http://")
+    return from_url(url, **options)
+
+
+def _s3_options(url: str) -> dict[str, Any]:
+    """Credentials, region and endpoint: the environment's, or else those of the user's AWS configuration.
+
+    Raises:
+        StoreError: there are no credentials, or boto3 is not installed.
+    """
+    environment = {name: os.environ.get(f"AWS_{name}", "") for name in ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION")}
+    config: dict[str, Any] = {"checksum_algorithm": "sha256"}
+    if endpoint := environment["ENDPOINT_URL_S3"] or environment["ENDPOINT_URL"]:
+        config["endpoint"] = endpoint
+    if "AWS_ACCESS_KEY_ID" in os.environ or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+        return {"config": config}
+    try:
+        from botocore.session import Session
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError:
+        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[stores]"])
+        raise StoreError(f"{url}: boto3 is not installed; run: {remedy}, or set AWS_ACCESS_KEY_ID") from None
+    session = Session()
+    if session.get_credentials() is None:
+        raise StoreError(
+            f"{url}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or"
+            " AWS_SKIP_SIGNATURE=true for a public bucket"
+        )
+    if not environment["REGION"] and (region := session.get_config_variable("region")):
+        config["region"] = region
+    if "endpoint" not in config and (endpoint := session.get_scoped_config().get("endpoint_url")):
+        config["endpoint"] = endpoint
+    return {"config": config, "credential_provider": Boto3CredentialProvider(session)}
+
+
+def _judged(error: Exception, url: str) -> tuple[bool, str, str]:
+    """Whether an error of obstore may pass, what it says in a few words, and what the user can do."""
+    text = str(error).partition("\n\nDebug source")[0]
+    status, code = _STATUS.search(text), _CODE.search(text)
+    number, name = int(status[1]) if status else 0, code[1] if code else ""
+    said = " ".join(filter(None, [status[1] if status else "", name or (status[2].strip() if status else "")]))
+    if name in _DAMAGED:
+        return True, said, "the path to the store is slow or damages data"
+    if name == "NoSuchBucket":
+        bucket = url.partition("://")[2].partition("/")[0]
+        return False, f"there is no bucket {bucket} ({said})", "create it, or check its name and AWS_ENDPOINT_URL"
+    if number == 404 or isinstance(error, FileNotFoundError):
+        return False, "not found", "check the URL"
+    if number in (401, 403) or name == "InvalidAccessKeyId":
+        return False, f"refused ({said})", _CREDENTIALS
+    if number in (301, 307) or name in ("AuthorizationHeaderMalformed", "PermanentRedirect") or "LOCATION" in text:
+        return False, f"the bucket is in another region ({said})", "set AWS_REGION"
+    if number and number < 500 and number not in _PASSING:
+        return False, f"refused ({said})", "check the URL"
+    return True, said or _cause(text), "check the network and the store"
+
+
+def _cause(text: str) -> str:
+    """The last part of a message without status, such as that of a connection that was cut."""
+    line = " ".join(text.split())
+    return line.rpartition(" - ")[2][:200]
+
+
+def _tag(value: str | None) -> str:
+    return (value or "").strip('"')
+
+
+def _expected_tag(path: Path) -> str:
+    """The tag that S3 gives a file: its MD5, or the MD5 of those of its parts, with their number."""
+    with open_regular(path) as stream:
+        parts = [hashlib.md5(block, usedforsecurity=False) for block in iter(lambda: stream.read(PART_BYTES), b"")]
+    if len(parts) < 2:
+        return (parts or [hashlib.md5(usedforsecurity=False)])[0].hexdigest()
+    joined = hashlib.md5(b"".join(part.digest() for part in parts), usedforsecurity=False)
+    return f"{joined.hexdigest()}-{len(parts)}"
+
+
+def _digest_of(path: Path) -> str:
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""A server of the S3 protocol, moto's, in this process: it counts requests, and fails on demand as networks do."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import logging
+import socket
+import threading
+import time
+import urllib.request
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+BAD_DIGEST = b"<Error><Code>BadDigest</Code><Message>The SHA-256 you specified did not match.</Message></Error>"
+
+
+@dataclasses.dataclass
+class Fault:
+    """What happens to the next ``times`` requests of ``method`` whose path or query contains ``match``.
+
+    Attributes:
+        kind: a status such as ``503``; ``slow``; ``cut``: the connection ends in the middle; ``flip``: a bit changes.
+    """
+
+    kind: str
+    method: str = ""
+    match: str = ""
+    times: int = 1
+
+
+class ObjectStore:
+    """Runs until ``close``.
+
+    Attributes:
+        url: the endpoint.
+        requests: method, path and query of every request.
+        faults: what is to go wrong.
+        checks: the server refuses content that does not match its SHA-256, as S3 does and moto does not.
+    """
+
+    def __init__(self):
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self.requests, self.faults, self.checks = [], [], True
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def call(self, method, path, data=None):
+        """Sends a request of the test itself."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/{path}", data, method=method)) as response:
+            return response.read()
+
+    def count(self, method, match=""):
+        return sum(one[0] == method and match in one[1] + "?" + one[2] for one in self.requests)
+
+    def _fault(self, request):
+        for fault in self.faults:
+            if fault.times and fault.method in ("", request[0]) and fault.match in request[1] + "?" + request[2]:
+                fault.times -= 1
+                return fault.kind
+        return ""
+
+    def _answer(self, environ, start):
+        request = (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"])
+        self.requests.append(request)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        kind = self._fault(request)
+        if kind.isdecimal():
+            start(f"{kind} trouble", [("Content-Length", "0")])
+            return [b""]
+        if kind == "slow":
+            time.sleep(3)
+        if request[0] == "PUT" and kind == "cut":
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            return []
+        if request[0] == "PUT" and kind == "flip":
+            body = _flipped(body)
+        stated = environ.get("HTTP_X_AMZ_CHECKSUM_SHA256")
+        if self.checks and stated and base64.b64decode(stated) != hashlib.sha256(body).digest():
+            start("400 Bad Request", [("Content-Length", str(len(BAD_DIGEST)))])
+            return [BAD_DIGEST]
+        environ["wsgi.input"] = io.BytesIO(body)
+        if request[0] == "GET" and kind in ("cut", "flip"):
+            content = b"".join(self._app(environ, start))
+            return [_flipped(content) if kind == "flip" else content[: len(content) // 2]]
+        return self._app(environ, start)
+
+
+def _flipped(data):
+    return bytes([data[0] ^ 0x10]) + data[1:]

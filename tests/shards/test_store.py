@@ -1,0 +1,170 @@
+"""Objects in and out of a store, over a network that fails in all the ways that networks do."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from shards import store as module
+from shards.files import file_facts
+from shards.store import Entry, Store, StoreError, in_flight, is_url
+from tests.object_store import Fault
+
+URL = "s3://faces/a/set"
+PASSING = [(kind, True) for kind in ("500", "503", "429", "slow", "cut", "flip")] + [("flip", False)]
+
+
+@pytest.fixture
+def store(object_store):
+    return Store(URL)
+
+
+def small(tmp_path, content=b"a shard"):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 7, module.PART_BYTES, 2 * module.PART_BYTES + 1])
+def test_a_file_comes_back_as_it_was(store, object_store, tmp_path, size):
+    path = small(tmp_path, bytes(range(256)) * (size // 256) + bytes(size % 256))
+    facts = file_facts(path)
+    tag = store.upload(path, "x/y.tar", {"note": "1"})
+    assert store.list() == {"x/y.tar": Entry(size, tag)}
+    copy = tmp_path / "copy"
+    assert store.fetch("x/y.tar", copy, facts)["note"] == "1"
+    assert copy.read_bytes() == path.read_bytes()
+    assert store.is_intact("x/y.tar", Entry(size, tag), facts, tag)
+    parts = object_store.count("PUT", "partNumber")
+    assert parts == (-(-size // module.PART_BYTES) if size > module.PART_BYTES else 0)
+    assert object_store.count("GET", "y.tar") == 1  # the tag said that it is intact
+
+
+def test_a_listing_is_one_request_for_a_thousand_objects(store, object_store, tmp_path):
+    path = small(tmp_path)
+    list(in_flight(lambda number: store.upload(path, f"shard-{number:06d}.tar"), range(40)))
+    object_store.requests.clear()
+    assert len(store.list()) == 40
+    assert object_store.requests == [("GET", "/faces", "list-type=2&prefix=a%2Fset%2F")]
+
+
+@pytest.mark.parametrize(("kind", "server_checks"), PASSING)
+def test_trouble_that_passes_is_told_once(store, object_store, tmp_path, capsys, monkeypatch, kind, server_checks):
+    monkeypatch.setattr(module, "_REQUEST_TRIES", 1)
+    monkeypatch.setattr(module, "READ_TIMEOUT_S", 1 if kind == "slow" else 60)
+    object_store.checks = server_checks
+    path = small(tmp_path)
+    facts, copy = file_facts(path), tmp_path / "copy"
+    object_store.faults[:] = [Fault(kind, "PUT", "x.tar")]
+    tag = store.upload(path, "x.tar")
+    object_store.faults[:] = [Fault(kind, "GET", "x.tar")]
+    store.fetch("x.tar", copy, facts)
+    assert copy.read_bytes() == path.read_bytes()
+    assert store.list() == {"x.tar": Entry(7, tag)}
+    assert store.is_intact("x.tar", Entry(7, tag), facts, tag)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith(f"{URL}/x.tar: ")
+    assert told[0].endswith("; trying again, 8 times in all, as with later trouble")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy", "file"]
+
+
+def test_a_part_that_fails_is_sent_again_alone(store, object_store, tmp_path, capsys):
+    path = small(tmp_path, bytes(3 * module.PART_BYTES))
+    object_store.faults[:] = [Fault("500", "PUT", "partNumber=2"), Fault("cut", "PUT", "partNumber=3")]
+    store.upload(path, "x.tar")
+    assert object_store.count("PUT", "partNumber") == 5
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("500", r"500 Internal Server Error"),
+        ("cut", r".*(connection|closed|error).*"),
+        ("flip", r"400 BadDigest"),
+    ],
+)
+def test_trouble_that_lasts_names_object_and_remedy(store, object_store, tmp_path, monkeypatch, kind, reason):
+    monkeypatch.setattr(module, "TRIES", 2)
+    object_store.faults[:] = [Fault(kind, "PUT", "x.tar", 99)]
+    with pytest.raises(StoreError, match=rf"^{URL}/x.tar: {reason}, 2 times; .*, then run the same command again$"):
+        store.upload(small(tmp_path), "x.tar")
+    object_store.faults.clear()
+    assert store.list() == {}
+
+
+def test_an_object_that_changed_is_an_error_that_names_it(store, object_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TRIES", 2)
+    path = small(tmp_path)
+    facts, tag = file_facts(path), store.upload(path, "x.tar")
+    store.upload(small(tmp_path, b"a bhard"), "x.tar")
+    with pytest.raises(StoreError, match=rf"^{URL}/x.tar: its content is not what was stored \(SHA-256"):
+        store.fetch("x.tar", tmp_path / "copy", facts)
+    assert not (tmp_path / "copy").exists()
+    assert not store.is_intact("x.tar", store.list()["x.tar"], facts, tag)
+    store.upload(small(tmp_path), "x.tar")
+    assert store.is_intact("x.tar", store.list()["x.tar"], facts, "a tag of another store")
+
+
+def test_tags_that_are_no_md5_are_met_by_reading_the_first_object(store, object_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_expected_tag", lambda path: "of a store that encrypts")
+    for name in ("a", "b", "c"):
+        store.upload(small(tmp_path), name)
+    assert [object_store.count("GET", f"set/{name}") for name in "abc"] == [1, 0, 0]
+
+
+def test_a_bucket_that_is_not_there(object_store, tmp_path):
+    line = "there is no bucket nowhere (404 NoSuchBucket); create it, or check its name and AWS_ENDPOINT_URL"
+    store = Store("s3://nowhere/x")
+    for work in (store.list, lambda: store.upload(small(tmp_path), "x")):
+        with pytest.raises(StoreError) as error:
+            work()
+        assert str(error.value).endswith(line)
+    assert len(object_store.requests) == 2
+
+
+def test_an_object_that_is_not_there(store, tmp_path):
+    with pytest.raises(StoreError, match=rf"^{URL}/x: not found; check the URL$"):
+        store.fetch("x", tmp_path / "x")
+    store.delete(["x"])
+
+
+@pytest.mark.parametrize(("status", "name"), [("403", "Forbidden"), ("401", "Unauthorized")])
+def test_a_refusal_names_the_credentials(store, object_store, status, name):
+    object_store.faults[:] = [Fault(status, times=99)]
+    with pytest.raises(StoreError, match=rf"^{URL}: refused \({status} {name}\); check AWS_ACCESS_KEY_ID and"):
+        store.list()
+    assert len(object_store.requests) == 1
+
+
+def test_no_credentials(object_store, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    with pytest.raises(StoreError, match=rf"^{URL}: no credentials found; set AWS_ACCESS_KEY_ID and"):
+        Store(URL).list()
+    (tmp_path / "AWS_SHARED_CREDENTIALS_FILE").write_text("[lab]\naws_access_key_id=a\naws_secret_access_key=b\n")
+    (tmp_path / "AWS_CONFIG_FILE").write_text(f"[profile lab]\nregion=eu-west-1\nendpoint_url={object_store.url}\n")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert Store(URL).list() == {}
+
+
+def test_a_full_disk_is_no_fault_of_the_store(store, object_store, tmp_path):
+    store.upload(small(tmp_path), "x")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        store.fetch("x", tmp_path / "gone" / "x")
+
+
+def test_urls():
+    assert [is_url(text) for text in ("s3://b/x", "GS://b", "file:///x", "s3:/b", "x/s3://b")] == [True] * 2 + [
+        False
+    ] * 3
+    assert Store("S3://b//x/").url == "s3://b/x"
+    assert pickle.loads(pickle.dumps(Store("gs://b/x"))).url == "gs://b/x"
+    for url in ("s3://", "s3:///", "s3://b/../c", "s3://b/x?y", "s3://b/x\n", "http://b/x"):
+        with pytest.raises(StoreError, match=r"expected a URL such as s3://bucket/folder, of s3 or gs$"):
+            Store(url)
