@@ -195,7 +195,7 @@ def run_training(
     loader = Loader(
         index,
         batch_size=config.batch_size,
-        views=[(view.low, view.high) for view in config.all_views],
+        views=[view.for_loader for view in config.all_views],
         seed=config.seed,
         mode=config.degrade,
         device=device,

@@ -12,6 +12,8 @@ import numpy as np
 
 BLOCK_WORDS = 4  # 64-bit words in a Philox block
 PERMUTATION_STREAM, DRAW_STREAM = 0, 1  # independent streams of each (seed, epoch)
+DEGRADATION_NUMBERS = 32  # of an image: whole blocks, of two numbers a word
+_SEED_BITS = 32
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -33,3 +35,23 @@ def draws(seed: int, epoch: int, slots: slice, views: int) -> tuple[np.ndarray, 
     words = generator.random_raw((slots.stop - slots.start) * blocks * BLOCK_WORDS)
     words = words.reshape(slots.stop - slots.start, blocks * BLOCK_WORDS)[:, :views]
     return words >> np.uint64(32), (words & np.uint64(1)).astype(bool), words << np.uint64(32) >> np.uint64(33)
+
+
+def degradation_numbers(seed: int, epoch: int, slots: slice, view: int) -> np.ndarray:
+    """Random numbers of the images of a view, in the slots ``slots.start`` to ``slots.stop`` of an epoch.
+
+    The stream is one of its own: seeds have 32 bits, and the number of the view is above them in the key.
+
+    Returns:
+        (slots, ``DEGRADATION_NUMBERS``) float64, 0 to below 1.
+    """
+    blocks = DEGRADATION_NUMBERS // (2 * BLOCK_WORDS)
+    count = (slots.stop - slots.start) * DEGRADATION_NUMBERS
+    numbers = uniforms([seed | (view + 1) << _SEED_BITS, epoch], slots.start * blocks, count)
+    return numbers.reshape(-1, DEGRADATION_NUMBERS)
+
+
+def uniforms(key: list[int], block: int, count: int) -> np.ndarray:
+    """(count,) float64 random numbers, 0 to below 1, from a block of a stream on; multiples of 2**-32."""
+    words = np.random.Philox(key=key, counter=block).random_raw(-(-count // 2))
+    return words.astype("<u8").view("<u4")[:count] / 2.0**32

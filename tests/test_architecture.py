@@ -21,6 +21,7 @@ PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 GROUND = {
     *("shards.arguments", "shards.errors", "shards.files", "shards.messages", "shards.schema"),
     *("pipeline.spec", "pipeline.presets", "pipeline.progress", "pipeline.signals"),
+    "pipeline.degradation.presets",
 }
 # Each layer and what it may import beside itself; a layer is a package, a sub-package or a single file.
 LAYERS = {
@@ -31,8 +32,19 @@ LAYERS = {
     "pipeline.fetch": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
     "pipeline.prepare": {"shards", "pipeline", "pipeline.sources"},
     "pipeline.build": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
-    "pipeline.load": {"shards", "pipeline", "pipeline.sources"},  # of the sources, only how an image is decoded
-    "pipeline.inspect": {"shards", "pipeline", "pipeline.load"},
+    "pipeline.degradation": {"shards", "pipeline", "pipeline.load.degrade", "pipeline.degradation.presets"},
+    "pipeline.degradation.presets": {"shards", "pipeline.sources"},  # of the sources, only how TOML is read
+    # of the sources, only how an image is decoded
+    "pipeline.load": {
+        "shards",
+        "pipeline",
+        "pipeline.sources",
+        "pipeline.degradation",
+        "pipeline.degradation.presets",
+        "pipeline.load.degrade",
+    },
+    "pipeline.load.degrade": {"shards", "pipeline"},  # resizes batches; the rest of the folder imports DALI
+    "pipeline.inspect": {"shards", "pipeline", "pipeline.load.degrade"},
     "pipeline.pages": {"shards"},
     "pipeline.set_report": {"shards", "pipeline", "pipeline.inspect", "pipeline.pages", "pipeline.sources"},
     "pipeline.demo": {"shards", "pipeline", "pipeline.sources"},
@@ -167,6 +179,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
         "model.options",
     }
     light |= {"pipeline", "pipeline.signals", "pipeline.sources", "pipeline.sources.catalog"}
+    light |= {"pipeline.degradation", "pipeline.degradation.presets"}
     light |= {"model.training", *(f"model.training.{name}" for name in ("config", "schedule", "views"))}
     light |= {module_of(path) for path in (ROOT / "commands").glob("*.py")}
     paths = [path for path in FILES if module_of(path) in light]

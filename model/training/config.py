@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -109,7 +110,8 @@ class TrainConfig(Options):
         "128,8,12,16",
         parse="model.training.views:parse_views",
         metavar="SIZE,SIZE",
-        help="Sizes in px that the images of an identity are degraded to, such as 128,8-32,12x2.",
+        help="Sizes in px that the images of an identity are degraded to, such as 128,8-32,12x2; 8-32@surveillance,"
+        " @webcam, @blind-sr or @FILE.toml: as a camera would.",
     )
     degrade: Degrade = option(
         "exact",
@@ -249,7 +251,7 @@ class TrainConfig(Options):
     @property
     def all_views(self) -> tuple[View, ...]:
         """One view for each image of an identity."""
-        return tuple(View(view.low, view.high) for view in self.views for _ in range(view.count))
+        return tuple(dataclasses.replace(view, count=1) for view in self.views for _ in range(view.count))
 
     @property
     def log_interval(self) -> int:

@@ -16,6 +16,9 @@ import torch
 import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
+from pipeline.degradation.parameters import parameters
+from pipeline.degradation.presets import Degradation, Preset, check_size, find_degradation
+from pipeline.degradation.realistic import degrade_as
 from pipeline.load.degrade import Mode, degrade_into
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
 from pipeline.sources.images import ImageError, decode_bytes
@@ -27,7 +30,10 @@ from shards.schema import shard_file
 
 PREFETCH_BATCHES = 2  # decoded ahead
 _JPEG_END = (0xFF, 0xD9)
+_DEGRADED = 0  # in place of a size
 HW_DECODER_LOAD = 0.9  # fraction of a batch for the hardware JPEG decoder of a GPU; DALI's default is 0.65
+ViewSpec = tuple[int, int] | tuple[int, int, str | Degradation]
+"""Smallest and largest size of a view in px, and the preset of its degradation, if there is one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -61,7 +67,7 @@ class Loader:
         index: ShardIndex,
         *,
         batch_size: int,
-        views: Sequence[tuple[int, int]] = ((128, 128), (8, 8), (12, 12), (16, 16)),
+        views: Sequence[ViewSpec] = ((128, 128), (8, 8), (12, 12), (16, 16)),
         seed: int = 0,
         mode: Mode = "fast",
         device: str = "cpu",
@@ -74,14 +80,17 @@ class Loader:
         Args:
             batch_size: identities per batch over all ranks.
             views: minimum and maximum size of each view, px. Each view draws one image of the identity and a size,
-                uniformly from this range, to degrade it to. Sizes of at least that of the crops do not degrade.
-            mode: as for ``pipeline.load.degrade.degrade``.
+                uniformly from this range, to degrade it to. Sizes of at least that of the crops do not degrade. A third
+                value, such as ``"surveillance"`` or ``"mine.toml"``, is the preset of ``pipeline.degradation.presets``
+                by which it is degraded realistically.
+            mode: as for ``pipeline.load.degrade.degrade``, of views without a preset.
             device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU, nvJPEG decodes and the batch stays there.
             threads: CPU threads of DALI.
             resume: ``state.to_dict()`` of the last consumed batch, of a run with any number of ranks.
 
         Raises:
             SamplerError: the batch size does not fit the data or the ranks, or ``resume`` belongs to another stream.
+            PresetError: there is no such preset, or its file cannot be used.
             TypeError, ValueError: an argument of a wrong type or value.
         """
         check_argument(isinstance(index, ShardIndex), "index", index, EXPECTED_INDEX)
@@ -91,7 +100,9 @@ class Loader:
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
             check_whole(name, value, least)
         check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)
-        self._index, self._views, self._mode = index, _checked_views(views), mode
+        self._index, self._mode = index, mode
+        self._views, self._degradations = _checked_views(views)
+        self._presets = [None if one is None else one.preset for one in self._degradations]
         self._size = spec_of(index.manifest).size
         self._device, self._threads = _checked_device(device), threads
         start = LoaderState(
@@ -134,9 +145,12 @@ class Loader:
         return self._consumed
 
     def __repr__(self) -> str:
+        views = tuple(
+            (*pair, one.label) if one else pair for pair, one in zip(self._views, self._degradations, strict=True)
+        )
         at = f"epoch {self._consumed.epoch}, step {self._consumed.step}{'' if self._pipe else ', closed'}"
         return (
-            f"Loader({self._index!r}, batch_size={self._consumed.global_batch}, views={self._views},"
+            f"Loader({self._index!r}, batch_size={self._consumed.global_batch}, views={views},"
             f" device={str(self._device)!r}: {at})"
         )
 
@@ -167,7 +181,7 @@ class Loader:
         images = _empty_like(crops)  # DALI reuses the buffer of the crops
         sizes = self._sizes(draw.size_draws)
         for view, view_sizes in enumerate(sizes):
-            self._degrade(images[view], crops[view], view_sizes, draw.flips[view])
+            self._degrade(view, images[view], crops[view], view_sizes, draw.flips[view])
         self._keep_until_read(decoded)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
         labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
@@ -180,9 +194,19 @@ class Loader:
             np.int64
         )
 
-    def _degrade(self, out: torch.Tensor, crops: torch.Tensor, sizes: np.ndarray, flips: np.ndarray) -> None:
-        """Degrades and flips the (b, S, S, 3) ``crops`` of one view into ``out``, those of each size together."""
-        for size in np.unique(sizes).tolist():
+    def _degrade(self, view: int, out: torch.Tensor, crops: torch.Tensor, sizes: np.ndarray, flips: np.ndarray) -> None:
+        """Degrades and flips the (b, S, S, 3) ``crops`` of one view into ``out``, those of each size together.
+
+        With a preset, all that are degraded are processed together.
+        """
+        preset = self._presets[view]
+        if preset is not None:
+            low, high = self._views[view]
+            possible = range(min(low, self._size - 1), min(high, self._size - 1) + 1)
+            values = self._values(view, preset, np.minimum(sizes, self._size - 1), flips)
+            degrade_as(out, crops, preset, values, sizes=possible)
+            sizes = np.where(sizes < self._size, _DEGRADED, sizes)
+        for size in np.unique(sizes[sizes != _DEGRADED]).tolist():
             indices = np.flatnonzero(sizes == size)
             group_flips = self._upload(flips[indices])
             if len(indices) == len(sizes):
@@ -192,6 +216,12 @@ class Loader:
             group = crops.index_select(0, where)
             degrade_into(group, group, size=size, flips=group_flips, mode=self._mode)
             out.index_copy_(0, where, group)
+
+    def _values(self, view: int, preset: Preset, sizes: np.ndarray, flips: np.ndarray) -> dict[str, torch.Tensor]:
+        """What the images of a view draw from its preset, in the batch that is being made."""
+        numbers = self._sampler.degradation(self._consumed.epoch, self._consumed.step, view)
+        drawn = parameters(preset, numbers, sizes, flips)
+        return dict(zip(drawn, self._upload(np.stack(list(drawn.values()))).unbind(), strict=True))
 
     def _upload(self, values: np.ndarray) -> torch.Tensor:
         """Copies a small array to the device; from pinned memory, so that the copy does not wait for the GPU."""
@@ -235,18 +265,27 @@ class Loader:
                 raise ShardError(f"{path}: image {self._index.key(row)} {problem}; build the shard set again")
 
 
-def _checked_views(views: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Raises: TypeError: not pairs of sizes."""
+def _checked_views(
+    views: Sequence[ViewSpec],
+) -> tuple[tuple[tuple[int, int], ...], tuple[Degradation | None, ...]]:
+    """Sizes and degradation of each view. Raises: TypeError, ValueError: other values; PresetError: no such preset."""
     expected = "expected a smallest and a largest size in px for each view, such as ((128, 128), (8, 32))"
     try:
-        pairs = tuple((operator.index(low), operator.index(high)) for low, high in views)
+        pairs = tuple((operator.index(low), operator.index(high)) for low, high, *_ in views)
+        given = [view[2:] for view in views]
     except (TypeError, ValueError):
         raise TypeError(f"views is {shown(views)}, {expected}") from None
     if not pairs:
         raise TypeError(f"views is {views!r}, {expected}")
     if not all(2 <= low <= high for low, high in pairs):
         raise ValueError(f"views is {views!r}, expected sizes of at least 2 px, the smaller first")
-    return pairs
+    if not all(len(rest) < 2 and all(isinstance(one, str | Degradation) for one in rest) for rest in given):
+        raise TypeError(f"views is {views!r}, expected a preset as the third value, such as (8, 32, 'surveillance')")
+    found = [one for rest in given for one in rest or (None,)]
+    for (_, high), one in zip(pairs, found, strict=True):
+        if one is not None:
+            check_size(high)
+    return pairs, tuple(find_degradation(one) if isinstance(one, str) else one for one in found)
 
 
 def _checked_device(device: str) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.philox import draws, permutation
+from pipeline.philox import degradation_numbers, draws, permutation
 from shards.arguments import check_argument, check_whole
 from shards.errors import LrfrError
 
@@ -132,10 +132,18 @@ class IdentitySampler:
         """Draws batch ``step`` of ``epoch``."""
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, permutation(self._state.seed, epoch, len(self._first)))
-        start = step * self._state.global_batch + self._offset
-        slots = slice(start, start + self._share)
+        slots = self._slots(step)
         classes = self._order[1][slots]
         picks, flips, size_draws = draws(self._state.seed, epoch, slots, self._state.views)
         offsets = (picks * self._count[classes, None].astype(np.uint64)) >> np.uint64(32)
         rows = self._first[classes, None] + offsets.astype(np.int64)
         return Draw(classes=classes, rows=rows.T, flips=flips.T, size_draws=size_draws.T)
+
+    def degradation(self, epoch: int, step: int, view: int) -> np.ndarray:
+        """(b, ``DEGRADATION_NUMBERS``) random numbers for the images of one view of a batch."""
+        return degradation_numbers(self._state.seed, epoch, self._slots(step), view)
+
+    def _slots(self, step: int) -> slice:
+        """The places of this process's share of batch ``step`` in the epoch."""
+        start = step * self._state.global_batch + self._offset
+        return slice(start, start + self._share)

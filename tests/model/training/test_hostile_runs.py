@@ -72,7 +72,9 @@ def test_odd_settings_are_one_line(tmp_path, text):
 @pytest.mark.parametrize("views", ["8x1000000000", "8-9999999999", "9" * 5000, "8x1000"])
 def test_numbers_of_views_that_would_take_any_memory_are_refused(tmp_path, views):
     (tmp_path / "x.toml").write_text(f'views = "{views}"\n')
-    with pytest.raises(TrainingError, match=r"x\.toml: .*expected sizes in px such as 128, 8-32 or 12x2"):
+    with pytest.raises(
+        TrainingError, match=r"x\.toml: .*expected sizes in px such as 128, 8-32, 12x2 or 8-32@surveillance"
+    ):
         compose("seed", tmp_path / "x.toml", {})
 
 
