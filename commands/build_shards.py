@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import CommandError, interruptible
-from commands.options import PATH, data, is_auto, landmark_model, landmarks_option, max_pixels_option, workers_option
+from commands.options import (
+    PATH,
+    STORE_PATH,
+    data,
+    is_auto,
+    landmark_model,
+    landmarks_option,
+    max_pixels_option,
+    staging,
+    workers_option,
+)
 from pipeline.sources.catalog import SOURCES
 from shards.errors import ShardError
 
 if TYPE_CHECKING:
     from pipeline.build.parts import Part
+    from shards.store import Store
 
 _HELP = "\n".join(
     [
@@ -64,8 +75,8 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option(
     "--out",
-    type=PATH,
-    help="Folder for the shards. [default: by --source, such as $LRFR_DATA/shards]",
+    type=STORE_PATH,
+    help="Folder for the shards, or URL of an object store. [default: by --source, such as $LRFR_DATA/shards]",
 )
 @click.option(
     "--aligned",
@@ -106,7 +117,7 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option("--finish", is_flag=True, help="Build nothing; make index and manifest if all shards are there.")
 def build_shards(
-    source: str, root: Path | None, out: Path | None, part: Part | None, finish: bool, **options: Any
+    source: str, root: Path | None, out: Path | Store | None, part: Part | None, finish: bool, **options: Any
 ) -> None:
     """Builds a shard set, see ``_HELP``."""
     from pipeline.build import build, build_part, finish_build, options_for
@@ -121,6 +132,8 @@ def build_shards(
     try:
         with interruptible(lambda: _KEPT):
             root, out = root or data(layout.dataset)(), out or data(layout.shards)()
+            if not isinstance(out, Path):
+                options["store"], out = out, staging(out)
             chosen = options_for(source, root=root, out=out, **options)
             if part:
                 build_part(chosen, part)

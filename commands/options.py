@@ -8,11 +8,14 @@ import re
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from commands.group import CommandError, rank_of_several
+
+if TYPE_CHECKING:
+    from shards.store import Store
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _STORE_URL = re.compile(r"(s3|gs)://", re.IGNORECASE)
@@ -45,6 +48,12 @@ class StorePath(LocalPath):
             return Store(os.fspath(value))
         except StoreError as error:
             self.fail(str(error), param, ctx)
+
+
+def staging(store: Store) -> Path:
+    """Where files wait that go to a store: a folder under ``$LRFR_DATA/cache``."""
+    path: Path = data("cache", "stores", store.folder_name)()
+    return path
 
 
 def local_path(value: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -93,6 +93,12 @@ class Store:
     def __str__(self) -> str:
         return self.url
 
+    @property
+    def folder_name(self) -> str:
+        """A name for a folder of this machine, which no other URL has."""
+        tail = re.sub(r"[^A-Za-z0-9._-]", "-", self.url.rpartition("/")[2])[:60]
+        return f"{tail}-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
+
     def list(self) -> dict[str, Entry]:
         """Lists all objects by name, relative to the URL: one request for 1,000 of them."""
 

@@ -263,9 +263,5 @@ def object_store(_object_store, monkeypatch):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr("shards.store.MAX_WAIT_S", 0.01)
     monkeypatch.setattr("shards.store._told", set())
-    _object_store.faults.clear()
-    _object_store.call("POST", "moto-api/reset")
-    _object_store.call("PUT", "faces")
-    _object_store.requests.clear()
-    _object_store.checks = True
+    _object_store.reset()
     return _object_store

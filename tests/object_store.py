@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
@@ -12,6 +13,7 @@ import threading
 import time
 import urllib.request
 
+import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -54,10 +56,33 @@ class ObjectStore:
         self._server.shutdown()
         self._server.server_close()
 
-    def call(self, method, path, data=None):
-        """Sends a request of the test itself."""
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/{path}", data, method=method)) as response:
-            return response.read()
+    def reset(self):
+        """Empties the bucket ``faces``, the only one."""
+        self.faults.clear()
+        for method, path in (("POST", "moto-api/reset"), ("PUT", "faces")):
+            urllib.request.urlopen(urllib.request.Request(f"{self.url}/{path}", method=method)).close()
+        self.requests.clear()
+        self.checks = True
+
+    @functools.cached_property
+    def client(self):
+        """Amazon's client, which sees what is really there."""
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        return boto3.client("s3", endpoint_url=self.url, **keys)
+
+    def content(self, prefix):
+        """Content by name of all objects below a prefix."""
+        found = self.client.list_objects_v2(Bucket="faces", Prefix=f"{prefix}/").get("Contents", ())
+        return {one["Key"].removeprefix(f"{prefix}/"): self.get(one["Key"]) for one in found}
+
+    def get(self, key):
+        return self.client.get_object(Bucket="faces", Key=key)["Body"].read()
+
+    def put(self, key, data):
+        self.client.put_object(Bucket="faces", Key=key, Body=data)
+
+    def delete(self, key):
+        self.client.delete_object(Bucket="faces", Key=key)
 
     def count(self, method, match=""):
         return sum(one[0] == method and match in one[1] + "?" + one[2] for one in self.requests)

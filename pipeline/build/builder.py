@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+from collections.abc import Iterator
 
 from pipeline.build.exclusions import Exclusions, read_exclusions
 from pipeline.build.job import Job, planned
@@ -29,10 +32,11 @@ def build(options: BuildOptions) -> Manifest:
         ShardError: ``out`` contains something else, or no image could be stored.
         LockedError: another process is building in ``out``.
         WorkerError: a worker process died or hangs; committed shards are kept.
+        StoreError: the object store of ``options.store`` cannot be used; shards that it has are kept.
         TypeError: ``options`` are none.
     """
     exclusions = _begun(options)
-    with locked(options.out, _ACTIVITY):
+    with _naming_store(options), locked(options.out, _ACTIVITY):
         job = planned(options, exclusions)
         records = job.committed(job.share, retry_failed=options.retry_failed)
         finished = len(records) == len(job.share) and job.is_published()
@@ -59,8 +63,10 @@ def build_part(options: BuildOptions, part: Part) -> Manifest | None:
     if part == WHOLE:
         return build(options)
     _check_landmarks(options)
+    if options.store:  # a staging of its own: other parts may be at work on this machine
+        options = dataclasses.replace(options, out=options.out / f"part-{part.number}-of-{part.count}")
     exclusions = _begun(options)
-    with locked(options.out, _ACTIVITY, shared=True) as has_locks:
+    with _naming_store(options), locked(options.out, _ACTIVITY, shared=True) as has_locks:
         job = planned(options, exclusions, part)
         records = job.committed(job.share, retry_failed=options.retry_failed)
         if len(records) < len(job.share):
@@ -68,12 +74,14 @@ def build_part(options: BuildOptions, part: Part) -> Manifest | None:
         missing = _missing(job)
         print_part(part, job.plan, missing)
     if missing:
+        if job.stored:
+            job.stored.end()
         return None
     if not has_locks:
         print_stderr(f"{options.out}: no file locks there; when all parts have ended, run the same with --finish")
         return None
     try:
-        with locked(options.out, _ACTIVITY):
+        with _naming_store(options), locked(options.out, _ACTIVITY):
             return None if _missing(job) else _published(job)  # missing: --retry-failed of another part has begun
     except LockedError:
         print_stderr("another part is still at work; the last one makes index and manifest")
@@ -90,12 +98,12 @@ def finish_build(options: BuildOptions) -> Manifest:
     """
     _check_landmarks(options)
     exclusions = _begun(options)
-    with locked(options.out, _ACTIVITY):
+    with _naming_store(options), locked(options.out, _ACTIVITY):
         job = planned(options, exclusions)
         if missing := _missing(job):
             names = shortened([shard_file(shard, "tar") for shard in missing])
             raise ShardError(
-                f"{options.out}: {len(missing):,} of {counted(len(job.share), 'shard')} are missing ({names}); run the"
+                f"{options.place}: {len(missing):,} of {counted(len(job.share), 'shard')} are missing ({names}); run the"
                 " parts that build them, or the same command without --finish"
             )
         return _published(job)
@@ -139,5 +147,20 @@ def _published(job: Job) -> Manifest:
 def _result(job: Job, finished: bool) -> Manifest:
     """Reads the manifest and prints the counts of the set."""
     manifest = Manifest.read(job.options.out)
+    if job.stored and job.options.min_images > 1:
+        job.stored.fetch_index()
     print_result(manifest, job.options, job.plan, finished=finished)
+    if job.stored:
+        job.stored.end()
     return manifest
+
+
+@contextlib.contextmanager
+def _naming_store(options: BuildOptions) -> Iterator[None]:
+    """Errors of the staging name the store."""
+    try:
+        yield
+    except (ShardError, LockedError) as error:
+        if options.store is None:
+            raise
+        raise type(error)(str(error).replace(str(options.out), str(options.place))) from None

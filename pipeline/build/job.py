@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, 
 from pipeline.build.own_landmarks import make_landmarks
 from pipeline.build.parts import WHOLE, Part
 from pipeline.build.plan import Plan, make_plan
+from pipeline.build.stored import StoredBuild
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
 from pipeline.progress import Progress
@@ -46,6 +47,7 @@ class Job:
         watch: notices that their folder is gone.
         parts: everything that determines the stored bytes, of which ``fingerprint`` is the digest.
         part: what this process builds.
+        stored: the object store that the set is built into, if any; then ``options.out`` is the staging.
     """
 
     options: BuildOptions
@@ -55,6 +57,7 @@ class Job:
     parts: dict[str, Any]
     fingerprint: str
     part: Part
+    stored: StoredBuild | None
 
     @property
     def share(self) -> range:
@@ -67,10 +70,14 @@ class Job:
         Args:
             retry_failed: those with missing or unreadable images do.
         """
-        out = self.options.out
-        # one listing: another machine's new files are not seen on NFS until the folder is opened again
-        names = set(os.listdir(out))
-        found = ((shard, done_record(out, shard, self.fingerprint)) for shard in shards if _done(shard) in names)
+        found: Iterable[tuple[int, dict[str, Any] | None]]
+        if self.stored:
+            found = self.stored.records(shards, self.fingerprint)
+        else:
+            out = self.options.out
+            # one listing: another machine's new files are not seen on NFS until the folder is opened again
+            names = set(os.listdir(out))
+            found = ((shard, done_record(out, shard, self.fingerprint)) for shard in shards if _done(shard) in names)
         return {
             shard: record
             for shard, record in found
@@ -79,6 +86,8 @@ class Job:
 
     def is_published(self) -> bool:
         """Returns True if index and manifest exist and belong together."""
+        if self.stored:
+            return self.stored.is_published()
         out = self.options.out
         try:
             return (out / INDEX).is_file() and quick_digest(out / INDEX) == Manifest.read(out).index_digest
@@ -96,6 +105,8 @@ class Job:
         self._unpublish(records)
         record = {"root": str(self.options.root.resolve()), "parts": self.parts}
         write_record(self.options.out / PLAN, record, replace=self.part == WHOLE)
+        if self.stored:
+            self.stored.share_plan()
         check_plan(self.options, self.parts, alone=self.part == WHOLE)  # that of another part may have come first
         with Progress("build-shards", sum(len(self.plan.shards[shard]) for shard in self.share)) as progress:
             progress.skip(sum(record["rows"] for record in records.values()))
@@ -172,7 +183,10 @@ class Job:
     def _unpublish(self, keep: Records) -> None:
         """Deletes manifest, then index and outdated done records: a set never looks finished while shards change."""
         self._remove_temporaries()
-        for name in (MANIFEST, INDEX, *(_done(shard) for shard in self.share if shard not in keep)):
+        names = (MANIFEST, INDEX, *(_done(shard) for shard in self.share if shard not in keep))
+        if self.stored:
+            self.stored.unpublish(names)
+        for name in names:
             (self.options.out / name).unlink(missing_ok=True)
 
     def _remove_temporaries(self) -> None:
@@ -184,6 +198,9 @@ class Job:
         """Writes index and manifest of all shards; this process has locked ``out``."""
         remove_temporaries(self.options.out)
         (self.options.out / MANIFEST).unlink(missing_ok=True)  # of an index that is not this one
+        if self.stored:
+            self.stored.unpublish(())
+            self.stored.gather(records)
         finish_set(
             self.options.out,
             [records[shard] for shard in range(len(self.plan.shards))],
@@ -193,6 +210,8 @@ class Job:
             preprocessing=self.options.preprocessing.to_dict(),
             versions=library_versions(self.plan.points is not None),
         )
+        if self.stored:
+            self.stored.publish()
 
 
 def _done(shard: int) -> str:
@@ -203,8 +222,11 @@ def planned(options: BuildOptions, exclusions: Exclusions | None, part: Part = W
     """Lists the source, compares it with an earlier build in ``out``, makes the plan and prints its counts.
 
     Raises:
-        LandmarkError, LandmarkerError, SourceError, ShardError: see ``build``.
+        LandmarkError, LandmarkerError, SourceError, ShardError, StoreError: see ``build``.
     """
+    stored = StoredBuild(options.store, options.out) if options.store else None
+    if stored:
+        stored.begin()
     source = find_source(options.source)
     watch = SourceWatch(source.watched(options.root))
     if options.landmark_model is not None:
@@ -230,4 +252,5 @@ def planned(options: BuildOptions, exclusions: Exclusions | None, part: Part = W
         parts=parts,
         fingerprint=digest(parts),
         part=part,
+        stored=stored,
     )

@@ -57,7 +57,7 @@ def print_result(manifest: Manifest, options: BuildOptions, plan: Plan, *, finis
     state = "already complete, nothing to do" if finished else "done"
     print_stderr(
         f"{state}: {counted(manifest.images, 'image')} of {counted(manifest.identities, 'identity')}"
-        f" in {counted(manifest.shards, 'shard')} at {options.out}"
+        f" in {counted(manifest.shards, 'shard')} at {options.place}"
     )
     if manifest.empty_identities:
         print_stderr(f"{counted(manifest.empty_identities, 'identity')} lost all images; labels stay the same")

@@ -23,6 +23,7 @@ from shards.arguments import check_argument, check_path, check_paths, check_whol
 from shards.errors import ShardError
 from shards.files import StrPath, is_system_name, is_temporary_of, remove_temporaries
 from shards.schema import FORMAT_VERSION, LANDMARKS, PLAN, read_plan
+from shards.store import Store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class BuildOptions:
         split: the part of the data set that is used, of a source that has several; None for all or its default.
         aligned: the template that the images follow, if they are aligned crops already.
         out: the shard set's folder.
+        store: the object store that the shard set is built into; then ``out`` is a folder for files on their way there,
+            which is deleted at the end.
         exclude: file of identities or keys to leave out.
         min_images: identities with fewer usable images are left out.
         images_per_shard: None for the default.
@@ -52,6 +55,7 @@ class BuildOptions:
     landmarks: tuple[Path, ...]
     landmark_model: Path | None = None
     out: Path
+    store: Store | None = None
     preprocessing: Preprocessing
     lists: tuple[Path, ...] = ()
     split: str | None = None
@@ -101,6 +105,7 @@ class BuildOptions:
         check_argument(
             isinstance(self.aligned, CropTemplate | None), "aligned", self.aligned, "a CropTemplate, or None"
         )
+        check_argument(isinstance(self.store, Store | None), "store", self.store, "a Store, or None")
         check_argument(isinstance(self.retry_failed, bool), "retry_failed", self.retry_failed, "True or False")
         check_argument(isinstance(self.split, str | None), "split", self.split, "the name of a split, or None")
         converted: dict[str, Any] = {name: check_paths(name, getattr(self, name)) for name in ("landmarks", "lists")}
@@ -113,6 +118,11 @@ class BuildOptions:
             converted["images_per_shard"] = check_whole("images_per_shard", self.images_per_shard)
         for name, value in converted.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def place(self) -> Path | Store:
+        """Where the shard set is to be: the store, if there is one, or ``out``."""
+        return self.store or self.out
 
     @property
     def aligning(self) -> bool:

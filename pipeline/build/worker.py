@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.align import crop_points, eye_distances, fit_crops
 from pipeline.build.crops import RejectedError, framed_crop, landmark_crop, whole_crop
 from pipeline.build.options import BuildOptions
+from pipeline.build.stored import publish_shard
 from pipeline.opencv import quiet, single_thread
 from pipeline.sources.images import ImageError, bytes_limit
 from pipeline.sources.source import Reader
@@ -50,6 +51,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
     Raises:
         SourceError: the folder of the images is gone.
         OSError: the file system or this process is in trouble; no image can be blamed.
+        StoreError: the store of the set cannot be used.
     """
     options = task.options
     places: Sequence[str | bytes] = task.keys if task.places is None else task.places
@@ -66,7 +68,10 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
                 except RejectedError as error:
                     row.status, row.error_message = error.status, str(error)
             writer.add(row, jpeg)
-        return writer.commit()
+        record = writer.commit()
+    if options.store:
+        publish_shard(options.store, options.out, task.shard)
+    return record
 
 
 def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:

@@ -12,7 +12,8 @@ from shards.store import Entry, Store, StoreError, in_flight, is_url
 from tests.object_store import Fault
 
 URL = "s3://faces/a/set"
-PASSING = [(kind, True) for kind in ("500", "503", "429", "slow", "cut", "flip")] + [("flip", False)]
+SLOW = pytest.param("slow", True, marks=pytest.mark.heavy)
+PASSING = [*((kind, True) for kind in ("500", "503", "429", "cut", "flip")), ("flip", False), SLOW]
 
 
 @pytest.fixture
