@@ -71,15 +71,12 @@ def teacher_targets(network: LoadedNetwork, index: ShardIndex, ranks: Ranks, dev
 def _complete(store: SetEmbeddings, network: LoadedNetwork, ranks: Ranks, device: str) -> int:
     """Embeds what is not stored; returns the number of images."""
     engine = _engine(network, device)
-    try:
-        if not ranks.first:
-            embed_jobs(ranks, engine)
-            return ranks.collect(int)[0]
-        if ranks.size == 1:
-            return store.complete(engine, verify=not network.cached)
-        return ranks.collect(lambda: _lead(store, network, ranks, engine))[0]
-    finally:
-        network.backbone.to("cpu")  # leaves the GPU's memory to the student
+    if not ranks.first:
+        embed_jobs(ranks, engine)
+        return ranks.collect(int)[0]
+    if ranks.size == 1:
+        return store.complete(engine, verify=not network.cached)
+    return ranks.collect(lambda: _lead(store, network, ranks, engine))[0]
 
 
 def _lead(store: SetEmbeddings, network: LoadedNetwork, ranks: Ranks, engine: Engine) -> int:

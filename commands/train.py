@@ -170,7 +170,7 @@ def run_training(
     """Opens shards, run and loader, and trains; returns the number of updates before and after."""
     from model.training.loop import train as train_loop
     from model.training.start import start_run
-    from model.training.teacher import TeacherName
+    from model.training.teacher import Teacher
     from pipeline.load.loader import Loader
     from pipeline.spec import spec_of
     from shards.index import ShardIndex
@@ -185,9 +185,13 @@ def run_training(
         shards_spec=spec_of(index.manifest),
         device=device,
         ranks=ranks,
-        teacher=TeacherName(teacher.name, teacher.digest) if teacher else None,
+        teacher=Teacher.of(teacher) if teacher else None,
     )
-    targets = teacher_targets(teacher, index, ranks, device) if teacher and start.step < config.steps else None
+    targets = None
+    if teacher and config.losses.embedding_terms and start.step < config.steps:
+        targets = teacher_targets(teacher, index, ranks, device)
+    if teacher and not config.losses.attention:
+        teacher.backbone.to("cpu")  # leaves the GPU's memory to the student
     if ranks.first and start.step < config.steps:
         print_stderr(start_line(start, index, device))
     spec = start.state.learner.preprocessing
@@ -203,6 +207,7 @@ def run_training(
         rank=ranks.rank,
         world_size=ranks.size,
         resume=start.loader_state,
+        originals=config.losses.attention is not None,
     )
     with loader as batches:
         shown = [headline_metric(protocol) for protocol in protocols]

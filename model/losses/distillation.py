@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -30,6 +32,22 @@ def relational(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     _check(features, targets)
     return (cosines(features, features) - cosines(targets, targets)).square().mean()
+
+
+def attention_map(features: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) or (N, T, C) feature maps -> (N, H*W) or (N, T): where they are large, squared and summed over channels."""
+    with torch.autocast(features.device.type, enabled=False):
+        squares = full_precision(features).square()
+        return squares.sum(1).flatten(1) if features.ndim == 4 else squares.sum(2)
+
+
+def attention(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(N,) mean over stages of ``1 - cosine`` of the attention maps of two networks, one (N, M) map a stage.
+
+    Source: Zagoruyko & Komodakis, Paying more attention to attention, ICLR 2017, whose distance of normalised maps is
+    ``sqrt(2 (1 - cosine))``.
+    """
+    return torch.stack([cosine_distances(ours, theirs) for ours, theirs in zip(student, teacher, strict=True)]).mean(0)
 
 
 def _check(features: torch.Tensor, targets: torch.Tensor) -> None:

@@ -134,16 +134,16 @@ class Distill(LossTerm):
     """Embeddings as those of a teacher, --teacher, at full size; once a form.
 
     The forms ``cosine`` and ``mse`` compare each embedding with its target, and ``mse`` is twice ``cosine``. ``relational``
-    compares the similarities among all images of the batch.
+    compares the similarities among all images of the batch. ``attention`` compares feature maps, see ``Learner``.
     """
 
     name = slot = "distill"
     weight: float = option(1.0, help="weight of the term in the sum")
     form: str = option(
         "cosine",
-        choices=("cosine", "mse", "relational"),
-        help="1 - cosine; squared distance at unit length, which is twice that (mse); or squared difference of the"
-        " similarities between the images of a batch (relational)",
+        choices=("cosine", "mse", "relational", "attention"),
+        help="1 - cosine; squared distance at length 1, which is twice that (mse); squared difference of the cosines among"
+        " the images of a batch (relational); or 1 - cosine of where feature maps are large (attention)",
     )
 
     @property
@@ -155,6 +155,7 @@ class Distill(LossTerm):
         """(V*b, D) embeddings and targets, view after view -> (V,) mean loss of each view, or () of all together."""
         if self.form == "relational":
             return relational(features, targets)
+        assert self.form != "attention"
         distances = cosine_distances if self.form == "cosine" else squared_distances
         return view_means(distances(features, targets), views)
 
@@ -162,7 +163,7 @@ class Distill(LossTerm):
 TERMS: Registry[LossTerm] = Registry(CrossEntropy, Focal, HardestTriplet, Octuplet, Center, Distill)
 _EXPECTED = (
     "one criterion (cross-entropy or focal), and at most one metric loss (hardest-triplet or octuplet) and one center;"
-    " distill once a form, also without a criterion"
+    " distill once a form, which but for attention may do without a criterion"
 )
 
 
@@ -178,6 +179,16 @@ class Losses:
     metric: MetricLoss | None = None
     center: Center | None = None
     distill: tuple[Distill, ...] = ()
+
+    @property
+    def embedding_terms(self) -> tuple[Distill, ...]:
+        """Those that compare embeddings with a teacher's."""
+        return tuple(term for term in self.distill if term.form != "attention")
+
+    @property
+    def attention(self) -> Distill | None:
+        """The one that compares feature maps with a teacher's."""
+        return next((term for term in self.distill if term.form == "attention"), None)
 
     def __str__(self) -> str:
         """The text that ``parse_losses`` reads."""
@@ -201,6 +212,6 @@ def parse_losses(text: str) -> Losses:
         if slot in slots:
             raise OptionError(f"losses {text!r}: {slots[slot].name} and {term.name}; expected {_EXPECTED}")
         slots[slot] = term
-    if "criterion" not in terms and not distill:
+    if "criterion" not in terms and not distill.keys() - {"attention"}:
         raise OptionError(f"losses {text!r}: no criterion; expected {_EXPECTED}")
     return Losses(**terms, distill=tuple(distill.values()))

@@ -225,6 +225,8 @@ class TrainConfig(Options):
             raise OptionError(
                 f"teacher is {self.teacher}, but no loss is for it: add +distill to --losses, such as {self.losses}+distill"
             )
+        if self.losses.attention and self.compile:
+            raise OptionError("losses distill:form=attention and compile exclude each other; leave one out")
         if self.teacher_preprocessing is not None and self.teacher is None:
             raise OptionError("teacher_preprocessing is for a teacher: name a network with --teacher")
 

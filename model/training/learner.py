@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import nn
 
 from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.inputs import normalise
+from model.losses.functional import view_means
 from model.losses.terms import Octuplet
+from model.training.attention import AttentionTransfer
 from model.training.batch_norm import global_batch_norm
 from model.training.config import TrainConfig
 from model.training.dropout import global_dropout
@@ -15,6 +19,7 @@ from model.training.init import initialise_as
 from model.training.prelu import use_chunked_prelu
 from model.training.ranks import Ranks
 from model.training.recompute import recomputed
+from model.training.teacher import Teacher
 from pipeline.spec import Preprocessing
 
 LossParts = dict[str, torch.Tensor]
@@ -28,6 +33,10 @@ class Learner(nn.Module):
         classes: number of identities.
         preprocessing: spec of the images.
         device: the device that the learner will be moved to.
+        teacher: the network of ``config.teacher``.
+
+    Raises:
+        OptionError: the losses compare feature maps with a teacher that has others.
     """
 
     def __init__(
@@ -38,6 +47,7 @@ class Learner(nn.Module):
         preprocessing: Preprocessing,
         device: str = "cpu",
         ranks: Ranks | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         ranks = ranks or Ranks()
@@ -52,6 +62,8 @@ class Learner(nn.Module):
         self.head.requires_grad_(config.losses.criterion is not None)
         if config.losses.center:
             self.center = config.losses.center.build(features=EMBEDDING_SIZE, classes=classes, group=group)
+        compares_maps = config.losses.attention is not None
+        self._attention = AttentionTransfer(self.backbone, preprocessing, teacher, device) if compares_maps else None
         self._compiled = (torch.compile(self.backbone),) if config.compile else ()  # a tuple: not a second submodule
 
     @property
@@ -98,23 +110,54 @@ class Learner(nn.Module):
         return normalise(images.flatten(0, 1), spec.mean, spec.std, color=spec.color)
 
     def forward(
-        self, images: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        originals: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, LossParts]:
         """(V, b, S, S, 3) uint8 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name.
 
         Args:
             targets: (V, b, D) float32, the teacher's embeddings of the images.
-        """
-        return self.loss(self.features(images), labels, len(images), targets)
+            originals: (V, b, S, S, 3) uint8, the images before their degradation.
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(V, b, S, S, 3) uint8 -> (V*b, D) float32 embeddings, view after view."""
+        Returns:
+            The part of ``distill:form=attention`` is that of this rank; its mean over the ranks is that of the batch.
+        """
+        features, distances = self.features(images, originals)
+        loss, parts = self.loss(features, labels, len(images), targets)
+        if distances is None:
+            return loss, parts
+        attention, attention_parts = self.attention_loss(distances, len(images))
+        return loss + attention, parts | attention_parts
+
+    def features(
+        self, images: torch.Tensor, originals: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(V, b, S, S, 3) uint8 -> (V*b, D) float32 embeddings, view after view.
+
+        Returns:
+            With ``originals``, also (V*b,) distances between the attention maps of student and teacher.
+        """
         dtype = _AUTOCAST_DTYPES.get(self.config.precision)
-        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
-            backbone = self._compiled[0] if self._compiled else self.backbone
-            with recomputed(self.backbone, self.config.activation_checkpointing):
-                embedded: torch.Tensor = backbone(self.inputs(images)).float()
-        return embedded
+        compares = None if originals is None else self._attention
+        backbone = self._compiled[0] if self._compiled else self.backbone
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.autocast(images.device.type, dtype, enabled=dtype is not None))
+            stack.enter_context(recomputed(self.backbone, self.config.activation_checkpointing))
+            maps = stack.enter_context(compares.student_maps()) if compares else []
+            embedded: torch.Tensor = backbone(self.inputs(images)).float()
+            if compares is None or originals is None:
+                return embedded, None
+            return embedded, compares.distances(maps, originals)
+
+    def attention_loss(self, distances: torch.Tensor, views: int) -> tuple[torch.Tensor, LossParts]:
+        """(V*b,) distances of attention maps, view after view -> their weighted mean, and its parts by name."""
+        term = self.config.losses.attention
+        assert term is not None
+        values = view_means(distances, views)
+        return term.weight * values.mean(), self._by_view(term.label, values)
 
     def loss(
         self, local_features: torch.Tensor, labels: torch.Tensor, views: int, targets: torch.Tensor | None = None
@@ -136,11 +179,11 @@ class Learner(nn.Module):
         if losses.center:
             value = self.center(features, labels).mean()
             loss, parts["center"] = loss + value, value.detach()
-        if losses.distill:
+        if losses.embedding_terms:
             if targets is None:
                 raise TypeError("targets is None, but a term of the losses compares embeddings with a teacher's")
             goals = self._ranks.gather(targets.flatten(0, 1), views)
-            for term in losses.distill:
+            for term in losses.embedding_terms:
                 values = term(features, goals, views)
                 loss = loss + term.weight * values.mean()
                 parts |= self._by_view(term.label, values) if values.dim() else {term.label: values.detach()}

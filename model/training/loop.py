@@ -31,7 +31,8 @@ CONFIG = "config.json"
 class TrainBatch(Protocol):
     """A rank's part of a batch: (V, b, S, S, 3) uint8 images and (b,) int64 labels.
 
-    ``rows``, (V, b) int64 on the CPU, are the images' rows in the index of the shard set; only ``targets`` reads them.
+    ``rows``, (V, b) int64 on the CPU, are the images' rows in the index of the shard set, and ``originals`` the images
+    before their degradation; both are read only for losses that need them.
     ``state`` is the loader's position after the batch, whose ``to_dict()`` is saved in checkpoints.
     """
 
@@ -41,6 +42,8 @@ class TrainBatch(Protocol):
     def labels(self) -> torch.Tensor: ...
     @property
     def rows(self) -> np.ndarray: ...
+    @property
+    def originals(self) -> torch.Tensor | None: ...
     @property
     def state(self) -> Any: ...
 
@@ -65,7 +68,7 @@ def train(
         evaluate: scores the backbone before the first step, every ``config.eval_every`` steps and after the last.
         shown: the metrics to print; default: all.
         targets: from the (V, b) rows of a batch to the teacher's (V, b, D) embeddings, as an ``model.training.teacher``
-            ``Targets`` does; for losses with a term ``distill``.
+            ``Targets`` does; for losses that compare embeddings with a teacher's.
 
     Returns:
         The total number of updates; less than ``config.steps`` if training was stopped.
@@ -80,9 +83,9 @@ def train(
     check_argument(isinstance(batches, Iterable), "batches", batches, "batches, such as an open Loader")
     check_argument(isinstance(state, TrainState), "state", state, "what new_run(config, ...) returns")
     check_argument(evaluate is None or callable(evaluate), "evaluate", evaluate, "a function, or None")
-    expected = "a function such as Targets(...), if and only if the losses have a term distill"
-    distills = bool(state.learner.config.losses.distill)
-    check_argument(callable(targets) if distills else targets is None, "targets", targets, expected)
+    expected = "a function such as Targets(...), if and only if a term distill compares embeddings"
+    compares = bool(state.learner.config.losses.embedding_terms)
+    check_argument(callable(targets) if compares else targets is None, "targets", targets, expected)
     run, start = check_path("run", run), check_whole("start", start, 0)
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
     step = saved = start
@@ -113,7 +116,8 @@ def train(
             on_cpu = batch.labels.device.type == "cpu"  # on a GPU the check synchronises
             check = log_due or save_due or on_cpu or state.guard.active
             taught = None if targets is None else targets(batch.rows)
-            done = update(batch.images, batch.labels, step, check=check, targets=taught)
+            originals = batch.originals if config.losses.attention else None
+            done = update(batch.images, batch.labels, step, check=check, targets=taught, originals=originals)
             if done.problem:
                 consequence = state.guard.forgive(loss_finite=done.loss_finite)
                 if consequence is None:

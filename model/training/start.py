@@ -16,7 +16,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.loop import CONFIG
 from model.training.ranks import Ranks
 from model.training.state import TrainState, check_config, new_run
-from model.training.teacher import TeacherName
+from model.training.teacher import Teacher
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_path
 from shards.files import StrPath, quick_digest
@@ -40,7 +40,7 @@ def start_run(
     shards_spec: Preprocessing,
     device: str,
     ranks: Ranks,
-    teacher: TeacherName | None = None,
+    teacher: Teacher | None = None,
 ) -> Start:
     """Creates the state of ``run`` and loads the checkpoint to continue from, if there is one. A collective.
 

@@ -25,7 +25,7 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.guard import Guard
 from model.training.learner import Learner
 from model.training.ranks import Ranks
-from model.training.teacher import TeacherName
+from model.training.teacher import Teacher
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_whole
 from shards.messages import counted
@@ -49,7 +49,7 @@ class TrainState:
     ranks: Ranks
     trained_on: Preprocessing
     guard: Guard
-    teacher: TeacherName | None = None
+    teacher: Teacher | None = None
     branched_from: str | None = None
 
     @property
@@ -83,7 +83,7 @@ class TrainState:
             ),
             "guard_state": self.guard.state(),
             "loader_state": loader_state,
-            **({"teacher": self.teacher._asdict()} if self.teacher else {}),
+            **({"teacher": self.teacher.to_dict()} if self.teacher else {}),
         }
 
     def save(self, run: Path, step: int, loader_state: dict[str, Any]) -> None:
@@ -213,7 +213,7 @@ def new_run(
     device: str = "cpu",
     ranks: Ranks | None = None,
     weights: dict[str, torch.Tensor] | None = None,
-    teacher: TeacherName | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """A freshly initialised run; seeds PyTorch.
 
@@ -237,7 +237,9 @@ def new_run(
     check_argument(isinstance(trained_on, Preprocessing | None), "trained_on", trained_on, "a Preprocessing, or None")
     check_argument(isinstance(ranks, Ranks | None), "ranks", ranks, "Ranks, or None for a single process")
     check_argument(isinstance(weights, Mapping | None), "weights", weights, "the state dict of a backbone, or None")
-    check_argument(isinstance(teacher, TeacherName | None), "teacher", teacher, "a TeacherName, or None")
+    check_argument(
+        isinstance(teacher, Teacher | None), "teacher", teacher, "a Teacher, such as Teacher.of(network), or None"
+    )
     check_device(device)
     ranks = ranks or Ranks()
     if config.accumulate > config.batch_size // ranks.size:
@@ -248,7 +250,7 @@ def new_run(
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = Preprocessing(**preprocessing)
     torch.manual_seed(config.seed)
-    learner = Learner(config, classes=classes, preprocessing=preprocessing, device=device, ranks=ranks)
+    learner = Learner(config, classes=classes, preprocessing=preprocessing, device=device, ranks=ranks, teacher=teacher)
     if weights is not None:
         _load_weights(learner, weights)
     learner = on_device(learner, device)

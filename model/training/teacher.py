@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from model.backbones import EMBEDDING_SIZE
+from model.formats.network import LoadedNetwork
 from model.training.config import TrainingError
 
 FITTED_ROWS = 1 << 17  # of the embeddings, from which principal components are computed
@@ -17,16 +19,28 @@ Embeddings = Callable[[np.ndarray], np.ndarray]
 """(n,) int64 rows of a shard set's index -> (n, D) float32 of length 1."""
 
 
-class TeacherName(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Teacher:
     """The network that a run learns from.
 
     Attributes:
         name: the backbone as text, or a function's name.
         digest: of the network, see ``LoadedNetwork``.
+        network: itself, where its feature maps are compared.
     """
 
     name: str
     digest: str
+    network: LoadedNetwork | None = None
+
+    @classmethod
+    def of(cls, network: LoadedNetwork) -> Teacher:
+        """A loaded network as a teacher."""
+        return cls(network.name, network.digest, network)
+
+    def to_dict(self) -> dict[str, str]:
+        """What checkpoints state of it."""
+        return {"name": self.name, "digest": self.digest}
 
     def check_same(self, saved: Mapping[str, Any], path: Path) -> None:
         """Raises: TrainingError: the checkpoint at ``path`` has another teacher."""

@@ -39,6 +39,7 @@ class Updater:
         *,
         check: bool,
         targets: torch.Tensor | None = None,
+        originals: torch.Tensor | None = None,
     ) -> Outcome:
         """Makes update number ``step``, counted from 0, from this rank's part of a batch. A collective.
 
@@ -47,11 +48,12 @@ class Updater:
             labels: (b,) int64.
             check: leave everything as it was if the loss or a gradient is not finite. Synchronises with the device.
             targets: (V, b, D) float32, the teacher's embeddings of the images.
+            originals: (V, b, S, S, 3) uint8, the images before their degradation.
         """
         learner, optimizer, guard = self._state.learner, self._state.optimizer, self._state.guard
         buffers = [buffer.clone() for buffer in learner.buffers()] if check else []  # the forward pass moves them
         optimizer.zero_grad(set_to_none=True)
-        loss, parts = self._gradients(images, labels, step, targets)
+        loss, parts = self._gradients(images, labels, step, targets, originals)
         gradients = [weight.grad for weight in learner.parameters() if weight.grad is not None]
         if guard.scale != 1:
             torch._foreach_mul_(gradients, 1 / guard.scale)
@@ -75,14 +77,19 @@ class Updater:
         return Outcome(loss, parts)
 
     def _gradients(
-        self, images: torch.Tensor, labels: torch.Tensor, step: int, targets: torch.Tensor | None
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        step: int,
+        targets: torch.Tensor | None,
+        originals: torch.Tensor | None,
     ) -> tuple[torch.Tensor, LossParts]:
         """Computes the loss of the global batch, and its gradients times the loss scale."""
         config, scale = self._config, self._state.guard.scale
         if self._parallel is None:
-            return accumulate(self._state.learner, self._state.ranks, images, labels, step, scale, targets)
+            return accumulate(self._state.learner, self._state.ranks, images, labels, step, scale, targets, originals)
         seed_step(config.seed, step)
-        loss, parts = self._parallel(images, labels, targets)
+        loss, parts = self._parallel(images, labels, targets, originals)
         torch.autograd.backward(loss * scale if scale != 1 else loss)
         return loss, parts
 
@@ -95,6 +102,7 @@ def accumulate(
     step: int,
     scale: float,
     targets: torch.Tensor | None = None,
+    originals: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, LossParts]:
     """Computes loss and gradients of a batch from parts that go through the backbone one after another.
 
@@ -108,6 +116,7 @@ def accumulate(
         step: number of the update, from 0; determines dropout.
         scale: what the loss is multiplied by before its gradients are computed.
         targets: (V, b, D) float32, the teacher's embeddings of the images.
+        originals: (V, b, S, S, 3) uint8, the images before their degradation.
 
     Returns:
         Loss and parts as ``Learner.forward``.
@@ -116,15 +125,15 @@ def accumulate(
     """
     config, views = learner.config, len(images)
     chunks = images.tensor_split(config.accumulate, dim=1)
+    undegraded = [None] * len(chunks) if originals is None else originals.tensor_split(config.accumulate, dim=1)
 
-    def embed(number: int) -> torch.Tensor:
+    def embed(number: int, original: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         seed_step(config.seed, step, number)  # the same dropout both times
-        embedded: torch.Tensor = learner.features(chunks[number])
-        return embedded
+        return learner.features(chunks[number], original)
 
     buffers = [buffer.clone() for buffer in learner.backbone.buffers()]
     with torch.no_grad():
-        embedded = [embed(number) for number in range(len(chunks))]
+        embedded = [embed(number)[0] for number in range(len(chunks))]
     for buffer, before in zip(learner.backbone.buffers(), buffers, strict=True):
         buffer.copy_(before)
     by_view = torch.cat([part.reshape(views, -1, part.shape[1]) for part in embedded], dim=1)
@@ -132,9 +141,19 @@ def accumulate(
     loss, parts = learner.loss(features, labels, views, targets)
     torch.autograd.backward(loss * scale)
     assert features.grad is not None
+    loss = loss.detach()
     gradients = features.grad.reshape(by_view.shape).tensor_split(config.accumulate, dim=1)
     for number, gradient in enumerate(gradients):
-        torch.autograd.backward(embed(number), gradient.flatten(0, 1))
+        again, distances = embed(number, undegraded[number])
+        if distances is None:
+            torch.autograd.backward(again, gradient.flatten(0, 1))
+            continue
+        share = chunks[number].shape[1] / images.shape[1]
+        attention, attention_parts = learner.attention_loss(distances, views)
+        torch.autograd.backward([again, attention * (share * scale)], [gradient.flatten(0, 1), None])
+        loss = loss + share * attention.detach()
+        for name, value in attention_parts.items():
+            parts[name] = parts.get(name, 0) + share * value
     shared = [
         weight.grad
         for name, weight in learner.named_parameters()

@@ -45,6 +45,7 @@ class Batch:
         labels: (b,) int64, the identity of ``images[:, i]``; distinct over all ranks.
         sizes: (V, b) int64 on the CPU, px; S for an image that is not degraded.
         rows: (V, b) int64 on the CPU, rows of the images in the index.
+        originals: as ``images``, flipped as they are, but not degraded; None if they were not asked for.
         state: position in the stream after this batch, for checkpoints.
     """
 
@@ -53,6 +54,7 @@ class Batch:
     sizes: np.ndarray
     rows: np.ndarray
     state: LoaderState
+    originals: torch.Tensor | None = None
 
     def __repr__(self) -> str:
         shape, device = tuple(self.images.shape), self.images.device
@@ -75,6 +77,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         resume: dict[str, Any] | None = None,
+        originals: bool = False,
     ) -> None:
         """
         Args:
@@ -87,6 +90,7 @@ class Loader:
             device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU, nvJPEG decodes and the batch stays there.
             threads: CPU threads of DALI.
             resume: ``state.to_dict()`` of the last consumed batch, of a run with any number of ranks.
+            originals: batches have the images before their degradation, too.
 
         Raises:
             SamplerError: the batch size does not fit the data or the ranks, or ``resume`` belongs to another stream.
@@ -114,7 +118,7 @@ class Loader:
         self._pending: deque[Draw] = deque()
         self._pipe: Any = None
         self._in_use: tuple[Any, torch.cuda.Event] | None = None
-        self._reader = ShardReader(index)
+        self._reader, self._originals = ShardReader(index), originals
         images = batch_size // world_size * len(self._views)
         self._buffer = np.empty(images * int(index.size.max()), np.uint8)
 
@@ -182,10 +186,14 @@ class Loader:
         sizes = self._sizes(draw.size_draws)
         for view, view_sizes in enumerate(sizes):
             self._degrade(view, images[view], crops[view], view_sizes, draw.flips[view])
+        mirrored = self._upload(draw.flips)[..., None, None, None] if self._originals else None
+        originals = None if mirrored is None else torch.where(mirrored, crops.flip(3), crops)
         self._keep_until_read(decoded)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
         labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
-        return Batch(images=images, labels=labels, sizes=sizes, rows=draw.rows, state=self._consumed)
+        return Batch(
+            images=images, labels=labels, sizes=sizes, rows=draw.rows, state=self._consumed, originals=originals
+        )
 
     def _sizes(self, size_draws: np.ndarray) -> np.ndarray:
         """(V, b) int64 sizes of the images of one batch, px, from uniform (V, b) ``size_draws`` below 2**31."""

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from model.losses.distillation import cosine_distances, relational, squared_distances
+from model.losses.distillation import attention, attention_map, cosine_distances, relational, squared_distances
 from model.losses.terms import Distill, parse_losses
 from model.options import OptionError
 from model.training.config import TrainConfig
@@ -44,6 +44,20 @@ def test_the_relational_loss_compares_all_pairs_of_images():
     assert float(relational(3 * turned, draw(2))) == pytest.approx(0, abs=1e-12)
 
 
+def test_attention_compares_where_maps_are_large():
+    maps = draw(3, 2 * 4 * 3, 3).reshape(2, 4, 3, 3)  # two images, four channels
+    sums = [[sum(maps[n, c, y, x] ** 2 for c in range(4)) for y in range(3) for x in range(3)] for n in range(2)]
+    torch.testing.assert_close(attention_map(maps), torch.tensor(sums, dtype=torch.float64))
+    tokens = draw(4, 2 * 5, 6).reshape(2, 5, 6)
+    torch.testing.assert_close(attention_map(tokens), tokens.square().sum(2))
+    assert attention_map(maps.bfloat16()).dtype == torch.float32
+    student, teacher = [draw(5, 2, 9), draw(6, 2, 4)], [draw(7, 2, 9), draw(8, 2, 4)]
+    means = [
+        sum(1 - cosine(a[n].tolist(), b[n].tolist()) for a, b in zip(student, teacher, strict=True)) / 2 for n in (0, 1)
+    ]
+    assert attention(student, teacher).tolist() == pytest.approx(means)
+
+
 @pytest.mark.parametrize("loss", [cosine_distances, squared_distances, relational])
 def test_gradients(loss):
     assert torch.autograd.gradcheck(loss, (draw(1).requires_grad_(), draw(2)))
@@ -68,11 +82,15 @@ def test_several_forms_may_be_added_and_stand_alone():
     ]
     assert parse_losses(str(losses)) == losses
     assert parse_losses("distill").criterion is None
+    assert losses.embedding_terms == losses.distill
+    looks = parse_losses("focal+distill:form=attention")
+    assert (looks.embedding_terms, looks.attention.label) == ((), "distill-attention")
+    for text in ("distill:form=attention", "octuplet+distill:form=attention"):  # the last layers would learn nothing
+        with pytest.raises(OptionError, match="no criterion; expected"):
+            parse_losses(text)
     with pytest.raises(OptionError, match=r"distill and distill; expected .*; distill once a form"):
         parse_losses("cross-entropy+distill+distill:weight=2")
-    with pytest.raises(
-        OptionError, match=r"no criterion; expected one criterion .*; distill once a form, also without"
-    ):
+    with pytest.raises(OptionError, match=r"no criterion; expected one criterion .*; distill once a form, which"):
         parse_losses("hardest-triplet")
 
 
@@ -84,6 +102,10 @@ def test_several_forms_may_be_added_and_stand_alone():
             "losses has distill, but there is no teacher: name a network with --teacher",
         ),
         ({"teacher": "a.pt"}, r"teacher is a.pt, but no loss is for it: add \+distill to --losses"),
+        (
+            {"losses": "distill+distill:form=attention", "teacher": "a", "compile": True},
+            "losses distill:form=attention and compile exclude each other",
+        ),
         ({"teacher_preprocessing": "arcface"}, "teacher_preprocessing is for a teacher: name a network with --teacher"),
     ],
 )

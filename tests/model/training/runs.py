@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from model.backbones import build_backbone
 from model.formats.checkpoint import read_checkpoint
+from model.formats.network import LoadedNetwork
 from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.state import new_run
-from model.training.teacher import TeacherName
+from model.training.teacher import Teacher
+from pipeline.spec import Preprocessing
 
 CLASSES = 6
 SPEC = {"template": "seed", "size": 32, "mean": 0.5, "std": 0.5}
@@ -34,10 +38,20 @@ class Stream:
         labels = torch.randperm(CLASSES, generator=generator)[:3]
         if self.number == self.poison:
             images = images.float() * float("nan")
+        originals = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=generator)
         rows = np.arange(12).reshape(4, 3) + 12 * self.number
         self.number += 1
         position = SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
-        return SimpleNamespace(images=images, labels=labels, rows=rows, state=position)
+        return SimpleNamespace(images=images, labels=labels, rows=rows, originals=originals, state=position)
+
+
+def lent(backbone="spherenet4", **changes):
+    """A teacher whose layers are known."""
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        network = build_backbone(backbone, image_size=changes.get("size", 32)).eval()
+    spec = Preprocessing(**{**SPEC, **changes})
+    return Teacher.of(LoadedNetwork(network, spec, backbone, Path("a.pt"), None, "0" * 32, {}, spec_stated=True))
 
 
 def teach(rows):
@@ -54,10 +68,10 @@ def config(**changes):
 
 def run_training(run, settings, *, resume=None, evaluate=None, **stream):
     distills = settings.losses.distill
-    teacher = TeacherName(str(settings.teacher), "0" * 32) if distills else None
+    teacher = lent() if distills else None
     state = new_run(settings, classes=CLASSES, preprocessing=SPEC, teacher=teacher)
     start = state.restore(read_checkpoint(resume), resume) if resume else 0
-    targets = teach if distills else None
+    targets = teach if settings.losses.embedding_terms else None
     done = train(Stream(start, **stream), state, run, start=start, evaluate=evaluate, targets=targets)
     return done, state.learner
 

@@ -32,7 +32,18 @@ CONFIGS = {
     "in-parts": {"accumulate": 2, "clip_norm": 0.5, "losses": "cross-entropy+octuplet+center"},
     "in-parts-sharded": {"accumulate": 2, "clip_norm": 0.5, "shard_head": True},
     "taught": {"losses": "cross-entropy+distill:weight=3+distill:form=relational", "teacher": "a"},
-    "taught-in-parts": {"losses": "distill:form=mse", "teacher": "a", "accumulate": 2, "shard_head": True},
+    "attentive": {
+        "losses": "cross-entropy+distill:form=attention,weight=9",
+        "teacher": "a",
+        "backbone": "mobilefacenet",
+        "lr": 1e-4,
+    },
+    "taught-in-parts": {
+        "losses": "distill:form=mse+distill:form=attention",
+        "teacher": "a",
+        "accumulate": 2,
+        "shard_head": True,
+    },
     "sampled": {"shard_head": True, "head": "arcface:sample=0.5", "optimizer": "adamw", "lr": 1e-4},
 }
 

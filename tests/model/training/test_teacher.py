@@ -12,7 +12,7 @@ from model.formats.checkpoint import checkpoints, read_checkpoint
 from model.training.config import TrainingError
 from model.training.loop import train
 from model.training.state import new_run
-from model.training.teacher import Targets, TeacherName, principal_components
+from model.training.teacher import Targets, Teacher, principal_components
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
 TAUGHT = {"losses": "cross-entropy+distill:weight=5+distill:form=relational", "teacher": "a.pt"}
@@ -64,7 +64,7 @@ def test_a_run_stores_its_teacher_and_logs_each_loss(tmp_path):
     assert row["loss"] == pytest.approx(means[0] + 5 * means[1] + row["distill-relational"], rel=1e-5)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert (stored["teacher"], stored["teacher_digest"]) == ("a.pt", "0" * 32)
-    assert read_checkpoint(checkpoints(tmp_path)[-1])["teacher"] == {"name": "a.pt", "digest": "0" * 32}
+    assert read_checkpoint(checkpoints(tmp_path)[-1])["teacher"] == {"name": "spherenet4", "digest": "0" * 32}
 
 
 @pytest.mark.parametrize("change", [{}, {"accumulate": 3}, {"ema": 0.9, "clip_norm": 1.0}, {"precision": "bf16"}])
@@ -79,12 +79,12 @@ def test_a_run_goes_on_with_its_own_teacher_only(tmp_path):
     settings = config(**TAUGHT, steps=2)
     run_training(tmp_path, settings)
     path = checkpoints(tmp_path)[-1]
-    other = new_run(settings, classes=CLASSES, preprocessing=SPEC, teacher=TeacherName("ir50", "f" * 32))
+    other = new_run(settings, classes=CLASSES, preprocessing=SPEC, teacher=Teacher("ir50", "f" * 32))
     with pytest.raises(
-        TrainingError, match=r"its teacher is a.pt, digest 0{32}; now it is ir50, digest f{32}: name the"
+        TrainingError, match=r"its teacher is spherenet4, digest 0{32}; now it is ir50, digest f{32}: name the"
     ):
         other.restore(read_checkpoint(path), path)
-    moved = new_run(settings, classes=CLASSES, preprocessing=SPEC, teacher=TeacherName("elsewhere/a.pt", "0" * 32))
+    moved = new_run(settings, classes=CLASSES, preprocessing=SPEC, teacher=Teacher("elsewhere/a.pt", "0" * 32))
     assert moved.restore(read_checkpoint(path), path) == 2
 
 
@@ -94,7 +94,7 @@ def test_targets_are_given_if_and_only_if_a_loss_is_for_them(tmp_path):
 
     with pytest.raises(TypeError, match="targets is None, expected a function such as Targets"):
         train(Stream(), start(**TAUGHT), tmp_path)
-    with pytest.raises(TypeError, match="if and only if the losses have a term distill"):
+    with pytest.raises(TypeError, match="if and only if a term distill compares embeddings"):
         train(Stream(), start(), tmp_path, targets=lambda rows: rows)
 
 

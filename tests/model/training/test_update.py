@@ -17,24 +17,26 @@ from model.training.loop import train
 from model.training.recompute import blocks, recomputed
 from model.training.state import new_run
 from model.training.update import Updater
-from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training, teach
+from tests.model.training.runs import CLASSES, SPEC, Stream, config, lent, losses, run_training, teach
 
 LOSSES = [
     "cross-entropy+hardest-triplet",
     "focal+octuplet+center",
-    "cross-entropy+distill:weight=3+distill:form=relational,weight=2",
+    "cross-entropy+distill:weight=3+distill:form=relational,weight=2+distill:form=attention,weight=5",
 ]
 
 
 def gradients(settings, steps=1, loss_scale=1.0):
     """The run after some updates: its losses by name, gradients by name, and state dict."""
-    state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
+    teacher = lent() if settings.losses.distill else None
+    state = new_run(settings, classes=CLASSES, preprocessing=SPEC, teacher=teacher)
     state.guard.scale = loss_scale
     update, stream = Updater(state), Stream()
     for step in range(steps):
         batch = next(stream)
         targets = teach(batch.rows) if settings.losses.distill else None
-        done = update(batch.images, batch.labels, step, check=True, targets=targets)
+        originals = batch.originals if settings.losses.attention else None
+        done = update(batch.images, batch.labels, step, check=True, targets=targets, originals=originals)
     parts = {"loss": done.loss.detach(), **done.parts}
     grads = {name: weight.grad for name, weight in state.learner.named_parameters()}
     return parts, grads, state.learner.state_dict()

@@ -22,7 +22,7 @@ from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.ranks import Ranks, open_ranks
 from model.training.state import new_run
-from tests.model.training.runs import teach
+from tests.model.training.runs import lent, teach
 
 CLASSES, BATCH, SIZE = 7, 4, 32
 SPEC = {"template": "seed", "size": SIZE, "mean": 0.5, "std": 0.5}
@@ -40,6 +40,7 @@ class Share:
     def __next__(self):
         generator = torch.Generator().manual_seed(self.number)
         images = torch.randint(0, 256, (self.views, BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
+        originals = images.roll(1, 3)
         labels = torch.randperm(CLASSES, generator=generator)[:BATCH]
         self.at.get(self.number, lambda: None)()
         rows = np.arange(self.views * BATCH).reshape(self.views, BATCH) + self.views * BATCH * self.number
@@ -47,7 +48,13 @@ class Share:
         share = BATCH // self.ranks.size
         mine = slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
         state = SimpleNamespace(to_dict=lambda at=self.number: {"step": at})
-        return SimpleNamespace(images=images[:, mine], labels=labels[mine], rows=rows[:, mine], state=state)
+        return SimpleNamespace(
+            images=images[:, mine],
+            labels=labels[mine],
+            rows=rows[:, mine],
+            originals=originals[:, mine],
+            state=state,
+        )
 
 
 def run(folder: Path, ranks: Ranks) -> int:
@@ -58,11 +65,12 @@ def run(folder: Path, ranks: Ranks) -> int:
             at[settings[name]] = functools.partial(os.kill, os.getpid(), number)
     config = TrainConfig(**settings["config"])
     torch.use_deterministic_algorithms(True)
-    state = new_run(config, classes=CLASSES, preprocessing=SPEC, ranks=ranks)
+    teacher = lent(config.backbone.name) if config.losses.distill else None
+    state = new_run(config, classes=CLASSES, preprocessing=SPEC, ranks=ranks, teacher=teacher)
     held = checkpoints(folder / "run")
     start = state.restore(read_checkpoint(held[-1]), held[-1]) if held else 0
     stream = Share(ranks, len(config.all_views), start, at)
-    targets = teach if config.losses.distill else None
+    targets = teach if config.losses.embedding_terms else None
     return train(stream, state, folder / "run", start=start, targets=targets)
 
 

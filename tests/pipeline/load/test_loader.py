@@ -68,6 +68,21 @@ def test_shapes_and_types_of_a_batch(index):
     assert (batch.state.epoch, batch.state.step) == (0, 1)
 
 
+def test_originals_are_flipped_as_the_images_and_not_degraded(index):
+    with Loader(index, batch_size=BATCH, originals=True) as loader:
+        batch, flips = next(loader), loader._sampler.draw(0, 0).flips
+    assert torch.equal(batch.originals[0], batch.images[0])  # the view of 128 px
+    with ShardReader(index) as reader:
+        for view in range(4):
+            for place in range(BATCH):
+                jpeg = np.frombuffer(reader.image(int(batch.rows[view, place])), np.uint8)
+                crop = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+                crop = crop[:, ::-1] if flips[view, place] else crop
+                assert abs(batch.originals[view, place].numpy() - crop).max() <= 4  # of two decoders
+    assert 0 < flips.sum() < flips.size
+    assert batches_of(index, 1)[0].originals is None
+
+
 def test_the_loader_knows_its_position(index):
     with Loader(index, batch_size=BATCH) as batches:
         assert batches.state.step == 0
