@@ -14,7 +14,7 @@ from model.formats.checkpoint import read_checkpoint
 from tests.conftest import error_of, torchrun
 
 STUDENT = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 2, "--views", "128,8", "--log-every", 1]
-LOSSES = ["--losses", "cross-entropy+distill:weight=10+distill:form=relational"]
+LOSSES = ["--losses", "cross-entropy+distill:weight=10+distill:form=relational+distill:form=attention"]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_student_of_one_of_our_networks(run, shard_set, tmp_path, teacher):
     assert "512 numbers; 45 images embedded: " in line
     found = rows(tmp_path / "a")
     assert [row["step"] for row in found] == [1, 2]
-    assert {"distill@128", "distill@8", "distill-relational"} <= set(found[0])
+    assert {"distill@128", "distill@8", "distill-relational", "distill-attention@8"} <= set(found[0])
     second = run(*words, "--out", tmp_path / "b")
     assert "512 numbers; all embeddings cached: " in second.stderr
     assert "teacher: 45/45" not in second.stderr

@@ -182,12 +182,12 @@ class Loader:
                 self._check(draw.rows.ravel())
             raise
         draw = self._pending.popleft()
+        mirrored = self._upload(draw.flips)[..., None, None, None] if self._originals else None
+        originals = None if mirrored is None else torch.where(mirrored, crops.flip(3), crops)
         images = _empty_like(crops)  # DALI reuses the buffer of the crops
         sizes = self._sizes(draw.size_draws)
         for view, view_sizes in enumerate(sizes):
             self._degrade(view, images[view], crops[view], view_sizes, draw.flips[view])
-        mirrored = self._upload(draw.flips)[..., None, None, None] if self._originals else None
-        originals = None if mirrored is None else torch.where(mirrored, crops.flip(3), crops)
         self._keep_until_read(decoded)
         self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
         labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
