@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import BENCHMARKS, is_question, read_benchmark
-from commands.options import PATH, allow_missing_option, check_benchmark, check_local, data, folder, pick_device
+from commands.options import (
+    PATH,
+    STORE_PATH,
+    allow_missing_option,
+    check_benchmark,
+    check_local,
+    data,
+    folder,
+    pick_device,
+    staging,
+)
 from commands.teacher import open_teacher, teacher_targets
 from commands.train_options import config_options, print_list
 
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
     from model.training.start import Start
     from pipeline.spec import Preprocessing
     from shards.index import ShardIndex
+    from shards.store import Store
 
 
 def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -35,7 +47,9 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 
 @click.command(short_help="Train a deep Siamese network.")
 @folder("--shards", "shards", help="Shard set to train on.")
-@click.option("--out", type=PATH, help="Run folder. [default: $LRFR_DATA/runs/BACKBONE]")
+@click.option(
+    "--out", type=STORE_PATH, help="Run folder, or URL of an object store. [default: $LRFR_DATA/runs/BACKBONE]"
+)
 @click.option(
     "--recipe",
     default="seed",
@@ -70,7 +84,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 @allow_missing_option("Evaluate without images that cannot be used.")
 def train(
     shards: Path,
-    out: Path | None,
+    out: Path | Store | None,
     recipe: str,
     config_file: Path | None,
     print_config: bool,
@@ -111,9 +125,10 @@ def train(
     device = local_device(pick_device(device))
     run = out or data("runs", config.backbone.name)()
     with open_ranks(device) as ranks, explained_memory(config.less_memory):
-        start, steps = run_training(
-            config, shards, run, ranks, resume, device, loader_threads, protocols, allow_missing
-        )
+        with opened_run(run, ranks, config.keep) as folder:
+            start, steps = run_training(
+                config, shards, folder, ranks, resume, device, loader_threads, protocols, allow_missing
+            )
         done = f"finished: trained {counted(steps, 'step')}: {run}"
         if start >= config.steps:
             done = f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps goes on"
@@ -123,6 +138,15 @@ def train(
             click.echo(done, err=True)
         if steps < config.steps:
             sys.exit(130)
+
+
+def opened_run(run: Path | Store, ranks: Ranks, keep: int) -> contextlib.AbstractContextManager[Path]:
+    """The run folder on this machine; that of a store is uploaded."""
+    if isinstance(run, Path):
+        return contextlib.nullcontext(run)
+    from model.training.stored_run import StoredRun
+
+    return StoredRun(run, staging(run), keep=keep).opened(ranks)
 
 
 def check_evaluation(benchmarks: list[str], best: str | None) -> None:

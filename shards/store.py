@@ -45,6 +45,7 @@ _DAMAGED = {
     "InvalidPart",
 }
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or GOOGLE_APPLICATION_CREDENTIALS, and what they may do"
+_DIGEST_NOTE = "sha256"
 _told: set[str] = set()  # stores whose trouble this process has told
 T = TypeVar("T")
 
@@ -100,7 +101,10 @@ class Store:
         return f"{tail}-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
     def list(self) -> dict[str, Entry]:
-        """Lists all objects by name, relative to the URL: one request for 1,000 of them."""
+        """Lists all objects by name, relative to the URL: one request for 1,000 of them.
+
+        Names are relative paths without ``..``; obstore refuses others.
+        """
 
         def work() -> dict[str, Entry]:
             import obstore
@@ -117,7 +121,7 @@ class Store:
         tags are something else, the first object is read back.
 
         Args:
-            notes: metadata of the object, see ``fetch``.
+            notes: metadata of the object; its SHA-256 is added.
 
         Returns:
             The tag of the object.
@@ -126,7 +130,7 @@ class Store:
             StoreError: it cannot be stored.
             OSError: the file cannot be read.
         """
-        expected = _expected_tag(path)
+        expected, digest = _expected_tag(path), _digest_of(path)
 
         def work() -> str:
             import obstore
@@ -136,13 +140,13 @@ class Store:
                     self._store(),
                     name,
                     path,
-                    attributes=dict(notes or {}),
+                    attributes={**(notes or {}), _DIGEST_NOTE: digest},
                     chunk_size=PART_BYTES,
                     max_concurrency=UPLOADED_PARTS,
                 )["e_tag"]
             )
             if found != expected and not self._tags_are_opaque:
-                if self._digest(name) != _digest_of(path):
+                if self._digest(name) != digest:
                     raise _PassingError("its content in the store differs from the file's")
                 self._tags_are_opaque = True
             return found
@@ -150,10 +154,10 @@ class Store:
         return self._tried(name, work)
 
     def fetch(self, name: str, path: Path, facts: Mapping[str, Any] | None = None) -> dict[str, str]:
-        """Copies an object to a file, which appears whole or not at all.
+        """Copies an object to a file, which appears whole or not at all, and compares its SHA-256 with that noted.
 
         Args:
-            facts: its ``size`` and ``sha256``, if they are known.
+            facts: its ``size`` and ``sha256``, if they are known from elsewhere.
 
         Returns:
             The notes of the object.
@@ -172,9 +176,11 @@ class Store:
                     size += len(block)
                 if size != result.meta["size"]:
                     raise _PassingError(f"{size:,} of {result.meta['size']:,} bytes arrived")
-                if facts is not None and (size, digest.hexdigest()) != (facts["size"], facts["sha256"]):
+                notes = {str(key): str(value) for key, value in result.attributes.items()}
+                known = {notes.get(_DIGEST_NOTE), facts and facts["sha256"]} - {None}
+                if known - {digest.hexdigest()}:
                     raise _PassingError("its content is not what was stored (SHA-256 does not match)")
-                return {str(key): str(value) for key, value in result.attributes.items()}
+                return notes
 
         return self._tried(name, work)
 
@@ -341,6 +347,8 @@ def _judged(error: Exception, url: str) -> tuple[bool, str, str]:
     if name == "NoSuchBucket":
         bucket = url.partition("://")[2].partition("/")[0]
         return False, f"there is no bucket {bucket} ({said})", "create it, or check its name and AWS_ENDPOINT_URL"
+    if "invalid path" in text:
+        return False, f"holds an object whose name is no path ({_cause(text)})", "delete it, or choose another folder"
     if number == 404 or isinstance(error, FileNotFoundError):
         return False, "not found", "check the URL"
     if number in (401, 403) or name == "InvalidAccessKeyId":
@@ -355,7 +363,7 @@ def _judged(error: Exception, url: str) -> tuple[bool, str, str]:
 def _cause(text: str) -> str:
     """The last part of a message without status, such as that of a connection that was cut."""
     line = " ".join(text.split())
-    return line.rpartition(" - ")[2][:200]
+    return line.rpartition(" - ")[2].removeprefix("Encountered object with invalid path: ")[:200]
 
 
 def _tag(value: str | None) -> str:
