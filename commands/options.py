@@ -40,7 +40,7 @@ class StorePath(LocalPath):
     """A path on this machine, or the URL of an object store, which becomes a ``shards.store.Store``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not _STORE_URL.match(os.fspath(value)):
+        if not is_store_url(value):
             return super().convert(value, param, ctx)
         from shards.store import Store, StoreError
 
@@ -48,6 +48,11 @@ class StorePath(LocalPath):
             return Store(os.fspath(value))
         except StoreError as error:
             self.fail(str(error), param, ctx)
+
+
+def is_store_url(value: str | os.PathLike[str]) -> bool:
+    """Returns True for the URL of an object store, see ``shards.store``, which is not imported without need."""
+    return bool(_STORE_URL.match(os.fspath(value)))
 
 
 def staging(store: Store) -> Path:

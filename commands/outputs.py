@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.group import CommandError, interruptible, reason_of
-from commands.options import check_local, local_path
+from commands.group import CommandError, interruptible, rank_of_several, reason_of
+from commands.options import check_local, is_store_url, local_path, staging
 from pipeline.signals import delayed_interruption
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
+    from shards.store import Store
 
 
 class OutputPath(click.ParamType):
-    """A writable path of a file, or of a folder, that need not exist yet.
+    """A writable path of a file, or of a folder, that need not exist yet; or a URL, to which it is uploaded at the end.
 
     A file that is there is replaced, but only by one of its kind: ``--out photos/*.jpg`` names a photograph.
 
@@ -39,6 +43,8 @@ class OutputPath(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from shards.files import remove_temporaries
 
+        if is_store_url(value):
+            value = self._staged(str(value), param, ctx)
         value = local_path(value)
         check_local(value)
         path = Path(value)
@@ -71,6 +77,54 @@ class OutputPath(click.ParamType):
                 return stream.read(max(map(len, self._starts))).startswith(self._starts)
         except OSError:
             return False
+
+    def _staged(self, url: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Returns a path on this machine, whose content is uploaded to the URL when the command ends."""
+        from shards.store import Store, StoreError
+
+        try:
+            store = Store(url)
+            if not self._folder and store.url.count("/") < 3:
+                raise StoreError(f"{url}: a bucket; expected a file in it, such as {store}/file")
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+        place, name = (
+            (store, "") if self._folder else (Store(store.url.rpartition("/")[0]), store.url.rpartition("/")[2])
+        )
+        start = place.start(name or "index.html", 16)  # also finds that there is no bucket
+        if name and start and self._starts and not start.startswith(self._starts):
+            self.fail(f"{url} is there and is not {self.kind}; choose another name", param, ctx)
+        folder = staging(store)
+        path = folder / name
+        if rank_of_several() in (None, "0"):
+            if self._folder and folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            if name:
+                path.unlink(missing_ok=True)
+            if ctx is not None:
+                ctx.call_on_close(functools.partial(_upload, place, folder, path))
+        return path
+
+
+def _upload(store: Store, folder: Path, written: Path) -> None:
+    """Uploads the files that a command has written, also one that failed: they are whole."""
+    from shards.messages import counted, print_stderr
+    from shards.store import StoreError
+
+    ended_by = sys.exc_info()[1]
+    paths = [path for path in sorted([written, *written.rglob("*")]) if path.is_file()]
+    try:
+        for path in paths:
+            store.upload(path, path.relative_to(folder).as_posix())
+    except StoreError as error:
+        line = f"{error}; the files are in {folder}"
+        if ended_by is not None:  # which is told last
+            print_stderr(line)
+            return
+        raise StoreError(line) from None
+    if paths:
+        print_stderr(f"uploaded to {store}: {counted(len(paths), 'file')}")
 
 
 def parquet_output() -> OutputPath:

@@ -184,6 +184,24 @@ class Store:
 
         return self._tried(name, work)
 
+    def start(self, name: str, count: int) -> bytes | None:
+        """Returns the first bytes of an object; None if there is none.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+
+        def work() -> bytes | None:
+            try:
+                blocks = iter(self._get(name).stream(min_chunk_size=count))
+                return bytes(next(blocks, b""))[:count]
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+
+        return self._tried(name, work)
+
     def delete(self, names: Iterable[str]) -> None:
         """Deletes objects, those that are not there included."""
         names = list(names)

@@ -32,7 +32,7 @@ def test_every_path_is_of_a_type_that_refuses_urls():
 @pytest.mark.parametrize("url", ["s3://bucket/x", "https://x.org/y.json", "file://server/faces"])
 def test_a_url_is_refused_in_place_of_every_path(run, tmp_path, url):
     for name, parameter in PATHS:
-        if url.startswith("s3") and isinstance(parameter.type, StorePath):
+        if url.startswith("s3") and isinstance(parameter.type, StorePath | OutputPath):
             continue
         words = [url] if isinstance(parameter, click.Argument) else [parameter.opts[0], url]
         process = run(*name.split(), *words)

@@ -1,0 +1,50 @@
+"""Output files in an object store."""
+
+from __future__ import annotations
+
+from tests.conftest import error_of
+from tests.object_store import Fault
+
+URL = "s3://faces/out"
+
+
+def test_a_page_and_a_picture_are_uploaded(run, shard_set, object_store, tmp_path):
+    process = run("inspect", shard_set, "--report", f"{URL}/report", "--out", f"{URL}/sheet.png")
+    assert process.returncode == 0, process.stderr
+    assert f"uploaded to {URL}/report: 1 file\n" in process.stderr
+    assert f"uploaded to {URL}: 1 file\n" in process.stderr
+    content = object_store.content("out")
+    assert sorted(content) == ["report/inspect.html", "sheet.png"]
+    assert content["sheet.png"].startswith(b"\x89PNG")
+    pages = list((tmp_path / "cache" / "stores").rglob("*.html"))
+    assert [page.read_bytes() for page in pages] == [content["report/inspect.html"]]
+    assert run("inspect", shard_set, "--report", f"{URL}/one.html").returncode == 0
+    assert object_store.content("out")["one.html"].startswith(b"<!doctype html")
+
+
+def test_an_object_of_another_kind_is_not_replaced(run, shard_set, object_store):
+    object_store.put("out/sheet.png", b"\xff\xd8\xff a photograph")
+    line = error_of(run("inspect", shard_set, "--out", f"{URL}/sheet.png"), 2)
+    assert line.endswith(f"{URL}/sheet.png is there and is not a PNG file; choose another name")
+    assert error_of(run("inspect", shard_set, "--out", "s3://faces"), 2).endswith(
+        "s3://faces: a bucket; expected a file in it, such as s3://faces/file"
+    )
+    assert error_of(run("inspect", shard_set, "--report", "s3://nowhere")).startswith(
+        "Error: s3://nowhere/index.html: there is no bucket nowhere"
+    )
+
+
+def test_what_cannot_be_uploaded_stays_here(run, shard_set, object_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("shards.store.TRIES", 1)
+    object_store.faults[:] = [Fault("503", "PUT", times=99)]
+    line = error_of(run("inspect", shard_set, "--out", f"{URL}/sheet.png"))
+    (picture,) = (tmp_path / "cache" / "stores").rglob("*.png")
+    assert line.startswith(f"Error: {URL}/sheet.png: 503 Service Unavailable, 1 times; ")
+    assert line.endswith(f"; the files are in {picture.parent}")
+
+
+def test_a_command_that_fails_says_why_and_uploads_what_there_is(run, shard_set, object_store):
+    (shard_set / "shard-000000.tar").unlink()
+    process = run("inspect", shard_set, "--out", f"{URL}/sheet.png")
+    assert "shard-000000.tar" in error_of(process)
+    assert object_store.content("out") == {}
