@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 
 from pipeline.align import FILTERS, TEMPLATES, crop_points, fit_crops, resized, warp
+from pipeline.degradation.presets import Degradation
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.sources.landmarks import Point
 from pipeline.sources.parts import FilePart, read_part
@@ -38,6 +39,7 @@ class Request:
             ``points``. None: it is no such crop.
         side: side of the aligned crop in px, before it is resized to the input size; None: the input size.
         down: size in px that the crop is degraded to; None: not degraded.
+        degradation: how; None: by the bicubic filter, and nothing else.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
         problem: why there are no points, if it is not that the tables have no row. Used in messages only.
     """
@@ -49,6 +51,7 @@ class Request:
     template: CropTemplate | None = None
     side: int | None = None
     down: int | None = None
+    degradation: Degradation | None = None
     place: str = dataclasses.field(default="", compare=False)
     problem: str = dataclasses.field(default="", compare=False)
 
@@ -63,6 +66,8 @@ class Request:
         check_argument(
             isinstance(self.template, CropTemplate | None), "template", self.template, "a CropTemplate or None"
         )
+        good = isinstance(self.degradation, Degradation | None)
+        check_argument(good, "degradation", self.degradation, "a Degradation or None")
         size = self.points_size
         check_argument(size is None or _is_pair(size), "points_size", size, "a tuple (width, height), or None")
 
@@ -85,7 +90,11 @@ class Request:
     def preparation(self) -> dict[str, Any]:
         """The fields that determine the pixels, apart from the image itself."""
         fields = {"points": self.points, "points_size": self.points_size, "side": self.side, "down": self.down}
-        return fields if self.template is None else {**fields, "template": self.template.to_list()}
+        if self.template is not None:
+            fields["template"] = self.template.to_list()
+        if self.down is not None and self.degradation is not None:
+            fields["degradation"] = self.degradation.digest
+        return fields
 
     @property
     def aligned(self) -> bool:
@@ -147,7 +156,7 @@ def prepare(
 ) -> list[np.ndarray]:
     """Prepares one image file for each of several requests.
 
-    Requests that differ only in ``down`` share the aligned crop.
+    Requests that differ only in how they are degraded share the aligned crop.
 
     Args:
         data: content of the image file.
@@ -171,11 +180,22 @@ def prepare(
     crops: dict[Request, np.ndarray] = {}
     inputs = []
     for request in requests:
-        undegraded = dataclasses.replace(request, down=None)
+        undegraded = dataclasses.replace(request, down=None, degradation=None)
         if undegraded not in crops:
             crops[undegraded] = _crop(image, undegraded, spec)
-        inputs.append(resized(resized(crops[undegraded], request.down or spec.size), spec.size))
+        inputs.append(_degraded(crops[undegraded], request, data))
     return inputs
+
+
+def _degraded(crop: np.ndarray, request: Request, data: bytes) -> np.ndarray:
+    """The (S, S, 3) crop at the size of the request and back. What a preset draws depends on the image file alone."""
+    side = len(crop)
+    if request.degradation is None or request.down is None or request.down >= side:
+        return resized(resized(crop, request.down or side), side)
+    from pipeline.degradation.realistic import degrade_image  # PyTorch
+
+    digest = xxhash.xxh3_128_intdigest(data)
+    return degrade_image(crop, request.down, request.degradation.preset, (digest >> 64, digest & (1 << 64) - 1))
 
 
 def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarray:

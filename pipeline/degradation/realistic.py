@@ -7,6 +7,7 @@ float32 represents exactly, so that an image does not depend on the others in it
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -21,8 +22,10 @@ from pipeline.degradation.kernels import (
     resampling,
     shrinking,
 )
+from pipeline.degradation.parameters import parameters
 from pipeline.degradation.presets import Preset
 from pipeline.load.degrade import Mode, resize
+from pipeline.philox import DEGRADATION_NUMBERS, uniforms
 
 PART = 4  # values of pixels are integers in units of a quarter of a grey level
 _WHITE = 255 * PART
@@ -88,6 +91,23 @@ def degrade_as(
         out.copy_(enlarged)
     else:
         resize(enlarged, side, mode, out=out)
+
+
+def degrade_image(image: np.ndarray, size: int, preset: Preset, key: tuple[int, int]) -> np.ndarray:
+    """Degrades one image, as ``key`` and ``size`` alone decide; resized before and after as Pillow does.
+
+    Args:
+        image: (S, S, 3) uint8 RGB.
+        size: px, below S.
+        key: two whole numbers below 2**64, such as the digest of the image file.
+    """
+    numbers = uniforms(list(key), size * DEGRADATION_NUMBERS, DEGRADATION_NUMBERS)[None]
+    drawn = parameters(preset, numbers, np.array([size]), np.array([False]))
+    values = {name: torch.from_numpy(value) for name, value in drawn.items()}
+    pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
+    out = torch.empty_like(pixels)
+    degrade_as(out, pixels, preset, values, sizes=range(size, size + 1), mode="exact")
+    return out[0].numpy()
 
 
 def _shrunk(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
