@@ -28,6 +28,7 @@ from commands.options import (
 from commands.outputs import OutputPath, json_output, saved_results
 from commands.provenance import network_facts
 from commands.speed import speed
+from pipeline.degradation.presets import Degradation, find_degradation
 from shards.messages import counted
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ def bench(context: click.Context) -> None:
     """
     if context.invoked_subcommand in ("speed", "compare"):
         check_alone(f"bench {context.invoked_subcommand}")
+
+
+def degradation_of(context: click.Context, option: click.Parameter, value: str | None) -> Degradation | None:
+    """``surveillance`` or ``mine.toml`` -> the preset."""
+    return None if value is None else find_degradation(value)
 
 
 scoring_options = option_group(
@@ -63,10 +69,20 @@ scoring_options = option_group(
 )
 
 
+degrade_option = click.option(
+    "--degrade",
+    callback=degradation_of,
+    metavar="NAME|FILE.toml",
+    help="How images are degraded to sizes: surveillance, webcam, blind-sr or a TOML file, as for train --views."
+    " [default: by the bicubic filter]",
+)
+
+
 def add_benchmark(name: str, benchmark: Benchmark) -> None:
     """Adds the command ``bench NAME``."""
 
     @scoring_options
+    @degrade_option
     @folder("--root", benchmark.folder, help="Folder of the data set.")
     def command(root: Path, landmarks: tuple[Path, ...] = (), **options: Any) -> None:
         finder = landmark_finder([root], no_cache=options["no_cache"], max_pixels=options["max_pixels"])
@@ -116,6 +132,7 @@ own_options = option_group(
 @click.argument("pairs", type=PATH)
 @click.option("--root", type=LocalPath(file_okay=False), help="Folder of the images. [default: the folder of the list]")
 @own_options
+@degrade_option
 @scoring_options
 def bench_pairs(pairs: Path, root: Path | None, **options: Any) -> None:
     """Score verification pairs: accuracy over folds, AUC and TAR at FAR 1 and 0.1 %, at full size and at 8 to 20 px.
@@ -139,6 +156,7 @@ def bench_pairs(pairs: Path, root: Path | None, **options: Any) -> None:
     "--unmated", type=LocalPath(file_okay=False), help="Folder of images of people who are not in the gallery."
 )
 @own_options
+@degrade_option
 @scoring_options
 def bench_identify(gallery: Path, probes: Path, unmated: Path | None, **options: Any) -> None:
     """Score identification: ranks and mAP of probes in a gallery; with --unmated, TPIR at FPIR 30, 20, 10 and 1 %.
@@ -268,6 +286,7 @@ def score_network(
     *,
     label: str | None,
     allow_missing: bool,
+    degrade: Degradation | None = None,
     **options: Any,
 ) -> tuple[list[Result], dict[str, Exception]]:
     """Scores a network on benchmarks; a failure of one does not stop the others.
@@ -276,6 +295,7 @@ def score_network(
         read: name -> protocol.
         save: is called with each result.
         label: name of the network, if the user gave one.
+        degrade: how images are degraded to sizes; None: by the bicubic filter.
         options: of ``open_engine``.
 
     Returns:
@@ -288,10 +308,12 @@ def score_network(
     failures: dict[str, Exception] = {}
     with open_engine(**options) as (engine, loaded, facts):
         facts |= network_facts(loaded, label, facts["device"])
+        facts |= {"degradation": degrade.label} if degrade else {}
         checked = False
         for name in names:
             try:
                 protocol = read(name)
+                protocol = protocol.degraded(degrade) if degrade else protocol
                 checked = checked or warn_of_guess(loaded, protocol, facts["device"])
                 result = run(protocol, engine, checkpoint=facts, allow_missing=allow_missing)
             except Exception as error:

@@ -10,6 +10,12 @@ import click
 from commands.group import interruptible
 from commands.options import PATH, data
 from commands.outputs import PagePath, png_output
+from pipeline.degradation.presets import Degradation, find_degradation
+
+
+def degradations_of(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[Degradation]:
+    """Names and files of presets -> the presets."""
+    return [find_degradation(value) for value in values]
 
 
 @click.command(short_help="Print statistics of a shard set; draw a contact sheet or a report.")
@@ -18,18 +24,26 @@ from commands.outputs import PagePath, png_output
     "--out", type=png_output(), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png; none with --report]"
 )
 @click.option(
+    "--degrade",
+    "degradations",
+    multiple=True,
+    callback=degradations_of,
+    metavar="NAME|FILE.toml",
+    help="Show a preset of realistic degradation: surveillance, webcam, blind-sr or a TOML file; may be repeated.",
+)
+@click.option(
     "--report",
     type=PagePath("inspect.html"),
     help="Write an HTML page with examples, histograms and rejected rows: a file .html, or a folder for inspect.html.",
 )
-def inspect(shards: Path, out: Path | None, report: Path | None) -> None:
+def inspect(shards: Path, out: Path | None, degradations: list[Degradation], report: Path | None) -> None:
     """Print statistics of a shard set, and draw a contact sheet of what the network sees or write a report."""
     from pipeline.inspect import statistics
 
     click.echo(statistics(shards))
     with interruptible():
-        if out or not report:
-            draw(shards, out)
+        if out or degradations or not report:
+            draw(shards, out, degradations)
         if report:
             from pipeline.set_report import write_set_report
 
@@ -37,13 +51,13 @@ def inspect(shards: Path, out: Path | None, report: Path | None) -> None:
             click.echo(f"report: {report}")
 
 
-def draw(shards: Path, out: Path | None) -> None:
+def draw(shards: Path, out: Path | None, degradations: list[Degradation]) -> None:
     """Draws the contact sheet, by default in the set, unless that is read-only."""
     from pipeline.inspect import contact_sheet
 
     sheet = out or shards / "contact-sheet.png"
     try:
-        contact_sheet(shards, sheet)
+        contact_sheet(shards, sheet, degradations)
     except OSError as error:
         if out or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pipeline.degradation.presets import Degradation
+from pipeline.degradation.realistic import degrade_image
 from pipeline.load.degrade import degrade
 from pipeline.spec import spec_of
 from shards.files import write_bytes
@@ -65,32 +69,41 @@ def _histogram(values: np.ndarray) -> list[str]:
     ]
 
 
-def contact_sheet(root: Path, out: Path) -> None:
+def contact_sheet(root: Path, out: Path, degradations: Sequence[Degradation] = ()) -> None:
     """Writes a PNG with one identity per row: a stored crop, and others degraded to 8, 12 and 16 px.
+
+    Args:
+        degradations: how they are degraded; none: by the bicubic filter.
 
     Raises:
         ShardError: not a finished shard set, or an image is damaged.
+        PresetError: the file of a preset cannot be used.
     """
+    columns = [(px, one) for one in degradations or (None,) for px in SHEET_SIZES_PX]
     index = ShardIndex(root)
     identities = np.linspace(0, len(index.labels) - 1, min(MAX_SHEET_ROWS, len(index.labels))).astype(int)
     size = spec_of(index.manifest).size
     rows = []
     with ShardReader(index) as reader:
         for identity in identities.tolist():
-            images = index.first[identity] + np.arange(1 + len(SHEET_SIZES_PX)) % index.count[identity]
-            crops = [
-                cv2.imdecode(np.frombuffer(reader.image(row), np.uint8), cv2.IMREAD_COLOR) for row in images.tolist()
-            ]
-            views = [
-                degrade(torch.from_numpy(crop), min(px, size)).numpy()
-                for crop, px in zip(crops, (size, *SHEET_SIZES_PX), strict=True)
-            ]
+            images = index.first[identity] + np.arange(1 + len(columns)) % index.count[identity]
+            jpegs = [reader.image(row) for row in images.tolist()]
+            views = [_shown(jpeg, *column) for jpeg, column in zip(jpegs, [(size, None), *columns], strict=True)]
             name = index.key(int(images[0])).rpartition("/")[0]
             rows.append(np.hstack([_label(name, size), *views]))
-    titles = ["identity", "HR", *(f"{px} px" for px in SHEET_SIZES_PX)]
+    titles = ["identity", "HR", *(f"{px} px {one.label if one else ''}".rstrip() for px, one in columns)]
     header = np.hstack([_label(title, 24, size) for title in titles])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, cv2.imencode(".png", np.vstack([header, *rows]))[1].tobytes())
+
+
+def _shown(jpeg: bytes, px: int, degradation: Degradation | None) -> np.ndarray:
+    """An image at ``px`` and back, (S, S, 3) BGR; it alone decides what it draws from a preset."""
+    crop = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
+    side = len(crop)
+    if degradation is None or px >= side:
+        return degrade(torch.from_numpy(crop), min(px, side)).numpy()
+    return degrade_image(crop[..., ::-1], px, degradation.preset, (zlib.crc32(jpeg), 0))[..., ::-1]
 
 
 def _label(text: str, height: int, width: int | None = None) -> np.ndarray:

@@ -89,7 +89,12 @@ class Request:
     @property
     def preparation(self) -> dict[str, Any]:
         """The fields that determine the pixels, apart from the image itself."""
-        fields = {"points": self.points, "points_size": self.points_size, "side": self.side, "down": self.down}
+        fields: dict[str, Any] = {
+            "points": self.points,
+            "points_size": self.points_size,
+            "side": self.side,
+            "down": self.down,
+        }
         if self.template is not None:
             fields["template"] = self.template.to_list()
         if self.down is not None and self.degradation is not None:

@@ -25,23 +25,23 @@ _DIGEST_DIGITS = 8  # shown where two networks have the same label
 
 
 def network_label(checkpoint: Mapping[str, Any]) -> str:
-    """The name that the user gave, or else backbone and step; with a reduced precision and flip fusion: ``net, step 9, bf16``."""
-    return _with_precision(_name(checkpoint), checkpoint)
+    """The name that the user gave, or else backbone and step; with what is unusual, such as ``net, step 9, bf16``."""
+    return _with_conditions(_name(checkpoint), checkpoint)
 
 
 def network_labels(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
     """Distinct labels of several networks; see ``network_names``."""
-    return [_with_precision(*one) for one in zip(network_names(checkpoints), checkpoints, strict=True)]
+    return [_with_conditions(*one) for one in zip(network_names(checkpoints), checkpoints, strict=True)]
 
 
 def network_names(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Labels without the precision; where labels are equal, with digits of the digest, or else a number."""
+    """Labels without the conditions; where labels are equal, with digits of the digest, or else a number."""
     names, labels = [_name(one) for one in checkpoints], [network_label(one) for one in checkpoints]
     names = [
         f"{name}, {str(one.get('digest'))[:_DIGEST_DIGITS]}" if labels.count(label) > 1 else name
         for name, label, one in zip(names, labels, checkpoints, strict=True)
     ]
-    labels = [_with_precision(*one) for one in zip(names, checkpoints, strict=True)]
+    labels = [_with_conditions(*one) for one in zip(names, checkpoints, strict=True)]
     return [
         f"{name} ({labels[:place].count(labels[place]) + 1})" if labels.count(labels[place]) > 1 else name
         for place, name in enumerate(names)
@@ -55,10 +55,12 @@ def _name(checkpoint: Mapping[str, Any]) -> str:
     return f"{checkpoint.get('backbone', 'network')}{'' if step is None else f', step {step:,}'}"
 
 
-def _with_precision(name: str, checkpoint: Mapping[str, Any]) -> str:
-    precision, flip = checkpoint.get("precision", "fp32"), checkpoint.get("flip")
-    name = name if precision == "fp32" else f"{name}, {precision}"
-    return f"{name}, flip {flip}" if isinstance(flip, str) else name
+def _with_conditions(name: str, checkpoint: Mapping[str, Any]) -> str:
+    """Adds a reduced precision, flip fusion, and how images were degraded, if not by the bicubic filter alone."""
+    precision, flip, degradation = (checkpoint.get(one) for one in ("precision", "flip", "degradation"))
+    name = name if precision in (None, "fp32") else f"{name}, {precision}"
+    name = f"{name}, flip {flip}" if isinstance(flip, str) else name
+    return f"{name}, {degradation}" if isinstance(degradation, str) else name
 
 
 def percent(value: float | None) -> str:

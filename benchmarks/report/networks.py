@@ -27,6 +27,7 @@ _FACTS = {
     "device": "device",
     "gpu": "GPU",
     "flip": "flip fusion",
+    "degradation": "degradation of the images",
 }
 _SHOWN = ("backbone", "step", "parameters", "training_data", "digest")
 _MEASURED = {

@@ -15,7 +15,7 @@ from benchmarks.scoring.results import Scores
 from benchmarks.scoring.samples import lower_is_better
 from benchmarks.scoring.saved import SavedResult, read_results
 
-_IDENTITY = ("name", "path", "digest", "precision", "step", "backbone")  # facts that tell networks apart
+_IDENTITY = ("name", "path", "digest", "precision", "step", "backbone", "degradation")  # facts that tell networks apart
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -23,11 +24,16 @@ def request_digests(requests: Sequence[Request]) -> np.ndarray:
     paths = [str(request.path) for request in requests]
     prefix_length = len(os.path.commonpath(paths))
     contents = [
-        [_image(request, path[prefix_length:]), *request.preparation.values()]
+        [_image(request, path[prefix_length:]), *_preparation(request)]
         for path, request in zip(paths, requests, strict=True)
     ]
     digests = b"".join(xxhash.xxh3_128_digest(json.dumps(content).encode()) for content in contents)
     return np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _preparation(request: Request) -> list[Any]:
+    """How images are degraded to their sizes does not count: results with and without a preset can be paired."""
+    return [value for name, value in request.preparation.items() if name != "degradation"]
 
 
 def _image(request: Request, path: str) -> str:

@@ -14,6 +14,7 @@ from benchmarks.scoring.digests import protocol_digest, request_digests
 from benchmarks.scoring.examples import HardPair, hardest_pairs, spread_images
 from benchmarks.scoring.samples import PairSamples, Samples
 from benchmarks.scoring.vectors import unit_length
+from pipeline.degradation.presets import Degradation, check_size
 from pipeline.prepare import Request
 from pipeline.sources.finder import is_generated
 
@@ -80,6 +81,29 @@ class Protocol:
             if counts[name] != count
         ]
         return mismatches + ([self.caveat] if self.caveat else [])
+
+    def degraded(self, degradation: Degradation) -> Protocol:
+        """The same questions, with images that are degraded to their sizes as a preset says.
+
+        Raises:
+            ProtocolError: it degrades no images.
+            PresetError: it degrades images to sizes that no preset is for, or the preset's file cannot be used.
+        """
+        sizes = [request.down for request in self.requests if request.down is not None]
+        if not sizes:
+            raise ProtocolError(
+                f"bench {self.name}: degrades no images, it compares them at the size that they have; leave out --degrade"
+            )
+        check_size(max(sizes))
+        return dataclasses.replace(
+            self,
+            requests=[dataclasses.replace(request, degradation=degradation) for request in self.requests],
+            caveat="; ".join(filter(None, [self.caveat, f"images degraded by {degradation.label}"])),
+            notes=[
+                *self.notes,
+                f"degradation: {degradation.label}, digest {degradation.digest}, drawn by the content of each image file",
+            ],
+        )
 
     @functools.cached_property
     def digests(self) -> np.ndarray:

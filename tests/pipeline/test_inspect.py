@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.build import build, options_for
+from pipeline.degradation.presets import find_degradation
 from pipeline.demo.generate import write_demo_data
 from pipeline.inspect import contact_sheet, statistics
 from pipeline.load.degrade import degrade
@@ -75,6 +76,21 @@ def test_the_contact_sheet_has_one_identity_per_row(shard_set, tmp_path):
                 jpeg = reader.image(int(index.first[identity]) + column - 1)
                 crop = torch.from_numpy(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
                 assert np.array_equal(row[:, column * 128 :][:, :128], degrade(crop, px).numpy())
+
+
+def test_the_contact_sheet_shows_presets(run, shard_set, tmp_path):
+    words = ["--degrade", "surveillance", "--degrade", "webcam"]
+    assert run("inspect", shard_set, "--out", tmp_path / "sheet.png", *words).returncode == 0
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet.shape == (24 + 9 * 128, (2 + 6) * 128, 3)
+    contact_sheet(shard_set, tmp_path / "again.png", list(map(find_degradation, words[1::2])))
+    assert np.array_equal(cv2.imread(str(tmp_path / "again.png")), sheet)
+    contact_sheet(shard_set, tmp_path / "clean.png")
+    clean = cv2.imread(str(tmp_path / "clean.png"))
+    assert np.array_equal(clean[24:, : 2 * 128], sheet[24:, : 2 * 128])
+    assert not np.array_equal(clean[24:, 2 * 128 : 5 * 128], sheet[24:, 2 * 128 : 5 * 128])
+    unknown = run("inspect", shard_set, "--degrade", "cctv")
+    assert error_of(unknown).startswith("Error: degradation 'cctv' is unknown; choose surveillance, webcam, blind-sr")
 
 
 def test_a_read_only_set_is_described_without_a_contact_sheet(run, shard_set, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.degradation.presets import PRESETS, PresetError, find_degradation
 
-FROZEN_PRESETS = {"surveillance": "e16d44cdf000a4dd", "webcam": "70adf86ffc694935", "blind-sr": "35b97d1cc65e725b"}
+FROZEN_PRESETS = {"surveillance": "165b587ff2c63073", "webcam": "085d32953bf9dc5f", "blind-sr": "901b84ad7946849b"}
 
 
 @pytest.mark.parametrize(
