@@ -183,6 +183,26 @@ def test_the_json_records_precision_and_device(run, words, tmp_path):
     assert (checkpoint["precision"], checkpoint["device"]) == ("bf16", "cpu")
 
 
+@pytest.mark.slow
+def test_realistic_low_resolution_is_named_and_compared_with_clean(run, words, tmp_path):
+    words = ["lfw", "--root", tmp_path / "LFW", *words]
+    realistic = run("bench", *words, "--degrade", "surveillance", "--json", "realistic.json")
+    assert realistic.returncode == 0, realistic.stderr
+    assert "\nspherenet4, step 7, surveillance  " in realistic.stdout
+    assert "\ndegradation: surveillance, digest " in realistic.stdout
+    assert json.loads((tmp_path / "realistic.json").read_text())["checkpoint"]["degradation"] == "surveillance"
+    assert run("bench", *words, "--json", "clean.json").returncode == 0
+    assert "surveillance" not in (tmp_path / "clean.json").read_text()
+    compared = run("bench", "compare", "clean.json", "realistic.json")
+    assert (
+        "\nA: spherenet4, step 7, clean.json\nB: spherenet4, step 7, surveillance, realistic.json\n" in compared.stdout
+    )
+    refused = error_of(run("bench", "qmul", "--root", tmp_path / "QMUL-SurvFace", *words[3:], "--degrade", "webcam"))
+    assert refused.startswith("Error: bench qmul: degrades no images, it compares them at the size that they have;")
+    unknown = error_of(run("bench", *words, "--degrade", "cctv"))
+    assert unknown == "Error: degradation 'cctv' is unknown; choose surveillance, webcam, blind-sr or a file NAME.toml"
+
+
 INTERRUPTED = """
 import os, signal
 import cli

@@ -30,9 +30,9 @@ from pipeline.philox import DEGRADATION_NUMBERS, uniforms
 PART = 4  # values of pixels are integers in units of a quarter of a grey level
 _WHITE = 255 * PART
 _COLOUR = 1 << 13  # weights of the colour transforms are integers in units of 1/8192
-# On its way down and up, an image is resized to these multiples of half a canvas, but at least to these px, as all others
-# are; and from there by its own kernel. So the large images, which are dear, are handled by one quick resize.
-_BETWEEN = ((3, 24), (4, 32))
+# On its way down and up, an image is resized to this multiple of the canvas, but at least to these px, as all others are;
+# and from there by its own kernel. So the large images, which are dear, are handled by one quick resize.
+_BETWEEN, _LEAST_DOWN, _LEAST_UP = 1.5, 24, 32
 # RGB -> Y, Cb, Cr and back, in these units. Source: JFIF 1.02
 _TO_YCC = ((2449, 4809, 934), (-1382, -2714, 4096), (4096, -3430, -666))
 _FROM_YCC = ((0, 11485), (-2819, -5850), (14516, 0))  # Cb and Cr in R, G and B
@@ -62,7 +62,7 @@ def degrade_as(
         mode: of the resizes before and after, as for ``pipeline.load.degrade.resize``.
     """
     side, device, canvas = images.shape[1], images.device, canvas_of(sizes[-1])
-    small, middle = (min(side, max(factor * canvas // 2, least)) for factor, least in _BETWEEN)
+    small, middle = (min(side, max(int(_BETWEEN * canvas), least)) for least in (_LEAST_DOWN, _LEAST_UP))
     size = first = values["size"].long()
     between = None
     if len(preset.rounds) > 1:
