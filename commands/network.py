@@ -49,10 +49,10 @@ def open_network(path: Path | None, preprocessing: str | None = None, option: st
     return network
 
 
-def cache_folder(network: LoadedNetwork, precision: Precision, device: str, flip: Flip) -> Path:
+def cache_folder(digest: str, precision: Precision, device: str, flip: Flip) -> Path:
     """Where embeddings of a network are cached."""
     fused = [] if flip == "none" else [flip]
-    folder: Path = data("cache", "-".join([network.digest[:16], precision, device, *fused]))()
+    folder: Path = data("cache", "-".join([digest[:16], precision, device, *fused]))()
     return folder
 
 
@@ -141,7 +141,9 @@ def open_alone(
     less_memory = f"lower --batch-size (it is {batch_size})" + (
         "" if precision == "bf16" else ", or use --precision bf16"
     )
-    opened = contextlib.nullcontext() if no_cache else EmbeddingCache(cache_folder(loaded, precision, device, flip))
+    opened = (
+        contextlib.nullcontext() if no_cache else EmbeddingCache(cache_folder(loaded.digest, precision, device, flip))
+    )
     with interruptible(lambda: kept), explained_memory(less_memory), quiet(), opened as cache:
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),

@@ -18,23 +18,38 @@ if TYPE_CHECKING:
     from model.formats.network import LoadedNetwork
     from model.training.config import TrainConfig
     from model.training.ranks import Ranks
-    from model.training.teacher import Targets
+    from model.training.teacher import Targets, Teacher
     from shards.index import ShardIndex
 
 FILE = "embeddings.rows"
 
 
-def open_teacher(config: TrainConfig, ranks: Ranks) -> LoadedNetwork | None:
-    """Loads the network of ``config.teacher``, if there is one. A collective."""
+def open_teacher(config: TrainConfig, run: Path, ranks: Ranks) -> Teacher | None:
+    """Loads the network of ``config.teacher``, if there is one. A collective.
+
+    Returns:
+        Without its network, if ``run`` began with it and it is gone: its cached embeddings will do.
+    """
     if config.teacher is None:
         return None
-    path, preprocessing = Path(config.teacher), config.teacher_preprocessing
+    from model.errors import CheckpointError
+    from model.training.start import known_teacher
+    from model.training.teacher import Teacher
+    from shards.messages import print_stderr
 
-    loaded: list[LoadedNetwork] = []
+    path, preprocessing = Path(config.teacher), config.teacher_preprocessing
+    found: list[Teacher] = []
 
     def load() -> str:
-        loaded.append(open_network(path, preprocessing, "--teacher-preprocessing"))
-        return loaded[0].digest
+        try:
+            found.append(Teacher.of(open_network(path, preprocessing, "--teacher-preprocessing")))
+        except CheckpointError as error:
+            known = known_teacher(run, config.teacher)
+            if known is None or path.exists():
+                raise
+            print_stderr(f"{error}; the embeddings that this run has cached are used")
+            found.append(known)
+        return found[0].digest
 
     with contextlib.nullcontext() if ranks.first else contextlib.redirect_stderr(io.StringIO()):
         digests = ranks.collect(load)
@@ -42,34 +57,39 @@ def open_teacher(config: TrainConfig, ranks: Ranks) -> LoadedNetwork | None:
         raise CommandError(
             f"rank {different[0]} has read another teacher than rank 0; name the same file on all machines"
         )
-    return loaded[0]
+    return found[0]
 
 
-def teacher_targets(network: LoadedNetwork, index: ShardIndex, ranks: Ranks, device: str) -> Targets:
+def teacher_targets(teacher: Teacher, index: ShardIndex, ranks: Ranks, device: str) -> Targets:
     """The teacher's embeddings of all images of a shard set, computed by all ranks where they are not cached."""
     from benchmarks.engine.shard_set import SetEmbeddings
+    from model.errors import explained_memory
     from model.training.teacher import Targets, principal_components
     from shards.messages import counted, print_stderr
 
-    folder = cache_folder(network, "fp32", device.partition(":")[0], "mean") / f"set-{index.manifest.index_digest}"
-    store = SetEmbeddings(folder / FILE, index, network.digest)
-    with interruptible(lambda: "the teacher's embeddings so far are kept: run the same command to continue"):
-        computed = _complete(store, network, ranks, device)
+    folder = cache_folder(teacher.digest, "fp32", device.partition(":")[0], "mean")
+    store = SetEmbeddings(folder / f"set-{index.manifest.index_digest}" / FILE, index, teacher.digest)
+    kept = "the teacher's embeddings so far are kept: run the same command to continue"
+    with interruptible(lambda: kept), explained_memory("name a smaller --teacher"):
+        computed = _complete(store, teacher.network, ranks, device)
     ranks.collect(store.open)
     basis, told = None, ""
     if ranks.first and store.length > Targets.length:
-        basis, kept = principal_components(store, len(store))
-        told = f", of which {Targets.length} principal components keep {kept:.1%}"
+        basis, share = principal_components(store, len(store))
+        told = f", of which {Targets.length} principal components keep {share:.1%}"
     if ranks.first:
         images = f"{counted(computed, 'image')} embedded" if computed else "all embeddings cached"
         print_stderr(
-            f"teacher: {network.path}, digest {network.digest}, {store.length} numbers{told}; {images}: {store.path}"
+            f"teacher: {teacher.name}, digest {teacher.digest}, {store.length} numbers{told}; {images}: {store.path}"
         )
     return Targets(store, basis=ranks.tell(basis), device=device)
 
 
-def _complete(store: SetEmbeddings, network: LoadedNetwork, ranks: Ranks, device: str) -> int:
+def _complete(store: SetEmbeddings, network: LoadedNetwork | None, ranks: Ranks, device: str) -> int:
     """Embeds what is not stored; returns the number of images."""
+    if network is None:
+        ranks.collect(store.check_complete if ranks.first else int)
+        return 0
     engine = _engine(network, device)
     if not ranks.first:
         embed_jobs(ranks, engine)

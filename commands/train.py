@@ -194,13 +194,12 @@ def run_training(
     """Opens shards, run and loader, and trains; returns the number of updates before and after."""
     from model.training.loop import train as train_loop
     from model.training.start import start_run
-    from model.training.teacher import Teacher
     from pipeline.load.loader import Loader
     from pipeline.spec import spec_of
     from shards.index import ShardIndex
     from shards.messages import print_stderr
 
-    index, teacher = ShardIndex(shards), open_teacher(config, ranks)
+    index, teacher = ShardIndex(shards), open_teacher(config, run, ranks)
     start = start_run(
         config,
         run=run,
@@ -209,13 +208,13 @@ def run_training(
         shards_spec=spec_of(index.manifest),
         device=device,
         ranks=ranks,
-        teacher=Teacher.of(teacher) if teacher else None,
+        teacher=teacher,
     )
     targets = None
     if teacher and config.losses.embedding_terms and start.step < config.steps:
         targets = teacher_targets(teacher, index, ranks, device)
-    if teacher and not config.losses.attention:
-        teacher.backbone.to("cpu")  # leaves the GPU's memory to the student
+    if teacher and teacher.network and not config.losses.attention:
+        teacher.network.backbone.to("cpu")  # leaves the GPU's memory to the student
     if ranks.first and start.step < config.steps:
         print_stderr(start_line(start, index, device))
     spec = start.state.learner.preprocessing

@@ -11,9 +11,10 @@ import torch
 
 from model.backbones import build_backbone
 from model.formats.checkpoint import read_checkpoint
+from model.formats.network import load_network
 from tests.conftest import error_of, torchrun
 
-STUDENT = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 2, "--views", "128,8", "--log-every", 1]
+STUDENT = ["--backbone", "mobilefacenet", "--batch-size", 2, "--steps", 2, "--views", "128,8", "--log-every", 1]
 LOSSES = ["--losses", "cross-entropy+distill:weight=10+distill:form=relational+distill:form=attention"]
 
 
@@ -32,8 +33,7 @@ def test_a_student_of_one_of_our_networks(run, shard_set, tmp_path, teacher):
     words = ["train", "--shards", shard_set, *STUDENT, *LOSSES, "--teacher", teacher]
     first = run(*words, "--out", tmp_path / "a")
     assert first.returncode == 0, first.stderr
-    line = next(line for line in first.stderr.splitlines() if line.startswith("teacher: /"))
-    assert f"{teacher}, digest " in line
+    line = next(line for line in first.stderr.splitlines() if line.startswith("teacher: spherenet4, digest "))
     assert "512 numbers; 45 images embedded: " in line
     found = rows(tmp_path / "a")
     assert [row["step"] for row in found] == [1, 2]
@@ -49,6 +49,39 @@ def test_a_student_of_one_of_our_networks(run, shard_set, tmp_path, teacher):
     teacher.rename(tmp_path / "moved.pth")
     moved = [tmp_path / "moved.pth" if word == teacher else word for word in words]
     assert "finished: trained 3 steps" in run(*moved, "--steps", 3, "--out", tmp_path / "a").stderr
+    trained = load_network(tmp_path / "a" / "checkpoints" / "0000003.pt")
+    assert trained.training_data["teacher"] == f"spherenet4, digest {load_network(tmp_path / 'moved.pth').digest}"
+
+
+@pytest.mark.heavy
+def test_a_run_goes_on_without_its_teacher_if_all_embeddings_are_cached(run, shard_set, tmp_path, teacher):
+    words = [
+        "train",
+        "--shards",
+        shard_set,
+        *STUDENT,
+        "--losses",
+        "distill",
+        "--teacher",
+        teacher,
+        "--out",
+        tmp_path / "a",
+    ]
+    assert run(*words).returncode == 0
+    teacher.unlink()
+    resumed = run(*words, "--steps", 3)
+    assert resumed.stderr.splitlines()[0] == (
+        f"{teacher}: not found; expected a checkpoint file; the embeddings that this run has cached are used"
+    )
+    assert "finished: trained 3 steps" in resumed.stderr
+    (stored,) = (tmp_path / "cache").rglob("*.rows")
+    stored.unlink()
+    missing = error_of(run(*words, "--steps", 4))
+    assert (
+        missing == f"Error: {stored}: 45 embeddings missing, which only the teacher can compute: name it with --teacher"
+    )
+    elsewhere = run(*words[:-1], tmp_path / "b")  # a new run does not know it
+    assert error_of(elsewhere) == f"Error: {teacher}: not found; expected a checkpoint file"
 
 
 def test_a_function_of_another_template_and_length(run, shard_set, tmp_path, monkeypatch):

@@ -108,6 +108,15 @@ class SetEmbeddings:
                 self._fill(engine, missing)
         return len(missing)
 
+    def check_complete(self) -> None:
+        """Raises: ProtocolError: an embedding is missing."""
+        self._map()
+        if count := len(self._missing()):
+            raise ProtocolError(
+                f"{self.path}: {counted(count, 'embedding')} missing, which only the teacher can compute: name it with"
+                " --teacher"
+            )
+
     def open(self) -> None:
         """Maps the file that another process has completed. Raises: ProtocolError: this process does not see it."""
         self._map()

@@ -60,7 +60,7 @@ class LoadedNetwork(NamedTuple):
         note: what was left out of the file, for the user; empty if nothing was.
         trainable: False for a graph that can only be run, such as ONNX.
         cached: False if its embeddings may change without its digest: they are not cached.
-        training_data: identities and digest of the shard set; empty if not stated.
+        training_data: identities, digest of the shard set, and the teacher; empty if not stated.
     """
 
     backbone: nn.Module
@@ -213,13 +213,15 @@ def _load_weights(path: Path) -> LoadedNetwork:
 
 
 def _training_data(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Identities of the head and digest of the shard set, of a checkpoint that has them."""
-    head, loader = content.get("head_state"), content.get("loader_state")
+    """Identities of the head, digest of the shard set, and the teacher, of a checkpoint that has them."""
+    head, loader, teacher = (content.get(name) for name in ("head_state", "loader_state", "teacher"))
+    taught = [teacher.get(name) for name in ("name", "digest")] if isinstance(teacher, Mapping) else [None]
     weight = head.get("weight") if isinstance(head, Mapping) else None
     digest = loader.get("index_digest") if isinstance(loader, Mapping) else None
     facts = {
         "identities": len(weight) if isinstance(weight, torch.Tensor) and weight.dim() else None,
         "shard_set": digest if isinstance(digest, str) else None,
+        "teacher": ", digest ".join(map(str, taught)) if all(isinstance(fact, str) for fact in taught) else None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 

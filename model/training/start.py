@@ -98,12 +98,23 @@ def _announce_branch(config: TrainConfig, content: dict[str, Any], path: Path, r
 
 
 def _branched_from(run: Path) -> str | None:
-    """The checkpoint from which ``run`` branched off, as its config.json says; None if it did not, or it is damaged."""
+    """The checkpoint from which ``run`` branched off; None if it did not."""
+    return _stated(run, "branched_from")
+
+
+def known_teacher(run: Path, name: str | None) -> Teacher | None:
+    """The teacher called ``name`` that ``run`` began with, without its network; None if there was no such one."""
+    digest = _stated(run, "teacher_digest")
+    return Teacher(str(name), digest) if digest and _stated(run, "teacher") == name else None
+
+
+def _stated(run: Path, name: str) -> str | None:
+    """Text in the config.json of ``run``; None if there is none, or it is damaged."""
     try:
-        origin = json.loads((run / CONFIG).read_bytes()).get("branched_from")
+        found = json.loads((run / CONFIG).read_bytes()).get(name)
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
-    return origin if isinstance(origin, str) else None
+    return found if isinstance(found, str) else None
 
 
 def find_resume(run: StrPath, resume: str) -> Path | None:

@@ -67,7 +67,7 @@ def test_a_run_stores_its_teacher_and_logs_each_loss(tmp_path):
     assert read_checkpoint(checkpoints(tmp_path)[-1])["teacher"] == {"name": "spherenet4", "digest": "0" * 32}
 
 
-@pytest.mark.parametrize("change", [{}, {"accumulate": 3}, {"ema": 0.9, "clip_norm": 1.0}, {"precision": "bf16"}])
+@pytest.mark.parametrize("change", [{"ema": 0.9, "clip_norm": 1.0}, {"precision": "bf16", "accumulate": 3}])
 def test_a_resumed_run_has_the_losses_of_one_that_went_through(tmp_path, change):
     settings = config(**TAUGHT, **change, steps=4, save_every=2, keep=9)
     run_training(tmp_path / "whole", settings)
