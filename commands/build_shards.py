@@ -23,7 +23,9 @@ from pipeline.sources.catalog import SOURCES
 from shards.errors import ShardError
 
 if TYPE_CHECKING:
+    from pipeline.build import BuildOptions
     from pipeline.build.parts import Part
+    from pipeline.sources.source import Source
     from shards.store import Store
 
 _HELP = "\n".join(
@@ -56,8 +58,8 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option(
     "--root",
-    type=PATH,
-    help="Folder with the images. [default: by --source, such as $LRFR_DATA/VGGFace2]",
+    type=STORE_PATH,
+    help="Folder with the images, or URL of an object store. [default: by --source, such as $LRFR_DATA/VGGFace2]",
 )
 @landmarks_option("Landmark table, CSV or Parquet; may be repeated. [default: found under --root]")
 @click.option(
@@ -117,10 +119,10 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option("--finish", is_flag=True, help="Build nothing; make index and manifest if all shards are there.")
 def build_shards(
-    source: str, root: Path | None, out: Path | Store | None, part: Part | None, finish: bool, **options: Any
+    source: str, root: Path | Store | None, out: Path | Store | None, part: Part | None, finish: bool, **options: Any
 ) -> None:
     """Builds a shard set, see ``_HELP``."""
-    from pipeline.build import build, build_part, finish_build, options_for
+    from pipeline.build import build, build_part, finish_build
     from pipeline.executors import WorkerError
     from pipeline.sources.catalog import find_source
 
@@ -128,16 +130,32 @@ def build_shards(
         raise click.UsageError(f"--finish builds nothing; leave out {'--part' if part else '--retry-failed'}")
     layout = find_source(source)
     if is_auto(options["landmarks"]):
+        if not isinstance(root, Path | None):
+            raise click.UsageError(f"--landmarks auto reads a folder of this machine: copy or mount {root}")
         options |= {"landmarks": (), "landmark_model": landmark_model()}
     try:
         with interruptible(lambda: _KEPT):
             root, out = root or data(layout.dataset)(), out or data(layout.shards)()
             if not isinstance(out, Path):
                 options["store"], out = out, staging(out)
-            chosen = options_for(source, root=root, out=out, **options)
+            chosen = _options(layout, root, out=out, **options)
             if part:
                 build_part(chosen, part)
             else:
                 (finish_build if finish else build)(chosen)
     except WorkerError as error:
         raise CommandError(f"{error}; {_KEPT}") from None
+
+
+def _options(source: Source, root: Path | Store, **options: Any) -> BuildOptions:
+    """The options of a build; lists a root that is in a store."""
+    from pipeline.build import options_for
+
+    if isinstance(root, Path):
+        return options_for(source.name, root=root, **options)
+    from pipeline.sources.stored import StoredRoot
+
+    stored = StoredRoot(root, staging(root))
+    stored.begin(source)
+    with stored.naming():
+        return options_for(source.name, root=stored.folder, stored_root=stored, **options)

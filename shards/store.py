@@ -184,6 +184,25 @@ class Store:
 
         return self._tried(name, work)
 
+    def read(self, name: str, max_bytes: int | None = None) -> tuple[int, bytes | None] | None:
+        """Returns size and content of an object, without content if it has more than ``max_bytes``; None if there is none.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+
+        def work() -> tuple[int, bytes | None] | None:
+            try:
+                result = self._get(name)
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+            size = result.meta["size"]
+            return size, None if max_bytes is not None and size > max_bytes else bytes(result.bytes())
+
+        return self._tried(name, work)
+
     def start(self, name: str, count: int) -> bytes | None:
         """Returns the first bytes of an object; None if there is none.
 

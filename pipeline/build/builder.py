@@ -157,9 +157,10 @@ def _result(job: Job, finished: bool) -> Manifest:
 
 @contextlib.contextmanager
 def _naming_store(options: BuildOptions) -> Iterator[None]:
-    """Errors of the staging name the store."""
+    """Errors of the staging, and of what was copied from the source's store, name the store."""
     try:
-        yield
+        with options.stored_root.naming() if options.stored_root else contextlib.nullcontext():
+            yield
     except (ShardError, LockedError) as error:
         if options.store is None:
             raise

@@ -103,7 +103,7 @@ class Job:
         """
         self._check_present()
         self._unpublish(records)
-        record = {"root": str(self.options.root.resolve()), "parts": self.parts}
+        record = {"root": self.options.origin, "parts": self.parts}
         write_record(self.options.out / PLAN, record, replace=self.part == WHOLE)
         if self.stored:
             self.stored.share_plan()
@@ -158,7 +158,7 @@ class Job:
             (row["key"], np.reshape(row["landmarks"], (-1, 2)).tolist(), (row["width"], row["height"])) for row in tried
         ]
         warning = scale_warning(sized)
-        return warning and f"{', '.join(path.name for path in options.landmarks) or options.root.name}: {warning}"
+        return warning and f"{', '.join(path.name for path in options.landmarks) or options.origin_name}: {warning}"
 
     def _tasks(self, records: Records) -> Iterator[ShardTask]:
         plan = self.plan
@@ -231,7 +231,11 @@ def planned(options: BuildOptions, exclusions: Exclusions | None, part: Part = W
     watch = SourceWatch(source.watched(options.root))
     if options.landmark_model is not None:
         make_landmarks(options, source)
-    rows = source.rows(options.root, options.landmarks, aligning=options.aligning, **options.source_arguments(source))
+    if options.stored_root:
+        rows = options.stored_root.rows(source, options.landmarks, aligning=options.aligning)
+    else:
+        arguments = options.source_arguments(source)
+        rows = source.rows(options.root, options.landmarks, aligning=options.aligning, **arguments)
     parts = fingerprint_parts(options, rows, exclusions)
     check_plan(options, parts, alone=part == WHOLE)
     plan = make_plan(

@@ -21,7 +21,7 @@ from shards.tables import read_table
 
 def print_plan(plan: Plan, options: BuildOptions, rows: Rows) -> None:
     """Prints the counts of the input."""
-    names = ", ".join(path.name for path in options.landmarks) or options.root.name
+    names = ", ".join(path.name for path in options.landmarks) or options.origin_name
     print_stderr(
         f"{counted(len(plan.keys), 'row')} of {names}: {counted(len(plan.keys) - len(plan.rejected), 'image')} of"
         f" {counted(plan.identity_count, 'identity')} to store"

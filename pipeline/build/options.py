@@ -17,6 +17,7 @@ from pipeline.executors import Executor
 from pipeline.sources.catalog import find_source
 from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.source import Rows, Source, SourceError
+from pipeline.sources.stored import StoredRoot
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_paths, check_whole, shown
@@ -35,6 +36,7 @@ class BuildOptions:
     Attributes:
         source: a key of ``SOURCES``.
         root: the data set's folder; for a source without landmarks, the folder of identities.
+        stored_root: the data set's folder in an object store, if it is there; then ``root`` is its ``folder``.
         landmarks: landmark tables; empty for a source without landmarks, and for aligned crops.
         landmark_model: the landmark model, if the build shall find the landmarks itself and write the table.
         lists: files that name the images, of a source that takes some.
@@ -52,6 +54,7 @@ class BuildOptions:
 
     source: str = "vggface2"
     root: Path
+    stored_root: StoredRoot | None = None
     landmarks: tuple[Path, ...]
     landmark_model: Path | None = None
     out: Path
@@ -105,6 +108,9 @@ class BuildOptions:
         check_argument(
             isinstance(self.aligned, CropTemplate | None), "aligned", self.aligned, "a CropTemplate, or None"
         )
+        check_argument(
+            isinstance(self.stored_root, StoredRoot | None), "stored_root", self.stored_root, "a StoredRoot, or None"
+        )
         check_argument(isinstance(self.store, Store | None), "store", self.store, "a Store, or None")
         check_argument(isinstance(self.retry_failed, bool), "retry_failed", self.retry_failed, "True or False")
         check_argument(isinstance(self.split, str | None), "split", self.split, "the name of a split, or None")
@@ -118,6 +124,16 @@ class BuildOptions:
             converted["images_per_shard"] = check_whole("images_per_shard", self.images_per_shard)
         for name, value in converted.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def origin(self) -> str:
+        """Where the images are: a URL, or the full path of ``root``."""
+        return self.stored_root.store.url if self.stored_root else str(self.root.resolve())
+
+    @property
+    def origin_name(self) -> str:
+        """The last part of ``origin``, for messages."""
+        return self.origin.rpartition("/")[2] if self.stored_root else self.root.name
 
     @property
     def place(self) -> Path | Store:
@@ -279,7 +295,7 @@ def check_plan(options: BuildOptions, parts: dict[str, Any], *, alone: bool = Tr
         return
     record = read_plan(options.out)
     differing = [name for name in {**parts, **record["parts"]} if record["parts"].get(name) != parts.get(name)]
-    if record["root"] != str(options.root.resolve()):
+    if record["root"] != options.origin:
         differing.insert(0, f"--root (it was {record['root']})")
     if differing:
         raise ShardError(

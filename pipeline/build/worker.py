@@ -59,6 +59,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
         stack.enter_context(contextlib.closing(task.reader))
         stack.enter_context(single_thread())
         stack.enter_context(quiet())
+        task.reader.expect([place for row, place in enumerate(places) if row not in task.rejected])
         writer = stack.enter_context(ShardWriter(options.out, task.shard, task.fingerprint))
         for place, (row, matrix) in zip(places, _rows(task), strict=True):
             jpeg = None

@@ -18,6 +18,7 @@ class Crops(Source):
     shards = "shards-crops"
     templates = tuple(TEMPLATES)
     takes_aligned = False
+    takes_store = True
     template_hint = "say which template the crops follow: --template arcface (most crops that are passed around, 112 x 112 px) or seed"
 
     def locate(self, root: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,24 +40,27 @@ class ImageList:
         return f"differs from {name} by its extension {'' if name.isascii() else 'or Unicode form '}alone"
 
 
-def list_images(root: Path) -> ImageList:
+def list_images(root: Path, listed: Mapping[str, list[Entry]] | None = None) -> ImageList:
     """Lists ``root/identity/image``, and images directly in ``root``, which the plan rejects with a reason.
 
     A link to another identity's folder, or to ``root``, would double its images: it is an entry of ``others``.
+
+    Args:
+        listed: the entries of ``""``, the root, and of the folders in it, if it is not a folder of this machine.
 
     Raises:
         SourceError: there is no image.
         OSError: a folder cannot be read.
     """
     names: list[str] = []
-    entries = _sorted_entries(root)
+    entries = _sorted(scan(root) if listed is None else listed[""])
     same = same_folders(root, [entry for entry in entries if not is_system_name(entry.name)])
     others = [f"{link} (the same folder as {folder})" for link, folder in same.items()]  # first, because they matter
     for name, is_folder, _ in entries:
         if not is_folder or is_system_name(name):
             (names if is_image(name) else others).append(name)
         elif name not in same:
-            for inner, is_inner_folder, _ in _sorted_entries(root / name):
+            for inner, is_inner_folder, _ in _sorted(scan(root / name) if listed is None else listed[name]):
                 wanted = is_image(inner) and not is_inner_folder
                 (names if wanted else others).append(f"{name}/{inner}")
     if not names:
@@ -67,9 +70,9 @@ def list_images(root: Path) -> ImageList:
     return ImageList(keys=keys, names=files, others=[_text(other) for other in others])
 
 
-def listed_rows(root: Path) -> Rows:
-    """Returns the images of a folder as the rows of a source. Raises: SourceError, OSError: see ``list_images``."""
-    images = list_images(root)
+def listed_rows(root: Path, listed: Mapping[str, list[Entry]] | None = None) -> Rows:
+    """Returns the images of a folder as the rows of a source, see ``list_images``."""
+    images = list_images(root, listed)
     return Rows(
         keys=images.keys,
         reader=ListedImages(root),
@@ -85,8 +88,8 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def _sorted_entries(folder: Path) -> list[Entry]:
-    return sorted(scan(folder), key=lambda entry: by_preference(entry.name))
+def _sorted(entries: list[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: by_preference(entry.name))
 
 
 def _text(name: str) -> str:

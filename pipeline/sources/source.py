@@ -43,6 +43,9 @@ class Reader(abc.ABC):
             ImageError: it has more than ``max_bytes``, or is damaged; the message becomes the row's ``error_message``.
         """
 
+    def expect(self, places: Sequence[Any]) -> None:  # noqa: B027 - most have nothing to prepare
+        """Told before some places are read, in this order; not all of them may be."""
+
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Closes what is open. A later ``read`` opens it again."""
 
@@ -103,6 +106,7 @@ class Source(abc.ABC):
         takes_landmarks: its images are those of landmark tables.
         takes_aligned: its images may be aligned crops.
         takes_lists: ``rows`` and ``image_folders`` have the argument ``lists``, files that name its images.
+        takes_store: ``root`` may be in an object store, see ``pipeline.sources.stored``.
         takes_split: they have the argument ``split``, the name of the part that is used, or None.
     """
 
@@ -115,6 +119,7 @@ class Source(abc.ABC):
     takes_landmarks: ClassVar[bool] = False
     takes_aligned: ClassVar[bool] = True
     takes_lists: ClassVar[bool] = False
+    takes_store: ClassVar[bool] = False
     takes_split: ClassVar[bool] = False
 
     def locate(self, root: Path) -> Path:

@@ -32,6 +32,7 @@ class LandmarkSource(Source):
     templates = tuple(TEMPLATES)
     default_template = "seed"
     takes_landmarks = True
+    takes_store = True
     splits: ClassVar[tuple[str, ...]]
     tables: ClassVar[tuple[tuple[str, ...], ...]]
     remedy: ClassVar[str] = ""
