@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from commands.options import (
     landmarks_option,
     max_pixels_option,
     staging,
-    workers_option,
 )
 from pipeline.sources.catalog import SOURCES
 from shards.errors import ShardError
@@ -102,12 +102,23 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
     "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: 1/32 of the set, 250 to 5000]"
 )
 @max_pixels_option
-@workers_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    show_default="all cores; with ray, those of the cluster",
+    help="Number of worker processes.",
+)
 @click.option(
     "--executor",
-    type=click.Choice(["process", "serial"]),
+    type=click.Choice(["process", "serial", "ray"]),
     default="process",
-    help="Build shards in worker processes, or one after another in this process.",
+    help="Build shards in worker processes, one after another in this process, or on a Ray cluster (extra [ray]).",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="The Ray cluster of --executor ray; auto: the one that runs on this machine. [default: $RAY_ADDRESS; or one is"
+    " started on this machine]",
 )
 @click.option("--retry-failed", is_flag=True, help="Build shards with missing or unreadable images again.")
 @click.option(
@@ -128,6 +139,10 @@ def build_shards(
 
     if finish and (part or options["retry_failed"]):
         raise click.UsageError(f"--finish builds nothing; leave out {'--part' if part else '--retry-failed'}")
+    if options["ray_address"] and options["executor"] != "ray":
+        raise click.UsageError("--ray-address is for --executor ray")
+    if options["executor"] == "ray":
+        options["ray_address"] = options["ray_address"] or os.environ.get("RAY_ADDRESS")
     layout = find_source(source)
     if is_auto(options["landmarks"]):
         if not isinstance(root, Path | None):

@@ -29,7 +29,7 @@ from shards.messages import print_stderr
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Executor = Literal["process", "serial"]
+Executor = Literal["process", "serial", "ray"]
 POLL_S = 2.0  # between looks at the busy workers
 STOPPED_S = 10.0  # a worker that is stopped (SIGSTOP) for so long is replaced
 HUNG_S = 120.0  # a worker that has not used the CPU for so long is replaced: it waits for a dead disk or network
@@ -111,6 +111,11 @@ class WorkerPool:
         for connection, process in self._workers.items():
             connection.close()
             process.join()
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The ids of the worker processes."""
+        return [process.pid for process in self._workers.values() if process.pid]
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """Yields ``function(task)`` for every task, in any order; the first error of a task is raised here.
@@ -197,14 +202,29 @@ class WorkerPool:
 
 
 def unordered_map(
-    function: Callable[[Task], Result], tasks: Iterable[Task], *, executor: Executor, workers: int
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    executor: Executor,
+    workers: int | None,
+    ray_address: str | None = None,
 ) -> Generator[Result, None, None]:
-    """``WorkerPool.map`` with ``workers`` processes; executor ``serial`` runs the tasks in this process."""
+    """``WorkerPool.map``; executor ``serial`` runs the tasks in this process, ``ray`` on a cluster.
+
+    Args:
+        workers: number of processes; None for one for each CPU, of this machine or of the cluster.
+        ray_address: of the cluster; None starts one on this machine.
+    """
     if executor == "serial":
         yield from map(function, tasks)
-        return
-    with WorkerPool(workers) as pool:
-        yield from pool.map(function, tasks)
+    elif executor == "ray":
+        from pipeline.ray_pool import RayPool
+
+        with RayPool(workers, ray_address) as cluster:
+            yield from cluster.map(function, tasks)
+    else:
+        with WorkerPool(workers or len(os.sched_getaffinity(0))) as pool:
+            yield from pool.map(function, tasks)
 
 
 @contextlib.contextmanager

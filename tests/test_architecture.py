@@ -242,7 +242,7 @@ FROZEN = {
     "bench tinyface": f"{_SCORING} --degrade",
     "bench xqlfw": f"{_SCORING} --degrade --landmarks",
     "build-shards": "--aligned --exclude --executor --finish --images-per-shard --landmarks --list --max-pixels"
-    " --min-images --out --part --retry-failed --root --size --source --split --template --workers",
+    " --min-images --out --part --ray-address --retry-failed --root --size --source --split --template --workers",
     "calibrate": "--out --setting",
     "demo-data": "--identities --images --out --seed",
     "doctor": "--json --network --preprocessing",

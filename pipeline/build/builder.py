@@ -17,7 +17,7 @@ from shards.arguments import check_argument
 from shards.errors import LockedError, ShardError
 from shards.files import locked
 from shards.messages import command, counted, print_stderr
-from shards.schema import Manifest, shard_file
+from shards.schema import MANIFEST, Manifest, shard_file
 
 _ACTIVITY = "building shards"
 
@@ -140,6 +140,7 @@ def _published(job: Job) -> Manifest:
     """Makes index and manifest of a set with all shards unless they are there; this process has locked the folder."""
     finished = job.is_published()
     if not finished:
+        (job.options.out / MANIFEST).unlink(missing_ok=True)  # of an index that is not there
         job.finish(job.committed(range(len(job.plan.shards))))
     return _result(job, finished)
 

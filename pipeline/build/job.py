@@ -111,7 +111,11 @@ class Job:
         with Progress("build-shards", sum(len(self.plan.shards[shard]) for shard in self.share)) as progress:
             progress.skip(sum(record["rows"] for record in records.values()))
             done = unordered_map(
-                run_shard, self._tasks(records), executor=self.options.executor, workers=self.options.workers
+                run_shard,
+                self._tasks(records),
+                executor=self.options.executor,
+                workers=self.options.workers,
+                ray_address=self.options.ray_address,
             )
             try:
                 with contextlib.closing(done):  # kills the workers before their files are removed
@@ -178,6 +182,7 @@ class Job:
                     position: plan.rejected[row] for position, row in enumerate(rows.tolist()) if row in plan.rejected
                 },
                 watch=self.watch,
+                versions=library_versions(plan.points is not None),
             )
 
     def _unpublish(self, keep: Records) -> None:
@@ -197,7 +202,6 @@ class Job:
     def finish(self, records: Records) -> None:
         """Writes index and manifest of all shards; this process has locked ``out``."""
         remove_temporaries(self.options.out)
-        (self.options.out / MANIFEST).unlink(missing_ok=True)  # of an index that is not this one
         if self.stored:
             self.stored.unpublish(())
             self.stored.gather(records)

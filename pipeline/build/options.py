@@ -29,7 +29,7 @@ from shards.store import Store
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What to build and how. All fields but ``workers`` and ``executor`` affect the result.
+    """What to build and how. All fields but ``workers``, ``executor`` and ``ray_address`` affect the result.
 
     Paths may be given as strings.
 
@@ -49,6 +49,8 @@ class BuildOptions:
         min_images: identities with fewer usable images are left out.
         images_per_shard: None for the default.
         max_pixels: an image that states more is not decoded; it becomes a row with a reason.
+        workers: number of processes; None for one for each CPU.
+        ray_address: of the Ray cluster that builds, for executor ``ray``; None starts one on this machine.
         retry_failed: build shards with missing or unreadable images again.
     """
 
@@ -68,7 +70,8 @@ class BuildOptions:
     images_per_shard: int | None = None
     max_pixels: int = MAX_PIXELS
     executor: Executor = "process"
-    workers: int = 1
+    workers: int | None = 1
+    ray_address: str | None = None
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
@@ -116,12 +119,14 @@ class BuildOptions:
         check_argument(isinstance(self.split, str | None), "split", self.split, "the name of a split, or None")
         converted: dict[str, Any] = {name: check_paths(name, getattr(self, name)) for name in ("landmarks", "lists")}
         converted |= {name: check_path(name, getattr(self, name)) for name in ("root", "out")}
-        converted |= {name: check_whole(name, getattr(self, name)) for name in ("workers", "min_images", "max_pixels")}
+        converted |= {name: check_whole(name, getattr(self, name)) for name in ("min_images", "max_pixels")}
         for name in ("exclude", "landmark_model"):
             if (path := getattr(self, name)) is not None:
                 converted[name] = check_path(name, path)
-        if self.images_per_shard is not None:
-            converted["images_per_shard"] = check_whole("images_per_shard", self.images_per_shard)
+        for name in ("workers", "images_per_shard"):
+            if (number := getattr(self, name)) is not None:
+                converted[name] = check_whole(name, number)
+        check_argument(isinstance(self.ray_address, str | None), "ray_address", self.ray_address, "HOST:PORT, or None")
         for name, value in converted.items():
             object.__setattr__(self, name, value)
 

@@ -39,7 +39,7 @@ def make_landmarks(options: BuildOptions, source: Source) -> None:
             " delete this folder first"
         )
     report_left_out(found)
-    workers = 1 if options.executor == "serial" else options.workers
+    workers = 1 if options.executor == "serial" else options.workers or len(os.sched_getaffinity(0))
     watch = SourceWatch(source.watched(options.root))
     statuses = find_landmarks(names, table, finder, root=options.root, workers=workers, watch=watch)
     print_stderr(summary(statuses, Path(table.name)))

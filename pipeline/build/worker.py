@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,13 +12,15 @@ import numpy as np
 
 from pipeline.align import crop_points, eye_distances, fit_crops
 from pipeline.build.crops import RejectedError, framed_crop, landmark_crop, whole_crop
-from pipeline.build.options import BuildOptions
+from pipeline.build.options import BuildOptions, library_versions
 from pipeline.build.stored import publish_shard
 from pipeline.opencv import quiet, single_thread
 from pipeline.sources.images import ImageError, bytes_limit
 from pipeline.sources.source import Reader
 from pipeline.sources.watch import SourceWatch
-from shards.schema import STATUS_OK
+from shards.errors import ShardError
+from shards.files import digest
+from shards.schema import PLAN, STATUS_OK, read_plan
 from shards.writer import Row, ShardWriter
 
 RETRIED = ("missing-file", "unreadable-image")  # statuses that --retry-failed builds again
@@ -38,6 +41,7 @@ class ShardTask:
     points: np.ndarray | None  # (N, 10) float32; None if images are not aligned by landmarks
     rejected: dict[int, tuple[str, str]]  # position in the shard -> (status, reason)
     watch: SourceWatch
+    versions: dict[str, str]  # of the libraries that determine the pixels
 
     def __str__(self) -> str:
         return f"shard {self.shard}"
@@ -50,10 +54,12 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
 
     Raises:
         SourceError: the folder of the images is gone.
+        ShardError: this machine has other versions of libraries, or another folder of that name.
         OSError: the file system or this process is in trouble; no image can be blamed.
         StoreError: the store of the set cannot be used.
     """
     options = task.options
+    _check_machine(task)
     places: Sequence[str | bytes] = task.keys if task.places is None else task.places
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(task.reader))
@@ -73,6 +79,18 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
     if options.store:
         publish_shard(options.store, options.out, task.shard)
     return record
+
+
+def _check_machine(task: ShardTask) -> None:
+    """Raises: ShardError: the files that this machine would write are not those that the build expects."""
+    found, out = library_versions(task.points is not None), task.options.out
+    if found != task.versions:
+        words = [f"{name} {found.get(name)}, expected {version}" for name, version in task.versions.items()]
+        raise ShardError(f"{socket.gethostname()} has {', '.join(words)}; install the same versions on all machines")
+    if not (out / PLAN).exists() or digest(read_plan(out)["parts"]) != task.fingerprint:
+        raise ShardError(
+            f"{out} on {socket.gethostname()} is not the folder of this build; all machines must share its file system"
+        )
 
 
 def _rows(task: ShardTask) -> Iterator[tuple[Row, np.ndarray | None]]:
