@@ -38,8 +38,8 @@ def time_loader(setup: Setup) -> Iterator[Timing]:
         for _ in map_batches(load, files, batch, cores(), draws=plain_amount):
             pass
 
-    def ours(mode: Mode, then: Callable[[torch.Tensor], object] = id) -> None:
-        views = [(size, size) for size in SIZES]
+    def ours(mode: Mode, then: Callable[[torch.Tensor], object] = id, preset: Sequence[str] = ()) -> None:
+        views: list[Any] = [(size, size, *(preset if size < max(SIZES) else ())) for size in SIZES]
         with Loader(index, batch_size=batch, views=views, mode=mode, threads=cores()) as loader:
             for _ in range(batches):
                 then(next(loader).images.flatten(0, 1))
@@ -53,6 +53,9 @@ def time_loader(setup: Setup) -> Iterator[Timing]:
         Contender(fast, "ours", lambda: ours("fast", normalise), amount, _NORMALISED),
         Contender("Loader, fast degradation, uint8", "ours", lambda: ours("fast"), amount, _UINT8),
         Contender("Loader, exact degradation, uint8", "ours", lambda: ours("exact"), amount, _UINT8),
+        Contender(
+            "Loader, preset surveillance, uint8", "ours", lambda: ours("fast", preset=["surveillance"]), amount, _UINT8
+        ),
         Contender("DALI decodes, from memory, nothing else", "floor", decode, amount, _UINT8),
     ]
     facts = {

@@ -7,6 +7,9 @@ float32 represents exactly, so that an image does not depend on the others in it
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -106,8 +109,20 @@ def degrade_image(image: np.ndarray, size: int, preset: Preset, key: tuple[int, 
     values = {name: torch.from_numpy(value) for name, value in drawn.items()}
     pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
     out = torch.empty_like(pixels)
-    degrade_as(out, pixels, preset, values, sizes=range(size, size + 1), mode="exact")
+    with _one_thread():
+        degrade_as(out, pixels, preset, values, sizes=range(size, size + 1), mode="exact")
     return out[0].numpy()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch uses one thread in this thread: for one image, threads that wait for each other only cost time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _shrunk(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
