@@ -14,7 +14,9 @@ import time
 import urllib.request
 
 import boto3
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
 
 BAD_DIGEST = b"<Error><Code>BadDigest</Code><Message>The SHA-256 you specified did not match.</Message></Error>"
@@ -74,6 +76,11 @@ class ObjectStore:
         """Content by name of all objects below a prefix."""
         found = self.client.list_objects_v2(Bucket="faces", Prefix=f"{prefix}/").get("Contents", ())
         return {one["Key"].removeprefix(f"{prefix}/"): self.get(one["Key"]) for one in found}
+
+    def fill(self, prefix, count):
+        """Makes empty objects, without requests."""
+        for number in range(count):
+            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object("faces", f"{prefix}/{number:06d}", b"")
 
     def get(self, key):
         return self.client.get_object(Bucket="faces", Key=key)["Body"].read()
