@@ -14,10 +14,12 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shards.arguments import shown
 from shards.errors import LrfrError
 
 Range = tuple[float, float]
@@ -109,17 +111,18 @@ class Preset:
         for name in ("shrink", "enlarge"):
             shares = getattr(self, name)
             if not isinstance(shares, tuple) or len(shares) != len(KERNELS):
-                raise PresetError(f"{name} is {shares!r}, expected {len(KERNELS)} fractions: {', '.join(KERNELS)}")
+                raise PresetError(f"{name} is {shown(shares)}, expected {len(KERNELS)} fractions: {', '.join(KERNELS)}")
             for share in shares:
                 _check(name, share, 0, 1)
-            _check(f"{name}: the sum of the fractions", sum(shares), 1 - 1e-6, 1 + 1e-6)
+            if abs(sum(shares) - 1) > 1e-6:
+                raise PresetError(f"{name}: the sum of the fractions is {sum(shares):.6g}, expected 1")
         limits = {"gamma": (0.2, 5), "contrast": (0, 4), "brightness": (-255, 255), "first_size": (1, 4)}
         for name, (low, high) in limits.items():
             _check_range(self, name, low, high)
         _check("interlaced", self.interlaced, 0, 1)
         _check("field_shift", self.field_shift, 0, 1)
         if len(self.rounds) not in (1, 2):
-            raise PresetError(f"{len(self.rounds)} rounds, expected one or two")
+            raise PresetError(f"{len(self.rounds)} rounds, expected one or two: write [[rounds]] above each")
 
     @functools.cached_property
     def digest(self) -> str:
@@ -131,7 +134,7 @@ def _check_range(owner: Any, name: str, low: float, high: float) -> None:
     """Raises: PresetError: a range is not two numbers between two limits, the smaller first."""
     found = getattr(owner, name)
     if not isinstance(found, tuple) or len(found) != 2:
-        raise PresetError(f"{name} is {found!r}, expected two numbers, the smaller first")
+        raise PresetError(f"{name} is {shown(found)}, expected two numbers, the smaller first")
     for number in found:
         _check(name, number, low, high)
     if found[0] > found[1]:
@@ -140,7 +143,7 @@ def _check_range(owner: Any, name: str, low: float, high: float) -> None:
 
 def _check(name: str, number: Any, low: float, high: float) -> None:
     if type(number) not in (int, float) or not low <= number <= high:
-        raise PresetError(f"{name} is {number!r}, expected {low:.4g} to {high:.4g}")
+        raise PresetError(f"{name} is {shown(number)}, expected {low:.4g} to {high:.4g}")
 
 
 PRESETS = {
@@ -272,8 +275,9 @@ def find_degradation(text: str) -> Degradation:
     Raises:
         PresetError: there is none, or the file cannot be used.
     """
-    name, _, digest = text.partition("#")
-    return Degradation(name, digest or _preset_of(name).digest)
+    if match := re.fullmatch(r"(.+\.toml)#([0-9a-f]{16})", text, re.DOTALL):
+        return Degradation(match[1], match[2])
+    return Degradation(text, _preset_of(text).digest)
 
 
 def _preset_of(name: str) -> Preset:
@@ -300,15 +304,15 @@ def _preset_from(record: Mapping[str, Any]) -> Preset:
     for name in ("shrink", "enlarge"):
         shares = record.get(name, {"cubic": 1.0})
         if not isinstance(shares, Mapping) or not set(shares) <= set(KERNELS):
-            raise PresetError(f"{name} is {shares!r}, expected fractions by kernel: {', '.join(KERNELS)}")
-        settings[name] = tuple(shares.get(kernel, 0.0) for kernel in KERNELS)
+            raise PresetError(f"{name} is {shown(shares)}, expected fractions by kernel: {', '.join(KERNELS)}")
+        settings[name] = tuple(_number(shares.get(kernel, 0.0)) for kernel in KERNELS)
     return Preset(**_settings(Preset, settings))
 
 
 def _settings(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(set(record) - set(known)):
-        raise PresetError(f"unknown setting {unknown[0]!r}, expected {', '.join(known)}")
+        raise PresetError(f"unknown setting {shown(unknown[0])}, expected {', '.join(known)}")
     return {
         name: tuple(map(_number, value)) if isinstance(value, list) else _number(value)
         for name, value in record.items()
@@ -317,4 +321,7 @@ def _settings(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _number(value: Any) -> Any:
     """Whole numbers as floats, so that 1 and 1.0 have one digest."""
-    return float(value) if type(value) is int else value
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError:  # TOML's integers have no limit
+        return math.inf if value > 0 else -math.inf

@@ -18,10 +18,12 @@ FROZEN_PRESETS = {"surveillance": "165b587ff2c63073", "webcam": "085d32953bf9dc5
         ("[[rounds]]\nnoise = [1, 'a']", "noise is 'a', expected 0 to 64"),
         ("[[rounds]]\nnoise = [1, nan]", "noise is nan, expected 0 to 64"),
         ("[[rounds]]\ngaussian = 0.7\nsinc = 0.7", "together is 1.4, expected 0 to 1"),
-        ("gamma = [1, 1]", "0 rounds, expected one or two"),
+        ("gamma = [1, 1]", "0 rounds, expected one or two: write [[rounds]] above each"),
         ("rounds = 3", "write [[rounds]]"),
         ("shrink = {bicubic = 1}\n[[rounds]]", "expected fractions by kernel: area, linear, cubic, lanczos, nearest"),
-        ("shrink = {cubic = 0.5}\n[[rounds]]", "shrink: the sum of the fractions is 0.5, expected 1 to 1"),
+        ("shrink = {cubic = 0.5}\n[[rounds]]", "shrink: the sum of the fractions is 0.5, expected 1"),
+        (f"interlaced = 1{'0' * 400}\n[[rounds]]", "interlaced is inf, expected 0 to 1"),
+        (f"gamma = '{'x' * 9000}'\n[[rounds]]", "expected two numbers, the smaller first"),
         ("interlaced = true\n[[rounds]]", "interlaced is True, expected 0 to 1"),
         ("[[rounds", "mine.toml: "),
     ],
@@ -32,8 +34,24 @@ def test_a_wrong_preset_is_one_line(tmp_path, text, says):
         find_degradation(str(tmp_path / "mine.toml"))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
 
 
 def test_presets_are_frozen():
     """A run that goes on draws from the same preset: what is changed needs another name."""
     assert {name: preset.digest for name, preset in PRESETS.items()} == FROZEN_PRESETS
+
+
+def test_only_a_digest_follows_the_hash(tmp_path):
+    (tmp_path / "a#b.toml").write_text("[[rounds]]")
+    found = find_degradation(str(tmp_path / "a#b.toml"))
+    assert (found.label, find_degradation(str(found))) == ("a#b", found)
+    for text in ("surveillance#165b587ff2c63073", f"{tmp_path}/a.toml#b", f"{tmp_path}/a.toml#"):
+        with pytest.raises(PresetError):
+            find_degradation(text)
+
+
+def test_whole_numbers_have_the_digest_of_floats(tmp_path):
+    (tmp_path / "whole.toml").write_text("shrink = {area = 1}\ngamma = [1, 2]\n[[rounds]]")
+    (tmp_path / "float.toml").write_text("shrink = {area = 1.0}\ngamma = [1.0, 2.0]\n[[rounds]]")
+    assert find_degradation(str(tmp_path / "whole.toml")) == find_degradation(str(tmp_path / "float.toml"))
