@@ -36,7 +36,7 @@ def open_network(path: Path | None, preprocessing: str | None = None, option: st
     from pipeline.sources.preset_file import read_preset
     from shards.messages import print_stderr
 
-    given = None if preprocessing is None else read_preset(preprocessing)
+    given = None if preprocessing is None else read_preset(preprocessing, option)
     network = load_network(path or newest_checkpoint(data("runs")()), given)
     if path is None:
         step = "no step" if network.step is None else f"step {network.step:,}"

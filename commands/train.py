@@ -210,15 +210,6 @@ def run_training(
         ranks=ranks,
         teacher=teacher,
     )
-    targets = None
-    if teacher and config.losses.embedding_terms and start.step < config.steps:
-        targets = teacher_targets(teacher, index, ranks, device)
-    if teacher and teacher.network and not config.losses.attention:
-        teacher.network.backbone.to("cpu")  # leaves the GPU's memory to the student
-    if ranks.first and start.step < config.steps:
-        print_stderr(start_line(start, index, device))
-    spec = start.state.learner.preprocessing
-    evaluate = evaluation(protocols, spec, device, allow_missing) if protocols else None
     loader = Loader(
         index,
         batch_size=config.batch_size,
@@ -232,6 +223,15 @@ def run_training(
         resume=start.loader_state,
         originals=config.losses.attention is not None,
     )
+    targets = None
+    if teacher and config.losses.embedding_terms and start.step < config.steps:
+        targets = teacher_targets(teacher, index, ranks, device)
+    if teacher and teacher.network and not config.losses.attention:
+        teacher.network.backbone.to("cpu")  # leaves the GPU's memory to the student
+    if ranks.first and start.step < config.steps:
+        print_stderr(start_line(start, index, device))
+    spec = start.state.learner.preprocessing
+    evaluate = evaluation(protocols, spec, device, allow_missing) if protocols else None
     with loader as batches:
         shown = [headline_metric(protocol) for protocol in protocols]
         steps = train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown, targets=targets)

@@ -107,6 +107,12 @@ def test_a_function_of_another_template_and_length(run, shard_set, tmp_path, mon
     assert rows(tmp_path / "b") == rows(tmp_path / "a")
 
 
+def test_nothing_is_embedded_before_all_settings_are_checked(run, shard_set, tmp_path, teacher):
+    words = ["train", "--shards", shard_set, *STUDENT, "--losses", "distill", "--teacher", teacher]
+    assert "batch size" in error_of(run(*words, "--batch-size", 4096))
+    assert not list(tmp_path.rglob("*.rows"))
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -116,6 +122,10 @@ def test_a_function_of_another_template_and_length(run, shard_set, tmp_path, mon
         ),
         (["--teacher", "x"], "teacher is x, but no loss is for it: add +distill to --losses, such as cross-entropy"),
         ([*LOSSES, "--teacher", "none.pt"], "none.pt: not found; expected a checkpoint file"),
+        (
+            [*LOSSES, "--teacher", "none.pt", "--teacher-preprocessing", "arcfase"],
+            "--teacher-preprocessing arcfase: no such preprocessing",
+        ),
     ],
 )
 def test_a_teacher_that_cannot_be_is_one_line(run, shard_set, words, says):

@@ -186,6 +186,8 @@ class SetEmbeddings:
     def _map(self) -> None:
         """Maps the file, if it is one of this set's size."""
         self._rows = None
+        if not self.path.is_file():  # a pipe would block
+            return
         with contextlib.suppress(OSError, ValueError):
             content = np.asarray(np.memmap(self.path, np.uint8, "r"))
             width = int(content[:_HEADER_BYTES].view("<u4")[0])

@@ -24,12 +24,15 @@ _WORDS = {
 _OTHERS = ("name", "size", "points", "points_size", "range", "mean", "std", "margin", "stretch")
 
 
-def read_preset(value: StrPath) -> Preprocessing:
+def read_preset(value: StrPath, option: str = "--preprocessing") -> Preprocessing:
     """Returns a preset by name, or reads a preprocessing spec from a TOML file.
 
     Keys of the file: ``base``, the name of a preset whose values count for what is not given; ``size``; ``template``, or
     ``points`` (with ``points_size`` if they are for another size) and their ``name``; ``color``, ``mean`` and ``std`` of
     pixels in 0..``range`` (default 1); ``warp``, ``fit``, ``margin``, ``stretch``.
+
+    Args:
+        option: what gives the value, for messages.
 
     Raises:
         SpecError: there is neither, or the file cannot be read or is no such spec.
@@ -39,7 +42,7 @@ def read_preset(value: StrPath) -> Preprocessing:
         return preset
     if not path.exists() and path.suffix.lower() != ".toml":
         raise SpecError(
-            f"--preprocessing {os.fspath(value)}: no such preprocessing or file; expected {', '.join(PRESETS)} or a TOML file"
+            f"{option} {os.fspath(value)}: no such preprocessing or file; expected {', '.join(PRESETS)} or a TOML file"
         )
     try:
         return _spec(read_toml(path))

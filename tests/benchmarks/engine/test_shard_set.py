@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.files import locked
 from shards.index import ShardIndex, ShardReader
+from tests.conftest import PATIENCE_S
 
 
 class Network:
@@ -85,6 +87,16 @@ def test_only_what_is_damaged_is_computed_again(index, tmp_path, capsys, damage,
     assert computed == images
     np.testing.assert_array_equal(again(np.arange(45)), before)
     assert ("1 row damaged: computed again" in capsys.readouterr().err) == (damage == "row")
+
+
+def test_a_pipe_in_place_of_the_file_does_not_block(index, tmp_path):
+    (tmp_path / "cache").mkdir()
+    os.mkfifo(tmp_path / "cache" / "embeddings.rows")
+    computed = []
+    thread = threading.Thread(target=lambda: computed.append(complete(index, tmp_path)[1]), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert computed == [45]
 
 
 def test_embeddings_of_another_set_do_not_count(index, tmp_path):
