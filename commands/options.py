@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _STORE_URL = re.compile(r"(s3|gs)://", re.IGNORECASE)
+_SLASH_LOST = re.compile(r"(s3|gs|file|https?):/(?!/)", re.IGNORECASE)
 
 
 class LocalPath(click.Path):
@@ -68,9 +69,13 @@ def local_path(value: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
 
 def check_local(value: str | os.PathLike[str]) -> None:
-    """Raises: click.UsageError: ``value`` is a URL, or begins with ``~/`` as ``--out=~/x`` does in Bash."""
+    """Raises: click.UsageError: ``value`` is a URL or nearly one, or begins with ``~/`` as ``--out=~/x`` does in Bash."""
     if os.fspath(value).startswith("~/"):
         raise click.BadParameter(f"{value}: the shell did not replace ~; write $HOME or ./~ for it")
+    if match := _SLASH_LOST.match(os.fspath(value)):
+        raise click.BadParameter(
+            f"{value}: a URL has two slashes, {match[1]}://; write ./{match[1]}: for a folder of this name"
+        )
     if _URL.match(os.fspath(value)):
         raise click.BadParameter(f"{value} is a URL; expected a path on this machine: copy or mount the data")
 

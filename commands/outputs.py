@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import CommandError, interruptible, rank_of_several, reason_of
-from commands.options import check_local, is_store_url, local_path, staging
+from commands.options import check_local, data, is_store_url, local_path
 from pipeline.signals import delayed_interruption
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class OutputPath(click.ParamType):
         start = place.start(name or "index.html", 16)  # also finds that there is no bucket
         if name and start and self._starts and not start.startswith(self._starts):
             self.fail(f"{url} is there and is not {self.kind}; choose another name", param, ctx)
-        folder = staging(store)
+        # not that of builds and runs, which may hold what their store lacks: a report may go where a run is
+        folder = data("cache", "stores", "results", store.folder_name)()
         path = folder / name
         if rank_of_several() in (None, "0"):
             if self._folder and folder.exists():

@@ -32,6 +32,7 @@ READ_TIMEOUT_S = 60.0  # without a byte
 _REQUEST_TRIES = 3  # of one request, in quick succession; TRIES repeat the whole object
 _CHECKOUT = Path(__file__).parent.parent
 _STORE_URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://", re.IGNORECASE)
+_ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(?:/[\w./~%-]*)?", re.ASCII)
 _STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _PASSING = {408, 425, 429}  # client errors that may pass
@@ -81,9 +82,12 @@ class Store:
         """Raises: StoreError: no URL of a store with the name of a bucket."""
         scheme, _, rest = url.partition("://")
         parts = [part for part in rest.split("/") if part]
-        bad = any(part in (".", "..") for part in parts) or not rest.isprintable() or bool(set(rest) & set("?#"))
-        if not is_url(url) or not parts or bad:
+        if not is_url(url) or not parts or rest.startswith("/"):
             raise StoreError(f"{url}: expected a URL such as s3://bucket/folder, of {' or '.join(SCHEMES)}")
+        if any(part in (".", "..") for part in parts) or not rest.isprintable() or set(rest) & set("?#"):
+            raise StoreError(
+                f"{url}: a URL with ?, #, control characters or a folder . or .. is not taken; choose another one"
+            )
         self.url = f"{scheme.lower()}://{'/'.join(parts)}"
         self._opened: Any = None
         self._tags_are_opaque = False
@@ -351,7 +355,7 @@ def _s3_options(url: str) -> dict[str, Any]:
     environment = {name: os.environ.get(f"AWS_{name}", "") for name in ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION")}
     config: dict[str, Any] = {"checksum_algorithm": "sha256"}
     if endpoint := environment["ENDPOINT_URL_S3"] or environment["ENDPOINT_URL"]:
-        config["endpoint"] = endpoint
+        config["endpoint"] = _checked_endpoint(endpoint)
     if "AWS_ACCESS_KEY_ID" in os.environ or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         return {"config": config}
     try:
@@ -369,8 +373,15 @@ def _s3_options(url: str) -> dict[str, Any]:
     if not environment["REGION"] and (region := session.get_config_variable("region")):
         config["region"] = region
     if "endpoint" not in config and (endpoint := session.get_scoped_config().get("endpoint_url")):
-        config["endpoint"] = endpoint
+        config["endpoint"] = _checked_endpoint(endpoint)
     return {"config": config, "credential_provider": Boto3CredentialProvider(session)}
+
+
+def _checked_endpoint(endpoint: str) -> str:
+    """Returns it. Raises: StoreError: it is no URL with a host, at which obstore would panic."""
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise StoreError(f"AWS_ENDPOINT_URL {endpoint}: expected http://HOST:PORT or https://HOST")
+    return endpoint
 
 
 def _judged(error: Exception, url: str) -> tuple[bool, str, str]:
@@ -379,6 +390,8 @@ def _judged(error: Exception, url: str) -> tuple[bool, str, str]:
     status, code = _STATUS.search(text), _CODE.search(text)
     number, name = int(status[1]) if status else 0, code[1] if code else ""
     said = " ".join(filter(None, [status[1] if status else "", name or (status[2].strip() if status else "")]))
+    if "Generic S3 error: Missing " in text:
+        return False, f"incomplete credentials ({_cause(text)})", "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if name in _DAMAGED:
         return True, said, "the path to the store is slow or damages data"
     if name == "NoSuchBucket":

@@ -42,6 +42,12 @@ def test_a_url_is_refused_in_place_of_every_path(run, tmp_path, url):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_url_that_lost_a_slash_is_no_folder(run, tmp_path):
+    for words in (["build-shards", "--out", "s3:/b/x"], ["verify", "S3:/b"], ["inspect", "x", "--out", "file:/x.png"]):
+        assert "a URL has two slashes, " in error_of(run(*words), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_url_of_a_file_is_a_path(run, shard_set, tmp_path):
     (tmp_path / "my set").symlink_to(shard_set)
     process = run("verify", f"file://{tmp_path}/my%20set")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from commands.options import staging
+from shards.store import Store
 from tests.conftest import error_of
 from tests.object_store import Fault
 
@@ -32,6 +34,15 @@ def test_an_object_of_another_kind_is_not_replaced(run, shard_set, object_store)
     assert error_of(run("inspect", shard_set, "--report", "s3://nowhere")).startswith(
         "Error: s3://nowhere/index.html: there is no bucket nowhere"
     )
+
+
+def test_a_report_beside_a_run_leaves_what_waits_for_upload_alone(run, shard_set, object_store, monkeypatch):
+    checkpoint = staging(Store(f"{URL}/first")) / "run" / "checkpoints" / "8.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert run("inspect", shard_set, "--report", f"{URL}/first").returncode == 0
+    assert checkpoint.exists()
+    assert list(object_store.content("out")) == ["first/inspect.html"]
 
 
 def test_what_cannot_be_uploaded_stays_here(run, shard_set, object_store, tmp_path, monkeypatch):

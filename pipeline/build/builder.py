@@ -56,7 +56,7 @@ def build_part(options: BuildOptions, part: Part) -> Manifest | None:
         The manifest, or None if shards of other parts are missing.
 
     Raises:
-        LockedError: a process that is no part is building in ``out``.
+        LockedError: a process that is no part is building in ``out``; or, into a store, one that builds this part.
         LandmarkError, SourceError, ShardError, WorkerError, TypeError: see ``build``.
     """
     check_argument(isinstance(part, Part), "part", part, "a Part, such as Part(1, 8)")
@@ -66,16 +66,16 @@ def build_part(options: BuildOptions, part: Part) -> Manifest | None:
     if options.store:  # a staging of its own: other parts may be at work on this machine
         options = dataclasses.replace(options, out=options.out / f"part-{part.number}-of-{part.count}")
     exclusions = _begun(options)
-    with _naming_store(options), locked(options.out, _ACTIVITY, shared=True) as has_locks:
+    with _naming_store(options), locked(options.out, _ACTIVITY, shared=not options.store) as has_locks:
         job = planned(options, exclusions, part)
         records = job.committed(job.share, retry_failed=options.retry_failed)
         if len(records) < len(job.share):
             job.run(records)
         missing = _missing(job)
         print_part(part, job.plan, missing)
-    if missing:
-        if job.stored:
+        if missing and job.stored:
             job.stored.end()
+    if missing:
         return None
     if not has_locks:
         print_stderr(f"{options.out}: no file locks there; when all parts have ended, run the same with --finish")

@@ -164,6 +164,27 @@ def test_urls():
     ] * 3
     assert Store("S3://b//x/").url == "s3://b/x"
     assert pickle.loads(pickle.dumps(Store("gs://b/x"))).url == "gs://b/x"
-    for url in ("s3://", "s3:///", "s3://b/../c", "s3://b/x?y", "s3://b/x\n", "http://b/x"):
+    for url in ("s3://", "s3:///", "s3:///b/x", "http://b/x"):
         with pytest.raises(StoreError, match=r"expected a URL such as s3://bucket/folder, of s3 or gs$"):
             Store(url)
+    for url in ("s3://b/../c", "s3://b/x?y", "s3://b/x#y", "s3://b/x\n"):
+        with pytest.raises(StoreError, match=r"with \?, #, control characters or a folder \. or \.\. is not taken"):
+            Store(url)
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "http://", "http://a b", "s3.example.org", "http://host:port"])
+def test_an_endpoint_that_is_no_url_is_named(store, monkeypatch, endpoint):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(StoreError, match=f"^AWS_ENDPOINT_URL {endpoint}: expected http://HOST:PORT or https://HOST$"):
+        store.list()
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_of_the_credentials_is_not_tried_again(store, monkeypatch, capsys, name):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with pytest.raises(StoreError, match=r"credentials.*; set (both )?AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        store.list()
+    assert "trying again" not in capsys.readouterr().err

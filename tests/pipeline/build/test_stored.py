@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.build import Part, build, build_part, finish_build
 from pipeline.build.stored import StoredBuild
-from shards.errors import ShardError
+from shards.errors import LockedError, ShardError
+from shards.files import locked
 from shards.schema import INDEX, LANDMARKS, MANIFEST, PLAN, Manifest
 from shards.store import Store, StoreError
 from tests.conftest import build_options, error_of
@@ -101,6 +102,16 @@ def test_shards_that_are_not_as_their_records_say_are_built_again(options, objec
     build(options)
     assert stored(object_store) == in_folder
     assert {name for name in uploads(object_store) if name.endswith("tar")} == {"shard-000001.tar", "shard-000003.tar"}
+
+
+def test_a_part_is_built_by_one_process_of_this_machine_at_a_time(options, object_store):
+    """Both would use one staging, which the first to end deletes."""
+    folder = options.out / "part-1-of-2"
+    folder.mkdir(parents=True)
+    with locked(folder, "testing", shared=True), pytest.raises(LockedError, match=rf"^{URL}: another process is buil"):
+        build_part(options, Part(1, 2))
+    assert build_part(options, Part(1, 2)) is None
+    assert not folder.exists()
 
 
 @pytest.mark.heavy
