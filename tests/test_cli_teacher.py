@@ -74,6 +74,9 @@ def test_a_run_goes_on_without_its_teacher_if_all_embeddings_are_cached(run, sha
         f"{teacher}: not found; expected a checkpoint file; the embeddings that this run has cached are used"
     )
     assert "finished: trained 3 steps" in resumed.stderr
+    taught = [read_checkpoint(path)["teacher"] for path in sorted((tmp_path / "a" / "checkpoints").iterdir())]
+    assert taught[0] == taught[-1]
+    assert taught[0]["name"] == "spherenet4"
     (stored,) = (tmp_path / "cache").rglob("*.rows")
     stored.unlink()
     missing = error_of(run(*words, "--steps", 4))

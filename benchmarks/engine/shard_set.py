@@ -148,7 +148,7 @@ class SetEmbeddings:
             found = np.fromiter(map(self._is_stored, range(len(self))), bool, len(self))
             missing = np.flatnonzero(~found)
             if damaged := sum(bool(self._rows[row].any()) for row in missing.tolist()):
-                print_stderr(f"{self.path}: {counted(damaged, 'row')} damaged: computed again")
+                print_stderr(f"{self.path}: {counted(damaged, 'row')} damaged, to be computed again")
         return missing[np.lexsort([self._index.offset[missing], self._index.shard[missing]])]
 
     def _fill(self, engine: Engine, missing: np.ndarray) -> None:

@@ -64,6 +64,8 @@ def start_run(
     spec, weights, note = initial_network(config, shards_spec, content)
     if note and ranks.first:
         print_stderr(note)
+    if teacher and teacher.network is None and content is not None:  # its name is in the checkpoint, not in config.json
+        teacher = dataclasses.replace(teacher, name=str(content.get("teacher", {}).get("name", teacher.name)))
     state = new_run(
         config,
         classes=classes,

@@ -86,7 +86,7 @@ def test_only_what_is_damaged_is_computed_again(index, tmp_path, capsys, damage,
     again, computed = complete(index, tmp_path, network="b" if damage == "network" else "a")
     assert computed == images
     np.testing.assert_array_equal(again(np.arange(45)), before)
-    assert ("1 row damaged: computed again" in capsys.readouterr().err) == (damage == "row")
+    assert ("1 row damaged, to be computed again" in capsys.readouterr().err) == (damage == "row")
 
 
 def test_a_pipe_in_place_of_the_file_does_not_block(index, tmp_path):
