@@ -290,7 +290,7 @@ def _preset_of(name: str) -> Preset:
     try:
         return _preset_from(read_toml(Path(name)))
     except OSError as error:
-        raise PresetError(f"{name}: {error.strerror}") from None
+        raise PresetError(f"{name}: {error.strerror or error}; expected a TOML file with a preset") from None
     except (ValueError, PresetError) as error:
         raise PresetError(f"{name}: {error}") from None
 

@@ -55,3 +55,8 @@ def test_whole_numbers_have_the_digest_of_floats(tmp_path):
     (tmp_path / "whole.toml").write_text("shrink = {area = 1}\ngamma = [1, 2]\n[[rounds]]")
     (tmp_path / "float.toml").write_text("shrink = {area = 1.0}\ngamma = [1.0, 2.0]\n[[rounds]]")
     assert find_degradation(str(tmp_path / "whole.toml")) == find_degradation(str(tmp_path / "float.toml"))
+
+
+def test_a_file_that_is_missing_is_one_line(tmp_path):
+    with pytest.raises(PresetError, match=r"none\.toml: No such file or directory; expected a TOML file with a preset$"):
+        find_degradation(str(tmp_path / "none.toml"))
