@@ -58,5 +58,7 @@ def test_whole_numbers_have_the_digest_of_floats(tmp_path):
 
 
 def test_a_file_that_is_missing_is_one_line(tmp_path):
-    with pytest.raises(PresetError, match=r"none\.toml: No such file or directory; expected a TOML file with a preset$"):
+    with pytest.raises(
+        PresetError, match=r"none\.toml: No such file or directory; expected a TOML file with a preset$"
+    ):
         find_degradation(str(tmp_path / "none.toml"))
