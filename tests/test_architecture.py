@@ -19,7 +19,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 # for everybody
 GROUND = {
-    *("shards.arguments", "shards.errors", "shards.files", "shards.messages", "shards.schema", "shards.store"),
+    *(
+        "shards.arguments",
+        "shards.connection",
+        "shards.errors",
+        "shards.files",
+        "shards.messages",
+        "shards.schema",
+        "shards.store",
+    ),
     *("pipeline.spec", "pipeline.presets", "pipeline.progress", "pipeline.signals"),
     "pipeline.degradation.presets",
 }

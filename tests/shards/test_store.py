@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from shards import connection
 from shards import store as module
 from shards.files import file_facts
 from shards.store import Entry, Store, StoreError, is_url
@@ -50,8 +51,8 @@ def test_a_listing_is_one_request_for_a_thousand_objects(store, object_store):
 
 @pytest.mark.parametrize(("kind", "server_checks"), PASSING)
 def test_trouble_that_passes_is_told_once(store, object_store, tmp_path, capsys, monkeypatch, kind, server_checks):
-    monkeypatch.setattr(module, "_REQUEST_TRIES", 1)
-    monkeypatch.setattr(module, "READ_TIMEOUT_S", 1 if kind == "slow" else 60)
+    monkeypatch.setattr(connection, "_REQUEST_TRIES", 1)
+    monkeypatch.setattr(connection, "READ_TIMEOUT_S", 1 if kind == "slow" else 60)
     object_store.checks = server_checks
     path = small(tmp_path)
     facts, copy = file_facts(path), tmp_path / "copy"

@@ -1,0 +1,137 @@
+"""The connection to an object store: endpoint, credentials, time limits, and what its errors mean."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from shards.errors import LrfrError
+
+READ_TIMEOUT_S = 60.0  # without a byte
+_REQUEST_TRIES = 3  # of one request, in quick succession; TRIES repeat the whole object
+_CHECKOUT = Path(__file__).parent.parent
+_ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(?:/[\w./~%-]*)?", re.ASCII)
+_STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_PASSING = {408, 425, 429}  # client errors that may pass
+# what stores say of bytes that arrived changed, late or in part
+_DAMAGED = {
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "IncompleteBody",
+    "InvalidDigest",
+    "RequestTimeout",
+    "InvalidPart",
+}
+_CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or GOOGLE_APPLICATION_CREDENTIALS, and what they may do"
+
+
+class StoreError(LrfrError):
+    """An object store that cannot be used, or an object that is missing or damaged."""
+
+
+def library_errors(url: str) -> tuple[type[Exception], ...]:
+    """The errors of obstore. Raises: StoreError: it is not installed."""
+    try:
+        from obstore.exceptions import BaseError
+    except ImportError:
+        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[stores]"])
+        raise StoreError(f"{url}: obstore is not installed; run: {remedy}") from None
+    return BaseError, OSError
+
+
+def connected(url: str) -> Any:
+    from obstore.store import from_url
+
+    pause = datetime.timedelta(milliseconds=100)
+    options: dict[str, Any] = {
+        "client_options": {
+            "timeout": "6h",  # of a whole response, however large
+            "read_timeout": datetime.timedelta(seconds=READ_TIMEOUT_S),
+            "connect_timeout": "10s",
+        },
+        "retry_config": {
+            "max_retries": _REQUEST_TRIES - 1,
+            "retry_timeout": datetime.timedelta(minutes=3),
+            "backoff": {"init_backoff": pause, "max_backoff": 20 * pause, "base": 2},
+        },
+    }
+    if url.startswith("s3:"):
+        options |= _s3_options(url)
+        endpoint = options["config"].get("endpoint", "")
+        options["client_options"]["allow_http"] = endpoint.startswith("http://")
+    return from_url(url, **options)
+
+
+def _s3_options(url: str) -> dict[str, Any]:
+    """Credentials, region and endpoint: the environment's, or else those of the user's AWS configuration.
+
+    Raises:
+        StoreError: there are no credentials, or boto3 is not installed.
+    """
+    environment = {name: os.environ.get(f"AWS_{name}", "") for name in ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION")}
+    config: dict[str, Any] = {"checksum_algorithm": "sha256"}
+    if endpoint := environment["ENDPOINT_URL_S3"] or environment["ENDPOINT_URL"]:
+        config["endpoint"] = _checked_endpoint(endpoint)
+    if "AWS_ACCESS_KEY_ID" in os.environ or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+        return {"config": config}
+    try:
+        from botocore.session import Session
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError:
+        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[stores]"])
+        raise StoreError(f"{url}: boto3 is not installed; run: {remedy}, or set AWS_ACCESS_KEY_ID") from None
+    session = Session()
+    if session.get_credentials() is None:
+        raise StoreError(
+            f"{url}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or"
+            " AWS_SKIP_SIGNATURE=true for a public bucket"
+        )
+    if not environment["REGION"] and (region := session.get_config_variable("region")):
+        config["region"] = region
+    if "endpoint" not in config and (endpoint := session.get_scoped_config().get("endpoint_url")):
+        config["endpoint"] = _checked_endpoint(endpoint)
+    return {"config": config, "credential_provider": Boto3CredentialProvider(session)}
+
+
+def _checked_endpoint(endpoint: str) -> str:
+    """Returns it. Raises: StoreError: it is no URL with a host, at which obstore would panic."""
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise StoreError(f"AWS_ENDPOINT_URL {endpoint}: expected http://HOST:PORT or https://HOST")
+    return endpoint
+
+
+def judged(error: Exception, url: str) -> tuple[bool, str, str]:
+    """Whether an error of obstore may pass, what it says in a few words, and what the user can do."""
+    text = str(error).partition("\n\nDebug source")[0]
+    status, code = _STATUS.search(text), _CODE.search(text)
+    number, name = int(status[1]) if status else 0, code[1] if code else ""
+    said = " ".join(filter(None, [status[1] if status else "", name or (status[2].strip() if status else "")]))
+    if "Generic S3 error: Missing " in text:
+        return False, f"incomplete credentials ({_cause(text)})", "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if name in _DAMAGED:
+        return True, said, "the path to the store is slow or damages data"
+    if name == "NoSuchBucket":
+        bucket = url.partition("://")[2].partition("/")[0]
+        return False, f"there is no bucket {bucket} ({said})", "create it, or check its name and AWS_ENDPOINT_URL"
+    if "invalid path" in text:
+        return False, f"holds an object whose name is no path ({_cause(text)})", "delete it, or choose another folder"
+    if number == 404 or isinstance(error, FileNotFoundError):
+        return False, "not found", "check the URL"
+    if number in (401, 403) or name == "InvalidAccessKeyId":
+        return False, f"refused ({said})", _CREDENTIALS
+    if number in (301, 307) or name in ("AuthorizationHeaderMalformed", "PermanentRedirect") or "LOCATION" in text:
+        return False, f"the bucket is in another region ({said})", "set AWS_REGION"
+    if number and number < 500 and number not in _PASSING:
+        return False, f"refused ({said})", "check the URL"
+    return True, said or _cause(text), "check the network and the store"
+
+
+def _cause(text: str) -> str:
+    """The last part of a message without status, such as that of a connection that was cut."""
+    line = " ".join(text.split())
+    return line.rpartition(" - ")[2].removeprefix("Encountered object with invalid path: ")[:200]
