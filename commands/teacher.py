@@ -45,7 +45,7 @@ def open_teacher(config: TrainConfig, run: Path, ranks: Ranks) -> Teacher | None
             found.append(Teacher.of(open_network(path, preprocessing, "--teacher-preprocessing")))
         except CheckpointError as error:
             known = known_teacher(run, config.teacher)
-            if known is None or path.exists():
+            if known is None or path.exists() or config.losses.attention:  # which runs the teacher in every step
                 raise
             print_stderr(f"{error}; the embeddings that this run has cached are used")
             found.append(known)

@@ -47,6 +47,8 @@ def test_a_student_of_one_of_our_networks(run, shard_set, tmp_path, teacher):
     other = [tmp_path / "other.pth" if word == teacher else word for word in words]
     assert "its teacher is spherenet4, digest " in error_of(run(*other, "--steps", 3, "--out", tmp_path / "a"))
     teacher.rename(tmp_path / "moved.pth")
+    gone = error_of(run(*words, "--steps", 3, "--out", tmp_path / "a"))  # attention needs more than its embeddings
+    assert gone == f"Error: {teacher}: not found; expected a checkpoint file"
     moved = [tmp_path / "moved.pth" if word == teacher else word for word in words]
     assert "finished: trained 3 steps" in run(*moved, "--steps", 3, "--out", tmp_path / "a").stderr
     trained = load_network(tmp_path / "a" / "checkpoints" / "0000003.pt")

@@ -7,7 +7,6 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import xxhash
@@ -21,8 +20,9 @@ from pipeline.progress import Progress
 from pipeline.sources.parts import FilePart
 from pipeline.sources.templates import template_of
 from pipeline.spec import Preprocessing, spec_of
+from shards.arguments import check_path
 from shards.errors import LockedError, ShardError
-from shards.files import locked, write_bytes
+from shards.files import StrPath, locked, write_bytes
 from shards.index import ShardIndex, ShardReader
 from shards.messages import counted, print_stderr
 from shards.schema import shard_file
@@ -71,8 +71,8 @@ class SetEmbeddings:
         network: digest of the network; part of the keys, as are the hashes of index and image.
     """
 
-    def __init__(self, path: Path, index: ShardIndex, network: str) -> None:
-        self.path, self._index, self._network = path, index, network
+    def __init__(self, path: StrPath, index: ShardIndex, network: str) -> None:
+        self.path, self._index, self._network = check_path("path", path), index, network
         self._rows: np.ndarray | None = None  # (N, width) uint8, mapped
         self._map()
 

@@ -163,6 +163,10 @@ def test_a_network_of_another_template_sees_the_faces_framed_by_it(index):
         set_requests(index, np.array([3]), Preprocessing.unaligned())
 
 
+def test_the_path_may_be_a_string(index, tmp_path):
+    assert SetEmbeddings(str(tmp_path / "a.rows"), index, "a").path == tmp_path / "a.rows"
+
+
 def test_another_process_must_see_the_file(index, tmp_path):
     with pytest.raises(ProtocolError, match=r"not found, though the first process has written it; use an .LRFR_DATA"):
         store(index, tmp_path).open()
