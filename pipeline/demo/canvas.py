@@ -50,26 +50,34 @@ class Canvas:
         return self.project(np.column_stack([points, DEPTH * np.sqrt(np.maximum(squared_depth, 0.0))]))
 
     def fill(self, points: Points, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Fills a polygon of (N, 2) px with an RGB colour; ``soft`` is the blur of its edge, face units."""
+        """Fills a polygon of (N, 2) px, or K ones of (K, N, 2), with an RGB colour.
+
+        ``soft`` is the blur of the edges, face units.
+        """
+        points = points.reshape(-1, *points.shape[-2:])
         if opacity == 1.0 and not soft:
             _fill(self.pixels, points, np.round(color).tolist())
             return
-        margin = int(3 * soft * self.scale) + 2
-        limit = np.array(self.pixels.shape[1::-1])
-        low = np.clip(np.floor(points.min(0)).astype(int) - margin, 0, limit)
-        high = np.clip(np.ceil(points.max(0)).astype(int) + margin, 0, limit)
-        if (high - low).min() <= 0:
+        part, low = self.around(points, int(3 * soft * self.scale) + 2)
+        if not part.size:
             return
-        mask = polygon_mask((high - low)[::-1], points - low)
+        mask = polygon_mask(part.shape[:2], points - low)
         if soft:
             mask = cv2.GaussianBlur(mask, (0, 0), max(soft * self.scale, 0.3))
         alpha = (mask * (opacity / 255)).astype(np.float32)[..., None]
-        part = self.pixels[low[1] : high[1], low[0] : high[0]]
         part[:] = part + alpha * (np.asarray(color, np.float32) - part)
 
+    def around(self, points: Points, margin: int) -> tuple[np.ndarray, np.ndarray]:
+        """The part of the picture around (K, N, 2) px, and its first corner (x, y), px."""
+        limit = np.array(self.pixels.shape[1::-1])
+        low = np.clip(np.floor(points.min((0, 1))).astype(int) - margin, 0, limit)
+        high = np.clip(np.ceil(points.max((0, 1))).astype(int) + margin, low, limit)
+        return self.pixels[low[1] : high[1], low[0] : high[0]], low
+
     def on_face(self, points: Points, color: np.ndarray, *, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Fills a polygon of (N, 2) face units on the head; arguments as for ``fill``."""
-        self.fill(self.surface(points), color, opacity=opacity, soft=soft)
+        """Fills polygons in face units on the head; arguments as for ``fill``."""
+        flat = self.surface(points.reshape(-1, 2)).reshape(points.shape)
+        self.fill(flat, color, opacity=opacity, soft=soft)
 
     def line(self, points: Points, color: np.ndarray, thickness: float) -> None:
         """Draws a polyline through (N, 2) px; ``thickness`` is in face units."""
@@ -86,14 +94,15 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def polygon_mask(shape: Sequence[int], points: Points) -> np.ndarray:
-    """(H, W) uint8 mask: 255 inside a polygon of (N, 2) px, antialiased."""
+    """(H, W) uint8 mask: 255 inside polygons of (K, N, 2) px, antialiased."""
     mask = np.zeros(shape, np.uint8)
     _fill(mask, points, 255)
     return mask
 
 
 def _fill(pixels: np.ndarray, points: Points, color: cv2.typing.Scalar | int) -> None:
-    cv2.fillPoly(pixels, [_fixed_point(points)], color, cv2.LINE_AA, SUBPIXEL_BITS)
+    for polygon in _fixed_point(points):  # one by one: where polygons of one call overlap, there is a hole
+        cv2.fillPoly(pixels, [polygon], color, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _fixed_point(points: Points) -> np.ndarray:
