@@ -15,10 +15,10 @@ from commands.options import folder
 @click.option(
     "--identities",
     type=click.IntRange(2, 100_000),
-    default=64,
+    default=96,
     help="Identities to train on; half as many more to test on.",
 )
-@click.option("--images", type=click.IntRange(2, 1000), default=12, help="Images per identity.")
+@click.option("--images", type=click.IntRange(2, 1000), default=8, help="Images per identity.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the generated faces.")
 def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
     """Generate faces in the folder layouts of the public data sets."""

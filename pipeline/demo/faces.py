@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+FACES = 2  # version of the faces; data sets of an earlier one are not reused
 SKIN_COLORS = np.array(
     [(255, 222, 196), (242, 202, 170), (224, 178, 140), (198, 148, 108), (158, 108, 74), (112, 72, 48), (84, 54, 38)],
     float,

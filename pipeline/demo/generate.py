@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.demo.faces import FACES
 from pipeline.demo.layouts import LAYOUTS, DatasetPlan, DemoOptions
 from pipeline.demo.render import IdentityJob, ImageSpec, render_identity
 from pipeline.executors import Executor, unordered_map
@@ -59,7 +60,7 @@ def write_demo_data(
 def _marker(options: DemoOptions, plan: DatasetPlan) -> str:
     """Content of a data set's marker file. The first revision of a layout is not recorded."""
     revision = {"revision": plan.revision} if plan.revision > 1 else {}
-    return json.dumps(dataclasses.asdict(options) | revision, sort_keys=True) + "\n"
+    return json.dumps(dataclasses.asdict(options) | {"faces": FACES} | revision, sort_keys=True) + "\n"
 
 
 def _exists(folder: Path, options: DemoOptions, plan: DatasetPlan) -> bool:

@@ -82,11 +82,14 @@ def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path):
         write_demo_data(str(tmp_path), **SIZES, layouts=["LFW", "MegaFace"])
 
 
-def test_a_data_set_of_an_earlier_layout_is_refused(tmp_path):
-    (tmp_path / "QMUL-SurvFace").mkdir()
-    (tmp_path / "QMUL-SurvFace" / "generated.json").write_text('{"identities": 9, "images": 3, "seed": 1}\n')
-    with pytest.raises(DemoDataError, match=r"QMUL-SurvFace: exists and was .* by another version; .* delete it"):
-        write_demo_data(tmp_path, **SIZES, layouts=["QMUL-SurvFace"])
+@pytest.mark.parametrize(
+    ("name", "version"), [("QMUL-SurvFace", ', "faces": 2'), ("LFW", "")], ids=["earlier layout", "earlier faces"]
+)
+def test_a_data_set_of_an_earlier_version_is_refused(name, version, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "generated.json").write_text(f'{{"identities": 9, "images": 3, "seed": 1{version}}}\n')
+    with pytest.raises(DemoDataError, match=rf"{name}: exists and was .* by another version; .* delete it"):
+        write_demo_data(tmp_path, **SIZES, layouts=[name])
 
 
 def test_an_interrupted_run_keeps_finished_data_sets_and_generates_the_others(demo, tmp_path, monkeypatch):
