@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := data/demo
-DEMO_TRAINING := --recipe quick --head amsoftmax:scale=16,margin=0.2 --lr 0.05 --schedule cosine --steps 120 --log-every 20
+DEMO_TRAINING := --recipe quick --optimizer adamw --lr 0.001 --schedule step:at=0.8 --steps 160 --log-every 20
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test heavy coverage lint docs check-python clean
@@ -24,9 +24,9 @@ demo: install  ## generate faces, build shards, train two networks, compare them
 	$(BIN)/python cli.py build-shards
 	$(BIN)/python cli.py verify --full
 	$(BIN)/python cli.py inspect --out $(DEMO)/report/contact-sheet.png
-	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128 --batch-size 32 --out $(DEMO)/runs/single
-	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128,8-16 --batch-size 16 --out $(DEMO)/runs/siamese
-	$(BIN)/python cli.py bench all --report $(DEMO)/report $(foreach run,single siamese,--name $(run) --network $(DEMO)/runs/$(run)/checkpoints/0000120.pt)
+	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128 --batch-size 48 --out $(DEMO)/runs/single
+	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128,8,16 --batch-size 16 --out $(DEMO)/runs/siamese
+	$(BIN)/python cli.py bench all --report $(DEMO)/report $(foreach run,single siamese,--name $(run) --network $(DEMO)/runs/$(run)/checkpoints/0000160.pt)
 
 test: install lint  ## linter, formatter, types and the default tests: about 5 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
