@@ -27,6 +27,7 @@ demo: install  ## generate faces, build shards, train two networks, compare them
 	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128 --batch-size 48 --out $(DEMO)/runs/single
 	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128,8,16 --batch-size 16 --out $(DEMO)/runs/siamese
 	$(BIN)/python cli.py bench all --report $(DEMO)/report $(foreach run,single siamese,--name $(run) --network $(DEMO)/runs/$(run)/checkpoints/0000160.pt)
+	$(BIN)/python cli.py bench compare $(DEMO)/report/lfw.json
 
 test: install lint  ## linter, formatter, types and the default tests: about 5 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
