@@ -57,7 +57,7 @@ import contextlib, os
 import shards.files
 
 @contextlib.contextmanager
-def whole_file(path):
+def whole_file(path, *, replace=True):
     {body}
 
 shards.files.whole_file = whole_file

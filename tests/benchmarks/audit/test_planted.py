@@ -43,13 +43,13 @@ def audited(root, folder, shares):
 def test_planted_faults_are_found_and_hardly_anything_else(root, tmp_path):
     truth, _, found = audited(root, tmp_path, Shares())
     assert min(map(len, (truth.wrong, truth.copies, truth.test_images))) > 15
-    floors = {  # precision and recall, percent; painted photographs of one person differ less than real ones
-        "wrong labels": (85, 25),
-        "wrong labels, excluded": (95, 5),
-        "one person, two names": (75, 40),
-        "one photograph twice": (90, 15),
-        "photographs of LFW": (90, 15),
-        "people of LFW": (75, 60),
+    floors = {  # precision and recall, percent; of people of LFW there are only ten
+        "wrong labels": (90, 35),
+        "wrong labels, excluded": (95, 30),
+        "one person, two names": (75, 60),
+        "one photograph twice": (90, 40),
+        "photographs of LFW": (90, 40),
+        "people of LFW": (60, 80),
     }
     assert found.keys() == floors.keys()
     for name, (precision, recall) in floors.items():

@@ -54,7 +54,15 @@ def test_batches_are_decoded_in_turn(index):
 @pytest.mark.heavy
 def test_a_quick_run_times_all_contenders(tmp_path):
     (timing,) = time_loader(Setup(root=None, scratch=tmp_path, rounds=1, quick=True))
-    assert [row.role for row in timing.rows.values()] == ["baseline", "baseline", "ours", "ours", "ours", "floor"]
+    assert [row.role for row in timing.rows.values()] == [
+        "baseline",
+        "baseline",
+        "ours",
+        "ours",
+        "ours",
+        "ours",
+        "floor",
+    ]
     for name, row in timing.rows.items():
         assert timing.ratios(name, "baseline") is not None
         assert (timing.ratios(name, "floor") is None) == (row.gives != "uint8")
