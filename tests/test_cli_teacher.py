@@ -153,7 +153,7 @@ def test_processes_embed_together_and_learn_as_one(run, shard_set, tmp_path, tea
     assert together.returncode == 0, together.stderr
     assert together.stderr.count("45 images embedded") == 1
     # of the first step, with its gradient: batch normalisation over four images makes much of rounding in the next one
-    mine, other = (list(rows(folder))[0] for folder in (tmp_path / "two" / "run", tmp_path / "one"))
+    mine, other = (next(iter(rows(folder))) for folder in (tmp_path / "two" / "run", tmp_path / "one"))
     assert "gradient_norm" in mine
     assert mine == pytest.approx(other, rel=1e-4)
     (alone,) = (tmp_path / "cache").rglob("*.rows")
