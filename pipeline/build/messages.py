@@ -44,7 +44,7 @@ def print_part(part: Part, plan: Plan, missing: Sequence[int]) -> None:
     if missing:
         others = sorted({part.of(shard).number for shard in missing})
         named = shortened([f"{number}/{part.count}" for number in others])
-        line += f"; {len(missing):,} are missing, of part {named}"
+        line += f"; missing: {counted(len(missing), 'shard')} of part {named}"
     print_stderr(line)
 
 

@@ -49,7 +49,7 @@ def test_parts_in_any_order_are_the_plain_build(vggface2, tmp_path, whole, order
 def test_parts_say_what_is_missing(vggface2, tmp_path, capsys):
     options = build_options(vggface2, tmp_path / "out")
     assert build_part(options, Part(2, 3)) is None
-    assert "part 2/3 done, 1 of 4 shards; 3 are missing, of part 1/3, 3/3\n" in capsys.readouterr().err
+    assert "part 2/3 done, 1 of 4 shards; missing: 3 shards of part 1/3, 3/3\n" in capsys.readouterr().err
     with pytest.raises(ShardError, match=r"an unfinished build; .* or the parts that are missing \(1 shard done\)$"):
         list(verify(options.out))
     before = contents(options.out)
@@ -218,7 +218,7 @@ def test_options_of_parts_that_make_no_sense_are_told(run, vggface2, tmp_path):
 
 def test_the_command_line_builds_parts(run, vggface2, tmp_path):
     words = ["build-shards", "--out", tmp_path / "out", "--executor", "serial"]
-    for number, end in ((2, "1 are missing, of part 1/2"), (1, "rejected: none")):
+    for number, end in ((2, "missing: 1 shard of part 1/2"), (1, "rejected: none")):
         process = run(*words, "--part", f"{number}/2", "--images-per-shard", "23")
         assert process.returncode == 0
         assert process.stderr.splitlines()[-1].endswith(end)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import re
 from pathlib import Path
 
 import cv2
@@ -15,41 +14,13 @@ import torch
 from PIL import Image
 
 from model.training.views import parse_views
-from pipeline.degradation.presets import PresetError
 from pipeline.load.degrade import degrade
 from pipeline.load.loader import Loader
 from pipeline.load.sampler import SamplerError
 from pipeline.philox import draws
-from pipeline.spec import Preprocessing
 from shards.errors import ShardError
-from shards.files import write_record
-from shards.finish import finish_set
 from shards.index import ShardIndex, ShardReader
-from shards.schema import PLAN
-from shards.writer import Row, ShardWriter
-
-BATCH = 4
-STEPS = 5  # two epochs of two steps and one more
-
-
-def batches_of(index, steps, **options):
-    with Loader(index, batch_size=BATCH, threads=1, **options) as loader:
-        return [next(loader) for _ in range(steps)]
-
-
-def global_batches(per_rank):
-    """Global batches from those of all ranks: (images, labels) by step."""
-    return [
-        (torch.cat([batch.images for batch in batches], 1), torch.cat([batch.labels for batch in batches]))
-        for batches in zip(*per_rank, strict=True)
-    ]
-
-
-def assert_same(ours, theirs):
-    assert len(ours) == len(theirs) > 0
-    for (images, labels), (other_images, other_labels) in zip(ours, theirs, strict=True):
-        assert torch.equal(labels, other_labels)
-        assert torch.equal(images, other_images)
+from tests.pipeline.load.batches import BATCH, STEPS, assert_same, batches_of, global_batches, jpeg_of, write_set
 
 
 @pytest.fixture
@@ -199,66 +170,6 @@ def test_a_loader_used_twice_continues_its_stream(index):
     assert_same(global_batches([batches]), alone)
 
 
-REALISTIC = ((128, 128), (8, 32, "surveillance"), (16, 16, "blind-sr"), (100, 128, "webcam"))
-
-
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_see_the_same_realistic_images(index, world_size):
-    alone = global_batches([batches_of(index, STEPS, views=REALISTIC)])
-    together = [
-        batches_of(index, STEPS, views=REALISTIC, rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
-    assert_same(global_batches(together), alone)
-
-
-def test_resuming_gives_the_same_realistic_images(index):
-    alone = batches_of(index, STEPS, views=REALISTIC)
-    rest = batches_of(index, STEPS - 3, views=REALISTIC, resume=alone[2].state.to_dict())
-    assert_same(global_batches([rest]), global_batches([alone[3:]]))
-
-
-def test_presets_change_neither_the_other_views_nor_what_is_drawn(index):
-    """Sizes, images and flips are those of a loader without presets; images at full size stay as they are."""
-    plain = batches_of(index, 2, views=[view[:2] for view in REALISTIC])
-    seen = 0
-    for batch, before in zip(batches_of(index, 2, views=REALISTIC), plain, strict=True):
-        assert batch.state == before.state
-        assert np.array_equal(batch.sizes, before.sizes)
-        assert torch.equal(batch.images[0], before.images[0])
-        changed = (batch.images != before.images).flatten(2).any(2).numpy()
-        assert np.array_equal(changed[1:], batch.sizes[1:] < 128)
-        seen += changed.sum()
-        close = (batch.images.float() - before.images.float()).abs().mean((2, 3, 4))
-        assert close.max() < 60  # flipped as the others are
-    assert seen > 16
-
-
-def test_a_preset_is_drawn_anew_in_each_view_epoch_and_slot(tmp_path):
-    index = write_set(tmp_path, [jpeg_of(128)] * 8)
-    batches = batches_of(index, 2, views=[(16, 16, "surveillance")] * 2)
-    images = torch.cat([batch.images for batch in batches]).flatten(0, 1)
-    assert len({image.numpy().tobytes() for image in images}) == len(images) == 2 * 2 * BATCH
-
-
-@pytest.mark.parametrize(
-    ("view", "kind", "says"),
-    [
-        (
-            (8, 16, "cctv"),
-            PresetError,
-            "degradation 'cctv' is unknown; choose surveillance, webcam, blind-sr or a file",
-        ),
-        ((8, 16, "none.toml"), PresetError, "none.toml: No such file or directory"),
-        ((8, 200, "webcam"), PresetError, "a preset is for at most 128 px, found 200"),
-        ((8, 16, 3), TypeError, "expected a preset as the third value, such as"),
-        ((8, 16, "webcam", 2), TypeError, "expected a preset as the third value, such as"),
-    ],
-)
-def test_wrong_presets_are_told(index, view, kind, says):
-    with pytest.raises(kind, match=re.escape(says)):
-        Loader(index, batch_size=BATCH, views=[view])
-
-
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_batches(index):
     """nvJPEG and libjpeg may differ by a level or two. Queued work delays the reads: no buffer may be reused before."""
@@ -363,23 +274,6 @@ def test_index_memory_is_small(shard_set):
     assert sum(
         column.nbytes for column in (index.label, index.shard, index.offset, index.size, index.xxh3)
     ) == 28 * len(index)
-
-
-def jpeg_of(size):
-    image = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    return cv2.imencode(".jpg", image)[1].tobytes()
-
-
-def write_set(root, images):
-    """A finished shard set of (128, 128) spec with the given JPEGs, two of each identity; all checksums are right."""
-    with ShardWriter(root, 0, "f") as writer:
-        for number, data in enumerate(images):
-            writer.add(Row(key=f"n{number // 2}/{number}", identity=f"n{number // 2}", label=number // 2), data)
-        record = writer.commit()
-    write_record(root / PLAN, {"root": str(root), "parts": {}})
-    spec = Preprocessing().to_dict()
-    finish_set(root, [record], fingerprint="f", source="folder", identities=4, preprocessing=spec, versions={})
-    return ShardIndex(root)
 
 
 @pytest.mark.parametrize(
