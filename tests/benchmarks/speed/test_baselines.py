@@ -101,7 +101,7 @@ def test_an_interruption_while_the_workers_start_ends_them(monkeypatch):
     def interrupted(loader):
         found = real(loader)
         started.extend(multiprocessing.active_children())
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: os.kill lets another one take it, a moment later
         return found
 
     real = DataLoader.__iter__
