@@ -101,6 +101,13 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
 @click.option(
     "--images-per-shard", type=click.IntRange(min=1), help="Size of a shard. [default: 1/32 of the set, 250 to 5000]"
 )
+@click.option(
+    "--group",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Keep K to 2K-1 images of an identity together in a shard (all, if it has fewer), for train --order sequential."
+    " [default: each image goes to a random shard]",
+)
 @max_pixels_option
 @click.option(
     "--workers",

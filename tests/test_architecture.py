@@ -249,7 +249,7 @@ FROZEN = {
     "bench speed step": "--backbone --batch-size --chart --compile --device --json --quick --root --rounds",
     "bench tinyface": f"{_SCORING} --degrade",
     "bench xqlfw": f"{_SCORING} --degrade --landmarks",
-    "build-shards": "--aligned --exclude --executor --finish --images-per-shard --landmarks --list --max-pixels"
+    "build-shards": "--aligned --exclude --executor --finish --group --images-per-shard --landmarks --list --max-pixels"
     " --min-images --out --part --ray-address --retry-failed --root --size --source --split --template --workers",
     "calibrate": "--out --setting",
     "demo-data": "--identities --images --out --seed",

@@ -247,6 +247,7 @@ def planned(options: BuildOptions, exclusions: Exclusions | None, part: Part = W
         exclude=exclusions.entries if exclusions else (),
         min_images=options.min_images,
         images_per_shard=options.images_per_shard,
+        group=options.group,
     )
     print_plan(plan, options, rows)
     if len(plan.rejected) == len(plan.keys):

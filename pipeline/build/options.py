@@ -26,6 +26,8 @@ from shards.files import StrPath, is_system_name, is_temporary_of, remove_tempor
 from shards.schema import FORMAT_VERSION, LANDMARKS, PLAN, read_plan
 from shards.store import Store
 
+MIN_GROUP = 2  # images: a group of one is no group
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
@@ -48,6 +50,7 @@ class BuildOptions:
         exclude: file of identities or keys to leave out.
         min_images: identities with fewer usable images are left out.
         images_per_shard: None for the default.
+        group: images of an identity that stay together in a shard; None spreads each one by itself.
         max_pixels: an image that states more is not decoded; it becomes a row with a reason.
         workers: number of processes; None for one for each CPU.
         ray_address: of the Ray cluster that builds, for executor ``ray``; None starts one on this machine.
@@ -68,6 +71,7 @@ class BuildOptions:
     exclude: Path | None = None
     min_images: int = 1
     images_per_shard: int | None = None
+    group: int | None = None
     max_pixels: int = MAX_PIXELS
     executor: Executor = "process"
     workers: int | None = 1
@@ -83,6 +87,8 @@ class BuildOptions:
         for name in ("workers", "min_images", "images_per_shard", "max_pixels"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise ShardError(f"{name} is {number}, expected at least 1")
+        if self.group is not None and self.group < MIN_GROUP:
+            raise ShardError(f"group is {self.group}, expected at least {MIN_GROUP}")
         self._check_template(source)
 
     def _check_template(self, source: Source) -> None:
@@ -123,7 +129,7 @@ class BuildOptions:
         for name in ("exclude", "landmark_model"):
             if (path := getattr(self, name)) is not None:
                 converted[name] = check_path(name, path)
-        for name in ("workers", "images_per_shard"):
+        for name in ("workers", "images_per_shard", "group"):
             if (number := getattr(self, name)) is not None:
                 converted[name] = check_whole(name, number)
         check_argument(isinstance(self.ray_address, str | None), "ray_address", self.ray_address, "HOST:PORT, or None")
@@ -259,6 +265,7 @@ def fingerprint_parts(options: BuildOptions, rows: Rows, exclusions: Exclusions 
         "--min-images": options.min_images,
         "--images-per-shard": options.images_per_shard,
         # sets that were built before this option existed can be resumed
+        **({} if options.group is None else {"--group": options.group}),
         **({} if options.max_pixels == MAX_PIXELS else {"--max-pixels": options.max_pixels}),
         **({} if options.aligned is None else {"--aligned": options.aligned.to_list()}),
         "preprocessing": options.preprocessing.to_dict(),

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.build.groups import grouped_shards
 from pipeline.philox import permutation
 from pipeline.sources.finder import IMAGE_SUFFIXES
 from pipeline.sources.landmarks import clean_keys, composed_column
@@ -55,6 +56,7 @@ def make_plan(
     exclude: Sequence[str] = (),
     min_images: int = 1,
     images_per_shard: int | None = None,
+    group: int | None = None,
 ) -> Plan:
     """Assigns labels, rejections and shards.
 
@@ -66,6 +68,7 @@ def make_plan(
         min_images: identities with fewer usable rows are left out.
         images_per_shard: None for 1/32 of the images, at least 250 (fast reads) and at most 5000 (an interrupted build
             loses only seconds).
+        group: images of an identity that stay together in a shard; None spreads each one by itself.
     """
     keys = _last_two_parts(rows.keys)
     identities = pc.replace_substring_regex(keys, r"/[^/]*$", "")
@@ -93,7 +96,7 @@ def make_plan(
         points=rows.points,
         labels=labels,
         rejected=rejected,
-        shards=_shards(stored, images_per_shard),
+        shards=_shards(stored, images_per_shard, labels, group),
         unmatched_exclusions=unmatched,
     )
 
@@ -189,11 +192,17 @@ def _ranks(names: pa.StringArray, labelled: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _shards(stored: np.ndarray, images_per_shard: int | None) -> list[np.ndarray]:
+def _shards(
+    stored: np.ndarray, images_per_shard: int | None, labels: np.ndarray, group: int | None
+) -> list[np.ndarray]:
     """Returns the rows of each shard: a random share of the stored rows, then a share of the others."""
     rows = np.flatnonzero(stored)
-    rows = rows[permutation(_SHARD_SEED, 0, len(rows))]
     size = images_per_shard or min(max(-(-len(rows) // 32), 250), 5000)
     count = max(-(-len(rows) // size), 1)
+    if group is None:
+        parts = np.array_split(rows[permutation(_SHARD_SEED, 0, len(rows))], count)
+    else:
+        chosen = grouped_shards(labels[rows], group=group, shards=count, seed=_SHARD_SEED)
+        parts = [rows[part] for part in chosen]
     others = np.flatnonzero(~stored)
-    return [np.concatenate([part, others[shard::count]]) for shard, part in enumerate(np.array_split(rows, count))]
+    return [np.concatenate([part, others[shard :: len(parts)]]) for shard, part in enumerate(parts)]
