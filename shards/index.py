@@ -165,12 +165,13 @@ class ShardReader:
         while self._handles:
             os.close(self._handles.popitem()[1])
 
-    def padded(self, rows: np.ndarray, buffer: np.ndarray | None = None) -> np.ndarray:
+    def padded(self, rows: np.ndarray, buffer: np.ndarray | None = None, longest: int | None = None) -> np.ndarray:
         """Reads and checks the JPEGs of several rows.
 
         Args:
             rows: (N,) rows of the index.
             buffer: (R,) uint8, memory for the result; None allocates it, which costs page faults.
+            longest: bytes for each image; default: those of the longest.
 
         Returns:
             (N, longest) uint8, padded with zeros.
@@ -178,7 +179,7 @@ class ShardReader:
         Raises:
             ShardError: a shard is missing or truncated, or an image does not match its xxh3.
             IndexError, TypeError: ``rows`` are not rows of the index.
-            ValueError: ``buffer`` is too small.
+            ValueError: ``buffer`` or ``longest`` is too small.
             RuntimeError: after the ``with`` block.
         """
         if self._left:
@@ -186,7 +187,8 @@ class ShardReader:
         index = self._index
         self._check_rows(rows)
         columns = (index.shard[rows], index.offset[rows], index.size[rows], index.xxh3[rows])
-        longest = int(columns[2].max())
+        needed = int(columns[2].max())
+        longest = check_whole("longest", longest, needed) if longest is not None else needed
         if buffer is not None and len(buffer) < len(rows) * longest:
             raise ValueError(f"buffer has {counted(len(buffer), 'byte')}, expected at least {len(rows) * longest:,}")
         padded = np.empty(len(rows) * longest, np.uint8) if buffer is None else buffer[: len(rows) * longest]

@@ -19,17 +19,14 @@ from nvidia.dali import fn, pipeline_def, types
 from pipeline.degradation.parameters import parameters
 from pipeline.degradation.presets import Degradation, Preset, check_size, find_degradation
 from pipeline.degradation.realistic import degrade_as
+from pipeline.load.ahead import ReadAhead, check_images
 from pipeline.load.degrade import Mode, degrade_into
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
-from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
 from shards.arguments import check_argument, check_whole, check_word, shown
-from shards.errors import ShardError
 from shards.index import EXPECTED_INDEX, ShardIndex, ShardReader
-from shards.schema import shard_file
 
 PREFETCH_BATCHES = 2  # decoded ahead
-_JPEG_END = (0xFF, 0xD9)
 _DEGRADED = 0  # in place of a size
 HW_DECODER_LOAD = 0.9  # fraction of a batch for the hardware JPEG decoder of a GPU; DALI's default is 0.65
 ViewSpec = tuple[int, int] | tuple[int, int, str | Degradation]
@@ -113,18 +110,15 @@ class Loader:
             seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
         )
         self._sampler = IdentitySampler(index.first, index.count, start, rank=rank, world_size=world_size)
-        self._drawn = self._consumed = start if resume is None else start.resumed(resume)
+        self._consumed = start if resume is None else start.resumed(resume)
         self._sampler.check(self._consumed)
         self._pending: deque[Draw] = deque()
         self._pipe: Any = None
         self._in_use: tuple[Any, torch.cuda.Event] | None = None
-        self._reader, self._originals = ShardReader(index), originals
-        images = batch_size // world_size * len(self._views)
-        self._buffer = np.empty(images * int(index.size.max()), np.uint8)
+        self._originals = originals
 
     def __enter__(self) -> Loader:
-        self._drawn = self._consumed  # batches that an earlier use decoded ahead are decoded again
-        self._pending.clear()
+        self._pending.clear()  # batches that an earlier use decoded ahead are decoded again
         share = self._consumed.global_batch // self._sampler.world_size
         self._shape = (len(self._views), share, self._size, self._size, 3)
         self._pipe = decoder(
@@ -136,12 +130,14 @@ class Loader:
             prefetch_queue_depth=PREFETCH_BATCHES,
         )
         self._pipe.build()
+        ahead = ReadAhead(self._index, ShardReader(self._index), self._sampler, self._consumed)
+        self._ahead = ahead.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._release()
         self._pipe = None  # stops its threads
-        self._reader.close()
+        self._ahead.__exit__()
 
     @property
     def state(self) -> LoaderState:
@@ -177,9 +173,12 @@ class Loader:
         try:
             (decoded,) = self._pipe.run()
             crops = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(self._shape)
-        except RuntimeError:
-            for draw in self._pending:
-                self._check(draw.rows.ravel())
+        except BaseException as error:
+            self.__exit__()  # after an interruption, images and labels might no longer match
+            if isinstance(error, RuntimeError):
+                with ShardReader(self._index) as reader:
+                    for draw in self._pending:
+                        check_images(self._index, reader, draw.rows.ravel())
             raise
         draw = self._pending.popleft()
         mirrored = self._upload(draw.flips)[..., None, None, None] if self._originals else None
@@ -251,26 +250,9 @@ class Loader:
 
     def _feed(self) -> np.ndarray:
         """The JPEGs of the next batch, (V * b, bytes) uint8, padded with zeros. DALI calls this ahead of ``__next__``."""
-        draw = self._sampler.draw(self._drawn.epoch, self._drawn.step)
-        rows = draw.rows.ravel()
-        encoded = self._reader.padded(rows, self._buffer)  # DALI copies them
-        ends = encoded[np.arange(len(rows))[:, None], self._index.size[rows, None].astype(np.int64) - [2, 1]]
-        self._check(rows[(ends != _JPEG_END).any(1)])  # DALI fills up an image that is cut, without an error
-        self._pending.append(draw)
-        self._drawn = self._drawn.next(self._sampler.steps_per_epoch)
-        return encoded
-
-    def _check(self, rows: np.ndarray) -> None:
-        """Raises ShardError for the first of the (N,) ``rows`` whose image is damaged or of another size."""
-        for row in rows.tolist():
-            try:
-                height, width = decode_bytes(self._reader.image(row)).shape[:2]
-                problem = "" if height == width == self._size else f"has {width}x{height} px, expected {self._size}"
-            except ImageError as error:
-                problem = f"cannot be used: {error}"
-            if problem:
-                path = self._index.root / shard_file(int(self._index.shard[row]), "tar")
-                raise ShardError(f"{path}: image {self._index.key(row)} {problem}; build the shard set again")
+        batch = self._ahead.next()
+        self._pending.append(batch.draw)
+        return batch.jpegs  # DALI copies them
 
 
 def _checked_views(

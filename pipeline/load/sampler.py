@@ -130,10 +130,11 @@ class IdentitySampler:
 
     def draw(self, epoch: int, step: int) -> Draw:
         """Draws batch ``step`` of ``epoch``."""
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, permutation(self._state.seed, epoch, len(self._first)))
+        order = self._order  # read once: another thread may draw from another epoch
+        if order is None or order[0] != epoch:
+            order = self._order = (epoch, permutation(self._state.seed, epoch, len(self._first)))
         slots = self._slots(step)
-        classes = self._order[1][slots]
+        classes = order[1][slots]
         picks, flips, size_draws = draws(self._state.seed, epoch, slots, self._state.views)
         offsets = (picks * self._count[classes, None].astype(np.uint64)) >> np.uint64(32)
         rows = self._first[classes, None] + offsets.astype(np.int64)

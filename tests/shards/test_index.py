@@ -202,6 +202,18 @@ def test_a_buffer_that_is_too_small_is_refused_and_no_image_is_blamed(shard_set)
         reader.padded(np.arange(2), np.empty(9, np.uint8))
 
 
+def test_images_are_padded_to_a_given_length(shard_set):
+    index = ShardIndex(shard_set)
+    rows, most = np.arange(3), int(index.size[:3].max())
+    with ShardReader(index) as reader:
+        longer = reader.padded(rows, longest=most + 5)
+        assert np.array_equal(longer[:, :most], reader.padded(rows))
+        assert longer.shape == (3, most + 5)
+        assert not longer[:, most:].any()
+        with pytest.raises(ValueError, match=f"longest is {most - 1}, expected at least {most}"):
+            reader.padded(rows, longest=most - 1)
+
+
 def test_a_reader_after_its_block_says_so_and_opens_nothing(shard_set):
     with ShardReader(ShardIndex(shard_set)) as reader:
         image = reader.image(0)
