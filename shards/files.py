@@ -99,7 +99,7 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     try:
         # neither follows a link nor opens a file that was there
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-        _try_lock(handle)
+        try_lock(handle)
         yield temporary
         _sync(handle)
         (os.replace if replace else _rename_unless_there)(temporary, path)
@@ -140,7 +140,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     workspace.mkdir()
     handle = os.open(workspace, os.O_RDONLY)
     try:
-        _try_lock(handle)
+        try_lock(handle)
         new.mkdir()
         yield new
         _sync_all([*new.rglob("*"), new])
@@ -210,12 +210,12 @@ def _in_use(path: Path) -> bool:
     except OSError:  # its process has just finished it, or it is another user's
         return True
     try:
-        return _try_lock(handle) is False
+        return try_lock(handle) is False
     finally:
         os.close(handle)
 
 
-def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool | None:
+def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Locks an open file or folder; returns False if another process has locked it, None if there are no locks."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -243,7 +243,7 @@ def locked(folder: Path, activity: str, *, shared: bool = False) -> Iterator[boo
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        lock = _try_lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        lock = try_lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         if lock is False:
             raise LockedError(
                 f"{folder}: another process is {activity} here; wait for it to end, or choose another --out"

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,9 @@ from shards.files import StrPath, quick_digest, regular_handle
 from shards.messages import command, counted
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest, shard_file
 from shards.tables import open_table
+
+if TYPE_CHECKING:
+    from shards.cache import CachedSet
 
 COLUMNS = ["label", "shard", "offset", "size", "xxh3"]
 CHUNK_ROWS = 1 << 16
@@ -40,7 +44,10 @@ class ShardIndex:
         offset: (N,) int64, position of its JPEG in the tar, bytes.
         size: (N,) int32, bytes of its JPEG.
         xxh3: (N,) uint64, hash of its JPEG.
+        cache: fetches the tars of a set that is in an object store; None for a folder.
     """
+
+    cache: CachedSet | None = None
 
     def __init__(self, root: StrPath) -> None:
         """Opens the set in the folder ``root``.
@@ -149,11 +156,13 @@ class ShardReader:
         self._index = index
         self._handles: dict[int, int] = {}
         self._left = False  # its with block
+        self._cancelled = False
+        self._version = 0  # of the cache, when handles of deleted tars were last closed
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_open = sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVED_FILES, 1)
 
     def __enter__(self) -> ShardReader:
-        self._left = False
+        self._left = self._cancelled = False
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -164,6 +173,10 @@ class ShardReader:
         """Closes all shards; a later read opens them again."""
         while self._handles:
             os.close(self._handles.popitem()[1])
+
+    def cancel(self) -> None:
+        """Ends the wait of another thread for a tar that is on its way from a store, with a RuntimeError."""
+        self._cancelled = True
 
     def padded(self, rows: np.ndarray, buffer: np.ndarray | None = None, longest: int | None = None) -> np.ndarray:
         """Reads and checks the JPEGs of several rows.
@@ -177,7 +190,9 @@ class ShardReader:
             (N, longest) uint8, padded with zeros.
 
         Raises:
-            ShardError: a shard is missing or truncated, or an image does not match its xxh3.
+            ShardError: a shard is missing or truncated, or an image does not match its xxh3. Of a set in an object
+                store, the shard has been fetched again before.
+            StoreError: a shard cannot be fetched.
             IndexError, TypeError: ``rows`` are not rows of the index.
             ValueError: ``buffer`` or ``longest`` is too small.
             RuntimeError: after the ``with`` block.
@@ -192,17 +207,38 @@ class ShardReader:
         if buffer is not None and len(buffer) < len(rows) * longest:
             raise ValueError(f"buffer has {counted(len(buffer), 'byte')}, expected at least {len(rows) * longest:,}")
         padded = np.empty(len(rows) * longest, np.uint8) if buffer is None else buffer[: len(rows) * longest]
+        if index.cache:
+            self._prepare(index.cache, columns[0])
         start, memory, zeros = 0, padded.data, bytes(longest)
         for row, shard, offset, size, xxh3 in zip(rows.tolist(), *(column.tolist() for column in columns), strict=True):
             view = memory[start : start + size]
-            got = os.preadv(self._handle(shard), [view], offset)
-            if got != size:
-                raise self._damaged(row, f"truncated: got {got} of {size} bytes")
-            if xxhash.xxh3_64_intdigest(view) != xxh3:
-                raise self._damaged(row, "damaged: its xxh3 does not match")
+            problem = self._read(shard, view, offset, xxh3)
+            if problem and index.cache:
+                index.cache.drop(shard, handle := self._handles.pop(shard))
+                os.close(handle)
+                problem = self._read(shard, view, offset, xxh3)
+            if problem:
+                raise self._damaged(row, problem)
             memory[start + size : start + longest] = zeros[size:]
             start += longest
         return padded.reshape(len(rows), longest)
+
+    def _read(self, shard: int, view: memoryview, offset: int, xxh3: int) -> str:
+        """Reads an image; returns what is wrong with it, if anything."""
+        got = os.preadv(self._handle(shard), [view], offset)
+        if got != len(view):
+            return f"truncated: got {got} of {len(view)} bytes"
+        return "" if xxhash.xxh3_64_intdigest(view) == xxh3 else "damaged: its xxh3 does not match"
+
+    def _prepare(self, cache: CachedSet, shards: np.ndarray) -> None:
+        """Has the tars fetched that are not there, and closes those that the cache has deleted, which frees their disk."""
+        cache.want(shards)
+        if (version := cache.version()) == self._version:
+            return
+        self._version = version
+        for shard, handle in list(self._handles.items()):
+            if os.fstat(handle).st_nlink == 0:
+                os.close(self._handles.pop(shard))
 
     def _check_rows(self, rows: np.ndarray) -> None:
         """Raises: IndexError, TypeError: they are not rows of the index."""
@@ -223,20 +259,27 @@ class ShardReader:
 
     def _damaged(self, row: int, problem: str) -> ShardError:
         index = self._index
+        root = index.cache.store.url if index.cache else index.root
         return ShardError(
-            f"{index.root / shard_file(int(index.shard[row]), 'tar')}: image {index.key(row)} at byte"
-            f" {int(index.offset[row])} is {problem}; run: {command('verify', '--full', index.root)}"
+            f"{root}/{shard_file(int(index.shard[row]), 'tar')}: image {index.key(row)} at byte"
+            f" {int(index.offset[row])} is {problem}; run: {command('verify', '--full', root)}"
         )
 
     def _handle(self, shard: int) -> int:
         if shard not in self._handles:
             if len(self._handles) >= self._max_open:
                 os.close(self._handles.pop(next(iter(self._handles))))
-            path = self._index.root / shard_file(shard, "tar")
-            try:
-                handle = regular_handle(path)
-            except OSError as error:
-                raise ShardError(f"{path}: {error.strerror}; run: {command('verify', self._index.root)}") from None
+            handle = self._opened(shard)
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)  # read-ahead would fetch many times the bytes needed
             self._handles[shard] = handle
         return self._handles[shard]
+
+    def _opened(self, shard: int) -> int:
+        index = self._index
+        if index.cache:
+            return index.cache.open(shard, lambda: self._cancelled)
+        path = index.root / shard_file(shard, "tar")
+        try:
+            return regular_handle(path)
+        except OSError as error:
+            raise ShardError(f"{path}: {error.strerror}; run: {command('verify', index.root)}") from None

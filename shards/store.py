@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from shards.connection import StoreError as StoreError  # other modules import it from here
 from shards.connection import connected, judged, library_errors
@@ -151,20 +151,48 @@ class Store:
 
         def work() -> dict[str, str]:
             with whole_file(path) as temporary, open(temporary, "wb") as stream:
-                result, size, digest = self._get(name), 0, hashlib.sha256()
-                for block in result.stream(min_chunk_size=BLOCK_BYTES):
-                    stream.write(block)
-                    digest.update(block)
-                    size += len(block)
-                if size != result.meta["size"]:
-                    raise _PassingError(f"{size:,} of {result.meta['size']:,} bytes arrived")
-                notes = {str(key): str(value) for key, value in result.attributes.items()}
-                known = {notes.get(_DIGEST_NOTE), facts and facts["sha256"]} - {None}
-                if known - {digest.hexdigest()}:
-                    raise _PassingError("its content is not what was stored (SHA-256 does not match)")
-                return notes
+                return self._receive(name, stream, facts)
 
         return self._tried(name, work)
+
+    def fetch_into(
+        self, name: str, stream: BinaryIO, facts: Mapping[str, Any], on_block: Callable[[], None] = lambda: None
+    ) -> None:
+        """Copies an object into an open file, from its start; see ``fetch``.
+
+        Args:
+            on_block: called after each block; what it raises ends the copy.
+        """
+
+        def work() -> None:
+            stream.seek(0)
+            self._receive(name, stream, facts, on_block)
+
+        self._tried(name, work)
+
+    def _receive(
+        self,
+        name: str,
+        stream: BinaryIO,
+        facts: Mapping[str, Any] | None,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> dict[str, str]:
+        result, size, digest = self._get(name), 0, hashlib.sha256()
+        stated = result.meta["size"]
+        if facts is not None and stated != facts["size"]:
+            raise _PassingError(f"has {stated:,} bytes, expected {facts['size']:,}")
+        for block in result.stream(min_chunk_size=BLOCK_BYTES):
+            stream.write(block)
+            digest.update(block)
+            size += len(block)
+            on_block()
+        if size != stated:
+            raise _PassingError(f"{size:,} of {stated:,} bytes arrived")
+        notes = {str(key): str(value) for key, value in result.attributes.items()}
+        known = {notes.get(_DIGEST_NOTE), facts and facts["sha256"]} - {None}
+        if known - {digest.hexdigest()}:
+            raise _PassingError("its content is not what was stored (SHA-256 does not match)")
+        return notes
 
     def read(self, name: str, max_bytes: int | None = None) -> tuple[int, bytes | None] | None:
         """Returns size and content of an object, without content if it has more than ``max_bytes``; None if there is none.

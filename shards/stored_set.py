@@ -20,6 +20,13 @@ TARS_AHEAD = 3
 _SHARD_NAME = re.compile(r"shard-[\w.-]{1,200}", re.ASCII)
 
 
+def not_a_set(store: Store, listing: dict[str, Entry]) -> ShardError:
+    """What to say of a store without a manifest."""
+    begun = "is an unfinished build; run build-shards again to resume it"
+    state = begun if PLAN in listing else "is not a shard set" if listing else "is empty"
+    return ShardError(f"{store}/{MANIFEST}: not found; {store} {state}")
+
+
 class StoredSet:
     """A context manager; at its end the copies are deleted.
 
@@ -42,9 +49,7 @@ class StoredSet:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lrfr-")))
             self.listing = self.store.list()
             if MANIFEST not in self.listing:
-                begun = "is an unfinished build; run build-shards again to resume it"
-                state = begun if PLAN in self.listing else "is not a shard set" if self.listing else "is empty"
-                raise ShardError(f"{self.store}/{MANIFEST}: not found; {self.store} {state}")
+                raise not_a_set(self.store, self.listing)
             self._copy_record(MANIFEST)
             with self._renamed():
                 self.manifest = Manifest.read(self._folder)

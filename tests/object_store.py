@@ -27,7 +27,8 @@ class Fault:
     """What happens to the next ``times`` requests of ``method`` whose path or query contains ``match``.
 
     Attributes:
-        kind: a status such as ``503``; ``slow``; ``cut``: the connection ends in the middle; ``flip``: a bit changes.
+        kind: a status such as ``503``; ``slow``; ``cut``: the connection ends in the middle; ``flip``: a bit changes;
+            ``hold``: the answer waits until ``faults`` has none of this kind.
     """
 
     kind: str
@@ -82,6 +83,11 @@ class ObjectStore:
         for number in range(count):
             s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object("faces", f"{prefix}/{number:06d}", b"")
 
+    def copy(self, prefix, folder):
+        """Stores the files of a folder, without requests."""
+        for path in folder.iterdir():
+            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object("faces", f"{prefix}/{path.name}", path.read_bytes())
+
     def get(self, key):
         return self.client.get_object(Bucket="faces", Key=key)["Body"].read()
 
@@ -111,6 +117,8 @@ class ObjectStore:
             return [b""]
         if kind == "slow":
             time.sleep(3)
+        while kind == "hold" and any(fault.kind == "hold" for fault in self.faults):
+            time.sleep(0.02)
         if request[0] == "PUT" and kind == "cut":
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             return []

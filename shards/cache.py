@@ -1,0 +1,348 @@
+"""CachedSet: a shard set of an object store, whose tars come to a folder of this machine when they are needed.
+
+The folder has manifest and index of the set, and those tars that are there, whole: a ``ShardIndex`` of it is one as any
+other, and a ``ShardReader`` asks for a tar before it opens it. Threads fetch what is asked for, the next first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards.arguments import check_argument, check_path, check_whole
+from shards.cache_folder import CacheFolder, as_bytes, size_text
+from shards.errors import ShardError
+from shards.files import StrPath, regular_handle, write_bytes
+from shards.index import ShardIndex
+from shards.messages import counted
+from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, Manifest, read_done, shard_file
+from shards.store import Store
+from shards.stored_set import MAX_RECORD_BYTES, not_a_set
+
+FETCHES = 8  # tars in flight
+LEAST_TARS = 4  # that the cache must hold
+TOUCH_S = 60.0  # between two looks at whether a tar is there, which also note its use
+POLL_S = 0.2
+CLOSE_S = 0.5
+_BLOCK = 512  # of a tar
+_NOW = 0  # the order of a tar that somebody waits for
+
+
+class _ClosedError(Exception):
+    """The set was closed during a fetch."""
+
+
+class CachedSet:
+    """A context manager that yields a ``ShardIndex``; may be used by several threads.
+
+    Each tar is compared with the SHA-256 of the manifest's records when it arrives, and gets its name afterwards: one
+    with its name and size is whole. What happens to it later, the hash of each image that is read shows; the tar is then
+    fetched once more.
+
+    Attributes:
+        store: where the set is.
+        folder: the cache, which other sets and other processes may share.
+        tar_bytes: (shards,) int64, bytes of each tar.
+    """
+
+    tar_bytes: np.ndarray
+
+    def __init__(self, url: str | Store, *, folder: StrPath, size: int | str | None = None) -> None:
+        """
+        Args:
+            url: of the set, such as ``s3://bucket/faces``.
+            folder: of the cache, on a disk of this machine; made if need be.
+            size: most bytes in it, a number or a text such as ``50G``, all its sets together; tars that were not used for
+                longest are deleted for others. None: 90 % of what it holds and what is free on its disk.
+
+        Raises:
+            TypeError, ValueError: an argument of a wrong type or value.
+            StoreError: ``url`` is none of a store.
+        """
+        check_argument(isinstance(url, str | Store), "url", url, "a URL such as s3://bucket/faces")
+        self.store = url if isinstance(url, Store) else Store(url)
+        self._path = check_path("folder", folder)
+        self._size = size if size is None else check_whole("size", as_bytes(size) if isinstance(size, str) else size, 1)
+        self._stack = contextlib.ExitStack()
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._wanted: dict[int, int] = {}  # number of a shard -> order in which it is needed
+        self._later: dict[int, float] = {}  # those of them that must wait, and until when
+        self._busy: set[int] = set()
+        self._failed: dict[int, Exception] = {}
+        self._closed = False
+
+    def __enter__(self) -> ShardIndex:
+        """Opens the set; copies manifest and index unless they are there.
+
+        Raises:
+            ShardError: no finished shard set, or the cache is too small for it.
+            StoreError: the store cannot be used.
+            OSError: the cache cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            self._closed = False
+            self._busy.clear()
+            self._failed.clear()
+            self._later.clear()
+            found = self.store.read(MANIFEST, MAX_RECORD_BYTES)
+            if found is None or found[1] is None:
+                raise not_a_set(self.store, self.store.list())
+            self.folder = CacheFolder(self._path, self._size)
+            digest = hashlib.sha256(found[1]).hexdigest()
+            self._root = stack.enter_context(self.folder.opened_set(self.store.folder_name, digest))
+            path = self._root / MANIFEST
+            if not (path.exists() and path.read_bytes() == found[1]):
+                write_bytes(path, found[1])
+            index = self._opened_index()
+            self.tar_bytes = _tar_bytes(index)
+            self._check_size()
+            self._seen = np.full(index.manifest.shards, -np.inf)  # when each tar was last seen to be there
+            self._manifest = index.manifest
+            index.cache = self
+            stack.callback(self._close)
+            self._stack = stack.pop_all()
+        return index
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _opened_index(self) -> ShardIndex:
+        path = self._root / INDEX
+        try:
+            facts = Manifest.read(self._root).files[INDEX]
+            self._bring_index(path, facts)
+            with contextlib.suppress(ShardError):
+                return ShardIndex(self._root)
+            path.unlink(missing_ok=True)  # it may have changed since it was fetched
+            self._bring_index(path, facts)
+            return ShardIndex(self._root)
+        except ShardError as error:
+            raise ShardError(str(error).replace(str(self._root), self.store.url)) from None
+
+    def _bring_index(self, path: Path, facts: dict[str, Any]) -> None:
+        while not path.exists():
+            if not self._fetched(path, lambda: facts, facts["size"]):
+                time.sleep(POLL_S)  # another process is at it
+
+    def _check_size(self) -> None:
+        """Raises: ShardError: the cache holds only few tars."""
+        needed = LEAST_TARS * int(self.tar_bytes.max()) + self.other_bytes
+        if self.folder.size < needed:
+            raise ShardError(
+                f"{self.folder.path}: the cache has room for {size_text(self.folder.size)}, but needs"
+                f" {size_text(needed)} for {LEAST_TARS} tars of {self.store} and its index; raise --cache-size, or choose"
+                " a --cache-folder on a larger disk"
+            )
+
+    @property
+    def other_bytes(self) -> int:
+        """Bytes of the files of the set here that are no tars."""
+        return sum(path.stat().st_size for path in self._root.iterdir() if path.suffix in (".json", ".parquet"))
+
+    @property
+    def needed_bytes(self) -> int:
+        """The size of a cache that holds the whole set."""
+        return int(self.tar_bytes.sum() * 1.01) + self.other_bytes  # and the records of its tars
+
+    @property
+    def holds_all(self) -> bool:
+        """True if the cache may hold the whole set."""
+        return self.needed_bytes <= self.folder.size
+
+    def missing(self) -> np.ndarray:
+        """(shards,) bool, True for tars that are not there."""
+        there = np.zeros(len(self.tar_bytes), bool)
+        names = {shard_file(shard, "tar"): shard for shard in range(len(there))}
+        there[[names[name] for name in os.listdir(self._root) if name in names]] = True
+        return ~there
+
+    def want(self, shards: np.ndarray, order: int = _NOW) -> None:
+        """Has tars fetched that are not there, and notes the use of the others.
+
+        Args:
+            shards: their numbers, which may repeat.
+            order: the smaller, the sooner they are needed.
+        """
+        shards, now = np.unique(shards), time.monotonic()
+        for shard in shards[self._seen[shards] < now - TOUCH_S].tolist():
+            try:
+                with contextlib.suppress(PermissionError):  # another user's
+                    os.utime(self._tar(shard))
+                self._seen[shard] = now
+            except FileNotFoundError:
+                self._want(shard, order)
+
+    def _want(self, shard: int, order: int) -> None:
+        with self._changed:
+            self._wanted[shard] = min(order, self._wanted.get(shard, order))
+            if len(self._threads) < FETCHES and not self._closed:
+                self._threads.append(threading.Thread(target=self._work, name="fetch-shard", daemon=True))
+                self._threads[-1].start()
+            self._changed.notify()
+
+    def open(self, shard: int, cancelled: Callable[[], bool]) -> int:
+        """Opens a tar for reading; waits for it.
+
+        Raises:
+            ShardError: it cannot be used.
+            StoreError: it cannot be fetched.
+            OSError: it cannot be written or read.
+            RuntimeError: the set is closed, or ``cancelled`` meanwhile.
+        """
+        path = self._tar(shard)
+        while True:
+            try:
+                handle = regular_handle(path)
+            except FileNotFoundError:
+                self._wait(shard, cancelled)
+                continue
+            if os.fstat(handle).st_size == self.tar_bytes[shard]:
+                return handle
+            self.drop(shard, handle)
+            os.close(handle)
+
+    def drop(self, shard: int, handle: int) -> None:
+        """Deletes an open tar that is damaged, unless it has been replaced."""
+        self.folder.drop(self._tar(shard), handle)
+        self._seen[shard] = -np.inf
+
+    def version(self) -> int:
+        """A number that changes when a tar comes or goes."""
+        return self._root.stat().st_mtime_ns
+
+    def _wait(self, shard: int, cancelled: Callable[[], bool]) -> None:
+        with self._changed:
+            self._seen[shard] = -np.inf
+            self._failed.pop(shard, None)
+            self._want(shard, _NOW)
+            while shard in self._wanted and shard not in self._failed:
+                if self._closed or cancelled():
+                    raise RuntimeError(f"{self.store}: was closed while a tar was on its way")
+                self._changed.wait(POLL_S)
+            if shard in self._failed:
+                raise self._failed.pop(shard)
+
+    def _work(self) -> None:
+        """A thread that fetches one tar after the other."""
+        while (shard := self._next()) is not None:
+            failure, again = None, False
+            try:
+                tar, size = self._tar(shard), int(self.tar_bytes[shard])
+                again = not self._fetched(tar, lambda shard=shard: self._facts(shard), size)  # type: ignore[misc]
+            except _ClosedError:
+                return
+            except Exception as error:  # noqa: BLE001 - raised for those that wait for the tar
+                failure = error
+            with self._changed:
+                self._busy.discard(shard)
+                if again:
+                    self._later[shard] = time.monotonic() + POLL_S
+                else:
+                    self._wanted.pop(shard, None)
+                if failure is not None:
+                    self._failed[shard] = failure
+                self._changed.notify_all()
+
+    def _next(self) -> int | None:
+        """Waits for a tar to fetch, the next that is needed; None if the set is closed."""
+        with self._changed:
+            while not self._closed:
+                now = time.monotonic()
+                free = [
+                    (order, shard)
+                    for shard, order in self._wanted.items()
+                    if shard not in self._busy and self._later.get(shard, 0) <= now
+                ]
+                if free:
+                    shard = min(free)[1]
+                    self._later.pop(shard, None)
+                    self._busy.add(shard)
+                    return shard
+                self._changed.wait(POLL_S if self._later else None)
+        return None
+
+    def _fetched(self, path: Path, facts: Callable[[], dict[str, Any]], size: int) -> bool:
+        """Fetches a file unless it is there; returns False if that must wait, for another process or for room."""
+        stream = self.folder.claim(path, size)
+        if stream is None:
+            return path.exists()
+        try:
+            with _explained(self.folder.path):
+                self.store.fetch_into(path.name, stream, facts(), self._check_open)
+                self.folder.publish(path, stream)
+        finally:
+            if not stream.closed:
+                self.folder.abandon(path, stream)
+        return True
+
+    def _facts(self, shard: int) -> dict[str, Any]:
+        """Size and hashes of a tar, from its record, which the manifest vouches for."""
+        name = shard_file(shard, DONE_SUFFIX)
+        path = self._root / name
+        for last in (False, True):
+            if not path.exists():
+                self.store.fetch(name, path, self._manifest.files[name])
+            try:
+                facts: dict[str, Any] = read_done(self._root, shard)["files"][shard_file(shard, "tar")]
+                break
+            except ShardError as error:
+                path.unlink(missing_ok=True)
+                if last:
+                    raise ShardError(str(error).replace(str(self._root), self.store.url)) from None
+        if facts["size"] != self.tar_bytes[shard]:
+            stated = (
+                f"states {counted(facts['size'], 'byte')} for its tar, by the index it has {self.tar_bytes[shard]:,}"
+            )
+            raise ShardError(f"{self.store}/{name}: {stated}; build the set again")
+        return facts
+
+    def _tar(self, shard: int) -> Path:
+        return self._root / shard_file(shard, "tar")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _ClosedError
+
+    def _close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._wanted.clear()
+            self._changed.notify_all()
+        deadline = time.monotonic() + CLOSE_S
+        for thread in self._threads:  # they end with the next block; one whose store is silent ends with the process
+            thread.join(max(deadline - time.monotonic(), 0))
+        self._threads.clear()
+
+
+def _tar_bytes(index: ShardIndex) -> np.ndarray:
+    """(shards,) int64, bytes of the tars: of each image a header, its blocks, and header and block of its label."""
+    total = np.full(index.manifest.shards, 2 * _BLOCK, np.int64)
+    for start in range(0, len(index), 1 << 20):  # little memory beside the result
+        rows = slice(start, start + (1 << 20))
+        blocks = -(-index.size[rows].astype(np.int64) // _BLOCK) + 3
+        total += (np.bincount(index.shard[rows], blocks, len(total)) * _BLOCK).astype(np.int64)
+    return total
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Gives a full disk its remedy. Raises: ShardError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ShardError(
+            f"{folder}: no space left on its disk ({error.strerror}); free some, lower --cache-size, or choose a"
+            " --cache-folder on another disk"
+        ) from None
