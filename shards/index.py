@@ -82,6 +82,11 @@ class ShardIndex:
         images, identities = counted(len(self), "image"), counted(len(self.labels), "identity")
         return f"ShardIndex({str(self.root)!r}: {images} of {identities}, {counted(self.manifest.shards, 'tar')})"
 
+    @property
+    def place(self) -> str:
+        """The folder of the set, or its URL: for messages."""
+        return self.cache.store.url if self.cache else str(self.root)
+
     def checked_row(self, row: int) -> int:
         """Returns ``row`` as an int. Raises: IndexError, TypeError: it is not a row of the index."""
         row = check_whole("row", row)
@@ -259,10 +264,9 @@ class ShardReader:
 
     def _damaged(self, row: int, problem: str) -> ShardError:
         index = self._index
-        root = index.cache.store.url if index.cache else index.root
         return ShardError(
-            f"{root}/{shard_file(int(index.shard[row]), 'tar')}: image {index.key(row)} at byte"
-            f" {int(index.offset[row])} is {problem}; run: {command('verify', '--full', root)}"
+            f"{index.place}/{shard_file(int(index.shard[row]), 'tar')}: image {index.key(row)} at byte"
+            f" {int(index.offset[row])} is {problem}; run: {command('verify', '--full', index.place)}"
         )
 
     def _handle(self, shard: int) -> int:

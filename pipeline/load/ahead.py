@@ -63,7 +63,7 @@ class ReadAhead:
         stop = threading.Event()
         arguments = (*self._arguments, self._free, self._ready, stop)
         thread = threading.Thread(target=_follow, args=arguments, name="read-ahead", daemon=True)
-        self._stop = weakref.finalize(self, _end, thread, self._free, stop)
+        self._stop = weakref.finalize(self, _end, thread, self._free, stop, self._arguments[1])
         thread.start()
         return self
 
@@ -91,9 +91,12 @@ class ReadAhead:
         return found
 
 
-def _end(thread: threading.Thread, free: queue.SimpleQueue[np.ndarray | None], stop: threading.Event) -> None:
+def _end(
+    thread: threading.Thread, free: queue.SimpleQueue[np.ndarray | None], stop: threading.Event, reader: ShardReader
+) -> None:
     """Stops the thread and waits for it; called once."""
     stop.set()
+    reader.cancel()
     free.put(None)  # it may be waiting for a buffer
     if thread is not threading.current_thread():  # where garbage is collected is any thread
         thread.join(CLOSE_S)
@@ -151,5 +154,5 @@ def check_images(index: ShardIndex, reader: ShardReader, rows: np.ndarray) -> No
         except ImageError as error:
             problem = f"cannot be used: {error}"
         if problem:
-            path = index.root / shard_file(int(index.shard[row]), "tar")
+            path = f"{index.place}/{shard_file(int(index.shard[row]), 'tar')}"
             raise ShardError(f"{path}: image {index.key(row)} {problem}; build the shard set again")

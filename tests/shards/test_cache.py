@@ -193,7 +193,7 @@ def test_a_full_disk_has_a_remedy(local, cache, monkeypatch):
         f"{cache}: no space left on its disk (No space left on device); free some, lower --cache-size, or choose a"
         " --cache-folder on another disk"
     )
-    assert leftovers(cache) == []
+    wait_until(lambda: leftovers(cache) == [])
 
 
 READ = f"""
