@@ -222,6 +222,7 @@ def run_training(
         world_size=ranks.size,
         resume=start.loader_state,
         originals=config.losses.attention is not None,
+        window=config.shard_window,
     )
     targets = None
     if teacher and config.losses.embedding_terms and start.step < config.steps:
@@ -250,7 +251,8 @@ def start_line(start: Start, index: ShardIndex, device: str) -> str:
     where = f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
     where += f" in {ranks.size} processes" if ranks.size > 1 else ""
     views = ",".join(map(str, config.views))
-    epochs = f"{config.steps * config.batch_size / len(index.labels):.3g}"
+    in_epoch = len(index.labels) if config.shard_window is None else len(index) / len(config.all_views)
+    epochs = f"{config.steps * config.batch_size / in_epoch:.3g}"
     return (
         f"{config.backbone}, {parameters / 1e6:.1f} M parameters, {config.precision} on {where};"
         f" {counted(len(index), 'image')} of {counted(len(index.labels), 'identity')};"

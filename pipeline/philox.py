@@ -8,6 +8,8 @@ Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 BLOCK_WORDS = 4  # 64-bit words in a Philox block
@@ -20,6 +22,15 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """(count,) int64 random permutation of 0..count-1, the same on every machine."""
     words = np.random.Philox(key=[seed, epoch << 1 | PERMUTATION_STREAM]).random_raw(count)
     return np.argsort(words, kind="stable")
+
+
+def window_stream(seed: int, epoch: int, window: int) -> Callable[[int], np.ndarray]:
+    """Returns so many uint64 random numbers of one window of an epoch at each call.
+
+    The stream is that of ``permutation``, from positions on that no permutation reaches.
+    """
+    key = [seed, epoch << 1 | PERMUTATION_STREAM]
+    return np.random.Philox(key=key, counter=(window + 1) << 64).random_raw
 
 
 def draws(seed: int, epoch: int, slots: slice, views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

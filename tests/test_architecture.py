@@ -263,9 +263,9 @@ FROZEN = {
     "search": "--calibration --csv --index --out --top",
     "train": "--accumulate --activation-checkpointing --allow-missing --backbone --batch-size --best --class-rows"
     " --clip-norm --compile --config --degrade --device --ema --eval --eval-every --eval-root --freeze"
-    " --from --head --init --keep --loader-threads --log-every --losses --lr --max-skipped --optimizer"
+    " --from --head --init --keep --loader-threads --log-every --losses --lr --max-skipped --optimizer --order"
     " --out --precision --print-config --recipe --resume --save-every --schedule --seed --shard-head"
-    " --shards --steps --teacher --teacher-preprocessing --triplets --views --weight-decay",
+    " --shards --steps --teacher --teacher-preprocessing --triplets --views --weight-decay --window",
     "verify": "--full",
 }
 

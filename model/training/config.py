@@ -22,7 +22,8 @@ ClassRows = Literal["reference", "adaface", "insightface"]
 Triplets = Literal["global", "rank"]
 Degrade = Literal["exact", "fast"]
 Precision = Literal["fp32", "bf16", "fp16"]
-_ADDED = ("teacher", "teacher_preprocessing")  # settings that are stated only if they are set
+Order = Literal["random", "sequential"]
+_ADDED = ("teacher", "teacher_preprocessing", "order", "window")  # settings that are stated only if they are set
 
 
 class TrainingError(LrfrError):
@@ -120,6 +121,13 @@ class TrainConfig(Options):
         help="exact: equal to Pillow; fast: within 3 grey levels, faster on CPUs.",
     )
     batch_size: int = option(128, min=1, help="Identities in a batch over all processes, each with one image per view.")
+    order: Order = option(
+        "random",
+        choices=get_args(Order),
+        help="random: images from the whole set; sequential: from a few shards at a time, for sets larger than the disk,"
+        " built with build-shards --group.",
+    )
+    window: int = option(16, min=1, help="Shards from which --order sequential draws at a time.")
     steps: int = option(100_000, min=1, changes="always", help="Total number of updates.")
     optimizer: OptimizerOptions = option(
         "sgd",
@@ -194,6 +202,8 @@ class TrainConfig(Options):
         self._check_batch(batch_norm=batch_norm)
         if isinstance(metric, Octuplet) and metric.form == "authors" and len(self.views) < 2:
             raise OptionError("losses octuplet:form=authors compares views, but views has one; add one, such as 8")
+        if self.order == "random" and self.window != self._default("window"):
+            raise OptionError(f"window {self.window} is for order sequential: add --order sequential, or leave it out")
         if self.activation_checkpointing and self.compile:
             raise OptionError("activation_checkpointing and compile exclude each other; leave one out")
 
@@ -250,6 +260,15 @@ class TrainConfig(Options):
     def __str__(self) -> str:
         return repr(self)
 
+    @classmethod
+    def _default(cls, name: str) -> Any:
+        return cls.declared()[name].default
+
+    @property
+    def shard_window(self) -> int | None:
+        """Shards from which a batch is drawn; None for the whole set."""
+        return self.window if self.order == "sequential" else None
+
     @property
     def all_views(self) -> tuple[View, ...]:
         """One view for each image of an identity."""
@@ -267,7 +286,7 @@ class TrainConfig(Options):
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings, which ``TrainConfig`` reads back."""
         plain = {name: _plain(value) for name, value in self.values().items()}
-        return {name: value for name, value in plain.items() if name not in _ADDED or value is not None}
+        return {name: value for name, value in plain.items() if name not in _ADDED or value != self._default(name)}
 
     def check_resumes(self, saved: Mapping[str, Any], *, branch: bool = False) -> None:
         """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed.

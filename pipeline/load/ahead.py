@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 
-from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
+from pipeline.load.sampler import Draw, LoaderState, Sampler
 from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
 from shards.errors import ShardError
@@ -48,7 +48,7 @@ class ReadAhead:
         start: the position of the first batch.
     """
 
-    def __init__(self, index: ShardIndex, reader: ShardReader, sampler: IdentitySampler, start: LoaderState) -> None:
+    def __init__(self, index: ShardIndex, reader: ShardReader, sampler: Sampler, start: LoaderState) -> None:
         self._arguments = (index, reader, sampler, start)
         images = start.global_batch // sampler.world_size * start.views
         self._bytes = images * int(index.size.max())
@@ -105,7 +105,7 @@ def _end(
 def _follow(
     index: ShardIndex,
     reader: ShardReader,
-    sampler: IdentitySampler,
+    sampler: Sampler,
     at: LoaderState,
     free: queue.SimpleQueue[np.ndarray | None],
     ready: queue.SimpleQueue[ReadBatch | BaseException],
@@ -119,7 +119,7 @@ def _follow(
             if jpegs is None:
                 return
             ready.put(ReadBatch(draw=draw, jpegs=jpegs, buffer=buffer))
-            at = at.next(sampler.steps_per_epoch)
+            at = sampler.after(at)
     except BaseException as error:  # noqa: BLE001 - the consumer raises it
         ready.put(error)
     finally:

@@ -21,7 +21,8 @@ from pipeline.degradation.presets import Degradation, Preset, check_size, find_d
 from pipeline.degradation.realistic import degrade_as
 from pipeline.load.ahead import ReadAhead, check_images
 from pipeline.load.degrade import Mode, degrade_into
-from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
+from pipeline.load.sampler import Draw, LoaderState
+from pipeline.load.sequential import sampler_of
 from pipeline.spec import spec_of
 from shards.arguments import check_argument, check_whole, check_word, shown
 from shards.index import EXPECTED_INDEX, ShardIndex, ShardReader
@@ -75,6 +76,7 @@ class Loader:
         world_size: int = 1,
         resume: dict[str, Any] | None = None,
         originals: bool = False,
+        window: int | None = None,
     ) -> None:
         """
         Args:
@@ -88,6 +90,8 @@ class Loader:
             threads: CPU threads of DALI.
             resume: ``state.to_dict()`` of the last consumed batch, of a run with any number of ranks.
             originals: batches have the images before their degradation, too.
+            window: draw from so many shards at a time, for sets that are read from front to back, see
+                ``SequentialSampler``. None draws from the whole set.
 
         Raises:
             SamplerError: the batch size does not fit the data or the ranks, or ``resume`` belongs to another stream.
@@ -101,15 +105,21 @@ class Loader:
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
             check_whole(name, value, least)
         check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)
+        if window is not None:
+            check_whole("window", window, 1)
         self._index, self._mode = index, mode
         self._views, self._degradations = _checked_views(views)
         self._presets = [None if one is None else one.preset for one in self._degradations]
         self._size = spec_of(index.manifest).size
         self._device, self._threads = _checked_device(device), threads
         start = LoaderState(
-            seed=seed, global_batch=batch_size, views=len(self._views), index_digest=index.manifest.index_digest
+            seed=seed,
+            global_batch=batch_size,
+            views=len(self._views),
+            index_digest=index.manifest.index_digest,
+            window=window or 0,
         )
-        self._sampler = IdentitySampler(index.first, index.count, start, rank=rank, world_size=world_size)
+        self._sampler = sampler_of(index, start, rank=rank, world_size=world_size)
         self._consumed = start if resume is None else start.resumed(resume)
         self._sampler.check(self._consumed)
         self._pending: deque[Draw] = deque()
@@ -188,7 +198,7 @@ class Loader:
         for view, view_sizes in enumerate(sizes):
             self._degrade(view, images[view], crops[view], view_sizes, draw.flips[view])
         self._keep_until_read(decoded)
-        self._consumed = self._consumed.next(self._sampler.steps_per_epoch)
+        self._consumed = self._sampler.after(self._consumed)
         labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
         return Batch(
             images=images, labels=labels, sizes=sizes, rows=draw.rows, state=self._consumed, originals=originals
