@@ -18,7 +18,8 @@ from model.training.learner import Learner
 from model.training.optimizers import OPTIMIZERS
 from model.training.recipes import RECIPES
 from model.training.schedule import SCHEDULES
-from tests.conftest import error_of
+from pipeline.build import build
+from tests.conftest import build_options, error_of
 
 SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 1]
 
@@ -70,6 +71,7 @@ def test_help_lists_the_choices(run, option, known):
         (["--config", "none.toml"], 1, "Error: none.toml: No such file or directory; expected a TOML file"),
         (["--freeze", 1], 1, "Error: freeze is 1, but no weights are given to keep"),
         (["--from", "none.pt"], 1, "Error: none.pt: not found; expected a checkpoint file"),
+        (["--window", 4], 1, "Error: window 4 is for order sequential: add --order sequential, or leave it out"),
         (["--steps", 0], 2, "Error: Invalid value for '--steps': 0 is not in the range x>=1"),
         (["--lr", 0], 2, "Error: Invalid value for '--lr': 0.0 is not in the range x>0"),
         (["--ema", 1], 2, "Error: Invalid value for '--ema': 1.0 is not in the range 0<=x<1"),
@@ -85,6 +87,28 @@ def test_help_lists_the_choices(run, option, known):
 )
 def test_invalid_settings_are_one_line(run, words, code, says):
     assert error_of(run("train", *words), code=code).startswith(says)
+
+
+def test_sequential_order_resumes_within_a_window_and_does_not_become_another(run, vggface2, tmp_path):
+    build(build_options(vggface2, tmp_path / "grouped", group=2, images_per_shard=8))
+    words = ["train", "--shards", tmp_path / "grouped", *SMALL, "--save-every", 1, "--lr", 0.01, "--steps", 3]
+    order = ["--order", "sequential", "--window", 3]
+    assert run(*words, *order, "--out", "whole").returncode == 0
+    again = ["--resume", tmp_path / "whole" / "checkpoints" / "0000001.pt", "--out", "resumed"]
+    assert run(*words, *order, *again).returncode == 0
+    resumed, whole = (torch.load(tmp_path / name / "checkpoints" / "0000003.pt") for name in ("resumed", "whole"))
+    assert (whole["config"]["order"], whole["config"]["window"]) == ("sequential", 3)
+    assert resumed["loader_state"] == whole["loader_state"]
+    assert whole["loader_state"]["window"] == 3
+    for name, weight in whole["backbone_state"].items():
+        assert torch.equal(weight, resumed["backbone_state"][name])
+    failed = run(*words, "--out", "resumed")
+    assert error_of(failed).startswith("Error: order was sequential when this run started, now it is random; choose")
+
+
+def test_scattered_shards_are_refused_by_sequential_order(run, shard_set):
+    failed = run("train", "--shards", shard_set, *SMALL, "--order", "sequential")
+    assert error_of(failed).endswith("build the shards with --group 4, or leave out --order sequential")
 
 
 def test_the_help_names_metrics_that_exist(run):

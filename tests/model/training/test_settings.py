@@ -52,6 +52,16 @@ def test_views_are_sizes_ranges_and_repetitions():
     assert config.to_dict()["views"] == "128,8-32,12x2"
 
 
+def test_settings_of_later_versions_are_stated_only_if_they_are_set():
+    """Configurations of earlier versions stay equal, byte by byte."""
+    assert not {"order", "window", "teacher"} & set(TrainConfig().to_dict())
+    config = TrainConfig(order="sequential", window=8)
+    assert {name: config.to_dict()[name] for name in ("order", "window")} == {"order": "sequential", "window": 8}
+    assert (config.shard_window, TrainConfig().shard_window) == (8, None)
+    assert TrainConfig(order="sequential").shard_window == 16
+    assert TrainConfig(**config.to_dict()) == config
+
+
 def test_views_name_their_degradation():
     text = "128,8-32x2@surveillance,16@webcam"
     views = parse_views(text)
