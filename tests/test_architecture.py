@@ -173,7 +173,7 @@ def test_every_layer_exists():
 def test_only_the_loader_imports_dali():
     assert [
         str(path.relative_to(ROOT)) for path in FILES if any(name.startswith("nvidia") for name in imports(path))
-    ] == ["pipeline/load/loader.py"]
+    ] == ["pipeline/load/decoder.py"]
 
 
 def test_worker_processes_are_started_in_one_place():

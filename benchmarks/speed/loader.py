@@ -15,8 +15,9 @@ from benchmarks.speed.baselines import load_views, map_batches
 from benchmarks.speed.faces import Setup, build_excerpt
 from benchmarks.speed.timing import Contender, Timing, compare_times, cores
 from model.inputs import normalise
+from pipeline.load.decoder import decoder
 from pipeline.load.degrade import Mode
-from pipeline.load.loader import Loader, decoder
+from pipeline.load.loader import Loader
 from shards.index import ShardIndex, ShardReader
 
 SIZES = (128, 8, 12, 16)  # px, of the views of an identity

@@ -1,12 +1,8 @@
-"""The data loader: an endless, resumable stream of training batches, decoded by DALI.
-
-No other file imports DALI, apart from the one with which ``doctor`` looks whether it works.
-"""
+"""The data loader: an endless, resumable stream of training batches."""
 
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -14,24 +10,21 @@ from typing import Any, get_args
 import numpy as np
 import torch
 import torch.utils.dlpack
-from nvidia.dali import fn, pipeline_def, types
 
 from pipeline.degradation.parameters import parameters
-from pipeline.degradation.presets import Degradation, Preset, check_size, find_degradation
+from pipeline.degradation.presets import Preset
 from pipeline.degradation.realistic import degrade_as
 from pipeline.load.ahead import ReadAhead, check_images
+from pipeline.load.decoder import PREFETCH_BATCHES, checked_device, decoder
 from pipeline.load.degrade import Mode, degrade_into
 from pipeline.load.sampler import Draw, LoaderState
 from pipeline.load.sequential import sampler_of
+from pipeline.load.views import ViewSpec, checked_views
 from pipeline.spec import spec_of
-from shards.arguments import check_argument, check_whole, check_word, shown
+from shards.arguments import check_argument, check_whole, check_word
 from shards.index import EXPECTED_INDEX, ShardIndex, ShardReader
 
-PREFETCH_BATCHES = 2  # decoded ahead
 _DEGRADED = 0  # in place of a size
-HW_DECODER_LOAD = 0.9  # fraction of a batch for the hardware JPEG decoder of a GPU; DALI's default is 0.65
-ViewSpec = tuple[int, int] | tuple[int, int, str | Degradation]
-"""Smallest and largest size of a view in px, and the preset of its degradation, if there is one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -108,10 +101,10 @@ class Loader:
         if window is not None:
             check_whole("window", window, 1)
         self._index, self._mode = index, mode
-        self._views, self._degradations = _checked_views(views)
+        self._views, self._degradations = checked_views(views)
         self._presets = [None if one is None else one.preset for one in self._degradations]
         self._size = spec_of(index.manifest).size
-        self._device, self._threads = _checked_device(device), threads
+        self._device, self._threads = checked_device(device), threads
         start = LoaderState(
             seed=seed,
             global_batch=batch_size,
@@ -263,58 +256,6 @@ class Loader:
         batch = self._ahead.next()
         self._pending.append(batch.draw)
         return batch.jpegs  # DALI copies them
-
-
-def _checked_views(
-    views: Sequence[ViewSpec],
-) -> tuple[tuple[tuple[int, int], ...], tuple[Degradation | None, ...]]:
-    """Sizes and degradation of each view. Raises: TypeError, ValueError: other values; PresetError: no such preset."""
-    expected = "expected a smallest and a largest size in px for each view, such as ((128, 128), (8, 32))"
-    try:
-        pairs = tuple((operator.index(low), operator.index(high)) for low, high, *_ in views)
-        given = [view[2:] for view in views]
-    except (TypeError, ValueError):
-        raise TypeError(f"views is {shown(views)}, {expected}") from None
-    if not pairs:
-        raise TypeError(f"views is {views!r}, {expected}")
-    if not all(2 <= low <= high for low, high in pairs):
-        raise ValueError(f"views is {views!r}, expected sizes of at least 2 px, the smaller first")
-    if not all(len(rest) < 2 and all(isinstance(one, str | Degradation) for one in rest) for rest in given):
-        raise TypeError(f"views is {views!r}, expected a preset as the third value, such as (8, 32, 'surveillance')")
-    found = [one for rest in given for one in rest or (None,)]
-    for (_, high), one in zip(pairs, found, strict=True):
-        if one is not None:
-            check_size(high)
-    return pairs, tuple(find_degradation(one) if isinstance(one, str) else one for one in found)
-
-
-def _checked_device(device: str) -> torch.device:
-    """The device, with the number of the GPU. Raises: ValueError: unknown device, or there is no GPU."""
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device is {shown(device)}, expected cpu, cuda or cuda:N") from None
-    if found.type != "cuda":
-        return found
-    if not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r}, but PyTorch finds no GPU; use cpu")
-    return found if found.index is not None else torch.device("cuda", torch.cuda.current_device())
-
-
-@pipeline_def
-def decoder(source: Any, decode_on: str, hw_decoder_load: float = HW_DECODER_LOAD) -> Any:
-    """DALI pipeline that decodes JPEGs to RGB.
-
-    Args:
-        source: called for each batch; returns (N, bytes) uint8 padded with zeros, or a list of N (bytes,) uint8.
-        decode_on: ``cpu``, or ``mixed`` for nvJPEG.
-        hw_decoder_load: fraction of a batch for the hardware JPEG decoder, on GPUs that have one.
-    """
-    encoded = fn.external_source(source=source, batch=True, dtype=types.UINT8, ndim=1)
-    hints: dict[str, Any] = {}
-    if decode_on == "mixed":
-        hints = {"preallocate_width_hint": 128, "preallocate_height_hint": 128, "hw_decoder_load": hw_decoder_load}
-    return fn.decoders.image(encoded, device=decode_on, output_type=types.RGB, jpeg_fancy_upsampling=True, **hints)
 
 
 def _empty_like(images: torch.Tensor) -> torch.Tensor:
