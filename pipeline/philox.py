@@ -15,13 +15,35 @@ import numpy as np
 BLOCK_WORDS = 4  # 64-bit words in a Philox block
 PERMUTATION_STREAM, DRAW_STREAM = 0, 1  # independent streams of each (seed, epoch)
 DEGRADATION_NUMBERS = 32  # of an image: whole blocks, of two numbers a word
+SORTED_NUMBERS = 1 << 22  # sorted at a time; all of 42 million would take 1 GB
+BLOCK_NUMBERS = 1 << 17  # compared at a time, in the cache of a core
 _SEED_BITS = 32
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """(count,) int64 random permutation of 0..count-1, the same on every machine."""
-    words = np.random.Philox(key=[seed, epoch << 1 | PERMUTATION_STREAM]).random_raw(count)
-    return np.argsort(words, kind="stable")
+    key = [seed, epoch << 1 | PERMUTATION_STREAM]
+    if count <= SORTED_NUMBERS:
+        return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+    order, done = np.empty(count, np.int64), 0
+    parts = -(-count // SORTED_NUMBERS)
+    for part in range(parts):
+        numbers, words = _part_of_words(key, count, part, parts)
+        order[done : done + len(numbers)] = numbers[np.argsort(words, kind="stable")]
+        done += len(numbers)
+    return order
+
+
+def _part_of_words(key: list[int], count: int, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and values of those of the first ``count`` words of a stream that lie in one of ``parts`` equal ranges."""
+    generator = np.random.Philox(key=key)
+    positions, values = [], []
+    for start in range(0, count, BLOCK_NUMBERS):
+        words = generator.random_raw(min(BLOCK_NUMBERS, count - start))
+        inside = np.flatnonzero((words >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32) == part)
+        positions.append(inside + start)
+        values.append(words[inside])
+    return np.concatenate(positions), np.concatenate(values)
 
 
 def window_stream(seed: int, epoch: int, window: int) -> Callable[[int], np.ndarray]:

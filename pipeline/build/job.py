@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -141,15 +140,11 @@ class Job:
         plan = self.plan
         if plan.places is not None:
             return
-        stored = np.ones(len(plan.keys), bool)
-        stored[list(plan.rejected)] = False
-        rows = np.flatnonzero(stored)
-        codes = plan.identities.indices.to_numpy()[rows]
-        keys = plan.keys.take(rows[np.unique(codes, return_index=True)[1]]).to_pylist()
-        if not any(is_present(self.reader, key) for key in keys):
+        rows = plan.first_rows()
+        if not any(is_present(self.reader, plan.keys[row].as_py()) for row in rows.tolist()):
             raise SourceError(
-                f"{self.options.root}: holds no image of {counted(len(keys), 'identity')} looked up, such as {keys[0]};"
-                " check --root, and whether its disk is mounted"
+                f"{self.options.root}: holds no image of {counted(len(rows), 'identity')} looked up, such as"
+                f" {plan.keys[rows[0]]}; check --root, and whether its disk is mounted"
             )
 
     def _scale_warning(self, shard: int) -> str | None:
@@ -178,9 +173,7 @@ class Job:
                 identities=plan.identities.take(rows).to_pylist(),
                 labels=plan.labels[rows].tolist(),
                 points=None if plan.points is None else plan.points[rows],
-                rejected={
-                    position: plan.rejected[row] for position, row in enumerate(rows.tolist()) if row in plan.rejected
-                },
+                rejected=plan.rejected.among(rows),
                 watch=self.watch,
                 versions=library_versions(plan.points is not None),
             )
@@ -251,8 +244,9 @@ def planned(options: BuildOptions, exclusions: Exclusions | None, part: Part = W
     )
     print_plan(plan, options, rows)
     if len(plan.rejected) == len(plan.keys):
-        reasons = Counter(status for status, _ in plan.rejected.values())
-        raise ShardError(f"{options.root}: no image is left to store ({describe(reasons)}); nothing was written")
+        raise ShardError(
+            f"{options.root}: no image is left to store ({describe(plan.rejected.counts())}); nothing was written"
+        )
     return Job(
         options=options,
         plan=plan,

@@ -31,7 +31,7 @@ def print_plan(plan: Plan, options: BuildOptions, rows: Rows) -> None:
     if rows.others:
         print_stderr(f"{names}: ignored {counted(len(rows.others), 'other entry')} ({shortened(rows.others)})")
     if options.exclude:
-        removed = sum(status == "excluded" for status, _ in plan.rejected.values())
+        removed = plan.rejected.counts()["excluded"]
         unmatched = plan.unmatched_exclusions
         tail = f"; {counted(len(unmatched), 'entry')} without a match ({shortened(unmatched)})" if unmatched else ""
         print_stderr(f"{options.exclude.name}: removed {counted(removed, 'image')}{tail}")

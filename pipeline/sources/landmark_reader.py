@@ -27,9 +27,12 @@ from pipeline.sources.landmarks import (
     TableFile,
     clean_keys,
     float32,
+    last_two_parts,
     not_finite,
 )
+from pipeline.sources.row_values import RowValues
 from pipeline.sources.streams import open_stream
+from pipeline.sources.text_column import TextColumn
 from shards.arguments import check_paths
 from shards.files import StrPath
 from shards.messages import counted
@@ -42,7 +45,9 @@ _SCAN_BYTES = 1 << 20
 PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
-def read_landmarks(paths: StrPath | Sequence[StrPath], *, four_points: bool = False) -> LandmarkTable:
+def read_landmarks(
+    paths: StrPath | Sequence[StrPath], *, four_points: bool = False, identities: bool = False
+) -> LandmarkTable:
     """Reads landmark files, one after another. A file may be a pipe.
 
     Accepts text tables whose lines hold a path and ten numbers, separated by commas, tabs, semicolons or blanks, with or
@@ -55,39 +60,42 @@ def read_landmarks(paths: StrPath | Sequence[StrPath], *, four_points: bool = Fa
         paths: one file or several.
         four_points: also accept text tables of eight numbers, x and y of left eye, right eye, nose and mouth centre.
             Their lines without numbers are ignored.
+        identities: drop the folders above ``identity/image`` from the keys; they take memory.
 
     Raises:
         LandmarkError: a file is absent, empty, malformed, or neither a regular file nor a pipe, or its numbers are
-            normalised.
+            normalised, or the keys have more than 2 GiB.
     """
     with contextlib.ExitStack() as stack:
         tables = [_look(path, stack, four_points) for path in check_paths("paths", paths)]
         # Unused rows of np.empty cost no memory; joining blocks would double it.
         points = np.empty((sum(table.max_rows for table in tables), FIVE_POINT_NUMBERS), np.float32)
-        keys: list[pa.Array] = []
-        problems: dict[int, str] = {}
+        keys = TextColumn(len(points))
+        problems: RowValues[str] = RowValues()
         files: list[TableFile] = []
-        total = 0
         for table in tables:
-            start = total
+            start = len(keys)
             with _told(table.path):
                 for names, block, block_problems in table.blocks():
-                    end = total + len(names)
-                    keys.append(clean_keys(names))
-                    nameless = np.flatnonzero(pc.equal(keys[-1], "").to_numpy(zero_copy_only=False))
+                    first = len(keys)
+                    cleaned = last_two_parts(clean_keys(names)) if identities else clean_keys(names)
+                    if not keys.append(cleaned):
+                        raise LandmarkError(
+                            f"{table.path}: the names have more than 2 GiB; build from parts of the table"
+                        )
+                    nameless = np.flatnonzero(pc.equal(cleaned, "").to_numpy(zero_copy_only=False))
                     block_problems |= dict.fromkeys(nameless.tolist(), "the name is empty")
-                    points[total:end, : table.numbers] = block
-                    points[total:end, table.numbers :] = np.nan
-                    problems.update((total + row, reason) for row, reason in block_problems.items())
-                    total = end
-            check_pixels(table.path, points[start:total, : table.numbers])
-            files.append(TableFile(path=table.path, rows=total - start, numbers=table.numbers, sha256=table.sha256))
-    if total == 0:
+                    points[first : len(keys), : table.numbers] = block
+                    points[first : len(keys), table.numbers :] = np.nan
+                    for row in sorted(block_problems):
+                        problems.append(first + row, block_problems[row])
+            check_pixels(table.path, points[start : len(keys), : table.numbers])
+            files.append(TableFile(path=table.path, rows=len(keys) - start, numbers=table.numbers, sha256=table.sha256))
+    if len(keys) == 0:
         raise LandmarkError(f"{', '.join(str(file.path) for file in files)}: no landmark rows")
-    result = LandmarkTable(keys=pa.concat_arrays(keys), points=points[:total], problems=problems, files=files)
-    del keys, names
+    del names, cleaned
     pa.default_memory_pool().release_unused()
-    return result
+    return LandmarkTable(keys=keys.array(), points=points[: len(keys)], problems=problems, files=files)
 
 
 def is_four_point_table(path: Path) -> bool:

@@ -11,11 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.sources.finder import IMAGE_SUFFIXES
+from pipeline.sources.row_values import RowValues
 from shards.errors import LrfrError
 
 FIVE_POINT_NUMBERS, FOUR_POINT_NUMBERS = 10, 8
 POINT_NAMES = [f"P{point}{axis}" for point in range(1, 6) for axis in "XY"]
 HEADER = ["NAME_ID", *POINT_NAMES]
+
+_COUNTED_ROWS = 1 << 20  # of keys whose slashes are counted at a time
+_LAST_TWO = r"(?s)^(?:.*/)?(?:[^/.]|\.[^/.]|\.\.[^/])[^/]*/([^/]+/[^/]+)$"  # below a folder other than ..
 
 Point = tuple[float, float]
 # Some consecutive rows of one file: names as in the file; (n, 10) float32, or (n, 8) for four points; row -> problem.
@@ -64,7 +68,7 @@ class LandmarkTable:
 
     keys: pa.StringArray
     points: np.ndarray
-    problems: dict[int, str]
+    problems: RowValues[str]
     files: list[TableFile]
 
     def landmarks(self, row: int) -> Landmarks:
@@ -103,6 +107,14 @@ def clean_keys(column: pa.Array) -> pa.Array:
         keys = pc.replace_substring_regex(keys, r"^\.?/", "")
     keys = pc.replace_substring_regex(keys, rf"(?i)\.({suffixes})$", "")
     return pc.replace_substring_regex(keys, r"^(?:train|test)/([^/]+/)", r"\1")
+
+
+def last_two_parts(keys: pa.StringArray) -> pa.StringArray:
+    """Drops the folders above the identity, such as those of an absolute path."""
+    parts = (keys.slice(start, _COUNTED_ROWS) for start in range(0, len(keys), _COUNTED_ROWS))
+    if any(pc.any(pc.greater(pc.count_substring(part, "/"), 1)).as_py() for part in parts):
+        return pc.replace_substring_regex(keys, _LAST_TWO, r"\1")
+    return keys
 
 
 def composed_column(names: pa.Array) -> pa.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -66,14 +66,14 @@ class LandmarkSource(Source):
         )
 
     def rows(self, root: Path, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
-        table = read_landmarks(landmarks)
-        problems = {row: ("bad-landmarks", reason) for row, reason in table.problems.items()}
+        table = read_landmarks(landmarks, identities=True)
+        problems: Mapping[int, tuple[str, str]] = table.problems.each(lambda reason: ("bad-landmarks", reason))
         same = self._same_identities(root, table.keys)
         if same:
             identities = pc.replace_substring_regex(table.keys, *_IDENTITY)
-            for row in np.flatnonzero(pc.is_in(identities, pa.array(same, pa.string()))).tolist():
-                reason = f"its folder is the same as {same[identities[row].as_py()]}"
-                problems.setdefault(row, ("duplicate-key", reason))
+            rows = np.flatnonzero(pc.is_in(identities, pa.array(same, pa.string()))).tolist()
+            reasons = {row: f"its folder is the same as {same[identities[row].as_py()]}" for row in rows}
+            problems = {row: ("duplicate-key", reason) for row, reason in reasons.items()} | dict(problems)
         return Rows(
             keys=table.keys,
             reader=ImageTree(root, self.splits),
