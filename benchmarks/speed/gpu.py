@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import gc
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -16,26 +16,47 @@ import torch.utils.dlpack
 from benchmarks.speed.baselines import plain_update
 from benchmarks.speed.faces import CROP_SIZE, Setup, build_excerpt
 from benchmarks.speed.loader import read_batches, start_decoder
-from benchmarks.speed.step import VIEWS, Batch, Update, our_update, random_batch, synchronize, update_on
+from benchmarks.speed.step import (
+    VIEWS,
+    Batch,
+    Update,
+    count_flops,
+    in_precision,
+    our_update,
+    peak_share,
+    random_batch,
+    synchronize,
+    update_on,
+)
 from benchmarks.speed.timing import Contender, Facts, Run, Timing, against_first, compare_times, cores
 from pipeline.load.degrade import Precision, degrade, resize_by_products
 from pipeline.load.loader import Loader
 from shards.index import ShardIndex
 
 _DECODED, _QUICK_DECODED = (512, 20), (64, 2)  # images per batch, as the reference has; batches per call
-_HW_LOADS = (0.0, 0.65, 0.9, 1.0)  # share of a batch for the hardware decoder of an A100 or H100
+_HW_LOADS = (0.0, 0.35, 0.65, 0.9, 1.0)  # share of a batch for the hardware decoder of an A100 or H100
 _DEGRADED = (8, 12, 16)  # px
 _BACKBONES = ("spherenet20", "ir50")
-_TRAINED = {"cuda": (128, 20), "cpu": (8, 2)}  # identities per batch; batches per call
+_TRAINED = {"cuda": 128, "cpu": 8}  # identities per batch
+_BATCHES = {"cuda": 40, "cpu": 2}  # per call
+_SLOW_BATCHES = 4  # per call, of updates in fp32 on a GPU
+PLAIN = "plain step, "  # before the precision of the baseline
+KINDS = {"cuda": ("fp32", "TF32", "bf16", "bf16, compiled"), "cpu": ("fp32", "bf16")}  # of our update
+_LOADED: dict[str, tuple[Any, ...]] = {
+    "(128, 8, 12, 16) px, as Pillow": (),
+    "128, 8-32 px": ((128, 128), (8, 32), (8, 32), (8, 32)),
+    "128, 8-32 px as surveillance": ((128, 128), *[(8, 32, "surveillance")] * 3),
+}
 
 
 def time_gpu(setup: Setup, *, device: str) -> Iterator[Timing]:
-    """Times decoding and degradation; then, for each network, the loader alone, the step alone, and both."""
+    """Times decoding, degradation and the loader; then, for each network, the step alone, and with the loader."""
     index = build_excerpt(setup, setup.scratch / "gpu", cores())
     yield time_decoding(setup, index, device)
     yield from time_degradation(setup, device)
+    yield time_loaders(setup, index, device, threads=(cores(),))
     for backbone in ("spherenet4",) if setup.quick else _BACKBONES:
-        yield _time_training(setup, index, backbone, device)
+        yield time_training(setup, index, backbone, device, KINDS[device])
 
 
 def time_decoding(setup: Setup, index: ShardIndex, device: str) -> Timing:
@@ -88,55 +109,101 @@ def _degrade_by_products(images: torch.Tensor, size: int, precision: Precision) 
     return out
 
 
-def _time_training(setup: Setup, index: ShardIndex, backbone: str, device: str) -> Timing:
-    """Measures memory first, with one network at a time; for the timing all networks are kept."""
-    identities, batches = _TRAINED[device]
-    batch = min(2 if setup.quick else identities, len(index.labels))
+def time_loaders(setup: Setup, index: ShardIndex, device: str, *, threads: Sequence[int]) -> Timing:
+    """The loader alone, with several numbers of DALI's threads; and with views of other kinds, with the most threads."""
+    batch, batches = batch_of(setup, index, device), _BATCHES[device]
 
-    def update(kind: str) -> Update:
-        return our_update(backbone, batch, device, kind) if kind else plain_update(backbone, device)
+    def drop(images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Takes no step."""
 
-    runs = functools.partial(training_runs, index, batch=batch, batches=batches, device=device)
-    facts = peak_memory(runs(update)) if device == "cuda" else {}
-    contenders = against_first(dict(runs(functools.cache(update))), VIEWS * batch * batches)
-    contenders[-1] = dataclasses.replace(contenders[-1], gives="images")  # the loader alone: no step to compare
-    title = f"training on the {device}, {backbone}, {batch} identities"
+    runs: dict[str, Run] = {}
+    for count in threads:
+        loaded = load(index, batch, device, threads=count)
+        runs[f"{count} threads"] = functools.partial(update_on, drop, loaded, batches, device)
+    for name, views in list(_LOADED.items())[1:]:
+        loaded = load(index, batch, device, views=views)
+        runs[f"{cores()} threads, {name}"] = functools.partial(update_on, drop, loaded, batches, device)
+    facts = {"JPEGs": f"{index.size.mean():,.0f} bytes", "views without a name": next(iter(_LOADED))}
+    contenders = against_first(runs, VIEWS * batch * batches)
+    title = f"loader alone to the {device}, {batch} identities"
     return compare_times("gpu", title, contenders, rounds=setup.rounds, facts=facts)
 
 
-def training_runs(
-    index: ShardIndex, update: Callable[[str], Update], *, batch: int, batches: int, device: str
-) -> Iterator[tuple[str, Run]]:
-    """Yields the contenders by name, the baseline first; each is built when it is requested.
+def time_training(setup: Setup, index: ShardIndex, backbone: str, device: str, kinds: Sequence[str]) -> Timing:
+    """Times our update in each of ``kinds``, alone and with the loader, against the plain one.
 
-    ``update`` returns the update for a name of ``our_update``, or the baseline's for "".
+    Measures memory first, with one network at a time; for the timing all networks are kept.
+    """
+    batch = batch_of(setup, index, device)
+
+    def update(kind: str) -> Update:
+        if kind.startswith(PLAIN):
+            return in_precision(plain_update(backbone, device), tf32=kind.endswith("TF32"))
+        return our_update(backbone, batch, device, kind)
+
+    runs = functools.partial(training_runs, index, kinds=kinds, batch=batch, device=device)
+    facts = peak_memory(runs(update)) if device == "cuda" else {}
+    updates = functools.cache(update)
+    contenders = [
+        Contender(name, "baseline" if name.startswith(PLAIN) else "ours", run, VIEWS * batch * batches)
+        for name, run, batches in runs(updates)
+    ]
+    title = f"training on the {device}, {backbone}, {batch} identities"
+    timing = compare_times("gpu", title, contenders, rounds=setup.rounds, facts=facts)
+    flops = count_flops(updates(kinds[-1].removesuffix(", compiled")), random_batch(batch, device))
+    card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    facts |= {"device": card, "TFLOP a step": f"{flops / 1e12:.3f}"}
+    seconds = VIEWS * batch / max(row.rate for row in timing.rows.values())
+    return dataclasses.replace(timing, facts=facts | peak_share(card, flops, seconds))
+
+
+def batch_of(setup: Setup, index: ShardIndex, device: str) -> int:
+    """Identities in a batch: as the reference has on a GPU, few on a CPU."""
+    return min(2 if setup.quick else _TRAINED[device], len(index.labels))
+
+
+def training_runs(
+    index: ShardIndex, update: Callable[[str], Update], *, kinds: Sequence[str], batch: int, device: str
+) -> Iterator[tuple[str, Run, int]]:
+    """Yields name, run and number of batches of each contender, the plain ones first; each is built when requested.
+
+    ``update`` returns the update for a kind, or for one of the plain ones.
     """
 
-    def run(step: Update, inputs: Iterator[Batch]) -> Run:
-        return functools.partial(update_on, step, inputs, batches, device)
+    def made(name: str, kind: str, inputs: Iterator[Batch]) -> tuple[str, Run, int]:
+        batches = _SLOW_BATCHES if is_slow(kind) else _BATCHES[device]
+        return name, functools.partial(update_on, update(kind), inputs, batches, device), batches
 
-    yield "plain step, fp32", run(update(""), itertools.repeat(random_batch(batch, device)))
-    for kind in ("fp32", "bf16", *(["bf16, compiled"] if device == "cuda" else [])):
-        yield f"step alone, {kind}", run(update(kind), itertools.repeat(random_batch(batch, device)))
-        yield f"loader and step, {kind}", run(update(kind), _load(index, batch, device))
-    yield "loader alone", run(lambda images, labels: None, _load(index, batch, device))
+    def is_slow(kind: str) -> bool:
+        return device == "cuda" and kind.endswith("fp32")
+
+    for precision in ("fp32", "TF32") if device == "cuda" else ("fp32",):
+        yield made(PLAIN + precision, PLAIN + precision, itertools.repeat(random_batch(batch, device)))
+    for kind in kinds:
+        yield made(f"step alone, {kind}", kind, itertools.repeat(random_batch(batch, device)))
+        if not is_slow(kind):
+            yield made(f"loader and step, {kind}", kind, load(index, batch, device))
 
 
-def _load(index: ShardIndex, batch: int, device: str) -> Iterator[Batch]:
-    """Yields batches of a loader, which starts at the first batch and stops when the iterator is deleted."""
-    with Loader(index, batch_size=batch, device=device, threads=cores()) as loader:
+def load(index: ShardIndex, batch: int, device: str, *, threads: int = 0, views: Sequence[Any] = ()) -> Iterator[Batch]:
+    """Yields batches of a loader, which starts at the first batch and stops when the iterator is deleted.
+
+    Degradation is exact. Default: a thread for each core, and the views of the reference.
+    """
+    options: dict[str, Any] = {"views": views} if views else {}
+    with Loader(index, batch_size=batch, device=device, mode="exact", threads=threads or cores(), **options) as loader:
         for loaded in loader:
             yield loaded.images, loaded.labels
 
 
-def peak_memory(runs: Iterator[tuple[str, Run]]) -> Facts:
+def peak_memory(runs: Iterator[tuple[str, Run, int]]) -> Facts:
     """Peak of the GPU memory that PyTorch (not DALI) allocates to build and run each contender, as facts."""
     facts: Facts = {}
     while True:
         gc.collect()  # the previous contender
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        name, run = next(runs, ("", None))
+        name, run, _ = next(runs, ("", None, 0))
         if run is None:
             return facts
         run()

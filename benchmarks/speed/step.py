@@ -45,9 +45,7 @@ def time_step(
     for name in ("fp32", "bf16", *(["bf16, compiled"] if compile else [])):
         updates[f"ours, {name}"] = our_update(backbone, size, device, name)
     batch = random_batch(size, device)
-    with FlopCounterMode(display=False) as counter:
-        updates["ours, fp32"](*batch)
-    flops = counter.get_total_flops()
+    flops = count_flops(updates["ours, fp32"], batch)
     card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     facts = {
         "device": card,
@@ -63,9 +61,10 @@ def time_step(
 
 
 def our_update(backbone: str, batch_size: int, device: str, name: str) -> Update:
-    """One update of the training loop, without its logging; ``name``: fp32, bf16, or bf16, compiled."""
+    """One update of the training loop, without its logging; ``name``: fp32, TF32, bf16, or bf16, compiled."""
     precision, *compiled = name.split(", ")
-    config = _config(backbone=backbone, batch_size=batch_size, precision=precision, compile=bool(compiled))
+    autocast = "fp32" if precision == "TF32" else precision
+    config = _config(backbone=backbone, batch_size=batch_size, precision=autocast, compile=bool(compiled))
     state = new_run(config, classes=VGGFACE2_IDENTITIES, preprocessing=Preprocessing(), device=device)
     state.learner.train()
 
@@ -75,7 +74,26 @@ def our_update(backbone: str, batch_size: int, device: str, name: str) -> Update
         loss.backward()
         state.optimizer.step()
 
-    return update
+    return in_precision(update, tf32=precision == "TF32")
+
+
+def in_precision(update: Update, *, tf32: bool) -> Update:
+    """``update``, whose float32 products and convolutions a GPU computes in TF32, or not.
+
+    PyTorch's default is TF32 for convolutions alone.
+    """
+
+    def run(images: torch.Tensor, labels: torch.Tensor) -> None:
+        products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        try:
+            update(images, labels)
+        finally:
+            torch.set_float32_matmul_precision(products)
+            torch.backends.cudnn.allow_tf32 = convolutions
+
+    return run
 
 
 _config = functools.partial(TrainConfig, views="128,8,12,16", lr=1e-4)
@@ -99,6 +117,13 @@ def synchronize(device: str) -> None:
     """Waits until the device has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def count_flops(update: Update, batch: Batch) -> int:
+    """Floating-point operations of the products and convolutions of one update."""
+    with FlopCounterMode(display=False) as counter:
+        update(*batch)
+    return counter.get_total_flops()
 
 
 def peak_share(card: str, flops: int, seconds: float) -> Facts:

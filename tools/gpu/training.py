@@ -1,0 +1,249 @@
+"""Training: against the CPU, resumed, in every precision; and at full speed, extrapolated to the reference's run."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from benchmarks.speed import VGGFACE2_IDENTITIES
+from benchmarks.speed.step import VIEWS
+from benchmarks.speed.timing import cores
+from model.formats.checkpoint import checkpoints, read_checkpoint
+from model.training.config import TrainConfig
+from model.training.loop import train
+from model.training.ranks import Ranks
+from model.training.recipes import RECIPES, compose
+from model.training.runlog import METRICS, read_metrics
+from model.training.start import start_run
+from model.training.state import new_run
+from pipeline.load.loader import Batch, Loader
+from pipeline.spec import spec_of
+from tools.gpu.parts import Work
+
+REFERENCE_STEPS, REFERENCE_IDENTITIES = 100_000, 128  # updates; of a batch
+TRAINING_HOURS, LOADER_WAIT = 1.5, 0.03  # at most, on an H100
+_TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "fp16": 1e-2}  # of the first loss, relative
+_WARM_UP_ROWS = 3  # of the log, which fill queues and choose algorithms
+
+
+def recipes(work: Work) -> None:
+    """Every recipe: its first loss on the device and on the CPU, and whether it learns."""
+    identities, steps = (2, 6) if work.quick else (16, 20)
+    for recipe in RECIPES:
+        with work.report.attempt(f"recipe {recipe}"):
+            config = compose(recipe, None, {"batch_size": identities, "steps": steps, "log_every": 1} | _small(work))
+            torch.backends.cudnn.allow_tf32 = False  # TF32 would hide an error
+            given = _cpu_batches(work, config, 2)
+            expected = _losses(work, config, given, f"{recipe}-cpu", "cpu", steps=2)
+            found = _losses(work, config, given, f"{recipe}-same", work.device, steps=2)
+            torch.backends.cudnn.allow_tf32 = True
+            _compare(work, f"{recipe} ({config.backbone}, {config.precision})", found, expected, config.precision)
+            with _loader(work, config, work.device) as batches:
+                again = itertools.cycle(list(itertools.islice(batches, 2)))
+                losses = _losses(work, config, again, recipe, work.device, steps=steps)
+            third = max(steps // 3, 1)
+            start, end = statistics.mean(losses[:third]), statistics.mean(losses[-third:])
+            text = f"loss {start:.3f} -> {end:.3f} in {len(losses)} steps of two batches in turn"
+            work.report.check(f"{recipe} learns", all(map(math.isfinite, losses)) and (end < start or work.quick), text)
+
+
+def _compare(work: Work, name: str, found: list[float], expected: list[float], precision: str) -> None:
+    apart = [abs(one / other - 1) for one, other in zip(found, expected, strict=True)]
+    text = f"loss {found[0]:.5f}, on the CPU {expected[0]:.5f}; apart by {apart[0]:.1e}, after an update by {apart[-1]:.1e}"
+    work.report.check(name, apart[0] <= _TOLERANCE[precision], text)
+
+
+def _small(work: Work) -> dict[str, Any]:
+    """Settings of a quick run: another network computes for minutes on a CPU."""
+    return {"backbone": "spherenet4", "init": "pytorch"} if work.quick else {}
+
+
+def _loader(work: Work, config: TrainConfig, device: str, resume: dict[str, Any] | None = None) -> Loader:
+    views = [view.for_loader for view in config.all_views]
+    return Loader(
+        work.index,
+        batch_size=config.batch_size,
+        views=views,
+        seed=config.seed,
+        mode=config.degrade,
+        device=device,
+        threads=cores(),
+        resume=resume,
+    )
+
+
+def _cpu_batches(work: Work, config: TrainConfig, count: int) -> list[Batch]:
+    with _loader(work, config, "cpu") as batches:
+        return list(itertools.islice(batches, count))
+
+
+def _losses(
+    work: Work,
+    config: TrainConfig,
+    batches: Iterable[Batch],
+    run: str,
+    device: str,
+    *,
+    steps: int,
+    ranks: Ranks | None = None,
+) -> list[float]:
+    """Trains a new run on the batches; returns the loss of each step."""
+    config = TrainConfig(**{**config.to_dict(), "steps": steps, "log_every": 1})
+    state = new_run(
+        config, classes=VGGFACE2_IDENTITIES, preprocessing=spec_of(work.index.manifest), device=device, ranks=ranks
+    )
+    there = (dataclasses.replace(one, images=one.images.to(device), labels=one.labels.to(device)) for one in batches)
+    train(there, state, work.scratch / run)
+    return [row["loss"] for row in read_metrics(work.scratch / run / METRICS)]
+
+
+def resume(work: Work) -> None:
+    """A run that is stopped and continued against one that is not: bit for bit if the kernels are deterministic."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # CUDA reads it when it starts
+    config = TrainConfig(
+        **{"batch_size": 2 if work.quick else 16, "steps": 6, "log_every": 1, "lr": 0.01} | _small(work)
+    )
+    for deterministic in (True, False):
+        kernels = "deterministic kernels" if deterministic else "default kernels"
+        with work.report.attempt(kernels):
+            torch.use_deterministic_algorithms(deterministic)
+            whole, stopped = (work.scratch / f"{name}-{deterministic}" for name in ("whole", "stopped"))
+            _continue(work, config, whole, stop_after=0)
+            _continue(work, config, stopped, stop_after=3)
+            _continue(work, config, stopped, stop_after=0)
+            first, second = (_tensors(read_checkpoint(checkpoints(run)[-1])) for run in (whole, stopped))
+            apart = [float((first[name].double() - second[name].double()).abs().max()) for name in first]
+            text = f"{sum(one > 0 for one in apart)} of {len(apart)} tensors differ, by {max(apart):.1e} at most"
+            work.report.check(kernels, first.keys() == second.keys() and (max(apart) == 0 or not deterministic), text)
+    torch.use_deterministic_algorithms(False)
+
+
+def _continue(work: Work, config: TrainConfig, run: Path, *, stop_after: int) -> None:
+    """Starts or continues a run, as ``train`` does; stops it by a signal after some steps, or not."""
+    spec = spec_of(work.index.manifest)
+    start = start_run(
+        config,
+        run=run,
+        resume="auto",
+        classes=VGGFACE2_IDENTITIES,
+        shards_spec=spec,
+        device=work.device,
+        ranks=Ranks(),
+    )
+    with _loader(work, config, work.device, start.loader_state) as batches:
+        done = train(_stopping(batches, steps=stop_after), start.state, run, start=start.step)
+    assert done == (stop_after or config.steps), f"{done} steps"
+
+
+def _stopping(batches: Iterable[Batch], *, steps: int = 0, seconds: float = math.inf) -> Iterator[Batch]:
+    """The batches; asks the process to stop, as Ctrl-C does, with batch number ``steps``, or when time is over."""
+    end, asked = time.monotonic() + seconds, False
+    for number, one in enumerate(batches, 1):
+        if not asked and (number == steps or time.monotonic() > end):
+            asked = True
+            os.kill(os.getpid(), signal.SIGINT)
+        yield one
+
+
+def _tensors(content: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint by their place in it."""
+    if torch.is_tensor(content):
+        return {prefix: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return {name: tensor for key, value in items for name, tensor in _tensors(value, f"{prefix}/{key}").items()}
+
+
+def precisions(work: Work) -> None:
+    """What must not change the first loss by more than rounding; and fp16 over some steps."""
+    base = {"batch_size": 4 if work.quick else 16, "steps": 3, "lr": 0.01} | _small(work)
+    given = _cpu_batches(work, TrainConfig(**base), 3)
+    torch.backends.cudnn.allow_tf32 = False
+    expected = _losses(work, TrainConfig(**base), given, "fp32", work.device, steps=3)
+    torch.backends.cudnn.allow_tf32 = True
+    others: dict[str, dict[str, Any]] = {
+        "TF32": {},
+        "bf16": {"precision": "bf16"},
+        "fp16": {"precision": "fp16"},
+        "accumulate": {"accumulate": 2},
+        "activation checkpointing": {"activation_checkpointing": True},
+        "average of the weights": {"ema": 0.99},
+    }
+    for name, options in others.items():
+        with work.report.attempt(name):
+            config = TrainConfig(**{**base, **options})
+            losses = _losses(work, config, given, name, work.device, steps=3)
+            apart = max(abs(one / other - 1) for one, other in zip(losses[:1], expected[:1], strict=True))
+            text = f"first loss {losses[0]:.5f}, {apart:.1e} from {expected[0]:.5f} in fp32; last {losses[-1]:.5f}"
+            good = apart <= _TOLERANCE[config.precision] and all(map(math.isfinite, losses))
+            work.report.check(name, good, text)
+    with work.report.attempt("loss scale of fp16"):
+        config = TrainConfig(**{**base, "precision": "fp16", "steps": 20, "log_every": 1})
+        with _loader(work, config, work.device) as batches:
+            _losses(work, config, batches, "scaled", work.device, steps=5 if work.quick else 20)
+        rows = read_metrics(work.scratch / "scaled" / METRICS)
+        text = f"{len(rows)} updates, loss {rows[0]['loss']:.3f} -> {rows[-1]['loss']:.3f}, scale {rows[-1]['loss_scale']:g}"
+        work.report.check("loss scale of fp16", rows[-1]["loss_scale"] > 1, text)
+
+
+def nccl(work: Work) -> None:
+    """One process as a group: gradients, features and the classes of a sharded head go through NCCL."""
+    config = TrainConfig(**{"batch_size": 2 if work.quick else 16, "lr": 0.01, "shard_head": True} | _small(work))
+    given = _cpu_batches(work, config, 3)
+    expected = _losses(work, config, given, "alone", work.device, steps=3)
+    backend, store = ("nccl" if work.device == "cuda" else "gloo"), work.scratch / "store"
+    distributed.init_process_group(backend, init_method=f"file://{store}", rank=0, world_size=1)
+    ranks = Ranks()
+    ranks.group = distributed.group.WORLD
+    found = _losses(work, config, given, "group", work.device, steps=3, ranks=ranks)
+    apart = max(abs(one / other - 1) for one, other in zip(found, expected, strict=True))
+    work.report.check(f"{backend}, one rank", apart < _TOLERANCE["fp32"], f"3 losses, apart by {apart:.1e} at most")
+    distributed.destroy_process_group()
+
+
+def train_on(work: Work) -> None:
+    """The reference's training in bf16, with data, log and checkpoints, for some time."""
+    config = reference_config(work)
+    images, waits, steps = measure_training(work, config, work.settings.train_s, "train")
+    hours = REFERENCE_STEPS * REFERENCE_IDENTITIES * VIEWS / images / 3600
+    report = work.report
+    report.write(
+        "training, with data", f"{images:,.0f} images/s over {steps:,} steps of {config.batch_size} identities"
+    )
+    report.target(
+        "the reference's run", hours, most=TRAINING_HOURS, text=f"{hours:.2f} h of {TRAINING_HOURS} h, extrapolated"
+    )
+    report.target("loader wait", waits, most=LOADER_WAIT, text=f"{waits:.1%} of the time, of {LOADER_WAIT:.0%}")
+    if work.device == "cuda":
+        report.write("peak memory of PyTorch", f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+
+
+def reference_config(work: Work) -> TrainConfig:
+    """The recipe ``seed`` in bf16, with a lower rate: a few faces would diverge."""
+    identities = min(2 if work.quick else REFERENCE_IDENTITIES, len(work.index.labels))
+    settings = {"batch_size": identities, "precision": "bf16", "lr": 0.01, "steps": REFERENCE_STEPS}
+    return TrainConfig(**settings | ({"log_every": 1} if work.quick else {}) | _small(work))
+
+
+def measure_training(work: Work, config: TrainConfig, seconds: float, run: str) -> tuple[float, float, int]:
+    """Images a second, the share of time that waits for the loader, and the steps that count."""
+    state = new_run(config, classes=VGGFACE2_IDENTITIES, preprocessing=spec_of(work.index.manifest), device=work.device)
+    with _loader(work, config, work.device) as batches:
+        train(_stopping(batches, seconds=seconds), state, work.scratch / run)
+    rows = read_metrics(work.scratch / run / METRICS)
+    counted = rows[_WARM_UP_ROWS:]
+    assert counted, f"{len(rows)} rows in {seconds} s: raise --train-seconds"
+    # every row is of as many steps; one that a signal ended is not among them
+    images = statistics.harmonic_mean([row["images_per_s"] for row in counted])
+    waits = sum(row["loader_wait"] / row["images_per_s"] for row in counted) * images / len(counted)
+    return images, waits, int(rows[-1]["step"] - rows[_WARM_UP_ROWS - 1]["step"])
