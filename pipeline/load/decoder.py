@@ -5,9 +5,13 @@ No other file imports DALI, apart from the one with which ``doctor`` looks wheth
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
 from shards.arguments import shown
@@ -16,6 +20,81 @@ PREFETCH_BATCHES = 2  # decoded ahead
 # Fraction of a batch for the hardware JPEG decoder, on GPUs that have one (A100, H100). DALI's own default is 0.65. It has
 # not been measured which is better for crops of this size: `bench speed gpu` times several.
 HW_DECODER_LOAD = 0.9
+KEPT_OUTPUTS = 4  # that a GPU has not read yet: the host is at most so many batches ahead of it
+
+
+class Decoder:
+    """Decodes batches of JPEGs, some ahead, on one device; DALI's threads run from construction to ``close``.
+
+    Nothing waits on the host for a GPU to decode or to read: the pixels are bound to the consumer's stream, which waits
+    for DALI's, and an output is kept until the GPU has passed the work that reads it.
+
+    Args:
+        source: called for each batch, ahead; returns (N, bytes) uint8 padded with zeros.
+        images: N.
+        threads: CPU threads of DALI.
+    """
+
+    def __init__(self, source: Callable[[], np.ndarray], device: torch.device, *, images: int, threads: int) -> None:
+        self._device, self._kept = device, Kept()
+        self._decoded: Any = None
+        self._pipe = decoder(
+            source=source,
+            decode_on="mixed" if device.type == "cuda" else "cpu",
+            batch_size=images,
+            num_threads=threads,
+            device_id=device.index,
+            prefetch_queue_depth=PREFETCH_BATCHES,
+        )
+        self._pipe.build()
+
+    def run(self) -> torch.Tensor:
+        """The next (N, S, S, 3) uint8 RGB images, to be read by work on the current stream, before ``queued``.
+
+        Raises:
+            RuntimeError: DALI cannot decode an image, or they differ in size.
+            Exception: what ``source`` raises.
+        """
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        (self._decoded,) = self._pipe.run(stream)  # None: DALI's output is ready on the host
+        return torch.utils.dlpack.from_dlpack(self._decoded.as_tensor())
+
+    def queued(self) -> None:
+        """To be called when all work that reads the last images is queued: it may run later, on a GPU."""
+        decoded, self._decoded = self._decoded, None
+        if decoded is not None and self._device.type == "cuda":
+            read = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            read.record(torch.cuda.current_stream(self._device))
+            self._kept.add(decoded, read)
+
+    def close(self) -> None:
+        """Waits for the GPU to read what is kept, and stops DALI's threads."""
+        self.queued()  # if an exception came in between
+        self._kept.clear()
+        self._pipe = None
+
+
+class Kept:
+    """Outputs of DALI that the GPU may not have read yet; DALI would write into their memory again."""
+
+    def __init__(self) -> None:
+        self._outputs: deque[tuple[Any, torch.cuda.Event]] = deque()
+
+    def add(self, output: Any, read: torch.cuda.Event) -> None:
+        """Keeps ``output`` until ``read`` has happened; lets go of those before that have been read.
+
+        Waits only if ``KEPT_OUTPUTS`` are unread: for the oldest of them.
+        """
+        self._outputs.append((output, read))
+        while self._outputs and self._outputs[0][1].query():  # type: ignore[no-untyped-call]
+            self._outputs.popleft()
+        while len(self._outputs) > KEPT_OUTPUTS:
+            self._outputs.popleft()[1].synchronize()
+
+    def clear(self) -> None:
+        """Waits until all have been read."""
+        while self._outputs:
+            self._outputs.popleft()[1].synchronize()
 
 
 def checked_device(device: str) -> torch.device:

@@ -22,6 +22,8 @@ CHUNK_IMAGES = 32  # images that a CPU degrades in one call
 PRECISION_BITS = 22  # of Pillow's fixed-point weights
 SPLIT_BITS = 11  # weight = high * 2**11 + low: fp32 sums of 8-bit pixels times either part are integers below 2**24
 CACHED_WEIGHTS = 1024  # pairs of sizes: all sizes of crops up to 512 px. Crops of 128 px have 254 pairs (17 MB).
+CACHED_RANGES = 8  # of views. Weights of 8 to 32 px take 2 MB, of 2 to 127 px 33 MB, on crops of 128 px
+CHUNK_EACH = 128  # images, whose float sums take 25 MB at 32 px and 100 MB at 127 px
 CUBIC_A = -0.5
 CUBIC_SUPPORT = 2.0
 
@@ -83,6 +85,39 @@ def degrade_into(out: torch.Tensor, images: torch.Tensor, *, size: int, flips: t
         small = resize(images[chunk], size, mode)
         _flip(small, flips[chunk])
         resize(small, side, mode, out=out[chunk])
+
+
+def degrade_each(
+    out: torch.Tensor, images: torch.Tensor, *, sizes: torch.Tensor, possible: range, flips: torch.Tensor
+) -> None:
+    """Degrades each image to a size of its own, exactly, and flips some: a fixed number of operations, none a size.
+
+    An image of another size than the largest lies at the top left of the canvas; the rest is zero and has no weight.
+
+    Args:
+        out: (N, S, S, 3) uint8, written; may be ``images``.
+        images: (N, S, S, 3) uint8.
+        sizes: (N,) int64, side of each small image, px.
+        possible: all sizes that an image may have, below S.
+        flips: (N,) bool.
+    """
+    shrink, enlarge = _padded_weights(images.shape[-2], possible, images.device)
+    for start in range(0, len(images), CHUNK_EACH):
+        chunk = slice(start, start + CHUNK_EACH)
+        where = sizes[chunk] - possible.start
+        small = images[chunk]
+        for weights in (shrink, enlarge):
+            own = weights.index_select(0, where)
+            narrow = _resample_each(own, small)
+            small = _resample_each(own, narrow.transpose(1, 2)).transpose(1, 2)
+        _flip(small, flips[chunk])
+        out[chunk] = small
+
+
+def keep_whole(out: torch.Tensor, images: torch.Tensor, *, whole: torch.Tensor, flips: torch.Tensor) -> None:
+    """Writes the (N, S, S, 3) ``images`` where (N,) bool ``whole`` is set into ``out``, flipped as ``flips`` says."""
+    flipped = torch.where(flips[:, None, None, None], images.flip(-2), images)
+    torch.where(whole[:, None, None, None], flipped, out, out=out)
 
 
 def resize(images: torch.Tensor, size: int, mode: Mode = "exact", *, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -150,11 +185,24 @@ def _resample(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Resamples the width of (N, H, W, 3) uint8 images with (2, out, W) weights, see ``_split_weights``."""
     count, height, width, channels = images.shape
     columns = images.permute(2, 0, 1, 3).reshape(width, -1).float()
-    sums = weights.flatten(0, 1) @ columns
-    high, low = sums.to(torch.int32).chunk(2)
-    total = (high << SPLIT_BITS) + low + (1 << PRECISION_BITS - 1)
-    out = (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
+    out = _rounded(weights.flatten(0, 1) @ columns, 0)
     return out.reshape(-1, count, height, channels).permute(1, 2, 0, 3)
+
+
+def _resample_each(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Resamples the width of (N, H, W, 3) uint8 images, each with its own of (N, 2 * out, W) weights."""
+    count, height, width, channels = images.shape
+    columns = images.permute(0, 2, 1, 3).reshape(count, width, -1).float()
+    with _matmul_precision("highest"):
+        sums = weights @ columns
+    return _rounded(sums, 1).reshape(count, -1, height, channels).transpose(1, 2)
+
+
+def _rounded(sums: torch.Tensor, dim: int) -> torch.Tensor:
+    """Sums with the high bits of the weights, and after them along ``dim`` those with the low bits -> uint8 pixels."""
+    high, low = sums.to(torch.int32).chunk(2, dim)
+    total = (high << SPLIT_BITS) + low + (1 << PRECISION_BITS - 1)
+    return (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
 
 
 @contextlib.contextmanager
@@ -174,6 +222,21 @@ def _split_weights(source: int, target: int, device: torch.device) -> torch.Tens
     weights = torch.from_numpy(_fixed_point_weights(source, target))
     high = (weights + (1 << SPLIT_BITS - 1)) >> SPLIT_BITS
     return torch.stack([high, weights - (high << SPLIT_BITS)]).float().to(device)
+
+
+@functools.lru_cache(maxsize=CACHED_RANGES)
+def _padded_weights(side: int, sizes: range, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights to all of ``sizes`` and back, (K, 2 * T, side) and (K, 2 * side, T) with zeros beyond each size, T the largest.
+
+    High bits of the weights in the first half of the rows, low bits in the second.
+    """
+    largest = sizes[-1]
+    shrink = torch.zeros(len(sizes), 2, largest, side)
+    enlarge = torch.zeros(len(sizes), 2, side, largest)
+    for number, size in enumerate(sizes):
+        shrink[number, :, :size] = _split_weights(side, size, torch.device("cpu"))
+        enlarge[number, :, :, :size] = _split_weights(size, side, torch.device("cpu"))
+    return shrink.flatten(1, 2).to(device), enlarge.flatten(1, 2).to(device)
 
 
 def _fixed_point_weights(source: int, target: int) -> np.ndarray:

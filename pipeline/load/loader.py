@@ -9,22 +9,19 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.utils.dlpack
 
 from pipeline.degradation.parameters import parameters
-from pipeline.degradation.presets import Preset
-from pipeline.degradation.realistic import degrade_as
 from pipeline.load.ahead import ReadAhead, check_images
-from pipeline.load.decoder import PREFETCH_BATCHES, checked_device, decoder
-from pipeline.load.degrade import Mode, degrade_into
+from pipeline.load.decoder import Decoder, checked_device
+from pipeline.load.degrade import Mode
+from pipeline.load.degrade_views import degrade_on_cpu, degrade_on_gpu
 from pipeline.load.sampler import Draw, LoaderState
 from pipeline.load.sequential import sampler_of
-from pipeline.load.views import ViewSpec, checked_views
+from pipeline.load.upload import upload
+from pipeline.load.views import ViewSpec, checked_views, view_sizes
 from pipeline.spec import spec_of
 from shards.arguments import check_argument, check_whole, check_word
 from shards.index import EXPECTED_INDEX, ShardIndex, ShardReader
-
-_DEGRADED = 0  # in place of a size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -101,8 +98,7 @@ class Loader:
         if window is not None:
             check_whole("window", window, 1)
         self._index, self._mode = index, mode
-        self._views, self._degradations = checked_views(views)
-        self._presets = [None if one is None else one.preset for one in self._degradations]
+        self._views = checked_views(views)
         self._size = spec_of(index.manifest).size
         self._device, self._threads = checked_device(device), threads
         start = LoaderState(
@@ -116,30 +112,23 @@ class Loader:
         self._consumed = start if resume is None else start.resumed(resume)
         self._sampler.check(self._consumed)
         self._pending: deque[Draw] = deque()
-        self._pipe: Any = None
-        self._in_use: tuple[Any, torch.cuda.Event] | None = None
+        self._decoder: Decoder | None = None
         self._originals = originals
 
     def __enter__(self) -> Loader:
         self._pending.clear()  # batches that an earlier use decoded ahead are decoded again
         share = self._consumed.global_batch // self._sampler.world_size
         self._shape = (len(self._views), share, self._size, self._size, 3)
-        self._pipe = decoder(
-            source=self._feed,
-            decode_on="mixed" if self._device.type == "cuda" else "cpu",
-            batch_size=share * len(self._views),
-            num_threads=self._threads,
-            device_id=self._device.index,
-            prefetch_queue_depth=PREFETCH_BATCHES,
-        )
-        self._pipe.build()
+        images = share * len(self._views)
+        self._decoder = Decoder(self._feed, self._device, images=images, threads=self._threads)
         ahead = ReadAhead(self._index, ShardReader(self._index), self._sampler, self._consumed)
         self._ahead = ahead.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._release()
-        self._pipe = None  # stops its threads
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()
         self._ahead.__exit__()
 
     @property
@@ -148,10 +137,8 @@ class Loader:
         return self._consumed
 
     def __repr__(self) -> str:
-        views = tuple(
-            (*pair, one.label) if one else pair for pair, one in zip(self._views, self._degradations, strict=True)
-        )
-        at = f"epoch {self._consumed.epoch}, step {self._consumed.step}{'' if self._pipe else ', closed'}"
+        views = tuple(view.shown for view in self._views)
+        at = f"epoch {self._consumed.epoch}, step {self._consumed.step}{'' if self._decoder else ', closed'}"
         return (
             f"Loader({self._index!r}, batch_size={self._consumed.global_batch}, views={views},"
             f" device={str(self._device)!r}: {at})"
@@ -167,89 +154,66 @@ class Loader:
             ShardError: an image is damaged or has another size; the message names shard and key.
             RuntimeError: outside the ``with`` block.
         """
-        if self._pipe is None:
+        if self._decoder is None:
             raise RuntimeError(
                 "the loader is closed: use it in a with block, which starts and stops DALI:"
                 " with Loader(index, batch_size=128) as batches: ..."
             )
-        self._release()
         try:
-            (decoded,) = self._pipe.run()
-            crops = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).reshape(self._shape)
-        except BaseException as error:
+            batch = self._batch(self._decoded(self._decoder), self._pending.popleft())
+            self._decoder.queued()
+            self._consumed = batch.state
+        except BaseException:
             self.__exit__()  # after an interruption, images and labels might no longer match
-            if isinstance(error, RuntimeError):
-                with ShardReader(self._index) as reader:
-                    for draw in self._pending:
-                        check_images(self._index, reader, draw.rows.ravel())
             raise
-        draw = self._pending.popleft()
-        mirrored = self._upload(draw.flips)[..., None, None, None] if self._originals else None
-        originals = None if mirrored is None else torch.where(mirrored, crops.flip(3), crops)
+        return batch
+
+    def _decoded(self, decoder: Decoder) -> torch.Tensor:
+        """(V, b, S, S, 3) crops of the next batch. Raises: ShardError: an image cannot be decoded or has another size."""
+        try:
+            return decoder.run().reshape(self._shape)
+        except RuntimeError:
+            with ShardReader(self._index) as reader:
+                for draw in self._pending:
+                    check_images(self._index, reader, draw.rows.ravel())
+            raise
+
+    def _batch(self, crops: torch.Tensor, draw: Draw) -> Batch:
+        """The batch of (V, b, S, S, 3) ``crops``."""
+        sizes = view_sizes(self._views, draw.size_draws, self._size)
+        labels = self._index.labels[draw.classes].astype(np.int64)
+        drawn = self._drawn(np.minimum(sizes, self._size - 1), draw.flips)
+        arrays = {"labels": labels, "sizes": sizes, "flips": draw.flips}
+        arrays |= {f"values {number}": np.stack(list(found.values())) for number, found in enumerate(drawn) if found}
+        given = upload(arrays, self._device)
+        values = [
+            dict(zip(found, given[f"values {number}"].unbind(), strict=True)) if found else {}
+            for number, found in enumerate(drawn)
+        ]
         images = _empty_like(crops)  # DALI reuses the buffer of the crops
-        sizes = self._sizes(draw.size_draws)
-        for view, view_sizes in enumerate(sizes):
-            self._degrade(view, images[view], crops[view], view_sizes, draw.flips[view])
-        self._keep_until_read(decoded)
-        self._consumed = self._sampler.after(self._consumed)
-        labels = self._upload(self._index.labels[draw.classes].astype(np.int64))
+        if crops.is_cuda:
+            degrade_on_gpu(images, crops, self._views, values, sizes=given["sizes"], flips=given["flips"])
+        else:
+            degrade_on_cpu(images, crops, self._views, values, sizes=sizes, flips=draw.flips, mode=self._mode)
+        mirrored = given["flips"][..., None, None, None]
         return Batch(
-            images=images, labels=labels, sizes=sizes, rows=draw.rows, state=self._consumed, originals=originals
+            images=images,
+            labels=given["labels"],
+            sizes=sizes,
+            rows=draw.rows,
+            state=self._sampler.after(self._consumed),
+            originals=torch.where(mirrored, crops.flip(3), crops) if self._originals else None,
         )
 
-    def _sizes(self, size_draws: np.ndarray) -> np.ndarray:
-        """(V, b) int64 sizes of the images of one batch, px, from uniform (V, b) ``size_draws`` below 2**31."""
-        low, high = np.array(self._views, np.uint64).T[..., None]
-        return np.minimum(low + (size_draws * (high - low + np.uint64(1)) >> np.uint64(31)), self._size).astype(
-            np.int64
-        )
-
-    def _degrade(self, view: int, out: torch.Tensor, crops: torch.Tensor, sizes: np.ndarray, flips: np.ndarray) -> None:
-        """Degrades and flips the (b, S, S, 3) ``crops`` of one view into ``out``, those of each size together.
-
-        With a preset, all that are degraded are processed together.
-        """
-        preset = self._presets[view]
-        if preset is not None:
-            low, high = self._views[view]
-            possible = range(min(low, self._size - 1), min(high, self._size - 1) + 1)
-            values = self._values(view, preset, np.minimum(sizes, self._size - 1), flips)
-            degrade_as(out, crops, preset, values, sizes=possible)
-            sizes = np.where(sizes < self._size, _DEGRADED, sizes)
-        for size in np.unique(sizes[sizes != _DEGRADED]).tolist():
-            indices = np.flatnonzero(sizes == size)
-            group_flips = self._upload(flips[indices])
-            if len(indices) == len(sizes):
-                degrade_into(out, crops, size=size, flips=group_flips, mode=self._mode)
-                continue
-            where = self._upload(indices)
-            group = crops.index_select(0, where)
-            degrade_into(group, group, size=size, flips=group_flips, mode=self._mode)
-            out.index_copy_(0, where, group)
-
-    def _values(self, view: int, preset: Preset, sizes: np.ndarray, flips: np.ndarray) -> dict[str, torch.Tensor]:
-        """What the images of a view draw from its preset, in the batch that is being made."""
-        numbers = self._sampler.degradation(self._consumed.epoch, self._consumed.step, view)
-        drawn = parameters(preset, numbers, sizes, flips)
-        return dict(zip(drawn, self._upload(np.stack(list(drawn.values()))).unbind(), strict=True))
-
-    def _upload(self, values: np.ndarray) -> torch.Tensor:
-        """Copies a small array to the device; from pinned memory, so that the copy does not wait for the GPU."""
-        tensor = torch.from_numpy(values)
-        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
-
-    def _keep_until_read(self, decoded: Any) -> None:
-        """Keeps DALI's output alive on a GPU, where the kernels that read it are queued and may not have run yet."""
-        if self._device.type == "cuda":
-            read = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            read.record(torch.cuda.current_stream(self._device))
-            self._in_use = (decoded, read)
-
-    def _release(self) -> None:
-        """Returns the output of the last batch to DALI once it has been read."""
-        if self._in_use is not None:
-            self._in_use[1].synchronize()
-            self._in_use = None
+    def _drawn(self, sizes: np.ndarray, flips: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """What the images of each view draw from its preset in the batch that is being made; without one, nothing."""
+        at = self._consumed
+        return [
+            parameters(view.preset, self._sampler.degradation(at.epoch, at.step, number), sizes[number], flips[number])
+            if view.preset
+            else {}
+            for number, view in enumerate(self._views)
+        ]
 
     def _feed(self) -> np.ndarray:
         """The JPEGs of the next batch, (V * b, bytes) uint8, padded with zeros. DALI calls this ahead of ``__next__``."""

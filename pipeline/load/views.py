@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Sequence
 
-from pipeline.degradation.presets import Degradation, check_size, find_degradation
+import numpy as np
+
+from pipeline.degradation.presets import Degradation, Preset, check_size, find_degradation
 from shards.arguments import shown
 
 ViewSpec = tuple[int, int] | tuple[int, int, str | Degradation]
 """Smallest and largest size of a view in px, and the preset of its degradation, if there is one."""
 
 
-def checked_views(
-    views: Sequence[ViewSpec],
-) -> tuple[tuple[tuple[int, int], ...], tuple[Degradation | None, ...]]:
-    """Sizes and degradation of each view. Raises: TypeError, ValueError: other values; PresetError: no such preset."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """What the images of a view may be degraded to.
+
+    Attributes:
+        low, high: smallest and largest size, px. A size of at least that of the crops does not degrade.
+        degradation: how; None: by the bicubic filter alone.
+    """
+
+    low: int
+    high: int
+    degradation: Degradation | None
+
+    @property
+    def preset(self) -> Preset | None:
+        return None if self.degradation is None else self.degradation.preset
+
+    @property
+    def shown(self) -> tuple[int | str, ...]:
+        """As ``ViewSpec``, with the name of the preset."""
+        return (self.low, self.high, *([self.degradation.label] if self.degradation else []))
+
+    def below(self, side: int) -> range:
+        """The sizes that degrade crops of ``side`` px; that below theirs, if there is none."""
+        return range(min(self.low, side - 1), min(self.high, side - 1) + 1)
+
+
+def view_sizes(views: Sequence[View], size_draws: np.ndarray, side: int) -> np.ndarray:
+    """(V, b) int64 sizes of the images of one batch, px, from uniform (V, b) ``size_draws`` below 2**31."""
+    low, high = np.array([(view.low, view.high) for view in views], np.uint64).T[..., None]
+    return np.minimum(low + (size_draws * (high - low + np.uint64(1)) >> np.uint64(31)), side).astype(np.int64)
+
+
+def checked_views(views: Sequence[ViewSpec]) -> tuple[View, ...]:
+    """The views. Raises: TypeError, ValueError: other values; PresetError: no such preset."""
     expected = "expected a smallest and a largest size in px for each view, such as ((128, 128), (8, 32))"
     try:
         pairs = tuple((operator.index(low), operator.index(high)) for low, high, *_ in views)
@@ -32,4 +66,7 @@ def checked_views(
     for (_, high), one in zip(pairs, found, strict=True):
         if one is not None:
             check_size(high)
-    return pairs, tuple(find_degradation(one) if isinstance(one, str) else one for one in found)
+    degradations = [find_degradation(one) if isinstance(one, str) else one for one in found]
+    return tuple(
+        View(low=low, high=high, degradation=one) for (low, high), one in zip(pairs, degradations, strict=True)
+    )
