@@ -9,11 +9,9 @@ import logging
 import os
 import secrets
 import shlex
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -22,7 +20,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.executors import WorkerError, WorkerPool, starting_workers
+from pipeline.executors import WorkerError, starting_workers
+from pipeline.ray_local import local_cluster
 from pipeline.signals import SIGNALS
 from shards.messages import print_stderr
 
@@ -33,8 +32,6 @@ POLL_S = 1.0
 WAITING_S = 30.0  # without a worker that has started, a line says so
 CONNECT_S = 10.0
 GONE_S = 2.0  # that killed workers are given to end
-STORE_BYTES = 256 << 20  # for tasks under way, of a cluster that is started here
-MAX_FOLDER = 40  # characters: the path of a Unix socket below it has at most 107
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -85,8 +82,8 @@ class RayPool:
 
     def __enter__(self) -> RayPool:
         with contextlib.ExitStack() as stack:
-            self._ray = _imported(self._address)
-            address = self._address or stack.enter_context(_local_cluster(self._count or len(os.sched_getaffinity(0))))
+            self._ray = imported(self._address)
+            address = self._address or stack.enter_context(local_cluster(self._count or len(os.sched_getaffinity(0))))
             stack.enter_context(_connected(self._ray, address))
             self._count = self._count or max(int(self._ray.cluster_resources().get("CPU", 0)), 1)
             self._stack = stack.pop_all()
@@ -197,7 +194,7 @@ class _Waiting:
             print_stderr(f"waiting for a free CPU of the Ray cluster, which has {cpus:.0f}")
 
 
-def _imported(address: str | None) -> Any:
+def imported(address: str | None) -> Any:
     """Imports Ray, without usage statistics and messages.
 
     Raises:
@@ -259,62 +256,6 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise WorkerError(f"Ray at {address}: {error}; start it with ray start --head, or check the address") from None
-
-
-@contextlib.contextmanager
-def _local_cluster(cpus: int) -> Iterator[str]:
-    """Starts a cluster of one machine in a worker process, and yields its address; it dies with that process."""
-    parent = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="lrfr-ray-", dir=parent if len(parent) <= MAX_FOLDER else "/tmp")
-    try:
-        with WorkerPool(1) as keeper:
-            try:
-                (address,) = keeper.map(start_cluster, [(cpus, folder)])
-                yield address
-            finally:
-                _kill_below(keeper.process_ids)
-    finally:
-        _removed(folder)
-
-
-def _kill_below(parents: Iterable[int]) -> None:
-    """Kills all processes below some: Ray's agents would outlive the others by a minute."""
-    parent_of = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            parent_of[int(path.parent.name)] = int(path.read_text().rpartition(") ")[2].split()[1])
-    known = set(parents)
-    while more := {child for child, parent in parent_of.items() if parent in known} - known:
-        known |= more
-    for process in known - set(parents):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-
-
-def _removed(folder: str) -> None:
-    """Deletes the logs and sockets of processes that are ending."""
-    deadline = time.monotonic() + GONE_S
-    while os.path.exists(folder) and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
-
-
-def start_cluster(cluster: tuple[int, str]) -> str:
-    """Starts a cluster of one machine, whose processes die with this one; returns its address."""
-    cpus, folder = cluster
-    ray = importlib.import_module("ray")
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        object_store_memory=STORE_BYTES,
-        _temp_dir=folder,
-    )
-    address: str = ray.get_runtime_context().gcs_address
-    return address
 
 
 def _last_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ import pytest
 from pipeline.build import build, options_for
 from tests.conftest import PATIENCE_S, REPOSITORY
 from tests.pipeline.build.made import contents
+from tests.shared_checkout import ray_cluster
 
 PAGE = (REPOSITORY / "docs" / "guide" / "distributed.md").read_text()
 SCRIPTS = re.findall(r"```sh\n(.*?)```", PAGE[PAGE.index("## Building shards") : PAGE.index("## Scoring")], re.S)
@@ -40,6 +41,7 @@ def machine(vggface2, tmp_path):
 
     def run(script, **variables):
         path = os.pathsep.join((str(programs), os.environ["PATH"]))
+        variables = {name: value.replace("/shared", str(shared)) for name, value in variables.items()}
         environment = {**os.environ, "PATH": path, "SLURM_SUBMIT_DIR": str(checkout), **variables}
         script = script.replace("/shared", str(shared)).replace("build-shards ", "build-shards --images-per-shard 12 ")
         words = ["bash", "-euc", script]
@@ -74,6 +76,16 @@ def test_an_array_of_slurm_builds_the_set(machine, tmp_path, expected):
 def test_machines_with_ssh_build_the_set(machine, tmp_path, expected):
     script = script_with("ssh").replace("1 2 3 4", "1 2").replace("/4", f"/{PARTS}")
     assert {"node1", "node2"} <= set(machine(script).splitlines())
+    assert contents(tmp_path / "shared" / "lrfr" / "shards") == expected
+
+
+@pytest.mark.heavy
+def test_a_cluster_started_by_hand_builds_the_set(machine, tmp_path, expected):
+    pytest.importorskip("ray")
+    head, other = (line for line in script_with("ray start --head").splitlines() if line.startswith("ray start"))
+    build_line = script_with("--ray-address auto").splitlines()[-1]
+    with ray_cluster(head, [other]) as (found, _):
+        machine(f'. "$SLURM_SUBMIT_DIR/.venv/bin/activate"\n{build_line}', **found, LRFR_DATA="/shared/lrfr")
     assert contents(tmp_path / "shared" / "lrfr" / "shards") == expected
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -44,10 +45,10 @@ def many(vggface2):
     return vggface2
 
 
-def started(root, out, *options):
+def started(root, out, *options, **variables):
     words = [sys.executable, str(REPOSITORY / "cli.py"), "build-shards", "--root", str(root), "--out", str(out)]
     words += ["--landmarks", str(root / CSV), "--images-per-shard", "1", "--executor", "ray", *options]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | variables
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(words, cwd=out.parent, env=environment, start_new_session=True, **streams)
 
@@ -127,15 +128,27 @@ def test_an_interrupted_build_on_a_cluster_of_its_own_leaves_nothing(many, tmp_p
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+@pytest.fixture
+def short(tmp_path):
+    """A folder whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="lrfr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.heavy
-def test_a_killed_build_leaves_no_process(many, tmp_path):
+def test_a_killed_build_leaves_no_process_and_the_next_one_deletes_its_folder(many, tmp_path, short):
     out = tmp_path / "out"
-    process = started(many, out)
+    process = started(many, out, TMPDIR=str(short))
     wait_until(lambda: done(out) > 5 or process.poll() is not None)
     below = children(process.pid)
     process.kill()
     process.communicate(timeout=PATIENCE_S)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
+    assert len(list(short.glob("lrfr-ray-*"))) == 1
+    process = started(many, out, TMPDIR=str(short))
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    assert list(short.glob("lrfr-*")) == []
 
 
 def test_ray_that_is_not_installed_is_told(monkeypatch):

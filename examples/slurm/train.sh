@@ -1,0 +1,19 @@
+#!/bin/bash
+#SBATCH --job-name=lrfr-train
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+# Trains on several machines. Before the time limit it saves a checkpoint; submitted again, or requeued, it goes on.
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}"
+. .venv/bin/activate
+export LRFR_DATA="${LRFR_DATA:-/shared/lrfr}"
+host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
+    --rdzv-backend c10d --rdzv-endpoint "$host:29500" --rdzv-id "$SLURM_JOB_ID" \
+    cli.py train --recipe modern --shard-head --loader-threads 6 --out "$LRFR_DATA/runs/first"
