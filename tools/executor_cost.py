@@ -92,8 +92,9 @@ class CpuMeter:
         for pid in (_below({os.getpid()}, processes) | apart) & set(processes):
             utime, stime, began = (int(processes[pid][place]) for place in (11, 12, 19))  # proc(5)
             with contextlib.suppress(OSError):  # it has just ended
-                words = Path(f"/proc/{pid}/cmdline").read_bytes()
-                self._ticks[pid, began] = utime + stime, pid in apart, bool(DAEMON.search(words))
+                daemon = DAEMON.search(Path(f"/proc/{pid}/cmdline").read_bytes()) is not None  # a zombie has no words
+                _, _, was = self._ticks.get((pid, began), (0, False, False))
+                self._ticks[pid, began] = utime + stime, pid in apart, daemon or was
 
 
 def _processes() -> dict[int, list[str]]:
