@@ -18,10 +18,11 @@ LABELS = 1 << 31  # int32
 LISTED = 1000  # names in one answer of a store
 OPEN_FILES = 1024  # the usual soft limit of a process
 STORED_BYTES, INDEX_BYTES = 8200, 100  # of the shards and of index.parquet for an image of 128 px, measured
+PLAN_BYTES = 80  # of a row of a landmark table: tests/pipeline/build/test_plan_memory.py
 EMBEDDING, FLOAT_BYTES, COPIES = 512, 4, 3  # copies of the head: weights, gradient, momentum
 BATCH_IMAGES, RANKS = 4096, 64  # of a step of all ranks together
 VIEWS = 4
-BUILD_US, PARENT_US, CORES = 300, 20, 64  # of an image: in the workers, in the process that plans
+BUILD_US, PARENT_US, CORES = 380, 6, 64  # of an image: in the workers, in the process that plans
 GPU_IMAGES_S = 1000  # of one GPU, for scale only: no GPU has been measured
 
 
@@ -63,6 +64,7 @@ def facts(size: Size) -> dict[str, float]:
         "shards, GB": images * STORED_BYTES / 1e9,
         "index.parquet, GB": images * INDEX_BYTES / 1e9,
         f"index in memory, GB ({row_bytes()} bytes a row)": images * row_bytes() / 1e9,
+        f"plan of a build, GB in one process ({PLAN_BYTES} bytes a row)": images * PLAN_BYTES / 1e9,
         f"characters of {KEY_CHARACTERS}-letter keys, GB; an Arrow array ends at {STRINGS_BYTES / 1e9:.2f}": (
             images * KEY_CHARACTERS / 1e9
         ),
