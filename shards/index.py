@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +12,9 @@ import pyarrow as pa
 import xxhash
 
 from shards.arguments import check_argument, check_path, check_whole
+from shards.column_file import open_columns
 from shards.errors import ShardError
-from shards.files import StrPath, quick_digest, regular_handle
+from shards.files import StrPath, regular_handle
 from shards.messages import command, counted
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest, shard_file
 from shards.tables import open_table
@@ -22,16 +22,15 @@ from shards.tables import open_table
 if TYPE_CHECKING:
     from shards.cache import CachedSet
 
-COLUMNS = ["label", "shard", "offset", "size", "xxh3"]
-CHUNK_ROWS = 1 << 16
-MAX_IMAGE_BYTES = 1 << 22  # of a JPEG; a loader allocates its longest image for each one of a batch
-MAX_OFFSET = 1 << 48
 EXPECTED_INDEX = "a ShardIndex, such as ShardIndex('data/shards')"
 RESERVED_FILES = 256  # file descriptors left to the rest of the process
 
 
 class ShardIndex:
-    """The index of a finished shard set in memory, sorted by label; 28 bytes per image.
+    """The index of a finished shard set, sorted by label; 28 bytes per image.
+
+    In memory; but of ``MAPPED_ROWS`` images or more the arrays are read-only, and those of a file in the user's cache folder
+    (``$XDG_CACHE_HOME/lrfr`` or ``~/.cache/lrfr``), which all processes of a machine share.
 
     Attributes:
         root: the set's folder.
@@ -61,15 +60,10 @@ class ShardIndex:
         path = root / INDEX
         if path.exists() and not path.is_file():  # a pipe would block
             raise ShardError(f"{path}: not a regular file; run: {command('verify', root)}")
-        try:
-            found = quick_digest(path)
-        except OSError as error:
-            raise ShardError(f"{path}: {error.strerror or error}; run: {command('verify', root)}") from None
-        if found != self.manifest.index_digest:
-            raise ShardError(f"{path}: does not match the manifest; run: {command('verify', '--full', root)}")
-        self.label, self.shard, self.offset, self.size, self.xxh3 = _columns(path, self.manifest)
-        self.first = np.flatnonzero(np.diff(self.label, prepend=-1))
-        self.labels, self.count = self.label[self.first], np.diff(self.first, append=len(self.label))
+        columns = open_columns(path, self.manifest)
+        self.label, self.shard, self.offset = columns.label, columns.shard, columns.offset
+        self.size, self.xxh3 = columns.size, columns.xxh3
+        self.labels, self.first, self.count = columns.labels, columns.first, columns.count
         if len(self.labels) != (stated := self.manifest.identities - self.manifest.empty_identities):
             raise ShardError(
                 f"{path}: {counted(len(self.labels), 'identity')}, the manifest states {stated}; build again"
@@ -109,47 +103,6 @@ class ShardIndex:
                     return bytes(key.as_buffer()).decode(errors="backslashreplace")
                 row -= rows
         raise ShardError(f"{self.root / INDEX}: changed while it was open; open the set again")
-
-
-def _columns(path: Path, manifest: Manifest) -> list[np.ndarray]:
-    """Reads and validates ``COLUMNS`` of an index in chunks, which needs little memory besides the result.
-
-    Raises:
-        ShardError: a column is missing or of another type, or its values are not those of a set with this manifest.
-    """
-    schema = pa.schema(map(INDEX_SCHEMA.field, COLUMNS))
-    with open_table(path, schema) as reader:
-        if reader.metadata.num_rows != manifest.images:
-            raise ShardError(
-                f"{path}: {counted(reader.metadata.num_rows, 'row')}, the manifest states {counted(manifest.images, 'image')}"
-            )
-        columns = [np.empty(manifest.images, field.type.to_pandas_dtype()) for field in schema]
-        start = 0
-        for rows in reader.iter_batches(CHUNK_ROWS, columns=COLUMNS, use_threads=False):
-            chunk = [column[start : start + len(rows)] for column in columns]
-            for part, values in zip(chunk, rows.select(COLUMNS).columns, strict=True):
-                if values.null_count:
-                    raise ShardError(f"{path}: a value is missing; build again into an empty --out")
-                part[:] = np.from_dlpack(values)  # to_numpy() imports pandas (45 MB, 0.3 s)
-            _check_chunk(path, manifest, chunk, start, previous_label=int(columns[0][start - 1]) if start else 0)
-            start += len(rows)
-    if start != manifest.images:
-        raise ShardError(f"{path}: {counted(start, 'row')}, the manifest states {counted(manifest.images, 'image')}")
-    pa.default_memory_pool().release_unused()
-    return columns
-
-
-def _check_chunk(path: Path, manifest: Manifest, chunk: list[np.ndarray], start: int, previous_label: int) -> None:
-    """Raises: ShardError: labels are not sorted, or a value is out of range."""
-    label, shard, offset, size, _ = chunk
-    valid = (np.diff(label, prepend=previous_label) >= 0) & (label >= 0) & (label < manifest.identities)
-    valid &= (shard >= 0) & (shard < manifest.shards) & (offset >= 0) & (offset <= MAX_OFFSET)
-    valid &= (size > 0) & (size <= MAX_IMAGE_BYTES)
-    for row in np.flatnonzero(~valid)[:1].tolist():
-        raise ShardError(
-            f"{path}: row {start + row + 1}: label {label[row]}, shard {shard[row]}, offset {offset[row]}, size"
-            f" {size[row]}: out of range, or labels not sorted; build again into an empty --out"
-        )
 
 
 class ShardReader:

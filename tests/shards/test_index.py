@@ -22,7 +22,7 @@ from tools.made_set import make_set
 @pytest.fixture(params=["one chunk", "several"])
 def opened(request, shard_set, monkeypatch):
     if request.param == "several":
-        monkeypatch.setattr("shards.index.CHUNK_ROWS", 7)
+        monkeypatch.setattr("shards.columns.CHUNK_ROWS", 7)
     return ShardIndex(shard_set)
 
 
