@@ -6,7 +6,8 @@ import dataclasses
 import math
 
 from benchmarks.report.document import Grid
-from shards.index import COLUMNS, RESERVED_FILES
+from shards.columns import COLUMNS
+from shards.index import RESERVED_FILES
 from shards.schema import INDEX_SCHEMA
 from tools.made_set import SHARD_ROWS, VGGFACE2_IDENTITIES, VGGFACE2_IMAGES
 
