@@ -51,6 +51,20 @@ class StorePath(LocalPath):
             self.fail(str(error), param, ctx)
 
 
+class SizeText(click.ParamType):
+    """A number of bytes with a unit, such as ``50G``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from shards.cache_folder import as_bytes
+
+        try:
+            return as_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def is_store_url(value: str | os.PathLike[str]) -> bool:
     """Returns True for the URL of an object store, see ``shards.store``, which is not imported without need."""
     return bool(_STORE_URL.match(os.fspath(value)))
@@ -96,11 +110,11 @@ def data(*parts: str) -> Any:
     return default
 
 
-def folder(name: str, *parts: str, help: str) -> Any:
-    """An option that takes a folder; its default is ``$LRFR_DATA`` joined with ``parts``."""
+def folder(name: str, *parts: str, help: str, store: bool = False) -> Any:
+    """An option that takes a folder, or a URL, too; its default is ``$LRFR_DATA`` joined with ``parts``."""
     return click.option(
         name,
-        type=LocalPath(file_okay=False),
+        type=(StorePath if store else LocalPath)(file_okay=False),
         default=data(*parts),
         show_default="/".join(("$LRFR_DATA", *parts)),
         help=help,

@@ -13,6 +13,7 @@ from benchmarks import BENCHMARKS, is_question, read_benchmark
 from commands.options import (
     PATH,
     STORE_PATH,
+    SizeText,
     allow_missing_option,
     check_benchmark,
     check_local,
@@ -46,7 +47,7 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 
 
 @click.command(short_help="Train a deep Siamese network.")
-@folder("--shards", "shards", help="Shard set to train on.")
+@folder("--shards", "shards", store=True, help="Shard set to train on, or its URL in an object store.")
 @click.option(
     "--out", type=STORE_PATH, help="Run folder, or URL of an object store. [default: $LRFR_DATA/runs/BACKBONE]"
 )
@@ -71,6 +72,14 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
     help="Checkpoint to continue from; auto: the newest in --out, if any.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]")
+@folder(
+    "--cache-folder", "cache", "sets", help="Where the tars of a set in a store are kept, on a disk of this machine."
+)
+@click.option(
+    "--cache-size",
+    type=SizeText(),
+    help="Most bytes there, such as 50G; those used last stay. [default: 90 % of what it holds and what is free]",
+)
 @click.option("--loader-threads", type=click.IntRange(min=1), default=2, help="CPU threads of the DALI loader.")
 @click.option(
     "--eval",
@@ -83,13 +92,15 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 @folder("--eval-root", help="Folder of the benchmarks' data sets.")
 @allow_missing_option("Evaluate without images that cannot be used.")
 def train(
-    shards: Path,
+    shards: Path | Store,
     out: Path | Store | None,
     recipe: str,
     config_file: Path | None,
     print_config: bool,
     resume: str,
     device: str | None,
+    cache_folder: Path,
+    cache_size: int | None,
     loader_threads: int,
     benchmarks: list[str],
     eval_root: Path,
@@ -119,15 +130,16 @@ def train(
         click.echo(as_toml(config), nl=False)
         return
     check_evaluation(benchmarks, config.best)
+    check_cache(shards)
     protocols = [read_benchmark(name, eval_root) for name in benchmarks]
     if protocols and config.best is None:
         config = compose(recipe, config_file, {**settings, "best": headline_metric(protocols[0])})
     device = local_device(pick_device(device))
     run = out or data("runs", config.backbone.name)()
     with open_ranks(device) as ranks, explained_memory(config.less_memory):
-        with opened_run(run, ranks, config.keep) as folder:
+        with opened_run(run, ranks, config.keep) as folder, opened_set(shards, cache_folder, cache_size) as index:
             start, steps = run_training(
-                config, shards, folder, ranks, resume, device, loader_threads, protocols, allow_missing
+                config, index, folder, ranks, resume, device, loader_threads, protocols, allow_missing
             )
         done = f"finished: trained {counted(steps, 'step')}: {run}"
         if start >= config.steps:
@@ -147,6 +159,28 @@ def opened_run(run: Path | Store, ranks: Ranks, keep: int) -> contextlib.Abstrac
     from model.training.stored_run import StoredRun
 
     return StoredRun(run, staging(run), keep=keep).opened(ranks)
+
+
+def opened_set(
+    shards: Path | Store, cache_folder: Path, cache_size: int | None
+) -> contextlib.AbstractContextManager[ShardIndex]:
+    """The shard set; that of a store is read through a cache on this machine."""
+    if isinstance(shards, Path):
+        from shards.index import ShardIndex
+
+        return contextlib.nullcontext(ShardIndex(shards))
+    from shards.cache import CachedSet
+
+    return CachedSet(shards, folder=cache_folder, size=cache_size)
+
+
+def check_cache(shards: Path | Store) -> None:
+    """Raises: UsageError: options of the cache, but the set is on this machine."""
+    source = click.get_current_context().get_parameter_source
+    for name in ("cache_folder", "cache_size"):
+        if isinstance(shards, Path) and source(name) == click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} is for a set in an object store, but {shards} is a path; leave it out")
 
 
 def check_evaluation(benchmarks: list[str], best: str | None) -> None:
@@ -182,7 +216,7 @@ def headline_metric(protocol: Protocol) -> str:
 
 def run_training(
     config: TrainConfig,
-    shards: Path,
+    index: ShardIndex,
     run: Path,
     ranks: Ranks,
     resume: str,
@@ -191,15 +225,14 @@ def run_training(
     protocols: list[Protocol],
     allow_missing: bool,
 ) -> tuple[int, int]:
-    """Opens shards, run and loader, and trains; returns the number of updates before and after."""
+    """Opens run and loader, and trains; returns the number of updates before and after."""
     from model.training.loop import train as train_loop
     from model.training.start import start_run
     from pipeline.load.loader import Loader
     from pipeline.spec import spec_of
-    from shards.index import ShardIndex
     from shards.messages import print_stderr
 
-    index, teacher = ShardIndex(shards), open_teacher(config, run, ranks)
+    teacher = open_teacher(config, run, ranks)
     start = start_run(
         config,
         run=run,

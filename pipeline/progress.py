@@ -11,6 +11,7 @@ from tqdm import tqdm
 from shards.messages import print_stderr
 
 TERMINAL_INTERVAL_S, LOG_INTERVAL_S = 0.2, 10.0
+LINE_CHARS = 1000  # in a log file
 
 
 class Progress(tqdm):
@@ -23,20 +24,27 @@ class Progress(tqdm):
     monitor_interval = 0  # no monitor thread: every update checks the clock
     _lock = threading.RLock()  # tqdm's default lock also fixes the start method of the caller's multiprocessing
 
-    def __init__(self, label: str, total: int, unit: str = "images") -> None:
-        self._is_terminal = sys.stderr.isatty()
+    def __init__(self, label: str, total: int, unit: str = "images", *, live: bool = True) -> None:
+        """
+        Args:
+            unit: plural noun, or ``B`` for bytes.
+            live: False: lines on a terminal, too, where others print at the same time.
+        """
+        self._is_terminal = live and sys.stderr.isatty()
         screen = shutil.get_terminal_size()  # tqdm shows nothing on a terminal of unknown size; here it is 80 x 24
         noun = unit.removesuffix("s") if total == 1 else unit
-        tail = f"{{n:,}}/{{total:,}} {noun} [{{elapsed}}<{{remaining}}, {{rate_noinv_fmt}}]"
+        count = "{n_fmt}B/{total_fmt}B" if unit == "B" else f"{{n:,}}/{{total:,}} {noun}"
+        tail = f"{count} [{{elapsed}}<{{remaining}}, {{rate_noinv_fmt}}]"
         super().__init__(
             desc=label,
             total=total,
-            unit=f" {unit}",
+            unit=unit if unit == "B" else f" {unit}",
+            unit_scale=unit == "B",
             file=sys.stderr,
             gui=not self._is_terminal,  # tqdm: this class overrides display()
             mininterval=TERMINAL_INTERVAL_S if self._is_terminal else LOG_INTERVAL_S,
             miniters=1,
-            ncols=screen.columns - 1,
+            ncols=screen.columns - 1 if self._is_terminal else LINE_CHARS,
             nrows=screen.lines,
             smoothing=0,  # the mean rate: shards and identities arrive in bursts
             bar_format=f"{{l_bar}}{{bar}}| {tail}" if self._is_terminal else f"{{desc}}: {tail}",

@@ -30,6 +30,7 @@ from shards.stored_set import MAX_RECORD_BYTES, not_a_set
 
 FETCHES = 8  # tars in flight
 LEAST_TARS = 4  # that the cache must hold
+RECORD_BYTES = 2000  # of a tar, roughly
 TOUCH_S = 60.0  # between two looks at whether a tar is there, which also note its use
 POLL_S = 0.2
 CLOSE_S = 0.5
@@ -152,7 +153,7 @@ class CachedSet:
     @property
     def needed_bytes(self) -> int:
         """The size of a cache that holds the whole set."""
-        return int(self.tar_bytes.sum() * 1.01) + self.other_bytes  # and the records of its tars
+        return int(self.tar_bytes.sum()) + RECORD_BYTES * len(self.tar_bytes) + self.other_bytes
 
     @property
     def holds_all(self) -> bool:

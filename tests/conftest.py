@@ -265,3 +265,17 @@ def object_store(_object_store, monkeypatch):
     monkeypatch.setattr("shards.store._told", set())
     _object_store.reset()
     return _object_store
+
+
+@pytest.fixture(scope="session")
+def _many_shards(_vggface2, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards") / "many"
+    build(build_options(_vggface2, out, images_per_shard=4))
+    return out
+
+
+@pytest.fixture
+def stored_shards(_many_shards, object_store):
+    """A set of 45 images in 12 shards, which is at s3://faces/sets/small, too; not to be damaged."""
+    object_store.copy("sets/small", _many_shards)
+    return _many_shards

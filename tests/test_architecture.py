@@ -261,7 +261,8 @@ FROZEN = {
     "landmarks": "--choose --csv --max-pixels --model --out --workers",
     "inspect": "--degrade --out --report",
     "search": "--calibration --csv --index --out --top",
-    "train": "--accumulate --activation-checkpointing --allow-missing --backbone --batch-size --best --class-rows"
+    "train": "--accumulate --activation-checkpointing --allow-missing --backbone --batch-size --best --cache-folder"
+    " --cache-size --class-rows"
     " --clip-norm --compile --config --degrade --device --ema --eval --eval-every --eval-root --freeze"
     " --from --head --init --keep --loader-threads --log-every --losses --lr --max-skipped --optimizer --order"
     " --out --precision --print-config --recipe --resume --save-every --schedule --seed --shard-head"

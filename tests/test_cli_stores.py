@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from commands.options import staging
 from shards.store import Store
 from tests.conftest import error_of
@@ -59,3 +63,43 @@ def test_a_command_that_fails_says_why_and_uploads_what_there_is(run, shard_set,
     process = run("inspect", shard_set, "--out", f"{URL}/sheet.png")
     assert "shard-000000.tar" in error_of(process)
     assert object_store.content("out") == {}
+
+
+SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 2]
+STORED = "s3://faces/sets/small"
+
+
+def losses(run):
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_from_a_store_is_training_from_a_folder(run, stored_shards, object_store, tmp_path):
+    process = run("train", *SMALL, "--shards", STORED, "--cache-size", "50M", "--out", tmp_path / "stored")
+    assert process.returncode == 0, process.stderr
+    assert run("train", *SMALL, "--shards", stored_shards, "--out", tmp_path / "folder").returncode == 0
+    assert losses(tmp_path / "stored") == losses(tmp_path / "folder") != []
+    (shown,) = [line for line in process.stderr.splitlines() if line.startswith(STORED)]
+    assert shown.startswith(f"{STORED} to {tmp_path}/cache/sets: ")
+    assert len(list((tmp_path / "cache" / "sets").rglob("*.tar"))) >= 10
+    object_store.requests.clear()
+    again = run("train", *SMALL, "--shards", STORED, "--out", tmp_path / "stored", "--steps", 3)
+    assert again.returncode == 0
+    assert object_store.count("GET", "list-type") == 0
+
+
+def test_options_of_the_cache_are_for_a_set_in_a_store(run, shard_set):
+    words = ["train", *SMALL, "--shards", shard_set]
+    for option in (["--cache-size", "50G"], ["--cache-folder", "x"]):
+        line = error_of(run(*words, *option), 2)
+        assert line == f"Error: {option[0]} is for a set in an object store, but {shard_set} is a path; leave it out"
+    line = error_of(run(*words[:-1], STORED, "--cache-size", "fifty"), 2)
+    assert line.endswith("'fifty' is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
+
+
+@pytest.mark.parametrize("there", [["plan.json"], []])
+def test_what_is_no_set_to_train_on(run, object_store, there):
+    for name in there:
+        object_store.put(f"sets/small/{name}", b"")
+    state = "is an unfinished build; run build-shards again to resume it" if there else "is empty"
+    line = error_of(run("train", *SMALL, "--shards", STORED))
+    assert line == f"Error: {STORED}/manifest.json: not found; {STORED} {state}"

@@ -15,6 +15,7 @@ from pipeline.load.ahead import ReadAhead, check_images
 from pipeline.load.decoder import Decoder, checked_device
 from pipeline.load.degrade import Mode
 from pipeline.load.degrade_views import degrade_on_cpu, degrade_on_gpu
+from pipeline.load.prefetch import ShardPrefetch
 from pipeline.load.sampler import Draw, LoaderState
 from pipeline.load.sequential import sampler_of
 from pipeline.load.upload import upload
@@ -113,7 +114,8 @@ class Loader:
         self._sampler.check(self._consumed)
         self._pending: deque[Draw] = deque()
         self._decoder: Decoder | None = None
-        self._originals = originals
+        self._originals, self._is_first = originals, rank == 0
+        self._prefetch: ShardPrefetch | None = None
 
     def __enter__(self) -> Loader:
         self._pending.clear()  # batches that an earlier use decoded ahead are decoded again
@@ -121,6 +123,9 @@ class Loader:
         self._shape = (len(self._views), share, self._size, self._size, 3)
         images = share * len(self._views)
         self._decoder = Decoder(self._feed, self._device, images=images, threads=self._threads)
+        if self._index.cache:
+            prefetch = ShardPrefetch(self._index, self._sampler, self._consumed, report=self._is_first)
+            self._prefetch = prefetch.__enter__()
         ahead = ReadAhead(self._index, ShardReader(self._index), self._sampler, self._consumed)
         self._ahead = ahead.__enter__()
         return self
@@ -130,6 +135,8 @@ class Loader:
         if decoder is not None:
             decoder.close()
         self._ahead.__exit__()
+        if self._prefetch:
+            self._prefetch.__exit__()
 
     @property
     def state(self) -> LoaderState:
@@ -219,6 +226,8 @@ class Loader:
         """The JPEGs of the next batch, (V * b, bytes) uint8, padded with zeros. DALI calls this ahead of ``__next__``."""
         batch = self._ahead.next()
         self._pending.append(batch.draw)
+        if self._prefetch:
+            self._prefetch.advance()
         return batch.jpegs  # DALI copies them
 
 

@@ -70,6 +70,16 @@ def test_skipped_work_moves_the_count_and_not_the_rate(clock, capsys, monkeypatc
     assert capsys.readouterr().err == "build-shards: 950/1,000 images [00:10<00:10,  5.00 images/s]\n"
 
 
+def test_bytes_have_units_and_a_log_line_is_not_cut(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    label = "s3://bucket/" + 100 * "x"
+    with Progress(label, 100 * 10**9, "B", live=False) as progress:
+        progress.skip(40 * 10**9)
+        clock[0] += 10
+        progress.update(20 * 10**9)
+    assert terminal.getvalue().splitlines()[-1] == f"{label}: 60.0GB/100GB [00:10<00:20, 2.00GB/s]"
+
+
 def test_work_that_stops_early_says_how_far_it_came(capsys):
     def interrupted():
         with Progress("embed", 4) as progress:

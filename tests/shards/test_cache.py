@@ -12,31 +12,22 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.build import build
 from shards.cache import CachedSet
 from shards.cache_folder import as_bytes, size_text
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 from shards.store import Store, StoreError
-from tests.conftest import REPOSITORY, build_options, flip_bit, wait_until
+from tests.conftest import REPOSITORY, flip_bit, wait_until
 from tests.object_store import Fault
 
 URL = "s3://faces/sets/small"
 SHARDS = 12
 
 
-@pytest.fixture(scope="session")
-def _many_shards(_vggface2, tmp_path_factory):
-    out = tmp_path_factory.mktemp("shards") / "many"
-    build(build_options(_vggface2, out, images_per_shard=4))
-    return out
-
-
 @pytest.fixture
-def local(_many_shards, object_store):
-    """A set of 45 images in 12 shards, which is in the store at ``URL``, too."""
-    object_store.copy("sets/small", _many_shards)
-    return ShardIndex(_many_shards)
+def local(stored_shards):
+    """The same set in a folder."""
+    return ShardIndex(stored_shards)
 
 
 @pytest.fixture
