@@ -80,7 +80,11 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
     type=SizeText(),
     help="Most bytes there, such as 50G; those used last stay. [default: 90 % of what it holds and what is free]",
 )
-@click.option("--loader-threads", type=click.IntRange(min=1), default=2, help="CPU threads of the DALI loader.")
+@click.option(
+    "--loader-threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of the DALI loader. [default: the cores, at most 16, shared by the processes of a machine]",
+)
 @click.option(
     "--eval",
     "benchmarks",
@@ -101,7 +105,7 @@ def train(
     device: str | None,
     cache_folder: Path,
     cache_size: int | None,
-    loader_threads: int,
+    loader_threads: int | None,
     benchmarks: list[str],
     eval_root: Path,
     allow_missing: bool,
@@ -221,7 +225,7 @@ def run_training(
     ranks: Ranks,
     resume: str,
     device: str,
-    threads: int,
+    threads: int | None,
     protocols: list[Protocol],
     allow_missing: bool,
 ) -> tuple[int, int]:

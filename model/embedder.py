@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -67,14 +68,46 @@ class Embedder:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Raises: TypeError: ``images`` have another type or shape."""
+        return self.start(images)()
+
+    def start(self, images: np.ndarray) -> Callable[[], np.ndarray]:
+        """Queues the work for ``images`` on a GPU, and returns a function that waits for their embeddings.
+
+        So the host can prepare and start the next images meanwhile. On a CPU the embeddings are computed here.
+
+        Raises:
+            TypeError: ``images`` have another type or shape.
+        """
         good = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
         good = good and images.shape[3] == 3 and images.shape[1] == images.shape[2]
         check_argument(good, "images", images, "a ndarray of uint8 and shape (N, S, S, 3), RGB")
         images = np.ascontiguousarray(images)  # PyTorch takes no reversed channels
+        plain = self._start_images(images)
         if self._flip == "none":
-            return self._embed_images(images)
-        mirrored = np.ascontiguousarray(images[:, :, ::-1])
-        return _fused(self._embed_images(images), self._embed_images(mirrored), self._flip)
+            return plain
+        mirrored, flip = self._start_images(np.ascontiguousarray(images[:, :, ::-1])), self._flip
+        return lambda: _fused(plain(), mirrored(), flip)
+
+    def _start_images(self, images: np.ndarray) -> Callable[[], np.ndarray]:
+        if self._device.type == "cuda":
+            return self._queue(images)
+        embeddings = self._embed_images(images)
+        return lambda: embeddings
+
+    def _queue(self, images: np.ndarray) -> Callable[[], np.ndarray]:
+        """Queues upload, network and download: from and to pinned memory, which is what makes copies not wait."""
+        embeddings = self._forward(torch.from_numpy(images).pin_memory().to(self._device, non_blocking=True))
+        found = torch.empty(embeddings.shape, dtype=embeddings.dtype, pin_memory=True)
+        found.copy_(embeddings, non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(self._device))
+
+        def wait() -> np.ndarray:
+            done.synchronize()
+            copied: np.ndarray = found.numpy().copy()  # pinned memory is scarce, and used again
+            return copied
+
+        return wait
 
     def _embed_images(self, images: np.ndarray) -> np.ndarray:
         if self._device.type != "cpu" or self._whole:
@@ -97,10 +130,15 @@ class Embedder:
             torch.set_num_threads(threads)  # the workers' setting is also the default of threads started later
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
+        return self._forward(torch.from_numpy(images).to(self._device)).cpu().numpy()
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, D) float32 embeddings of (N, S, S, 3) uint8 images, on their device."""
         dtype = self._autocast_dtype
         with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
-            inputs = normalise(torch.from_numpy(images).to(self._device), self._mean, self._std, color=self._color)
-            return self._backbone(inputs).float().cpu().numpy()
+            inputs = normalise(images, self._mean, self._std, color=self._color)
+            embeddings: torch.Tensor = self._backbone(inputs).float()
+            return embeddings
 
 
 def _fused(plain: np.ndarray, mirrored: np.ndarray, flip: Flip) -> np.ndarray:

@@ -39,7 +39,8 @@ class Engine:
     """Embeds images with one network.
 
     Attributes:
-        embed: (N, S, S, 3) uint8 RGB -> (N, D) float32.
+        embed: (N, S, S, 3) uint8 RGB -> (N, D) float32. If it has a method ``start``, from images to a function that
+            returns their vectors, a batch is started before the vectors of the one before are fetched.
         spec: the network's preprocessing spec.
         cache: an open cache, or None.
         batch_size: images per call of ``embed``.
@@ -111,6 +112,7 @@ class Engine:
         own = {name: kept for name, of_file in rows.items() if (kept := [row for row in of_file if mine[row]])}
         embedded = Embedded(len(requests))
         queue: list[Input] = []
+        fetch: Callable[[], None] | None = None  # of the batch that is being embedded
         preparer = Preparer(spec=self.spec, cache=self.cache, max_pixels=self.max_pixels, watch=self.watch)
         for file in preparer.files(requests, own, PREFETCH_BATCHES * self.batch_size):
             if file.error is not None:
@@ -119,16 +121,29 @@ class Engine:
                 embedded.put(row, vector)
             for one in file.inputs:
                 if queue and (len(queue) == self.batch_size or blocks[one[0]] != blocks[queue[-1][0]]):
-                    self._embed_batch(queue, embedded)
-                    queue = []
+                    fetch, queue = self._start_batch(queue, embedded, fetch), []
                 queue.append(one)
             update(file.requests)
         if queue:
-            self._embed_batch(queue, embedded)
+            fetch = self._start_batch(queue, embedded, fetch)
+        if fetch:
+            fetch()
         return embedded
 
-    def _embed_batch(self, batch: list[Input], embedded: Embedded) -> None:
-        vectors = _checked_vectors(self.embed(np.stack([image for _, _, image in batch])), len(batch))
+    def _start_batch(
+        self, batch: list[Input], embedded: Embedded, fetch: Callable[[], None] | None
+    ) -> Callable[[], None]:
+        """Starts ``batch`` and then calls ``fetch``, which keeps the vectors of the batch before; returns that of this one."""
+        images = np.stack([image for _, _, image in batch])
+        started = start(images) if (start := getattr(self.embed, "start", None)) else None
+        vectors = None if started else self.embed(images)
+        if fetch:
+            fetch()
+        return lambda: self._keep(batch, started() if started else vectors, embedded)
+
+    def _keep(self, batch: list[Input], returned: Any, embedded: Embedded) -> None:
+        """Records what ``embed`` returned for ``batch``."""
+        vectors = _checked_vectors(returned, len(batch))
         if not np.isfinite(vectors).all():
             raise ProtocolError(
                 "the network's embeddings are not finite; the checkpoint is damaged or its training diverged"

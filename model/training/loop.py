@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,7 +92,8 @@ def train(
     learner.train()
     for remark in learner.remarks if ranks.first else ():
         print(remark, file=sys.stderr)
-    run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start)
+    device = next(learner.parameters()).device
+    run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start, device=device)
     stop_flag = stop_signals("stopping after this step...\n")
     with _run_folder(run, state), run_log as log, stop_flag as stop, explained_memory(config.less_memory):
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
@@ -101,9 +101,9 @@ def train(
         update = Updater(state)
         stream = iter(batches)
         while step < config.steps and not ranks.any(stop.requested):
-            requested = time.monotonic()
-            batch = next(stream)
-            log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel(), waited=time.monotonic() - requested)
+            with log.waiting():
+                batch = next(stream)
+            log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel())
 
             if step == 0 and config.init == "data":
                 images = ranks.gather(batch.images.flatten(0, 1), len(batch.images))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from model.training.waiting import LoaderWait
 from shards.files import naming, write_bytes
 
 METRICS = "metrics.jsonl"
@@ -23,11 +24,12 @@ class RunLog:
 
     Args:
         run: the run folder; None to write nothing, on ranks other than the first.
+        device: where the network is trained.
     """
 
-    def __init__(self, run: Path | None, *, steps: int, start: int) -> None:
+    def __init__(self, run: Path | None, *, steps: int, start: int, device: torch.device) -> None:
         self._run, self._steps, self._start = run, steps, start
-        self._images, self._waited = 0, 0.0
+        self._images, self._wait = 0, LoaderWait(device)
 
     def __enter__(self) -> RunLog:
         if self._run is not None:
@@ -46,10 +48,13 @@ class RunLog:
                 self._json.close()
                 self._board.close()
 
-    def count(self, images: int, waited: float) -> None:
-        """Counts the images of a step and the seconds spent waiting for them."""
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Counts the time of the block, in which a batch is fetched, as waiting for the loader."""
+        return self._wait.measured()
+
+    def count(self, images: int) -> None:
+        """Counts the images of a step."""
         self._images += images
-        self._waited += waited
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -86,12 +91,13 @@ class RunLog:
             name: mean(metric).item() if isinstance(metric, torch.Tensor) else metric
             for name, metric in metrics.items()
         }
+        waited = self._wait.take()  # the device has been waited for: no further cost
         if self._run is None:
             return
         now = time.monotonic()
         elapsed = max(now - self._since, 1e-9)
-        row = {"step": step, **values, "images_per_s": self._images / elapsed, "loader_wait": self._waited / elapsed}
-        self._since, self._images, self._waited = now, 0, 0.0
+        row = {"step": step, **values, "images_per_s": self._images / elapsed, "loader_wait": waited / elapsed}
+        self._since, self._images = now, 0
         with naming(self._run / METRICS):
             self._json.write(json.dumps(row) + "\n")
             self._json.flush()

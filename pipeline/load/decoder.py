@@ -5,6 +5,8 @@ No other file imports DALI, apart from the one with which ``doctor`` looks wheth
 
 from __future__ import annotations
 
+import os
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +22,15 @@ PREFETCH_BATCHES = 2  # decoded ahead
 # Fraction of a batch for the hardware JPEG decoder, on GPUs that have one (A100, H100). DALI's own default is 0.65. It has
 # not been measured which is better for crops of this size: `bench speed gpu` times several.
 HW_DECODER_LOAD = 0.9
+MAX_THREADS = 16  # by default; so many decode faster on the CPU than any of the networks trains
 KEPT_OUTPUTS = 4  # that a GPU has not read yet: the host is at most so many batches ahead of it
+
+
+def default_threads() -> int:
+    """CPU threads of DALI: the cores that this process may use, shared by those that torchrun started on this machine."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    processes = int(local) if re.fullmatch(r"[1-9]\d{0,5}", local) else 1
+    return min(max(len(os.sched_getaffinity(0)) // processes, 1), MAX_THREADS)
 
 
 class Decoder:

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.degradation.parameters import parameters
 from pipeline.load.ahead import ReadAhead, check_images
-from pipeline.load.decoder import Decoder, checked_device
+from pipeline.load.decoder import Decoder, checked_device, default_threads
 from pipeline.load.degrade import Mode
 from pipeline.load.degrade_views import degrade_on_cpu, degrade_on_gpu
 from pipeline.load.prefetch import ShardPrefetch
@@ -62,7 +62,7 @@ class Loader:
         seed: int = 0,
         mode: Mode = "fast",
         device: str = "cpu",
-        threads: int = 2,
+        threads: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         resume: dict[str, Any] | None = None,
@@ -78,7 +78,8 @@ class Loader:
                 by which it is degraded realistically.
             mode: as for ``pipeline.load.degrade.degrade``, of views without a preset.
             device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU, nvJPEG decodes and the batch stays there.
-            threads: CPU threads of DALI.
+            threads: CPU threads of DALI. Default: the cores that this process may use, at most 16, shared by the processes
+                that torchrun started on this machine.
             resume: ``state.to_dict()`` of the last consumed batch, of a run with any number of ranks.
             originals: batches have the images before their degradation, too.
             window: draw from so many shards at a time, for sets that are read from front to back, see
@@ -93,6 +94,7 @@ class Loader:
         expected = "the dict that batch.state.to_dict() returns"
         check_argument(isinstance(resume, Mapping | None), "resume", resume, expected)
         check_word("mode", mode, get_args(Mode))
+        threads = default_threads() if threads is None else threads
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
             check_whole(name, value, least)
         check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)

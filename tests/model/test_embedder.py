@@ -120,6 +120,17 @@ def test_reversed_channels_are_taken(backbone, images):
     np.testing.assert_array_equal(Embedder(backbone)(reversed_channels), Embedder(backbone)(reversed_channels.copy()))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("flip", ["none", "mean"])
+def test_batches_that_a_gpu_has_queued_do_not_mix(backbone, images, flip):
+    embed = Embedder(backbone, device="cuda", flip=flip)
+    several = [np.roll(images, shift, axis=1) for shift in range(4)]
+    expected = [embed(one) for one in several]
+    waiting = [embed.start(one) for one in several]
+    assert all(np.array_equal(wait(), one) for wait, one in zip(waiting, expected, strict=True))
+    assert not np.array_equal(expected[0], expected[1])
+
+
 def test_an_unknown_precision_is_an_error(backbone):
     with pytest.raises(ValueError, match=r"^unknown precision 'fp16'; choose from fp32, bf16$"):
         Embedder(backbone, precision="fp16")

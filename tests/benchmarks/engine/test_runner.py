@@ -50,6 +50,41 @@ def test_batches_have_the_given_size(root):
     assert 1 <= sizes[-1] <= 5
 
 
+class Queue:
+    """Embeds as a GPU does: a batch is started, and computed when its vectors are fetched."""
+
+    def __init__(self):
+        self.events = []
+
+    def __call__(self, batch):
+        raise AssertionError
+
+    def start(self, batch):
+        number = len([event for event in self.events if event[0] == "start"])
+        self.events.append(("start", number))
+
+        def fetch():
+            self.events.append(("fetch", number))
+            return Recorder()(batch)
+
+        return fetch
+
+
+def test_a_batch_is_started_before_the_vectors_of_the_one_before_are_fetched(root):
+    requests = [Request(path=path) for path in images(root)]
+    plain = Engine(embed=Recorder(), batch_size=3).embed_all(requests, Progress("test", len(requests)))
+    queue = Queue()
+    found = Engine(embed=queue, batch_size=3).embed_all(requests, Progress("test", len(requests)))
+    assert np.array_equal(found.vectors, plain.vectors)
+    assert found.computed == len(requests)
+    batches = -(-len(requests) // 3)
+    expected = [("start", 0)]
+    for number in range(1, batches):
+        expected += [("start", number), ("fetch", number - 1)]
+    assert queue.events == [*expected, ("fetch", batches - 1)]
+    assert batches > 2
+
+
 def test_unusable_images_are_listed(root, capsys):
     damaged = images(root)[:3]
     damaged[0].unlink()

@@ -103,12 +103,14 @@ def test_a_pause_does_not_change_rates_and_counts_in_the_eta(tmp_path, clock, ca
     def passes(seconds):
         clock[0] += seconds
 
-    with RunLog(tmp_path, steps=4, start=0) as log:
+    with RunLog(tmp_path, steps=4, start=0, device=torch.device("cpu")) as log:
         with log.paused():  # before the first log line: not in the ETA
             passes(1000)
         for step in (1, 2):
-            passes(4)
-            log.count(images=8, waited=1)
+            with log.waiting():
+                passes(1)
+            passes(3)
+            log.count(images=8)
             log.write(step, {"loss": 1.0, "lr": 0.1})
             with log.paused():
                 passes(100)

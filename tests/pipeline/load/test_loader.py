@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
 from pathlib import Path
 
 import cv2
@@ -309,6 +310,18 @@ def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path):
     index = write_set(tmp_path, [jpeg_of(128) + b"more"] * 8)
     with Loader(index, batch_size=4, views=[(128, 128)], threads=1) as loader:
         assert next(loader).images.shape == (1, 4, 128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "threads"), [(8, None, 8), (8, "2", 4), (2, "4", 1), (64, "2", 16), (3, "many", 3)]
+)
+def test_threads_are_the_cores_of_the_machine_shared_by_its_processes(index, monkeypatch, cores, processes, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert Loader(index, batch_size=BATCH)._threads == threads
+    assert Loader(index, batch_size=BATCH, threads=5)._threads == 5
 
 
 def test_an_open_loader_has_threads_and_no_processes(index):
