@@ -42,6 +42,8 @@ class Request:
         degradation: how; None: by the bicubic filter, and nothing else.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
         problem: why there are no points, if it is not that the tables have no row. Used in messages only.
+
+    Attributes:
     """
 
     path: Path

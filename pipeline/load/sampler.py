@@ -32,6 +32,8 @@ class LoaderState:
         views: images per identity.
         index_digest: digest of the shard index.
         window: shards from which a batch of the sequential order is drawn; 0: of random order.
+
+    Attributes:
     """
 
     seed: int

@@ -37,6 +37,8 @@ class Landmarks:
     Attributes:
         points: px; empty if no table has a row for the image.
         place: table and row of the points, or the tables that were searched.
+
+    Attributes:
     """
 
     points: tuple[Point, ...]
@@ -64,6 +66,8 @@ class LandmarkTable:
             the mouth centre in place of the left corner, and NaN in the last two columns.
         problems: row -> first number that is missing or not finite, or that the name is empty.
         files: the files that the rows come from.
+
+    Attributes:
     """
 
     keys: pa.StringArray
