@@ -78,7 +78,7 @@ class Seen:
         self.slots[draw.classes] += 1  # identities of a batch are distinct
         rows = np.sort(draw.rows, axis=0)
         enough = self._index.count[draw.classes] >= views
-        self.doubled += np.count_nonzero((rows[1:] == rows[:-1]).any(0) & enough)
+        self.doubled += int(np.count_nonzero((rows[1:] == rows[:-1]).any(0) & enough))
         shard = self._index.shard[draw.rows]
         self.shards += len(np.unique(shard))
         self.rank_shards += len(np.unique(shard[:, : max(batch // RANKS, 1)]))

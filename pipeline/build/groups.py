@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.counting_sort import CHUNK, counting_sort
 from pipeline.philox import permutation
 
 _ORDER, _GROUP_ORDER = 0, 1  # streams of the seed
@@ -31,18 +32,29 @@ def _grouped(labels: np.ndarray, group: int, seed: int) -> tuple[np.ndarray, np.
     """The images in an order in which groups follow each other at random.
 
     Returns:
-        (N,) positions in ``labels``; (G,) where each group begins in that order.
+        (N,) int32 positions in ``labels``; (G,) int64, where each group begins in that order.
     """
-    order = permutation(seed, _ORDER, len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]  # by identity, at random within it
-    counts = np.bincount(labels)
+    order = permutation(seed, _ORDER, len(labels)).astype(np.int32)
+    places, bounds = counting_sort(labels[order], int(labels.max(initial=-1)) + 1)
+    order = order[places]  # by identity, at random within it
+    del places
+    sizes = _sizes(np.diff(bounds).astype(np.int32), group)
+    chosen = permutation(seed, _GROUP_ORDER, len(sizes))
+    before = (np.cumsum(sizes, dtype=np.int64) - sizes)[chosen]
+    sizes = sizes[chosen]
+    starts = np.cumsum(sizes, dtype=np.int64) - sizes
+    found = np.empty_like(order)
+    for start in range(0, len(sizes), CHUNK):
+        part = slice(start, start + CHUNK)
+        begin, end = starts[start], starts[start] + sizes[part].sum(dtype=np.int64)
+        found[begin:end] = order[np.arange(begin, end) + np.repeat(before[part] - starts[part], sizes[part])]
+    return found, starts
+
+
+def _sizes(counts: np.ndarray, group: int) -> np.ndarray:
+    """(G,) int32 sizes of the groups of identities with ``counts`` images, one identity after the other."""
     counts = counts[counts > 0]
     groups = np.maximum(counts // group, 1)
-    number = np.arange(groups.sum()) - np.repeat(np.cumsum(groups) - groups, groups)  # of each group in its identity
-    of_identity, siblings = np.repeat(counts, groups), np.repeat(groups, groups)
-    sizes = of_identity * (number + 1) // siblings - of_identity * number // siblings
-    chosen = permutation(seed, _GROUP_ORDER, len(sizes))
-    before = (np.cumsum(sizes) - sizes)[chosen]
-    sizes = sizes[chosen]
-    starts = np.cumsum(sizes) - sizes
-    return order[np.arange(len(order)) + np.repeat(before - starts, sizes)], starts
+    first = np.repeat(np.cumsum(groups) - groups, groups)
+    number = np.arange(len(first)) - first  # of each group in its identity
+    return np.repeat(counts // groups, groups) + (number < np.repeat(counts % groups, groups))

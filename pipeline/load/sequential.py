@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pipeline.counting_sort import counting_sort
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState, Sampler, SamplerError
 from pipeline.philox import draws, permutation, window_stream
 from shards.index import ShardIndex
 from shards.messages import counted
 
-CHUNK_ROWS = 1 << 20  # rows of the index sorted at a time
 MAX_ALONE = 0.1  # share of the images without another one of their identity in the shard
 EXTRA_ROUNDS = 4  # of exchanges, beyond those in which a slot can reach any batch
 KEPT = 4  # windows and epochs: the loader is in one, and what fetches shards ahead may be in others
@@ -73,7 +73,7 @@ class SequentialSampler(Sampler):
         """
         super().__init__(len(index.labels), state, rank=rank, world_size=world_size)
         self._index = index
-        self._rows, self._bounds = rows_by_shard(index.shard, index.manifest.shards)
+        self._rows, self._bounds = counting_sort(index.shard, index.manifest.shards)
         self._epoch = functools.lru_cache(KEPT)(self._opened)
         self._window = functools.lru_cache(KEPT)(self._dealt)
         self._lock = threading.Lock()
@@ -218,27 +218,3 @@ def sampler_of(index: ShardIndex, state: LoaderState, *, rank: int, world_size: 
     if state.window:
         return SequentialSampler(index, state, rank=rank, world_size=world_size)
     return IdentitySampler(index.first, index.count, state, rank=rank, world_size=world_size)
-
-
-def rows_by_shard(shard: np.ndarray, shards: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts rows by shard, in chunks, which needs little memory besides the result.
-
-    Args:
-        shard: (N,) the shard of each row, from 0.
-        shards: number of shards.
-
-    Returns:
-        (N,) uint32 (or int64) rows; (shards + 1,) where the rows of each shard begin in it.
-    """
-    chunks = [slice(start, start + CHUNK_ROWS) for start in range(0, len(shard), CHUNK_ROWS)]
-    counts = sum((np.bincount(shard[chunk], minlength=shards) for chunk in chunks), np.zeros(shards, np.int64))
-    bounds = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.empty(len(shard), np.uint32 if len(shard) <= 1 << 32 else np.int64)
-    free = bounds[:-1].copy()
-    for chunk in chunks:
-        order = np.argsort(shard[chunk], kind="stable")
-        lengths = np.bincount(shard[chunk], minlength=shards)
-        within = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        rows[np.repeat(free, lengths) + within] = order + chunk.start
-        free += lengths
-    return rows, bounds

@@ -16,7 +16,7 @@ from pipeline.build import build
 from pipeline.build.groups import grouped_shards
 from pipeline.load.loader import Loader
 from pipeline.load.sampler import LoaderState, SamplerError
-from pipeline.load.sequential import SequentialSampler, rows_by_shard
+from pipeline.load.sequential import SequentialSampler
 from shards.index import ShardIndex
 from tests.conftest import build_options
 from tests.pipeline.load.batches import BATCH, assert_same, batches_of, global_batches
@@ -174,16 +174,6 @@ def test_the_stream_is_frozen():
     """A change here changes the batches of every sequential run and requires a new SAMPLER_VERSION."""
     drawn = sampler(made_index([2] * 8, group=2, shards=2), global_batch=4, views=2, window=1).draw(5, 1)
     assert [drawn.classes.tolist(), drawn.rows.tolist()] == FROZEN
-
-
-@pytest.mark.parametrize("chunk_rows", [7, 1 << 20])
-def test_rows_are_sorted_by_shard(monkeypatch, chunk_rows):
-    monkeypatch.setattr("pipeline.load.sequential.CHUNK_ROWS", chunk_rows)
-    shard = np.random.default_rng(1).choice([0, 1, 3, 4], 100).astype(np.int32)
-    rows, bounds = rows_by_shard(shard, 6)
-    assert rows.dtype == np.uint32
-    assert rows.tolist() == np.argsort(shard, kind="stable").tolist()
-    assert bounds.tolist() == [0, *np.cumsum(np.bincount(shard, minlength=6)).tolist()]
 
 
 def test_shards_without_an_image_are_windows_without_a_batch():
