@@ -158,6 +158,20 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder with a temporary name beside ``path``, which is deleted after the block."""
+    folder = temporary_path(path)
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try_lock(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        os.close(handle)
+
+
 def _sync_all(paths: list[Path]) -> None:
     """Makes files and folders durable. Many are synced at once: a flush of the disk for each of 19,000 took a minute."""
     if len(paths) > MAX_FLUSHES:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,10 +16,11 @@ import pyarrow.parquet as pq
 from shards.arguments import check_argument, check_path
 from shards.card import write_card
 from shards.errors import ShardError
-from shards.files import file_facts, quick_digest, whole_file, write_record
+from shards.files import file_facts, quick_digest, scratch_folder, whole_file, write_record
 from shards.schema import DONE_SUFFIX, INDEX, INDEX_SCHEMA, MANIFEST, STATUS_OK, Manifest, shard_file
 
 SORT_ROWS = 200_000  # rows sorted at a time, so that memory does not grow with the set
+RUN_ROWS = 250_000  # rows held at a time; more are distributed to the ranges of labels through files
 
 
 def finish_set(
@@ -99,9 +103,10 @@ def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
         whole_file(root / INDEX) as temporary,
         open(temporary, "wb") as stream,  # PyArrow would take a path with a colon for a URI
         pq.ParquetWriter(stream, INDEX_SCHEMA, compression="zstd") as writer,
+        scratch_folder(root / INDEX) as scratch,
     ):
-        for low, high in zip(bounds, bounds[1:], strict=False):
-            rows = pa.concat_tables(_stored_rows(path, low, high) for path in paths).combine_chunks()
+        ranges = _ranges(_runs(paths), bounds) if images <= RUN_ROWS else _spilled_ranges(_runs(paths), bounds, scratch)
+        for rows in ranges:
             occupied += pc.count_distinct(rows["label"]).as_py()
             pa.default_memory_pool().release_unused()  # the pool retains twice the memory in use
             rows = rows.sort_by([("label", "ascending"), ("key", "ascending")])
@@ -111,10 +116,50 @@ def _write_index(root: Path, shards: int, identities: int, images: int) -> int:
     return occupied
 
 
-def _stored_rows(path: Path, low: int, high: int) -> pa.Table:
-    """Reads the stored rows of one shard with labels in [low, high)."""
+def _runs(paths: list[Path]) -> Iterator[pa.Table]:
+    """Yields the stored rows of all shards, about ``RUN_ROWS`` at a time."""
+    tables: list[pa.Table] = []
+    for path in paths:
+        tables.append(_stored_rows(path))
+        if sum(table.num_rows for table in tables) >= RUN_ROWS:
+            yield pa.concat_tables(tables).combine_chunks()
+            tables = []
+    if tables:
+        yield pa.concat_tables(tables).combine_chunks()
+
+
+def _stored_rows(path: Path) -> pa.Table:
+    """Reads the stored rows of one shard."""
     with open(path, "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as reader:
         rows = reader.read([*INDEX_SCHEMA.names, "status"], use_threads=False)
+    return rows.filter(pc.equal(rows["status"], STATUS_OK)).select(INDEX_SCHEMA.names)
+
+
+def _ranges(runs: Iterable[pa.Table], bounds: list[int]) -> Iterator[pa.Table]:
+    """Yields the rows of each range of labels, of rows that memory holds."""
+    rows = pa.concat_tables(runs)
     label = rows["label"]
-    wanted = pc.and_(pc.equal(rows["status"], STATUS_OK), pc.and_(pc.greater_equal(label, low), pc.less(label, high)))
-    return rows.filter(wanted).select(INDEX_SCHEMA.names)
+    for low, high in itertools.pairwise(bounds):
+        yield rows.filter(pc.and_(pc.greater_equal(label, low), pc.less(label, high))).combine_chunks()
+
+
+def _spilled_ranges(runs: Iterable[pa.Table], bounds: list[int], scratch: Path) -> Iterator[pa.Table]:
+    """As ``_ranges``; each run is a file in ``scratch``, with a batch for each range: every shard is read once."""
+    paths = []
+    for number, rows in enumerate(runs):
+        paths.append(scratch / f"run-{number}.arrow")
+        part = np.searchsorted(bounds, rows["label"].to_numpy(), side="right") - 1
+        rows = rows.take(np.argsort(part, kind="stable")).combine_chunks()
+        ends = np.cumsum(np.bincount(part, minlength=len(bounds) - 1)).tolist()
+        with open(paths[-1], "wb") as stream, pa.ipc.new_file(stream, rows.schema) as writer:
+            for start, end in itertools.pairwise([0, *ends]):
+                columns = [column.chunk(0).slice(start, end - start) for column in rows.columns]
+                writer.write_batch(pa.record_batch(columns, schema=rows.schema))
+        del rows, columns
+        pa.default_memory_pool().release_unused()
+    for part in range(len(bounds) - 1):
+        batches = []
+        for path in paths:
+            with open(path, "rb") as run:
+                batches.append(pa.ipc.open_file(run).get_batch(part))
+        yield pa.Table.from_batches(batches).combine_chunks()

@@ -111,7 +111,7 @@ class Job:
             progress.skip(sum(record["rows"] for record in records.values()))
             done = unordered_map(
                 run_shard,
-                self._tasks(records),
+                self.tasks(records),
                 executor=self.options.executor,
                 workers=self.options.workers,
                 ray_address=self.options.ray_address,
@@ -159,7 +159,8 @@ class Job:
         warning = scale_warning(sized)
         return warning and f"{', '.join(path.name for path in options.landmarks) or options.origin_name}: {warning}"
 
-    def _tasks(self, records: Records) -> Iterator[ShardTask]:
+    def tasks(self, records: Records) -> Iterator[ShardTask]:
+        """What workers need to build the shards of this process that ``records`` lacks."""
         plan = self.plan
         for shard in [shard for shard in self.share if shard not in records]:
             rows = plan.shards[shard]
