@@ -38,8 +38,9 @@ _HW_LOADS = (0.0, 0.35, 0.65, 0.9, 1.0)  # share of a batch for the hardware dec
 _DEGRADED = (8, 12, 16)  # px
 _BACKBONES = ("spherenet20", "ir50")
 _TRAINED = {"cuda": 128, "cpu": 8}  # identities per batch
-_BATCHES = {"cuda": 40, "cpu": 2}  # per call
-_SLOW_BATCHES = 4  # per call, of updates in fp32 on a GPU
+_BATCHES = {"cuda": 20, "cpu": 2}  # per call
+_LOADER_BATCHES = {"cuda": 60, "cpu": 2}  # of the loader alone; those that it has ready must not count
+_SLOW_BATCHES = 4  # of updates in fp32 and TF32 on a GPU
 PLAIN = "plain step, "  # before the precision of the baseline
 KINDS = {"cuda": ("fp32", "TF32", "bf16", "bf16, compiled"), "cpu": ("fp32", "bf16")}  # of our update
 _LOADED: dict[str, tuple[Any, ...]] = {
@@ -111,7 +112,7 @@ def _degrade_by_products(images: torch.Tensor, size: int, precision: Precision) 
 
 def time_loaders(setup: Setup, index: ShardIndex, device: str, *, threads: Sequence[int]) -> Timing:
     """The loader alone, with several numbers of DALI's threads; and with views of other kinds, with the most threads."""
-    batch, batches = batch_of(setup, index, device), _BATCHES[device]
+    batch, batches = batch_of(setup, index, device), _LOADER_BATCHES[device]
 
     def drop(images: torch.Tensor, labels: torch.Tensor) -> None:
         """Takes no step."""
@@ -129,8 +130,10 @@ def time_loaders(setup: Setup, index: ShardIndex, device: str, *, threads: Seque
     return compare_times("gpu", title, contenders, rounds=setup.rounds, facts=facts)
 
 
-def time_training(setup: Setup, index: ShardIndex, backbone: str, device: str, kinds: Sequence[str]) -> Timing:
-    """Times our update in each of ``kinds``, alone and with the loader, against the plain one.
+def time_training(
+    setup: Setup, index: ShardIndex, backbone: str, device: str, kinds: Sequence[str], *, loaded: bool = True
+) -> Timing:
+    """Times our update in each of ``kinds``, alone and, if ``loaded``, with the loader, against the plain one.
 
     Measures memory first, with one network at a time; for the timing all networks are kept.
     """
@@ -141,7 +144,7 @@ def time_training(setup: Setup, index: ShardIndex, backbone: str, device: str, k
             return in_precision(plain_update(backbone, device), tf32=kind.endswith("TF32"))
         return our_update(backbone, batch, device, kind)
 
-    runs = functools.partial(training_runs, index, kinds=kinds, batch=batch, device=device)
+    runs = functools.partial(training_runs, index, kinds=kinds, batch=batch, device=device, loaded=loaded)
     facts = peak_memory(runs(update)) if device == "cuda" else {}
     updates = functools.cache(update)
     contenders = [
@@ -163,7 +166,13 @@ def batch_of(setup: Setup, index: ShardIndex, device: str) -> int:
 
 
 def training_runs(
-    index: ShardIndex, update: Callable[[str], Update], *, kinds: Sequence[str], batch: int, device: str
+    index: ShardIndex,
+    update: Callable[[str], Update],
+    *,
+    kinds: Sequence[str],
+    batch: int,
+    device: str,
+    loaded: bool = True,
 ) -> Iterator[tuple[str, Run, int]]:
     """Yields name, run and number of batches of each contender, the plain ones first; each is built when requested.
 
@@ -175,13 +184,13 @@ def training_runs(
         return name, functools.partial(update_on, update(kind), inputs, batches, device), batches
 
     def is_slow(kind: str) -> bool:
-        return device == "cuda" and kind.endswith("fp32")
+        return device == "cuda" and kind.endswith(("fp32", "TF32"))
 
     for precision in ("fp32", "TF32") if device == "cuda" else ("fp32",):
         yield made(PLAIN + precision, PLAIN + precision, itertools.repeat(random_batch(batch, device)))
     for kind in kinds:
         yield made(f"step alone, {kind}", kind, itertools.repeat(random_batch(batch, device)))
-        if not is_slow(kind):
+        if loaded and not is_slow(kind):
             yield made(f"loader and step, {kind}", kind, load(index, batch, device))
 
 

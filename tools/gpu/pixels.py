@@ -47,7 +47,8 @@ def decode(work: Work) -> None:
 
 def _decoded(jpegs: np.ndarray, gpu: int | None = None, *how: object) -> torch.Tensor:
     """(N, S, S, 3) uint8 on the CPU."""
-    (images,) = start_decoder([jpegs], len(jpegs), gpu, *how).run()
+    pipe = start_decoder([jpegs], len(jpegs), gpu, *how)
+    (images,) = pipe.run()
     return torch.utils.dlpack.from_dlpack(images.as_tensor()).cpu().clone()
 
 
