@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -149,11 +148,12 @@ def networks(work: Work) -> None:
         )
         work.report.write(f"{name} trained", f"{' '.join(options)}: {time.perf_counter() - start:.0f} s")
         newest = checkpoints(work.scratch / name)[-1]
-        shutil.copy(newest, scored.with_name(f"{name}.pt"))
         words += ["--name", name, "--network", str(newest)]
-    _cli(work, data, words)
-    for result in json.loads(scored.read_text()):
-        print(json.dumps(result)[:2000], file=sys.stderr)
+    _cli(work, data, words, check=False)  # it fails if a data set is not there, but scores the others
+    content = json.loads(scored.read_text())
+    for result in content.get("results", [content]):
+        name, main = Path(result["checkpoint"]["path"]).parent.parent.name, result["main"]
+        work.report.write(f"{name}, {result['benchmark']} {main}", f"{result['metrics'][main]:.4f}")
 
 
 def _options(work: Work) -> list[str]:
@@ -163,13 +163,7 @@ def _options(work: Work) -> list[str]:
     return [*words.split(), "--schedule", "step:at=0.8/0.9", "--device", work.device, "--loader-threads", str(cores())]
 
 
-def _cli(work: Work, data: Path, words: list[str]) -> None:
+def _cli(work: Work, data: Path, words: list[str], *, check: bool = True) -> None:
     environment = {**os.environ, "LRFR_DATA": str(data)}
-    subprocess.run(
-        [sys.executable, "cli.py", *words],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=sys.stderr,
-        stdin=subprocess.DEVNULL,
-        check=True,
-    )
+    command = [sys.executable, "cli.py", *words]
+    subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=check)
