@@ -31,25 +31,29 @@ def shard_bounds(count: int, group: Group | None, rank: int | None = None) -> tu
     return start, start + rows + (rank < remainder)
 
 
-def gather_rows(block: torch.Tensor, count: int, group: Group) -> torch.Tensor:
-    """Gathers the blocks of all ranks on every rank. A collective: all ranks call it.
+def gather_rows(block: torch.Tensor, count: int, group: Group, *, keep: bool = True) -> torch.Tensor:
+    """Gathers the blocks of all ranks. A collective: all ranks call it.
 
     Device memory needs room for one block at a time.
 
     Args:
         block: (rows of this rank, ...).
         count: rows of all ranks together.
+        keep: this rank needs the result; one that does not saves the memory.
 
     Returns:
-        (count, ...) on the CPU.
+        (count, ...) on the CPU; (0, ...) if it is not kept.
     """
-    rank, blocks = distributed.get_rank(group), []
+    rank = distributed.get_rank(group)
+    whole = torch.empty(count if keep else 0, *block.shape[1:], dtype=block.dtype)
     for owner in range(distributed.get_world_size(group)):
         start, stop = shard_bounds(count, group, owner)
-        rows = block.detach().clone() if owner == rank else block.new_empty(stop - start, *block.shape[1:])
+        rows = block.detach().contiguous() if owner == rank else block.new_empty(stop - start, *block.shape[1:])
         distributed.broadcast(rows, distributed.get_global_rank(group, owner), group)
-        blocks.append(rows.cpu())
-    return torch.cat(blocks)
+        if keep:
+            whole[start:stop] = rows
+        del rows  # before the next block is allocated
+    return whole
 
 
 class _AllReduceGradient(torch.autograd.Function):

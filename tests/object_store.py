@@ -47,12 +47,12 @@ class ObjectStore:
         checks: the server refuses content that does not match its SHA-256, as S3 does and moto does not.
     """
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1"):
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._app = DomainDispatcherApplication(create_backend_app)
         self.requests, self.faults, self.checks = [], [], True
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.port}"
+        self._server = make_server(host, 0, self._answer, threaded=True)
+        self.url = f"http://{host}:{self._server.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self):

@@ -96,16 +96,21 @@ class ClassRows(nn.Module):
         absent = (labels < 0) | (labels >= self.classes)
         return (labels - self.start).where(inside, -1).masked_fill(absent, self.stop - self.start)
 
-    def full_state(self) -> dict[str, torch.Tensor]:
+    def full_state(self, *, keep: bool = True) -> dict[str, torch.Tensor]:
         """The state dict of all ranks together, equal to that of a single process.
 
         If sharded, this is a collective that all ranks call, and the tensors are on the CPU.
+
+        Args:
+            keep: this rank needs the rows of the others; otherwise tensors with a row per class have none.
         """
         state = dict(self.state_dict())
         if self.group is not None:
             for name, value in state.items():
                 sharded = name in self.by_class
-                state[name] = gather_rows(value, self.classes, self.group) if sharded else value.cpu().clone()
+                state[name] = (
+                    gather_rows(value, self.classes, self.group, keep=keep) if sharded else value.cpu().clone()
+                )
         return state
 
     def load_full_state(self, state: Mapping[str, torch.Tensor]) -> None:

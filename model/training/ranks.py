@@ -20,13 +20,17 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.errors import one_line
+from model.training.peers import Peers, watched
 from shards.errors import LrfrError
 from shards.messages import print_stderr
 
 T = TypeVar("T")
 _LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # processes that MPI or srun started
 _HINT = "start several with torchrun (in Slurm: srun torchrun, one task a node)"
-TIMEOUT = datetime.timedelta(hours=12)  # the other ranks wait while rank 0 evaluates; torchrun detects a dead rank
+STEP_TIMEOUT = datetime.timedelta(
+    minutes=10
+)  # to connect, and within a step, where they wait for each other's data alone
+TIMEOUT = datetime.timedelta(hours=12)  # the other ranks wait while rank 0 evaluates; ``Peers`` notices a lost one
 
 
 class RankError(LrfrError):
@@ -40,7 +44,10 @@ class Ranks:
         rank: number of this process.
         size: number of processes.
         group: all processes; None if there is only one.
+        peers: notices that another process is lost; None if there is only one.
     """
+
+    peers: Peers | None = None
 
     def __init__(self, *, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -101,6 +108,11 @@ class Ranks:
         if self._control is not None:
             distributed.broadcast_object_list(values, 0, self._control)
         return values[0]
+
+    def leave(self) -> None:
+        """Says that this process waits for no other one any more: a failure ends the run, and there is work to save."""
+        if self.peers is not None:
+            self.peers.leave()
 
     def gather(self, part: torch.Tensor, views: int) -> torch.Tensor:
         """(V*b, ...) of this rank -> (V*B, ...) of all ranks, ordered as in a single process: by view, then by rank."""
@@ -166,23 +178,54 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(device)  # NCCL and the loader use the current device
+    with _connected(device) as ranks:
+        try:
+            yield ranks
+            ranks.any(False)  # a barrier: gloo has aborted ranks that left while another was still writing
+        except RuntimeError as error:
+            if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
+                assert ranks.peers is not None
+                reason = ranks.peers.loss() or "another rank has exited; see its error message"
+                raise RankError(reason) from None
+            raise
+
+
+@contextlib.contextmanager
+def _connected(device: str) -> Iterator[Ranks]:
+    """The process groups, and the watch over the other ranks.
+
+    Raises:
+        RankError: no connection.
+    """
     try:
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
-    except (distributed.DistError, ValueError) as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise RankError(f"no connection to the other processes at {address} ({one_line(error)})") from None
-    ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        distributed.init_process_group(backend, timeout=STEP_TIMEOUT)
+        ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
+        watch = contextlib.ExitStack()
+        ranks.peers = watch.enter_context(watched(ranks.rank, ranks.size, ranks.tell))
+    except (RuntimeError, ValueError, OSError) as error:
+        if type(error) is RuntimeError and "gloo" not in str(error).lower():
+            raise
+        raise RankError(_no_connection(error)) from None
     try:
-        yield ranks
-        ranks.any(False)  # a barrier: gloo has aborted ranks that left while another was still writing
-    except RuntimeError as error:
-        if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
-            raise RankError("another rank has exited; see its error message") from None
-        raise
+        with watch:
+            yield ranks
     finally:
         ranks.group = ranks._control = None
         gc.collect()  # objects that hold a group, such as a reducer, must be freed before the groups
         distributed.destroy_process_group()
+
+
+def _no_connection(error: Exception) -> str:
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    reason = one_line(error)
+    if "connectFullMesh" not in reason and not isinstance(error, OSError):
+        return f"no connection to the other processes at {address} ({reason})"
+    return (
+        f"no connection between the processes, which met at {address} ({reason}): set GLOO_SOCKET_IFNAME, and"
+        " NCCL_SOCKET_IFNAME for GPUs, to the network interface that the machines share, such as eth0, and let the"
+        " firewall pass all ports between them"
+    )
 
 
 def _several_processes() -> bool:

@@ -153,8 +153,15 @@ def find_resume(run: StrPath, resume: str) -> Path | None:
 def _agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
     """The checkpoint that rank 0 finds; checks that all ranks see the same file. A collective."""
     path = ranks.collect(lambda: find_resume(run, resume) if ranks.first else None)[0]
-    if path is None or ranks.size == 1:
+    if ranks.size == 1:
         return path
+    runs = ranks.collect(lambda: bool(checkpoints(run)))
+    if path is None and any(runs):
+        raise TrainingError(
+            f"{run}: rank {runs.index(True)} has a run there, and rank 0 has none; use a run folder that all processes share"
+        )
+    if path is None:
+        return None
     digests = ranks.collect(lambda: quick_digest(path) if path.is_file() else None)
     for rank, digest in enumerate(digests):
         if digest != digests[0]:

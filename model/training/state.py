@@ -65,8 +65,11 @@ class TrainState:
         return not self.ranks.any(not all_finite(value for value in tensors if torch.is_tensor(value)))
 
     def content(self, step: int, loader_state: dict[str, Any]) -> dict[str, Any]:
-        """The content of a checkpoint, the same for any number of ranks. A collective."""
-        learner, head = self.learner, self.learner.head
+        """The content of a checkpoint, the same for any number of ranks. A collective.
+
+        If the head is sharded, ranks other than the first lack its rows, which may take gigabytes.
+        """
+        learner, head, keep = self.learner, self.learner.head, self.ranks.first
         return {
             "step": step,
             "config": learner.config.to_dict(),
@@ -75,11 +78,11 @@ class TrainState:
             "backbone": str(learner.config.backbone),
             "backbone_state": learner.backbone.state_dict(),
             "averaged_state": {} if self.averaged is None else self.averaged.module.state_dict(),
-            "head_state": learner.head.full_state(),
-            "center_state": learner.center.full_state() if hasattr(learner, "center") else {},
+            "head_state": head.full_state(keep=keep),
+            "center_state": learner.center.full_state(keep=keep) if hasattr(learner, "center") else {},
             "optimiser_state": self._convert_rows(
                 self.optimizer.state_dict(),
-                lambda rows: gather_rows(rows, head.classes, head.group),  # type: ignore[arg-type]
+                lambda rows: gather_rows(rows, head.classes, head.group, keep=keep),  # type: ignore[arg-type]
             ),
             "guard_state": self.guard.state(),
             "loader_state": loader_state,
@@ -147,7 +150,7 @@ class TrainState:
         groups = zip(self.optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True)
         optimizer = {**saved, "param_groups": [{**ours, "params": theirs["params"]} for ours, theirs in groups]}
         rows = slice(learner.head.start, learner.head.stop)
-        optimizer = self._convert_rows(optimizer, lambda whole: whole[rows])
+        optimizer = self._convert_rows(optimizer, lambda whole: whole[rows].clone())  # not a view that keeps the whole
         self._check_buffers(optimizer["state"])
         self.optimizer.load_state_dict(optimizer)
 

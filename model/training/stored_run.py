@@ -69,20 +69,23 @@ class StoredRun:
         with contextlib.ExitStack() as stack:
             ranks.collect(lambda: self._begin(stack) if ranks.first else None)
             first_here = os.environ.get("LOCAL_RANK", "0") == "0"
-            ranks.collect(lambda: self.pull() if ranks.first or first_here else None)
+            ranks.collect(lambda: self._pull_first(ranks) if ranks.first else None)
+            # later, because machines may share the folder
+            ranks.collect(lambda: self.pull(follows=True) if first_here and not ranks.first else None)
             if not ranks.first:
                 yield self.folder
                 return
-            with self._uploading():
+            with self._uploading(ranks):
                 yield self.folder
 
     @contextlib.contextmanager
-    def _uploading(self) -> Iterator[None]:
+    def _uploading(self, ranks: Ranks) -> Iterator[None]:
         thread = threading.Thread(target=self._upload_changes, daemon=True)
         thread.start()
         try:
             yield
         except BaseException:
+            ranks.leave()
             self._stop.set()
             thread.join()
             try:
@@ -102,18 +105,29 @@ class StoredRun:
             raise LockedError(str(error).replace(str(self._staging), self.store.url)) from None
         remove_temporaries(self._staging)
 
-    def pull(self) -> None:
+    def _pull_first(self, ranks: Ranks) -> None:
+        self.pull()
+        if ranks.size > 1:  # what a killed process could not upload, the other machines need
+            self.push()
+
+    def pull(self, *, follows: bool = False) -> None:
         """Makes the folder that of the store: all files but older checkpoints.
+
+        Args:
+            follows: another machine has rank 0, and this one goes on from what that has uploaded.
 
         Raises:
             TrainingError, StoreError: see ``opened``.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         listing = self.store.list()
         self._done = self._read_record()
         self._stored = {name for name in listing if _CHECKPOINT.fullmatch(name)}
         here, there = _newest(self._files()), _newest(listing)
         deleted_there = there < 0 and _newest(self._done) >= 0
-        if here > there and not deleted_there:
+        if here > there and follows:
+            print_stderr(f"{self.folder}: its step {here} is deleted: rank 0 goes on from that of the store")
+        elif here > there and not deleted_there:
             if any(self._done.get(name, [None])[-1] != listing[name].etag for name in self._stored):
                 raise TrainingError(
                     f"{self.store}: has checkpoints of another machine, and {self.folder} has that of step {here}, which"

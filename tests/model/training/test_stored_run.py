@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +100,19 @@ def test_what_a_killed_process_could_not_upload_is_not_lost(machine, object_stor
         write(other, step6="six")
     with machine("a"):  # the store is ahead
         assert names(run / "checkpoints") == ["0000006.pt"]
+
+
+def test_a_machine_without_rank_0_goes_on_from_what_that_has_uploaded(machine, object_store, tmp_path, capsys):
+    with machine("a") as run:
+        write(run, step1="one")
+    first, other = (StoredRun(Store(URL), tmp_path / name, keep=2) for name in "ab")
+    write(first.folder, step3="not uploaded")
+    write(other.folder, step9="of a time when it had rank 0")
+    first._pull_first(SimpleNamespace(size=2))
+    other.pull(follows=True)
+    assert names(other.folder) == ["checkpoints/0000003.pt"]
+    assert (other.folder / "checkpoints" / "0000003.pt").read_text() == "not uploaded"
+    assert f"{other.folder}: its step 9 is deleted: rank 0 goes on from that of the store" in capsys.readouterr().err
 
 
 def test_a_run_that_was_deleted_in_the_store_begins_anew(machine, object_store):
