@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 
 from commands.options import staging
 from shards.store import Store
-from tests.conftest import error_of
+from tests.conftest import error_of, torchrun, wait_until
 from tests.object_store import Fault
 
 URL = "s3://faces/out"
@@ -103,3 +107,46 @@ def test_what_is_no_set_to_train_on(run, object_store, there):
     state = "is an unfinished build; run build-shards again to resume it" if there else "is empty"
     line = error_of(run("train", *SMALL, "--shards", STORED))
     assert line == f"Error: {STORED}/manifest.json: not found; {STORED} {state}"
+
+
+def test_a_store_that_fails_during_training_is_told_in_one_line(
+    run, stored_shards, object_store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("shards.store.TRIES", 1)
+    object_store.faults[:] = [Fault("403", "GET", ".tar", times=99)]
+    line = error_of(run("train", *SMALL, "--shards", STORED))
+    assert line.startswith(f"Error: {STORED}/shard-0000")
+    assert "refused (403" in line
+
+
+def rank_process(folder, rank):
+    """The process id of a rank of a training into a folder; None if there is none yet."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words, variables = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"cli.py" in words and os.fsencode(folder) in words and b"\0RANK=%d\0" % rank in variables:
+            return int(process.name)
+    return None
+
+
+@pytest.mark.heavy
+def test_ranks_share_a_cache_and_one_may_be_killed_amid_a_fetch(run, stored_shards, object_store, tmp_path):
+    cache, out = tmp_path / "tars", tmp_path / "out"
+    words = ["cli.py", "train", *SMALL, "--shards", STORED, "--cache-folder", cache, "--out", out]
+    object_store.faults[:] = [Fault("hold", "GET", ".tar", times=2)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        killed = pool.submit(torchrun, 2, *words)
+        wait_until(lambda: len(list(cache.rglob("*.tar"))) >= 8 and len(list(cache.rglob("*.fetching"))) >= 2)
+        os.kill(rank_process(out, 1), signal.SIGKILL)
+        assert killed.result().returncode != 0
+    object_store.faults.clear()
+    before = object_store.count("GET", ".tar")
+    there = len(list(cache.rglob("*.tar")))
+    process = torchrun(2, *words)
+    assert process.returncode == 0, process.stderr
+    assert list(cache.rglob("*.fetching")) == []
+    assert object_store.count("GET", ".tar") - before == len(list(cache.rglob("*.tar"))) - there
+    assert run("train", *SMALL, "--shards", stored_shards, "--out", tmp_path / "folder").returncode == 0
+    assert losses(out) == pytest.approx(losses(tmp_path / "folder"), rel=1e-5)
