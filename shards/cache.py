@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
+import json
 import os
 import threading
 import time
@@ -23,14 +25,12 @@ from shards.cache_folder import CacheFolder, as_bytes, size_text
 from shards.errors import ShardError
 from shards.files import StrPath, regular_handle, write_bytes
 from shards.index import ShardIndex
-from shards.messages import counted
-from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, Manifest, read_done, shard_file
+from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, Manifest, shard_file
 from shards.store import Store
 from shards.stored_set import MAX_RECORD_BYTES, not_a_set
 
 FETCHES = 8  # tars in flight
 LEAST_TARS = 4  # that the cache must hold
-RECORD_BYTES = 2000  # of a tar, roughly
 TOUCH_S = 60.0  # between two looks at whether a tar is there, which also note its use
 POLL_S = 0.2
 CLOSE_S = 0.5
@@ -153,7 +153,7 @@ class CachedSet:
     @property
     def needed_bytes(self) -> int:
         """The size of a cache that holds the whole set."""
-        return int(self.tar_bytes.sum()) + RECORD_BYTES * len(self.tar_bytes) + self.other_bytes
+        return int(self.tar_bytes.sum()) + self.other_bytes
 
     @property
     def holds_all(self) -> bool:
@@ -288,22 +288,15 @@ class CachedSet:
 
     def _facts(self, shard: int) -> dict[str, Any]:
         """Size and hashes of a tar, from its record, which the manifest vouches for."""
-        name = shard_file(shard, DONE_SUFFIX)
-        path = self._root / name
-        for last in (False, True):
-            if not path.exists():
-                self.store.fetch(name, path, self._manifest.files[name])
-            try:
-                facts: dict[str, Any] = read_done(self._root, shard)["files"][shard_file(shard, "tar")]
-                break
-            except ShardError as error:
-                path.unlink(missing_ok=True)
-                if last:
-                    raise ShardError(str(error).replace(str(self._root), self.store.url)) from None
-        if facts["size"] != self.tar_bytes[shard]:
-            stated = (
-                f"states {counted(facts['size'], 'byte')} for its tar, by the index it has {self.tar_bytes[shard]:,}"
-            )
+        name, record = shard_file(shard, DONE_SUFFIX), io.BytesIO()
+        self.store.fetch_into(name, record, self._manifest.files[name])
+        try:
+            facts: dict[str, Any] = json.loads(record.getvalue())["files"][shard_file(shard, "tar")]
+            size, _ = facts["size"], facts["sha256"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ShardError(f"{self.store}/{name}: states no SHA-256 of its tar; build the set again") from None
+        if size != self.tar_bytes[shard]:
+            stated = f"states {size} bytes for its tar, by the index it has {self.tar_bytes[shard]}"
             raise ShardError(f"{self.store}/{name}: {stated}; build the set again")
         return facts
 

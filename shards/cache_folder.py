@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from shards.errors import ShardError
-from shards.files import StrPath, naming, sync_folder, try_lock
+from shards.files import StrPath, naming, try_lock
 
 FREE_SHARE = 0.9  # of what is free, and of what the cache holds: the default size
 _PARTIAL = ".fetching"
@@ -129,14 +129,15 @@ class CacheFolder:
             return None
 
     def publish(self, path: Path, stream: BinaryIO) -> None:
-        """Gives a file that has arrived its name."""
+        """Gives a file that has arrived its name.
+
+        It is not synced: after a power failure its hashes, which are compared at each use, show whether it is whole.
+        """
         with naming(path):
             stream.flush()
-            os.fsync(stream.fileno())
             with self._locked():
                 os.replace(path.with_name(path.name + _PARTIAL), path)
                 stream.close()
-            sync_folder(path.parent)
 
     def abandon(self, path: Path, stream: BinaryIO) -> None:
         """Deletes what there is of a file."""

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Time of reading a shard set from an object store: a cold start against a plain copy, and the loader with a warm cache.
 
-    python tools/store_cost.py [--images 40000] [--shards 20] [--rounds 5]
+    python tools/store_cost.py [--images 80000] [--shards 16] [--rounds 5]
 
 The store is moto's server on this machine (extra [dev]), a process of its own. All contenders take turns. "Plain copy" is
-obstore's answer written to files, as many in flight as the cache has, and nothing is checked; "cold start" is from
-opening the set until the loader has given its first batch and every tar is there, verified. The warm loader and that of
-a folder give batches of the reference to nobody.
+obstore's answer written to files, as many in flight as the cache has, and nothing is checked; "cold cache" is from opening the
+set until every tar is there, verified, and "cold start" until the loader has given its first batch, too. The warm loader and
+that of a folder give batches of the reference to nobody.
 """
 
 from __future__ import annotations
@@ -110,8 +110,17 @@ def plain_copy(names: list[str], out: Path) -> None:
     list(in_flight(copy, names, FETCHES))
 
 
-def cold_start(cache: Path) -> None:
+def cold_cache(cache: Path) -> None:
     """Opens the set with an empty cache; ends when all tars are there."""
+    with CachedSet(URL, folder=cache) as index:
+        assert index.cache
+        index.cache.want(np.arange(index.manifest.shards))
+        while index.cache.missing().any():
+            time.sleep(0.02)
+
+
+def cold_start(cache: Path) -> None:
+    """Opens the set with an empty cache; ends when all tars are there and the loader has given a batch."""
     with CachedSet(URL, folder=cache) as index, Loader(index, batch_size=BATCH) as loader:
         next(loader)
         while index.cache and index.cache.missing().any():
@@ -132,12 +141,14 @@ def batches(loader: Loader) -> None:
 def measure(local: ShardIndex, rounds: int, scratch: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Seconds of the copies; seconds of ``BATCHES`` batches, of the two loaders."""
     names = sorted(path.name for path in local.root.glob("*.tar"))
-    copies: dict[str, list[float]] = {"plain copy": [], "cold start": []}
+    contenders = {
+        "plain copy": lambda path: plain_copy(names, path),
+        "cold cache": cold_cache,
+        "cold start": cold_start,
+    }
+    copies: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, work in (
-            ("plain copy", lambda path: plain_copy(names, path)),
-            ("cold start", cold_start),
-        ):
+        for name, work in contenders.items():
             path = scratch / "copy"
             with contextlib.redirect_stderr(io.StringIO()):
                 copies[name].append(timed(lambda: work(path)))  # noqa: B023
@@ -159,8 +170,8 @@ def measure(local: ShardIndex, rounds: int, scratch: Path) -> tuple[dict[str, li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=40_000)
-    parser.add_argument("--shards", type=int, default=20)
+    parser.add_argument("--images", type=int, default=80_000)
+    parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, server():
