@@ -30,7 +30,7 @@ SHARD_IMAGES = 5000  # of a generated set, as build-shards makes them
 SPREAD = 0.5  # of the logarithm of the images of an identity
 STRETCH = 100  # steps
 RANKS = 8
-PAIRS = 200  # identities whose pairs of images are followed, or counted at a time
+PAIRS = 1000  # identities whose pairs of images are followed, or counted at a time
 MANY_STEPS = 1 << 40
 
 

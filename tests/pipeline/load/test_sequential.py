@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,7 @@ from pipeline.build.groups import grouped_shards
 from pipeline.load.loader import Loader
 from pipeline.load.sampler import LoaderState, SamplerError
 from pipeline.load.sequential import SequentialSampler
+from shards.cache import CachedSet
 from shards.index import ShardIndex
 from tests.conftest import build_options
 from tests.pipeline.load.batches import BATCH, assert_same, batches_of, global_batches
@@ -240,6 +242,23 @@ def test_ranks_and_resumed_loaders_give_the_same_batches(grouped):
     assert_same(global_batches([batches_of(grouped, 5, window=3, resume=saved)]), whole[1:])
     assert [batch.state.epoch for batch in ranks[0]][-1] >= 1
     assert not torch.equal(whole[0][1], global_batches([batches_of(grouped, 1)])[0][1])
+
+
+def test_a_cache_of_two_windows_fetches_each_tar_once_in_an_epoch(grouped, object_store, tmp_path, monkeypatch):
+    """The set is larger than the cache: random order would fetch the same tars again and again."""
+    monkeypatch.setattr("shards.cache.FETCHES", 1)
+    object_store.copy("sets/grouped", grouped.root)
+    tars = [path.stat().st_size for path in grouped.root.glob("*.tar")]
+    small = sum(path.stat().st_size for path in [*grouped.root.glob("*.json"), grouped.root / "index.parquet"])
+    with CachedSet("s3://faces/sets/grouped", folder=tmp_path / "cache", size=small + 5 * max(tars)) as index:
+        cached = batches_of(index, 5, window=2)
+        assert not index.cache.holds_all
+    assert_same(global_batches([cached]), global_batches([batches_of(grouped, 5, window=2)]))
+    found = (re.search(r"shard-(\d+)\.tar", path) for _, path, _ in object_store.requests)
+    requested = [int(match[1]) for match in found if match]
+    windows = sampler(grouped, seed=0, global_batch=BATCH, window=2)._opened(0)[0]
+    assert len(windows) == 3
+    assert [set(requested[:2]), set(requested[2:4]), set(requested[4:6])] == [set(pair.tolist()) for pair in windows]
 
 
 @pytest.mark.parametrize(("window", "error"), [(0, ValueError), ("4", TypeError), (True, TypeError)])
