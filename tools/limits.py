@@ -58,7 +58,7 @@ def facts(size: Size) -> dict[str, float]:
     readable = OPEN_FILES - RESERVED_FILES
     return {
         "images, million": images / 1e6,
-        "identities, thousand; int32 labels end at 2,147,483": identities / 1e3,
+        f"identities, thousand; int32 labels end at {LABELS // 1000:,}": identities / 1e3,
         f"shards of {SHARD_ROWS:,}": shards,
         f"answers of {LISTED:,} names to list the set's files": math.ceil(4 * shards / LISTED),
         f"% of random reads that open a tar, {readable} stay open": max(0.0, 100 * (1 - readable / shards)),
