@@ -8,6 +8,7 @@
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 # Trains on several machines. Before the time limit it saves a checkpoint; submitted again, or requeued, it goes on.
+# What the network between the machines needs: docs/guide/distributed.md.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}"
 . .venv/bin/activate

@@ -120,8 +120,9 @@ def test_a_check_measures_and_compares():
     assert process.returncode == 0, process.stderr
     rows = re.findall(r"^(.*), ([\d,]+) images +([\d.]+) +([\d.]+) +([\d.]+)$", process.stdout, re.M)
     assert [row[1] for row in rows] == ["250", "2,500"] * 5
-    for name, _, said, seen, ratio in rows:
-        assert float(ratio) == pytest.approx(float(said) / float(seen), abs=0.2), name
+    long = [tuple(map(float, row[2:])) for row in rows if float(row[3]) >= 1]  # others are printed with too few digits
+    assert len(long) >= 3
+    assert [ratio for _, _, ratio in long] == pytest.approx([said / seen for said, seen, _ in long], abs=0.02)
     sizes = [float(row[4]) for row in rows if row[0] == "set without its index, MB"]
     assert sizes == pytest.approx([1, 1], abs=0.1)
     assert re.search(
