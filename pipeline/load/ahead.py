@@ -17,7 +17,7 @@ from shards.index import ShardIndex, ShardReader
 from shards.schema import shard_file
 
 AHEAD_BATCHES = 2  # read and waiting for DALI, which itself decodes some ahead
-CHUNK_IMAGES = 32  # read between two looks at whether to stop
+CHUNK_IMAGES = 64  # read between two looks at whether to stop; from a cold disk, together
 CLOSE_S = 5.0  # patience with a read that a file system does not answer
 _JPEG_END = (0xFF, 0xD9)
 
@@ -138,9 +138,8 @@ def _read(
         reader.padded(rows[start : start + CHUNK_IMAGES], buffer[start * longest :], longest)
     jpegs = buffer[: len(rows) * longest].reshape(len(rows), longest)
     ends = jpegs[np.arange(len(rows))[:, None], sizes[:, None] - [2, 1]]
-    check_images(
-        index, reader, rows[(ends != _JPEG_END).any(1)]
-    )  # DALI fills up an image that is cut, without an error
+    uncertain = rows[(ends != _JPEG_END).any(1)]  # DALI fills up an image that is cut, without an error
+    check_images(index, reader, uncertain)
     return jpegs
 
 

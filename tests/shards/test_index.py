@@ -214,6 +214,27 @@ def test_images_are_padded_to_a_given_length(shard_set):
             reader.padded(rows, longest=most - 1)
 
 
+def test_the_kernel_hears_of_all_images_before_the_first_is_read(shard_set, monkeypatch):
+    index, calls = ShardIndex(shard_set), []
+    advise, read = os.posix_fadvise, os.preadv
+
+    def record(handle, offset, size, advice):
+        if advice == os.POSIX_FADV_WILLNEED:
+            calls.append((offset, size))
+        advise(handle, offset, size, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", record)
+    monkeypatch.setattr(os, "preadv", lambda *arguments: calls.append("read") or read(*arguments))
+    rows = np.array([5, 3, 9])
+    with ShardReader(index) as reader:
+        reader.padded(rows)
+        announced = list(zip(index.offset[rows].tolist(), index.size[rows].tolist(), strict=True))
+        assert calls == [*announced, "read", "read", "read"]
+        calls.clear()
+        reader.image(3)
+        assert calls == ["read"]
+
+
 def test_a_reader_after_its_block_says_so_and_opens_nothing(shard_set):
     with ShardReader(ShardIndex(shard_set)) as reader:
         image = reader.image(0)
