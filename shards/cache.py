@@ -148,7 +148,7 @@ class CachedSet:
     @property
     def other_bytes(self) -> int:
         """Bytes of the files of the set here that are no tars."""
-        return sum(path.stat().st_size for path in self._root.iterdir() if path.suffix in (".json", ".parquet"))
+        return sum(path.stat().st_size for path in self._root.iterdir() if not path.name.startswith("shard-"))
 
     @property
     def needed_bytes(self) -> int:
