@@ -98,6 +98,7 @@ def train(
     with _run_folder(run, state), run_log as log, stop_flag as stop, explained_memory(config.less_memory):
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
         evaluations.begin(start)
+        ranks.any(False)  # the others wait here: collectives of the gradients' group have a short time limit
         update = Updater(state)
         stream = iter(batches)
         while step < config.steps and not ranks.any(stop.requested):

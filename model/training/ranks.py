@@ -186,6 +186,8 @@ def open_ranks(device: str) -> Iterator[Ranks]:
             if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
                 assert ranks.peers is not None
                 reason = ranks.peers.loss() or "another rank has exited; see its error message"
+                if "timed out" in str(error).lower():
+                    reason = f"another rank hangs: no data from it for {STEP_TIMEOUT.seconds:,} seconds"
                 raise RankError(reason) from None
             raise
 

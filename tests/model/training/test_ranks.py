@@ -167,6 +167,25 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
 
 
 @pytest.mark.heavy
+def test_the_others_wait_for_an_evaluation_that_takes_longer_than_a_step_may(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEP_S", "20")
+    path = prepare(tmp_path, "seed", evaluate_s=24)
+    process = torchrun(2, "tests/model/training/train_ranks.py", path)
+    assert process.returncode == 0, process.stderr
+    assert [row["step"] for row in rows(path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.heavy
+def test_a_process_that_hangs_ends_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEP_S", "20")
+    path = prepare(tmp_path, "seed", hang_at=2)
+    process = torchrun(2, "tests/model/training/train_ranks.py", path)
+    assert process.returncode == 1
+    assert "RankError: another rank hangs: no data from it for 20 seconds" in process.stderr
+    assert [path.stem for path in checkpoints(path / "run")] == ["0000002"]
+
+
+@pytest.mark.heavy
 def test_a_killed_process_ends_all(tmp_path):
     path = prepare(tmp_path, "seed", kill_at=2)
     process = torchrun(2, "tests/model/training/train_ranks.py", path)  # would wait for hours
