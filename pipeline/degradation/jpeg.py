@@ -15,8 +15,6 @@ import functools
 import numpy as np
 import torch
 
-from pipeline.degradation.kernels import product
-
 BLOCK = 8  # px
 MCU = 16  # px, of a 4:2:0 image: four blocks of luma, one of each chroma
 WEIGHT = 1 << 12  # weights of the transforms are integers in units of 1/4096
@@ -47,13 +45,13 @@ class _Transforms:
     """Matrices for planes of M px, for each place of the grid of blocks; ``offsets`` places, ``L`` coefficients a line.
 
     Attributes:
-        forward: (offsets, L, M), halves chroma, repeats the edge beyond the plane, and transforms.
-        inverse: (offsets, M, L), the way back.
+        rows, columns: (offsets, 2, L, M), the way there, which halves chroma, repeats the edge beyond the plane, and
+            transforms; and the way back, transposed. Of columns in quarters of a level, and of lines.
         steps: (101, L, L), the divisor of each coefficient at quality 0 to 100.
     """
 
-    forward: torch.Tensor
-    inverse: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
     steps: torch.Tensor
 
 
@@ -72,7 +70,7 @@ def compress_(
     brightness = planes[0].sub_(128)
     _round_trip_(brightness, luma, quality, row_offsets % BLOCK, column_offsets % BLOCK)
     brightness.add_(128)
-    twice = (each.repeat(2) for each in (quality, row_offsets, column_offsets))
+    twice = (torch.cat([each, each]) for each in (quality, row_offsets, column_offsets))
     _round_trip_(planes[1:].flatten(0, 1), chroma, *twice)
 
 
@@ -80,18 +78,13 @@ def _round_trip_(
     plane: torch.Tensor, transforms: _Transforms, quality: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> None:
     """Transforms, quantises and transforms back (N, M, M) planes of whole numbers from -128 to 127, in place."""
-    forward, inverse = transforms.forward, transforms.inverse
+    forward, inverse = transforms.rows.index_select(0, rows).unbind(1)
+    forward_columns, inverse_columns = transforms.columns.index_select(0, columns).unbind(1)
     steps = transforms.steps.index_select(0, quality)
-    found = _both(plane, forward.index_select(0, rows), forward.index_select(0, columns))
-    found.div_(steps).round_().mul_(steps)
-    found = _both(found, inverse.index_select(0, rows), inverse.index_select(0, columns))
-    plane.copy_(found.round_().clamp_(-128, 127))
-
-
-def _both(plane: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """``left @ plane @ right.T``, each (N, ., .), of weights in units of 1/``WEIGHT``; exact."""
-    half = product(left, plane, FRACTION / WEIGHT).round_().clamp_(-_COEFFICIENT, _COEFFICIENT)
-    return product(half, right.transpose(1, 2), 1 / (FRACTION * WEIGHT))
+    half = torch.bmm(forward, plane).round_()
+    found = torch.bmm(half, forward_columns.mT).div_(steps).round_().mul_(steps)
+    half = torch.bmm(inverse.mT, found).round_().clamp_(-_COEFFICIENT, _COEFFICIENT)
+    torch.clamp(torch.bmm(half, inverse_columns).round_(), -128, 127, out=plane)
 
 
 @functools.lru_cache(maxsize=16)
@@ -122,11 +115,9 @@ def _transforms(before: np.ndarray, after: np.ndarray, table: tuple[int, ...], d
     blocks = np.kron(np.eye(length // BLOCK), _dct())
     tiles = (length // BLOCK, length // BLOCK)
     steps = np.stack([np.tile(quantisation(table, quality), tiles) for quality in range(101)])
-    matrices = {"forward": np.rint(blocks @ before * WEIGHT), "inverse": np.rint(after @ blocks.T * WEIGHT)}
-    tensors = {
-        name: torch.from_numpy(one.astype(np.float32)).to(device) for name, one in (matrices | {"steps": steps}).items()
-    }
-    return _Transforms(**tensors)
+    whole = np.rint(np.stack([blocks @ before, (after @ blocks.T).transpose(0, 2, 1)], 1) * WEIGHT)
+    arrays = {"rows": whole * (FRACTION / WEIGHT), "columns": whole / (FRACTION * WEIGHT), "steps": steps}  # exact
+    return _Transforms(**{name: torch.from_numpy(one.astype(np.float32)).to(device) for name, one in arrays.items()})
 
 
 def quantisation(table: tuple[int, ...], quality: int) -> np.ndarray:

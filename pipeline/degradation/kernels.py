@@ -12,6 +12,8 @@ from scipy.special import erf, j1
 from pipeline.degradation.presets import KERNELS, Round
 from pipeline.philox import uniforms
 
+PART = 4  # values of pixels are integers in units of a quarter of a grey level
+WHITE = 255 * PART
 WEIGHT = 1 << 13  # weights of a resampling matrix are integers in units of 1/8192
 _BLUR_WEIGHT = 1 << 12
 BLUR_SIZE = 7  # px

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.degradation.kernels import BLURS, NOISE_VALUES
-from pipeline.degradation.presets import Preset, Range
+from pipeline.degradation.kernels import BLURS, NOISE_VALUES, PART, WHITE
+from pipeline.degradation.presets import Preset, Range, Round
 from pipeline.philox import DEGRADATION_NUMBERS
 
 # A column of random numbers for each parameter; those of the rounds follow, ROUND_COLUMNS for each.
@@ -18,11 +18,16 @@ COLUMNS = {
     )
 }
 ROUND_COLUMNS = ("blur", "noise", "shot_noise", "chroma_noise", "noise_start", "quality", "grid_row", "grid_column")
+ROUND_VALUES = (
+    *("blur", "noise_start", "dark_variance", "light_variance", "chroma_noise"),
+    *("quality", "grid_row", "grid_column"),
+)
+_TWICE = DEGRADATION_NUMBERS - 1  # the column that says which images have two rounds
 MCU = 16  # px: the grid of a 4:2:0 JPEG
 
 
 def parameters(preset: Preset, numbers: np.ndarray, sizes: np.ndarray, flips: np.ndarray) -> dict[str, np.ndarray]:
-    """The parameters of N images.
+    """The parameters of N images, as ``realistic`` needs them: levels in quarters, constants multiplied out.
 
     Args:
         numbers: (N, ``DEGRADATION_NUMBERS``) float64 random numbers, 0 to below 1.
@@ -30,49 +35,67 @@ def parameters(preset: Preset, numbers: np.ndarray, sizes: np.ndarray, flips: np
         flips: (N,) bool.
 
     Returns:
-        Name -> (N,) float32. Those of round 0 are called ``blur0`` and so on.
+        Name -> (N,) int64 whole numbers or (N, 1, 1) float32. ``ROUND_VALUES`` of round 0 are called ``blur0`` and so on.
+        ``interlaced`` and, if the preset has two rounds, ``twice`` are positions of images: those that are interlaced,
+        and those that have both rounds. What these alone need is as long as they are.
     """
-
-    def drawn(limits: Range, name: str) -> np.ndarray:
-        low, high = limits
-        return low + numbers[:, COLUMNS[name]] * (high - low)
-
-    def kernel(shares: Sequence[float], name: str) -> np.ndarray:
-        limits = np.cumsum(shares)[:-1]
-        return np.searchsorted(limits, numbers[:, COLUMNS[name]], side="right")
-
-    interlaced = numbers[:, COLUMNS["interlaced"]] < preset.interlaced
+    u = dict(zip(COLUMNS, numbers.T, strict=False))
+    gamma = bias(_within(preset.gamma, u["gamma"])).astype(np.float32)
+    brightness = _within(preset.brightness, u["brightness"]).astype(np.float32)
+    interlaced = np.flatnonzero(u["interlaced"] < preset.interlaced)
+    shift = _within((-preset.field_shift, preset.field_shift), u["shift"][interlaced]).astype(np.float32)
     found = {
-        "size": sizes,
-        "flip": flips,
-        "shrink": kernel(preset.shrink, "shrink"),
-        "enlarge": kernel(preset.enlarge, "enlarge"),
-        "bias": bias(drawn(preset.gamma, "gamma")),
-        "contrast": drawn(preset.contrast, "contrast"),
-        "brightness": drawn(preset.brightness, "brightness"),
-        "shift": drawn((-preset.field_shift, preset.field_shift), "shift") * interlaced,
-        "between": kernel(preset.shrink, "between"),
-        "first_size": np.rint(sizes * drawn(preset.first_size, "first_size")),
+        "size": sizes.astype(np.int64),
+        "flip": flips.astype(np.int64),
+        "shrink": _kernels(preset.shrink, u["shrink"]),
+        "enlarge": _kernels(preset.enlarge, u["enlarge"]),
+        "bias_slope": gamma / -WHITE,
+        "bias_offset": gamma + 1,
+        "contrast": _within(preset.contrast, u["contrast"]),
+        "brightness": brightness * PART + 128 * PART,
+        "interlaced": interlaced,
+        "left": shift.clip(0),
+        "right": (-shift).clip(0),
+        "still": 1 - abs(shift),
     }
-    first = len(COLUMNS)
-    for number, settings in enumerate(preset.rounds):
-        columns = numbers[:, first + number * len(ROUND_COLUMNS) :][:, : len(ROUND_COLUMNS)].T
-        u = dict(zip(ROUND_COLUMNS, columns, strict=True))
+    *first, last = preset.rounds
+    found |= _of_round(last, len(first), numbers)
+    if first:
+        twice = np.flatnonzero(numbers[:, _TWICE] < preset.twice)
+        larger = np.rint(sizes[twice] * _within(preset.first_size, u["first_size"][twice])).astype(np.int64)
+        found |= {"twice": twice, "first_size": larger, "between": _kernels(preset.shrink, u["between"][twice])}
+        found |= _of_round(first[0], 0, numbers[twice])
+    return {
+        name: values if values.dtype == np.int64 else values.astype(np.float32)[:, None, None]
+        for name, values in found.items()
+    }
 
-        def within(limits: Range, u: np.ndarray) -> np.ndarray:
-            return limits[0] + u * (limits[1] - limits[0])
 
-        found |= {
-            f"blur{number}": np.floor(u["blur"] * BLURS),
-            f"noise{number}": within(settings.noise, u["noise"]),
-            f"shot_noise{number}": within(settings.shot_noise, u["shot_noise"]),
-            f"chroma_noise{number}": within(settings.chroma_noise, u["chroma_noise"]),
-            f"noise_start{number}": np.floor(u["noise_start"] * NOISE_VALUES),
-            f"quality{number}": np.rint(within(settings.quality, u["quality"])),
-            f"grid_row{number}": np.floor(u["grid_row"] * MCU),
-            f"grid_column{number}": np.floor(u["grid_column"] * MCU),
-        }
-    return {name: values.astype(np.float32) for name, values in found.items()}
+def _of_round(settings: Round, number: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """``ROUND_VALUES`` of the images in one round."""
+    u = dict(zip(ROUND_COLUMNS, numbers.T[len(COLUMNS) + number * len(ROUND_COLUMNS) :], strict=False))
+    noise = _within(settings.noise, u["noise"]).astype(np.float32)
+    shot_noise = _within(settings.shot_noise, u["shot_noise"]).astype(np.float32)
+    values = (
+        (u["blur"] * BLURS).astype(np.int64),
+        (u["noise_start"] * NOISE_VALUES).astype(np.int64),
+        noise * noise * PART * PART,
+        shot_noise * shot_noise * (PART * PART / WHITE),
+        _within(settings.chroma_noise, u["chroma_noise"]),
+        np.rint(_within(settings.quality, u["quality"])).astype(np.int64),
+        (u["grid_row"] * MCU).astype(np.int64),
+        (u["grid_column"] * MCU).astype(np.int64),
+    )
+    return {f"{name}{number}": value for name, value in zip(ROUND_VALUES, values, strict=True)}
+
+
+def _within(limits: Range, u: np.ndarray) -> np.ndarray:
+    low, high = limits
+    return low + u * (high - low)
+
+
+def _kernels(shares: Sequence[float], u: np.ndarray) -> np.ndarray:
+    return np.searchsorted(np.cumsum(shares)[:-1], u, side="right")
 
 
 def bias(gamma: np.ndarray) -> np.ndarray:
@@ -83,4 +106,4 @@ def bias(gamma: np.ndarray) -> np.ndarray:
     return 2.0**gamma - 2.0
 
 
-assert len(COLUMNS) + 2 * len(ROUND_COLUMNS) <= DEGRADATION_NUMBERS
+assert len(COLUMNS) + 2 * len(ROUND_COLUMNS) <= _TWICE

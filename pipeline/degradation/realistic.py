@@ -8,6 +8,7 @@ float32 represents exactly, so that an image does not depend on the others in it
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch.nn import functional
 from pipeline.degradation import jpeg
 from pipeline.degradation.kernels import (
     BLUR_SIZE,
+    PART,
     WEIGHT,
+    WHITE,
     blur_bank,
     enlarging,
     noise_bank,
@@ -25,20 +28,18 @@ from pipeline.degradation.kernels import (
     resampling,
     shrinking,
 )
-from pipeline.degradation.parameters import parameters
-from pipeline.degradation.presets import Preset
-from pipeline.load.degrade import Mode, resize
+from pipeline.degradation.parameters import ROUND_VALUES, parameters
+from pipeline.degradation.presets import Preset, Round
+from pipeline.load.degrade import Mode, matmul_precision, resize
 from pipeline.philox import DEGRADATION_NUMBERS, uniforms
 
-PART = 4  # values of pixels are integers in units of a quarter of a grey level
-_WHITE = 255 * PART
 _COLOUR = 1 << 13  # weights of the colour transforms are integers in units of 1/8192
 # On its way down and up, an image is resized to this multiple of the canvas, but at least to these px, as all others are;
 # and from there by its own kernel. So the large images, which are dear, are handled by one quick resize.
 _BETWEEN, _LEAST_DOWN, _LEAST_UP = 1.5, 24, 32
 # RGB -> Y, Cb, Cr and back, in these units. Source: JFIF 1.02
 _TO_YCC = ((2449, 4809, 934), (-1382, -2714, 4096), (4096, -3430, -666))
-_FROM_YCC = ((0, 11485), (-2819, -5850), (14516, 0))  # Cb and Cr in R, G and B
+_FROM_YCC = ((_COLOUR, 0, 11485), (_COLOUR, -2819, -5850), (_COLOUR, 14516, 0))
 
 
 def canvas_of(largest: int) -> int:
@@ -46,6 +47,23 @@ def canvas_of(largest: int) -> int:
     return -(-largest // jpeg.BLOCK) * jpeg.BLOCK
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch uses one thread on the CPU: these operations are so small that threads would mostly wait for each other.
+
+    They would wait for the decoder's threads, too, which are at work on the next batch.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+@matmul_precision("highest")
+@_one_thread()
 def degrade_as(
     out: torch.Tensor,
     images: torch.Tensor,
@@ -66,29 +84,23 @@ def degrade_as(
     """
     side, device, canvas = images.shape[1], images.device, canvas_of(sizes[-1])
     small, middle = (min(side, max(int(_BETWEEN * canvas), least)) for least in (_LEAST_DOWN, _LEAST_UP))
-    size = first = values["size"].long()
-    between = None
-    if len(preset.rounds) > 1:
-        first = values["first_size"].long().clamp(max=canvas)
-        between = resampling(values["between"].long(), first.float(), values["size"], rows=canvas, columns=canvas)
+    size, twice = values["size"], values.get("twice")
     before = images if small == side else resize(images, small, mode)
-    firsts = range(sizes.start, canvas + 1) if between is not None else sizes
-    where = values["shrink"].long() * len(firsts) + first - firsts.start
+    if twice is None:
+        firsts, first = sizes, size
+    else:
+        firsts = range(sizes.start, canvas + 1)
+        first = size.index_copy(0, twice, values["first_size"].clamp(max=canvas))
+    where = torch.add(first - firsts.start, values["shrink"], alpha=len(firsts))
     pixels = _shrunk(before, shrinking(small, firsts, device, canvas=canvas).index_select(0, where))
-    planes = _to_ycc(_toned(pixels, values))
-    for number, settings in enumerate(preset.rounds):
-        if number and between is not None:
-            planes = _resampled(planes, between)
-        own = {name.removesuffix(str(number)): value for name, value in values.items() if name.endswith(str(number))}
-        planes = _blurred(planes, blur_bank(settings, device), own["blur"])
-        if preset.interlaced and number + 1 == len(preset.rounds):
-            _interlace_(planes, values["shift"])
-        _add_noise_(planes, own)
-        quality, row, column = (own[name].long() for name in ("quality", "grid_row", "grid_column"))
-        jpeg.compress_(planes, quality=quality, row_offsets=row, column_offsets=column)
-    where = values["enlarge"].long() * len(sizes) + size - sizes.start
+    planes = _toned_planes(pixels, values)
+    if twice is not None and len(twice) > 0:
+        planes = _with_first_round(planes, preset, values, smallest=sizes.start)
+    last = len(preset.rounds) - 1
+    planes = _round(planes, preset.rounds[last], values, last, interlaced=len(values["interlaced"]) > 0)
     matrices = enlarging(middle, sizes, device, canvas=canvas)
-    mirrored = where + values["flip"].long() * (len(matrices) // 2)
+    where = torch.add(size - sizes.start, values["enlarge"], alpha=len(sizes))
+    mirrored = torch.add(where, values["flip"], alpha=len(matrices) // 2)
     enlarged = _enlarged(_to_rgb(planes), matrices.index_select(0, where), matrices.index_select(0, mirrored))
     if middle == side:
         out.copy_(enlarged)
@@ -109,66 +121,80 @@ def degrade_image(image: np.ndarray, size: int, preset: Preset, key: tuple[int, 
     values = {name: torch.from_numpy(value) for name, value in drawn.items()}
     pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
     out = torch.empty_like(pixels)
-    with _one_thread():
-        degrade_as(out, pixels, preset, values, sizes=range(size, size + 1), mode="exact")
+    degrade_as(out, pixels, preset, values, sizes=range(size, size + 1), mode="exact")
     return out[0].numpy()
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """PyTorch uses one thread in this thread: for one image, threads that wait for each other only cost time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _with_first_round(
+    planes: torch.Tensor, preset: Preset, values: dict[str, torch.Tensor], *, smallest: int
+) -> torch.Tensor:
+    """Degrades the images that have two rounds a first time, and resizes them to their size; may write to ``planes``."""
+    twice, canvas = values["twice"], planes.shape[-1]
+    everyone = len(twice) == planes.shape[1]
+    some = _round(planes if everyone else planes.index_select(1, twice), preset.rounds[0], values, 0)
+    if smallest == canvas:  # all images are as large as the canvas, before and after
+        some.mul_(PART)
+    else:
+        before, after = values["first_size"].clamp(max=canvas), values["size"].index_select(0, twice)
+        some = _resampled(some, resampling(values["between"], before, after, rows=canvas, columns=canvas))
+    return some if everyone else planes.index_copy_(1, twice, some)
+
+
+def _round(
+    planes: torch.Tensor, settings: Round, values: dict[str, torch.Tensor], number: int, *, interlaced: bool = False
+) -> torch.Tensor:
+    """Blurs, adds noise and compresses; from quarters of a level to whole levels."""
+    own = {name: values[f"{name}{number}"] for name in ROUND_VALUES}
+    if any(settings.blurs):
+        planes = _blurred(planes, blur_bank(settings, planes.device), own["blur"])
+    if interlaced:
+        _interlace_(planes, values)
+    _add_noise_(planes, own)
+    jpeg.compress_(planes, quality=own["quality"], row_offsets=own["grid_row"], column_offsets=own["grid_column"])
+    return planes
 
 
 def _shrunk(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """(N, P, P, 3) uint8 images and (N, M, P) weights -> (N, M, 3, M) in quarters of a level."""
+    """(N, P, P, 3) uint8 images and (N, M, P) weights -> (N, 3 * M, M) in quarters of a level: the colours of each line."""
     count, canvas, side = matrix.shape
     narrow = product(matrix, images.float().reshape(count, side, -1), PART / WEIGHT).round_()
     lines = narrow.reshape(count, canvas, side, 3).transpose(2, 3).reshape(count, -1, side)
-    small = product(lines, matrix.transpose(1, 2), 1 / WEIGHT).round_().clamp_(0, _WHITE)
-    return small.reshape(count, canvas, 3, canvas)
+    return product(lines, matrix.mT, 1 / WEIGHT).round_().clamp_(0, WHITE)
 
 
-def _toned(pixels: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Applies gamma, contrast and brightness to (N, M, 3, M) pixels, in place; see ``parameters.bias``."""
-    bias, contrast, brightness = (_by_image(values[name], pixels) for name in ("bias", "contrast", "brightness"))
-    divisor = (pixels * (bias / -_WHITE)).add_(bias + 1)
-    toned = pixels.div_(divisor).sub_(128 * PART).mul_(contrast).add_(brightness * PART + 128 * PART)
-    return toned.round_().clamp_(0, _WHITE)
-
-
-def _to_ycc(pixels: torch.Tensor) -> torch.Tensor:
-    """(N, M, 3, M) RGB -> (3, N, M, M) Y, Cb, Cr, in quarters of a level."""
-    planes = pixels.new_empty((3, len(pixels), pixels.shape[1], pixels.shape[3]))
-    channels = pixels.unbind(2)
-    for plane, weights in zip(planes, _TO_YCC, strict=True):
-        torch.mul(channels[0], weights[0], out=plane)
-        plane.add_(channels[1], alpha=weights[1]).add_(channels[2], alpha=weights[2])  # exact: these are integers
-    return planes.mul_(1 / _COLOUR).round_()
+def _toned_planes(pixels: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Applies gamma, contrast and brightness to (N, 3 * M, M) RGB, in place -> (3, N, M, M) Y, Cb, Cr; quarters of a level."""
+    count, _, canvas = pixels.shape
+    divisor = (pixels * values["bias_slope"]).add_(values["bias_offset"])
+    toned = pixels.div_(divisor).sub_(128 * PART).mul_(values["contrast"]).add_(values["brightness"]).round_()
+    rgb = pixels.new_empty((3, count, canvas, canvas))
+    torch.clamp(toned.reshape(count, canvas, 3, canvas), 0, WHITE, out=rgb.permute(1, 2, 0, 3))
+    return _mixed(rgb, _TO_YCC).round_()
 
 
 def _to_rgb(planes: torch.Tensor) -> torch.Tensor:
-    """(3, N, M, M) Y, Cb, Cr -> (N, M, 3, M) RGB; whole levels."""
-    luma, *chroma = planes
-    pixels = planes.new_empty((luma.shape[0], luma.shape[1], 3, luma.shape[2]))
-    for channel, weights in zip(pixels.unbind(2), _FROM_YCC, strict=True):
-        torch.mul(luma, _COLOUR, out=channel)
-        for plane, weight in zip(chroma, weights, strict=True):
-            if weight:
-                channel.add_(plane, alpha=weight)
-    return pixels.mul_(1 / _COLOUR).round_().clamp_(0, 255)
+    """(3, N, M, M) Y, Cb, Cr -> (N, 3 * M, M) RGB, the colours of each line; whole levels."""
+    _, count, canvas, _ = planes.shape
+    pixels = planes.new_empty((count, canvas, 3, canvas))
+    torch.clamp(_mixed(planes, _FROM_YCC).round_(), 0, 255, out=pixels.permute(2, 0, 1, 3))
+    return pixels.reshape(count, -1, canvas)
+
+
+def _mixed(planes: torch.Tensor, weights: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+    """Sums of (3, ...) colour planes, by weights in units of 1/``_COLOUR``."""
+    return torch.mm(_colours(weights, planes.device), planes.reshape(3, -1)).reshape(planes.shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _colours(weights: tuple[tuple[int, ...], ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(weights, dtype=torch.float32, device=device) / _COLOUR
 
 
 def _resampled(planes: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Resizes (3, N, M, M) planes of whole levels by (N, M, M) weights; the result is in quarters of a level."""
     half = torch.matmul(matrix, planes).mul_(PART / WEIGHT).round_()
     found = torch.matmul(half, matrix.transpose(1, 2)).mul_(1 / WEIGHT).round_()
-    found[0].clamp_(0, _WHITE)
+    found[0].clamp_(0, WHITE)
     return found
 
 
@@ -176,44 +202,38 @@ def _blurred(planes: torch.Tensor, bank: torch.Tensor, which: torch.Tensor) -> t
     """Blurs the planes of each image by its kernel of the bank."""
     edge = BLUR_SIZE // 2
     padded = functional.pad(planes, (edge,) * 4, mode="replicate")
-    kernels = bank.index_select(0, which.long())[:, None]
+    kernels = bank.index_select(0, which)[:, None]
     found = functional.conv2d(padded, kernels, groups=len(kernels)).round_()
-    found[0].clamp_(0, _WHITE)
+    found[0].clamp_(0, WHITE)
     return found
 
 
-def _interlace_(planes: torch.Tensor, shift: torch.Tensor) -> None:
-    """Moves every other line by ``shift``, (N,) px from -1 to 1, in place."""
-    lines = planes[:, :, 1::2]
+def _interlace_(planes: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
+    """Moves every other line of some images by up to a px, in place."""
+    which = values["interlaced"]
+    lines = planes[:, :, 1::2].index_select(1, which)
     padded = functional.pad(lines, (1, 1, 0, 0), mode="replicate")
-    shift = _by_image(shift, lines[0])
-    left, right = padded[..., :-2] * shift.clamp(min=0), padded[..., 2:] * (-shift).clamp(min=0)
-    lines.mul_(1 - shift.abs()).add_(left).add_(right)
+    left, right = padded[..., :-2] * values["left"], padded[..., 2:] * values["right"]
+    planes[:, :, 1::2].index_copy_(1, which, lines.mul_(values["still"]).add_(left).add_(right))
 
 
 def _add_noise_(planes: torch.Tensor, own: dict[str, torch.Tensor]) -> None:
     """Adds noise to the planes, whose variance rises with the luminance, and rounds them to whole levels, in place."""
     _, count, height, width = planes.shape
     bank = noise_bank(planes[:, 0].numel(), planes.device)
-    noise = bank.index_select(0, own["noise_start"].long()).reshape(count, 3, height, width).transpose(0, 1)
-    constant, shot, chroma = (_by_image(own[name], planes[0]) for name in ("noise", "shot_noise", "chroma_noise"))
-    deviation = (planes[0] * (shot * shot * (PART * PART / _WHITE))).add_(constant * constant * PART * PART).sqrt_()
+    noise = bank.index_select(0, own["noise_start"]).reshape(count, 3, height, width).transpose(0, 1)
+    deviation = (planes[0] * own["light_variance"]).add_(own["dark_variance"]).sqrt_()
     noise.mul_(deviation)
-    noise[1:].mul_(chroma)
+    noise[1:].mul_(own["chroma_noise"])
     planes.add_(noise).mul_(1 / PART).round_()
     planes[0].clamp_(0, 255)
     planes[1:].clamp_(-128, 127)
 
 
 def _enlarged(pixels: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """(N, M, 3, M) pixels and two (N, Q, M) weights -> (N, Q, Q, 3) uint8."""
+    """(N, 3 * M, M) pixels and two (N, Q, M) weights -> (N, Q, Q, 3) uint8."""
     count, side, canvas = rows.shape
-    lines = product(pixels.reshape(count, -1, canvas), columns.transpose(1, 2), PART / WEIGHT).round_()
+    lines = product(pixels, columns.mT, PART / WEIGHT).round_()
     lines = lines.reshape(count, canvas, 3, side).transpose(2, 3).reshape(count, canvas, -1)
     enlarged = product(rows, lines, 1 / (PART * WEIGHT)).round_().clamp_(0, 255)
     return enlarged.to(torch.int16).to(torch.uint8).reshape(count, side, side, 3)  # quicker than in one step
-
-
-def _by_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """(N,) values, to be combined with (N, ...) ones."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -176,7 +176,7 @@ def resize_by_products(images: torch.Tensor, size: int, precision: Precision = "
         precision: argument of ``torch.set_float32_matmul_precision``; only ``highest`` is exact on all devices.
     """
     weights = _split_weights(images.shape[1], size, images.device)
-    with _matmul_precision(precision):
+    with matmul_precision(precision):
         narrow = _resample(weights, images)  # as Pillow: first horizontally, with rounding and clamping in between
         return _resample(weights, narrow.transpose(1, 2)).transpose(1, 2)
 
@@ -193,7 +193,7 @@ def _resample_each(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Resamples the width of (N, H, W, 3) uint8 images, each with its own of (N, 2 * out, W) weights."""
     count, height, width, channels = images.shape
     columns = images.permute(0, 2, 1, 3).reshape(count, width, -1).float()
-    with _matmul_precision("highest"):
+    with matmul_precision("highest"):
         sums = weights @ columns
     return _rounded(sums, 1).reshape(count, -1, height, channels).transpose(1, 2)
 
@@ -206,7 +206,7 @@ def _rounded(sums: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _matmul_precision(precision: Precision) -> Iterator[None]:
+def matmul_precision(precision: Precision) -> Iterator[None]:
     """Sets the precision of float32 products: TF32 and bf16 have too few bits for exact integer sums."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)

@@ -195,12 +195,9 @@ class Loader:
         labels = self._index.labels[draw.classes].astype(np.int64)
         drawn = self._drawn(np.minimum(sizes, self._size - 1), draw.flips)
         arrays = {"labels": labels, "sizes": sizes, "flips": draw.flips}
-        arrays |= {f"values {number}": np.stack(list(found.values())) for number, found in enumerate(drawn) if found}
+        arrays |= {f"{name} {number}": value for number, found in enumerate(drawn) for name, value in found.items()}
         given = upload(arrays, self._device)
-        values = [
-            dict(zip(found, given[f"values {number}"].unbind(), strict=True)) if found else {}
-            for number, found in enumerate(drawn)
-        ]
+        values = [{name: given[f"{name} {number}"] for name in found} for number, found in enumerate(drawn)]
         images = _empty_like(crops)  # DALI reuses the buffer of the crops
         if crops.is_cuda:
             degrade_on_gpu(images, crops, self._views, values, sizes=given["sizes"], flips=given["flips"])

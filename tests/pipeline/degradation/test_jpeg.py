@@ -80,11 +80,15 @@ def test_a_quality_and_a_place_of_the_grid_for_each_image():
     assert not np.array_equal(compressed(images, quality, (rows + 3) % 16, columns), together)
 
 
-def test_sums_are_exact():
+@pytest.mark.parametrize(("transforms", "side"), [(jpeg._luma_transforms, 32), (jpeg._chroma_transforms, 24)])
+def test_sums_are_exact(transforms, side):
     """Float64 has so many bits that no sum is rounded: float32 gives the same, so no order of additions matters."""
-    for transforms, side in ((jpeg._luma_transforms, 32), (jpeg._chroma_transforms, 24)):
-        made = transforms(side, torch.device("cpu"))
-        plane = torch.as_tensor(np.random.default_rng(1).choice([-128.0, 127.0], (40, side, side)), dtype=torch.float32)
-        for left, right in ((made.forward[:1], made.forward[3:4]), (made.forward[-1:], made.forward[5:6])):
-            exact = jpeg._both(plane.double(), left.double().expand(40, -1, -1), right.double().expand(40, -1, -1))
-            assert torch.equal(jpeg._both(plane, left.expand(40, -1, -1), right.expand(40, -1, -1)).double(), exact)
+    made = transforms(side, torch.device("cpu"))
+    doubles = jpeg._Transforms(**{name: values.double() for name, values in vars(made).items()})
+    rng = np.random.default_rng(1)
+    plane = torch.as_tensor(rng.choice([-128.0, 127.0], (40, side, side)), dtype=torch.float32)
+    exact = plane.double()
+    drawn = [torch.as_tensor(rng.integers(0, most, 40)) for most in (101, len(made.rows), len(made.rows))]
+    jpeg._round_trip_(plane, made, *drawn)
+    jpeg._round_trip_(exact, doubles, *drawn)
+    assert torch.equal(plane.double(), exact)

