@@ -22,6 +22,9 @@ STORED_BYTES, INDEX_BYTES = 8200, 100  # of the shards and of index.parquet for 
 PLAN_BYTES = 80  # of a row of a landmark table: tests/pipeline/build/test_plan_memory.py
 EMBEDDING, FLOAT_BYTES, COPIES = 512, 4, 3  # copies of the head: weights, gradient, momentum
 BATCH_IMAGES, RANKS = 4096, 64  # of a step of all ranks together
+STEP_COPIES = (
+    5  # of the cosines at the peak of a step: tools/head_memory.py, for batches of more images than numbers a row
+)
 VIEWS = 4
 BUILD_US, PARENT_US, CORES = 380, 6, 64  # of an image: in the workers, in the process that plans
 GPU_IMAGES_S = 1000  # of one GPU, for scale only: no GPU has been measured
@@ -55,6 +58,7 @@ def facts(size: Size) -> dict[str, float]:
     """Each quantity of a set of this size, with its unit."""
     images, identities, shards = size.images, size.identities, size.shards
     head = identities * EMBEDDING * FLOAT_BYTES * COPIES / 1e9
+    cosines = BATCH_IMAGES * identities * FLOAT_BYTES / 1e9
     readable = OPEN_FILES - RESERVED_FILES
     return {
         "images, million": images / 1e6,
@@ -75,8 +79,8 @@ def facts(size: Size) -> dict[str, float]:
         f"epochs of each identity once in a pass, {VIEWS} views": images / identities / VIEWS,
         "head, GB: weights, gradient, momentum": head,
         f"the same on each of {RANKS} ranks, --shard-head": head / RANKS,
-        f"cosines of {BATCH_IMAGES:,} images, GB": BATCH_IMAGES * identities * FLOAT_BYTES / 1e9,
-        f"the same on each of {RANKS} ranks": BATCH_IMAGES * identities * FLOAT_BYTES / 1e9 / RANKS,
+        f"cosines of {BATCH_IMAGES:,} images, GB": cosines,
+        f"a step on each of {RANKS} ranks, GB: head, {STEP_COPIES} x cosines": (head + STEP_COPIES * cosines) / RANKS,
         "requests of a pass, million: an image each": images / 1e6,
         "requests of a pass, million: whole shards in order": shards / 1e6,
     }
