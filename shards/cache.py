@@ -189,7 +189,7 @@ class CachedSet:
             if len(self._threads) < FETCHES and not self._closed:
                 self._threads.append(threading.Thread(target=self._work, name="fetch-shard", daemon=True))
                 self._threads[-1].start()
-            self._changed.notify()
+            self._changed.notify_all()  # readers wait for it, too
 
     def open(self, shard: int, cancelled: Callable[[], bool]) -> int:
         """Opens a tar for reading; waits for it.
