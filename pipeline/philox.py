@@ -20,12 +20,12 @@ BLOCK_NUMBERS = 1 << 17  # compared at a time, in the cache of a core
 _SEED_BITS = 32
 
 
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """(count,) int64 random permutation of 0..count-1, the same on every machine."""
+def permutation(seed: int, epoch: int, count: int, kind: type[np.integer] = np.int64) -> np.ndarray:
+    """(count,) random permutation of 0..count-1 of type ``kind``, the same on every machine."""
     key = [seed, epoch << 1 | PERMUTATION_STREAM]
     if count <= SORTED_NUMBERS:
-        return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
-    order, done = np.empty(count, np.int64), 0
+        return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable").astype(kind, copy=False)
+    order, done = np.empty(count, kind), 0
     parts = -(-count // SORTED_NUMBERS)
     for part in range(parts):
         numbers, words = _part_of_words(key, count, part, parts)

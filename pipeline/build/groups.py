@@ -34,12 +34,12 @@ def _grouped(labels: np.ndarray, group: int, seed: int) -> tuple[np.ndarray, np.
     Returns:
         (N,) int32 positions in ``labels``; (G,) int64, where each group begins in that order.
     """
-    order = permutation(seed, _ORDER, len(labels)).astype(np.int32)
+    order = permutation(seed, _ORDER, len(labels), np.int32)
     places, bounds = counting_sort(labels[order], int(labels.max(initial=-1)) + 1)
     order = order[places]  # by identity, at random within it
     del places
     sizes = _sizes(np.diff(bounds).astype(np.int32), group)
-    chosen = permutation(seed, _GROUP_ORDER, len(sizes))
+    chosen = permutation(seed, _GROUP_ORDER, len(sizes), np.int32)
     before = (np.cumsum(sizes, dtype=np.int64) - sizes)[chosen]
     sizes = sizes[chosen]
     starts = np.cumsum(sizes, dtype=np.int64) - sizes
