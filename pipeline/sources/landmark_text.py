@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import re
@@ -262,13 +263,16 @@ def text_block(names: pa.Array, numbers: Sequence[pa.Array], decimal_comma: bool
         names = pc.utf8_rtrim(names, " :")
     points = np.empty((len(names), len(numbers)), np.float32)
     for index, texts in enumerate(numbers):
-        texts = pc.replace_substring(texts, ",", ".") if decimal_comma else texts
-        try:
-            values = pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid:
-            values = np.array([float(text) if is_number(text) else np.nan for text in texts.to_pylist()])
-        points[:, index] = float32(values)
+        points[:, index] = float32(_values(pc.replace_substring(texts, ",", ".") if decimal_comma else texts))
     return names, points, not_finite(points, numbers)
+
+
+def _values(texts: pa.Array) -> np.ndarray:
+    """(n,) float64, NaN for what is no number."""
+    for given in (texts, pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)):  # often there is none
+        with contextlib.suppress(pa.ArrowInvalid):
+            return np.asarray(pc.cast(given, pa.float64()).to_numpy(zero_copy_only=False))
+    return np.array([float(text) if is_number(text) else np.nan for text in texts.to_pylist()])
 
 
 def _malformed_line(rows: bytes, line: int, separator: str) -> str | None:
