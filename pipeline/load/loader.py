@@ -36,8 +36,6 @@ class Batch:
         rows: (V, b) int64 on the CPU, rows of the images in the index.
         originals: as ``images``, flipped as they are, but not degraded; None if they were not asked for.
         state: position in the stream after this batch, for checkpoints.
-
-    Attributes:
     """
 
     images: torch.Tensor
