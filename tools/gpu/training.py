@@ -180,7 +180,10 @@ def precisions(work: Work) -> None:
     others: dict[str, tuple[int, dict[str, Any]]] = {  # steps and settings
         "TF32": (3, {}),
         "bf16": (3, {"precision": "bf16"}),
-        "fp16": (20, {"precision": "fp16"}),  # the loss scale falls first, and steps without an update are not logged
+        "fp16": (
+            8 if work.quick else 20,
+            {"precision": "fp16"},
+        ),  # the loss scale falls first, and steps without an update are not logged
         "accumulate": (3, {"accumulate": 2}),
         "activation checkpointing": (3, {"activation_checkpointing": True}),
         "average of the weights": (3, {"ema": 0.99}),
