@@ -52,7 +52,7 @@ PARTS = {
     "precision": Part(run="tools.gpu.training:precisions", seconds=60),
     "evaluation": Part(run="tools.gpu.scoring:evaluation", seconds=60),
     "compile": Part(run="tools.gpu.speed:compiled", seconds=120),
-    "nccl": Part(run="tools.gpu.training:nccl", seconds=60, gpu=True),
+    "nccl": Part(run="tools.gpu.training:nccl", seconds=60),
     "onnx": Part(run="tools.gpu.scoring:onnx", seconds=60),
     "tests": Part(run="tools.gpu.machine:marked_tests", seconds=90, gpu=True),
     "networks": Part(run="tools.gpu.scoring:networks", seconds=600),
