@@ -27,6 +27,7 @@ _CONNECT_S = 60.0
 _PROBE_S = 5
 _DONE = b"\0"
 _MAX_BYTES = 1000
+_MAX_SILENT = 100  # connections that have not said yet whose they are
 
 
 class Peers:
@@ -191,23 +192,45 @@ def _addresses() -> list[str]:
 
 
 def _accept(server: socket.socket, size: int, token: str) -> dict[str, socket.socket]:
-    """The connections of all other ranks, by name. Strangers are turned away."""
+    """The connections of all other ranks, by name. Strangers are turned away; nobody waits for one that says nothing.
+
+    Raises:
+        OSError: not all of them connect in time.
+    """
     connections: dict[str, socket.socket] = {}
+    silent: list[socket.socket] = []  # oldest first
     deadline = time.monotonic() + _CONNECT_S
-    while len(connections) < size - 1:
-        server.settimeout(max(deadline - time.monotonic(), 0.01))
-        connection, _ = server.accept()
-        connection.settimeout(_PROBE_S)
-        said = ""
-        with contextlib.suppress(OSError):
-            said = connection.recv(_MAX_BYTES).decode(errors="replace")
-        stated, _, name = said.partition(" ")
-        if not secrets.compare_digest(stated.encode(), token.encode()):
-            connection.close()
-            continue
-        connection.sendall(token.encode())
-        connections[name] = connection
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        stack.callback(lambda: [connection.close() for connection in silent])
+        selector.register(server, selectors.EVENT_READ)
+        while len(connections) < size - 1:
+            ready = [key.fileobj for key, _ in selector.select(max(deadline - time.monotonic(), 0))]
+            if time.monotonic() > deadline:  # strangers may come without end
+                raise TimeoutError(f"{len(connections)} of {size - 1} other ranks have connected in {_CONNECT_S:.0f} s")
+            for connection in [one for one in silent if one in ready] + silent[:-_MAX_SILENT]:
+                if connection in silent:
+                    silent.remove(connection)
+                    selector.unregister(connection)
+                    if name := _known(connection, token):
+                        connections[name] = connection
+                    else:
+                        connection.close()
+            if server in ready:
+                with contextlib.suppress(OSError):  # it has gone already
+                    silent.append(server.accept()[0])
+                    selector.register(silent[-1], selectors.EVENT_READ)
     return connections
+
+
+def _known(connection: socket.socket, token: str) -> str:
+    """The name of the rank at the other end, which is answered; empty if it is a stranger, or has gone."""
+    connection.settimeout(0)
+    with contextlib.suppress(OSError):
+        stated, _, name = connection.recv(_MAX_BYTES).decode(errors="replace").partition(" ")
+        if secrets.compare_digest(stated.encode(), token.encode()):
+            connection.sendall(token.encode())
+            return name
+    return ""
 
 
 def _connect(rank: int, addresses: list[str], port: int, token: str) -> dict[str, socket.socket]:

@@ -91,3 +91,44 @@ def test_strangers_are_turned_away(monkeypatch):
         assert stranger.recv(9) == b""
         for one in (stranger, *accepted.values(), *found.values()):
             one.close()
+
+
+def test_strangers_that_say_nothing_or_much_keep_nobody_waiting():
+    with peers._listening() as server, contextlib.ExitStack() as stack:
+        port = server.getsockname()[1]
+        strangers = [socket.create_connection(("localhost", port)) for _ in range(peers._MAX_SILENT + 20)]
+        for stranger in strangers:
+            stack.enter_context(stranger)
+        strangers[-1].setblocking(False)
+        strangers[-1].send(b"x" * 10_000_000)
+        strangers.pop(3).close()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            found = pool.submit(peers._connect, 1, ["localhost"], port, "token")
+            accepted = peers._accept(server, 2, "token")
+            assert list(found.result()) == ["rank 0 (localhost)"]
+        assert list(accepted) == [f"rank 1 ({socket.gethostname()})"]
+        for stranger in strangers:
+            stranger.settimeout(PATIENCE_S)
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(9) == b""
+        for one in (*accepted.values(), *found.result().values()):
+            one.close()
+
+
+def test_strangers_that_come_without_end_end_the_wait(monkeypatch):
+    monkeypatch.setattr(peers, "_CONNECT_S", 0.3)
+    with peers._listening() as server:
+        port, done = server.getsockname()[1], threading.Event()
+
+        def come():
+            while not done.is_set():
+                with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 0.1) as stranger:
+                    stranger.sendall(b"hello")
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            pool.submit(come)
+            try:
+                with pytest.raises(TimeoutError, match="0 of 1 other ranks have connected in 0 s"):
+                    peers._accept(server, 2, "token")
+            finally:
+                done.set()

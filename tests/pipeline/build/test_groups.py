@@ -62,6 +62,14 @@ def table_of(keys):
     return Rows(keys=pa.array(keys), reader=ListedImages(None), parts={}, problems={}, duplicate_of=str)
 
 
+@pytest.mark.parametrize("group", [6, 10**9, 2**31, 10**20])
+def test_a_group_may_be_larger_than_any_identity(group):
+    whole, _ = _grouped(np.repeat(np.arange(3), 5), 5, 0)
+    parts = grouped_shards(np.repeat(np.arange(3), 5), group=group, shards=1, seed=0)
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert grouped_shards(np.zeros(0, int), group=group, shards=1, seed=0)[0].size == 0
+
+
 def test_plans_are_frozen():
     """A change here changes the bytes of every set, and interrupted builds could not go on."""
     table = table_of([f"n{row % 6}/{row}" for row in range(12)])
