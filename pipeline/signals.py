@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WAIT_S = 1.0
 
 
 @contextlib.contextmanager
@@ -32,24 +33,57 @@ def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[
             signal.signal(number, old)
 
 
+class Stopped(BaseException):
+    """A block ``StopFlag.waiting`` lasted for too long after the first signal."""
+
+
 class StopFlag:
     """Set by the first signal."""
 
     requested = False
+    _waits = _is_late = False
+
+    @contextlib.contextmanager
+    def waiting(self, applies: bool = True) -> Iterator[None]:
+        """A block that may wait for minutes: ``Stopped`` ends it ``WAIT_S`` after the first signal.
+
+        Args:
+            applies: False changes nothing.
+        """
+        self._waits = applies
+        try:
+            yield
+        finally:
+            self._waits = False
+
+    def handle(self, number: int, message: str) -> None:
+        """Notes a signal. Raises: KeyboardInterrupt: the second one. Stopped: see ``waiting``."""
+        if self._is_late:
+            self._is_late = False
+            if self._waits:
+                raise Stopped
+        elif self.requested:
+            raise KeyboardInterrupt
+        else:
+            self.requested = True
+            os.write(2, message.encode())  # sys.stderr may be in the middle of a write
+            if self._waits:
+                timer = threading.Timer(WAIT_S, self._late, [number])
+                timer.daemon = True
+                timer.start()
+
+    def _late(self, number: int) -> None:
+        main = threading.main_thread().ident
+        if self._waits and main:
+            self._is_late = True
+            signal.pthread_kill(main, number)  # ends what it waits for, and calls ``handle``
 
 
 @contextlib.contextmanager
 def stop_signals(message: str = "") -> Iterator[StopFlag]:
     """Yields a flag. The first signal sets it and writes ``message`` to stderr, the second raises KeyboardInterrupt."""
     stop = StopFlag()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-        os.write(2, message.encode())  # sys.stderr may be in the middle of a write
-
-    with handle_signals(handle):
+    with handle_signals(lambda number, frame: stop.handle(number, message)):
         yield stop
 
 

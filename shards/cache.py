@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from shards.arguments import check_argument, check_path, check_whole
+from shards.arguments import check_argument, check_path, check_whole, shown
 from shards.cache_folder import CacheFolder, as_bytes, size_text
 from shards.errors import ShardError
 from shards.files import StrPath, regular_handle, write_bytes
@@ -289,14 +289,18 @@ class CachedSet:
     def _facts(self, shard: int) -> dict[str, Any]:
         """Size and hashes of a tar, from its record, which the manifest vouches for."""
         name, record = shard_file(shard, DONE_SUFFIX), io.BytesIO()
+        if (stated := self._manifest.files[name]["size"]) > MAX_RECORD_BYTES:
+            raise ShardError(f"{self.store}/{name}: {size_text(stated)}, which no record has; build the set again")
         self.store.fetch_into(name, record, self._manifest.files[name])
         try:
             facts: dict[str, Any] = json.loads(record.getvalue())["files"][shard_file(shard, "tar")]
-            size, _ = facts["size"], facts["sha256"]
+            size, sha256 = facts["size"], facts["sha256"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ShardError(f"{self.store}/{name}: states no SHA-256 of its tar; build the set again") from None
+            size = sha256 = None
+        if not isinstance(sha256, str):
+            raise ShardError(f"{self.store}/{name}: states no SHA-256 of its tar; build the set again")
         if size != self.tar_bytes[shard]:
-            stated = f"states {size} bytes for its tar, by the index it has {self.tar_bytes[shard]}"
+            stated = f"states {shown(size)} bytes for its tar, by the index it has {self.tar_bytes[shard]}"
             raise ShardError(f"{self.store}/{name}: {stated}; build the set again")
         return facts
 

@@ -156,7 +156,8 @@ class CacheFolder:
         """Deletes tars until ``size`` bytes more fit. Returns False if they do not until a fetch has ended."""
         files = list(self._files())
         excess = sum(file.size for file in files) + size - self.size
-        tars = sorted(file for file in files if _TAR.fullmatch(file.path.name))
+        own = {folder for folder in self._sets() if os.access(folder, os.W_OK)}  # the others are another user's
+        tars = sorted(file for file in files if file.path.parent in own and _TAR.fullmatch(file.path.name))
         if excess > sum(file.size for file in tars):
             if any(file.path.suffix == _PARTIAL and file.size for file in files):
                 return False
@@ -184,12 +185,14 @@ class CacheFolder:
                     yield _File(facts.st_mtime_ns, facts.st_size, path)
 
     def _sets(self) -> list[Path]:
+        """The folders of sets that this user may read."""
         entries = (entry for entry in os.scandir(self.path) if _SET.fullmatch(entry.name))
-        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
 
     def _remove_empty_sets(self) -> None:
         for folder in self._sets():
-            if any(map(_TAR.fullmatch, os.listdir(folder))):
+            if not os.access(folder, os.W_OK) or any(map(_TAR.fullmatch, os.listdir(folder))):
                 continue
             handle = os.open(folder, os.O_RDONLY)
             try:

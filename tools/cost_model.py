@@ -152,10 +152,12 @@ def main() -> None:
 @options_of_work
 def estimate(**values: Any) -> None:
     """Core hours, GPU hours, bytes, requests and money of a set and of training with it."""
+    for name, value in values.items():
+        is_divisor = name in ("images", "images_per_shard", "cores", "gpus", "build_us")
+        if not math.isfinite(value) or value < 0 or (is_divisor and value == 0):
+            expected = f"{value} is no number {'above 0' if is_divisor else 'from 0'}"
+            raise click.BadParameter(expected, param_hint=f"--{name.replace('_', '-')}")
     work = Work(**values)
-    for name in ("images", "images_per_shard", "cores", "gpus", "build_us"):
-        if getattr(work, name) <= 0:
-            raise click.BadParameter("must be more than 0", param_hint=f"--{name.replace('_', '-')}")
     print(as_text(Grid(caption=f"{work.images:,.0f} images", header=["", ""], rows=work.rows())))
 
 

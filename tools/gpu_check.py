@@ -100,8 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if results.exists():
         print(f"{results} exists: name another --out", file=sys.stderr)
         return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    log.touch()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        print(f"{options.out}: {error.strerror}: name another --out", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 0
     with tempfile.TemporaryDirectory(prefix="lrfr-gpu-") as scratch:

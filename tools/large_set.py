@@ -181,7 +181,7 @@ def first_opening(root: Path) -> Row:
 
 
 @click.command(help=__doc__)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--rows", type=click.IntRange(min=1000), default=42_000_000, show_default=True)
 @click.option("--identities", type=click.IntRange(min=1), default=2_000_000, show_default=True)
 @click.option(

@@ -20,7 +20,7 @@ from model.training.init import initialise_from_data
 from model.training.runlog import METRICS, RunLog
 from model.training.state import TrainState
 from model.training.update import Updater
-from pipeline.signals import stop_signals
+from pipeline.signals import Stopped, stop_signals
 from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, locked, write_bytes
 
@@ -60,7 +60,7 @@ def train(
     """Updates ``state`` until ``config.steps``, saving checkpoints into ``run``.
 
     SIGINT, SIGTERM or SIGHUP to any rank ends training after the current step, with a checkpoint; a running evaluation
-    is abandoned.
+    is abandoned, and so is a long wait for a batch, if there is one rank.
 
     Args:
         start: number of updates done before.
@@ -102,8 +102,11 @@ def train(
         update = Updater(state)
         stream = iter(batches)
         while step < config.steps and not ranks.any(stop.requested):
-            with log.waiting():
-                batch = next(stream)
+            try:  # a store may keep it waiting for minutes; if others wait for this rank, it may not leave them
+                with log.waiting(), stop.waiting(ranks.size == 1):
+                    batch = next(stream)
+            except Stopped:
+                break
             log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel())
 
             if step == 0 and config.init == "data":

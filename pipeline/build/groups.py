@@ -23,7 +23,9 @@ def grouped_shards(labels: np.ndarray, *, group: int, shards: int, seed: int) ->
     Returns:
         For each shard the positions of its images in ``labels``; a group stands together.
     """
-    order, starts = _grouped(labels, max(min(group, len(labels)), 1), seed)  # a larger number is none of the type of counts
+    order, starts = _grouped(
+        labels, max(min(group, len(labels)), 1), seed
+    )  # a larger number is none of the type of counts
     shard = starts * shards // max(len(order), 1)
     return np.split(order, starts[1:][np.diff(shard) > 0])
 

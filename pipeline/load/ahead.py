@@ -19,6 +19,7 @@ from shards.schema import shard_file
 AHEAD_BATCHES = 2  # read and waiting for DALI, which itself decodes some ahead
 CHUNK_IMAGES = 64  # read between two looks at whether to stop; from a cold disk, together
 CLOSE_S = 5.0  # patience with a read that a file system does not answer
+CLOSED = "the reader is closed"
 _JPEG_END = (0xFF, 0xD9)
 
 
@@ -63,7 +64,7 @@ class ReadAhead:
         stop = threading.Event()
         arguments = (*self._arguments, self._free, self._ready, stop)
         thread = threading.Thread(target=_follow, args=arguments, name="read-ahead", daemon=True)
-        self._stop = weakref.finalize(self, _end, thread, self._free, stop, self._arguments[1])
+        self._stop = weakref.finalize(self, _end, thread, self._free, self._ready, stop, self._arguments[1])
         thread.start()
         return self
 
@@ -76,10 +77,10 @@ class ReadAhead:
         Raises:
             ShardError: an image is damaged or of another size, or a shard is missing.
             BaseException: whatever else ended the thread.
-            RuntimeError: outside the block.
+            RuntimeError: outside the block, or the block has ended meanwhile, in another thread.
         """
         if not self._stop.alive:
-            raise RuntimeError("the reader is closed")
+            raise RuntimeError(CLOSED)
         lent, self._lent = self._lent, None
         if lent is not None:
             self._free.put(lent)
@@ -92,12 +93,17 @@ class ReadAhead:
 
 
 def _end(
-    thread: threading.Thread, free: queue.SimpleQueue[np.ndarray | None], stop: threading.Event, reader: ShardReader
+    thread: threading.Thread,
+    free: queue.SimpleQueue[np.ndarray | None],
+    ready: queue.SimpleQueue[ReadBatch | BaseException],
+    stop: threading.Event,
+    reader: ShardReader,
 ) -> None:
     """Stops the thread and waits for it; called once."""
     stop.set()
     reader.cancel()
     free.put(None)  # it may be waiting for a buffer
+    ready.put(RuntimeError(CLOSED))  # another thread may be waiting for a batch
     if thread is not threading.current_thread():  # where garbage is collected is any thread
         thread.join(CLOSE_S)
 

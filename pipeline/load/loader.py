@@ -117,6 +117,7 @@ class Loader:
         self._pending: deque[Draw] = deque()
         self._decoder: Decoder | None = None
         self._originals, self._is_first = originals, rank == 0
+        self._ahead: ReadAhead | None = None
         self._prefetch: ShardPrefetch | None = None
 
     def __enter__(self) -> Loader:
@@ -128,15 +129,15 @@ class Loader:
         if self._index.cache:
             prefetch = ShardPrefetch(self._index, self._sampler, self._consumed, report=self._is_first)
             self._prefetch = prefetch.__enter__()
-        ahead = ReadAhead(self._index, ShardReader(self._index), self._sampler, self._consumed)
-        self._ahead = ahead.__enter__()
+        self._ahead = ReadAhead(self._index, ShardReader(self._index), self._sampler, self._consumed).__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         decoder, self._decoder = self._decoder, None
         if decoder is not None:
             decoder.close()
-        self._ahead.__exit__()
+        if self._ahead:
+            self._ahead.__exit__()
         if self._prefetch:
             self._prefetch.__exit__()
 
@@ -223,6 +224,7 @@ class Loader:
 
     def _feed(self) -> np.ndarray:
         """The JPEGs of the next batch, (V * b, bytes) uint8, padded with zeros. DALI calls this ahead of ``__next__``."""
+        assert self._ahead
         batch = self._ahead.next()
         self._pending.append(batch.draw)
         if self._prefetch:

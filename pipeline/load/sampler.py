@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.philox import degradation_numbers, draws, permutation
-from shards.arguments import check_argument, check_whole, shown
+from shards.arguments import check_argument, check_whole
 from shards.errors import LrfrError
 
 SAMPLER_VERSION = 1
@@ -32,8 +32,6 @@ class LoaderState:
         views: images per identity.
         index_digest: digest of the shard index.
         window: shards from which a batch of the sequential order is drawn; 0: of random order.
-
-    Attributes:
     """
 
     seed: int
@@ -77,30 +75,25 @@ class LoaderState:
                 views, order or sampler version; or ``saved`` is not such a state.
         """
         check_argument(isinstance(saved, Mapping), "saved", saved, "the dict that to_dict() returns")
-        for name, value in self.to_dict().items():
-            if name == "window":
-                continue
-            is_position = name in ("epoch", "step")
-            if not isinstance(saved.get(name), int if is_position else int | str):
+        saved = {"window": 0, **saved}  # states of random order have none
+        for name, value in dataclasses.asdict(self).items():
+            found = saved.get(name)
+            if isinstance(found, bool) or not isinstance(found, type(value)):
                 raise SamplerError(
                     f"loader state: {name} is missing or of the wrong type; resume from another checkpoint"
                 )
-            if is_position or saved[name] == value:
+            if name in ("epoch", "step") or found == value:
                 continue
             if name == "index_digest":
                 raise SamplerError("loader state: belongs to other shards; resume with the shards of the original run")
-            raise _changed(f"{name} was {saved.get(name)}, is now {value}")
-        if (before := saved.get("window", 0)) != self.window:
-            raise _changed(f"order was {_order(before)}, is now {_order(self.window)}")
+            change = f"order was {_order(found)}, is now {_order(value)}"
+            change = change if name == "window" else f"{name} was {found}, is now {value}"
+            raise SamplerError(f"loader state: {change}; resume with the settings of the original run")
         return dataclasses.replace(self, epoch=saved["epoch"], step=saved["step"])
 
 
-def _changed(change: str) -> SamplerError:
-    return SamplerError(f"loader state: {change}; resume with the settings of the original run")
-
-
-def _order(window: Any) -> str:
-    return f"sequential with window {shown(window)}" if window else "random"
+def _order(window: int) -> str:
+    return f"sequential with window {window}" if window else "random"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import pytest
 from shards.cache import CachedSet
 from shards.cache_folder import as_bytes, size_text
 from shards.errors import ShardError
+from shards.files import file_facts, read_record
 from shards.index import ShardIndex, ShardReader
 from shards.store import Store, StoreError
 from tests.conftest import REPOSITORY, flip_bit, wait_until
 from tests.object_store import Fault
+from tests.shards.sealed import edit_record
 
 URL = "s3://faces/sets/small"
 SHARDS = 12
@@ -248,6 +251,71 @@ def test_leftovers_of_a_killed_process_are_removed_by_the_next(local, cache):
         assert leftovers(cache) == []
         assert not old.exists()
         assert (foreign / "shard-000000.tar").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("may_read", [True, False])
+def test_sets_of_another_user_stay(local, object_store, cache, monkeypatch, may_read):
+    size = size_for(local, 6)
+    with CachedSet(URL, folder=cache, size=size) as index:
+        folder = index.root
+    others = [folder.with_name(f"{name}.lrfr-set-{'0' * 16}") for name in ("full", "empty")]
+    for other in others:
+        other.mkdir()
+        (other / "manifest.json").write_bytes(b"{}")
+    (others[0] / "shard-000000.tar").write_bytes(bytes(2000))
+    os.utime(others[0] / "shard-000000.tar", (0, 0))  # the first to be deleted, were it ours
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(f"shards.cache_folder.os.{name}", refusing(getattr(os, name), [] if may_read else others))
+    kinds = os.W_OK | (0 if may_read else os.R_OK | os.X_OK)
+    monkeypatch.setattr("shards.cache_folder.os.access", lambda path, kind: not (path in others and kind & kinds))
+    with CachedSet(URL, folder=cache, size=size) as index:
+        assert np.array_equal(read_all(index), read_all(local))
+    monkeypatch.undo()
+    assert (others[0] / "shard-000000.tar").exists()
+    assert others[1].exists()
+    assert len(tars(folder)) < SHARDS
+
+
+def refusing(function, paths):
+    def refused(path="."):
+        if path in paths:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return function(path)
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"sha256": []}, "states no SHA-256 of its tar; build the set again"),
+        ({"sha256": None}, "states no SHA-256 of its tar; build the set again"),
+        ({"size": "\x1b[2J"}, r"states '\\x1b\[2J' bytes for its tar, by the index it has \d+; build the set again"),
+        ({"size": 1e99}, r"states 1e\+99 bytes for its tar, by the index it has \d+; build the set again"),
+    ],
+)
+def test_records_that_nobody_wrote_are_refused(local, object_store, cache, tmp_path, facts, says):
+    hostile = tmp_path / "hostile"
+    shutil.copytree(local.root, hostile)
+    done = hostile / "shard-000002.done.json"
+    files = read_record(done)["files"]
+    edit_record(done, files={**files, "shard-000002.tar": {**files["shard-000002.tar"], **facts}})
+    manifest = hostile / "manifest.json"
+    edit_record(manifest, files={**read_record(manifest)["files"], done.name: file_facts(done)})
+    object_store.copy("sets/small", hostile)
+    with CachedSet(URL, folder=cache) as index, pytest.raises(ShardError, match=f"shard-000002.done.json: {says}$"):
+        read_all(index)
+
+
+def test_a_record_of_gigabytes_is_not_read(local, object_store, cache, monkeypatch):
+    monkeypatch.setattr("shards.cache.MAX_RECORD_BYTES", 10_000)
+    size = (local.root / "shard-000002.done.json").stat().st_size
+    with CachedSet(URL, folder=cache) as index:
+        monkeypatch.setattr("shards.cache.MAX_RECORD_BYTES", size - 1)
+        says = r"done.json: \d+ B, which no record has; build the set again$"
+        with pytest.raises(ShardError, match=says):
+            read_all(index)
+    assert object_store.count("GET", "shard-000002.done.json") == 0
 
 
 def test_closing_does_not_wait_for_a_slow_store(local, object_store, cache):

@@ -82,7 +82,19 @@ def test_estimate_prints_what_it_computes():
     assert "money" in CliRunner().invoke(main, [*words, "--price-gpu-hour", "2"]).output
 
 
-@pytest.mark.parametrize("words", [["--images", "0"], ["--images", "1", "--cores", "0"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--images", "0"],
+        ["--images", "nan"],
+        ["--images", "inf"],
+        ["--images", "1", "--cores", "0"],
+        ["--images", "1", "--build-us", "inf"],
+        ["--images", "1", "--price-core-hour", "nan"],
+        ["--images", "1", "--parent-us", "-1"],
+        [],
+    ],
+)
 def test_impossible_inputs_are_refused(words):
     result = CliRunner().invoke(main, ["estimate", *words])
     assert result.exit_code == 2

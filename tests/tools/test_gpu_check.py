@@ -74,6 +74,14 @@ def test_results_are_not_overwritten(tmp_path, capsys):
     assert "exists: name another --out" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for name in ("file", "file/folder"):
+        assert gpu_check.main(["--out", str(tmp_path / name)]) == 2
+        assert f"{tmp_path / name}: " in (error := capsys.readouterr().err)
+        assert "name another --out" in error
+
+
 @pytest.mark.heavy
 def test_some_parts_on_a_cpu(tmp_path, capsys):
     words = ["--device", "cpu", "--quick", "--parts", "batch,nccl", "--out", str(tmp_path / "out")]

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.conftest import torchrun
-from tools.head_memory import calculate
+from tools.head_memory import calculate, main
 
 
 def test_memory_of_a_million_identities_on_eight_gpus():
@@ -17,6 +17,14 @@ def test_memory_of_a_million_identities_on_eight_gpus():
         "save": 4_864_000_000,
         "resume": 4_864_000_000,
     }
+
+
+@pytest.mark.parametrize(("option", "value"), [("--classes", "0"), ("--ranks", "0"), ("--sample", "nan")])
+def test_impossible_inputs_are_refused(monkeypatch, capsys, option, value):
+    monkeypatch.setattr("sys.argv", ["head_memory.py", option, value])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"argument {option}: invalid" in capsys.readouterr().err
 
 
 @pytest.mark.heavy

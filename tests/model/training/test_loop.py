@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +17,11 @@ from model.training.config import TrainConfig, TrainingError
 from model.training.loop import train
 from model.training.start import find_resume
 from model.training.state import new_run
+from pipeline import signals
 from pipeline.spec import Preprocessing
 from shards.errors import LockedError
 from shards.files import locked, temporary_path
+from tests.conftest import PATIENCE_S
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
 
@@ -47,6 +50,22 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number
     assert read_checkpoint(checkpoints(tmp_path)[0])["loader_state"] == {"step": 2}
     assert "stopping after this step" in capfd.readouterr().err
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_long_wait_for_a_batch_with_a_checkpoint(tmp_path, number, monkeypatch):
+    monkeypatch.setattr(signals, "WAIT_S", 0.05)
+    held = threading.Event()
+
+    def wait():
+        os.kill(os.getpid(), number)
+        held.wait(PATIENCE_S)
+        pytest.fail("not interrupted")
+
+    done, _ = run_training(tmp_path, config(), at_batch={2: wait})
+    assert done == 2
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
+    assert read_checkpoint(checkpoints(tmp_path)[0])["loader_state"] == {"step": 2}
 
 
 def test_a_signal_that_was_ignored_before_is_ignored(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,27 @@ def test_closing_ends_a_thread_that_reads_after_a_chunk(index, monkeypatch):
     ahead.__exit__()
     assert not threads()
     assert sampler.drawn == 1
-    assert ahead._ready.empty()
+    with pytest.raises(RuntimeError, match="the reader is closed"):
+        raise ahead._ready.get_nowait()
+
+
+def test_closing_ends_the_wait_of_another_thread(index):
+    reader, found = WaitingReader(index), []
+
+    def wait():
+        try:
+            ahead.next()
+        except RuntimeError as error:
+            found.append(str(error))
+
+    with ahead_of(index, reader) as ahead:
+        assert reader.reading.wait(PATIENCE_S)
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        threading.Timer(0.05, reader.go_on.set).start()
+        time.sleep(0.02)  # so that it waits, if possible
+    waiting.join(PATIENCE_S)
+    assert found == ["the reader is closed"]
 
 
 def test_a_reader_that_is_not_closed_ends_when_it_is_garbage(index):

@@ -218,6 +218,7 @@ def test_a_loader_outside_its_block_says_how_to_use_it(index):
     assert repr(loader).endswith(": epoch 0, step 0, closed)")
     with pytest.raises(RuntimeError, match="the loader is closed: use it in a with block"):
         next(loader)
+    loader.__exit__()  # as a clean-up of what may have begun
     with loader:
         batch = next(loader)
         assert repr(loader) == (
@@ -263,7 +264,21 @@ def test_wrong_arguments_say_what_was_expected(index, options, kind, says):
         Loader(options.pop("index", index), **{"batch_size": BATCH, **options})
 
 
-@pytest.mark.parametrize("position", [{"epoch": None}, {"step": "1"}, {"epoch": 1.5}, {"step": -1}])
+@pytest.mark.parametrize(
+    "position",
+    [
+        {"epoch": None},
+        {"step": "1"},
+        {"epoch": 1.5},
+        {"epoch": True},
+        {"step": -1},
+        {"window": None},
+        {"window": ""},
+        {"window": False},
+        {"window": 0.0},
+        {"global_batch": "\x1b[2J"},
+    ],
+)
 def test_a_state_without_a_position_is_rejected(index, position):
     saved = batches_of(index, 1)[0].state.to_dict()
     with pytest.raises(SamplerError, match=r"is missing or of the wrong type|epoch and step from 0"):
