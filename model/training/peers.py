@@ -201,7 +201,7 @@ def _accept(server: socket.socket, size: int, token: str) -> dict[str, socket.so
     silent: list[socket.socket] = []  # oldest first
     deadline = time.monotonic() + _CONNECT_S
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-        stack.callback(lambda: [connection.close() for connection in silent])
+        stack.callback(_close_all, silent)
         selector.register(server, selectors.EVENT_READ)
         while len(connections) < size - 1:
             ready = [key.fileobj for key, _ in selector.select(max(deadline - time.monotonic(), 0))]
@@ -220,6 +220,11 @@ def _accept(server: socket.socket, size: int, token: str) -> dict[str, socket.so
                     silent.append(server.accept()[0])
                     selector.register(silent[-1], selectors.EVENT_READ)
     return connections
+
+
+def _close_all(connections: list[socket.socket]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _known(connection: socket.socket, token: str) -> str:
