@@ -149,7 +149,8 @@ def train(
         if start >= config.steps:
             done = f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps goes on"
         elif steps < config.steps:
-            done = f"interrupted after step {steps}; saved in {run}: run the same command to continue"
+            kept = f"saved in {run}: run the same command to continue" if steps else "nothing is lost"
+            done = f"interrupted after step {steps}; {kept}"
         if ranks.first:
             click.echo(done, err=True)
         if steps < config.steps:

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-WAIT_S = 1.0
+WAIT_S = 0.5
 
 
 @contextlib.contextmanager

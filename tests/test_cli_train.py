@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,10 @@ from model.training.learner import Learner
 from model.training.optimizers import OPTIMIZERS
 from model.training.recipes import RECIPES
 from model.training.schedule import SCHEDULES
+from pipeline import signals
 from pipeline.build import build
-from tests.conftest import build_options, error_of
+from pipeline.load.loader import Loader
+from tests.conftest import PATIENCE_S, build_options, error_of
 
 SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 1]
 
@@ -32,6 +37,18 @@ def test_printed_settings_are_read_back(run, tmp_path):
     (tmp_path / "mine.toml").write_text(printed.stdout)
     again = run("train", "--config", tmp_path / "mine.toml", "--print-config")
     assert again.stdout == printed.stdout
+
+
+def test_an_interruption_before_the_first_step_claims_nothing(invoke, shard_set, monkeypatch):
+    def wait(loader):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_S)
+
+    monkeypatch.setattr(signals, "WAIT_S", 0.05)
+    monkeypatch.setattr(Loader, "__next__", wait)
+    result = invoke("train", "--shards", shard_set, *SMALL)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "interrupted after step 0; nothing is lost"
 
 
 @pytest.mark.slow
