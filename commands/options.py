@@ -33,7 +33,7 @@ class LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         value = local_path(value)
-        check_local(value)
+        check_local(value, stores=isinstance(self, StorePath))
         return super().convert(value, param, ctx)
 
 
@@ -82,16 +82,25 @@ def local_path(value: str | os.PathLike[str]) -> str | os.PathLike[str]:
     return urllib.parse.unquote(parts.path) if parts and parts.netloc in ("", "localhost") else value
 
 
-def check_local(value: str | os.PathLike[str]) -> None:
-    """Raises: click.UsageError: ``value`` is a URL or nearly one, or begins with ``~/`` as ``--out=~/x`` does in Bash."""
+def check_local(value: str | os.PathLike[str], *, option: str | None = None, stores: bool = False) -> None:
+    """Raises: click.UsageError: ``value`` is a URL or nearly one, or begins with ``~/`` as ``--out=~/x`` does in Bash.
+
+    Args:
+        option: its name, where click does not know it.
+        stores: URLs of object stores would do; the line says so.
+    """
     if os.fspath(value).startswith("~/"):
-        raise click.BadParameter(f"{value}: the shell did not replace ~; write $HOME or ./~ for it")
+        raise click.BadParameter(f"{value}: the shell did not replace ~; write $HOME or ./~ for it", param_hint=option)
     if match := _SLASH_LOST.match(os.fspath(value)):
         raise click.BadParameter(
-            f"{value}: a URL has two slashes, {match[1]}://; write ./{match[1]}: for a folder of this name"
+            f"{value}: a URL has two slashes, {match[1]}://; write ./{match[1]}: for a folder of this name",
+            param_hint=option,
         )
     if _URL.match(os.fspath(value)):
-        raise click.BadParameter(f"{value} is a URL; expected a path on this machine: copy or mount the data")
+        instead = "; or a URL of s3:// or gs://" if stores else ""
+        raise click.BadParameter(
+            f"{value} is a URL; expected a path on this machine: copy or mount the data{instead}", param_hint=option
+        )
 
 
 PATH = LocalPath()

@@ -117,8 +117,8 @@ def train(
     """
     if print_list({**settings, "recipe": recipe}):
         return
-    for path in (resume, settings["pretrained"] or "", settings["teacher"] or ""):
-        check_local(path)
+    for option, path in (("--resume", resume), ("--from", settings["pretrained"]), ("--teacher", settings["teacher"])):
+        check_local(path or "", option=option)
     from model.errors import explained_memory
     from model.formats.network import load_network
     from model.training.ranks import local_device, open_ranks

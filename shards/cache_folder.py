@@ -36,9 +36,12 @@ def as_bytes(text: str) -> int:
         ValueError: it is no such size.
     """
     match = _SIZE.fullmatch(text.strip())
-    if not match or (match[3] and not match[2]):
+    size = 0
+    if match and (match[2] or not match[3]):
+        size = int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].upper()])
+    if size < 1:
         raise ValueError(f"{text!r} is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].upper()])
+    return size
 
 
 def size_text(count: float) -> str:

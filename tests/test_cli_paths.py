@@ -23,6 +23,12 @@ PATHS = [
 REFUSED = "is a URL; expected a path on this machine: copy or mount the data"
 
 
+def test_where_a_store_would_do_the_line_says_so(run):
+    words = ["train", "--shards", "http://lab/faces"]
+    assert error_of(run(*words), 2).endswith(f"http://lab/faces {REFUSED}; or a URL of s3:// or gs://")
+    assert error_of(run("inspect", "s3://lab/faces"), 2).endswith(f"s3://lab/faces {REFUSED}")
+
+
 def test_every_path_is_of_a_type_that_refuses_urls():
     assert len(PATHS) > 50
     others = [parameter for _, command in commands() for parameter in command.params]
@@ -37,8 +43,8 @@ def test_a_url_is_refused_in_place_of_every_path(run, tmp_path, url):
         words = [url] if isinstance(parameter, click.Argument) else [parameter.opts[0], url]
         process = run(*name.split(), *words)
         assert f"{url} {REFUSED}" in error_of(process, 2), (name, words)
-    assert f"{url} {REFUSED}" in error_of(run("train", "--resume", url), 2)
-    assert f"{url} {REFUSED}" in error_of(run("train", "--from", url), 2)
+    for option in ("--resume", "--from", "--teacher"):
+        assert error_of(run("train", option, url), 2) == f"Error: Invalid value for {option}: {url} {REFUSED}"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -96,8 +96,9 @@ def test_options_of_the_cache_are_for_a_set_in_a_store(run, shard_set):
     for option in (["--cache-size", "50G"], ["--cache-folder", "x"]):
         line = error_of(run(*words, *option), 2)
         assert line == f"Error: {option[0]} is for a set in an object store, but {shard_set} is a path; leave it out"
-    line = error_of(run(*words[:-1], STORED, "--cache-size", "fifty"), 2)
-    assert line.endswith("'fifty' is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
+    for size in ("fifty", "0"):
+        line = error_of(run(*words[:-1], STORED, "--cache-size", size), 2)
+        assert line.endswith(f"'{size}' is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
 
 
 @pytest.mark.parametrize("there", [["plan.json"], []])

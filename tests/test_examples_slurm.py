@@ -25,11 +25,12 @@ for option in options:
     if name == "--dependency":
         assert (jobs / re.fullmatch(r"afterok:([0-9]+)", value)[1]).exists(), value
     else:
-        assert option == "--parsable", option
+        assert option in ("--parsable", "--kill-on-invalid-dep=yes"), option
 number = str(100 + len(list(jobs.glob("[0-9]*"))))
 directives = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\\S+))?$", pathlib.Path(script).read_text(), re.M))
 variables = {"SLURM_SUBMIT_DIR": os.getcwd(), "SLURM_JOB_ID": number, "SLURM_NNODES": directives.get("nodes", "1"),
-             "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "1"}
+             "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "1",
+             "SLURM_CPUS_PER_TASK": directives["cpus-per-task"]}
 tasks = [{}]
 if "array" in directives:
     assert directives["array"] == "1-8"
@@ -42,7 +43,8 @@ print(number + ";cluster")
 PROGRAMS = {
     "sbatch": SBATCH,
     "scontrol": 'test "$*" = "show hostnames node[1-2]"\nprintf "localhost\\nother\\n"',
-    "srun": 'for node in $(seq "$SLURM_NNODES"); do "$@" & started+=($!); done\n'
+    "srun": 'test "$1 $2" = "--cpus-per-task 64" && shift 2 || exit\n'
+    'for node in $(seq "$SLURM_NNODES"); do "$@" & started+=($!); done\n'
     'for process in "${started[@]}"; do wait "$process"; done',
 }
 

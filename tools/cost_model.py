@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What building and training cost at any size, what breaks first, and whether the model holds on this machine.
 
+\b
     python tools/cost_model.py estimate --images 42e6 --cores 256 --gpus 8 --gpu-images-s 12000 --passes 20
     python tools/cost_model.py limits
     python tools/cost_model.py check

@@ -25,6 +25,7 @@ from pipeline.degradation.presets import PRESETS, Preset
 from pipeline.degradation.realistic import degrade_as
 from pipeline.load.degrade import degrade_into
 from pipeline.philox import degradation_numbers
+from tools.arguments import positive
 
 SIDE_PX = 128
 VIEWS = ((8, 32), (16, 16), (8, 8))  # smallest and largest size, px
@@ -77,7 +78,7 @@ def real(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--images", type=positive, default=128)
+    parser.add_argument("--rounds", type=positive, default=40)
+    parser.add_argument("--threads", type=positive, default=1)
     main(**vars(parser.parse_args()))

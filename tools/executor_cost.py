@@ -36,6 +36,7 @@ from pipeline.build import build, options_for
 from pipeline.executors import unordered_map
 from pipeline.ray_local import local_cluster
 from pipeline.ray_pool import imported
+from tools.arguments import positive
 from tools.costs import in_fresh_process
 from tools.scale import jittered_faces
 
@@ -179,9 +180,9 @@ def table(found: dict[str, list[tuple[Cost, Cost]]], caption: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder with VGGFace2; faces are generated without it")
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=positive, default=20_000)
+    parser.add_argument("--workers", type=positive, default=2)
+    parser.add_argument("--rounds", type=positive, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lrfr-executors-") as folder:
         scratch = Path(folder)

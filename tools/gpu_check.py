@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tools.gpu.parts import PARTS, Settings  # noqa: E402 (needs the path)
-from tools.gpu.report import FAILED, LEFT_OUT, OK, Report, last_line, read_rows, shortened, table_of  # noqa: E402
+from tools.gpu.report import FAILED, LEFT_OUT, NO_GPU, OK, Report, last_line, read_rows, shortened, table_of  # noqa: E402
 
 _LEAST_S = 15.0  # a part that has less is left out
 _PATIENCE_S = 5.0  # of a process that is asked to end
@@ -43,6 +43,8 @@ def check(names: Sequence[str], settings: Settings, log: Path) -> None:
         left = settings.deadline - time.time()
         if part.gpu and settings.device == "cpu":
             report.write("whole part", "needs a GPU", LEFT_OUT)
+        elif any(row.name == NO_GPU for row in read_rows(report.path)):
+            report.write("whole part", "there is no GPU, see machine", LEFT_OUT)
         elif name == "networks" and not settings.networks_s:
             report.write("whole part", "--networks-seconds is 0", LEFT_OUT)
         elif left < _LEAST_S:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools.arguments import positive
+
 FLOAT = 4  # bytes: head, loss and their gradients are float32 with every --precision
 # at once, for arcface and cross-entropy: counted in measurements with many images, and with many classes
 LOGIT_COPIES = 5  # cosines, logits with the margin, exponentials and gradients
@@ -133,13 +135,6 @@ def _reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _whole(text: str) -> int:
-    """A number of classes, ranks or images. Raises: ValueError: it is none."""
-    if (value := int(text)) < 1:
-        raise ValueError(text)
-    return value
-
-
 def _share(text: str) -> float:
     """A share of the classes. Raises: ValueError: it is none."""
     if not 0 < (value := float(text)) <= 1:
@@ -149,9 +144,9 @@ def _share(text: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=_whole, default=1_000_000)
-    parser.add_argument("--ranks", type=_whole, default=8, help="for the calculation")
-    parser.add_argument("--images", type=_whole, default=512, help="of a step: --batch-size times views")
+    parser.add_argument("--classes", type=positive, default=1_000_000)
+    parser.add_argument("--ranks", type=positive, default=8, help="for the calculation")
+    parser.add_argument("--images", type=positive, default=512, help="of a step: --batch-size times views")
     parser.add_argument("--sample", type=_share, default=1.0, help="as --head arcface:sample=...")
     parser.add_argument("--optimizer", choices=sorted(BUFFERS), default="sgd")
     parser.add_argument("--measure", action="store_true", help="under torchrun, whose ranks count")

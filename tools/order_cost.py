@@ -24,7 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pipeline.build.groups import grouped_shards
 from pipeline.load.sampler import Draw, LoaderState, Sampler
 from pipeline.load.sequential import sampler_of
+from shards.errors import LrfrError
 from shards.index import ShardIndex
+from tools.arguments import positive
 
 SHARD_IMAGES = 5000  # of a generated set, as build-shards makes them
 SPREAD = 0.5  # of the logarithm of the images of an identity
@@ -147,10 +149,10 @@ def measure(index: Any, state: LoaderState, steps: int | None) -> tuple[dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="?", type=Path, help="shard set; otherwise --images and --identities")
-    parser.add_argument("--images", type=int, default=3_141_890)
-    parser.add_argument("--identities", type=int, default=9131)
+    parser.add_argument("--images", type=positive, default=3_141_890)
+    parser.add_argument("--identities", type=positive, default=9131)
     for name, default in (("group", 4), ("batch-size", 512), ("views", 4), ("window", 16)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", type=positive, default=default)
     given = parser.parse_args()
     index = ShardIndex(given.shards) if given.shards else generated(given.images, given.identities, given.group)
     digest = index.manifest.index_digest
@@ -168,4 +170,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LrfrError as error:
+        sys.exit(f"Error: {error}")

@@ -6,7 +6,7 @@
 The store is moto's server on this machine (extra [dev]), a process of its own. All contenders take turns. "Plain copy" is
 obstore's answer written to files, as many in flight as the cache has, and nothing is checked; "cold cache" is from opening the
 set until every tar is there, verified, and "cold start" until the loader has given its first batch, too. The warm loader and
-that of a folder give batches of the reference to nobody.
+that of a folder make batches as the reference trains on; nobody trains.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from shards.index import ShardIndex
 from shards.schema import PLAN
 from shards.store import Store, in_flight
 from shards.writer import Row, ShardWriter
+from tools.arguments import positive
 from tools.scale import jittered_faces
 
 FACES, SIDE_PX = 256, 128
@@ -170,10 +171,12 @@ def measure(local: ShardIndex, rounds: int, scratch: Path) -> tuple[dict[str, li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=80_000)
-    parser.add_argument("--shards", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=positive, default=80_000)
+    parser.add_argument("--shards", type=positive, default=16)
+    parser.add_argument("--rounds", type=positive, default=5)
     options = parser.parse_args()
+    if options.images < options.shards:
+        parser.error("--images must be --shards at least")
     with tempfile.TemporaryDirectory() as folder, server():
         scratch = Path(folder)
         local = make_set(scratch / "set", options.images, options.shards, scratch)

@@ -3,6 +3,7 @@
 #SBATCH --array=1-8
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=32
+#SBATCH --mem-per-cpu=2G
 #SBATCH --time=04:00:00
 #SBATCH --requeue
 # Builds one part of a shard set. A task that was preempted is requeued and goes on. See docs/scale.md.

@@ -127,7 +127,7 @@ class TrainConfig(Options):
         help="random: images from the whole set; sequential: from a few shards at a time, for sets larger than the disk,"
         " built with build-shards --group.",
     )
-    window: int = option(16, min=1, help="Shards from which --order sequential draws at a time.")
+    window: int = option(16, min=1, help="Shards from which --order sequential draws at a time; 16 unless given.")
     steps: int = option(100_000, min=1, changes="always", help="Total number of updates.")
     optimizer: OptimizerOptions = option(
         "sgd",

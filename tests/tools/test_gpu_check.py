@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tools import gpu_check
-from tools.gpu.parts import PARTS, Settings
+from tools.gpu.machine import machine
+from tools.gpu.parts import PARTS, Settings, Work
 from tools.gpu.report import Report, last_line, read_rows, table_of
 
 
@@ -46,6 +48,26 @@ def test_the_table_shows_every_row_and_counts_the_verdicts(tmp_path):
         "1 ok, 1 FAILED, 1 reached, 2 NOT reached",
     ]
     assert last_line("\n \n") == ""
+
+
+def test_targets_are_judged_on_a_gpu_at_full_work_alone(tmp_path):
+    given = settings(tmp_path)
+    for at, changes in enumerate(({}, {"quick": False}, {"device": "cuda"}, {"device": "cuda", "quick": False})):
+        Work("step", dataclasses.replace(given, **changes)).report.target("images/s", at, least=9.0, text="few")
+    assert [row.verdict for row in read_rows(Path(given.results))] == ["", "", "", "NOT reached"]
+
+
+def test_without_a_gpu_nothing_is_tried_on_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given, log = settings(tmp_path, device="cuda"), tmp_path / "log.txt"
+    with pytest.raises(SystemExit, match="nothing else can be found out"):
+        machine(Work("machine", given))
+    gpu_check.check(["decode", "step"], given, log)
+    assert capsys.readouterr().out.splitlines() == [
+        "decode: left out, there is no GPU, see machine",
+        "step: left out, there is no GPU, see machine",
+    ]
+    assert not log.exists()
 
 
 def test_parts_without_time_or_a_gpu_are_left_out(tmp_path, capsys):

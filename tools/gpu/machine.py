@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.speed.timing import cores
 from tools.gpu.parts import SHARDS, Work
+from tools.gpu.report import FAILED, NO_GPU
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _SIDE = {"cuda": 8192, "cpu": 512}  # of the matrices that are multiplied
@@ -28,6 +29,9 @@ def machine(work: Work) -> None:
         "Python",
         f"{platform.python_version()}, torch {torch.__version__} for CUDA {torch.version.cuda}, {cores()} cores",
     )
+    if work.device == "cuda" and not torch.cuda.is_available():
+        report.write(NO_GPU, "none; nvidia-smi shows the driver, --device cpu tries the script", FAILED)
+        sys.exit("nothing else can be found out")
     if work.device == "cuda":
         facts = torch.cuda.get_device_properties(0)
         report.write(
@@ -36,7 +40,7 @@ def machine(work: Work) -> None:
     with report.attempt("product of bf16 matrices"):
         left, right = (torch.randn(_SIDE[work.device], _SIDE[work.device], device=work.device).bfloat16() for _ in "ab")
         rate = 2 * _SIDE[work.device] ** 3 / _seconds(lambda: left @ right, work.device)
-        report.write("product of bf16 matrices", f"{rate / 1e12:,.1f} TFLOP/s")
+        report.write("product of bf16 matrices", f"{rate / 1e12:,.3g} TFLOP/s")
     with report.attempt("copy in memory"):
         block = torch.empty(_COPIED[work.device], dtype=torch.uint8, device=work.device).random_()
         to = torch.empty_like(block)

@@ -84,7 +84,8 @@ class Work:
     """A running part: its settings, its report, and the data that all parts share."""
 
     def __init__(self, name: str, settings: Settings) -> None:
-        self.report = Report(Path(settings.results), name)
+        full = settings.device == "cuda" and not settings.quick
+        self.report = Report(Path(settings.results), name, judged=full)
         self.settings, self.device, self.quick = settings, settings.device, settings.quick
         self.scratch = Path(settings.scratch)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.speed.timing import Timing
 
 OK, FAILED, REACHED, MISSED, LEFT_OUT = "ok", "FAILED", "reached", "NOT reached", "left out"
+NO_GPU = "GPU that PyTorch can use"  # the row of a machine without one
 VALUE_WIDTH = 78  # characters of a value in the table
 
 
@@ -39,10 +40,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Where a part writes its rows."""
+    """Where a part writes its rows.
+
+    Attributes:
+        judged: targets are; they are those of a GPU at full work.
+    """
 
     path: Path
     part: str
+    judged: bool = True
 
     def write(self, name: str, value: str, verdict: str = "", **more: Any) -> None:
         """Appends a row; it is there, whatever happens to this process later."""
@@ -58,7 +64,8 @@ class Report:
         self, name: str, measured: float, *, least: float = -math.inf, most: float = math.inf, text: str
     ) -> None:
         """A row with a figure that should be ``least`` or more, and ``most`` or less."""
-        self.write(name, text, REACHED if least <= measured <= most else MISSED)
+        verdict = REACHED if least <= measured <= most else MISSED
+        self.write(name, text, verdict if self.judged else "")
 
     def time(self, timing: Timing) -> None:
         """A row for each contender, and one for the facts."""
