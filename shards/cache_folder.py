@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from shards.arguments import shown
 from shards.errors import ShardError
 from shards.files import StrPath, naming, try_lock
 
+MAX_SIZE = 1 << 62  # bytes
 FREE_SHARE = 0.9  # of what is free, and of what the cache holds: the default size
 _PARTIAL = ".fetching"
 _SET = re.compile(r".+\.lrfr-set-[0-9a-f]{16}", re.DOTALL)
@@ -35,13 +37,12 @@ def as_bytes(text: str) -> int:
     Raises:
         ValueError: it is no such size.
     """
-    match = _SIZE.fullmatch(text.strip())
-    size = 0
+    match, count = _SIZE.fullmatch(text.strip()), 0.0
     if match and (match[2] or not match[3]):
-        size = int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].upper()])
-    if size < 1:
-        raise ValueError(f"{text!r} is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
-    return size
+        count = float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].upper()]
+    if not 1 <= count < MAX_SIZE:
+        raise ValueError(f"{shown(text)} is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
+    return int(count)
 
 
 def size_text(count: float) -> str:

@@ -283,7 +283,7 @@ class Store:
             try:
                 return work()
             except _PassingError as error:
-                reason, remedy = str(error), "the path to the store damages data"
+                reason, remedy = str(error), "the path to the store damages data, or the object was replaced: mend it"
             except errors as error:
                 if isinstance(error, OSError) and error.errno is not None:  # of this machine
                     raise

@@ -338,7 +338,9 @@ def test_sizes_as_text(text, count):
     assert as_bytes(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "G", "-1G", "1i", "5X", "0", "0.2", "0G", "1e9", "50 G G"])
+@pytest.mark.parametrize(
+    "text", ["", "G", "-1G", "1i", "5X", "1e9", "50 G G", "0", "0.2", "0G", "9" * 400 + "T", "5000000000T"]
+)
 def test_what_is_no_size(text):
     with pytest.raises(ValueError, match="is no size; expected a number of bytes with a unit, such as 800M"):
         as_bytes(text)
