@@ -13,7 +13,8 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}"
 . .venv/bin/activate
 export LRFR_DATA="${LRFR_DATA:-/shared/lrfr}"
-host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# not head, which ends before scontrol has written everything: with pipefail that would end the job
+host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 # without --cpus-per-task, srun of SLURM 22.05 and later does not take over that of the job
 srun --cpus-per-task "$SLURM_CPUS_PER_TASK" torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
