@@ -27,7 +27,7 @@ _CONNECT_S = 60.0
 _PROBE_S = 5
 _DONE = b"\0"
 _MAX_BYTES = 1000
-_MAX_SILENT = 100  # connections that have not said yet whose they are
+_MAX_STRANGERS = 100  # connections, beyond those of all ranks, that have not said yet whose they are
 
 
 class Peers:
@@ -199,7 +199,7 @@ def _accept(server: socket.socket, size: int, token: str) -> dict[str, socket.so
     """
     connections: dict[str, socket.socket] = {}
     silent: list[socket.socket] = []  # oldest first
-    deadline = time.monotonic() + _CONNECT_S
+    deadline, most_silent = time.monotonic() + _CONNECT_S, size + _MAX_STRANGERS
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         stack.callback(_close_all, silent)
         selector.register(server, selectors.EVENT_READ)
@@ -207,7 +207,7 @@ def _accept(server: socket.socket, size: int, token: str) -> dict[str, socket.so
             ready = [key.fileobj for key, _ in selector.select(max(deadline - time.monotonic(), 0))]
             if time.monotonic() > deadline:  # strangers may come without end
                 raise TimeoutError(f"{len(connections)} of {size - 1} other ranks have connected in {_CONNECT_S:.0f} s")
-            for connection in [one for one in silent if one in ready] + silent[:-_MAX_SILENT]:
+            for connection in [one for one in silent if one in ready] + silent[:-most_silent]:
                 if connection in silent:
                     silent.remove(connection)
                     selector.unregister(connection)

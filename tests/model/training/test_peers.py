@@ -96,7 +96,7 @@ def test_strangers_are_turned_away(monkeypatch):
 def test_strangers_that_say_nothing_or_much_keep_nobody_waiting():
     with peers._listening() as server, contextlib.ExitStack() as stack:
         port = server.getsockname()[1]
-        strangers = [socket.create_connection(("localhost", port)) for _ in range(peers._MAX_SILENT + 20)]
+        strangers = [socket.create_connection(("localhost", port)) for _ in range(peers._MAX_STRANGERS + 20)]
         for stranger in strangers:
             stack.enter_context(stranger)
         strangers[-1].setblocking(False)
