@@ -126,9 +126,11 @@ class ShardPrefetch:
             return
         with Progress(f"{self._cache.store} to {self._cache.folder.path}", total, "B", live=False) as progress:
             progress.skip(there)
-            while there < total and not (self._stopped.wait(LOOK_S) or (self.budget and self._read)):
+            while there < total and not self._stopped.wait(LOOK_S):
                 before, there = there, int(sizes[~self._cache.missing()].sum())
                 progress.update(there - before)
+                if self.budget is not None and self._read:
+                    break
 
 
 def _processes_here() -> int:

@@ -133,6 +133,19 @@ def test_the_cold_start_and_a_cache_that_is_too_small_are_told(local, cache, cap
     )
 
 
+def test_what_came_until_the_first_batch_of_a_small_cache_is_told(local, cache, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline.load.prefetch, "LOOK_S", 0.01)
+    with CachedSet(URL, folder=cache) as index:
+        sampler, start = in_order(index)
+        missing = index.cache.missing()
+        prefetch = ShardPrefetch(index, sampler, start, report=True)
+        prefetch.budget, prefetch._read = 1, 1  # the batch has been read before the first look
+        index.cache.want(prefetch._shards_of(start))
+        wait_until(lambda: index.cache.missing().sum() == SHARDS - 1)
+        prefetch._tell(prefetch._sizes.copy(), missing)
+    assert re.search(r": ([1-9][\d.]*kB)/\1 ", capsys.readouterr().err)
+
+
 def test_what_ends_the_wait_for_a_tar_is_raised_by_the_loader(local, object_store, cache, monkeypatch):
     monkeypatch.setattr("shards.store.TRIES", 1)
     for shard in range(SHARDS):
