@@ -36,6 +36,7 @@ from pipeline.build import build, options_for
 from pipeline.executors import unordered_map
 from pipeline.ray_local import local_cluster
 from pipeline.ray_pool import imported
+from shards.errors import LrfrError
 from tools.arguments import positive
 from tools.costs import in_fresh_process
 from tools.scale import jittered_faces
@@ -193,4 +194,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LrfrError as error:
+        sys.exit(f"Error: {error}")

@@ -86,19 +86,24 @@ def check_same(run, records, alone, resumed):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+def started_until_held(hosts, options, words, records):
+    """Starts ``words`` on both machines, and waits until the second one holds its batch ``HOLD``."""
+    records.mkdir()
+    started = [
+        torchrun(host, options, RECORDED, *words, RECORDS=str(records), HOLD=hold)
+        for host, hold in zip(hosts, ("", HOLD), strict=True)
+    ]
+    wait_until(lambda: (records / "held").exists())
+    return started
+
+
 def errors(output):
     return re.findall(r"^Error: .*", output, re.M)
 
 
 def test_a_machine_whose_torchrun_is_killed_leaves_the_rest_to_the_other(hosts, shard_set, tmp_path, alone):
     out, records = tmp_path / "run", tmp_path / "records"
-    records.mkdir()
-    words = [RECORDED, *training(shard_set, out)]
-    started = [
-        torchrun(host, launch("--nnodes 1:2"), *words, RECORDS=str(records), HOLD=hold)
-        for host, hold in zip(hosts, ("", HOLD), strict=True)
-    ]
-    wait_until(lambda: (records / "held").exists())
+    started = started_until_held(hosts, launch("--nnodes 1:2"), training(shard_set, out), records)
     hosts[1].kill(started[1])
     ((code, output),) = finished(started[0])
     assert code == 0, output
@@ -111,13 +116,7 @@ def test_a_machine_that_loses_its_network_ends_the_run_on_both(hosts, shard_set,
     for host in hosts:  # torchrun on the machine without network waits for the kernel; by default a quarter of an hour
         host.run("sysctl", "-qw", "net.ipv4.tcp_retries2=8")
     out, records = tmp_path / "run", tmp_path / "records"
-    records.mkdir()
-    words = [RECORDED, *training(shard_set, out)]
-    started = [
-        torchrun(host, launch("--nnodes 2"), *words, RECORDS=str(records), HOLD=hold)
-        for host, hold in zip(hosts, ("", HOLD), strict=True)
-    ]
-    wait_until(lambda: (records / "held").exists())
+    started = started_until_held(hosts, launch("--nnodes 2"), training(shard_set, out), records)
     hosts[1].ip("link", "set", "eth0", "down")
     (code, first), (other, second) = finished(*started)
     assert (code, other) == (1, 1), first + second
@@ -125,7 +124,9 @@ def test_a_machine_that_loses_its_network_ends_the_run_on_both(hosts, shard_set,
     assert errors(first) == [f"Error: rank 0: rank 1 (node2) {lost}"]
     assert errors(second) == [f"Error: rank 1: rank 0 (node1) {lost}"]
     assert [path.stem for path in checkpoints(out)] == ["0000002"]
-    again = torchrun(hosts[0], ["--standalone", "--nproc-per-node", "1"], *words, RECORDS=str(records))
+    again = torchrun(
+        hosts[0], ["--standalone", "--nproc-per-node", "1"], RECORDED, *training(shard_set, out), RECORDS=str(records)
+    )
     ((code, output),) = finished(again)
     assert code == 0, output
     assert "steps 3 to 8" in output
