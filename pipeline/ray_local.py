@@ -98,5 +98,11 @@ def start_cluster(cluster: tuple[int, str]) -> str:
         object_store_memory=STORE_BYTES,
         _temp_dir=folder,
     )
+    silence()  # this process sees the others killed
     address: str = ray.get_runtime_context().gcs_address
     return address
+
+
+def silence() -> None:
+    """Keeps Ray, to which this process is connected, from printing a page about each lost process on stdout."""
+    setattr(importlib.import_module("ray._private.worker"), "_worker_logs_enabled", False)  # noqa: B010 -- no public switch

@@ -296,7 +296,7 @@ def test_ci_runs_the_same_tests():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_text_is_ascii():
+def test_text_is_ascii_and_merged():
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -304,8 +304,10 @@ def test_text_is_ascii():
         text=True,
     ).stdout
     texts = [ROOT / name for name in tracked.split("\0") if name.endswith((".py", ".md", ".cfg", ".toml", ".txt"))]
-    assert len(texts) > 30
-    assert [str(path) for path in texts if path.exists() and not path.read_text().isascii()] == []
+    read = {str(path): path.read_text() for path in texts if path.exists()}
+    assert len(read) > 30
+    assert [path for path, text in read.items() if not text.isascii()] == []
+    assert [path for path, text in read.items() if re.search("^(<{7}|>{7}) ", text, re.M)] == []
 
 
 def test_parquet_is_read_by_one_thread():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time and CPU time of ``build-shards`` with worker processes, on a Ray cluster of its own, and on one that runs already.
 
-    python tools/executor_cost.py [--root /faces] [--images 20000] [--workers 2] [--rounds 5]
+    python tools/executor_cost.py [--root /faces] [--images 20000] [--size 160 160] [--workers 2] [--rounds 5]
 
 The three take turns, in fresh processes. "Start" is what the same workers cost that are started, do nothing, and are ended;
 the rest is what the images cost. CPU time is that of all processes of a build, looked at every 50 ms: on a machine that
@@ -31,7 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.report.document import Grid, as_text
-from benchmarks.speed.faces import Setup, write_tree
+from benchmarks.speed.faces import Setup, read_faces, resized, write_tree
 from pipeline.build import build, options_for
 from pipeline.executors import unordered_map
 from pipeline.ray_local import local_cluster
@@ -39,7 +39,6 @@ from pipeline.ray_pool import imported
 from shards.errors import LrfrError
 from tools.arguments import positive
 from tools.costs import in_fresh_process
-from tools.scale import jittered_faces
 
 FACES = 512  # distinct ones; the other images are links to their files
 LOOK_S = 0.05
@@ -182,15 +181,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder with VGGFace2; faces are generated without it")
     parser.add_argument("--images", type=positive, default=20_000)
+    parser.add_argument(
+        "--size", type=positive, nargs=2, default=[160, 160], metavar=("WIDTH", "HEIGHT"), help="in pixels"
+    )
     parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--rounds", type=positive, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lrfr-executors-") as folder:
         scratch = Path(folder)
         setup = Setup(root=options.root, scratch=scratch, rounds=1, quick=True)
-        faces = jittered_faces(setup.data_sets(), min(FACES, options.images))
+        faces = [resized(face, *options.size) for face in read_faces(setup.data_sets(), min(FACES, options.images))]
         tree = write_tree(faces, scratch / "tree", images=options.images, grey=False)
-        print(table(measure(tree, scratch, options.workers, options.rounds), f"{options.images:,} images"))
+        caption = f"{options.images:,} images of {options.size[0]} x {options.size[1]}"
+        print(table(measure(tree, scratch, options.workers, options.rounds), caption))
 
 
 if __name__ == "__main__":

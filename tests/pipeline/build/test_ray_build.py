@@ -18,6 +18,7 @@ import pytest
 import pipeline.ray_pool
 from pipeline.build import build, worker
 from pipeline.executors import WorkerError, unordered_map
+from pipeline.ray_local import local_cluster
 from shards.errors import ShardError
 from shards.schema import Manifest
 from tests.conftest import PATIENCE_S, REPOSITORY, build_options, error_of, wait_until
@@ -126,6 +127,16 @@ def test_an_interrupted_build_on_a_cluster_of_its_own_leaves_nothing(many, tmp_p
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.done.json")}
     build(build_options(many, out, images_per_shard=1))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.heavy
+def test_ray_prints_no_page_when_its_processes_are_killed(capfd):
+    """As they are when a build ends."""
+    with local_cluster(1):
+        raylets = [pid for pid, words in children(os.getpid()).items() if re.search("raylet/raylet.*/lrfr-ray-", words)]
+        os.kill(raylets[0], signal.SIGKILL)
+        time.sleep(3)  # Ray tells its drivers within two seconds
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture
