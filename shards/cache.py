@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,23 +22,16 @@ import numpy as np
 from shards.arguments import check_argument, check_path, check_whole, shown
 from shards.cache_folder import CacheFolder, as_bytes, size_text
 from shards.errors import ShardError
+from shards.fetch_queue import NOW, POLL_S, FetchQueue
 from shards.files import StrPath, regular_handle, write_bytes
 from shards.index import ShardIndex
 from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, Manifest, shard_file
 from shards.store import Store
 from shards.stored_set import MAX_RECORD_BYTES, not_a_set
 
-FETCHES = 8  # tars in flight
 LEAST_TARS = 4  # that the cache must hold
 TOUCH_S = 60.0  # between two looks at whether a tar is there, which also note its use
-POLL_S = 0.2
-CLOSE_S = 0.5
 _BLOCK = 512  # of a tar
-_NOW = 0  # the order of a tar that somebody waits for
-
-
-class _ClosedError(Exception):
-    """The set was closed during a fetch."""
 
 
 class CachedSet:
@@ -74,13 +66,6 @@ class CachedSet:
         self._path = check_path("folder", folder)
         self._size = size if size is None else check_whole("size", as_bytes(size) if isinstance(size, str) else size, 1)
         self._stack = contextlib.ExitStack()
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._wanted: dict[int, int] = {}  # number of a shard -> order in which it is needed
-        self._later: dict[int, float] = {}  # those of them that must wait, and until when
-        self._busy: set[int] = set()
-        self._failed: dict[int, Exception] = {}
-        self._closed = False
 
     def __enter__(self) -> ShardIndex:
         """Opens the set; copies manifest and index unless they are there.
@@ -91,10 +76,7 @@ class CachedSet:
             OSError: the cache cannot be written.
         """
         with contextlib.ExitStack() as stack:
-            self._closed = False
-            self._busy.clear()
-            self._failed.clear()
-            self._later.clear()
+            self._queue = FetchQueue(self._fetch)
             found = self.store.read(MANIFEST, MAX_RECORD_BYTES)
             if found is None or found[1] is None:
                 raise not_a_set(self.store, self.store.list())
@@ -110,7 +92,7 @@ class CachedSet:
             self._seen = np.full(index.manifest.shards, -np.inf)  # when each tar was last seen to be there
             self._manifest = index.manifest
             index.cache = self
-            stack.callback(self._close)
+            stack.callback(self._queue.close)
             self._stack = stack.pop_all()
         return index
 
@@ -167,7 +149,7 @@ class CachedSet:
         there[[names[name] for name in os.listdir(self._root) if name in names]] = True
         return ~there
 
-    def want(self, shards: np.ndarray, order: int = _NOW) -> None:
+    def want(self, shards: np.ndarray, order: int = NOW) -> None:
         """Has tars fetched that are not there, and notes the use of the others.
 
         Args:
@@ -181,15 +163,7 @@ class CachedSet:
                     os.utime(self._tar(shard))
                 self._seen[shard] = now
             except FileNotFoundError:
-                self._want(shard, order)
-
-    def _want(self, shard: int, order: int) -> None:
-        with self._changed:
-            self._wanted[shard] = min(order, self._wanted.get(shard, order))
-            if len(self._threads) < FETCHES and not self._closed:
-                self._threads.append(threading.Thread(target=self._work, name="fetch-shard", daemon=True))
-                self._threads[-1].start()
-            self._changed.notify_all()  # readers wait for it, too
+                self._queue.add(shard, order)
 
     def open(self, shard: int, cancelled: Callable[[], bool]) -> int:
         """Opens a tar for reading; waits for it.
@@ -205,7 +179,9 @@ class CachedSet:
             try:
                 handle = regular_handle(path)
             except FileNotFoundError:
-                self._wait(shard, cancelled)
+                self._seen[shard] = -np.inf
+                if not self._queue.wait(shard, cancelled):
+                    raise RuntimeError(f"{self.store}: was closed while a tar was on its way") from None
                 continue
             if os.fstat(handle).st_size == self.tar_bytes[shard]:
                 return handle
@@ -221,56 +197,9 @@ class CachedSet:
         """A number that changes when a tar comes or goes."""
         return self._root.stat().st_mtime_ns
 
-    def _wait(self, shard: int, cancelled: Callable[[], bool]) -> None:
-        with self._changed:
-            self._seen[shard] = -np.inf
-            self._failed.pop(shard, None)
-            self._want(shard, _NOW)
-            while shard in self._wanted and shard not in self._failed:
-                if self._closed or cancelled():
-                    raise RuntimeError(f"{self.store}: was closed while a tar was on its way")
-                self._changed.wait(POLL_S)
-            if shard in self._failed:
-                raise self._failed.pop(shard)
-
-    def _work(self) -> None:
-        """A thread that fetches one tar after the other."""
-        while (shard := self._next()) is not None:
-            failure, again = None, False
-            try:
-                tar, size = self._tar(shard), int(self.tar_bytes[shard])
-                again = not self._fetched(tar, lambda shard=shard: self._facts(shard), size)  # type: ignore[misc]
-            except _ClosedError:
-                return
-            except Exception as error:  # noqa: BLE001 - raised for those that wait for the tar
-                failure = error
-            with self._changed:
-                self._busy.discard(shard)
-                if again:
-                    self._later[shard] = time.monotonic() + POLL_S
-                else:
-                    self._wanted.pop(shard, None)
-                if failure is not None:
-                    self._failed[shard] = failure
-                self._changed.notify_all()
-
-    def _next(self) -> int | None:
-        """Waits for a tar to fetch, the next that is needed; None if the set is closed."""
-        with self._changed:
-            while not self._closed:
-                now = time.monotonic()
-                free = [
-                    (order, shard)
-                    for shard, order in self._wanted.items()
-                    if shard not in self._busy and self._later.get(shard, 0) <= now
-                ]
-                if free:
-                    shard = min(free)[1]
-                    self._later.pop(shard, None)
-                    self._busy.add(shard)
-                    return shard
-                self._changed.wait(POLL_S if self._later else None)
-        return None
+    def _fetch(self, shard: int) -> bool:
+        tar, size = self._tar(shard), int(self.tar_bytes[shard])
+        return self._fetched(tar, lambda: self._facts(shard), size)
 
     def _fetched(self, path: Path, facts: Callable[[], dict[str, Any]], size: int) -> bool:
         """Fetches a file unless it is there; returns False if that must wait, for another process or for room."""
@@ -279,7 +208,7 @@ class CachedSet:
             return path.exists()
         try:
             with _explained(self.folder.path):
-                self.store.fetch_into(path.name, stream, facts(), self._check_open)
+                self.store.fetch_into(path.name, stream, facts(), self._queue.check_open)
                 self.folder.publish(path, stream)
         finally:
             if not stream.closed:
@@ -306,20 +235,6 @@ class CachedSet:
 
     def _tar(self, shard: int) -> Path:
         return self._root / shard_file(shard, "tar")
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise _ClosedError
-
-    def _close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._wanted.clear()
-            self._changed.notify_all()
-        deadline = time.monotonic() + CLOSE_S
-        for thread in self._threads:  # they end with the next block; one whose store is silent ends with the process
-            thread.join(max(deadline - time.monotonic(), 0))
-        self._threads.clear()
 
 
 def _tar_bytes(index: ShardIndex) -> np.ndarray:

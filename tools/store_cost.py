@@ -34,7 +34,8 @@ from benchmarks.report.document import Grid, as_text
 from benchmarks.speed.faces import Setup
 from pipeline.load.loader import Loader
 from pipeline.spec import Preprocessing
-from shards.cache import FETCHES, CachedSet
+from shards.cache import CachedSet
+from shards.fetch_queue import FETCHES
 from shards.files import write_record
 from shards.finish import finish_set
 from shards.index import ShardIndex

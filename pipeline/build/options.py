@@ -55,8 +55,6 @@ class BuildOptions:
         workers: number of processes; None for one for each CPU.
         ray_address: of the Ray cluster that builds, for executor ``ray``; None starts one on this machine.
         retry_failed: build shards with missing or unreadable images again.
-
-    Attributes:
     """
 
     source: str = "vggface2"

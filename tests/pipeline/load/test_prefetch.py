@@ -76,7 +76,7 @@ def test_batches_are_those_of_a_folder(local, object_store, cache, tars):
 
 
 def test_tars_are_fetched_in_the_order_in_which_they_are_needed(local, object_store, cache, monkeypatch):
-    monkeypatch.setattr("shards.cache.FETCHES", 1)
+    monkeypatch.setattr("shards.fetch_queue.FETCHES", 1)
     start = start_of(local)
     sampler = IdentitySampler(local.first, local.count, start)
     expected, state = [], start

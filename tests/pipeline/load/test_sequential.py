@@ -246,7 +246,7 @@ def test_ranks_and_resumed_loaders_give_the_same_batches(grouped):
 
 def test_a_cache_of_two_windows_fetches_each_tar_once_in_an_epoch(grouped, object_store, tmp_path, monkeypatch):
     """The set is larger than the cache: random order would fetch the same tars again and again."""
-    monkeypatch.setattr("shards.cache.FETCHES", 1)
+    monkeypatch.setattr("shards.fetch_queue.FETCHES", 1)
     object_store.copy("sets/grouped", grouped.root)
     with CachedSet("s3://faces/sets/grouped", folder=tmp_path / "cache") as index:
         index.cache.folder.size = index.cache.other_bytes + int(0.85 * index.cache.tar_bytes.sum())  # of six tars
