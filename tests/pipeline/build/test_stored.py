@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 
+import obstore.store
 import pytest
 
 from pipeline.build import Part, build, build_part, finish_build
@@ -11,7 +14,7 @@ from pipeline.build.stored import StoredBuild
 from shards.errors import LockedError, ShardError
 from shards.files import locked
 from shards.schema import INDEX, LANDMARKS, MANIFEST, PLAN, Manifest
-from shards.store import Store, StoreError
+from shards.store import PART_BYTES, Store, StoreError
 from tests.conftest import build_options, error_of
 from tests.object_store import Fault
 
@@ -51,6 +54,44 @@ def test_a_set_in_a_store_equals_one_in_a_folder(options, object_store, in_folde
     assert sorted(names) == sorted(in_folder)
     for shard in range(4):
         assert names.index(f"shard-{shard:06d}.done.json") > names.index(f"shard-{shard:06d}.tar")
+
+
+@pytest.fixture
+def google(object_store, monkeypatch):
+    """The same server for gs:// URLs: Google's XML protocol is that of S3, as far as obstore uses it."""
+    key = {"gcs_base_url": object_store.url, "disable_oauth": True}
+    key |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(key))
+
+    def without_tls(url, *, client_options, **options):
+        return obstore.store.GCSStore.from_url(url, client_options=client_options | {"allow_http": True}, **options)
+
+    monkeypatch.setattr("obstore.store.from_url", without_tls)
+    object_store.is_google = True
+
+
+@pytest.mark.usefixtures("google")
+def test_a_set_in_a_google_store(object_store, vggface2, tmp_path, in_folder, run):
+    options = build_options(vggface2, tmp_path / "staging", store=Store("gs://faces/sets/one"))
+    object_store.faults[:] = [Fault("503", times=2), Fault("cut", "PUT"), Fault("flip", "PUT", ".tar")]
+    build(options)
+    assert stored(object_store) == in_folder
+    process = run("verify", "--full", "gs://faces/sets/one")
+    assert process.returncode == 0, process.stderr
+    object_store.put("sets/one/shard-000001.tar", b"another")
+    assert run("verify", "gs://faces/sets/one").stdout.startswith("gs://faces/sets/one/shard-000001.tar: 7 bytes")
+
+
+@pytest.mark.usefixtures("google")
+def test_a_large_file_goes_to_a_google_store_in_parts(object_store, tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(2 * PART_BYTES + 1))
+    store = Store("gs://faces/sets")
+    store.upload(path, "large")
+    assert object_store.get("sets/large") == path.read_bytes()
+    assert object_store.count("PUT", "partNumber") == 3
+    store.fetch("large", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == path.read_bytes()
 
 
 def test_a_finished_set_is_left_as_it_is(options, object_store, capsys):
