@@ -24,7 +24,7 @@ from model.training.schedule import SCHEDULES
 from pipeline import signals
 from pipeline.build import build
 from pipeline.load.loader import Loader
-from tests.conftest import PATIENCE_S, build_options, error_of
+from tests.conftest import PATIENCE_S, build_options, error_of, torchrun
 
 SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 1]
 
@@ -121,6 +121,21 @@ def test_sequential_order_resumes_within_a_window_and_does_not_become_another(ru
         assert torch.equal(weight, resumed["backbone_state"][name])
     failed = run(*words, "--out", "resumed")
     assert error_of(failed).startswith("Error: order was sequential when this run started, now it is random; choose")
+
+
+@pytest.mark.heavy
+def test_sequential_order_goes_on_in_several_processes(run, vggface2, tmp_path):
+    build(build_options(vggface2, tmp_path / "grouped", group=2, images_per_shard=8))
+    words = ["train", "--shards", tmp_path / "grouped", *SMALL, "--save-every", 2, "--log-every", 1, "--lr", 0.01]
+    words += ["--steps", 6, "--order", "sequential", "--window", 3]
+    assert run(*words, "--out", tmp_path / "whole").returncode == 0
+    again = ["--resume", tmp_path / "whole" / "checkpoints" / "0000002.pt", "--out", tmp_path / "resumed"]
+    process = torchrun(2, "cli.py", *words, *again)
+    assert process.returncode == 0, process.stderr
+    resumed, whole = (torch.load(tmp_path / name / "checkpoints" / "0000006.pt") for name in ("resumed", "whole"))
+    assert resumed["loader_state"] == whole["loader_state"]
+    for name, weight in whole["backbone_state"].items():
+        torch.testing.assert_close(weight, resumed["backbone_state"][name], rtol=1e-4, atol=1e-5)
 
 
 def test_scattered_shards_are_refused_by_sequential_order(run, shard_set):
