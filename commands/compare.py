@@ -10,6 +10,7 @@ import click
 
 from commands.options import PATH
 from commands.outputs import OutputPath, writing
+from shards.messages import counted
 
 if TYPE_CHECKING:
     from benchmarks.scoring.comparison import Network
@@ -33,14 +34,20 @@ def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | Non
     networks = read_networks(results)
     if not 2 <= len(networks) <= MAX_COMPARED:
         raise click.UsageError(f"compare needs 2 to {MAX_COMPARED} networks, found {len(networks)} in the files")
-    if len(name) not in (0, len(networks)):
-        raise click.UsageError(f"--name: {len(name)} names for {len(networks)} networks; name all of them, or none")
+    check_names(name, len(networks))
     pages = Report(report) if report else None
     networks = show(networks, name)
     if report and pages:
         with writing("--report", report):
             path = pages.add_all([result for network in networks for result in network.results.values()])
         click.echo(f"report: {path}")
+
+
+def check_names(names: Sequence[str], networks: int) -> None:
+    """Raises: UsageError: some networks have a name, and some have none."""
+    if len(names) not in (0, networks):
+        given, expected = counted(len(names), "name"), counted(networks, "network")
+        raise click.UsageError(f"--name: {given} for {expected}; name all of them, or none")
 
 
 def show(networks: Sequence[Network], names: Sequence[str] = ()) -> list[Network]:

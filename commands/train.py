@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks import BENCHMARKS, is_question, read_benchmark
+from benchmarks import BENCHMARKS, read_benchmark
 from commands.options import (
     PATH,
     STORE_PATH,
     SizeText,
     allow_missing_option,
-    check_benchmark,
     check_local,
     data,
     folder,
@@ -23,7 +22,7 @@ from commands.options import (
     staging,
 )
 from commands.teacher import open_teacher, teacher_targets
-from commands.train_options import config_options, print_list
+from commands.train_options import benchmark_names, check_cache, check_evaluation, config_options, print_list
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,17 +32,10 @@ if TYPE_CHECKING:
     from model.training.evaluation import Evaluate
     from model.training.ranks import Ranks
     from model.training.start import Start
+    from pipeline.load.loader import Loader
     from pipeline.spec import Preprocessing
     from shards.index import ShardIndex
     from shards.store import Store
-
-
-def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
-    """``lfw,mine.toml`` -> the benchmark names and files, without duplicates."""
-    names = list(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
-    if value is not None and not names:
-        raise click.BadParameter(f"{value!r} names no benchmark; choose from {', '.join(BENCHMARKS)}")
-    return list(map(check_benchmark, names))
 
 
 @click.command(short_help="Train a deep Siamese network.")
@@ -179,41 +171,6 @@ def opened_set(
     return CachedSet(shards, folder=cache_folder, size=cache_size)
 
 
-def check_cache(shards: Path | Store) -> None:
-    """Raises: UsageError: options of the cache, but the set is on this machine."""
-    source = click.get_current_context().get_parameter_source
-    for name in ("cache_folder", "cache_size"):
-        if isinstance(shards, Path) and source(name) == click.core.ParameterSource.COMMANDLINE:
-            flag = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{flag} is for a set in an object store, but {shards} is a path; leave it out")
-
-
-def check_evaluation(benchmarks: list[str], best: str | None) -> None:
-    """Raises: UsageError: evaluation options without ``--eval``, or ``--best`` of a benchmark that is not evaluated."""
-    source = click.get_current_context().get_parameter_source
-    names = [name_of(benchmark) for benchmark in benchmarks]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise click.UsageError(
-            f"--eval: two questions are called {twice}; give one of them another name = ... in its file"
-        )
-    for name in ("eval_every", "eval_root", "allow_missing"):
-        if not benchmarks and source(name) == click.core.ParameterSource.COMMANDLINE:
-            flag = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{flag} is for evaluation; name benchmarks with --eval, or leave it out")
-    if best is not None and best.partition("/")[0] not in names:
-        named = f"--best {best}: --eval names {', '.join(names) or 'nothing'}"
-        raise click.UsageError(f"{named}; expected a metric of an evaluated benchmark, such as lfw/accuracy@8")
-
-
-def name_of(benchmark: str) -> str:
-    """The name of a benchmark, or that of a question in a file."""
-    if not is_question(benchmark):
-        return benchmark
-    from benchmarks.datasets.question import read_question
-
-    return read_question(Path(benchmark)).name
-
-
 def headline_metric(protocol: Protocol) -> str:
     """The name of a benchmark's headline metric, such as ``lfw/accuracy@8``."""
     return f"{protocol.name}/{protocol.main}"
@@ -233,7 +190,6 @@ def run_training(
     """Opens run and loader, and trains; returns the number of updates before and after."""
     from model.training.loop import train as train_loop
     from model.training.start import start_run
-    from pipeline.load.loader import Loader
     from pipeline.spec import spec_of
     from shards.messages import print_stderr
 
@@ -248,20 +204,7 @@ def run_training(
         ranks=ranks,
         teacher=teacher,
     )
-    loader = Loader(
-        index,
-        batch_size=config.batch_size,
-        views=[view.for_loader for view in config.all_views],
-        seed=config.seed,
-        mode=config.degrade,
-        device=device,
-        threads=threads,
-        rank=ranks.rank,
-        world_size=ranks.size,
-        resume=start.loader_state,
-        originals=config.losses.attention is not None,
-        window=config.shard_window,
-    )
+    loader = open_loader(config, index, start, device, threads)
     targets = None
     if teacher and config.losses.embedding_terms and start.step < config.steps:
         targets = teacher_targets(teacher, index, ranks, device)
@@ -275,6 +218,27 @@ def run_training(
         shown = [headline_metric(protocol) for protocol in protocols]
         steps = train_loop(batches, start.state, run, start=start.step, evaluate=evaluate, shown=shown, targets=targets)
         return start.step, steps
+
+
+def open_loader(config: TrainConfig, index: ShardIndex, start: Start, device: str, threads: int | None) -> Loader:
+    """The loader of this process, which goes on where the run left off."""
+    from pipeline.load.loader import Loader
+
+    ranks = start.state.ranks
+    return Loader(
+        index,
+        batch_size=config.batch_size,
+        views=[view.for_loader for view in config.all_views],
+        seed=config.seed,
+        mode=config.degrade,
+        device=device,
+        threads=threads,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        resume=start.loader_state,
+        originals=config.losses.attention is not None,
+        window=config.shard_window,
+    )
 
 
 def start_line(start: Start, index: ShardIndex, device: str) -> str:

@@ -1,15 +1,21 @@
-"""Options of ``train`` that are settings of ``TrainConfig``; those not given come from the recipe."""
+"""Options of ``train``: those that are settings of ``TrainConfig``, and checks of the others."""
 
 from __future__ import annotations
 
 import math
 import pkgutil
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks import BENCHMARKS, is_question
+from commands.options import check_benchmark
 from model.options import Option
 from model.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from shards.store import Store
 
 # functions that describe the choices of a setting, imported when they are needed
 LISTED = {
@@ -23,7 +29,7 @@ LISTED = {
 
 
 def config_options(command: Any) -> Any:
-    """Adds an option for each setting."""
+    """Adds an option for each setting; settings that are not given come from the recipe."""
     for name, declared in reversed(TrainConfig.declared().items()):
         command = _click_option(name, declared)(command)
     return command
@@ -63,3 +69,46 @@ def describe_backbones() -> str:
 
     options = sorted({option for backbone in BACKBONES.values() for option in backbone.options})
     return f"{backbone_table()}\n\noptions, where a backbone has them: {', '.join(options)}; costs at 128 px"
+
+
+def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """``lfw,mine.toml`` -> the benchmark names and files, without duplicates."""
+    names = list(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
+    if value is not None and not names:
+        raise click.BadParameter(f"{value!r} names no benchmark; choose from {', '.join(BENCHMARKS)}")
+    return list(map(check_benchmark, names))
+
+
+def check_cache(shards: Path | Store) -> None:
+    """Raises: UsageError: options of the cache, but the set is on this machine."""
+    source = click.get_current_context().get_parameter_source
+    for name in ("cache_folder", "cache_size"):
+        if isinstance(shards, Path) and source(name) == click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} is for a set in an object store, but {shards} is a path; leave it out")
+
+
+def check_evaluation(benchmarks: list[str], best: str | None) -> None:
+    """Raises: UsageError: evaluation options without ``--eval``, or ``--best`` of a benchmark that is not evaluated."""
+    source = click.get_current_context().get_parameter_source
+    names = [name_of(benchmark) for benchmark in benchmarks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(
+            f"--eval: two questions are called {twice}; give one of them another name = ... in its file"
+        )
+    for name in ("eval_every", "eval_root", "allow_missing"):
+        if not benchmarks and source(name) == click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} is for evaluation; name benchmarks with --eval, or leave it out")
+    if best is not None and best.partition("/")[0] not in names:
+        named = f"--best {best}: --eval names {', '.join(names) or 'nothing'}"
+        raise click.UsageError(f"{named}; expected a metric of an evaluated benchmark, such as lfw/accuracy@8")
+
+
+def name_of(benchmark: str) -> str:
+    """The name of a benchmark, or that of a question in a file."""
+    if not is_question(benchmark):
+        return benchmark
+    from benchmarks.datasets.question import read_question
+
+    return read_question(Path(benchmark)).name

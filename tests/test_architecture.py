@@ -21,7 +21,6 @@ PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 GROUND = {
     *(
         "shards.arguments",
-        "shards.connection",
         "shards.errors",
         "shards.files",
         "shards.messages",
@@ -29,7 +28,7 @@ GROUND = {
         "shards.store",
     ),
     *("pipeline.spec", "pipeline.presets", "pipeline.progress", "pipeline.signals"),
-    "pipeline.degradation.presets",
+    *("pipeline.degradation.presets", "pipeline.degradation.settings"),
 }
 # Each layer and what it may import beside itself; a layer is a package, a sub-package or a single file.
 LAYERS = {
@@ -47,7 +46,8 @@ LAYERS = {
     },
     "pipeline.build": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
     "pipeline.degradation": {"shards", "pipeline", "pipeline.load.degrade", "pipeline.degradation.presets"},
-    "pipeline.degradation.presets": {"shards", "pipeline.sources"},  # of the sources, only how TOML is read
+    # of the sources, only how TOML is read
+    "pipeline.degradation.presets": {"shards", "pipeline.degradation.settings", "pipeline.sources"},
     # of the sources, only how an image is decoded
     "pipeline.load": {
         "shards",
@@ -206,7 +206,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
         "model.options",
     }
     light |= {"pipeline", "pipeline.signals", "pipeline.sources", "pipeline.sources.catalog"}
-    light |= {"pipeline.degradation", "pipeline.degradation.presets"}
+    light |= {"pipeline.degradation", "pipeline.degradation.presets", "pipeline.degradation.settings"}
     light |= {"model.training", *(f"model.training.{name}" for name in ("config", "schedule", "views"))}
     light |= {module_of(path) for path in (ROOT / "commands").glob("*.py")}
     paths = [path for path in FILES if module_of(path) in light]

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.results import write_json
-from commands import bench
+from commands import scoring
 from pipeline.demo.generate import write_demo_data
 from pipeline.sources.images import ImageError
 from tests.benchmarks.conftest import score
@@ -72,7 +72,7 @@ def test_compare_takes_2_to_26_networks(run, demo_result, tmp_path):
     message = error_of(run("bench", "compare", "q.json", "--report", "report"), code=2)
     assert message == "Error: compare needs 2 to 26 networks, found 1 in the files"
     message = error_of(run("bench", "compare", "q.json", "q.json", "--name", "a"), code=2)
-    assert message == "Error: --name: 1 names for 2 networks; name all of them, or none"
+    assert message == "Error: --name: 1 name for 2 networks; name all of them, or none"
     assert not (tmp_path / "report").exists()
 
 
@@ -143,21 +143,21 @@ def test_help_describes_dynamic_defaults(run):
 
 @pytest.mark.parametrize("error", [OSError(36, "File name too long", "x"), ImageError("bad"), ProtocolError("bad")])
 def test_a_failed_benchmark_does_not_stop_the_others(monkeypatch, error):
-    monkeypatch.setattr(bench, "open_engine", lambda **_: contextlib.nullcontext((None, None, {"device": "cpu"})))
-    monkeypatch.setattr(bench, "network_facts", lambda *_: {})
-    monkeypatch.setattr(bench, "warn_of_guess", lambda *_: True)
+    monkeypatch.setattr(scoring, "open_engine", lambda **_: contextlib.nullcontext((None, None, {"device": "cpu"})))
+    monkeypatch.setattr(scoring, "network_facts", lambda *_: {})
+    monkeypatch.setattr(scoring, "warn_of_guess", lambda *_: True)
     names = []
 
     def read(name):
         names.append(name)
         raise error
 
-    assert bench.score(["a", "b"], read, json_file=None, report=None, allow_missing=False) == {"a": error, "b": error}
+    assert scoring.score(["a", "b"], read, json_file=None, report=None, allow_missing=False) == {"a": error, "b": error}
     assert names == ["a", "b"]
     for bug in (BrokenPipeError(), ZeroDivisionError()):
         error = bug
         with pytest.raises(type(bug)):
-            bench.score(["a"], read, json_file=None, report=None, allow_missing=False)
+            scoring.score(["a"], read, json_file=None, report=None, allow_missing=False)
 
 
 @pytest.mark.slow

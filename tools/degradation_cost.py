@@ -21,8 +21,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.degradation.parameters import parameters
-from pipeline.degradation.presets import PRESETS, Preset
+from pipeline.degradation.presets import PRESETS
 from pipeline.degradation.realistic import degrade_as
+from pipeline.degradation.settings import Preset
 from pipeline.load.degrade import degrade_into
 from pipeline.philox import degradation_numbers
 from tools.arguments import positive

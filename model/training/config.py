@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from model.options import Choice, OptionError, Options, option, parse_choice, value_text
+from model.options import Choice, OptionError, Options, option, parse_choice
 from model.training.schedule import Schedule
 from model.training.views import View
 from shards.errors import LrfrError
@@ -285,34 +284,8 @@ class TrainConfig(Options):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings, which ``TrainConfig`` reads back."""
-        plain = {name: _plain(value) for name, value in self.values().items()}
+        plain = {name: plain_value(value) for name, value in self.values().items()}
         return {name: value for name, value in plain.items() if name not in _ADDED or value != self._default(name)}
-
-    def check_resumes(self, saved: Mapping[str, Any], *, branch: bool = False) -> None:
-        """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed.
-
-        Args:
-            branch: the run goes on in a new folder, where more settings may change.
-        """
-        for name, (before, now, changes) in self.changed(saved).items():
-            if changes == "never" or (changes == "branch" and not branch):
-                remedy = "choose another --out for a new run"
-                if branch:
-                    remedy = "repeat the settings of that run, or start a new one with --from"
-                elif changes == "branch":
-                    remedy = "to change it, branch off into a new folder: --resume CHECKPOINT --out NEW"
-                raise TrainingError(
-                    f"{self._difference(name, before) or f'{name} was {before} when this run started, now it is {now}'};"
-                    f" {remedy}"
-                )
-
-    def changed(self, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any, str]]:
-        """The settings that differ from the ``saved`` configuration: value before, value now, ``Option.changes``."""
-        return {
-            name: (saved.get(name, declared.default), _plain(getattr(self, name)), declared.changes)
-            for name, declared in self.declared().items()
-            if not self._same(name, saved.get(name, declared.default))  # older versions lack some settings
-        }
 
     @property
     def less_memory(self) -> str:
@@ -330,30 +303,9 @@ class TrainConfig(Options):
             remedies.append("with several processes and many identities, use --shard-head")
         return "; ".join(remedies)
 
-    def _difference(self, name: str, saved: Any) -> str:
-        """The options that differ between a setting and its ``saved`` value, such as two heads of one kind; or nothing."""
-        try:
-            before, now = self.converted({name: saved})[name], getattr(self, name)
-        except LrfrError:
-            return ""
-        if not isinstance(now, Options) or type(before) is not type(now):
-            return ""
-        options = {option: (getattr(before, option), getattr(now, option)) for option in now.declared()}
-        found = [
-            f"{option} was {value_text(old)}, now {value_text(new)}"
-            for option, (old, new) in options.items()
-            if old != new
-        ]
-        return f"{name} {now.name} has changed since this run started: {'; '.join(found)}"
 
-    def _same(self, name: str, saved: Any) -> bool:
-        try:
-            return self.converted({name: saved})[name] == getattr(self, name)
-        except LrfrError:  # e.g. an option of another version
-            return False
-
-
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """A JSON-able value of a setting, which ``TrainConfig`` reads back."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return value if value is None or isinstance(value, bool | int | float) else str(value)

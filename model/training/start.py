@@ -12,6 +12,7 @@ import torch
 
 from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
 from model.formats.network import load_network
+from model.training.changes import changed, check_resumes
 from model.training.config import TrainConfig, TrainingError
 from model.training.loop import CONFIG
 from model.training.ranks import Ranks
@@ -80,7 +81,7 @@ def start_run(
         return Start(state, step=0, loader_state=None)
     is_branch, origin = not checkpoints(run), _branched_from(run)
     if not is_branch:
-        config.check_resumes(content["config"])
+        check_resumes(config, content["config"])
     step = state.restore(content, path)
     if is_branch:
         origin = str(path.absolute())
@@ -93,8 +94,8 @@ def _announce_branch(config: TrainConfig, content: dict[str, Any], path: Path, r
     """Prints where a branch begins and what changes. Raises: TrainingError: no steps are left."""
     if content["step"] >= config.steps:
         raise TrainingError(f"{path}: has {counted(content['step'], 'step')} already; choose a higher --steps")
-    changed = config.changed(content["config"]).items()
-    changes = [f"; {name} {before} -> {now}" for name, (before, now, when) in changed if when == "branch"]
+    different = changed(config, content["config"]).items()
+    changes = [f"; {name} {before} -> {now}" for name, (before, now, when) in different if when == "branch"]
     if ranks.first:
         print_stderr(f"branches off from step {content['step']} of {path}{''.join(changes)}")
 

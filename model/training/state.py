@@ -21,6 +21,7 @@ from model.inputs import check_device, on_device
 from model.options import OptionError
 from model.sharding import gather_rows
 from model.training.averages import MovingAverage
+from model.training.changes import check_resumes
 from model.training.config import TrainConfig, TrainingError
 from model.training.guard import Guard
 from model.training.learner import Learner
@@ -170,7 +171,7 @@ class TrainState:
         config = self.learner.config
         if not is_ours(content):
             raise TrainingError(f"{path}: a bare state dict, without optimizer and loader state; pass it to --from")
-        config.check_resumes(content["config"], branch=True)
+        check_resumes(config, content["config"], branch=True)
         steps = content["config"].get("steps")
         if not isinstance(steps, int):
             raise CheckpointError(f"{path}: steps of its config is {steps!r}, expected an integer")

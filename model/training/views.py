@@ -6,7 +6,8 @@ import dataclasses
 import re
 
 from model.options import OptionError
-from pipeline.degradation.presets import Degradation, PresetError, check_size, find_degradation
+from pipeline.degradation.presets import Degradation, check_size, find_degradation
+from pipeline.degradation.settings import PresetError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import erf, j1
 
-from pipeline.degradation.presets import KERNELS, Round
+from pipeline.degradation.settings import KERNELS, Round
 from pipeline.philox import uniforms
 
 PART = 4  # values of pixels are integers in units of a quarter of a grey level

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.degradation.kernels import BLURS, NOISE_VALUES, PART, WHITE
-from pipeline.degradation.presets import Preset, Range, Round
+from pipeline.degradation.settings import Preset, Range, Round
 from pipeline.philox import DEGRADATION_NUMBERS
 
 # A column of random numbers for each parameter; those of the rounds follow, ROUND_COLUMNS for each.

@@ -29,7 +29,7 @@ from pipeline.degradation.kernels import (
     shrinking,
 )
 from pipeline.degradation.parameters import ROUND_VALUES, parameters
-from pipeline.degradation.presets import Preset, Round
+from pipeline.degradation.settings import Preset, Round
 from pipeline.load.degrade import Mode, matmul_precision, resize
 from pipeline.philox import DEGRADATION_NUMBERS, uniforms
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.degradation.presets import Degradation, Preset, check_size, find_degradation
+from pipeline.degradation.presets import Degradation, check_size, find_degradation
+from pipeline.degradation.settings import Preset
 from shards.arguments import shown
 
 ViewSpec = tuple[int, int] | tuple[int, int, str | Degradation]

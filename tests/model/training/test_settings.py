@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from model.options import Choice, OptionError, parse_choice
+from model.training.changes import check_resumes
 from model.training.config import TrainConfig, TrainingError
 from model.training.recipes import RECIPES, as_toml, compose
 from model.training.schedule import SCHEDULES
 from model.training.views import View, parse_views
-from pipeline.degradation.presets import PresetError
+from pipeline.degradation.settings import PresetError
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,9 @@ def test_views_name_their_degradation():
     assert config.to_dict()["views"] == text
     assert [view.for_loader[:2] for view in config.all_views] == [(128, 128), (8, 32), (8, 32), (16, 16)]
     assert [view.for_loader[2].label for view in config.all_views[1:]] == ["surveillance", "surveillance", "webcam"]
-    config.check_resumes({**config.to_dict()})
+    check_resumes(config, {**config.to_dict()})
     with pytest.raises(TrainingError, match="views was 128,8-32x2,16 when this run started"):
-        config.check_resumes({**config.to_dict(), "views": "128,8-32x2,16"})
+        check_resumes(config, {**config.to_dict(), "views": "128,8-32x2,16"})
 
 
 PRESET = """
@@ -94,18 +95,18 @@ def test_a_preset_of_the_user_is_told_by_its_content(tmp_path):
     assert view.name == "8-32@mine"
     assert view.degradation.preset.rounds[0].quality == (30, 60)
     saved = TrainConfig(views=f"8-32@{file}").to_dict()
-    TrainConfig(views=f"8-32@{copy}").check_resumes(saved)
+    check_resumes(TrainConfig(views=f"8-32@{copy}"), saved)
     file.write_text(PRESET.replace("60", "70"))
     with pytest.raises(
         TrainingError, match=r"views was 8-32@.*mine.toml#\w{16} when .* now it is 8-32@.*mine.toml#\w{16};"
     ):
-        TrainConfig(views=f"8-32@{file}").check_resumes(saved)
+        check_resumes(TrainConfig(views=f"8-32@{file}"), saved)
     with pytest.raises(
         PresetError, match=r"mine.toml: has changed: its digest is \w{16}, not \w{16}; restore the file"
     ):
         _ = TrainConfig(**saved).views[0].degradation.preset
     file.unlink()
-    TrainConfig(views=f"8-32@{copy}").check_resumes(saved)
+    check_resumes(TrainConfig(views=f"8-32@{copy}"), saved)
 
 
 @pytest.mark.parametrize("text", ["8@", "8@cctv", "8@webcamx2", "200@webcam", "8@x.toml", "8@a,@b"])
@@ -149,15 +150,16 @@ def test_a_saved_configuration_is_complete_and_is_read_back(tmp_path):
 
 def test_a_saved_configuration_is_compared_by_value():
     saved = TrainConfig(backbone="spherenet4:pooling=true", head="arcface").to_dict()
-    TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes(
-        {**saved, "backbone": " spherenet4 : pooling=True", "views": "128, 8,12,016", "head": "arcface", "lr": 0.1}
+    check_resumes(
+        TrainConfig(backbone="spherenet4:pooling=true", head="arcface"),
+        {**saved, "backbone": " spherenet4 : pooling=True", "views": "128, 8,12,016", "head": "arcface", "lr": 0.1},
     )
     for name, value in {"backbone": "spherenet4", "views": "128,8", "head": "vgg", "lr": None, "freeze": "0"}.items():
         with pytest.raises(TrainingError, match=f"{name} was {value} when this run started, now it is"):
-            TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes({**saved, name: value})
+            check_resumes(TrainConfig(backbone="spherenet4:pooling=true", head="arcface"), {**saved, name: value})
     del saved["head"]
     with pytest.raises(TrainingError, match="head was amsoftmax when this run started, now it is arcface:scale="):
-        TrainConfig(backbone="spherenet4:pooling=true", head="arcface").check_resumes(saved)
+        check_resumes(TrainConfig(backbone="spherenet4:pooling=true", head="arcface"), saved)
 
 
 def test_a_configuration_from_before_an_option_means_what_it_did_then():
@@ -168,16 +170,16 @@ def test_a_configuration_from_before_an_option_means_what_it_did_then():
         "losses": "cross-entropy+octuplet:weight=1.0,margin=0.5",
     }
     del saved["class_rows"]
-    compose("modern", None, {}).check_resumes(saved)
+    check_resumes(compose("modern", None, {}), saved)
     for head, says in {
         "adaface:form=authors": "head adaface has changed since this run started: form was paper, now authors; choose",
         "adaface:sample=0.1,sampling=insightface": "sample was 1.0, now 0.1; sampling was lrfr, now insightface; choose",
         "arcface": "head was adaface:scale=64.0,margin=0.4,h=0.333,momentum=0.01,sample=1.0,seed=0 when this run started",
     }.items():
         with pytest.raises(TrainingError, match=re.escape(says)):
-            compose("modern", None, {"head": head}).check_resumes(saved)
+            check_resumes(compose("modern", None, {"head": head}), saved)
     with pytest.raises(TrainingError, match="losses was cross-entropy"):
-        compose("modern", None, {"losses": "cross-entropy+octuplet:form=authors"}).check_resumes(saved)
+        check_resumes(compose("modern", None, {"losses": "cross-entropy+octuplet:form=authors"}), saved)
 
 
 def test_a_configuration_shows_what_differs_from_the_defaults():

@@ -22,7 +22,7 @@ from pipeline.degradation.kernels import (
     noise_bank,
     resampling,
 )
-from pipeline.degradation.presets import KERNELS, Round
+from pipeline.degradation.settings import KERNELS, Round
 
 CPU = torch.device("cpu")
 PILLOW = {"area": Image.Resampling.BOX, "linear": Image.Resampling.BILINEAR, "cubic": Image.Resampling.BICUBIC}

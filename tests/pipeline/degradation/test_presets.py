@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.degradation.presets import PRESETS, PresetError, find_degradation
+from pipeline.degradation.presets import PRESETS, find_degradation
+from pipeline.degradation.settings import PresetError
 
 FROZEN_PRESETS = {"surveillance": "165b587ff2c63073", "webcam": "085d32953bf9dc5f", "blind-sr": "d7883d01d2224cce"}
 

@@ -11,8 +11,9 @@ import torch
 
 from pipeline.degradation import realistic
 from pipeline.degradation.parameters import bias, parameters
-from pipeline.degradation.presets import PRESETS, Preset, Round
+from pipeline.degradation.presets import PRESETS
 from pipeline.degradation.realistic import _add_noise_, degrade_as
+from pipeline.degradation.settings import Preset, Round
 from pipeline.load.degrade import degrade, resize
 from pipeline.philox import DEGRADATION_NUMBERS, degradation_numbers
 

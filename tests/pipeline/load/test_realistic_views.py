@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.degradation.presets import PresetError
+from pipeline.degradation.settings import PresetError
 from pipeline.load.loader import Loader
 from shards.index import ShardIndex
 from tests.pipeline.load.batches import BATCH, STEPS, assert_same, batches_of, global_batches, jpeg_of, write_set
