@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.executors import WorkerPool
 from shards.errors import LockedError
-from shards.files import locked
+from shards.locks import locked
 
 GONE_S = 2.0  # that killed processes are given to end
 STORE_BYTES = 256 << 20  # for tasks under way

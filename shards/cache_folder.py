@@ -20,7 +20,8 @@ from typing import BinaryIO, NamedTuple
 
 from shards.arguments import shown
 from shards.errors import ShardError
-from shards.files import StrPath, naming, try_lock
+from shards.files import StrPath, naming
+from shards.locks import try_lock
 
 MAX_SIZE = 1 << 62  # bytes
 FREE_SHARE = 0.9  # of what is free, and of what the cache holds: the default size

@@ -1,10 +1,9 @@
-"""Atomic files and folders, locks, digests, and JSON records with a checksum."""
+"""Atomic files and folders, digests, and JSON records with a checksum."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -19,8 +18,8 @@ from typing import Any, BinaryIO
 
 import xxhash
 
-from shards.errors import LockedError, ShardError
-from shards.messages import print_stderr
+from shards.errors import ShardError
+from shards.locks import sync, sync_folder, try_lock
 
 StrPath = str | os.PathLike[str]
 """A path as users of the Python API give it."""
@@ -34,39 +33,11 @@ SYSTEM_NAMES = (
     *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"),
 )
 _TEMPORARY = re.compile(r"(.*)\.lrfr-[0-9a-f]{8}\.partial", re.DOTALL)
-# errors of flock and fsync on file systems without them: Lustre, FUSE, CIFS, some NFS
-_LACKING = {errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
 
 
 def is_system_name(name: str) -> bool:
     """Returns True if a name begins with a dot, or belongs to a file system, an archive or a network drive."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
-
-
-def sync_folder(folder: Path) -> bool:
-    """Makes renames inside ``folder`` durable; returns False where the file system cannot."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # it may be written, but not listed
-        return False
-    try:
-        return _sync(handle)
-    except OSError as error:
-        error.filename = str(folder)
-        raise
-    finally:
-        os.close(handle)
-
-
-def _sync(handle: int) -> bool:
-    """Returns False if the file system cannot sync this file or folder."""
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno in _LACKING:
-            return False
-        raise
-    return True
 
 
 def temporary_path(path: Path) -> Path:
@@ -101,7 +72,7 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         try_lock(handle)
         yield temporary
-        _sync(handle)
+        sync(handle)
         (os.replace if replace else _rename_unless_there)(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -225,48 +196,6 @@ def _in_use(path: Path) -> bool:
         return True
     try:
         return try_lock(handle) is False
-    finally:
-        os.close(handle)
-
-
-def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool | None:
-    """Locks an open file or folder; returns False if another process has locked it, None if there are no locks."""
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # EACCES: CIFS
-            return False
-        if error.errno in _LACKING:
-            return None
-        raise
-    return True
-
-
-@contextlib.contextmanager
-def locked(folder: Path, activity: str, *, shared: bool = False) -> Iterator[bool]:
-    """Locks ``folder`` for one process; the lock ends with the process. Yields False if there are no locks.
-
-    Where the file system has no locks, or does not sync folders, a line on stderr says so, and the block runs.
-
-    Args:
-        activity: what the lock is for, such as ``training``; part of the messages.
-        shared: others may share the lock, but none may have it alone; without locks, no line says so.
-
-    Raises:
-        LockedError: another process has locked it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        lock = try_lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        if lock is False:
-            raise LockedError(
-                f"{folder}: another process is {activity} here; wait for it to end, or choose another --out"
-            )
-        lacks = [] if lock or shared else [f"has no file locks, make sure that no other process is {activity} here"]
-        lacks += [] if sync_folder(folder) else ["cannot sync a folder, a power failure may undo the last renames"]
-        if lacks:
-            print_stderr(f"{folder}: its file system {'; and '.join(lacks)}")
-        yield bool(lock)
     finally:
         os.close(handle)
 

@@ -202,11 +202,7 @@ class Store:
         """
 
         def work() -> tuple[int, bytes | None] | None:
-            try:
-                result = self._get(name)
-            except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
-                    raise
+            if (result := self._found(name)) is None:
                 return None
             size = result.meta["size"]
             return size, None if max_bytes is not None and size > max_bytes else bytes(result.bytes())
@@ -221,13 +217,9 @@ class Store:
         """
 
         def work() -> bytes | None:
-            try:
-                blocks = iter(self._get(name).stream(min_chunk_size=count))
-                return bytes(next(blocks, b""))[:count]
-            except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
-                    raise
+            if (result := self._found(name)) is None:
                 return None
+            return bytes(next(iter(result.stream(min_chunk_size=count)), b""))[:count]
 
         return self._tried(name, work)
 
@@ -265,6 +257,15 @@ class Store:
         import obstore
 
         return obstore.get(self._store(), name)
+
+    def _found(self, name: str) -> Any:
+        """An object; None if there is none in the bucket."""
+        try:
+            return self._get(name)
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise
+            return None
 
     def _store(self) -> Any:
         if self._opened is None:

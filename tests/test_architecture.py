@@ -23,6 +23,7 @@ GROUND = {
         "shards.arguments",
         "shards.errors",
         "shards.files",
+        "shards.locks",
         "shards.messages",
         "shards.schema",
         "shards.store",

@@ -32,38 +32,34 @@ HOUR_S, MILLION = 3600, 1e6
 FILES_OF_A_SHARD = 4  # tar, DALI index, rows, record
 
 
+def _option(help: str, default: Any = dataclasses.MISSING) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
     """What is to be done, with what, at which rates and prices. Options of ``estimate``; underscores are dashes there."""
 
-    images: float = dataclasses.field(metadata={"help": "Images of the set."})
-    images_per_shard: int = dataclasses.field(
-        default=5000, metadata={"help": "As build-shards chooses for large sets."}
-    )
-    cores: int = dataclasses.field(default=1, metadata={"help": "CPU cores that build, of all machines."})
-    build_us: float = dataclasses.field(default=380, metadata={"help": "CPU time of a worker for an image, us."})
-    parent_us: float = dataclasses.field(
-        default=6, metadata={"help": "CPU time of the process that plans and makes the index, for an image, us."}
-    )
-    start_s: float = dataclasses.field(default=1, metadata={"help": "CPU time of starting a worker, s."})
-    source_bytes: float = dataclasses.field(default=20_000, metadata={"help": "Bytes of a source image."})
-    stored_bytes: float = dataclasses.field(default=8300, metadata={"help": "Bytes of the set for an image."})
-    passes: float = dataclasses.field(
-        default=0, metadata={"help": "How often training sees as many images as there are."}
-    )
-    gpus: int = dataclasses.field(default=1, metadata={"help": "GPUs that train."})
-    gpu_images_s: float = dataclasses.field(
-        default=0, metadata={"help": "Images (identities x views) a second that a GPU trains on: bench speed gpu."}
-    )
-    loader_us: float = dataclasses.field(default=160, metadata={"help": "CPU time of loading an image, us."})
-    months: float = dataclasses.field(default=0, metadata={"help": "How long the set is stored."})
-    gb_out: float = dataclasses.field(default=0, metadata={"help": "Gigabytes that leave a store for money."})
-    price_core_hour: float = dataclasses.field(default=0, metadata={"help": "Of a CPU core."})
-    price_gpu_hour: float = dataclasses.field(default=0, metadata={"help": "Of a GPU with its machine."})
-    price_gb_month: float = dataclasses.field(default=0, metadata={"help": "Of stored bytes."})
-    price_gb_out: float = dataclasses.field(default=0, metadata={"help": "Of bytes that leave a store."})
-    price_1000_reads: float = dataclasses.field(default=0, metadata={"help": "Of a thousand GET requests."})
-    price_1000_writes: float = dataclasses.field(default=0, metadata={"help": "Of a thousand PUT requests."})
+    images: float = _option("Images of the set.")
+    images_per_shard: int = _option("As build-shards chooses for large sets.", 5000)
+    cores: int = _option("CPU cores that build, of all machines.", 1)
+    build_us: float = _option("CPU time of a worker for an image, us.", 380)
+    parent_us: float = _option("CPU time of the process that plans and makes the index, for an image, us.", 6)
+    start_s: float = _option("CPU time of starting a worker, s.", 1)
+    source_bytes: float = _option("Bytes of a source image.", 20_000)
+    stored_bytes: float = _option("Bytes of the set for an image.", 8300)
+    passes: float = _option("How often training sees as many images as there are.", 0)
+    gpus: int = _option("GPUs that train.", 1)
+    gpu_images_s: float = _option("Images (identities x views) a second that a GPU trains on: bench speed gpu.", 0)
+    loader_us: float = _option("CPU time of loading an image, us.", 160)
+    months: float = _option("How long the set is stored.", 0)
+    gb_out: float = _option("Gigabytes that leave a store for money.", 0)
+    price_core_hour: float = _option("Of a CPU core.", 0)
+    price_gpu_hour: float = _option("Of a GPU with its machine.", 0)
+    price_gb_month: float = _option("Of stored bytes.", 0)
+    price_gb_out: float = _option("Of bytes that leave a store.", 0)
+    price_1000_reads: float = _option("Of a thousand GET requests.", 0)
+    price_1000_writes: float = _option("Of a thousand PUT requests.", 0)
 
     @property
     def shards(self) -> int:

@@ -193,33 +193,7 @@ def run(
     check_argument(isinstance(engine, Engine), "run: engine", engine, "an Engine, such as Engine(embed=Embedder(...))")
     expected = "a dict of facts about the network, such as load_network(path).provenance(), or {}"
     check_argument(isinstance(checkpoint, dict), "run: checkpoint", checkpoint, expected)
-    if not engine.spec.aligned and any(request.aligned for request in protocol.requests):
-        raise ProtocolError(
-            f"bench {protocol.name}: aligns faces by landmarks, but {checkpoint.get('path', 'the network')} was trained"
-            f" on unaligned images only (template {engine.spec.template}); "
-            + (
-                "resize the images whole: --aligned none"
-                if protocol.source
-                else "score it on qmul, qmul-id or tinyface"
-            )
-        )
-    if engine.spec.aligned and not protocol.alignment_stated:
-        raise ProtocolError(
-            f"bench {protocol.name}: {checkpoint.get('path', 'the network')} was trained on aligned faces (template"
-            f" {engine.spec.template}): say how the images are aligned: --landmarks TABLE or auto for photographs, --aligned"
-            " arcface, seed or FILE.toml for aligned crops, --aligned none to resize them whole all the same"
-        )
-    largest = max(request.down or 0 for request in protocol.requests)
-    if largest > engine.spec.size:
-        raise ProtocolError(
-            f"bench {protocol.name}: degrades images to {largest} px, more than the network's input of {engine.spec.size}"
-            " px; choose smaller sizes"
-        )
-    aligned = [request for request in protocol.requests if request.points]
-    tried = [aligned[number] for number in spread(len(aligned))]
-    faces = [(str(one.path), one.points or (), one.points_size or image_size(one.path)) for one in tried]
-    if warning := scale_warning(faces):
-        print_stderr(f"bench {protocol.name}: {warning}")
+    _check_fits(protocol, engine.spec, checkpoint.get("path", "the network"))
     with Progress(f"bench {protocol.name}", len(protocol.requests), "preparations") as progress:
         embedded = dataclasses.replace(engine, watch=SourceWatch([protocol.root, *protocol.folders])).embed_all(
             protocol.requests, progress
@@ -252,6 +226,40 @@ def run(
         examples=protocol.examples(embedded.valid),
         max_pixels=engine.max_pixels,
     )
+
+
+def _check_fits(protocol: Protocol, spec: Preprocessing, network: str) -> None:
+    """Raises: ProtocolError: the benchmark prepares images otherwise than the network was trained for.
+
+    Landmarks that are probably of other images give a line.
+    """
+    if not spec.aligned and any(request.aligned for request in protocol.requests):
+        raise ProtocolError(
+            f"bench {protocol.name}: aligns faces by landmarks, but {network} was trained"
+            f" on unaligned images only (template {spec.template}); "
+            + (
+                "resize the images whole: --aligned none"
+                if protocol.source
+                else "score it on qmul, qmul-id or tinyface"
+            )
+        )
+    if spec.aligned and not protocol.alignment_stated:
+        raise ProtocolError(
+            f"bench {protocol.name}: {network} was trained on aligned faces (template"
+            f" {spec.template}): say how the images are aligned: --landmarks TABLE or auto for photographs, --aligned"
+            " arcface, seed or FILE.toml for aligned crops, --aligned none to resize them whole all the same"
+        )
+    largest = max(request.down or 0 for request in protocol.requests)
+    if largest > spec.size:
+        raise ProtocolError(
+            f"bench {protocol.name}: degrades images to {largest} px, more than the network's input of {spec.size}"
+            " px; choose smaller sizes"
+        )
+    aligned = [request for request in protocol.requests if request.points]
+    tried = [aligned[number] for number in spread(len(aligned))]
+    faces = [(str(one.path), one.points or (), one.points_size or image_size(one.path)) for one in tried]
+    if warning := scale_warning(faces):
+        print_stderr(f"bench {protocol.name}: {warning}")
 
 
 def _intervals(protocol: Protocol, scored: dict[str, ScoredSetting]) -> dict[str, dict[str, Interval]]:

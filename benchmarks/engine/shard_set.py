@@ -22,8 +22,9 @@ from pipeline.sources.templates import template_of
 from pipeline.spec import Preprocessing, spec_of
 from shards.arguments import check_path
 from shards.errors import LockedError, ShardError
-from shards.files import StrPath, locked, write_bytes
+from shards.files import StrPath, write_bytes
 from shards.index import ShardIndex, ShardReader
+from shards.locks import locked
 from shards.messages import counted, print_stderr
 from shards.schema import shard_file
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from commands.diagnosis.findings import Finding, note, ok, warn
-from shards.files import sync_folder
+from shards.locks import sync_folder
 
 MIN_FREE_BYTES = 5_000_000_000  # a run's checkpoints, or a small shard set
 MIN_FREE_INODES = 100_000

@@ -22,7 +22,8 @@ from model.training.state import TrainState
 from model.training.update import Updater
 from pipeline.signals import Stopped, stop_signals
 from shards.arguments import check_argument, check_path, check_whole
-from shards.files import StrPath, locked, write_bytes
+from shards.files import StrPath, write_bytes
+from shards.locks import locked
 
 CONFIG = "config.json"
 

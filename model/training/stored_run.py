@@ -18,7 +18,8 @@ from model.training.config import TrainingError
 from model.training.evaluation import BEST, BEST_FACTS
 from model.training.ranks import Ranks
 from shards.errors import LockedError
-from shards.files import locked, remove_temporaries, write_bytes
+from shards.files import remove_temporaries, write_bytes
+from shards.locks import locked
 from shards.messages import print_stderr
 from shards.store import Entry, Store, StoreError, in_flight
 

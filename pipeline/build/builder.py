@@ -15,7 +15,7 @@ from pipeline.build.parts import WHOLE, Part
 from pipeline.sources.listing import shortened
 from shards.arguments import check_argument
 from shards.errors import LockedError, ShardError
-from shards.files import locked
+from shards.locks import locked
 from shards.messages import command, counted, print_stderr
 from shards.schema import MANIFEST, Manifest, shard_file
 

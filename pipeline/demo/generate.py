@@ -20,7 +20,8 @@ from pipeline.executors import Executor, unordered_map
 from pipeline.progress import Progress
 from pipeline.sources.finder import GENERATED_MARKER
 from shards.errors import LrfrError
-from shards.files import StrPath, locked, naming, remove_temporaries, sync_folder, temporary_path
+from shards.files import StrPath, naming, remove_temporaries, temporary_path
+from shards.locks import locked, sync_folder
 
 MIN_PHOTOS_FOR_POOL = 48  # fewer photos are painted before worker processes have started
 

@@ -16,7 +16,8 @@ from typing import BinaryIO
 from pipeline.fetch.assets import FetchError, RemoteFile
 from pipeline.fetch.connection import RequestError, open_url, proxy_of, request_error
 from pipeline.progress import Progress
-from shards.files import BLOCK_BYTES, naming, open_regular, sync_folder, write_bytes
+from shards.files import BLOCK_BYTES, naming, open_regular, write_bytes
+from shards.locks import sync_folder
 from shards.messages import print_stderr
 
 TIMEOUT_S = 30.0

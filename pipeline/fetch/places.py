@@ -11,7 +11,8 @@ from pipeline.fetch.download import Sources, require_file
 from pipeline.fetch.unpack import unpack_images
 from pipeline.sources.finder import is_generated, is_image, scan
 from shards.errors import LockedError
-from shards.files import is_system_name, locked
+from shards.files import is_system_name
+from shards.locks import locked
 from shards.messages import command, counted
 
 

@@ -22,7 +22,8 @@ from pipeline.landmarks.table import write_table
 from pipeline.progress import Progress
 from pipeline.sources.watch import SourceWatch
 from shards.errors import LockedError
-from shards.files import digest, locked, remove_temporaries
+from shards.files import digest, remove_temporaries
+from shards.locks import locked
 from shards.messages import counted
 from shards.schema import STATUS_OK
 

@@ -11,7 +11,6 @@ import pytest
 
 from shards.errors import LockedError, ShardError
 from shards.files import (
-    locked,
     read_record,
     remove_temporaries,
     temporary_path,
@@ -20,6 +19,7 @@ from shards.files import (
     write_bytes,
     write_record,
 )
+from shards.locks import locked
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path):

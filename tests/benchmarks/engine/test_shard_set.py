@@ -16,8 +16,8 @@ from pipeline.presets import PRESETS
 from pipeline.sources.images import decode_bytes
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
-from shards.files import locked
 from shards.index import ShardIndex, ShardReader
+from shards.locks import locked
 from tests.conftest import PATIENCE_S
 
 

@@ -20,7 +20,8 @@ from model.training.state import new_run
 from pipeline import signals
 from pipeline.spec import Preprocessing
 from shards.errors import LockedError
-from shards.files import locked, temporary_path
+from shards.files import temporary_path
+from shards.locks import locked
 from tests.conftest import PATIENCE_S
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 

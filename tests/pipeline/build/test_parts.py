@@ -18,7 +18,8 @@ import pipeline.build.job
 from pipeline.build import Part, build, build_part, finish_build
 from pipeline.build.parts import parse_part
 from shards.errors import LockedError, ShardError
-from shards.files import locked, temporary_path
+from shards.files import temporary_path
+from shards.locks import locked
 from shards.schema import Manifest
 from shards.verify import verify
 from tests.conftest import PATIENCE_S, REPOSITORY, build_options, error_of, wait_until

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.build import build
 from shards.errors import LockedError
-from shards.files import locked
+from shards.locks import locked
 from shards.schema import Manifest
 from shards.verify import verify
 from tests.conftest import build_options

@@ -12,7 +12,7 @@ import pytest
 from pipeline.build import Part, build, build_part, finish_build
 from pipeline.build.stored import StoredBuild
 from shards.errors import LockedError, ShardError
-from shards.files import locked
+from shards.locks import locked
 from shards.schema import INDEX, LANDMARKS, MANIFEST, PLAN, Manifest
 from shards.store import PART_BYTES, Store, StoreError
 from tests.conftest import build_options, error_of

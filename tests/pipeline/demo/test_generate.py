@@ -14,7 +14,8 @@ from pipeline.demo.generate import DemoDataError, write_demo_data
 from pipeline.demo.layouts import LAYOUTS
 from pipeline.demo.render import FIRST_TEST_PERSON, render_identity
 from shards.errors import LockedError
-from shards.files import locked, temporary_path
+from shards.files import temporary_path
+from shards.locks import locked
 from tests.pipeline.demo.conftest import SIZES
 
 

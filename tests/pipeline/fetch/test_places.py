@@ -16,7 +16,7 @@ from benchmarks.errors import ProtocolError
 from pipeline.demo.pairs import pairs_text
 from pipeline.fetch import assets, places
 from pipeline.landmarks import model
-from shards.files import locked
+from shards.locks import locked
 from tests.conftest import PATIENCE_S, REPOSITORY, error_of, wait_until
 from tests.pipeline.fetch.conftest import cut, remote, stalled, status, whole
 from tests.pipeline.fetch.test_unpack import FACES, tar
