@@ -38,7 +38,10 @@ def denormalise(pixels: torch.Tensor, mean: Number, std: Number, *, color: str) 
 
 
 def _by_channel(value: Number, pixels: torch.Tensor) -> float | torch.Tensor:
-    return torch.tensor(value, device=pixels.device)[:, None, None] if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    # filled on the device: a copy of numbers of the host would wait for all that a GPU has yet to do
+    return torch.stack([pixels.new_full((1, 1), one, dtype=torch.float32) for one in value])
 
 
 def check_device(device: str) -> None:

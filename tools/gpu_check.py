@@ -74,6 +74,9 @@ def run_part(name: str, settings: Settings, log: Path, limit: float, report: Rep
         finally:
             end_group(process)
     seconds = time.monotonic() - began
+    if code is None and time.time() >= settings.deadline:  # its own limit has not been reached
+        report.write("whole part", f"the budget ended after {seconds:.0f} s of it", LEFT_OUT, seconds=seconds)
+        return
     if code == 0:
         report.write("whole part", f"{seconds:.1f} s", OK, seconds=seconds)
         return

@@ -61,8 +61,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """PyTorch's own kernels blur: cuDNN, which it takes for a single image, computes in TF32 by default."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
+
 @torch.inference_mode()
 @matmul_precision("highest")
+@_without_cudnn()
 @_one_thread()
 def degrade_as(
     out: torch.Tensor,

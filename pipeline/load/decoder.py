@@ -17,6 +17,7 @@ import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
 from shards.arguments import shown
+from shards.messages import counted
 
 PREFETCH_BATCHES = 2  # decoded ahead
 # Fraction of a batch for the hardware JPEG decoder, on GPUs that have one (A100, H100). DALI's own default is 0.65. It has
@@ -108,16 +109,21 @@ class Kept:
 
 
 def checked_device(device: str) -> torch.device:
-    """The device, with the number of the GPU. Raises: ValueError: unknown device, or there is no GPU."""
+    """The device, with the number of the GPU. Raises: ValueError: unknown device, or there is no such GPU."""
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
-        raise ValueError(f"device is {shown(device)}, expected cpu, cuda or cuda:N") from None
-    if found.type != "cuda":
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {shown(device)}, expected cpu, cuda or cuda:N")
+    if found.type == "cpu":
         return found
     if not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but PyTorch finds no GPU; use cpu")
-    return found if found.index is not None else torch.device("cuda", torch.cuda.current_device())
+    index = torch.cuda.current_device() if found.index is None else found.index
+    if index >= (gpus := torch.cuda.device_count()):
+        raise ValueError(f"device is {device!r}, but PyTorch finds {counted(gpus, 'GPU')}, from cuda:0 on")
+    return torch.device("cuda", index)
 
 
 @pipeline_def

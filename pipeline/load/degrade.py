@@ -207,13 +207,23 @@ def _rounded(sums: torch.Tensor, dim: int) -> torch.Tensor:
 
 @contextlib.contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Sets the precision of float32 products: TF32 and bf16 have too few bits for exact integer sums."""
-    before = torch.get_float32_matmul_precision()
+    """Sets the precision of float32 products: TF32 and bf16 have too few bits for exact integer sums.
+
+    Afterwards it is as before, also where a script has set it by ``torch.backends.cuda.matmul.fp32_precision``.
+    """
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    of_backends = [one.fp32_precision for one in backends]
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it does not answer where a backend alone was set
+        before = "highest"
     torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        for backend, value in zip(backends, of_backends, strict=True):
+            backend.fp32_precision = value
 
 
 @functools.lru_cache(maxsize=CACHED_WEIGHTS)

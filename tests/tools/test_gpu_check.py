@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from tools import gpu_check
-from tools.gpu.machine import machine
+from tools.gpu.machine import _driver, machine
 from tools.gpu.parts import PARTS, Settings, Work
 from tools.gpu.report import Report, last_line, read_rows, table_of
 
@@ -81,6 +82,20 @@ def test_parts_without_time_or_a_gpu_are_left_out(tmp_path, capsys):
         "step: left out, 3 s of the budget are left",
     ]
     assert not log.exists()
+
+
+def test_a_part_that_the_budget_ends_has_not_failed(tmp_path):
+    report = Report(tmp_path / "results.jsonl", "degrade")
+    gpu_check.run_part("degrade", settings(tmp_path, deadline=time.time()), tmp_path / "log.txt", 0.05, report)
+    (row,) = read_rows(report.path)
+    assert (row.verdict, row.value) == ("left out", "the budget ended after 0 s of it")
+
+
+@pytest.mark.parametrize(("printed", "told"), [("580.1\n580.1\n", "580.1"), ("", "unknown")])
+def test_the_driver_of_several_gpus_is_told_in_one_line(printed, told, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("subprocess.run", lambda words, **how: subprocess.CompletedProcess(words, 0, stdout=printed))
+    assert _driver() == f"driver {told}"
 
 
 def test_chosen_parts_come_in_their_order_with_the_data_that_they_need():

@@ -55,7 +55,8 @@ def _driver() -> str:
     if not found:
         return "driver unknown"
     words = [found, "--query-gpu=driver_version", "--format=csv,noheader"]
-    return "driver " + subprocess.run(words, capture_output=True, text=True).stdout.strip()
+    lines = subprocess.run(words, capture_output=True, text=True).stdout.split()  # a line for each GPU
+    return f"driver {lines[0] if lines else 'unknown'}"
 
 
 def _seconds(call: Callable[[], object], device: str) -> float:

@@ -20,6 +20,7 @@ from model.training.init import initialise_from_data
 from model.training.learner import Learner
 from pipeline.spec import Preprocessing
 from tests.conftest import REPOSITORY
+from tests.transfers import transfers
 
 KEYS = json.loads((REPOSITORY / "tests" / "golden" / "spherenet20_state_dict.json").read_text())
 
@@ -280,6 +281,19 @@ def test_normalise_maps_bytes_to_minus_one_and_one():
     out = normalise(images)
     assert out.shape == (1, 3, 1, 1)
     torch.testing.assert_close(out.flatten(), torch.tensor([-1.0, 1.0, 128 / 127.5 - 1]))
+
+
+@pytest.mark.parametrize("color", ["RGB", "BGR"])
+def test_normalise_by_channel_sends_a_gpu_nothing(color):
+    """Numbers of the host made it wait for the GPU in each step of training."""
+    images, mean, std = torch.arange(48, dtype=torch.uint8).reshape(1, 4, 4, 3), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    there = images.to("meta")
+    with transfers() as found:
+        normalise(there, mean, std, color=color)
+    assert found == []
+    inputs = images.flip(-1) if color == "BGR" else images
+    expected = [(inputs[..., i].float() / 255 - mean[i]) / std[i] for i in range(3)]
+    assert torch.equal(normalise(images, mean, std, color=color), torch.stack(expected, 1))
 
 
 def test_data_initialisation_centres_and_scales_embeddings():

@@ -190,7 +190,7 @@ def test_some_images_have_two_rounds(faces, numbers, span):
 
 def test_precision_and_threads_of_training_do_not_matter_and_stay(faces, numbers, sizes, monkeypatch):
     def settings():
-        return torch.get_float32_matmul_precision(), torch.get_num_threads()
+        return torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.backends.cudnn.enabled
 
     def resize_(*given, **how):
         found.add(settings())
@@ -202,11 +202,11 @@ def test_precision_and_threads_of_training_do_not_matter_and_stay(faces, numbers
     torch.set_num_threads(3)
     try:
         degraded(faces, PRESETS["webcam"], numbers, sizes)
-        assert settings() == ("medium", 3)
+        assert settings() == ("medium", 3, True)
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.set_num_threads(before[1])
-    assert found == {("highest", 1)}
+    assert found == {("highest", 1, False)}
 
 
 def test_numbers_are_those_of_the_place_in_the_stream():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.load.degrade import _split_weights, degrade, degrade_into, resize_by_products
+from pipeline.load.degrade import _split_weights, degrade, degrade_into, matmul_precision, resize_by_products
 
 
 def pillow(image, size):
@@ -136,6 +136,24 @@ def test_exactness_does_not_depend_on_the_matmul_precision_of_training(images):
         assert torch.equal(products_degraded(torch.from_numpy(images), 8), expected)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("owner", [torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul])
+def test_a_precision_that_a_script_has_set_in_the_newer_way_does_not_matter_and_stays(owner):
+    """torch.get_float32_matmul_precision raises then."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    try:
+        for one in (*backends, owner):
+            one.fp32_precision = "tf32" if one is owner else "none"
+        before = [one.fp32_precision for one in backends]
+        with matmul_precision("highest"):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert [one.fp32_precision for one in backends] == ["ieee", "ieee"]
+        assert [one.fp32_precision for one in backends] == before
+        assert "tf32" in before
+    finally:
+        torch.backends.fp32_precision = "none"
         torch.set_float32_matmul_precision("highest")
 
 

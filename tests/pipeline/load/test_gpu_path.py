@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.load.decoder import KEPT_OUTPUTS, Decoder
+from pipeline.degradation.parameters import parameters
+from pipeline.load.decoder import KEPT_OUTPUTS, Decoder, checked_device
 from pipeline.load.degrade import degrade, degrade_each
 from pipeline.load.degrade_views import degrade_on_gpu
 from pipeline.load.loader import Loader
 from pipeline.load.upload import ALIGNMENT, pack, packed_size, unpack
+from pipeline.load.views import checked_views
+from pipeline.philox import degradation_numbers
 from shards.index import ShardIndex
 from tests.pipeline.load.batches import BATCH, assert_same, batches_of, global_batches
+from tests.transfers import transfers
 
 VIEWS = ((128, 128), (8, 32), (100, 156), (16, 16), (8, 24, "surveillance"), (126, 128, "webcam"))
 
@@ -60,6 +64,27 @@ def test_the_path_of_a_gpu_gives_the_batches_of_the_cpu(shard_set, monkeypatch):
     for view in (2, 5):  # some are degraded, some are not
         assert {size == 128 for batch in ours for size in batch.sizes[view].tolist()} == {True, False}
     assert len(packed) == 3
+
+
+@pytest.mark.heavy
+def test_a_gpu_is_sent_and_asked_nothing_when_it_degrades(monkeypatch):
+    """Only the first batch, for which constants are sent."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: tensor.device.type == "meta"))
+    views, count, meta = checked_views(VIEWS), 6, torch.device("meta")
+    numbers, sizes = degradation_numbers(0, 0, slice(0, count), 0), np.full(count, 16)
+    drawn = [parameters(view.preset, numbers, sizes, sizes > 0) if view.preset else {} for view in views]
+    values = [{name: torch.from_numpy(one).to(meta) for name, one in found.items()} for found in drawn]
+    crops = torch.empty((len(views), count, 128, 128, 3), dtype=torch.uint8, device=meta)
+    sizes_there, flips = (
+        torch.empty((len(views), count), dtype=kind, device=meta) for kind in (torch.int64, torch.bool)
+    )
+    sent = []
+    for _ in range(2):
+        with transfers() as found:
+            degrade_on_gpu(torch.empty_like(crops), crops, views, values, sizes=sizes_there, flips=flips)
+        sent.append(len(found))
+    assert sent[0] > 0
+    assert sent[1] == 0
 
 
 def test_packed_arrays_keep_types_shapes_and_alignment():
@@ -170,3 +195,21 @@ def test_closing_waits_until_all_is_read(gpu_decoder):
     gpu_decoder.run()
     gpu_decoder.close()  # an exception came before the work was queued
     assert [event.waited_for for event in FakeEvent.made] == [True, True]
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", 1), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_gpu_gets_its_number(gpus, device, number):
+    assert checked_device(device) == torch.device("cuda", number)
+
+
+def test_a_gpu_that_is_not_there_is_named(gpus):
+    with pytest.raises(ValueError, match=r"^device is 'cuda:2', but PyTorch finds 2 GPUs, from cuda:0 on$"):
+        checked_device("cuda:2")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two, of which the second is the current one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)

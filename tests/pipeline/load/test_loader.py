@@ -250,6 +250,7 @@ def test_a_loader_outside_its_block_says_how_to_use_it(index):
         ({"mode": "quick"}, ValueError, "mode is 'quick', expected one of fast, exact"),
         ({"device": "gpu"}, ValueError, "device is 'gpu', expected cpu, cuda or cuda:N"),
         ({"device": 1.5}, ValueError, "device is 1.5, expected cpu, cuda or cuda:N"),
+        ({"device": "mps"}, ValueError, "device is 'mps', expected cpu, cuda or cuda:N"),
         pytest.param(
             {"device": "cuda"},
             ValueError,
