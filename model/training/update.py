@@ -181,5 +181,7 @@ def gradient_norm(learner: Learner, ranks: Ranks) -> torch.Tensor:
     for name, weight in learner.named_parameters():
         if weight.grad is not None:
             groups[name.startswith(local)].append(weight.grad)
+    if not groups[True]:  # a head that no loss trains
+        return torch.nn.utils.get_total_norm(groups[False])
     shared, own = (torch.nn.utils.get_total_norm(gradients).square() for gradients in groups.values())
     return (shared + ranks.mean(own) * ranks.size).sqrt()

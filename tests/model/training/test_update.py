@@ -14,9 +14,10 @@ from model.options import OptionError
 from model.training.config import TrainingError
 from model.training.guard import FIRST_SCALE, GROWTH_STEPS, MAX_SCALE, Guard
 from model.training.loop import train
+from model.training.ranks import Ranks
 from model.training.recompute import blocks, recomputed
 from model.training.state import new_run
-from model.training.update import Updater
+from model.training.update import Updater, gradient_norm
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, lent, losses, run_training, teach
 
 LOSSES = [
@@ -56,6 +57,19 @@ def test_a_batch_in_parts_has_the_losses_gradients_and_updates_of_the_whole(term
     split = gradients(dataclasses.replace(settings, accumulate=parts), steps=2)
     for ours, theirs in zip(split, whole, strict=True):
         assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_norm_of_a_sharded_head_that_no_loss_trains_is_on_the_device(monkeypatch, device):
+    """NCCL takes no tensor of the CPU, where PyTorch has the norm of nothing."""
+    learner = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 1, device=device), "head": torch.nn.Linear(2, 1)})
+    learner.rank_local_prefixes = ("head.",)
+    learner.backbone.weight.grad = torch.tensor([[3.0, 4.0]]).to(device)
+    places = []
+    monkeypatch.setattr(Ranks, "mean", lambda _, value: places.append(value.device.type) or value)
+    norm = gradient_norm(learner, Ranks())
+    assert {norm.device.type, *places} == {device}
+    assert device == "meta" or norm == 5
 
 
 def test_batch_statistics_move_once_in_each_part():
