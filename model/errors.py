@@ -63,7 +63,18 @@ def import_optional(module: str, extra: str = "export") -> ModuleType:
         raise ExportError(f"{name} is not installed; run: {remedy}") from None
 
 
+_ADVICE = re.compile(  # what stands below the reason in errors of CUDA, NCCL, torch.compile and DALI
+    r"Search for `|CUDA kernel errors might|For debugging consider|Compile with `TORCH_USE|Device-side assertion"
+    r"|Last error:$|(\[rank\d+\]:)?\[[IW]\d|Set TORCH|Current pipeline object is no longer"
+)
+
+
+def last_line(text: str) -> str:
+    """The last line that says why something failed; empty if there is none."""
+    lines = [line.strip() for line in text.splitlines()]
+    return next((line for line in reversed(lines) if line and not _ADVICE.match(line)), "")
+
+
 def one_line(error: Exception, max_chars: int = 160) -> str:
     """Last line of an error's text, which may quote a hostile file: printable ASCII, at most ``max_chars`` characters."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return ascii(lines[-1].strip())[1:-1][:max_chars]
+    return ascii(last_line(str(error)) or type(error).__name__)[1:-1][:max_chars]

@@ -185,11 +185,21 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         except RuntimeError as error:
             if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
                 assert ranks.peers is not None
-                reason = ranks.peers.loss() or "another rank has exited; see its error message"
-                if "timed out" in str(error).lower():
-                    reason = f"another rank hangs: no data from it for {STEP_TIMEOUT.seconds:,} seconds"
-                raise RankError(reason) from None
+                raise RankError(_reason(error, ranks.peers.loss())) from None
             raise
+
+
+def _reason(error: RuntimeError, loss: str) -> str:
+    """Why a collective failed.
+
+    Args:
+        loss: which rank is lost, in words; empty if none is.
+    """
+    if "timed out" in str(error).lower():
+        return f"another rank hangs: no data from it for {STEP_TIMEOUT.seconds:,} seconds"
+    if not loss and "NCCL" in str(error):  # such as too little shared memory in a container
+        return f"NCCL failed: {one_line(error)}; set NCCL_DEBUG=INFO to see more"
+    return loss or "another rank has exited; see its error message"
 
 
 @contextlib.contextmanager
@@ -209,13 +219,19 @@ def _connected(device: str) -> Iterator[Ranks]:
         if type(error) is RuntimeError and "gloo" not in str(error).lower():
             raise
         raise RankError(_no_connection(error)) from None
+    failed = True
     try:
         with watch:
             yield ranks
+        failed = False
+    except SystemExit:  # all ranks have been interrupted
+        failed = False
+        raise
     finally:
         ranks.group = ranks._control = None
         gc.collect()  # objects that hold a group, such as a reducer, must be freed before the groups
-        distributed.destroy_process_group()
+        if not (failed and backend == "nccl"):  # there it waits for the other ranks, and the error would not be told
+            distributed.destroy_process_group()
 
 
 def _no_connection(error: Exception) -> str:

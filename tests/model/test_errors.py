@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.errors import OutOfMemoryError, explained_memory
+from model.errors import OutOfMemoryError, explained_memory, last_line, one_line
 from model.training.config import TrainConfig
 from tests.model.training.runs import config, run_training
 
@@ -50,6 +50,47 @@ def test_other_errors_pass():
         with pytest.raises(type(error)) as passed, explained_memory("lower it"):
             raise error
         assert passed.value is error
+
+
+CUDA = """CUDA error: an illegal memory access was encountered
+Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/ for more information.
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
+"""
+NCCL = """NCCL error in: /pytorch/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3690, unhandled system error
+ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.
+Last error:
+"""
+COMPILER = """backend='inductor' raised:
+RuntimeError: Cannot find a working triton installation.
+
+Set TORCHDYNAMO_VERBOSE=1 for the internal stack trace. For even more developer context, set TORCH_LOGS="+dynamo"
+"""
+DALI = """Critical error in pipeline:
+encountered:
+
+CUDA runtime API error cudaErrorInvalidDevice (101)
+Current pipeline object is no longer valid.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (CUDA, "CUDA error: an illegal memory access was encountered"),
+        (NCCL, "ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error."),
+        (f"{NCCL}No space left on device\n", "No space left on device"),
+        (f"{NCCL}refused\n[rank0]:[W1130 10:00:00.123 ProcessGroupNCCL.cpp:1538] Warning: not destroyed", "refused"),
+        (COMPILER, "RuntimeError: Cannot find a working triton installation."),
+        (DALI, "CUDA runtime API error cudaErrorInvalidDevice (101)"),
+        ("\n \n", ""),
+    ],
+    ids=["CUDA", "NCCL", "NCCL, with a reason", "NCCL, then a warning", "compiler", "DALI", "nothing"],
+)
+def test_the_line_that_says_why_and_not_the_advice_below_it(text, line):
+    assert last_line(text) == line
+    assert one_line(RuntimeError(text)) == (line or "RuntimeError")
 
 
 def test_training_says_what_to_lower(tmp_path):

@@ -36,7 +36,9 @@ def test_the_table_shows_every_row_and_counts_the_verdicts(tmp_path):
     report.target("wait", 0.01, most=0.03, text="1 %")
     report.target("loss", float("nan"), most=1.0, text="nan")
     with report.attempt("broken"):
-        raise RuntimeError("first line\nCUDA error: \x1b[31mout of memory\n")
+        raise RuntimeError(
+            "first line\nCUDA error: \x1b[31mout of memory\nCompile with `TORCH_USE_CUDA_DSA` to see more\n"
+        )
     with open(report.path, "a") as stream:
         stream.write('{"part": "step", "na')  # the process was killed as it wrote
     assert table_of(read_rows(report.path)).splitlines() == [

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model import errors
+
 if TYPE_CHECKING:
     from benchmarks.speed.timing import Timing
 
@@ -86,9 +88,8 @@ class Report:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, without control characters."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "".join(filter(str.isprintable, lines[-1])) if lines else ""
+    """The last line that says why something failed, without control characters."""
+    return "".join(filter(str.isprintable, errors.last_line(text)))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -143,7 +143,7 @@ class OnnxGraph(Graph):
         )
 
     def _run(self, pixels: torch.Tensor, outputs: list[str]) -> list[torch.Tensor]:
-        device = pixels.device.type
+        device = str(pixels.device)
         if device not in self._sessions:
             self._sessions[device] = open_session(self._path, device)
         try:
@@ -211,7 +211,11 @@ def _external_places(model: Any) -> list[str]:
 
 
 def open_session(path: Path, device: str) -> Any:
-    """A session of ONNX Runtime with PyTorch's number of threads. Raises: CheckpointError: it cannot be opened."""
+    """A session of ONNX Runtime with PyTorch's number of threads, on ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+    """
     runtime = import_optional("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
@@ -219,16 +223,19 @@ def open_session(path: Path, device: str) -> Any:
         "session.intra_op.allow_spinning", "0"
     )  # on a busy machine waiting takes cores from work
     options.log_severity_level = 4
-    providers = ["CPUExecutionProvider"]
-    if device == "cuda":
-        if _CUDA in runtime.get_available_providers():
-            providers.insert(0, _CUDA)
-        else:
-            print_stderr(f"{path}: this ONNX Runtime has no {_CUDA}: it runs on the CPU")
+    place = torch.device(device)
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if place.type == "cuda" and _CUDA in runtime.get_available_providers():
+        providers.insert(0, (_CUDA, {"device_id": place.index or 0}))
     try:
-        return runtime.InferenceSession(path, options, providers=providers)
+        session = runtime.InferenceSession(path, options, providers=providers)
     except _errors() as error:
         raise CheckpointError(f"{path}: ONNX Runtime cannot open it ({one_line(error)}); export it again") from None
+    if (
+        place.type == "cuda" and _CUDA not in session.get_providers()
+    ):  # not the build for GPUs, or without its libraries
+        print_stderr(f"{path}: this ONNX Runtime has no {_CUDA}: it runs on the CPU")
+    return session
 
 
 def _errors() -> tuple[type[Exception], ...]:

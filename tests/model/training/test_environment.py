@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import types
 
 import pytest
 import torch
+from torch import distributed
 
 from model.training.ranks import RankError, Ranks, local_device, open_ranks
 from tests.conftest import error_of
@@ -111,6 +113,57 @@ def test_an_address_where_nothing_can_listen_is_one_line(environment):
         open_ranks("cpu"),
     ):
         pass
+
+
+@pytest.fixture
+def on_gpus(environment, monkeypatch):
+    """Processes as if they had GPUs: what they know of the others, and how often their groups have been ended."""
+    environment(**COMPLETE)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    peers = types.SimpleNamespace(lost="", ended=0, loss=lambda: peers.lost)
+    monkeypatch.setattr("model.training.ranks.watched", lambda *_: contextlib.nullcontext(peers))
+    for name, value in (("init_process_group", None), ("get_rank", 0), ("get_world_size", 1)):
+        monkeypatch.setattr(distributed, name, lambda *_, _value=value, **__: _value)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: setattr(peers, "ended", peers.ended + 1))
+    return peers
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "ends"),
+    [
+        ("cuda:0", None, True),
+        ("cuda:0", SystemExit(130), True),  # all ranks leave together
+        ("cuda:0", MemoryError(), False),
+        ("cuda:0", KeyboardInterrupt(), False),
+        ("cpu", MemoryError(), True),
+    ],
+)
+def test_a_rank_that_fails_does_not_wait_for_the_others_before_it_says_why(on_gpus, device, error, ends):
+    """The end of NCCL's groups waits for all ranks."""
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error)), open_ranks(device):
+        if error is not None:
+            raise error
+    assert on_gpus.ended == ends
+
+
+@pytest.mark.parametrize(
+    ("text", "lost", "line"),
+    [
+        (
+            "NCCL error in: NCCL.cpp:1, unhandled system error\nncclSystemError: failed.\nLast error:\nno /dev/shm",
+            "",
+            "NCCL failed: no /dev/shm; set NCCL_DEBUG=INFO to see more",
+        ),
+        ("NCCL error in: NCCL.cpp:1\nncclRemoteError: closed", "rank 1 has ended", "rank 1 has ended"),
+        ("[gloo/pair.cc:1] Connection closed by peer", "", "another rank has exited; see its error message"),
+        ("[gloo/pair.cc:1] Timed out waiting", "rank 1", "another rank hangs: no data from it for 600 seconds"),
+    ],
+)
+def test_why_a_collective_failed(on_gpus, text, lost, line):
+    on_gpus.lost = lost
+    with pytest.raises(RankError) as error, open_ranks("cuda:0"):
+        raise distributed.DistBackendError(text)
+    assert str(error.value) == line
 
 
 def test_the_gpu_of_a_process(environment, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from pipeline.spec import Preprocessing
 from tests.networks import save_small
 
 CELLS, NUMBERS = 4, 6
+CUDA = "CUDAExecutionProvider"
 
 
 def weight(seed=0):
@@ -294,17 +296,35 @@ def test_what_can_only_be_run_is_neither_trained_nor_exported(tmp_path):
     )
 
 
-def test_onnx_runtime_without_a_gpu_says_that_it_runs_on_the_cpu(tmp_path, capsys, monkeypatch):
-    path, asked = build(tmp_path / "x.onnx"), []
+def test_onnx_runtime_without_a_gpu_says_that_it_runs_on_the_cpu(tmp_path, capsys):
+    path = build(tmp_path / "x.onnx")
     open_session(path, "cuda")
     assert capsys.readouterr().err == f"{path}: this ONNX Runtime has no CUDAExecutionProvider: it runs on the CPU\n"
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, providers: asked.append(providers))
-    for device in ("cuda", "cpu"):
-        open_session(path, device)
-    assert asked == [["CUDAExecutionProvider", "CPUExecutionProvider"], ["CPUExecutionProvider"]]
+
+
+@pytest.mark.parametrize(
+    ("device", "loads", "asked"),
+    [
+        ("cuda", True, [(CUDA, {"device_id": 0}), "CPUExecutionProvider"]),
+        ("cuda:3", True, [(CUDA, {"device_id": 3}), "CPUExecutionProvider"]),  # of the processes of torchrun
+        ("cuda", False, [(CUDA, {"device_id": 0}), "CPUExecutionProvider"]),  # without the libraries of CUDA
+        ("cpu", True, ["CPUExecutionProvider"]),
+    ],
+)
+def test_the_gpu_of_onnx_runtime_is_that_of_the_process(tmp_path, capsys, monkeypatch, device, loads, asked):
+    path = build(tmp_path / "x.onnx")
+    found: list[object] = []
+
+    def session(path, options, providers):
+        found.extend(providers)
+        names = [one if isinstance(one, str) else one[0] for one in providers]
+        return types.SimpleNamespace(get_providers=lambda: names if loads else names[1:])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    open_session(path, device)
+    assert found == asked
+    assert ("it runs on the CPU" in capsys.readouterr().err) is not loads
 
 
 def test_threads_are_those_of_pytorch(tmp_path):
