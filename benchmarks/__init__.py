@@ -84,8 +84,8 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def is_question(name: str) -> bool:
-    """Returns True for the path of a TOML file, which states a question of the user's own."""
+def is_own_benchmark(name: str) -> bool:
+    """Returns True for the path of a TOML file, which describes a user's own benchmark."""
     return name.lower().endswith(".toml")
 
 
@@ -93,7 +93,7 @@ def read_benchmark(name: str, root: StrPath) -> Any:
     """Reads the protocol of a benchmark.
 
     Args:
-        name: a key of ``BENCHMARKS``, or the path of a TOML file that states a question of one's own.
+        name: a key of ``BENCHMARKS``, or the path of a TOML file that describes a benchmark of your own.
         root: folder that holds all data sets.
 
     Raises:
@@ -105,8 +105,8 @@ def read_benchmark(name: str, root: StrPath) -> Any:
     from shards.arguments import check_argument, check_path
 
     check_argument(isinstance(name, str), "name", name, f"one of {', '.join(BENCHMARKS)}")
-    if is_question(name):
-        return importlib.import_module("benchmarks.datasets.question").read_question(Path(name)).protocol()
+    if is_own_benchmark(name):
+        return importlib.import_module("benchmarks.datasets.own_benchmark").read_own_benchmark(Path(name)).protocol()
     if name not in BENCHMARKS:
         raise ProtocolError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}, or a TOML file")
     benchmark, root = BENCHMARKS[name], check_path("root", root)

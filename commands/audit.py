@@ -22,8 +22,8 @@ from commands.outputs import OutputPath, html_output, parquet_output
     callback=lambda _context, _option, names: list(map(check_benchmark, names)),
     metavar="NAME",
     multiple=True,
-    help=f"Benchmark whose photographs and people should not be in the set: {', '.join(BENCHMARKS)}, or a TOML file with a"
-    " question of your own; may be repeated.",
+    help=f"Benchmark whose photographs and people should not be in the set: {', '.join(BENCHMARKS)}, or a TOML file"
+    " that describes your own; may be repeated.",
 )
 @folder("--root", help="Folder that contains the data sets of --against.")
 @engine_options

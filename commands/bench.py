@@ -130,8 +130,7 @@ def bench_pairs(pairs: Path, root: Path | None, **options: Any) -> None:
     """Score verification pairs: accuracy over folds, AUC and TAR at FAR 1 and 0.1 %, at full size and at 8 to 20 px.
 
     PAIRS is a table (text or Parquet) of two paths below --root and 1 or 0, same or different, ...; a list in LFW's
-    form, of names and numbers; or a .bin file as insightface hands round, such as cfp_fp.bin, of which nothing is
-    executed.
+    form, of names and numbers; or a .bin file of insightface, such as cfp_fp.bin, of which nothing is executed.
     """
     from benchmarks.datasets.pair_set import read_pair_set
 

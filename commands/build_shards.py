@@ -82,7 +82,7 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option(
     "--aligned",
-    help="The images are aligned crops already, to this template: arcface (most 112 px crops that are passed around), seed,"
+    help="The images are aligned crops already, to this template: arcface (most published 112 px crops), seed,"
     " or a TOML file with name, size and points. Stored as they are unless --template or --size asks for another one.",
 )
 @click.option(

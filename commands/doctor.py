@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--network", type=PATH, help="Look at this network instead: does it get the preprocessing that it expects?"
 )
-@click.option("--preprocessing", metavar="NAME|FILE.toml", help="Of --network, as in bench. [default: as bench has it]")
+@click.option("--preprocessing", metavar="NAME|FILE.toml", help="Preprocessing of --network. [default: as for bench]")
 @click.option("--json", "json_file", type=json_output(), help="Also write the findings to this file.")
 def doctor(root: Path, network: Path | None, preprocessing: str | None, json_file: Path | None) -> None:
     """Look at Python, libraries, GPU, disks, and at the data sets, shard sets and runs in ROOT ($LRFR_DATA).

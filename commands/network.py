@@ -121,7 +121,7 @@ def open_alone(
     from pipeline.opencv import quiet
 
     with contextlib.nullcontext() if rank_of_several() in (None, "0") else contextlib.redirect_stderr(io.StringIO()):
-        loaded = open_network(network, preprocessing)  # rank 0 says what is to be said
+        loaded = open_network(network, preprocessing)  # rank 0 prints the warnings
     if not loaded.trainable and precision != "fp32":
         raise CommandError(f"--precision {precision}: {loaded.path} is run as it is; leave --precision out")
     spec = loaded.spec

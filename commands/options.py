@@ -236,14 +236,14 @@ scoring_engine_options = option_group(
 
 
 def check_benchmark(name: str) -> str:
-    """Returns the name of a benchmark, or the path of a TOML file with a question of the user's own.
+    """Returns the name of a benchmark, or the path of a TOML file that describes a user's own benchmark.
 
     Raises:
         click.BadParameter: it is neither.
     """
-    from benchmarks import BENCHMARKS, is_question
+    from benchmarks import BENCHMARKS, is_own_benchmark
 
-    if name not in BENCHMARKS and not is_question(name):
+    if name not in BENCHMARKS and not is_own_benchmark(name):
         raise click.BadParameter(f"{name!r} is not a benchmark; choose from {', '.join(BENCHMARKS)}, or a TOML file")
     return name
 

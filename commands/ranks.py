@@ -91,7 +91,7 @@ def team_of(ranks: Ranks) -> Team:
 
 
 def embed_jobs(ranks: Ranks, engine: Engine) -> None:
-    """Embeds this rank's share of the jobs that rank 0 tells, until it tells None."""
+    """Embeds this rank's share of the jobs that rank 0 broadcasts, until it sends None."""
     while (job := ranks.tell()) is not None:
         ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
 

@@ -138,7 +138,7 @@ def score_own(
     sizes: tuple[int, ...],
     **options: Any,
 ) -> None:
-    """Scores a question of the user's own.
+    """Scores a user's own benchmark.
 
     Args:
         read: ``landmarks``, ``aligned`` and ``sizes`` -> protocol.

@@ -70,7 +70,8 @@ if TYPE_CHECKING:
 @click.option(
     "--cache-size",
     type=SizeText(),
-    help="Most bytes there, such as 50G; those used last stay. [default: 90 % of what it holds and what is free]",
+    help="Size limit of the cache, such as 50G; the least recently used tars are deleted. [default: 90 % of what it"
+    " holds and what is free]",
 )
 @click.option(
     "--loader-threads",
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
     "benchmarks",
     callback=benchmark_names,
     metavar="NAME,NAME",
-    help=f"Benchmarks to evaluate during training: {', '.join(BENCHMARKS)}, or a TOML file with a question of your own."
+    help=f"Benchmarks to evaluate during training: {', '.join(BENCHMARKS)}, or a TOML file that describes your own."
     " [default: none]",
 )
 @folder("--eval-root", help="Folder of the benchmarks' data sets.")

@@ -1,4 +1,4 @@
-"""Options of ``train``: those that are settings of ``TrainConfig``, and checks of the others."""
+"""Options of ``train``: settings of ``TrainConfig``, and checks of the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks import BENCHMARKS, is_question
+from benchmarks import BENCHMARKS, is_own_benchmark
 from commands.options import check_benchmark
 from model.options import Option
 from model.training.config import TrainConfig
@@ -94,7 +94,7 @@ def check_evaluation(benchmarks: list[str], best: str | None) -> None:
     names = [name_of(benchmark) for benchmark in benchmarks]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise click.UsageError(
-            f"--eval: two questions are called {twice}; give one of them another name = ... in its file"
+            f"--eval: two benchmarks are called {twice}; give one of them another name = ... in its file"
         )
     for name in ("eval_every", "eval_root", "allow_missing"):
         if not benchmarks and source(name) == click.core.ParameterSource.COMMANDLINE:
@@ -106,9 +106,9 @@ def check_evaluation(benchmarks: list[str], best: str | None) -> None:
 
 
 def name_of(benchmark: str) -> str:
-    """The name of a benchmark, or that of a question in a file."""
-    if not is_question(benchmark):
+    """The name of a benchmark, or that of a benchmark in a file."""
+    if not is_own_benchmark(benchmark):
         return benchmark
-    from benchmarks.datasets.question import read_question
+    from benchmarks.datasets.own_benchmark import read_own_benchmark
 
-    return read_question(Path(benchmark)).name
+    return read_own_benchmark(Path(benchmark)).name

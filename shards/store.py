@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class _PassingError(Exception):
-    """Trouble that the next try may not meet."""
+    """A failure that a retry may cure."""
 
 
 def is_url(value: str | os.PathLike[str]) -> bool:
@@ -224,7 +224,7 @@ class Store:
         return self._tried(name, work)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Deletes objects, those that are not there included."""
+        """Deletes objects; absent ones are no error."""
         names = list(names)
 
         def work() -> None:

@@ -102,7 +102,7 @@ def _outstanding(
     """Which similarities are findings, and the smallest one that is.
 
     Args:
-        strangers: (S,) similarities with the nearest stranger. Their extremes are told by Fisher's transform, because
+        strangers: (S,) similarities with the nearest stranger. Their extremes are modelled after Fisher's transform, because
             cosines are cut off at 1.
         own: (H,) similarities of one person with the same one; all but the lowest are reached by a finding.
     """
@@ -147,7 +147,7 @@ def look_up(vectors: np.ndarray, first: np.ndarray, count: np.ndarray, sums: np.
 
     Args:
         sums: (I, D) sums of the vectors of the identities.
-        sizes: (P,) numbers of images of the people of the benchmark; so many images are taken of each one.
+        sizes: (P,) numbers of images of the people of the benchmark; as many images are taken of each person of the set.
     """
     rng = np.random.default_rng(_SEED)
     chosen = np.sort(rng.choice(len(first), min(MAX_SAMPLED, len(first)), replace=False))

@@ -58,7 +58,7 @@ class Copies:
 
 
 class Looks:
-    """Pictures as vectors: what a face looks like, whether mirrored or not, and whoever it is."""
+    """Pictures as vectors: what a face looks like, mirrored or not, independent of the identity."""
 
     def __init__(self, views: np.ndarray) -> None:
         """

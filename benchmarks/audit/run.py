@@ -136,7 +136,7 @@ def _examine(
 
 
 def _copies(images: StoredImages, embeddings: Embeddings, people: Space, out: Path) -> tuple[Copies, LookAlikes]:
-    """Pairs of images of one photograph, and what they are told by."""
+    """Pairs of images of one photograph, and the fitted thresholds."""
     index, template = images.index, spec_of(images.index.manifest).template
 
     def detail_of(row: int) -> np.ndarray:

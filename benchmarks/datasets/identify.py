@@ -50,7 +50,7 @@ def read_identification(
     sizes: Sequence[int] = RESOLUTIONS,
     name: str = "identify",
 ) -> IdentificationProtocol:
-    """Reads a question: who of the gallery is on each probe, and who is nobody of it.
+    """Reads a gallery and probes: folders of identities.
 
     HR to LR degrades the probes, LR to LR the gallery, too. The closed set ranks all gallery images: ranks 1, 5, 10 and
     20, as far as the gallery goes, and mAP if an identity has several images. The open set, if there is ``unmated``,
@@ -66,7 +66,7 @@ def read_identification(
         name: of the protocol, part of the names of metrics in a training run.
 
     Raises:
-        ProtocolError: a folder is missing, holds images of nobody, or people are in the wrong folder.
+        ProtocolError: a folder is missing, holds images that are in no person's folder, or people are in the wrong folder.
         SourceError: a folder has no images, or there is no such template.
         LandmarkError: a landmark table is invalid.
     """
@@ -181,7 +181,7 @@ def _check_people(folders: dict[str, Path], albums: dict[str, Album]) -> None:
 
 
 def _strangers(album: Album, first: int) -> np.ndarray:
-    """(N,) codes of people from ``first`` on; an image in no person's folder shows somebody else than all others."""
+    """(N,) codes of people from ``first`` on; each image in no person's folder is a person of its own."""
     names = [person or f"/{number}" for number, person in enumerate(album.people)]
     return first + np.unique(names, return_inverse=True)[1]
 

@@ -1,4 +1,4 @@
-"""The images of the user's own questions: how they are aligned, and at which sizes they are compared."""
+"""The images of a user's own benchmark: how they are aligned, and at which sizes they are compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from shards.messages import counted
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How the images of a question are prepared.
+    """How the images of a benchmark are prepared.
 
     Attributes:
         landmarks: tables to align photographs by, or a function that makes one.
@@ -54,7 +54,7 @@ class Preparation:
 
     @property
     def stated(self) -> bool:
-        """Whether somebody said how the images are aligned."""
+        """Whether the user said how the images are aligned."""
         return bool(self.landmarks) or self.aligned is not None
 
     @property

@@ -90,7 +90,7 @@ class _Template:
 
 
 class ImageRows:
-    """The rows of a file of embeddings: one for each image, with its identity if a rule tells it.
+    """The rows of a file of embeddings: one for each image, with its identity if a rule gives one.
 
     Args:
         rule: one of ``RULES``, for a column ``identity``; None: no such column.

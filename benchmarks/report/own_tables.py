@@ -1,4 +1,4 @@
-"""Tables of the user's own questions, whose sizes and rates are not known before: built from the names of the metrics."""
+"""Tables of a user's own benchmarks, whose sizes and rates vary: built from the names of the metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from benchmarks.report.published import TABLES, Table
 
-OWN = ("pairs", "identify")  # benchmarks that ask the user's own questions
+OWN = ("pairs", "identify")  # a user's own benchmarks
 _NAME = re.compile(r"(?P<open>open/)?(?P<lr>lr-lr/)?(?P<metric>[^@/]+(?:@f\w+=[^@/]+)?)@(?P<size>full|\d+)")
 _RATE = re.compile(r"(tar|tpir1)@(far|fpir)=(.+)")
 _OTHERS = {"auc": "AUC", "map": "mAP", "eer": "EER", "std": "standard deviation of accuracy over folds"}
@@ -15,7 +15,7 @@ _OPEN_BY_SIZE = (0.1, 0.01)  # FPIRs with a table over all sizes
 
 
 def tables_of(benchmark: str, metrics: Iterable[str]) -> list[Table]:
-    """The tables of a benchmark; those of the user's own questions from the names of their metrics."""
+    """The tables of a benchmark; those of a user's own benchmark from the names of its metrics."""
     if benchmark not in OWN:
         return TABLES.get(benchmark, [])
     names = list(metrics)

@@ -19,7 +19,7 @@ def request_digests(requests: Sequence[Request]) -> np.ndarray:
     """(N, 16) uint8 digests of the requests: path and preparation.
 
     Paths are relative to the common parent folder, so that copies of a data set have the same digests. Images within a
-    file are told by their content: the file may be written in several ways.
+    file are identified by their content: the file may be written in several ways.
     """
     paths = [str(request.path) for request in requests]
     prefix_length = len(os.path.commonpath(paths))

@@ -52,8 +52,8 @@ class Protocol:
         caveat: another reason why the data differ from those of published metrics; empty if there is none.
         source: what results name as the data; empty for ``root``.
         folders: of images outside ``root``.
-        notes: how the questions were put, for results.
-        alignment_stated: False if nobody said whether and how the images are aligned: then only a network that was
+        notes: how the protocol was made, for results.
+        alignment_stated: False if it is not known whether and how the images are aligned: then only a network that was
             trained on unaligned images can be scored.
     """
 
@@ -83,7 +83,7 @@ class Protocol:
         return mismatches + ([self.caveat] if self.caveat else [])
 
     def degraded(self, degradation: Degradation) -> Protocol:
-        """The same questions, with images that are degraded to their sizes as a preset says.
+        """The same protocol, with images that are degraded to their sizes as a preset says.
 
         Raises:
             ProtocolError: it degrades no images.

@@ -40,7 +40,7 @@ class Scores:
         settings: setting -> scored samples.
         measurement: date, command and hardware; empty if not recorded.
         versions: of Python and the libraries.
-        notes: how the questions were put, such as who counts as one person.
+        notes: how the protocol was made, such as who counts as one person.
     """
 
     benchmark: str

@@ -1,7 +1,7 @@
 """From scores to likelihood ratios: logistic regression, its cost Cllr, and intervals.
 
 A likelihood ratio (LR) says how much more probable a score is if two images show one person than if they show two people.
-It is no probability of being one person: that also depends on how many people come into question. LRs are given as
+It is no probability of being one person: that also depends on the number of possible people. LRs are given as
 log10.
 """
 

@@ -34,7 +34,7 @@ class Queries:
 
 
 def read_queries(probes: EmbeddingTable, top: int, candidates: int = 0) -> Iterator[Queries]:
-    """Yields the probes, as many at a time as memory shall hold with so many matches, and candidates, of each."""
+    """Yields the probes in chunks that fit into memory with the matches, and candidates, of each."""
     limit = min(PASS_BYTES // (4 * probes.length), PASS_MATCHES // top, PASS_CANDIDATES // max(candidates, 1))
     blocks: list[Block] = []
     for block in probes.blocks():
@@ -69,7 +69,7 @@ class SamePaths:
         return probes[usable], np.searchsorted(block.rows, rows[usable])
 
     def of(self, probes: np.ndarray) -> SamePaths:
-        """The pairs of some probes (N,), sorted, which are numbered anew."""
+        """The pairs of some probes (N,), sorted; renumbered from 0."""
         chosen = np.isin(self.probes, probes)
         return SamePaths(probes=np.searchsorted(probes, self.probes[chosen]), rows=self.rows[chosen])
 

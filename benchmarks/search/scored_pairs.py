@@ -23,7 +23,7 @@ from benchmarks.search.table import EmbeddingTable
 from shards.files import open_regular
 
 LEAST = {"genuine": 50, "people": 20, "impostors": 200}
-MAX_PAIRS = 100_000  # of each kind; of more, so many are drawn at random
+MAX_PAIRS = 100_000  # of each kind; more are sampled at random
 CHUNK_PAIRS = 4096  # scored at a time
 DIGEST_DIGITS = 8  # tell networks of one file apart
 

@@ -17,7 +17,7 @@ DEPTH = 2
 MAX_PEOPLE = 10_000_000
 MAX_TRIED = 3  # sub-folders that tell a folder of identities
 _PERSON = re.compile(r"n\d{6}", re.I)
-# kind -> names of which one tells it, in lower case; the first that fits counts
+# kind -> names, in lower case, any of which identifies it; the first match counts
 _MARKERS = {
     "shard set": (MANIFEST, PLAN),
     "run": ("metrics.jsonl",),

@@ -110,7 +110,7 @@ def _check_replaceable(folder: Path) -> None:
     """Raises: ExportError: the folder holds anything but an earlier export."""
     if not folder.exists():
         return
-    # the folder is replaced: of hidden names only those that systems make anew, not .git
+    # the folder is replaced: of hidden names only those that the system recreates, not .git
     found = {entry.name for entry in folder.iterdir() if entry.name.lower() not in (*SYSTEM_NAMES, ".ds_store")}
     others = sorted(found - {layout.CONFIG, layout.PROCESSOR, layout.WEIGHTS, layout.CARD})
     if found and not others:

@@ -1,4 +1,4 @@
-"""What differs between the settings of a run and those that it began with, and whether it may."""
+"""Compares the settings of a resumed run with those that it began with."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class TrainConfig(Options):
         "reference",
         choices=get_args(ClassRows),
         changes="always",
-        help="Initial class rows of a head of cosines, by their project: length 13, 1 or 0.23.",
+        help="Initial class weights of a cosine head, as that project has them: rows of length 13, 1 or 0.23.",
     )
     losses: Losses = option(
         "cross-entropy+hardest-triplet",
@@ -87,7 +87,7 @@ class TrainConfig(Options):
         type=str,
         changes="always",
         metavar="NETWORK",
-        help="Network whose embeddings at full size the losses distill are for: any that --network takes. They are computed"
+        help="Teacher of the distill losses: any network that --network takes. Its embeddings at full size are computed"
         " once for a shard set, and cached.",
     )
     teacher_preprocessing: str | None = option(
@@ -104,7 +104,7 @@ class TrainConfig(Options):
         help="Scope of the metric loss: the whole batch, or each process's part.",
     )
     shard_head: bool = option(
-        False, changes="always", help="Distribute the classes over the processes: less memory for many identities."
+        False, changes="always", help="Shard the classes over the processes: less memory for many identities."
     )
     views: tuple[View, ...] = option(
         "128,8,12,16",
@@ -126,7 +126,7 @@ class TrainConfig(Options):
         help="random: images from the whole set; sequential: from a few shards at a time, for sets larger than the disk,"
         " built with build-shards --group.",
     )
-    window: int = option(16, min=1, help="Shards from which --order sequential draws at a time; 16 unless given.")
+    window: int = option(16, min=1, help="Number of shards that --order sequential draws from at a time. [default: 16]")
     steps: int = option(100_000, min=1, changes="always", help="Total number of updates.")
     optimizer: OptimizerOptions = option(
         "sgd",
@@ -146,11 +146,11 @@ class TrainConfig(Options):
         max=1,
         max_open=True,
         changes="branch",
-        help="Decay of averaged weights, which are evaluated and exported, such as 0.9995 (the last 2,000 steps or so)."
-        " It rises from 0.2: min(EMA, (1 + t) / (10 + t)) in update t. 0: none.",
+        help="Decay of the moving average of the weights, which is evaluated and exported, such as 0.9995 (about the last"
+        " 2,000 steps). It rises from 0.2: min(EMA, (1 + t) / (10 + t)) in update t. 0: no average.",
     )
     clip_norm: float = option(
-        0.0, changes="branch", help="Largest L2 norm of the gradient of all weights; longer ones are scaled. 0: any."
+        0.0, changes="branch", help="Clip the L2 norm of the gradient of all weights to this value. 0: no clipping."
     )
     precision: Precision = option(
         "fp32",
@@ -162,14 +162,16 @@ class TrainConfig(Options):
         1,
         min=1,
         changes="always",
-        help="Parts in which a batch goes through the backbone, one after another: less memory, the same losses and"
-        " updates but for batch normalisation, which takes the statistics of a part.",
+        help="Gradient accumulation: the backbone processes a batch in this many parts. Less memory; the same losses and"
+        " updates, except that batch normalisation uses the statistics of each part.",
     )
     activation_checkpointing: bool = option(
-        False, changes="always", help="Compute blocks again in the backward pass: less memory, the same updates."
+        False, changes="always", help="Recompute activations in the backward pass: less memory, the same updates."
     )
     max_skipped: int = option(
-        0, changes="always", help="Steps of the run that are skipped, not fatal, if a loss or gradient is not finite."
+        0,
+        changes="always",
+        help="Number of steps with a loss or gradient that is not finite to skip, before the run ends with an error.",
     )
     compile: bool = option(False, changes="always", help="Compile the backbone with torch.compile.")
     seed: int = option(0, max=(1 << 32) - 1, help="Seed of the weights and of the batches.")

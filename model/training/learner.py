@@ -101,7 +101,7 @@ class Learner(nn.Module):
                 f"class_rows {self.config.class_rows} is for heads of cosines; {self.config.head.name} starts like a linear layer"
             )
         if self.classes == 1 and not self.config.losses.distill:
-            found.append("one identity: no loss tells it from others, so nothing is learnt")
+            found.append("one identity: there are no others to tell it from, so nothing is learnt")
         return found
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,9 @@ class Crops(Source):
     templates = tuple(TEMPLATES)
     takes_aligned = False
     takes_store = True
-    template_hint = "say which template the crops follow: --template arcface (most crops that are passed around, 112 x 112 px) or seed"
+    template_hint = (
+        "say which template the crops follow: --template arcface (most published crops, 112 x 112 px) or seed"
+    )
 
     def locate(self, root: Path) -> Path:
         if not root.is_dir():

@@ -13,7 +13,7 @@ from pipeline.presets import PRESETS, preset_name
 from pipeline.spec import MAX_SIZE_PX, Preprocessing
 from shards.messages import counted, printable
 
-ASSUMED = "insightface"  # most graphs that are passed around are of its networks
+ASSUMED = "insightface"  # most published graphs are of its networks
 MAX_BATCH_PX = 1 << 26
 MAX_NUMBERS = 1 << 16  # of an embedding
 MIN_COSINE = (

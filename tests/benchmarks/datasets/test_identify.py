@@ -289,7 +289,7 @@ def test_landmarks_of_images_that_were_moved_are_found_by_name(folders, tmp_path
         read_identification(*folders, landmarks=[tmp_path / "all.csv"], sizes=())
 
 
-def test_only_results_of_the_same_questions_are_compared(folders, tmp_path):
+def test_only_results_of_the_same_protocol_are_compared(folders, tmp_path):
     first = write_result(
         tmp_path / "a.json", score(read_identification(*folders, aligned="none", sizes=()), intervals=False)
     )

@@ -358,7 +358,7 @@ def test_unusable_images_have_reasons_and_leave_pairs_out(demo, rows, tmp_path, 
     assert partial.counts["left_out"] == sum(bool({*row[:2]} & set(names[:4])) for row in rows)
 
 
-def test_only_results_of_the_same_questions_are_compared(lfw, rows, tmp_path):
+def test_only_results_of_the_same_protocol_are_compared(lfw, rows, tmp_path):
     path = written(tmp_path / "a.csv", rows)
     first = write_result(tmp_path / "a.json", score(read(path, lfw, sizes=()), intervals=False))
     other = write_result(tmp_path / "b.json", score(read(path, lfw, sizes=()), Noisy(500), intervals=False))

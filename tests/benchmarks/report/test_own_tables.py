@@ -1,4 +1,4 @@
-"""Tables of the user's own questions, from the names of their metrics."""
+"""Tables of a user's own benchmarks, from the names of their metrics."""
 
 from __future__ import annotations
 

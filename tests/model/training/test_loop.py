@@ -315,7 +315,7 @@ def test_training_on_one_identity_says_that_nothing_is_learnt(tmp_path, capsys):
     for classes in (1, CLASSES):
         state = new_run(config(batch_size=1, steps=1), classes=classes, preprocessing=SPEC)
         train(One(), state, tmp_path / str(classes))
-        told = "one identity: no loss tells it from others, so nothing is learnt" in capsys.readouterr().err
+        told = "one identity: there are no others to tell it from, so nothing is learnt" in capsys.readouterr().err
         assert told == (classes == 1)
 
 

@@ -227,7 +227,7 @@ def test_aligned_crops_are_stored_as_they_are_with_their_template(crops, tmp_pat
 def test_aligned_crops_are_built_with_the_command(run, crops, tmp_path):
     done = run("build-shards", "--source", "crops", "--root", crops, "--out", "out", "--executor", "serial")
     assert error_of(done) == (
-        "Error: --source crops: say which template the crops follow: --template arcface (most crops that are passed around,"
+        "Error: --source crops: say which template the crops follow: --template arcface (most published crops,"
         " 112 x 112 px) or seed"
     )
     done = run("build-shards", "--source", "crops", "--root", "none", "--template", "arcface")

@@ -1,6 +1,6 @@
-"""A question of the user's own in a TOML file, for commands that name benchmarks: ``train --eval``, ``audit --against``.
+"""A user's own benchmark in a TOML file, for commands that name benchmarks: ``train --eval``, ``audit --against``.
 
-The file states what ``bench pairs`` or ``bench identify`` are told on the command line. Its paths are relative to its folder.
+The file has the options of ``bench pairs`` or ``bench identify``. Its paths are relative to its folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Question:
+class OwnBenchmark:
     """What a file states.
 
     Attributes:
@@ -54,21 +54,23 @@ class Question:
         return read_identification(gallery, probes, unmated, aligned=self.aligned, **options)
 
 
-def read_question(path: Path) -> Question:
-    """Reads a file; nothing that it names is looked at.
+def read_own_benchmark(path: Path) -> OwnBenchmark:
+    """Reads a file; the files and folders that it names are not opened.
 
     Raises:
-        ProtocolError: it cannot be read, or does not state a question.
+        ProtocolError: it cannot be read, or does not describe a benchmark.
     """
     try:
-        return _question(path, read_toml(path))
+        return _own_benchmark(path, read_toml(path))
     except OSError as error:
-        raise ProtocolError(f"{path}: {error.strerror or error}; expected a TOML file with a question") from None
+        raise ProtocolError(
+            f"{path}: {error.strerror or error}; expected a TOML file that describes a benchmark"
+        ) from None
     except ValueError as error:
         raise ProtocolError(f"{path}: {' '.join(str(error).split())[:200]}; {_EXPECTED}") from None
 
 
-def _question(path: Path, fields: dict[str, Any]) -> Question:
+def _own_benchmark(path: Path, fields: dict[str, Any]) -> OwnBenchmark:
     """Raises: ValueError: a field is missing, unknown, or of the wrong type."""
     texts = ("pairs", *_FOLDERS, "name", "aligned")
     if unknown := sorted(set(fields) - {*texts, "landmarks", "sizes"}):
@@ -84,7 +86,7 @@ def _question(path: Path, fields: dict[str, Any]) -> Question:
         raise ValueError(
             "states neither or both of landmarks (tables) and aligned (arcface, seed, a TOML file or none)"
         )
-    return Question(
+    return OwnBenchmark(
         path=path,
         name=_name(fields.get("name", path.stem)),
         paths={key: path.parent / fields[key] for key in stated},

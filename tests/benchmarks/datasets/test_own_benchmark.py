@@ -1,4 +1,4 @@
-"""Questions in TOML files, for commands that name benchmarks."""
+"""A user's own benchmarks in TOML files, for commands that name benchmarks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import read_benchmark
 from benchmarks.datasets.identify import read_identification
+from benchmarks.datasets.own_benchmark import read_own_benchmark
 from benchmarks.datasets.pair_set import read_pair_set
-from benchmarks.datasets.question import read_question
 from benchmarks.errors import ProtocolError
 from tests.conftest import error_of
 
@@ -80,13 +80,13 @@ def test_a_file_states_what_the_commands_are_told(folder, monkeypatch):
         ("#" * 20000, "more than 16384 bytes"),
     ],
 )
-def test_a_file_that_states_no_question_is_one_line(tmp_path, text, message):
+def test_a_file_that_describes_no_benchmark_is_one_line(tmp_path, text, message):
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(ProtocolError, match=f"^{re.escape(f'{tmp_path}/x.toml: {message}')}"):
-        read_question(tmp_path / "x.toml")
+        read_own_benchmark(tmp_path / "x.toml")
 
 
-def test_training_evaluates_questions_and_keeps_the_best(run, folder, shard_set, tmp_path):
+def test_training_evaluates_own_benchmarks_and_keeps_the_best(run, folder, shard_set, tmp_path):
     (folder / "mine.toml").write_text(f"{PAIRS}sizes = [8]\n")
     (folder / "id.toml").write_text(f"{IDENTIFY}sizes = []\n")
     words = [
@@ -115,15 +115,15 @@ def test_training_evaluates_questions_and_keeps_the_best(run, folder, shard_set,
     assert json.loads((tmp_path / "run" / "best.json").read_text())["metric"] == "hall/rank1@full"
 
 
-def test_a_question_that_cannot_be_put_ends_the_command_before_training(run, folder, shard_set, tmp_path):
+def test_a_benchmark_that_cannot_be_read_ends_the_command_before_training(run, folder, shard_set, tmp_path):
     words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 2]
     assert error_of(run(*words, "--eval", "none.toml")) == (
-        "Error: none.toml: No such file or directory; expected a TOML file with a question"
+        "Error: none.toml: No such file or directory; expected a TOML file that describes a benchmark"
     )
     (folder / "mine.toml").write_text(PAIRS)
     (tmp_path / "mine.toml").write_text('pairs = "own/pairs.csv"\naligned = "none"')
     line = error_of(run(*words, "--eval", "own/mine.toml,mine.toml"), code=2)
-    assert line == "Error: --eval: two questions are called mine; give one of them another name = ... in its file"
+    assert line == "Error: --eval: two benchmarks are called mine; give one of them another name = ... in its file"
     line = error_of(run(*words, "--eval", "own/mine.toml", "--best", "hall/auc"), code=2)
     assert line.startswith("Error: --best hall/auc: --eval names mine; expected a metric of an evaluated benchmark")
     (folder / "found" / "n000003" / "0003_01.jpg").unlink()
@@ -132,7 +132,7 @@ def test_a_question_that_cannot_be_put_ends_the_command_before_training(run, fol
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
-def test_the_images_of_a_question_are_found_in_a_training_set(run, folder, shard_set, tmp_path):
+def test_the_images_of_an_own_benchmark_are_found_in_a_training_set(run, folder, shard_set, tmp_path):
     from tests.networks import save_small
 
     save_small(tmp_path / "x.pt")
