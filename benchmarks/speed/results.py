@@ -26,7 +26,8 @@ from shards.files import write_bytes
 _RATIO_COLUMNS: dict[Role, str] = {"baseline": "x baseline", "floor": "of the floor"}
 _COLORS: dict[Role, str] = {"baseline": "tab:gray", "ours": "tab:blue", "floor": "tab:green"}
 _QUICK_WARNING = "quick run: too little work for its times and ratios to be trusted"
-_LIBRARIES = ("numpy", "pillow", "simplejpeg", "nvidia-dali-cuda120", "torch")  # OpenCV's package has several names
+_DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")  # one of them is installed, see docs/faq.md
+_LIBRARIES = ("numpy", "pillow", "simplejpeg", *_DALI, "torch")  # OpenCV's package has several names
 
 
 def as_table(timing: Timing, *, quick: bool) -> str:
