@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 from shards.errors import LrfrError
+from shards.messages import install_command
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 # raised by torch and safetensors on damaged files, among others
 DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
@@ -59,8 +57,7 @@ def import_optional(module: str, extra: str = "export") -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = (error.name or module).split(".")[0]
-        remedy = shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[{extra}]"])
-        raise ExportError(f"{name} is not installed; run: {remedy}") from None
+        raise ExportError(f"{name} is not installed; run: {install_command(extra)}") from None
 
 
 _ADVICE = re.compile(  # what stands below the reason in errors of CUDA, NCCL, torch.compile and DALI

@@ -8,7 +8,6 @@ import importlib
 import logging
 import os
 import secrets
-import shlex
 import signal
 import socket
 import sys
@@ -17,13 +16,12 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.executors import WorkerError, starting_workers
 from pipeline.ray_local import local_cluster, silence
 from pipeline.signals import SIGNALS
-from shards.messages import print_stderr
+from shards.messages import install_command, print_stderr
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -32,7 +30,6 @@ POLL_S = 1.0
 WAITING_S = 30.0  # without a worker that has started, a line says so
 CONNECT_S = 10.0
 GONE_S = 2.0  # that killed workers are given to end
-_CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @dataclasses.dataclass
@@ -209,7 +206,7 @@ def imported(address: str | None) -> Any:
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError:
-        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[ray]"])
+        remedy = install_command("ray")
         raise WorkerError(f"--executor ray: Ray is not installed; run: {remedy}") from None
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime
 import os
 import re
-import shlex
-from pathlib import Path
 from typing import Any
 
 from shards.errors import LrfrError
+from shards.messages import install_command
 
 READ_TIMEOUT_S = 60.0  # without a byte
 _REQUEST_TRIES = 3  # of one request, in quick succession; TRIES repeat the whole object
-_CHECKOUT = Path(__file__).parent.parent
 _ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(?:/[\w./~%-]*)?", re.ASCII)
 _STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
@@ -39,7 +37,7 @@ def library_errors(url: str) -> tuple[type[Exception], ...]:
     try:
         from obstore.exceptions import BaseError
     except ImportError:
-        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[stores]"])
+        remedy = install_command("stores")
         raise StoreError(f"{url}: obstore is not installed; run: {remedy}") from None
     return BaseError, OSError
 
@@ -83,7 +81,7 @@ def _s3_options(url: str) -> dict[str, Any]:
         from botocore.session import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
-        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[stores]"])
+        remedy = install_command("stores")
         raise StoreError(f"{url}: boto3 is not installed; run: {remedy}, or set AWS_ACCESS_KEY_ID") from None
     session = Session()
     if session.get_credentials() is None:

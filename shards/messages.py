@@ -7,6 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+
 
 def counted(number: int, noun: str) -> str:
     """Formats a count: ``1 identity``, ``2,345 identities``."""
@@ -24,6 +26,11 @@ def command(*words: str | Path) -> str:
     called = Path(sys.argv[0])
     program = ["python", str(called)] if called.name == "cli.py" else ["lrfr"]
     return shlex.join([*program, *map(str, words)])
+
+
+def install_command(extra: str) -> str:
+    """The command that installs the libraries of an extra."""
+    return shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[{extra}]"])
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ from pipeline.sources.finder import ImageFolder, folded
 from pipeline.sources.folders import find_images
 from pipeline.sources.image_list import names_below
 from pipeline.sources.landmark_reader import PARQUET_START
-from pipeline.sources.landmark_text import head_lines
+from pipeline.sources.landmark_text import first_row
 from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
 from pipeline.sources.streams import open_stream
@@ -62,8 +62,7 @@ def read_pair_list(path: Path, root: Path) -> PairList:
     try:
         with open_stream(path) as stream:
             is_parquet = path.suffix.lower() == ".parquet" or stream.read(len(PARQUET_START)) == PARQUET_START
-            lines = [] if is_parquet else head_lines(stream)
-            first = next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
+            _, first = (0, "") if is_parquet else first_row(stream)
             stream.seek(0)
             if is_named(first.rstrip()):
                 found = _from_names(*named_pairs(path, stream), root)

@@ -17,7 +17,7 @@ from benchmarks.errors import ProtocolError
 from pipeline.sources.finder import is_image
 from pipeline.sources.image_text import ListLayout, list_blocks, split_fields
 from pipeline.sources.landmark_reader import PARQUET_BLOCK_ROWS, PARQUET_ERRORS, parquet_rows
-from pipeline.sources.landmark_text import head_lines, is_text
+from pipeline.sources.landmark_text import first_row, is_text
 from pipeline.sources.streams import NOT_TEXT
 
 FIRST, SECOND, SAME, FOLD = "first", "second", "same", "fold"
@@ -97,24 +97,21 @@ def read_pair_table(path: Path, stream: BinaryIO, *, is_parquet: bool) -> PairTa
 
 def _layout(path: Path, stream: BinaryIO) -> ListLayout:
     """How a text table is written, from its first line that is neither empty nor a comment."""
-    for number, line in enumerate(head_lines(stream), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if not is_text(line):
-            raise ProtocolError(f"{path}: line {number}: {NOT_TEXT}; expected {EXPECTED}")
-        problem = ""
-        for separator in ("\t", ";", ",", ""):
-            fields = split_fields(line, separator) if separator else line.split()
-            if (columns := _row_columns(fields)) is not None:
-                return ListLayout(separator=separator, columns=columns, header_lines=number - 1)
-            try:
-                return ListLayout(separator=separator, columns=_columns(fields), header_lines=number)
-            except ValueError as error:
-                problem = f" ({error})" if len(fields) > 2 else problem
-        raise ProtocolError(
-            f"{path}: line {number}: found {line.strip()[:_QUOTED_CHARS]!r}{problem}, expected {EXPECTED}"
-        )
-    raise ProtocolError(f"{path}: empty; expected {EXPECTED}")
+    number, line = first_row(stream)
+    if not number:
+        raise ProtocolError(f"{path}: empty; expected {EXPECTED}")
+    if not is_text(line):
+        raise ProtocolError(f"{path}: line {number}: {NOT_TEXT}; expected {EXPECTED}")
+    problem = ""
+    for separator in ("\t", ";", ",", ""):
+        fields = split_fields(line, separator) if separator else line.split()
+        if (columns := _row_columns(fields)) is not None:
+            return ListLayout(separator=separator, columns=columns, header_lines=number - 1)
+        try:
+            return ListLayout(separator=separator, columns=_columns(fields), header_lines=number)
+        except ValueError as error:
+            problem = f" ({error})" if len(fields) > 2 else problem
+    raise ProtocolError(f"{path}: line {number}: found {line.strip()[:_QUOTED_CHARS]!r}{problem}, expected {EXPECTED}")
 
 
 def _row_columns(fields: Sequence[str]) -> list[str] | None:

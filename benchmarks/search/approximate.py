@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import shlex
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from benchmarks.search.errors import SearchError
 from benchmarks.search.exact import pair_scores
 from benchmarks.search.queries import SamePaths
 from benchmarks.search.table import EmbeddingTable
-from shards.messages import counted
+from shards.messages import counted, install_command
 
 FAISS = "faiss"
 TRAINING_ROWS, MIN_TRAINING_ROWS = 8192, 1024
@@ -27,7 +25,6 @@ CANDIDATES = 300  # of each probe, and more if more matches are wanted
 CANDIDATES_PER_MATCH = 5
 CHUNK_PAIRS = 4096  # scored at a time
 MIN_ROWS = 10_000  # below, the exact search takes no time
-_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class CompressedGallery:
@@ -117,7 +114,7 @@ def import_faiss() -> Any:
     try:
         return importlib.import_module(FAISS)
     except ModuleNotFoundError:
-        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[search]"])
+        remedy = install_command("search")
         raise SearchError(f"--index pq: {FAISS} is not installed; run: {remedy}, or leave --index out") from None
 
 

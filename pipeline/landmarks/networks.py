@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +13,11 @@ import cv2
 import numpy as np
 
 from pipeline.landmarks.model import LandmarkerError, read_model
+from shards.messages import install_command
 
 DETECTOR_PX, LANDMARKER_PX = 128, 256
 FACE_POINTS = 478
 LITERT = "ai_edge_litert"
-_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class Networks(Protocol):
@@ -100,7 +99,7 @@ def import_litert() -> Any:
         return importlib.import_module(f"{LITERT}.interpreter")
     except ModuleNotFoundError as error:
         name = (error.name or LITERT).split(".")[0]
-        remedy = shlex.join(["pip", "install", "--editable", f"{_CHECKOUT}[landmarks]"])
+        remedy = install_command("landmarks")
         raise LandmarkerError(f"{name} is not installed; run: {remedy}") from None
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pipeline.sources.finder import is_image
-from pipeline.sources.landmark_text import BLOCK_BYTES, head_lines, is_number, is_text, line_blocks
+from pipeline.sources.landmark_text import BLOCK_BYTES, first_row, is_number, is_text, line_blocks
 from pipeline.sources.landmarks import POINT_NAMES
 from pipeline.sources.source import SourceError
 from pipeline.sources.streams import NOT_TEXT
@@ -68,25 +68,24 @@ def list_layout(path: Path, stream: BinaryIO) -> ListLayout:
     Raises:
         SourceError: it is neither a header nor a row.
     """
-    for number, line in enumerate(head_lines(stream), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if not is_text(line):
-            raise SourceError(f"{path}: line {number}: {NOT_TEXT}; expected {EXPECTED}")
-        problem = ""
-        for separator in _SEPARATORS:
-            fields = split_fields(line, separator)
-            if (columns := _row_columns(fields)) is not None:
-                return ListLayout(separator=separator, columns=columns, header_lines=number - 1)
-            try:
-                return ListLayout(separator=separator, columns=known_columns(fields), header_lines=number)
-            except ValueError as error:
-                problem = f" ({error})" if len(fields) > 1 else problem
-        for count in (13, 12, 3, 2):
-            if (columns := _row_columns(line.strip().rsplit(None, count - 1))) is not None:
-                return ListLayout(separator="", columns=columns, header_lines=number - 1)
-        raise SourceError(f"{path}: line {number}: found {line.strip()[:80]!r}{problem}, expected {EXPECTED}")
-    raise SourceError(f"{path}: empty; expected {EXPECTED}")
+    number, line = first_row(stream)
+    if not number:
+        raise SourceError(f"{path}: empty; expected {EXPECTED}")
+    if not is_text(line):
+        raise SourceError(f"{path}: line {number}: {NOT_TEXT}; expected {EXPECTED}")
+    problem = ""
+    for separator in _SEPARATORS:
+        fields = split_fields(line, separator)
+        if (columns := _row_columns(fields)) is not None:
+            return ListLayout(separator=separator, columns=columns, header_lines=number - 1)
+        try:
+            return ListLayout(separator=separator, columns=known_columns(fields), header_lines=number)
+        except ValueError as error:
+            problem = f" ({error})" if len(fields) > 1 else problem
+    for count in (13, 12, 3, 2):
+        if (columns := _row_columns(line.strip().rsplit(None, count - 1))) is not None:
+            return ListLayout(separator="", columns=columns, header_lines=number - 1)
+    raise SourceError(f"{path}: line {number}: found {line.strip()[:80]!r}{problem}, expected {EXPECTED}")
 
 
 def split_fields(line: str, separator: str) -> list[str]:

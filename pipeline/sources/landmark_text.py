@@ -143,6 +143,14 @@ def head_lines(stream: BinaryIO) -> list[str]:
     return whole.decode("utf-8", "surrogateescape").split("\n")
 
 
+def first_row(stream: BinaryIO) -> tuple[int, str]:
+    """Number and text of the first line that is neither empty nor a comment; 0 and nothing if there is none."""
+    for number, line in enumerate(head_lines(stream), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            return number, line
+    return 0, ""
+
+
 def line_blocks(path: Path, stream: BinaryIO, header_lines: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yields the number of a line and whole lines from it on, about ``BLOCK_BYTES`` at a time; not the header."""
     line = 1

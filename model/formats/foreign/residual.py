@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from model.backbones.layers import STRIDE
 from model.backbones.residual import IR_UNITS, IRB_UNITS, RESNET_BLOCKS
@@ -18,7 +19,7 @@ from pipeline.spec import MAX_SIZE_PX, Preprocessing
 IRESNET_KEYS = ("layer1.0.prelu.weight", "conv1.weight", "layer4.0.conv2.weight", "fc.weight", "features.running_mean")
 IR_KEYS = ("input_layer.0.weight", "body.0.res_layer.1.weight", "output_layer.3.weight", "output_layer.4.running_mean")
 RESNET_KEYS = ("bn_o1.running_mean", "conv1.weight", "layer1.0.conv3.weight", "fc.weight", "bn_o2.running_mean")
-_IRESNET_UNIT = ("bn1", "conv1", "bn2", "prelu", "conv2", "bn3")
+_IMPROVED = dict(enumerate(("bn1", "conv1", "bn2", "prelu", "conv2", "bn3")))
 _BOTTLENECK = {0: "conv1", 1: "bn1", 3: "conv2", 4: "bn2", 6: "conv3", 7: "bn3"}
 _ENDS = {  # our last layers: batch normalisation, dropout, flatten, linear, batch normalisation
     "iresnet": {"0": "bn2", "3": "fc", "4": "features"},
@@ -40,22 +41,28 @@ def read_iresnet(tensors: Tensors, prefix: str) -> Match:
         title=f"{'MagFace' if magface else 'insightface'} iresnet{100 if depth == 101 else depth}",
         choice=Choice(f"ir{depth}"),
         spec=dataclasses.replace(PRESETS["magface" if magface else "insightface"], size=size),
-        rename=_iresnet_name,
+        rename=functools.partial(_layer_name, family="iresnet", stem=("conv1", "bn1", "prelu"), branch=_IMPROVED),
         fills={},
         folded=("fc.bias", "7.4.running_mean"),
         epsilon=_MAGFACE_EPSILON if magface else 1e-5,
     )
 
 
-def _iresnet_name(name: str) -> str:
+def _layer_name(name: str, *, family: str, stem: Sequence[str], branch: Mapping[int, str]) -> str:
+    """The name of one of our tensors in a network whose stages are called ``layer1`` to ``layer4``, as torchvision's.
+
+    Args:
+        stem: names of the layers before the stages.
+        branch: names of the layers of a residual branch, by their positions.
+    """
     first, _, rest = name.partition(".")
-    if first in ("0", "1", "2"):
-        return f"{('conv1', 'bn1', 'prelu')[int(first)]}.{rest}"
-    if first == "7":
-        return _end("iresnet", rest)
+    stage = int(first) - len(stem) + 1
+    if stage < 1:
+        return f"{stem[int(first)]}.{rest}"
+    if stage > 4:
+        return _end(family, rest)
     unit, kind, index, leaf = rest.split(".", 3)
-    layer = _IRESNET_UNIT[int(index)] if kind == "residual" else f"downsample.{index}"
-    return f"layer{int(first) - 2}.{unit}.{layer}.{leaf}"
+    return f"layer{stage}.{unit}.{branch[int(index)] if kind == 'residual' else f'downsample.{index}'}.{leaf}"
 
 
 def _end(family: str, rest: str) -> str:
@@ -133,21 +140,12 @@ def read_resnet(tensors: Tensors, prefix: str) -> Match:
         title=f"reference ResNet-{depth}",
         choice=Choice(f"resnet{depth}_stem7"),
         spec=dataclasses.replace(PRESETS["seed"], size=size),
-        rename=_resnet_name,
+        rename=functools.partial(
+            _layer_name, family="resnet", stem=("conv1", "bn1", "relu", "maxpool"), branch=_BOTTLENECK
+        ),
         fills={},
         folded=("fc.bias", "8.4.running_mean"),
     )
-
-
-def _resnet_name(name: str) -> str:
-    first, _, rest = name.partition(".")
-    if first in ("0", "1"):
-        return f"{('conv1', 'bn1')[int(first)]}.{rest}"
-    if first == "8":
-        return _end("resnet", rest)
-    unit, kind, index, leaf = rest.split(".", 3)
-    layer = _BOTTLENECK[int(index)] if kind == "residual" else f"downsample.{index}"
-    return f"layer{int(first) - 3}.{unit}.{layer}.{leaf}"
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
