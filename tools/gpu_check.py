@@ -4,7 +4,7 @@
     python tools/gpu_check.py --out gpu-check                    # on a machine with a GPU: under 10 minutes
     python tools/gpu_check.py --out check --device cpu --quick   # does the script itself work? Some minutes on 2 cores
 
-Each part runs in a process of its own, with a time limit; the most important come first. A part that fails, hangs or is
+Each part runs in a process of its own, with a time limit: first what must be right, then how fast it is. A part that fails, hangs or is
 killed is a row of the table with its reason, and the next one starts. The parts that --budget leaves no time for are
 named. In the folder --out are results.jsonl, to which every result is added when it is known, log.txt, what the parts
 wrote, and table.txt.
@@ -51,6 +51,7 @@ def check(names: Sequence[str], settings: Settings, log: Path) -> None:
             report.write("whole part", f"{max(left, 0):.0f} s of the budget are left", LEFT_OUT)
         else:
             limit = part.seconds * (_CPU_LIMIT if settings.device == "cpu" else 1)
+            limit += {"train": settings.train_s, "networks": 2 * settings.networks_s}.get(name, 0)
             run_part(name, settings, log, min(limit, left), report)
         for row in [row for row in read_rows(report.path) if row.part == name][-1:]:
             print(f"{name}: {row.verdict or OK}, {shortened(row.value)}", flush=True)
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             root=str(options.root.resolve()) if options.root else "",
             scratch=scratch,
             results=str(results.resolve()),
-            train_s=options.train_seconds or (3.0 if options.quick else 120.0),
+            train_s=options.train_seconds or (3.0 if options.quick else 60.0),
             networks_s=options.networks_seconds,
             deadline=time.time() + options.budget,
         )
@@ -144,7 +145,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=570.0, help="seconds for everything (default: %(default)s)")
     parser.add_argument("--root", type=Path, help="folder with VGGFace2 and LFW in it (default: faces are generated)")
     parser.add_argument("--parts", type=part_names, default=list(PARTS), help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--train-seconds", type=float, help="of the training that is extrapolated (default: 120)")
+    parser.add_argument("--train-seconds", type=float, help="of the training that is extrapolated (default: 60)")
     parser.add_argument(
         "--networks-seconds",
         type=float,
