@@ -50,7 +50,7 @@ def check(names: Sequence[str], settings: Settings, log: Path) -> None:
         elif left < _LEAST_S:
             report.write("whole part", f"{max(left, 0):.0f} s of the budget are left", LEFT_OUT)
         else:
-            limit = part.seconds * (_CPU_LIMIT if settings.device == "cpu" else 1)
+            limit: float = part.seconds * (_CPU_LIMIT if settings.device == "cpu" else 1)
             limit += {"train": settings.train_s, "networks": 2 * settings.networks_s}.get(name, 0)
             run_part(name, settings, log, min(limit, left), report)
         for row in [row for row in read_rows(report.path) if row.part == name][-1:]:

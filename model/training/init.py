@@ -53,12 +53,13 @@ def initialise_from_data(backbone: nn.Module, head: nn.Module, inputs: torch.Ten
     Source: He et al., ICCV 2015; for the last layer only: Mishkin & Matas, All you need is a good init, ICLR 2016.
     """
     layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, a=PRELU_SLOPE)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
     last = layers[-1]
     with torch.no_grad():
+        for layer in layers:
+            # drawn on the CPU: two kinds of GPU draw different numbers, and every process needs the same
+            layer.weight.copy_(nn.init.kaiming_normal_(torch.empty_like(layer.weight, device="cpu"), a=PRELU_SLOPE))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
         features = backbone(inputs)
         scale = EMBEDDING_STD / features.std(0).clamp_min(MIN_STD)
         last.weight.mul_(scale[:, None])

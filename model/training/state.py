@@ -245,7 +245,7 @@ def new_run(
         isinstance(teacher, Teacher | None), "teacher", teacher, "a Teacher, such as Teacher.of(network), or None"
     )
     check_device(device)
-    ranks = ranks or Ranks()
+    device, ranks = str(device), ranks or Ranks()
     if config.accumulate > config.batch_size // ranks.size:
         raise OptionError(
             f"accumulate is {config.accumulate}, but a process has {config.batch_size // ranks.size:,} of"

@@ -81,7 +81,7 @@ def evaluation(work: Work) -> None:
     torch.backends.cudnn.allow_tf32 = False
     expected = _embedder(network, "cpu")(crops)
     place = work.device if work.settings.root else "cpu"  # where all of LFW would take minutes
-    first = run(protocol, Engine(embed=_embedder(network, place)), checkpoint={}, intervals=False)
+    base = run(protocol, Engine(embed=_embedder(network, place)), checkpoint={}, intervals=False)
     for precision in ("fp32", "bf16"):
         with work.report.attempt(f"embeddings in {precision}"):
             embed = _embedder(network, work.device, precision)
@@ -91,7 +91,7 @@ def evaluation(work: Work) -> None:
             start = time.perf_counter()
             result = run(protocol, Engine(embed=embed), checkpoint={}, intervals=False)
             seconds = time.perf_counter() - start
-            apart = max(abs(value - first.metrics[name]) for name, value in result.metrics.items())
+            apart = max(abs(value - base.metrics[name]) for name, value in result.metrics.items())
             text = f"{len(result.metrics)} metrics within {apart:.4f} of the {place}'s in fp32, {len(protocol.requests) / seconds:,.0f} images/s"
             work.report.check(f"LFW in {precision}", apart <= _POINTS or precision == "bf16", text)
     torch.backends.cudnn.allow_tf32 = True

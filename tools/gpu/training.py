@@ -19,7 +19,11 @@ from torch import distributed, nn
 from benchmarks.speed import VGGFACE2_IDENTITIES
 from benchmarks.speed.step import VIEWS
 from benchmarks.speed.timing import cores
+from model.backbones import EMBEDDING_SIZE
 from model.formats.checkpoint import checkpoints, read_checkpoint
+from model.heads import Head
+from model.losses.functional import cross_entropy
+from model.sharding import Group
 from model.training.config import TrainConfig
 from model.training.loop import train
 from model.training.ranks import Ranks
@@ -34,6 +38,7 @@ from tools.gpu.parts import Work
 REFERENCE_STEPS, REFERENCE_IDENTITIES = 100_000, 128  # updates; of a batch
 TRAINING_HOURS, LOADER_WAIT = 1.5, 0.03  # at most, on an H100
 _TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "fp16": 1e-2}  # of the first loss, relative
+_HEAD_IMAGES, _HEAD_CLASSES = 64, 1000
 _WARM_UP_ROWS = 3  # of the log, which fill queues and choose algorithms
 
 
@@ -44,7 +49,7 @@ def recipes(work: Work) -> None:
         with work.report.attempt(f"recipe {recipe}"):
             config = compose(recipe, None, {"batch_size": identities, "steps": steps, "log_every": 1} | _small(work))
             torch.backends.cudnn.allow_tf32 = False  # TF32 would hide an error
-            # what a device draws for itself, initial weights and masks, is its own
+            # what a device fits or draws for itself, initial weights and masks, is its own
             same = TrainConfig(**{**config.to_dict(), **({"init": "pytorch"} if config.init == "data" else {})})
             given = _cpu_batches(work, same, 2)
             expected = _losses(work, same, given, f"{recipe}-cpu", "cpu", steps=2, dropout=False)
@@ -199,8 +204,8 @@ def precisions(work: Work) -> None:
 
 
 def nccl(work: Work) -> None:
-    """One process as a group: gradients, features and the classes of a sharded head go through NCCL."""
-    config = TrainConfig(**{"batch_size": 2 if work.quick else 16, "lr": 0.01, "shard_head": True} | _small(work))
+    """One process as a group: gradients and features go through NCCL, and what the ranks of a sharded head exchange."""
+    config = TrainConfig(**{"batch_size": 2 if work.quick else 16, "lr": 0.01} | _small(work))
     given = _cpu_batches(work, config, 3)
     expected = _losses(work, config, given, "alone", work.device, steps=3)
     backend, store = ("nccl" if work.device == "cuda" else "gloo"), work.scratch / "store"
@@ -210,7 +215,20 @@ def nccl(work: Work) -> None:
     found = _losses(work, config, given, "group", work.device, steps=3, ranks=ranks)
     apart = max(abs(one / other - 1) for one, other in zip(found, expected, strict=True))
     work.report.check(f"{backend}, one rank", apart < _TOLERANCE["fp32"], f"3 losses, apart by {apart:.1e} at most")
+    pairs = zip(_head_results(work, config, ranks.group), _head_results(work, config, None), strict=True)
+    apart = max(float((one - other).abs().max()) for one, other in pairs)
+    work.report.check(f"{backend}, classes of a head", apart < _TOLERANCE["fp32"], f"apart by {apart:.1e} at most")
     distributed.destroy_process_group()
+
+
+def _head_results(work: Work, config: TrainConfig, group: Group | None) -> list[torch.Tensor]:
+    """Losses, gradients and rows of a head whose classes are those of a group."""
+    torch.manual_seed(0)  # a training of one rank takes a head without a group
+    head = Head(config.head, features=EMBEDDING_SIZE, classes=_HEAD_CLASSES, group=group).to(work.device)
+    features = torch.randn(_HEAD_IMAGES, EMBEDDING_SIZE).to(work.device).requires_grad_()
+    losses = cross_entropy(head(features, torch.arange(_HEAD_IMAGES, device=work.device)))
+    gradients = torch.autograd.grad(losses.sum(), [features, head.weight])
+    return [losses.detach(), *gradients, head.full_state()["weight"].to(work.device)]
 
 
 def train_on(work: Work) -> None:

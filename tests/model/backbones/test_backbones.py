@@ -308,6 +308,18 @@ def test_data_initialisation_centres_and_scales_embeddings():
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(7))
 
 
+def test_data_initialisation_draws_on_the_cpu_whatever_the_device():
+    """Two kinds of GPU draw different numbers, and every process needs the same weights."""
+    drawn = []
+    for device in ("cpu", "meta"):
+        backbone = build_backbone("spherenet4", image_size=32).to(device)
+        head = build_head("amsoftmax", features=512, classes=7).to(device)
+        torch.manual_seed(0)
+        initialise_from_data(backbone, head, torch.zeros(2, 3, 32, 32, device=device))
+        drawn.append(torch.get_rng_state())
+    assert torch.equal(*drawn)
+
+
 @pytest.mark.parametrize("project", ["pytorch", "insightface", "adaface", "reference"])
 def test_initial_weights_of_other_projects(project):
     """A convolution of 64 x 3 x 3 inputs and 128 outputs, a linear layer of 2,048 inputs and 512 outputs."""

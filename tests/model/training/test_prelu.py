@@ -11,6 +11,7 @@ from model.training import prelu
 from model.training.config import TrainConfig
 from model.training.learner import Learner
 from model.training.prelu import PReLU, use_chunked_prelu
+from model.training.state import new_run
 from pipeline.spec import Preprocessing
 
 
@@ -84,3 +85,9 @@ def test_runs_on_a_cpu_use_it(device, kind):
     assert {type(layer) for layer in learner.backbone.modules() if isinstance(layer, nn.PReLU)} == {kind}
     plain = build_backbone("spherenet4", image_size=32)
     assert list(learner.backbone.state_dict()) == list(plain.state_dict())
+
+
+def test_runs_on_pytorchs_own_device_use_it():
+    config = TrainConfig(backbone="spherenet4")
+    state = new_run(config, classes=4, preprocessing=Preprocessing(size=32), device=torch.device("cpu"))
+    assert any(type(layer) is PReLU for layer in state.learner.backbone.modules())
