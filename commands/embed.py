@@ -10,7 +10,7 @@ import click
 from commands.group import CommandError
 from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
-from commands.options import PATH, engine_options, is_auto, landmarks_option
+from commands.options import PATH, check_alignment, engine_options, is_auto, landmarks_option
 from commands.outputs import parquet_output
 
 
@@ -65,8 +65,7 @@ def embed(
     from pipeline.sources.templates import crop_template
     from shards.messages import counted, print_stderr
 
-    if landmarks and aligned:
-        raise click.UsageError("--landmarks and --aligned: aligned crops need no landmarks; leave one of them out")
+    check_alignment(landmarks, aligned)
     if group and identity:
         raise click.UsageError("--identity and --group: templates have a column identity anyway; leave out --identity")
     if weights != "equal" and not group:

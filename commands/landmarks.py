@@ -10,7 +10,7 @@ import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, LocalPath, landmark_model, max_pixels_option, workers_option
-from commands.outputs import OutputPath, parquet_output
+from commands.outputs import OutputPath, check_csv, parquet_output
 
 _KEPT = "finished images are kept: run the same command to continue"
 
@@ -54,8 +54,7 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
 
     if out.suffix.lower() == ".csv":
         raise click.UsageError(f"--out {out}: a Parquet file is written; --csv also writes a CSV file")
-    if csv_file and csv_file.resolve() == out.resolve():
-        raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
+    check_csv(csv_file, out)
     found = find_images([root])
     report_left_out(found)
     names = [os.path.relpath(path, root) for path in found.paths]

@@ -152,6 +152,12 @@ def _check_auto(context: click.Context, option: click.Parameter, landmarks: tupl
     return landmarks
 
 
+def check_alignment(landmarks: tuple[Path, ...], aligned: str | None) -> None:
+    """Raises: UsageError: images are to be aligned, and are aligned crops."""
+    if landmarks and aligned:
+        raise click.UsageError("--landmarks and --aligned: aligned crops need no landmarks; leave one of them out")
+
+
 def landmark_model() -> Path:
     """Where ``fetch landmarker`` puts the landmark model."""
     from pipeline.landmarks.model import FILE_NAME, FOLDER

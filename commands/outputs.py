@@ -128,6 +128,12 @@ def _upload(store: Store, folder: Path, written: Path) -> None:
         print_stderr(f"uploaded to {store}: {counted(len(paths), 'file')}")
 
 
+def check_csv(csv_file: Path | None, out: Path) -> None:
+    """Raises: UsageError: ``--csv`` and ``--out`` name one file."""
+    if csv_file and csv_file.resolve() == out.resolve():
+        raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
+
+
 def parquet_output() -> OutputPath:
     """The path of a Parquet file to write."""
     return OutputPath(kind="a Parquet file", starts=(b"PAR1",))

@@ -14,7 +14,7 @@ from commands.compare import MAX_COMPARED, check_names, show
 from commands.group import CommandError, expected, line_of
 from commands.landmark_finder import landmark_finder
 from commands.network import open_engine, warn_of_guess
-from commands.options import is_auto
+from commands.options import check_alignment, is_auto
 from commands.outputs import saved_results
 from commands.provenance import network_facts
 from pipeline.degradation.presets import Degradation
@@ -145,8 +145,7 @@ def score_own(
         folders: of the images.
         options: of ``score``.
     """
-    if landmarks and aligned:
-        raise click.UsageError("--landmarks and --aligned: aligned crops need no landmarks; leave one of them out")
+    check_alignment(landmarks, aligned)
     finder = landmark_finder(folders, no_cache=options["no_cache"], max_pixels=options["max_pixels"])
     with finder as find:
         tables = find if is_auto(landmarks) else landmarks

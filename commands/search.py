@@ -8,7 +8,7 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH
-from commands.outputs import OutputPath, parquet_output
+from commands.outputs import OutputPath, check_csv, parquet_output
 
 
 @click.command(short_help="Find who of a gallery is on each probe image.")
@@ -52,8 +52,7 @@ def search(
 
     if out.resolve() in (gallery.resolve(), probes.resolve()):
         raise click.UsageError(f"--out {out}: is the gallery or the probes; choose another name")
-    if csv_file and csv_file.resolve() == out.resolve():
-        raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
+    check_csv(csv_file, out)
     with interruptible():
         ratios = None if calibration is None else read_calibration(calibration)
         summary = search_tables(gallery, probes, out, top=top, approximate=index == "pq", calibration=ratios)

@@ -80,12 +80,7 @@ def train(
         OutOfMemoryError: memory does not suffice for a step.
         TypeError: an argument has a wrong type.
     """
-    check_argument(isinstance(batches, Iterable), "batches", batches, "batches, such as an open Loader")
-    check_argument(isinstance(state, TrainState), "state", state, "what new_run(config, ...) returns")
-    check_argument(evaluate is None or callable(evaluate), "evaluate", evaluate, "a function, or None")
-    expected = "a function such as Targets(...), if and only if a term distill compares embeddings"
-    compares = bool(state.learner.config.losses.embedding_terms)
-    check_argument(callable(targets) if compares else targets is None, "targets", targets, expected)
+    _check_arguments(batches, state, evaluate, targets)
     run, start = check_path("run", run), check_whole("start", start, 0)
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
     step = saved = start
@@ -149,6 +144,16 @@ def train(
         if step > saved:
             state.save(run, step, loader_state)
     return step
+
+
+def _check_arguments(batches: Any, state: Any, evaluate: Any, targets: Any) -> None:
+    """Raises: TypeError."""
+    check_argument(isinstance(batches, Iterable), "batches", batches, "batches, such as an open Loader")
+    check_argument(isinstance(state, TrainState), "state", state, "what new_run(config, ...) returns")
+    check_argument(evaluate is None or callable(evaluate), "evaluate", evaluate, "a function, or None")
+    expected = "a function such as Targets(...), if and only if a term distill compares embeddings"
+    compares = bool(state.learner.config.losses.embedding_terms)
+    check_argument(callable(targets) if compares else targets is None, "targets", targets, expected)
 
 
 def _check_is_run(run: Path) -> None:
