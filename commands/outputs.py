@@ -120,7 +120,7 @@ def _upload(store: Store, folder: Path, written: Path) -> None:
             store.upload(path, path.relative_to(folder).as_posix())
     except StoreError as error:
         line = f"{error}; the files are in {folder}"
-        if ended_by is not None:  # which is told last
+        if ended_by is not None:  # which is reported last
             print_stderr(line)
             return
         raise StoreError(line) from None

@@ -1,6 +1,6 @@
 """Commands that embed, under ``torchrun``: rank 0 runs the command, the others embed their share of what it hands out.
 
-The others wait for what rank 0 tells: the options of a network to open, then lists of requests to embed, and None, which
+The others wait for what rank 0 broadcasts: the options of a network to open, then lists of requests to embed, and None, which
 ends the network or, where none is open, the command.
 """
 
@@ -54,10 +54,10 @@ def run_in_ranks(command: Callable[..., Any], options: Mapping[str, Any]) -> Non
         try:
             command(**options)
         except Exception:
-            ranks.tell(None)
+            ranks.broadcast(None)
             ranks.any(False)  # as open_ranks does where nothing failed
             raise
-        ranks.tell(None)
+        ranks.broadcast(None)
 
 
 @contextlib.contextmanager
@@ -68,15 +68,15 @@ def hand_out(ranks: Ranks, options: Mapping[str, Any]) -> Iterator[tuple[Engine,
         RankError, LrfrError, OSError: one of the ranks cannot open it.
         CommandError: they have read different networks.
     """
-    ranks.tell(options)
+    ranks.broadcast(options)
     with contextlib.ExitStack() as stack:
         engine, network, facts = _open_together(ranks, stack, options)
         try:
             yield dataclasses.replace(engine, team=team_of(ranks)), network, facts
         except Exception:
-            ranks.tell(None)
+            ranks.broadcast(None)
             raise
-        ranks.tell(None)
+        ranks.broadcast(None)
 
 
 def team_of(ranks: Ranks) -> Team:
@@ -84,7 +84,7 @@ def team_of(ranks: Ranks) -> Team:
     from benchmarks.engine.team import Team
 
     def share(job: Job, work: Callable[[], Part]) -> list[Part]:
-        ranks.tell(job)
+        ranks.broadcast(job)
         return ranks.collect_on_first(work)
 
     return Team(size=ranks.size, share=share)
@@ -92,13 +92,13 @@ def team_of(ranks: Ranks) -> Team:
 
 def embed_jobs(ranks: Ranks, engine: Engine) -> None:
     """Embeds this rank's share of the jobs that rank 0 broadcasts, until it sends None."""
-    while (job := ranks.tell()) is not None:
+    while (job := ranks.broadcast()) is not None:
         ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
 
 
 def _follow(ranks: Ranks) -> None:
     """What the other ranks do."""
-    while (options := ranks.tell()) is not None:
+    while (options := ranks.broadcast()) is not None:
         with contextlib.ExitStack() as stack:
             try:
                 engine, _, _ = _open_together(ranks, stack, options)

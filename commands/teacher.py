@@ -73,16 +73,16 @@ def teacher_targets(teacher: Teacher, index: ShardIndex, ranks: Ranks, device: s
     with interruptible(lambda: kept), explained_memory("name a smaller --teacher"):
         computed = _complete(store, teacher.network, ranks, device)
     ranks.collect(store.open)
-    basis, told = None, ""
+    basis, share_text = None, ""
     if ranks.first and store.length > Targets.length:
         basis, share = principal_components(store, len(store))
-        told = f", of which {Targets.length} principal components keep {share:.1%}"
+        share_text = f", of which {Targets.length} principal components keep {share:.1%}"
     if ranks.first:
         images = f"{counted(computed, 'image')} embedded" if computed else "all embeddings cached"
         print_stderr(
-            f"teacher: {teacher.name}, digest {teacher.digest}, {store.length} numbers{told}; {images}: {store.path}"
+            f"teacher: {teacher.name}, digest {teacher.digest}, {store.length} numbers{share_text}; {images}: {store.path}"
         )
-    return Targets(store, basis=ranks.tell(basis), device=device)
+    return Targets(store, basis=ranks.broadcast(basis), device=device)
 
 
 def _complete(store: SetEmbeddings, network: LoadedNetwork | None, ranks: Ranks, device: str) -> int:
@@ -103,7 +103,7 @@ def _lead(store: SetEmbeddings, network: LoadedNetwork, ranks: Ranks, engine: En
     try:
         return store.complete(dataclasses.replace(engine, team=team_of(ranks)), verify=not network.cached)
     finally:
-        ranks.tell(None)
+        ranks.broadcast(None)
 
 
 def _engine(network: LoadedNetwork, device: str) -> Engine:

@@ -56,7 +56,7 @@ class Progress(tqdm):
         self.last_print_n += count
         self.n += count
 
-    def tell(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints a line, above the bar."""
         if self._is_terminal:
             self.clear()

@@ -141,7 +141,7 @@ class RayPool:
                         raise result[1]
                     more = give(actor) and more
                     yield result[0]
-                waiting.tell(asked)
+                waiting.report(asked)
         finally:
             self._end(list(asked))
 
@@ -182,7 +182,7 @@ class _Waiting:
     def __init__(self, ray: Any) -> None:
         self._ray, self._since = ray, time.monotonic()
 
-    def tell(self, asked: dict[Any, tuple[Any, _Job | None]]) -> None:
+    def report(self, asked: dict[Any, tuple[Any, _Job | None]]) -> None:
         if any(job for _, job in asked.values()):
             self._since = float("inf")
         elif time.monotonic() - self._since > WAITING_S:

@@ -29,7 +29,7 @@ TRIES = 8
 MAX_WAIT_S = 30.0  # between two tries
 _STORE_URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://", re.IGNORECASE)
 _DIGEST_NOTE = "sha256"
-_told: set[str] = set()  # stores whose trouble this process has told
+_reported: set[str] = set()  # stores whose trouble this process has reported
 T = TypeVar("T")
 
 
@@ -273,10 +273,10 @@ class Store:
         return self._opened
 
     def _tried(self, name: str, work: Callable[[], T]) -> T:
-        """Does ``work``, again with growing pauses if what hinders it may pass; tells so once.
+        """Does ``work``; retries with growing pauses after a failure that may be temporary, and says so once.
 
         Raises:
-            StoreError: what hinders it lasts, or does not pass.
+            StoreError: the failure is permanent, or all tries failed.
         """
         place = f"{self.url}/{name}" if name else self.url
         errors = library_errors(self.url)
@@ -293,8 +293,8 @@ class Store:
                     raise StoreError(f"{place}: {reason}; {remedy}") from None
             if number + 1 == TRIES:
                 break
-            if self.url not in _told:
-                _told.add(self.url)
+            if self.url not in _reported:
+                _reported.add(self.url)
                 print_stderr(f"{place}: {reason}; trying again, {TRIES} times in all, as with later trouble")
             time.sleep(min(2.0**number, MAX_WAIT_S) * random.uniform(0.5, 1.0))
         raise StoreError(f"{place}: {reason}, {TRIES} times; {remedy}, then run the same command again")

@@ -266,7 +266,7 @@ def object_store(_object_store, monkeypatch):
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr("shards.store.MAX_WAIT_S", 0.01)
-    monkeypatch.setattr("shards.store._told", set())
+    monkeypatch.setattr("shards.store._reported", set())
     _object_store.reset()
     return _object_store
 

@@ -71,7 +71,7 @@ def measure(classes: int, images: int, optimizer: str, sample: float) -> tuple[i
     torch.set_num_threads(1)
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)  # what is freed goes back to the system at once
     with open_ranks("cpu") as ranks, tempfile.TemporaryDirectory() as folder:
-        run = Path(str(ranks.tell(folder)))
+        run = Path(str(ranks.broadcast(folder)))
         _phases(ranks, SMALL_CLASSES, images, optimizer, sample, run / "small")  # now all libraries are loaded
         before = _resident_bytes()
         peaks = _phases(ranks, classes, images, optimizer, sample, run / "large")

@@ -204,7 +204,7 @@ def _size(path: Path) -> int:
 
 
 def _equal(path: Path, other: Path) -> bool:
-    with contextlib.suppress(OSError):  # it is told when it is read for the network
+    with contextlib.suppress(OSError):  # it is reported when it is read for the network
         return quick_digest(path) == quick_digest(other)
     return False
 

@@ -1,4 +1,4 @@
-"""Who is on an image, told from its path; and templates, one embedding for all images of an identity."""
+"""Who is on an image, by its path; and templates, one embedding for all images of an identity."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEMPLATE_SCHEMA = (
 
 
 def identity_of(path: str, rule: str) -> str:
-    """The identity that a path tells.
+    """The identity that a path names.
 
     Args:
         rule: ``folder``: the name of the image's folder. ``prefix``: the file name up to its first underscore, as in
@@ -125,7 +125,7 @@ class Templates(ImageRows):
     """One row for each identity: the mean of the embeddings of its images.
 
     Args:
-        rule: what tells the identity, one of ``RULES``.
+        rule: what names the identity, one of ``RULES``.
         weights: of an image: ``equal``, or ``norm``, the norm of the network's output, so that the template is the mean of
             the outputs; blurred images have small norms in networks such as AdaFace and MagFace.
 

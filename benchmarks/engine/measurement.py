@@ -23,7 +23,7 @@ def measurement() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Model of the processor; its architecture if the system does not tell."""
+    """Model of the processor; its architecture if the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:

@@ -106,7 +106,7 @@ class Engine:
     def _embed_blocks(
         self, requests: list[Request], update: Callable[[int], object], rank: int = 0, size: int = 1
     ) -> Embedded:
-        """Embeds every block of number ``rank`` modulo ``size``, and tells ``update`` the number of requests done."""
+        """Embeds every block of number ``rank`` modulo ``size``, and calls ``update`` with the number of requests done."""
         rows, blocks = blocks_of(requests, self.batch_size)
         mine = (blocks % size == rank).tolist()
         own = {name: kept for name, of_file in rows.items() if (kept := [row for row in of_file if mine[row]])}

@@ -75,7 +75,7 @@ class Team:
 
     Attributes:
         size: number of processes.
-        share: tells the others the job, runs the function, and returns what it and those of all others return.
+        share: sends the others the job, runs the function, and returns what it and those of all others return.
     """
 
     size: int

@@ -59,7 +59,7 @@ class ScoredPairs:
                 f"{name}: {counted_pairs(counts)}; a calibration needs {counted_pairs(LEAST)}, or more of each"
             )
         if not self.scores[self.genuine].mean() > self.scores[~self.genuine].mean():
-            raise SearchError(f"{name}: genuine pairs do not score higher than impostors: these scores tell nothing")
+            raise SearchError(f"{name}: genuine pairs do not score higher than impostors: these scores say nothing")
         codes = np.unique(self.identities, return_inverse=True)[1].reshape(self.identities.shape)
         return Calibration(
             fitted=fit(self.scores, self.genuine, codes),

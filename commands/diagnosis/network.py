@@ -67,7 +67,7 @@ def guess_findings(network: LoadedNetwork, found: Guess, data: str) -> Iterator[
     for own in found.own:
         yield note(f"{own}: makes no difference, the network sees to it itself")
     if found.grey:
-        yield note("the images are grey: the colour order cannot be told", "name a folder with pairs in colour")
+        yield note("the images are grey: the colour order cannot be found", "name a folder with pairs in colour")
 
 
 def as_option(spec: Preprocessing) -> str:

@@ -1,7 +1,7 @@
 """Ends this process when another one of the run is lost, whatever it waits for.
 
 Collectives wait for hours, because rank 0 evaluates meanwhile. Gloo notices the end of a process, but nothing notices
-that a machine has lost power or network, and ``torchrun`` does not tell the processes. Therefore every rank keeps a
+that a machine has lost power or network, and ``torchrun`` does not notify the processes. Therefore every rank keeps a
 connection to rank 0, and the kernel asks now and then whether the other end is still there. A process whose ``torchrun``
 was killed would go on, on a GPU that the next run needs: it gets SIGTERM, upon which training saves a checkpoint.
 """
@@ -136,11 +136,11 @@ def _read(connection: socket.socket, name: str) -> str:
 
 
 @contextlib.contextmanager
-def watched(rank: int, size: int, tell: Any) -> Iterator[Peers]:
+def watched(rank: int, size: int, broadcast: Any) -> Iterator[Peers]:
     """Watches the other ranks in the block. A collective.
 
     Args:
-        tell: from a value of rank 0, which other ranks leave out, to that value on every rank; a collective.
+        broadcast: from a value of rank 0, which other ranks leave out, to that value on every rank; a collective.
 
     Raises:
         OSError: no connection.
@@ -148,10 +148,10 @@ def watched(rank: int, size: int, tell: Any) -> Iterator[Peers]:
     if rank == 0:
         with _listening() as server:
             token = secrets.token_hex(16)
-            tell((_addresses(), server.getsockname()[1], token))
+            broadcast((_addresses(), server.getsockname()[1], token))
             connections = _accept(server, size, token)
     else:
-        connections = _connect(rank, *tell())
+        connections = _connect(rank, *broadcast())
     for connection in connections.values():
         _keep_alive(connection)
     peers = Peers(rank, connections)

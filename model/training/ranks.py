@@ -102,7 +102,7 @@ class Ranks:
             return []
         raise failure
 
-    def tell(self, value: T | None = None) -> T | None:
+    def broadcast(self, value: T | None = None) -> T | None:
         """The value of rank 0, any that can be pickled, on every rank. A collective."""
         values = [value]
         if self._control is not None:
@@ -214,7 +214,7 @@ def _connected(device: str) -> Iterator[Ranks]:
         distributed.init_process_group(backend, timeout=STEP_TIMEOUT)
         ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
         watch = contextlib.ExitStack()
-        ranks.peers = watch.enter_context(watched(ranks.rank, ranks.size, ranks.tell))
+        ranks.peers = watch.enter_context(watched(ranks.rank, ranks.size, ranks.broadcast))
     except (RuntimeError, ValueError, OSError) as error:
         if type(error) is RuntimeError and "gloo" not in str(error).lower():
             raise
@@ -230,7 +230,7 @@ def _connected(device: str) -> Iterator[Ranks]:
     finally:
         ranks.group = ranks._control = None
         gc.collect()  # objects that hold a group, such as a reducer, must be freed before the groups
-        if not (failed and backend == "nccl"):  # there it waits for the other ranks, and the error would not be told
+        if not (failed and backend == "nccl"):  # there it waits for the other ranks, and the error would be lost
             distributed.destroy_process_group()
 
 

@@ -91,7 +91,7 @@ class StoredRun:
             thread.join()
             try:
                 self.push()
-            except StoreError as error:  # what ended the block is told last
+            except StoreError as error:  # what ended the block is reported last
                 print_stderr(str(error))
             raise
         self._stop.set()

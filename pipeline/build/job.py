@@ -127,7 +127,7 @@ class Job:
             records[record["shard"]] = record
             progress.update(record["rows"])
             if number == 0 and self.plan.points is not None and (warning := self._scale_warning(record["shard"])):
-                progress.tell(warning)
+                progress.print_line(warning)
 
     def _check_present(self) -> None:
         """Looks up one image of each identity until one is found: a disk that is not mounted is an empty folder.

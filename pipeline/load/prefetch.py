@@ -36,7 +36,7 @@ class ShardPrefetch:
         Args:
             index: of a set in a store.
             start: the position of the first batch.
-            report: tell on stderr how the first tars arrive, and that the cache is too small for random order.
+            report: print on stderr how the first tars arrive, and that the cache is too small for random order.
         """
         assert index.cache
         self._cache, self._index, self._start, self._report = index.cache, index, start, report
@@ -57,7 +57,7 @@ class ShardPrefetch:
         if self._report and self.budget is not None and not self._start.window:
             self._warn()
         if self._report:
-            self._start_thread(self._tell, self._sizes.copy(), self._cache.missing())
+            self._start_thread(self._report_arrivals, self._sizes.copy(), self._cache.missing())
         self._start_thread(self._follow)
         return self
 
@@ -115,7 +115,7 @@ class ShardPrefetch:
             " --order sequential"
         )
 
-    def _tell(self, sizes: np.ndarray, missing: np.ndarray) -> None:
+    def _report_arrivals(self, sizes: np.ndarray, missing: np.ndarray) -> None:
         """Shows how the tars arrive: all, or where the cache is smaller those of the first batch, until it is read."""
         if self.budget is not None:
             others = np.ones(len(self._sizes), bool)

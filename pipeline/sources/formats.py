@@ -50,7 +50,7 @@ class Format:
         size: returns two sides in px, in either order. Raises any exception for a file that does not state them.
         pixels_per_byte: more than a file of this format holds.
         check: raises any exception for a damaged file that OpenCV reads. None where OpenCV alone is enough: it compares
-            checksums, or nobody can tell.
+            checksums, or damage does not show.
         plain: returns what OpenCV has to decode instead of the file. Raises any exception for a damaged file.
         check_line_feeds: a copy in text mode can look sound. It cannot if the signature shows it.
     """

@@ -1,6 +1,6 @@
 """Checks the coded data of JPEGs whose sampling factors simplejpeg does not know, such as 4:1:0.
 
-OpenCV and Pillow read them, but tell nobody about damage. This takes about a second for 1 MB of data.
+OpenCV and Pillow read them, but do not report damage. This takes about a second for 1 MB of data.
 
 Source: ITU-T T.81: A.2 (order of the blocks), B.2 (segments), C (Huffman tables), F.2.2 and G.1.2.1 (decoding).
 """

@@ -116,14 +116,14 @@ def chosen(table: ImageTable, path: Path, split: str | None) -> ImageTable:
             raise SourceError(f"{path}: has no column split; leave out --split {split}")
         return table
     counts = Counter(table.splits.to_pylist())
-    told = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())[:20])
+    listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())[:20])
     if split is None:
         if len(counts) > 1:
-            print_stderr(f"{path}: rows of several splits ({told}), all used; --split chooses one")
+            print_stderr(f"{path}: rows of several splits ({listed}), all used; --split chooses one")
         return table
     if split not in counts:
-        raise SourceError(f"{path}: no row of split {split}; it has {told}")
-    print_stderr(f"{path}: {counted(counts[split], 'row')} of split {split}, of {told}")
+        raise SourceError(f"{path}: no row of split {split}; it has {listed}")
+    print_stderr(f"{path}: {counted(counts[split], 'row')} of split {split}, of {listed}")
     kept = pc.equal(table.splits, split)
     return ImageTable(
         paths=table.paths.filter(kept),

@@ -157,7 +157,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _passed_text_mode(data: bytes) -> bool:
-    """Returns True if all line feeds follow carriage returns; nearly all other files are told by their first one.
+    """Returns True if all line feeds follow carriage returns; nearly all other files are recognised by their first one.
 
     One or two may do so by chance, unless OpenCV reads the file that was copied, too.
     """

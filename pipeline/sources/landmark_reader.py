@@ -75,7 +75,7 @@ def read_landmarks(
         files: list[TableFile] = []
         for table in tables:
             start = len(keys)
-            with _told(table.path):
+            with _checked(table.path):
                 for names, block, block_problems in table.blocks():
                     first = len(keys)
                     cleaned = last_two_parts(clean_keys(names)) if identities else clean_keys(names)
@@ -100,7 +100,7 @@ def read_landmarks(
 
 def is_four_point_table(path: Path) -> bool:
     """Returns True if most lines with numbers have eight. Raises: LandmarkError: the file cannot be read."""
-    with _told(path), open_stream(path) as stream:
+    with _checked(path), open_stream(path) as stream:
         return has_four_points(stream)
 
 
@@ -126,7 +126,7 @@ class _OpenTable:
 
 def _look(path: Path, stack: contextlib.ExitStack, four_points: bool) -> _OpenTable:
     """Opens a file until ``stack`` is closed, and finds out how it is written."""
-    with _told(path):
+    with _checked(path):
         stream = stack.enter_context(open_stream(path))
         is_parquet = path.suffix.lower() == ".parquet" or stream.read(len(PARQUET_START)) == PARQUET_START
         sha256, lines = scan(stream)
@@ -140,7 +140,7 @@ def _look(path: Path, stack: contextlib.ExitStack, four_points: bool) -> _OpenTa
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _checked(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -26,7 +26,7 @@ def check_pixels(path: Path, points: np.ndarray) -> None:
     """Checks that (N, 8) or (N, 10) numbers of a table are not normalised to the size of the images.
 
     Raises:
-        LandmarkError: most are. Rows whose points coincide or are not finite tell nothing.
+        LandmarkError: most are. Rows whose points coincide or are not finite do not count.
     """
     rows = points[:: max(len(points) // MAX_ROWS, 1)].reshape(-1, points.shape[1] // 2, 2)
     rows = rows[np.isfinite(rows).all((1, 2))]

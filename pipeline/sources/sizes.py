@@ -1,4 +1,4 @@
-"""Sizes of image files from their headers, and what they tell."""
+"""Sizes of image files from their headers, and what they suggest."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Source(abc.ABC):
         templates: templates that its images can be stored with unless they are aligned crops: ``none`` for images that
             are resized whole, others if ``rows`` returns points.
         default_template: one of them; None if the user has to say what the images are.
-        template_hint: what he or she is told then.
+        template_hint: what the error message asks for then.
         takes_landmarks: its images are those of landmark tables.
         takes_aligned: its images may be aligned crops.
         takes_lists: ``rows`` and ``image_folders`` have the argument ``lists``, files that name its images.

@@ -1,4 +1,4 @@
-"""Checks the coded strips and tiles of TIFF files, of whose damage neither OpenCV nor Pillow tells.
+"""Checks the coded strips and tiles of TIFF files, whose damage neither OpenCV nor Pillow reports.
 
 libtiff, which both use, reads an image's rows and no further: it misses the checksum of a Deflate stream, and codes that
 stand for more than the rows. Of damage to a JPEG it merely warns, and OpenCV keeps what was read before an error. Pillow

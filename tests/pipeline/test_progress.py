@@ -55,7 +55,7 @@ def test_a_line_is_told_beside_the_bar(monkeypatch, file):
     monkeypatch.setattr(sys, "stderr", file())
     with Progress("build-shards", 2) as progress:
         progress.update()
-        progress.tell("a.csv: odd")
+        progress.print_line("a.csv: odd")
     shown = re.split(r"[\r\n]", sys.stderr.getvalue())
     assert "a.csv: odd" in shown  # alone on its line
     assert any(line.startswith("build-shards: ") for line in shown[shown.index("a.csv: odd") :])

@@ -74,7 +74,7 @@ class FunctionGraph(Graph):
         try:
             found = self._function(images)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
-            raise CheckpointError(f"{self._path}: {_told(error)}") from error
+            raise CheckpointError(f"{self._path}: {_described(error)}") from error
         if isinstance(found, torch.Tensor):
             return found.detach().float().to(pixels.device)
         array = np.asarray(found)
@@ -93,9 +93,9 @@ def _import(path: Path, name: str) -> Any:
             raise CheckpointError(
                 f"{path}: neither a file, a folder, nor a module {name} in {Path.cwd()} or among the installed packages"
             ) from None
-        raise CheckpointError(f"{path}: {_told(error)}") from error
+        raise CheckpointError(f"{path}: {_described(error)}") from error
     except (Exception, SystemExit) as error:  # a script without a main guard parses arguments, and exits
-        raise CheckpointError(f"{path}: {_told(error)}") from error
+        raise CheckpointError(f"{path}: {_described(error)}") from error
 
 
 def _stated(path: Path, function: Any) -> Preprocessing | None:
@@ -109,7 +109,7 @@ def _stated(path: Path, function: Any) -> Preprocessing | None:
     )
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     """An error of the user's code with the place where it was raised, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     frame = next((one for one in reversed(frames) if not one.filename.startswith("<")), frames[-1])  # not <frozen os>

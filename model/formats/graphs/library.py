@@ -90,7 +90,7 @@ def _read_timm(path: Path, config: dict[str, Any]) -> tuple[torch.nn.Module, Pre
         module.load_state_dict(state)
         return module
 
-    with _told(path, f"timm's {name}"):
+    with _checked(path, f"timm's {name}"):
         with torch.device("meta"):  # compares names and shapes before memory is taken
             build()
         return build(), spec, weights
@@ -109,7 +109,7 @@ def _read_transformers(path: Path, config: dict[str, Any]) -> tuple[torch.nn.Mod
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     spec = _processor_spec(path, config)
-    with _told(path, f"transformers' {config['model_type']}"):
+    with _checked(path, f"transformers' {config['model_type']}"):
         parsed = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             empty = transformers.AutoModel.from_config(parsed, trust_remote_code=False)
@@ -188,7 +188,7 @@ def _import(library: str) -> Any:
 
 
 @contextlib.contextmanager
-def _told(path: Path, network: str) -> Iterator[None]:
+def _checked(path: Path, network: str) -> Iterator[None]:
     """Turns what a library raises into one line."""
     try:
         with warnings.catch_warnings():

@@ -204,20 +204,20 @@ def test_commands_of_one_process_refuse_torchrun(environment, run, words):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_ranks_but_the_first_only_embed(environment, run, monkeypatch, tmp_path, words, rank):
     """They read neither data sets nor images of their own, and write nothing; they end when rank 0 does."""
-    told = []
+    sent = []
 
     @contextlib.contextmanager
     def alone(device):
         ranks = Ranks(rank=rank)
-        monkeypatch.setattr(ranks, "tell", lambda value=None: told.append(value))
+        monkeypatch.setattr(ranks, "broadcast", lambda value=None: sent.append(value))
         yield ranks
 
     monkeypatch.setattr("model.training.ranks.open_ranks", alone)
     environment(**{**COMPLETE, "RANK": str(rank)})
     done = run(*words, "--network", "x.pt")
-    assert told[-1] is None
+    assert sent[-1] is None
     if rank:
-        assert told == [None]
+        assert sent == [None]
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert list(tmp_path.iterdir()) == []
     else:

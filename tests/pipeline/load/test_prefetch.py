@@ -142,7 +142,7 @@ def test_what_came_until_the_first_batch_of_a_small_cache_is_told(local, cache, 
         prefetch.budget, prefetch._read = 1, 1  # the batch has been read before the first look
         index.cache.want(prefetch._shards_of(start))
         wait_until(lambda: index.cache.missing().sum() == SHARDS - 1)
-        prefetch._tell(prefetch._sizes.copy(), missing)
+        prefetch._report_arrivals(prefetch._sizes.copy(), missing)
     assert re.search(r": ([1-9][\d.]*kB)/\1 ", capsys.readouterr().err)
 
 
