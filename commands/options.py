@@ -32,6 +32,8 @@ class LocalPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":  # it would stand for the working directory
+            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
         value = local_path(value)
         check_local(value, stores=isinstance(self, StorePath))
         return super().convert(value, param, ctx)
@@ -112,7 +114,7 @@ def data(*parts: str) -> Any:
     """A callable default: a path under ``$LRFR_DATA`` (default ``data``), resolved when the command runs."""
 
     def default() -> Path:
-        root = os.environ.get("LRFR_DATA", "data")
+        root = os.environ.get("LRFR_DATA") or "data"
         check_local(root)
         return Path(root, *parts)
 

@@ -50,7 +50,8 @@ def finish_set(
     if images == 0:
         checked = "--landmarks" if set(+statuses) <= {"bad-landmarks", "degenerate-landmarks"} else "--root"
         raise ShardError(
-            f"{root}: no image could be stored ({describe(statuses)}); check {checked}, and choose another --out"
+            f"{root}: no image could be stored ({describe(statuses)}{_example(root, records)}); check {checked}, and choose"
+            " another --out"
         )
     _check_rows(root, records)
     occupied = _write_index(root, len(records), identities, images)
@@ -85,6 +86,15 @@ def _check_rows(root: Path, records: list[dict[str, Any]]) -> None:
             raise ShardError(
                 f"{path}: content changed (xxh3 does not match); delete {done}, then run the same command again"
             )
+
+
+def _example(root: Path, records: list[dict[str, Any]]) -> str:
+    """The first rejected image, with the reason."""
+    for record in records:
+        with open(root / shard_file(record["shard"], "parquet"), "rb") as stream, pq.ParquetFile(stream) as reader:
+            for row in reader.read(["key", "error_message"], use_threads=False).slice(0, 1).to_pylist():
+                return f", such as {row['key']}: {row['error_message']}"
+    return ""
 
 
 def describe(statuses: dict[str, int]) -> str:

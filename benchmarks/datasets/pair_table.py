@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.errors import ProtocolError
-from pipeline.sources.finder import is_image
+from pipeline.sources.finder import names_image
 from pipeline.sources.image_text import ListLayout, list_blocks, split_fields
 from pipeline.sources.landmark_reader import PARQUET_BLOCK_ROWS, PARQUET_ERRORS, parquet_rows
 from pipeline.sources.landmark_text import first_row, is_text
@@ -122,7 +122,7 @@ def _row_columns(fields: Sequence[str]) -> list[str] | None:
     texts = [field.strip() for field in fields]
     while texts and not texts[-1]:
         texts.pop()
-    images = [is_image(text) for text in texts]
+    images = [names_image(text) for text in texts]
     ignored = [str(number) for number in range(len(texts), len(fields))]
     if len(texts) == 3 and sum(images) == 2 and texts[images.index(False)].lower() in _TRUTH:
         paths = iter((FIRST, SECOND))

@@ -19,6 +19,7 @@ HEADER = "the number of folds and of pairs a fold, such as 10<TAB>300"
 MAX_NAME_BYTES = 240  # with _0001.jpg it must be a valid file name
 _INTEGER = re.compile(r"[0-9]{1,9}")
 _SEPARATOR = re.compile("[\t;,]")
+_WORDS = re.compile(r"name imagenum1( name\S*)? imagenum2", re.IGNORECASE)  # header of LFW's lists on Kaggle
 _QUOTED_CHARS = 40  # of invalid text in messages
 
 
@@ -66,11 +67,12 @@ def read_pairs(path: Path) -> Pairs:
 def is_named(line: str) -> bool:
     """Returns True if a line is the header or a pair of a list in LFW's form."""
     fields = _SEPARATOR.sub(" ", line).split()
-    return (len(fields) in (1, 2) and all(map(_INTEGER.fullmatch, fields))) or _is_pair(_fields(line))
+    is_header = len(fields) in (1, 2) and all(map(_INTEGER.fullmatch, fields))
+    return is_header or _is_pair(_fields(line)) or bool(_WORDS.fullmatch(" ".join(fields)))
 
 
 def named_pairs(path: Path, stream: BinaryIO) -> tuple[Iterator[tuple[list[list[str]], bool]], np.ndarray | None]:
-    """Reads a list in LFW's form whose header may have one number, or be absent: then each line says what it is.
+    """Reads a list in LFW's form whose header may have one number or words, or be absent: then each line says what it is.
 
     Returns:
         For each pair, person and image number of both images, and whether it is genuine.
@@ -86,7 +88,7 @@ def named_pairs(path: Path, stream: BinaryIO) -> tuple[Iterator[tuple[list[list[
         folds, per_kind = _header(path, lines)
         return _pairs_of(path, lines[1:]), np.arange(2 * folds * per_kind) // (2 * per_kind)
     if len(header) > 1:
-        return _pairs_of(path, lines), None
+        return _pairs_of(path, lines[1:] if _WORDS.fullmatch(" ".join(header)) else lines), None
     if len(lines) - 1 != 2 * int(header[0]):
         raise ProtocolError(
             f"{path}: {counted(len(lines) - 1, 'pair')}, but line {lines[0][0]} states {int(header[0]):,} genuine and as many"

@@ -245,8 +245,10 @@ def planned(options: BuildOptions, exclusions: Exclusions | None, part: Part = W
     )
     print_plan(plan, options, rows)
     if len(plan.rejected) == len(plan.keys):
+        first = next((row for row in plan.rejected if plan.rejected[row][1]), None)
+        example = "" if first is None else f", such as {plan.keys[first]}: {plan.rejected[first][1]}"
         raise ShardError(
-            f"{options.root}: no image is left to store ({describe(plan.rejected.counts())}); nothing was written"
+            f"{options.root}: no image is left to store ({describe(plan.rejected.counts())}{example}); nothing was written"
         )
     return Job(
         options=options,

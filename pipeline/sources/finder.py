@@ -64,6 +64,11 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_system_name(name)
 
 
+def names_image(path: str) -> bool:
+    """Returns True if the last part of a path is the name of an image; backslashes separate, too."""
+    return is_image(path.replace("\\", "/").rpartition("/")[2])
+
+
 def by_preference(name: str) -> tuple[str, bool, str]:
     """Sort key of file names; ``.jpg`` comes first among names that differ only by extension."""
     stem, suffix = os.path.splitext(name)
@@ -188,7 +193,7 @@ class ImageTree(Reader):
         self._bases = [base for base in (os.path.join(root, split) for split in splits) if os.path.isdir(base)]
         self._suffixes: list[str] = []  # extensions met so far, in order of preference
         self._images = functools.lru_cache(maxsize=CACHED_FOLDERS)(ImageFolder)
-        self._identities = functools.cache(_composed_names)
+        self._identities = functools.cache(_spelled_names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageTree, (self._root, self._splits)  # without its caches
@@ -221,9 +226,9 @@ class ImageTree(Reader):
 
     def _identity_folder(self, base: str, identity: str) -> str:
         path = os.path.join(base, identity)
-        if identity.isascii() or os.path.isdir(path):
-            return path
-        return os.path.join(base, self._identities(base).get(composed(identity), identity))
+        return (
+            path if os.path.isdir(path) else os.path.join(base, _spelled(self._identities(base), identity) or identity)
+        )
 
 
 class ListedImages(Reader):
@@ -260,6 +265,6 @@ def _normal_forms(key: str) -> tuple[str, ...]:
     return (key,) if key.isascii() else tuple(dict.fromkeys([key, composed(key), unicodedata.normalize("NFD", key)]))
 
 
-def _composed_names(folder: str) -> dict[str, str]:
-    """Maps names in normal form C to the entries of a folder."""
-    return {composed(name): name for name in sorted(os.listdir(folder))}
+def _spelled_names(folder: str) -> dict[str, str]:
+    """Maps each spelling of a name to the entry of a folder, see ``_by_spelling``."""
+    return _by_spelling((name, name) for name in sorted(os.listdir(folder)))

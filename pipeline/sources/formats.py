@@ -67,6 +67,18 @@ class Format:
         return width * height <= max(self.pixels_per_byte * len(data), _FEW_PIXELS)
 
 
+_OTHERS = (
+    (rb"\s*<(?:!doctype|html|head|svg|\?xml)", "a web page or XML, not an image; download it again"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, not the image; run git lfs pull"),
+    (rb"....ftyphe[iv]", "HEIC, which OpenCV does not read; convert it to JPEG or PNG"),
+)
+
+
+def foreign(data: bytes) -> str:
+    """Says what a file is that is often met in place of an image, and what to do; empty for all else."""
+    return next((text for form, text in _OTHERS if re.match(form, data[:200], re.DOTALL | re.IGNORECASE)), "")
+
+
 def identify(data: bytes) -> Format | None:
     """Returns the format of a file; None for JPEG, and for what is not an image that OpenCV reads."""
     return next((one for one in _FORMATS if re.match(one.signature, data, re.DOTALL)), None)

@@ -22,11 +22,12 @@ from pipeline.sources.landmark_reader import (
     parquet_rows,
     scan,
 )
-from pipeline.sources.landmark_text import is_number, line_blocks
+from pipeline.sources.landmark_text import line_blocks
 from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, POINT_NAMES, LandmarkError, float32
 from pipeline.sources.source import SourceError
 from pipeline.sources.streams import open_stream
 from pipeline.sources.tar_members import MAX_LABEL_BYTES, POINT_FIELDS, identity_text
+from pipeline.sources.text_numbers import text_numbers
 
 _NO_POINTS = [float("nan")] * FIVE_POINT_NUMBERS
 
@@ -67,7 +68,7 @@ def read_image_table(path: Path) -> ImageTable:
                 blocks = list(_json_blocks(path, stream))
             else:
                 layout = list_layout(path, stream)
-                blocks = [_text_block(block, layout.separator) for block in list_blocks(path, stream, layout)]
+                blocks = [_text_block(block) for block in list_blocks(path, stream, layout)]
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}; expected {EXPECTED}") from None
     except LandmarkError as error:  # of what reads both kinds of table
@@ -89,12 +90,12 @@ def _joined(blocks: Sequence[ImageTable], sha256: str) -> ImageTable:
     )
 
 
-def _text_block(table: pa.Table, separator: str) -> ImageTable:
+def _text_block(table: pa.Table) -> ImageTable:
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     identities = pc.utf8_trim_whitespace(columns[IDENTITY])
     points = None
     if POINT_NAMES[0] in columns:
-        points = np.stack([_numbers(columns[name], separator != ",") for name in POINT_NAMES], axis=1)
+        points = np.stack([float32(text_numbers(columns[name])) for name in POINT_NAMES], axis=1)
     return ImageTable(
         paths=pc.utf8_trim_whitespace(columns[PATH]),
         identities=pc.if_else(pc.equal(identities, ""), pa.scalar(None, pa.string()), identities),
@@ -102,15 +103,6 @@ def _text_block(table: pa.Table, separator: str) -> ImageTable:
         points=points,
         sha256="",
     )
-
-
-def _numbers(texts: pa.StringArray, decimal_comma: bool) -> np.ndarray:
-    """(N,) float32, NaN for what is no number."""
-    texts = pc.replace_substring(texts, ",", ".") if decimal_comma else texts
-    try:
-        return float32(pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False))
-    except pa.ArrowInvalid:
-        return float32(np.array([float(text) if is_number(text) else np.nan for text in texts.to_pylist()]))
 
 
 def _json_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:

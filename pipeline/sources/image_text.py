@@ -11,16 +11,40 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline.sources.finder import is_image
-from pipeline.sources.landmark_text import BLOCK_BYTES, first_row, is_number, is_text, line_blocks
+from pipeline.sources.finder import names_image
+from pipeline.sources.landmark_text import BLOCK_BYTES, first_row, is_text, line_blocks
 from pipeline.sources.landmarks import POINT_NAMES
 from pipeline.sources.source import SourceError
 from pipeline.sources.streams import NOT_TEXT
+from pipeline.sources.text_numbers import is_number
+from shards.messages import counted
 
 PATH, IDENTITY, SPLIT = "path", "identity", "split"
 # Names of columns, the likeliest first
-PATH_NAMES = (PATH, "file_name", "filename", "file", "image_path", "img_path", "image", "name_id")
-IDENTITY_NAMES = (IDENTITY, "label", "class", "cls", "person", "subject", "identity_id", "class_id", "person_id")
+PATH_NAMES = (
+    PATH,
+    "file_name",
+    "filename",
+    "file",
+    "image_path",
+    "img_path",
+    "filepath",
+    "file_path",
+    "image",
+    "name_id",
+)
+IDENTITY_NAMES = (
+    IDENTITY,
+    "label",
+    "class",
+    "cls",
+    "person",
+    "subject",
+    "identity_id",
+    "class_id",
+    "person_id",
+    "subject_id",
+)
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")  # of folders and tars
 EXPECTED = "the header path,identity (and p1x,p1y,...,p5y or split), or lines of a path and an identity"
 _SEPARATORS = ("\t", ";", ",")
@@ -102,7 +126,7 @@ def _row_columns(fields: Sequence[str]) -> list[str] | None:
     rest = fields[1:] if numbered else fields
     if len(rest) not in (2, 12) or not all(map(is_number, rest[2:])):
         return None
-    first, second = (is_image(field.strip()) for field in rest[:2])
+    first, second = (names_image(field.strip()) for field in rest[:2])
     if first == second:
         return None
     return [
@@ -145,7 +169,7 @@ def _malformed(rows: bytes, line: int, layout: ListLayout) -> str | None:
     for number, text in enumerate(rows.decode("utf-8", "surrogateescape").split("\n"), line):
         fields = split_fields(text, layout.separator)
         if text.strip() and len(fields) != len(layout.columns):
-            return f"line {number}: {len(fields)} fields, expected {len(layout.columns)}"
+            return f"line {number}: {counted(len(fields), 'field')}, expected {len(layout.columns)}"
         if not is_text(text):
             return f"line {number}: {NOT_TEXT}"
     return None
@@ -158,7 +182,7 @@ def _blanks(path: Path, rows: bytes, line: int, layout: ListLayout) -> pa.Table:
             continue
         fields = text.strip().rsplit(None, len(layout.columns) - 1)
         if len(fields) != len(layout.columns) or not is_text(text):
-            problem = f"{len(fields)} fields, expected {len(layout.columns)}" if is_text(text) else NOT_TEXT
+            problem = f"{counted(len(fields), 'field')}, expected {len(layout.columns)}" if is_text(text) else NOT_TEXT
             raise SourceError(f"{path}: line {number}: {problem}")
         found.append(fields)
     columns = zip(*found, strict=True) if found else [[] for _ in layout.columns]

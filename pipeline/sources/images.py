@@ -122,6 +122,8 @@ def _jpeg_pixels(data: bytes, header: jpeg.Header, grey: bool) -> np.ndarray:
 
 
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
+    if problem := formats.foreign(data):
+        raise ImageError(f"cannot be decoded ({counted(len(data), 'byte')}): {problem}")
     kind = formats.identify(data)
     if kind is None:
         raise ImageError(f"cannot be decoded ({counted(len(data), 'byte')}, not an image or damaged)")

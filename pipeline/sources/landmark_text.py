@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import re
@@ -25,6 +24,7 @@ from pipeline.sources.landmarks import (
     not_finite,
 )
 from pipeline.sources.streams import NOT_TEXT, UTF8_MARK, unix_lines
+from pipeline.sources.text_numbers import is_number, text_numbers
 from shards.messages import counted
 
 BLOCK_BYTES = 4 << 20
@@ -32,6 +32,8 @@ HEAD_BYTES = 1 << 20  # looked at to tell the layout
 MAX_HEADER_LINES = 3
 _SEPARATORS = ("\t", ";", ",")  # fields between them may be empty
 _HASH_LINE = re.compile(rb"^[ \t]*#.*$", re.MULTILINE)
+_JSON_STARTS = ("{", "[{", "[[")
+_BRACKETS = "[]()"  # around the numbers of a line, as Python prints a list
 _TO_BLANKS = str.maketrans(dict.fromkeys("\t;,", " "))
 _FOUR_POINTS = "x and y of left eye, right eye, nose and mouth centre"
 
@@ -43,11 +45,13 @@ class TextLayout:
     Attributes:
         separator: the character between fields; empty if they are separated by blanks or by several kinds of characters.
         numbers: numbers a line, 10 or 8.
+        columns: of a table with a separator, in its order; those that mean nothing here are called by their position.
         header_lines: lines before the first row.
     """
 
     separator: str
     numbers: int
+    columns: tuple[str, ...] = tuple(HEADER)
     header_lines: int = 0
 
 
@@ -74,12 +78,17 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
             raise LandmarkError(f"{path}: line {number}: {NOT_TEXT}; expected the header {','.join(HEADER)}")
         if not line.strip():
             continue
+        if line.lstrip().startswith(_JSON_STARTS):
+            raise _no_header(path, number, line.strip())
+        for one in _SEPARATORS:
+            if columns := _named_columns(_fields(line, one)):
+                return TextLayout(separator=one, numbers=FIVE_POINT_NUMBERS, columns=columns, header_lines=number)
         if any(_has_index_column(_fields(line, one)) for one in _SEPARATORS):
             raise LandmarkError(
                 f"{path}: line {number}: {len(HEADER) + 1} fields, expected {len(HEADER)} ({','.join(HEADER)});"
                 " leave out the column of row numbers (in pandas: to_csv(..., index=False))"
             )
-        separator = next((one for one in _SEPARATORS if len(_fields(line, one)) == len(HEADER)), "")
+        separator = next((one for one in _SEPARATORS if _separates(_fields(line, one))), "")
         fields = _fields(line, separator)
         if _is_comment(line, fields):
             continue
@@ -110,13 +119,19 @@ def text_blocks(path: Path, stream: BinaryIO, layout: TextLayout) -> Iterator[Bl
             yield (_separated_block if layout.separator else _mixed_block)(path, rows, line, layout)
 
 
-def is_number(text: str) -> bool:
-    """Returns True for what ``float`` takes, also with a decimal comma."""
-    try:
-        float(text.replace(",", "."))
-    except ValueError:
-        return False
-    return True
+def _named_columns(fields: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a header that names those of ``HEADER`` in another order, or others too; empty for another line."""
+    names = [field.strip().upper() for field in fields]
+    if names == HEADER or sorted(name for name in names if name in HEADER) != sorted(HEADER):
+        return ()
+    return tuple(name if name in HEADER else str(number) for number, name in enumerate(names))
+
+
+def _separates(fields: Sequence[str]) -> bool:
+    """Returns False for a wrong count, and where numbers with a decimal comma that blanks separate were split at it."""
+    return len(fields) == len(HEADER) and not any(
+        len(parts := field.split()) > 1 and all(map(is_number, parts)) for field in fields[1:]
+    )
 
 
 def _is_path(text: str) -> bool:
@@ -184,7 +199,12 @@ def _without_comments(rows: bytes, layout: TextLayout) -> bytes:
 
     def kept(line: re.Match[bytes]) -> bytes:
         text = line[0].decode("utf-8", "surrogateescape")
-        return b"" if _is_comment(text, _fields(text, layout.separator, layout.numbers), layout.numbers) else line[0]
+        fields = _fields(text, layout.separator, layout.numbers)
+        return (
+            b""
+            if _is_comment(text, fields, len(layout.columns) - 1 if layout.separator else layout.numbers)
+            else line[0]
+        )
 
     return _HASH_LINE.sub(kept, rows)
 
@@ -201,19 +221,21 @@ def _has_numbers(fields: Sequence[str]) -> bool:
 
 
 def _separated_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Block:
-    texts = dict.fromkeys(HEADER, pa.string())
+    texts = dict.fromkeys(layout.columns, pa.string())
     try:
         table = pa.csv.read_csv(
             pa.py_buffer(rows),
-            read_options=pa.csv.ReadOptions(column_names=HEADER, use_threads=False, block_size=2 * BLOCK_BYTES),
+            read_options=pa.csv.ReadOptions(column_names=layout.columns, use_threads=False, block_size=2 * BLOCK_BYTES),
             parse_options=pa.csv.ParseOptions(delimiter=layout.separator),
-            convert_options=pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=False),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=texts, include_columns=HEADER, strings_can_be_null=False
+            ),
         ).combine_chunks()
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        problem = _malformed_line(rows, line, layout.separator) or str(error).splitlines()[0]
+        problem = _malformed_line(rows, line, layout) or str(error).splitlines()[0]
         raise LandmarkError(f"{path}: {problem}") from None
     names, *numbers = (column.chunk(0) for column in table.columns)
-    return text_block(names, numbers, decimal_comma=layout.separator != ",")
+    return text_block(names, numbers)
 
 
 def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Block:
@@ -232,7 +254,7 @@ def _mixed_block(path: Path, rows: bytes, line: int, layout: TextLayout) -> Bloc
         if fields and len(fields) == layout.numbers + 1 and (count or layout.numbers == FIVE_POINT_NUMBERS):
             found.append(fields)
     names, *numbers = map(pa.array, zip(*found, strict=True)) if found else [pa.array([], pa.string())] * len(HEADER)
-    return text_block(names, numbers[: layout.numbers], decimal_comma=True)
+    return text_block(names, numbers[: layout.numbers])
 
 
 def _fields(line: str, separator: str, numbers: int = FIVE_POINT_NUMBERS) -> list[str]:
@@ -251,7 +273,7 @@ def _fields(line: str, separator: str, numbers: int = FIVE_POINT_NUMBERS) -> lis
     for text in (line, flat):
         fields = text.split()
         if len(fields) == numbers + 1:
-            return [field.strip('",;') for field in fields]
+            return [fields[0].strip('",;'), *(field.strip('",;' + _BRACKETS) for field in fields[1:])]
     if _trailing_numbers(fields) != numbers:
         return fields
     name, *values = flat.rsplit(None, numbers)
@@ -266,31 +288,24 @@ def _trailing_numbers(fields: Sequence[str]) -> int:
     return count
 
 
-def text_block(names: pa.Array, numbers: Sequence[pa.Array], decimal_comma: bool) -> Block:
+def text_block(names: pa.Array, numbers: Sequence[pa.Array]) -> Block:
     if pc.any(pc.ends_with(names, ":")).as_py():  # as in name: 1 2 3
         names = pc.utf8_rtrim(names, " :")
     points = np.empty((len(names), len(numbers)), np.float32)
     for index, texts in enumerate(numbers):
-        points[:, index] = float32(_values(pc.replace_substring(texts, ",", ".") if decimal_comma else texts))
+        points[:, index] = float32(text_numbers(texts))
     return names, points, not_finite(points, numbers)
 
 
-def _values(texts: pa.Array) -> np.ndarray:
-    """(n,) float64, NaN for what is no number."""
-    for given in (texts, pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)):  # often there is none
-        with contextlib.suppress(pa.ArrowInvalid):
-            return np.asarray(pc.cast(given, pa.float64()).to_numpy(zero_copy_only=False))
-    return np.array([float(text) if is_number(text) else np.nan for text in texts.to_pylist()])
-
-
-def _malformed_line(rows: bytes, line: int, separator: str) -> str | None:
+def _malformed_line(rows: bytes, line: int, layout: TextLayout) -> str | None:
     """Describes the first malformed line; only called after Arrow has rejected the rows."""
-    reader = csv.reader(rows.decode("utf-8", "surrogateescape").split("\n"), delimiter=separator)
+    reader = csv.reader(rows.decode("utf-8", "surrogateescape").split("\n"), delimiter=layout.separator)
     start = line  # first line of the record: an open quote swallows the lines after it
     try:
         for fields in reader:
-            if fields and len(fields) != len(HEADER):
-                return f"line {start}: {len(fields)} fields, expected {len(HEADER)} ({','.join(HEADER)})"
+            if fields and len(fields) != len(layout.columns):
+                expected = f" ({','.join(HEADER)})" if len(layout.columns) == len(HEADER) else ""
+                return f"line {start}: {counted(len(fields), 'field')}, expected {len(layout.columns)}{expected}"
             if not all(map(is_text, fields)):
                 return f"line {start}: {NOT_TEXT}"
             start = line + reader.line_num

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.sources.finder import Entry, ListedImages, by_preference, is_image, same_folders, scan
 from pipeline.sources.source import Rows, SourceError
 from shards.files import is_system_name
+from shards.messages import counted
 
 NAMED = 3  # entries named in a message
 
@@ -64,7 +65,12 @@ def list_images(root: Path, listed: Mapping[str, list[Entry]] | None = None) -> 
                 wanted = is_image(inner) and not is_inner_folder
                 (names if wanted else others).append(f"{name}/{inner}")
     if not names:
-        raise SourceError(f"{root}: no images found; expected <ID>/<image>.jpg")
+        found = (
+            f" among {counted(len(others), 'entry')} ({shortened([_text(other) for other in others])})"
+            if others
+            else ""
+        )
+        raise SourceError(f"{root}: no images found{found}; expected <ID>/<image>.jpg")
     keys = pc.replace_substring_regex(pa.array(map(_text, names), pa.string()), r"\.[^.]*$", "")
     files = pa.array(map(os.fsencode, names), pa.binary())
     return ImageList(keys=keys, names=files, others=[_text(other) for other in others])

@@ -91,6 +91,7 @@ def test_all_ways_of_writing_a_list_are_one(lfw, rows, tmp_path, number):
         (["{0},{1},{2},,\n"], "path1,path2,same,,\n"),
         (["{3}\t{0}\tx\t{2}\t{1}\n"], "Fold\tImage_1\tid\tis_same\tImage_2\n\n"),
         (["{0},{2},{1}\r\n"], "\ufefffirst,label,second\r\n"),
+        (["./{0},./{1},{2}\n", ".\\{0} .\\{1} {2}\n"], ""),
         ([f"{lfw}/lfw/{{0}},./{{1}},{{2}}\n"], "left,right,match\n"),
     ]
     for lines, header in forms:
@@ -105,6 +106,16 @@ def test_all_ways_of_writing_a_list_are_one(lfw, rows, tmp_path, number):
     for data in (text.encode("utf-16"), text.replace("/", "\\").encode(), text.replace("\n", "\n\n#\n").encode()):
         (tmp_path / "z.csv").write_bytes(data)
         assert read_pair_list(tmp_path / "z.csv", lfw / "lfw").paths == expected.paths
+
+
+@pytest.mark.parametrize("header", ["name,imagenum1,imagenum2,", "name;imagenum1;name.1;imagenum2"])
+def test_the_header_of_lfw_lists_on_kaggle_is_no_pair(tmp_path, header):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "A_0001.jpg").touch()
+    (tmp_path / "a.csv").write_text(f"{header}\nA,1,2,\nA,1,B,2\n")
+    found = read_pair_list(tmp_path / "a.csv", tmp_path)
+    assert found.genuine.tolist() == [True, False]
+    assert found.people == ["A", "A", "B"]
 
 
 @pytest.mark.parametrize("kind", [bool, np.int64, float, str])

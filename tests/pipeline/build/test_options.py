@@ -136,7 +136,9 @@ def test_a_wrong_root_is_reported_at_once(vggface2, tmp_path):
 
 
 def test_options_that_reject_every_image_write_nothing(vggface2, tmp_path):
-    with pytest.raises(ShardError, match=r"no image is left to store \(45 too-few-images\); nothing was written"):
+    with pytest.raises(
+        ShardError, match=r"no image is left to store \(45 too-few-images, such as n0\S+: .+\); nothing was written"
+    ):
         build(build_options(vggface2, tmp_path / "out", min_images=99))
     assert list((tmp_path / "out").iterdir()) == []
     build(build_options(vggface2, tmp_path / "out", min_images=2))

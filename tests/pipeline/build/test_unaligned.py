@@ -188,7 +188,9 @@ def test_a_folder_without_a_training_set_or_without_images_is_an_error(tmp_path)
         " (give its folder with --root, or run: lrfr demo-data)"
     )
     (tmp_path / "TRAINING_set" / "1").mkdir(parents=True)
-    with pytest.raises(SourceError, match=r"TRAINING_set: no images found; expected <ID>/<image>\.jpg"):
+    (tmp_path / "TRAINING_set" / "1" / "a.heic").touch()
+    found = r"no images found among 1 entry \(1/a\.heic\)"
+    with pytest.raises(SourceError, match=rf"TRAINING_set: {found}; expected <ID>/<image>\.jpg"):
         build(options(tmp_path, tmp_path / "out"))
 
 

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from pipeline.sources.finder import ImageFolder, ImageTree, find_entry, find_folder, is_image
+from pipeline.sources.finder import ImageFolder, ImageTree, find_entry, find_folder, is_image, names_image
 
 
 @pytest.fixture
@@ -47,6 +47,35 @@ def test_images_of_a_folder(folder):
     assert [path.name for path in images.images] == ["a-1.png", "a.jpeg", "b.JPG", "broken.jpg", "circle.jpg"]
     assert ImageFolder(root / "none").images == []
     assert ImageFolder(root / "none").find("a.jpg") == root / "none" / "a.jpg"
+
+
+def test_an_identity_is_found_in_any_case_and_exactly_if_possible(folder):
+    root = folder("Bob/1.jpg", "bob/2.jpg", "Ann/1.jpg", "train/Cid/1.jpg", "Ren\u00e9e/1.jpg")
+    tree = ImageTree(root, ("train", ""))
+    found = {
+        key: tree.find(key)
+        for key in ("ANN/1", "bob/1", "bob/2", "BOB/2", "cid/1", "REN\u00c9E/1", "rene\u0301e/1", "dee/1")
+    }
+    assert found == {
+        "ANN/1": root / "Ann" / "1.jpg",
+        "bob/1": None,
+        "bob/2": root / "bob" / "2.jpg",
+        "BOB/2": root / "bob" / "2.jpg",
+        "cid/1": root / "train" / "Cid" / "1.jpg",
+        "REN\u00c9E/1": root / "Ren\u00e9e" / "1.jpg",
+        "rene\u0301e/1": root / "Ren\u00e9e" / "1.jpg",
+        "dee/1": None,
+    }
+
+
+def test_a_path_names_an_image_by_its_last_part():
+    assert [
+        name for name in ("./a.jpg", ".\\a.jpg", "../.x/A.PNG", "a/._b.jpg", ".a.jpg", "a.jpg/") if names_image(name)
+    ] == [
+        "./a.jpg",
+        ".\\a.jpg",
+        "../.x/A.PNG",
+    ]
 
 
 def test_an_image_is_found_by_name_then_by_stem(folder):

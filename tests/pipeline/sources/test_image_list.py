@@ -70,6 +70,12 @@ def test_every_form_of_text_is_read(tmp_path, text):
     assert table.points is None
 
 
+@pytest.mark.parametrize("text", ["./n1/a.jpg,1\n", ".\\n1\\a.jpg 1\n", "1\t./n1/a.jpg\n"])
+def test_a_bare_row_may_begin_with_this_folder(tmp_path, text):
+    table = read_image_table(written(tmp_path / "a.txt", text))
+    assert (table.paths[0].as_py().replace("\\", "/"), table.identities.to_pylist()) == ("./n1/a.jpg", ["1"])
+
+
 def tables_with_points(folder):
     header = ["path", "identity", *(name.lower() for name in POINT_NAMES)]
     yield written(folder / "header.csv", as_csv(header, NUMBERED))
@@ -78,6 +84,9 @@ def tables_with_points(folder):
     comma = [[str(value).replace(".", ",") for value in row[2:]] for row in NUMBERED]
     yield written(
         folder / "decimal.csv", as_csv(header, [(*pair, *row) for pair, row in zip(PAIRS, comma, strict=True)], ";")
+    )
+    yield written(
+        folder / "quoted.csv", as_csv(header, [(*pair, *row) for pair, row in zip(PAIRS, comma, strict=True)])
     )
     records = [{"file_name": path, "label": int(label), "landmarks": points} for path, label, *points in NUMBERED]
     yield written(folder / "a.jsonl", "".join(json.dumps(record) + "\n" for record in records))
@@ -90,7 +99,7 @@ def tables_with_points(folder):
 
 def test_points_are_read_in_every_form(tmp_path):
     found = list(tables_with_points(tmp_path))
-    assert len(found) == 8
+    assert len(found) == 9
     for path in found:
         table = read_image_table(path)
         assert (table.paths.to_pylist(), table.identities.to_pylist()) == (PATHS, LABELS), path
@@ -120,9 +129,9 @@ def test_the_first_of_some_records_may_lack_fields(tmp_path):
             b"path,label,p1x\nx.jpg,3,4\n",
             "line 1: found 'path,label,p1x' (1 of the ten columns P1X, ..., P5Y)",
         ),
-        ("a.csv", b"path,label\na.jpg,1\nb.jpg\n", "line 3: 1 fields, expected 2"),
+        ("a.csv", b"path,label\na.jpg,1\nb.jpg\n", "line 3: 1 field, expected 2"),
         ("a.csv", b"path,label\na.jpg,1\n\xff.jpg,2\n", "line 3: not UTF-8 text"),
-        ("a.txt", b"a.jpg 1\nb.jpg\n", "line 2: 1 fields, expected 2"),
+        ("a.txt", b"a.jpg 1\nb.jpg\n", "line 2: 1 field, expected 2"),
         ("a.csv", b"a.jpg,b.jpg\n", "line 1: found 'a.jpg,b.jpg' (no column path), expected the header"),
         ("a.csv", b"\x1f\x8b\x08\x00", "packed by gzip; unpack it first"),
         ("a.jsonl", b'{"path": "a.jpg", "label": 1}\nx\n', "line 2: no JSON object; expected one a line"),

@@ -37,6 +37,19 @@ from tests.pipeline.sources.image_files import (
     turned,
 )
 
+FOREIGN = {
+    b"\n<!DOCTYPE html><html>404</html>": "a web page or XML, not an image; download it again",
+    b"<?xml version='1.0'?><Error/>": "a web page or XML, not an image; download it again",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "a pointer of Git LFS, not the image; run git lfs pull",
+    b"\0\0\0\x18ftypheic\0\0\0\0mif1heic": "HEIC, which OpenCV does not read; convert it to JPEG or PNG",
+}
+
+
+@pytest.mark.parametrize("data", FOREIGN, ids=["page", "XML", "LFS", "HEIC"])
+def test_what_is_often_met_in_place_of_an_image_is_named(data):
+    assert reason(decode_bytes, data) == f"cannot be decoded ({len(data)} bytes): {FOREIGN[data]}"
+
+
 SOUND = {**jpegs(), **others()}
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.sources.landmarks import HEADER, LandmarkError
 from tests.pipeline.sources.landmark_tables import HEAD, NUMBERS, POINTS, read, write
 
 
@@ -88,7 +88,7 @@ def test_a_bad_number_is_a_row_with_a_reason(tmp_path, value, reason):
         ("", "line 1: found 'an empty line', expected the header"),
         (HEAD.encode() + b"\nn1/\xff\xfe," + NUMBERS.encode() + b"\n", "line 2: not UTF-8 text"),
         (f"{HEAD}\nn1/\u00a0a,{NUMBERS}\nn1/b,1\n", "line 3: 2 fields, expected 11"),
-        (f'{HEAD}\nn1/a,{NUMBERS}\n"n1/b,{NUMBERS}\nn1/c,{NUMBERS}\n', "line 3: 1 fields, expected 11"),
+        (f'{HEAD}\nn1/a,{NUMBERS}\n"n1/b,{NUMBERS}\nn1/c,{NUMBERS}\n', "line 3: 1 field, expected 11"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1: not UTF-8 text"),
     ],
     ids=[
@@ -109,17 +109,37 @@ def test_a_malformed_file_is_reported_with_its_line(tmp_path, text, line):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", [f",{HEAD}\n0,n1/1,{NUMBERS}\n", f"7;n1/1;{NUMBERS.replace(',', ';')}\n"])
-def test_a_column_of_row_numbers_is_named(tmp_path, text):
+@pytest.mark.parametrize("header", ["", f";{';'.join(['name', *HEADER[1:]])}\n"])
+def test_a_column_of_row_numbers_is_named(tmp_path, header):
     with pytest.raises(LandmarkError, match=r"line 1: 12 fields, expected 11 .*leave out the column of row numbers"):
-        read(tmp_path, text)
+        read(tmp_path, f"{header}7;n1/1;{NUMBERS.replace(',', ';')}\n")
 
 
-@pytest.mark.parametrize("header", ["", "P1X,P1Y,P2X,P2Y,P3X,P3Y,P4X,P4Y,P5X,P5Y,NAME_ID\n"])
-def test_a_path_behind_the_numbers_is_reported(tmp_path, header):
-    line = 2 if header else 1
-    with pytest.raises(LandmarkError, match=f"line {line}: the path is the last field, expected the first"):
-        read(tmp_path, f"{header}{NUMBERS},n1/a.jpg\n")
+def test_a_path_behind_the_numbers_is_reported(tmp_path):
+    with pytest.raises(LandmarkError, match="line 1: the path is the last field, expected the first"):
+        read(tmp_path, f"{NUMBERS},n1/a.jpg\n")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["", *HEADER],
+        [*HEADER[1:], "NAME_ID"],
+        [*HEADER[:5], "score", *HEADER[5:], "note"],
+        ["name_id", *HEADER[1::2], *HEADER[2::2]],
+        ["NAME_ID", *(f"P{point}{axis}" for point in range(1, 6) for axis in "YX")],
+    ],
+    ids=["row numbers", "path last", "more columns", "all x, then all y", "y before x"],
+)
+def test_a_header_that_names_all_columns_says_where_they_are(tmp_path, columns, separator):
+    values = dict(zip(HEADER, ["n1/a.jpg", *NUMBERS.split(",")], strict=True))
+    row = separator.join(values.get(name.upper(), "0.5") for name in columns)
+    table = read(tmp_path, f"{separator.join(columns)}\n{row}\n\n# n1/c\n{row}\n")
+    assert table.keys.to_pylist() == ["n1/a", "n1/a"]
+    assert table.points.tolist() == [POINTS, POINTS]
+    with pytest.raises(LandmarkError, match=rf"line 3: 2 fields, expected {len(columns)}"):
+        read(tmp_path, f"{separator.join(columns)}\n{row}\nn1/b{separator}1\n")
 
 
 def test_an_absent_or_empty_file_is_reported(tmp_path):

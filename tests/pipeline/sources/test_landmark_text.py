@@ -48,6 +48,13 @@ def test_every_separator_gives_the_same_table(tmp_path, separator, end, header):
         (f"Nym, Ann/a.jpg {NUMBERS.replace(',', ' ')}", "Nym, Ann/a"),
         (f"n1/a.jpg;{NUMBERS.replace(',', ';').replace('.', ',')}", "n1/a"),
         (f"n1/a.jpg {NUMBERS.replace(',', ' ').replace('.', ',')}", "n1/a"),
+        (
+            "n1/a.jpg " + " ".join(f"{value:.2f}".replace(".", ",") for value in POINTS),
+            "n1/a",
+        ),  # as many commas as in a CSV
+        ("n1/a.jpg," + ",".join(f'"{value:.2f}"'.replace(".", ",") for value in POINTS), "n1/a"),
+        (f"[1]/a.jpg [{NUMBERS.replace(',', ', ')}]", "[1]/a"),
+        (f"n1/a.jpg\t[[{NUMBERS.replace(',', ' ')}]]", "n1/a"),
         (f"n1/a.jpg,{NUMBERS},", "n1/a"),
         (f"n1/a.jpg {NUMBERS.replace(',', ' ')} ", "n1/a"),
         (f'"n1/a, b.jpg",{NUMBERS}', "n1/a, b"),
@@ -112,6 +119,14 @@ def test_what_is_no_text_is_named_with_the_remedy(tmp_path, data, reason):
         read(tmp_path, data)
     assert str(error.value).startswith(f"{tmp_path / 'landmarks.csv'}: {reason}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"path": "n1/a.jpg", "landmarks": [1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10]}', '[{"path": "n1/a.jpg"}]']
+)
+def test_json_is_no_table(tmp_path, line):
+    with pytest.raises(LandmarkError, match=r"line 1: found .*, expected the header NAME_ID"):
+        read(tmp_path, f"{line}\n{line}\n")
 
 
 @pytest.mark.parametrize("name", ["", '""', " ", ":"])
