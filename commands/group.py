@@ -37,8 +37,9 @@ _REMEDIES = {
     errno.EHOSTUNREACH: _MOUNT,
     errno.ETIMEDOUT: _MOUNT,
 }
-# what errors of Python, PyArrow and C++ say where the system says EAGAIN
+# what errors of Python, PyArrow, C++ and the dynamic linker say where the system says EAGAIN or ENOMEM
 _NO_THREAD = re.compile(r"can't start new thread|Resource temporarily unavailable")
+_NO_MEMORY = re.compile(r"failed to map segment from shared object|cannot allocate memory", re.IGNORECASE)
 
 
 class CommandError(LrfrError):
@@ -54,7 +55,10 @@ class Commands(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         _open_closed_streams()
-        return super().main(*arguments, **options)
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:  # of what the root command itself prints, such as --help, to a full disk
+            _exit(1, f"Error: {line_of(error)}")
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -132,7 +136,7 @@ def expected(error: BaseException) -> bool:
 
 def _shortage(error: BaseException) -> int | None:
     """The error number of a shortage that is not an OSError."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return errno.ENOMEM
     return errno.EAGAIN if _NO_THREAD.search(str(error)) else None
 

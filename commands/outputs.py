@@ -49,8 +49,6 @@ class OutputPath(click.ParamType):
         check_local(value)
         path = Path(value)
         expected = "a folder to write into" if self._folder else "a file to write"
-        if not str(value):
-            self.fail(f"an empty name; expected {expected}", param, ctx)
         if path.exists() and not (path.is_dir() if self._folder else path.is_file()):
             kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither file nor folder"
             self.fail(f"{path} is {kind}; expected {expected}", param, ctx)

@@ -111,7 +111,8 @@ def train(
     if print_list({**settings, "recipe": recipe}):
         return
     for option, path in (("--resume", resume), ("--from", settings["pretrained"]), ("--teacher", settings["teacher"])):
-        check_local(path or "", option=option)
+        if path is not None:
+            check_local(path, option=option)
     from model.errors import explained_memory
     from model.formats.network import load_network
     from model.training.ranks import local_device, open_ranks

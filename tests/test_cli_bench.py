@@ -34,12 +34,12 @@ def words(tmp_path):
     ("options", "message"),
     [
         (["--json", "folder"], "Invalid value for '--json': folder is a folder; expected a file to write"),
-        (["--json", ""], "Invalid value for '--json': an empty name; expected a file to write"),
+        (["--json", ""], "Invalid value for '--json': an empty path; is a variable of the shell not set?"),
         (["--json", "/dev/null"], "Invalid value for '--json': /dev/null is neither file nor folder; expected a file"),
         (["--json", "file/a.json"], "Invalid value for '--json': file/a.json: {}/file is not a folder; choose another"),
         (["--json", "/proc/none/a.json"], "Invalid value for '--json': /proc/none/a.json: /proc is not writable"),
         (["--report", "file"], "Invalid value for '--report': file is a file; expected a folder to write into"),
-        (["--report", ""], "Invalid value for '--report': an empty name; expected a folder to write into"),
+        (["--report", ""], "Invalid value for '--report': an empty path; is a variable of the shell not set?"),
         (
             ["--json", "a", "--report", "a"],
             "--json a and --report a: a path cannot be both file and folder; choose two paths",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 import pyarrow.parquet as pq
 import pytest
 
-from commands.options import LocalPath, StorePath
+from commands.options import LocalPath, StorePath, data
 from commands.outputs import OutputPath
 from shards.files import temporary_path
 from tests.conftest import commands, error_of
@@ -52,6 +53,20 @@ def test_a_url_that_lost_a_slash_is_no_folder(run, tmp_path):
     for words in (["build-shards", "--out", "s3:/b/x"], ["verify", "S3:/b"], ["inspect", "x", "--out", "file:/x.png"]):
         assert "a URL has two slashes, " in error_of(run(*words), 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_path_is_not_the_current_folder(run, tmp_path):
+    for name, parameter in PATHS:
+        words = [""] if isinstance(parameter, click.Argument) else [parameter.opts[0], ""]
+        assert "an empty path; is a variable of the shell not set?" in error_of(run(*name.split(), *words), 2), name
+    for option in ("--resume", "--from", "--teacher"):
+        assert error_of(run("train", option, ""), 2).startswith(f"Error: Invalid value for {option}: an empty path; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_data_folder_is_the_default(monkeypatch):
+    monkeypatch.setenv("LRFR_DATA", "")
+    assert data("runs")() == Path("data/runs")
 
 
 def test_a_url_of_a_file_is_a_path(run, shard_set, tmp_path):

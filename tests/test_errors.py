@@ -21,6 +21,7 @@ from shards.errors import LrfrError
 from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 
 NO_THREAD = "Resource temporarily unavailable"
+NO_SEGMENT = "failed to map segment from shared object"
 AGAIN = "then run the same command again"
 MEMORY = "out of memory: lower --workers, --batch-size or --max-pixels, or end other programs"
 PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers"
@@ -35,6 +36,7 @@ PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u
         (MemoryError(), f"{os.strerror(errno.ENOMEM)}; {MEMORY}, {AGAIN}"),
         (Exception(f"a thread: {NO_THREAD}"), f"a thread: {NO_THREAD}; {PROCESSES}, {AGAIN}"),
         (RuntimeError("can't start new thread"), f"can't start new thread; {PROCESSES}, {AGAIN}"),
+        (ImportError(f"libx.so: {NO_SEGMENT}"), f"libx.so: {NO_SEGMENT}; {MEMORY}, {AGAIN}"),
         (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
         (OSError(errno.ENOTDIR, "Not a directory", 3), "Not a directory"),
         (OSError("no error number"), "no error number"),
@@ -84,6 +86,15 @@ def test_debug_adds_the_traceback():
     result = CliRunner().invoke(main, ["--debug", "fail", "expected"])
     first, *_, last = result.stderr.splitlines()
     assert (result.exit_code, first, last) == (1, "Traceback (most recent call last):", "Error: wrong")
+
+
+def test_a_help_text_that_cannot_be_written_is_one_line(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("click.decorators.echo", full)
+    result = CliRunner().invoke(main, ["--help"])
+    assert (result.exit_code, result.stderr.partition(";")[0]) == (1, "Error: No space left on device")
 
 
 def test_a_bug_keeps_its_traceback():

@@ -20,6 +20,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.errors import one_line
+from model.training.connect import connect, no_connection
 from model.training.peers import Peers, watched
 from shards.errors import LrfrError
 from shards.messages import print_stderr
@@ -211,14 +212,14 @@ def _connected(device: str) -> Iterator[Ranks]:
     """
     try:
         backend = "nccl" if device.startswith("cuda") else "gloo"
-        distributed.init_process_group(backend, timeout=STEP_TIMEOUT)
+        connect(backend, device, STEP_TIMEOUT)
         ranks = Ranks(rank=distributed.get_rank(), size=distributed.get_world_size())
         watch = contextlib.ExitStack()
         ranks.peers = watch.enter_context(watched(ranks.rank, ranks.size, ranks.broadcast))
     except (RuntimeError, ValueError, OSError) as error:
         if type(error) is RuntimeError and "gloo" not in str(error).lower():
             raise
-        raise RankError(_no_connection(error)) from None
+        raise RankError(no_connection(error)) from None
     failed = True
     try:
         with watch:
@@ -232,18 +233,6 @@ def _connected(device: str) -> Iterator[Ranks]:
         gc.collect()  # objects that hold a group, such as a reducer, must be freed before the groups
         if not (failed and backend == "nccl"):  # there it waits for the other ranks, and the error would be lost
             distributed.destroy_process_group()
-
-
-def _no_connection(error: Exception) -> str:
-    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    reason = one_line(error)
-    if "connectFullMesh" not in reason and not isinstance(error, OSError):
-        return f"no connection to the other processes at {address} ({reason})"
-    return (
-        f"no connection between the processes, which met at {address} ({reason}): set GLOO_SOCKET_IFNAME, and"
-        " NCCL_SOCKET_IFNAME for GPUs, to the network interface that the machines share, such as eth0, and let the"
-        " firewall pass all ports between them"
-    )
 
 
 def _several_processes() -> bool:

@@ -97,7 +97,7 @@ def finish_build(options: BuildOptions) -> Manifest:
         LandmarkError, SourceError, TypeError: see ``build``.
     """
     _check_landmarks(options)
-    exclusions = _begun(options)
+    exclusions = _begun(options, made_here=options.store is not None)
     with _naming_store(options), locked(options.out, _ACTIVITY):
         job = planned(options, exclusions)
         if missing := _missing(job):
@@ -109,8 +109,12 @@ def finish_build(options: BuildOptions) -> Manifest:
         return _published(job)
 
 
-def _begun(options: BuildOptions) -> Exclusions | None:
-    """Checks the arguments of a build and makes ``out``; returns what is to be left out."""
+def _begun(options: BuildOptions, *, made_here: bool = True) -> Exclusions | None:
+    """Checks the arguments of a build and makes ``out``; returns what is to be left out.
+
+    Args:
+        made_here: False: ``out`` must be there.
+    """
     expected = "BuildOptions, such as options_for('vggface2', root=..., out=...)"
     check_argument(isinstance(options, BuildOptions), "options", options, expected)
     exclusions = read_exclusions(options.exclude)
@@ -118,6 +122,8 @@ def _begun(options: BuildOptions) -> Exclusions | None:
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")
     if options.out.is_symlink() and not options.out.exists():
         raise ShardError(f"{options.out}: a link to {os.readlink(options.out)}, which is not there; create that folder")
+    if not made_here and not options.out.exists():
+        raise ShardError(f"{options.out}: not found; --finish takes the --out of the parts")
     options.out.mkdir(parents=True, exist_ok=True)
     return exclusions
 

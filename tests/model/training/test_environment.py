@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import os
+import signal
+import threading
 import types
 
 import pytest
 import torch
 from torch import distributed
 
+from model.training import connect
 from model.training.ranks import RankError, Ranks, local_device, open_ranks
 from tests.conftest import error_of
+from tests.shared_checkout import free_port
 
 COMPLETE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 
@@ -222,3 +228,21 @@ def test_ranks_but_the_first_only_embed(environment, run, monkeypatch, tmp_path,
         assert list(tmp_path.iterdir()) == []
     else:
         assert done.returncode == 1
+
+
+def test_a_signal_ends_the_wait_for_processes_that_do_not_come(environment, monkeypatch):
+    """PyTorch waits in C++, where Python learns of no signal."""
+    port = str(free_port())
+    environment(**{**COMPLETE, "MASTER_PORT": port})
+    lines = []
+
+    def told(line):
+        lines.append(line)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    monkeypatch.setattr(connect, "QUIET_S", 0.01)
+    monkeypatch.setattr(connect, "print_stderr", told)
+    with pytest.raises(KeyboardInterrupt):
+        connect.connect("gloo", "cpu", datetime.timedelta(seconds=20))
+    assert "connect" in [thread.name for thread in threading.enumerate()]  # it has not waited
+    assert lines == [f"rank 0: waiting for the other processes at localhost:{port}"]

@@ -80,6 +80,13 @@ def test_a_plain_build_takes_up_what_parts_left(vggface2, tmp_path, whole):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+def test_finish_makes_no_folder(vggface2, tmp_path):
+    options = build_options(vggface2, tmp_path / "mistyped")
+    with pytest.raises(ShardError, match=r"mistyped: not found; --finish takes the --out of the parts$"):
+        finish_build(options)
+    assert not options.out.exists()
+
+
 def test_finish_makes_index_and_manifest_without_the_images(vggface2, tmp_path, whole, capsys):
     options = build_options(vggface2, tmp_path / "out")
     build(options)
