@@ -4,10 +4,10 @@
     python tools/gpu_check.py --out gpu-check                    # on a machine with a GPU: under 10 minutes
     python tools/gpu_check.py --out check --device cpu --quick   # does the script itself work? Some minutes on 2 cores
 
-Each part runs in a process of its own, with a time limit: first what must be right, then how fast it is. A part that fails, hangs or is
-killed is a row of the table with its reason, and the next one starts. The parts that --budget leaves no time for are
-named. In the folder --out are results.jsonl, to which every result is added when it is known, log.txt, what the parts
-wrote, and table.txt.
+Each part runs in a process of its own, with a time limit: first what must be right, then how fast it is. A part that
+fails, hangs or is killed is a row of the table with its reason, and the next one starts. The parts that --budget leaves
+no time for are named. In the folder --out are results.jsonl, to which every result is added when it is known, log.txt,
+what the parts wrote, and table.txt.
 """
 
 from __future__ import annotations
