@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
+from model.errors import last_line
 from shards.errors import LrfrError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -206,7 +207,8 @@ def dali_findings(probes: Probes) -> Iterator[Finding]:
     for device, place in (("cpu", "CPU"), ("mixed", "GPU")):
         if f"{device}_error" in facts:
             remedy = "train --device cpu works meanwhile" if place == "GPU" else "install it again"
-            yield fail(f"DALI does not decode a JPEG on the {place}: {facts[f'{device}_error']}", remedy)
+            reason = last_line(facts[f"{device}_error"])
+            yield fail(f"DALI does not decode a JPEG on the {place}: {reason}", remedy)
         elif device in facts:
             yield ok(f"DALI decodes a JPEG on the {place}")
 

@@ -55,7 +55,7 @@ def dali() -> dict[str, Any]:
             pipe.build()
             facts[device] = list(pipe.run()[0][0].shape())
         except RuntimeError as error:
-            facts[f"{device}_error"] = str(error).splitlines()[0]
+            facts[f"{device}_error"] = str(error)
     return facts
 
 

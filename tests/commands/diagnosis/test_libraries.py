@@ -23,6 +23,13 @@ from commands.diagnosis.libraries import (
 from shards.messages import command
 from tests.commands.diagnosis.conftest import HEALTHY, FakeProbes, of
 
+DALI_ERROR = """Critical error in pipeline:
+Error in MIXED operator `nvidia.dali.fn.decoders.image`,
+encountered:
+
+no nvJPEG
+Current pipeline object is no longer valid."""
+
 
 def probe_of(code):
     words = [sys.executable, "-c", code]
@@ -116,7 +123,7 @@ def test_gpus(monkeypatch, facts, driver, level, text):
 
 
 def test_dali(monkeypatch):
-    found = list(dali_findings(FakeProbes(dali={**HEALTHY["dali"], "mixed_error": "no nvJPEG"})))
+    found = list(dali_findings(FakeProbes(dali={**HEALTHY["dali"], "mixed_error": DALI_ERROR})))
     assert of(found, "FAIL") == ["DALI does not decode a JPEG on the GPU: no nvJPEG"]
     monkeypatch.setattr(libraries, "_dali", lambda: ["nvidia-dali-cuda120", "nvidia-dali-cuda130"])
     assert of(dali_findings(FakeProbes()), "warn") == [
