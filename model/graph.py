@@ -12,7 +12,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Graph(nn.Module):
-    """A network that is not split over threads: whatever runs it has threads of its own.
+    """A network that is not split over threads: its runtime has threads of its own.
 
     Args:
         content: hash of the file, so that the digest of a network covers it.
@@ -31,7 +31,7 @@ class Graph(nn.Module):
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> Graph:
-        """Nothing: a graph is as it was saved, and some cannot change."""
+        """Does nothing: a graph stays in the mode in which it was saved."""
         return self
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

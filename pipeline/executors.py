@@ -163,7 +163,7 @@ class WorkerPool:
                 replace(worker, busy[worker], problem)
 
     def _problems(self, busy: dict[Connection, _Job]) -> dict[Connection, str]:
-        """Looks at the busy workers if ``POLL_S`` have passed; returns what is wrong with those that work no more."""
+        """Looks at the busy workers if ``POLL_S`` have passed; returns what is wrong with those that are stopped or hang."""
         if time.monotonic() < self._next_look:
             return {}
         found = {worker: job.look(self._workers[worker]) for worker, job in busy.items()}

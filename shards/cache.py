@@ -1,7 +1,7 @@
-"""CachedSet: a shard set of an object store, whose tars come to a folder of this machine when they are needed.
+"""CachedSet: a shard set in an object store, whose tars are cached in a local folder when they are needed.
 
-The folder has manifest and index of the set, and those tars that are there, whole: a ``ShardIndex`` of it is one as any
-other, and a ``ShardReader`` asks for a tar before it opens it. Threads fetch what is asked for, the next first.
+The folder holds the manifest, the index and the cached tars. A ``ShardIndex`` opens it as any other set; a ``ShardReader``
+requests a tar before it opens it. Threads fetch requested tars, the most urgent first.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class CachedSet:
     """A context manager that yields a ``ShardIndex``; may be used by several threads.
 
     Each tar is compared with the SHA-256 of the manifest's records when it arrives, and gets its name afterwards: one
-    with its name and size is whole. What happens to it later, the hash of each image that is read shows; the tar is then
-    fetched once more.
+    with its name and size is whole. Later damage shows in the hash of each image that is read; the tar is then fetched
+    again.
 
     Attributes:
         store: where the set is.
@@ -54,8 +54,8 @@ class CachedSet:
         Args:
             url: of the set, such as ``s3://bucket/faces``.
             folder: of the cache, on a disk of this machine; made if need be.
-            size: most bytes in it, a number or a text such as ``50G``, all its sets together; tars that were not used for
-                longest are deleted for others. None: 90 % of what it holds and what is free on its disk.
+            size: most bytes in it, a number or a text such as ``50G``, all its sets together; the least recently used tars
+                are deleted for others. None: 90 % of what it holds and what is free on its disk.
 
         Raises:
             TypeError, ValueError: an argument of a wrong type or value.
@@ -129,7 +129,7 @@ class CachedSet:
 
     @property
     def other_bytes(self) -> int:
-        """Bytes of the files of the set here that are no tars."""
+        """Bytes of the cached files that are no tars."""
         return sum(path.stat().st_size for path in self._root.iterdir() if not path.name.startswith("shard-"))
 
     @property
@@ -139,18 +139,18 @@ class CachedSet:
 
     @property
     def holds_all(self) -> bool:
-        """True if the cache may hold the whole set."""
+        """True if the whole set fits into the cache."""
         return self.needed_bytes <= self.folder.size
 
     def missing(self) -> np.ndarray:
-        """(shards,) bool, True for tars that are not there."""
+        """(shards,) bool, True for tars that are not cached."""
         there = np.zeros(len(self.tar_bytes), bool)
         names = {shard_file(shard, "tar"): shard for shard in range(len(there))}
         there[[names[name] for name in os.listdir(self._root) if name in names]] = True
         return ~there
 
     def want(self, shards: np.ndarray, order: int = NOW) -> None:
-        """Has tars fetched that are not there, and notes the use of the others.
+        """Requests tars that are not cached, and marks the others as used.
 
         Args:
             shards: their numbers, which may repeat.
@@ -166,7 +166,7 @@ class CachedSet:
                 self._queue.add(shard, order)
 
     def open(self, shard: int, cancelled: Callable[[], bool]) -> int:
-        """Opens a tar for reading; waits for it.
+        """Opens a tar for reading; waits until it is cached.
 
         Raises:
             ShardError: it cannot be used.

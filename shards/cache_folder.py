@@ -1,4 +1,4 @@
-"""CacheFolder: a bounded folder of this machine for files of shard sets, shared by all processes that name it.
+"""CacheFolder: a local cache of limited size for files of shard sets, shared by all processes that use it.
 
 ``FOLDER/NAME.lrfr-set-DIGEST/`` is the folder of a set; nothing else there is touched. A file appears by a rename, when it
 is whole and verified. While it is fetched it has a fixed name beside that one and is locked, so that no two processes fetch
@@ -101,7 +101,7 @@ class CacheFolder:
             os.close(handle)
 
     def claim(self, path: Path, size: int) -> BinaryIO | None:
-        """Reserves room for a file, and deletes the tars for it whose last use is longest ago.
+        """Reserves room for a file; deletes the least recently used tars for it.
 
         Returns:
             A stream to write it to, for ``publish`` or ``abandon``; None if it is there, if somebody fetches it, or if
@@ -145,14 +145,14 @@ class CacheFolder:
                 stream.close()
 
     def abandon(self, path: Path, stream: BinaryIO) -> None:
-        """Deletes what there is of a file."""
+        """Deletes an incomplete file."""
         with self._locked():
             path.with_name(path.name + _PARTIAL).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # what is still in the buffer may not fit on the disk
                 stream.close()
 
     def drop(self, path: Path, handle: int) -> None:
-        """Deletes an open file that is damaged, unless somebody has replaced it already."""
+        """Deletes an open file that is damaged, unless it has been replaced already."""
         with self._locked(), contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):
                 path.unlink()
@@ -222,7 +222,7 @@ class CacheFolder:
 
 
 def _removed(partial: Path) -> bool:
-    """Deletes a file that nobody fetches any more; returns False if somebody does."""
+    """Deletes a file; returns False, and keeps it, if a process is fetching it."""
     try:
         handle = os.open(partial, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -116,7 +116,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _make_room(folder: Path, name: str) -> None:
-    """Deletes what a killed process left of a file, and the files of sets that nobody has opened for long."""
+    """Deletes what a killed process left of a file, and the files of sets that have not been opened for long."""
     remove_temporaries(folder, name)
     for path in folder.iterdir():
         with contextlib.suppress(OSError):

@@ -192,7 +192,7 @@ class ShardReader:
         return "" if xxhash.xxh3_64_intdigest(view) == xxh3 else "damaged: its xxh3 does not match"
 
     def _prepare(self, cache: CachedSet, shards: np.ndarray) -> None:
-        """Has the tars fetched that are not there, and closes those that the cache has deleted, which frees their disk."""
+        """Requests tars that are not cached, and closes those that the cache has deleted, which frees their disk."""
         cache.want(shards)
         if (version := cache.version()) == self._version:
             return

@@ -1,4 +1,4 @@
-"""Objects in the pickles of a checkpoint: which a file names, and how a reader passes over them."""
+"""Objects in the pickles of a checkpoint: which a file names, and how a reader skips them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class _SkippedTuple:
 
 @contextlib.contextmanager
 def skipping(names: Collection[str]) -> Iterator[None]:
-    """Lets ``torch.load(weights_only=True)`` pass over objects with these names.
+    """Lets ``torch.load(weights_only=True)`` skip objects with these names.
 
     Each becomes an empty dict whose attributes are the object's fields. PyTorch's own names keep their meaning, and
     modules that it blocks, such as ``os``, stay an error.

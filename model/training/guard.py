@@ -42,7 +42,7 @@ class Guard:
                 self.scale, self._good_steps = min(2 * self.scale, MAX_SCALE), 0
 
     def forgive(self, *, loss_finite: bool) -> str | None:
-        """Says what becomes of a step that is not finite, or returns None if it ends the run."""
+        """Returns what happens after a step that is not finite; None if it ends the run."""
         self._good_steps = 0
         if loss_finite and self._scales and self.scale > 1:
             self.scale /= 2

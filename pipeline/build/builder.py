@@ -110,7 +110,7 @@ def finish_build(options: BuildOptions) -> Manifest:
 
 
 def _begun(options: BuildOptions, *, made_here: bool = True) -> Exclusions | None:
-    """Checks the arguments of a build and makes ``out``; returns what is to be left out.
+    """Checks the arguments of a build and makes ``out``; returns the exclusions.
 
     Args:
         made_here: False: ``out`` must be there.

@@ -1,4 +1,4 @@
-"""A build whose plan is made: which shards are there, builds others, and finishes the set."""
+"""A planned build: finds the shards that are there, builds the others, and finishes the set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Records = dict[int, dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A build whose plan is made.
+    """A planned build.
 
     Attributes:
         reader: reads the source images.
@@ -64,7 +64,7 @@ class Job:
         return self.part.share(len(self.plan.shards))
 
     def committed(self, shards: Sequence[int], *, retry_failed: bool = False) -> Records:
-        """The done records of those of ``shards`` that need not be built again.
+        """The done records of the ``shards`` that need not be built again.
 
         Args:
             retry_failed: those with missing or unreadable images do.

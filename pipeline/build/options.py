@@ -1,4 +1,4 @@
-"""Build options, and the fingerprint that tells whether a build can be resumed."""
+"""Build options, and the fingerprint that decides whether a build can be resumed."""
 
 from __future__ import annotations
 

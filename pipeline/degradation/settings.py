@@ -123,7 +123,7 @@ class Preset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that tell one content from another."""
+        """16 hexadecimal digits of the SHA-256 of the settings."""
         content = dataclasses.asdict(self)
         if self.twice == 1:  # digests are those of before there was this setting
             del content["twice"]

@@ -128,7 +128,7 @@ def _points(images: Labelled, landmarks: Sequence[Path], where: str) -> tuple[np
 
 
 def _digest(images: Labelled, keys: pa.StringArray, points: np.ndarray | None) -> str:
-    """SHA-256 of all that tells the images of a source from others."""
+    """SHA-256 of everything that identifies the images of a source."""
     value = hashlib.sha256()
     for column in (keys, images.places):
         lengths = pc.binary_length(column).to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""Tells from the geometry of the points whether a landmark table has them in the expected order."""
+"""Checks by the geometry of the points whether a landmark table has them in the expected order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells from the points, and from the sizes of some images, whether landmarks are in px of their images."""
+"""Checks by the points, and by the sizes of some images, whether landmarks are in px of their images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens tables and lists that a user names, in any Unicode encoding; nothing but a pipe with a writer is waited for."""
+"""Opens tables and lists that a user names, in any Unicode encoding; waits for nothing but a pipe with a writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells JPEGs that can be stored as they are."""
+"""Finds JPEGs that can be stored as they are."""
 
 from __future__ import annotations
 

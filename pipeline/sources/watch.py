@@ -1,4 +1,4 @@
-"""Tells images that are missing or bad from a source that is gone and from trouble of this process."""
+"""Distinguishes images that are missing or bad from a source that is gone and from failures of this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``module:function``: a function of the user's own that embeds images, for what no reader knows."""
+"""``module:function``: a function of the user's own that embeds images, for formats that no reader supports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TorchScript files: loaded by PyTorch after a look at the names in their code."""
+"""TorchScript files: loaded by PyTorch after a check of the names in their code."""
 
 from __future__ import annotations
 
