@@ -13,7 +13,7 @@ from shards.errors import ShardError
 from shards.files import open_regular
 
 # PyArrow raises any of these on damaged files
-_READ_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError, pa.ArrowException)
+PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
                         " build again into an empty --out"
                     )
             yield reader
-    except _READ_ERRORS as error:
+    except (*PARQUET_ERRORS, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ShardError(f"{path}: cannot be read ({reason}); build again into an empty --out") from None
 

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from benchmarks.errors import ProtocolError
 from pipeline.sources.finder import names_image
 from pipeline.sources.image_text import ListLayout, list_blocks, split_fields
-from pipeline.sources.landmark_reader import PARQUET_BLOCK_ROWS, PARQUET_ERRORS, parquet_rows
+from pipeline.sources.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
 from pipeline.sources.landmark_text import first_row, is_text
 from pipeline.sources.streams import NOT_TEXT
+from shards.tables import PARQUET_ERRORS
 
 FIRST, SECOND, SAME, FOLD = "first", "second", "same", "fold"
 EXPECTED = (

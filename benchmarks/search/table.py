@@ -18,6 +18,7 @@ from benchmarks.search.errors import SearchError
 from shards.arguments import check_path
 from shards.files import StrPath, open_regular
 from shards.schema import STATUS_OK
+from shards.tables import PARQUET_ERRORS
 
 MAX_LENGTH = 1 << 14  # numbers in an embedding
 BLOCK_BYTES = 1 << 23  # of embeddings that are decoded at a time
@@ -25,8 +26,6 @@ MAX_BLOCK_ROWS, FIRST_ROWS = 4096, 64
 NAME_ROWS = 1 << 16  # rows of text that are read at a time
 UNIT_TOLERANCE = 1e-3
 EXPECTED = "expected a file written by embed"
-# PyArrow raises any of these on damaged files
-_READ_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,7 +159,7 @@ class EmbeddingTable:
             yield
         except MemoryError as error:
             raise MemoryError(f"{self.path}: {error}") from None
-        except _READ_ERRORS as error:
+        except PARQUET_ERRORS as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             reason = ascii((reason.splitlines() or [type(error).__name__])[0])[1:-1][:160]
             raise SearchError(f"{self.path}: cannot be read ({reason}); {EXPECTED}") from None

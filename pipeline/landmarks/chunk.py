@@ -22,11 +22,10 @@ from pipeline.sources.folders import utf8
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.sources.watch import SourceWatch
 from shards.files import whole_file
+from shards.tables import PARQUET_ERRORS
 
 GROUP_IMAGES, GROUP_BYTES = 32, 1 << 22  # that advance together; pixels of more bytes are not kept
 _CONTENT = b"content"  # metadata of a part: digest of the images that its rows are about
-# PyArrow raises any of these on damaged files
-_PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ def read_part(path: Path) -> pa.Table | None:
     try:
         table = pq.read_table(path, partitioning=None, use_threads=False)
         table.validate(full=True)
-    except _PARQUET_ERRORS:
+    except PARQUET_ERRORS:
         return None
     return table if table.schema.equals(SCHEMA) else None
 

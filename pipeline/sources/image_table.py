@@ -17,7 +17,6 @@ from pipeline.sources.image_text import EXPECTED, IDENTITY, PATH, SPLIT, known_c
 from pipeline.sources.labels import row_points
 from pipeline.sources.landmark_reader import (
     PARQUET_BLOCK_ROWS,
-    PARQUET_ERRORS,
     PARQUET_START,
     parquet_rows,
     scan,
@@ -28,6 +27,7 @@ from pipeline.sources.source import SourceError
 from pipeline.sources.streams import open_stream
 from pipeline.sources.tar_members import MAX_LABEL_BYTES, POINT_FIELDS, identity_text
 from pipeline.sources.text_numbers import text_numbers
+from shards.tables import PARQUET_ERRORS
 
 _NO_POINTS = [float("nan")] * FIVE_POINT_NUMBERS
 

@@ -36,13 +36,12 @@ from pipeline.sources.text_column import TextColumn
 from shards.arguments import check_paths
 from shards.files import StrPath
 from shards.messages import counted
+from shards.tables import PARQUET_ERRORS
 
 PARQUET_BLOCK_ROWS = 1 << 16
 MAX_ROWS_PER_BYTE = 1024  # of a Parquet file: equal rows take next to nothing, but memory is allocated for each
 PARQUET_START = b"PAR1"
 _SCAN_BYTES = 1 << 20
-# PyArrow raises any of these on damaged files
-PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
 
 
 def read_landmarks(
