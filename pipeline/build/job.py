@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.build.exclusions import Exclusions
+from pipeline.build.fingerprint import check_plan, fingerprint_parts, library_versions
 from pipeline.build.messages import print_plan
-from pipeline.build.options import BuildOptions, check_plan, fingerprint_parts, library_versions
+from pipeline.build.options import BuildOptions
 from pipeline.build.own_landmarks import make_landmarks
 from pipeline.build.parts import WHOLE, Part
 from pipeline.build.plan import Plan, make_plan

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.build.options import BuildOptions, check_out
+from pipeline.build.fingerprint import check_out
+from pipeline.build.options import BuildOptions
 from pipeline.landmarks.chunk import LandmarkOptions
 from pipeline.landmarks.run import find_landmarks, is_table_of, summary
 from pipeline.sources.folders import find_images, report_left_out

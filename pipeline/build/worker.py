@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.align import crop_points, eye_distances, fit_crops
 from pipeline.build.crops import RejectedError, framed_crop, landmark_crop, whole_crop
-from pipeline.build.options import BuildOptions, library_versions
+from pipeline.build.fingerprint import library_versions
+from pipeline.build.options import BuildOptions
 from pipeline.build.stored import publish_shard
 from pipeline.opencv import quiet, single_thread
 from pipeline.sources.images import ImageError, bytes_limit
