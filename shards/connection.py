@@ -43,6 +43,7 @@ def library_errors(url: str) -> tuple[type[Exception], ...]:
 
 
 def connected(url: str) -> Any:
+    """Returns obstore's store of a URL. Raises: StoreError: no credentials, or boto3 is not installed."""
     from obstore.store import from_url
 
     pause = datetime.timedelta(milliseconds=100)

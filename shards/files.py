@@ -200,7 +200,7 @@ def _in_use(path: Path) -> bool:
         os.close(handle)
 
 
-def regular_handle(path: Path) -> int:
+def regular_handle(path: StrPath) -> int:
     """Opens a file for reading. Raises: OSError: there is none, or it is a pipe or device, which might block for ever."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -147,7 +147,7 @@ def score_open(
     vectors: np.ndarray,
     valid: np.ndarray,
 ) -> ScoredSetting:
-    """Scores an open-set search; arguments as in ``OpenSetProtocol`` and ``score``."""
+    """Scores an open-set search; arguments and errors as in ``OpenSetProtocol`` and ``score``."""
     kept = search.usable_probes(valid)
     used = search.subset(kept, valid[search.gallery])
     ids, first_rows = np.unique(used.gallery_ids, return_index=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 import cv2
@@ -13,6 +11,7 @@ import simplejpeg
 
 from pipeline.sources import formats, jpeg
 from shards.errors import LrfrError
+from shards.files import regular_handle
 from shards.messages import counted
 
 MAX_PIXELS = 1 << 28  # of an image, as stated in its file: 16384 x 16384
@@ -32,15 +31,13 @@ def read_regular(path: Path | str, max_bytes: int | None = None) -> bytes:
         OSError: the file cannot be read, or is a pipe or device, which might block for ever.
         ImageError: the file has more than ``max_bytes``; it is not read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    handle = regular_handle(path)
     try:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if max_bytes is not None and facts.st_size > max_bytes:
-            raise ImageError(f"the file has {facts.st_size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
-        data = os.read(handle, facts.st_size + 1)
-        if len(data) == facts.st_size:
+        size = os.fstat(handle).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise ImageError(f"the file has {size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+        data = os.read(handle, size + 1)
+        if len(data) == size:
             return data
         with open(handle, "rb", closefd=False) as stream:  # larger than one call reads, or growing
             return data + stream.read()
@@ -80,6 +77,9 @@ def decode_bytes(data: bytes, *, grey: bool = False, max_pixels: int = MAX_PIXEL
 
     Args:
         grey: return a one-component JPEG as (H, W), which makes a later warp three times as fast.
+
+    Raises:
+        ImageError: it cannot be used.
     """
     if not data:
         raise ImageError("empty file")

@@ -159,6 +159,7 @@ def scan(stream: BinaryIO) -> tuple[str, int]:
 
 
 def parquet_rows(path: Path, stream: BinaryIO) -> int:
+    """Returns the number of rows. Raises: LandmarkError: more than the file can hold."""
     bytes_in_all = stream.seek(0, os.SEEK_END)
     rows = 0
     with contextlib.suppress(*PARQUET_ERRORS):  # reading the rows raises them again

@@ -289,6 +289,7 @@ def _trailing_numbers(fields: Sequence[str]) -> int:
 
 
 def text_block(names: pa.Array, numbers: Sequence[pa.Array]) -> Block:
+    """Returns the rows of (N,) names and of a column of (N,) texts for each number."""
     if pc.any(pc.ends_with(names, ":")).as_py():  # as in name: 1 2 3
         names = pc.utf8_rtrim(names, " :")
     points = np.empty((len(names), len(numbers)), np.float32)

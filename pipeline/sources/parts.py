@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import os
-import stat
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from pipeline.sources.images import ImageError
+from shards.files import naming, open_regular
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +46,8 @@ def read_part(path: Path, part: FilePart, max_bytes: int | None = None) -> bytes
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
-    """Returns ``size`` bytes of a regular file, see ``read_part``."""
-    with open_regular(path) as stream:
+    """Returns ``size`` bytes of a regular file. Raises: OSError, ImageError: as ``read_part``."""
+    with naming(path), open_regular(path) as stream:
         present = os.fstat(stream.fileno()).st_size
         if offset + size > present:
             raise ImageError(f"the file ends within it: it has {present:,} bytes, expected {offset + size:,}")
@@ -60,19 +56,3 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
     if len(data) < size:
         raise ImageError(f"the file ends within it: {len(data):,} of {size:,} bytes")
     return data
-
-
-@contextlib.contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Opens a regular file. Raises: OSError: as ``read_part``."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with open(handle, "rb", closefd=False) as stream:
-            yield stream
-    except OSError as error:
-        error.filename = error.filename or str(path)  # reading does not know it
-        raise
-    finally:
-        os.close(handle)

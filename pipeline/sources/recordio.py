@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from pipeline.sources.finder import find_entry
 from pipeline.sources.images import ImageError
-from pipeline.sources.parts import open_regular
 from pipeline.sources.recordio_file import HEADER_BYTES, RecordFile
 from pipeline.sources.recordio_listing import UNKNOWN, Records, list_records
 from pipeline.sources.source import Reader, Rows, Source, SourceError
+from shards.files import open_regular
 from shards.messages import print_stderr
 
 

@@ -10,9 +10,7 @@ Source: dmlc-core's recordio.h and MXNet's recordio.py.
 from __future__ import annotations
 
 import array
-import errno
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.sources.images import ImageError
+from shards.files import regular_handle
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts
@@ -50,12 +49,8 @@ class RecordFile:
     def __init__(self, path: Path) -> None:
         """Raises: OSError: it cannot be opened, or is no regular file."""
         self.name = path.name
-        self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        facts = os.fstat(self._handle)
-        if not stat.S_ISREG(facts.st_mode):
-            self.close()
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        self.size = facts.st_size
+        self._handle = regular_handle(path)
+        self.size = os.fstat(self._handle).st_size
 
     def close(self) -> None:
         """Closes the file."""

@@ -12,10 +12,9 @@ from typing import Any, BinaryIO, cast
 
 from pipeline.sources.finder import is_image
 from pipeline.sources.labels import MAX_IDENTITY_BYTES, row_points
-from pipeline.sources.parts import open_regular
 from pipeline.sources.source import SourceError
 from pipeline.sources.streams import packed
-from shards.files import is_system_name
+from shards.files import is_system_name, naming, open_regular
 from shards.messages import counted
 
 MAX_HEADER_BYTES = 1 << 20  # of one read of the tar module; long names are kilobytes
@@ -55,7 +54,7 @@ def tar_images(path: Path, others: list[str]) -> Iterator[TarImage]:
     """
     images: list[tuple[str, int, int]] = []
     labels: dict[str, dict[str, Label]] = {}
-    with open_regular(path) as stream:
+    with naming(path), open_regular(path) as stream:
         if reason := packed(stream.read(16)):
             raise SourceError(f"{path}: {reason.partition(', or give')[0]}")  # a pipe cannot be read image by image
         stream.seek(0)

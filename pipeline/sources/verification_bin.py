@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit
-from pipeline.sources.parts import FilePart, open_regular, read_range
+from pipeline.sources.parts import FilePart, read_range
 from pipeline.sources.pickles import Blob, Call, PickleError, read_pickle
 from shards.errors import LrfrError
+from shards.files import open_regular
 from shards.messages import counted
 
 _NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")

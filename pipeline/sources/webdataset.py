@@ -22,11 +22,10 @@ from pipeline.sources.images import ImageError
 from pipeline.sources.labels import Labelled, labelled_rows
 from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, float32
 from pipeline.sources.listing import shortened
-from pipeline.sources.parts import open_regular
 from pipeline.sources.source import Reader, Rows, Source, SourceError
 from pipeline.sources.tar_members import Label, tar_images
 from pipeline.spec import NO_TEMPLATE
-from shards.files import is_system_name
+from shards.files import is_system_name, open_regular
 from shards.messages import counted, print_stderr
 
 MIN_PARALLEL_BYTES = 1 << 28  # of all tars; listing so much takes seconds
@@ -40,7 +39,7 @@ class TarReader(Reader):
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
-        self._open: dict[int, tuple[contextlib.ExitStack, BinaryIO]] = {}
+        self._open: dict[int, BinaryIO] = {}
 
     def read(self, place: bytes, max_bytes: int | None = None) -> bytes:
         tar, offset, size = _PLACE.unpack(place)
@@ -56,19 +55,18 @@ class TarReader(Reader):
     def _stream(self, tar: int) -> BinaryIO:
         if tar not in self._open:
             if len(self._open) >= MAX_OPEN:
-                self._open.pop(next(iter(self._open)))[0].close()
-            stack = contextlib.ExitStack()
+                self._open.pop(next(iter(self._open))).close()
             try:
-                self._open[tar] = stack, stack.enter_context(open_regular(self._paths[tar]))
+                self._open[tar] = open_regular(self._paths[tar])
             except FileNotFoundError:
                 raise SourceError(
                     f"{self._paths[tar]}: no longer there; bring it back, then run the same command again"
                 ) from None
-        return self._open[tar][1]
+        return self._open[tar]
 
     def close(self) -> None:
-        for stack, _ in self._open.values():
-            stack.close()
+        for stream in self._open.values():
+            stream.close()
         self._open = {}
 
 

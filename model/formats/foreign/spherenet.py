@@ -29,6 +29,9 @@ def read_spherenet(tensors: Tensors, prefix: str) -> Match:
 
     Keys differ between files: layer indices depend on pooling, dropout and empty stages. The order of the layers is
     always the same.
+
+    Raises:
+        MisfitError: they are those of no SphereNet.
     """
     names = sorted((name for name in tensors if re.match("[0-9]", name)), key=_layer_order)
     known = infer_spherenet([tuple(tensors[name].shape) for name in names])

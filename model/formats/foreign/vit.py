@@ -29,7 +29,7 @@ _SIZE_PX = 112  # at which all of them were trained; patches of 9 px leave 4 px 
 
 
 def read_vit(tensors: Tensors, prefix: str) -> Match:
-    """A transformer whose width, depth, patches and hidden layer are those of a known one."""
+    """A transformer whose width, depth, patches and hidden layer are those of a known one. Raises: MisfitError: of none."""
     if any(name.startswith("keypoint_linear") for name in tensors):
         raise MisfitError("its keypoint_linear takes landmarks beside the image (KP-RPE), which nothing here passes on")
     kernel, hidden = tensors["patch_embed.proj.weight"], tensors.get("blocks.0.mlp.fc1.weight")
