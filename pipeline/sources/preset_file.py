@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.align import FILTERS, TEMPLATES
 from pipeline.presets import PRESETS
+from pipeline.sources.templates import check_not_normalised
 from pipeline.sources.toml_file import read_toml
 from pipeline.spec import COLORS, FITS, MAX_SIZE_PX, NO_TEMPLATE, Preprocessing, SpecError
 from shards.files import StrPath
@@ -105,9 +106,11 @@ def _scaled(points: Any, size: int, points_size: Any) -> Any:
     if type(points_size) not in (int, float) or not 1 <= points_size <= MAX_SIZE_PX:
         raise ValueError(f"points_size is {reprlib.repr(points_size)}, expected 1 to {MAX_SIZE_PX} px")
     try:
-        return [[value * (size / points_size) for value in point] for point in points]
+        scaled = [[value * (size / points_size) for value in point] for point in points]
+        check_not_normalised(scaled)
     except TypeError:
         return points
+    return scaled
 
 
 def _divided(key: str, value: Any, range: Any) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.align import TEMPLATES, crop_points, template_points
+from pipeline.sources.landmark_scale import NORMALISED
 from pipeline.sources.source import SourceError
 from pipeline.sources.toml_file import read_toml
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
@@ -125,9 +128,16 @@ def _parsed(fields: dict[str, Any]) -> CropTemplate:
     (left, right, _, left_mouth, right_mouth) = points
     if not (left[0] < right[0] and max(left[1], right[1]) < min(left_mouth[1], right_mouth[1])):
         raise ValueError("the points are not in order, with the left eye left of the right one, and the mouth below")
+    check_not_normalised(points)
     return CropTemplate(
         name=name, size=(sides[0], sides[1]), points=tuple((float(point[0]), float(point[1])) for point in points)
     )
+
+
+def check_not_normalised(points: Sequence[Sequence[float]]) -> None:
+    """Raises: ValueError: the points of a template are not in px."""
+    if max(itertools.chain(*points), default=np.inf) <= NORMALISED:
+        raise ValueError("the points lie between 0 and 1, so they are normalised; multiply them by the size")
 
 
 def _is_side(value: Any) -> bool:

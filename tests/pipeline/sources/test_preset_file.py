@@ -60,6 +60,11 @@ def test_a_file_of_a_template_is_a_preprocessing(tmp_path):
         ('base = "vit"', "base is 'vit', expected seed, arcface, insightface, adaface, magface, facenet, dlib"),
         ('base = "seed"\ncolour = "BGR"', "'colour': unknown key, expected some of base, template, warp, color"),
         ('base = "seed"\ncolor = "bgr"', "color is 'bgr', expected RGB, BGR"),
+        ("size = 112\npoints = []", "points is [], expected five pairs of numbers"),
+        (
+            "size = 112\npoints = [[0.3, 0.4], [0.6, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]",
+            "the points lie between 0 and 1, so they are normalised; multiply them by the size",
+        ),
         ('base = "seed"\nmean = "0.5"', "mean is '0.5', expected a number, or three"),
         ('base = "seed"\nmean = [0.5, 0.5]', "mean is [0.5, 0.5], expected float, or three"),
         ('base = "seed"\nstd = 0', "std is 0.0, expected a finite number above 0"),
