@@ -28,7 +28,14 @@ EXPECTED = (
 )
 MAX_FOLDS = 1 << 15
 _NAMED = ("path", "image", "img", "im", "file", "filename", "imagepath", "imgpath", "filepath", "photo", "face", "name")
-_PAIRED = [(f"{name}{one}", f"{name}{two}") for one, two in ("12", "ab", "01") for name in _NAMED]
+_TAILS = ("", "path", "file", "name")  # as of image1_path
+_PAIRED = [
+    (f"{name}{one}{tail}", f"{name}{two}{tail}")
+    for one, two in ("12", "ab", "01")
+    for name in _NAMED
+    for tail in _TAILS
+]
+_PAIRED += [(f"first{name}", f"second{name}") for name in _NAMED] + [(f"left{name}", f"right{name}") for name in _NAMED]
 _PAIRED += [("first", "second"), ("left", "right"), ("reference", "probe"), ("a", "b")]
 _SAME = (
     SAME,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ RECIPES: dict[str, dict[str, Any]] = tomllib.loads((resources.files(__package__)
 SUMMARIES: dict[str, str] = {name: settings.pop("summary") for name, settings in RECIPES.items()}
 # what the config.json of a run has beside the settings
 RUN_FACTS = ("classes", "preprocessing", "trained_on", "teacher_digest", "branched_from")
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_BYTES = 1 << 14  # of a settings file: tomllib takes quadratic time and memory for a dotted key
 
 
@@ -42,7 +44,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TrainingError(f"more than {MAX_BYTES:,} bytes; --print-config prints an example")
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig")  # as PowerShell writes files
         settings = _run_settings(text) if text.startswith("{") else tomllib.loads(text)
         if table := next((name for name, value in settings.items() if isinstance(value, dict)), None):
             raise TrainingError(f"[{table}] is a table; write each setting on a line of its own, without a heading")

@@ -83,6 +83,10 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
         for one in _SEPARATORS:
             if columns := _named_columns(_fields(line, one)):
                 return TextLayout(separator=one, numbers=FIVE_POINT_NUMBERS, columns=columns, header_lines=number)
+        if _named_columns(line.split()):
+            raise LandmarkError(
+                f"{path}: line {number}: columns in an order of their own; separate them by tabs or commas"
+            )
         if any(_has_index_column(_fields(line, one)) for one in _SEPARATORS):
             raise LandmarkError(
                 f"{path}: line {number}: {len(HEADER) + 1} fields, expected {len(HEADER)} ({','.join(HEADER)});"

@@ -91,6 +91,8 @@ def test_all_ways_of_writing_a_list_are_one(lfw, rows, tmp_path, number):
         (["{0},{1},{2},,\n"], "path1,path2,same,,\n"),
         (["{3}\t{0}\tx\t{2}\t{1}\n"], "Fold\tImage_1\tid\tis_same\tImage_2\n\n"),
         (["{0},{2},{1}\r\n"], "\ufefffirst,label,second\r\n"),
+        (["{2},{0},{1}\n"], "target,img1_path,img2_path\n"),
+        (["{2};{0};{1}\n"], "match;First Image;Second Image\n"),
         (["./{0},./{1},{2}\n", ".\\{0} .\\{1} {2}\n"], ""),
         ([f"{lfw}/lfw/{{0}},./{{1}},{{2}}\n"], "left,right,match\n"),
     ]

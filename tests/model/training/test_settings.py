@@ -291,9 +291,10 @@ def test_an_invalid_file_is_one_line(tmp_path, text, says):
         compose("seed", tmp_path / "y.toml", {})
 
 
-def test_a_file_may_have_the_mark_of_utf_8(tmp_path):
-    """As Notepad of Windows writes it."""
-    (tmp_path / "x.toml").write_text("steps = 7", encoding="utf-8-sig")
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_may_have_the_mark_of_an_encoding(tmp_path, encoding):
+    """As Notepad and PowerShell of Windows write it."""
+    (tmp_path / "x.toml").write_text("steps = 7", encoding=encoding)
     assert compose("seed", tmp_path / "x.toml", {}).steps == 7
 
 

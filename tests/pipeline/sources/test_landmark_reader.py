@@ -142,6 +142,14 @@ def test_a_header_that_names_all_columns_says_where_they_are(tmp_path, columns, 
         read(tmp_path, f"{separator.join(columns)}\n{row}\nn1/b{separator}1\n")
 
 
+def test_columns_in_another_order_that_blanks_separate_are_refused(tmp_path):
+    header = " ".join(["NAME_ID", *HEADER[1::2], *HEADER[2::2]])
+    with pytest.raises(
+        LandmarkError, match="line 1: columns in an order of their own; separate them by tabs or commas"
+    ):
+        read(tmp_path, f"{header}\nn1/a {NUMBERS.replace(',', ' ')}\n")
+
+
 def test_an_absent_or_empty_file_is_reported(tmp_path):
     with pytest.raises(LandmarkError, match=r"none\.csv: No such file or directory; expected a landmark CSV"):
         read_landmarks([tmp_path / "none.csv"])
