@@ -85,7 +85,7 @@ def local_path(value: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
 
 def check_local(value: str | os.PathLike[str], *, option: str | None = None, stores: bool = False) -> None:
-    """Raises: click.UsageError: ``value`` is empty, a URL or nearly one, or begins with ``~/`` as ``--out=~/x`` does.
+    """Raises: click.UsageError: ``value`` is empty, no path, a URL or nearly one, or begins with ``~/`` as ``--out=~/x`` does.
 
     Args:
         option: its name, where click does not know it.
@@ -93,6 +93,8 @@ def check_local(value: str | os.PathLike[str], *, option: str | None = None, sto
     """
     if not os.fspath(value):  # pathlib takes it for the current folder
         raise click.BadParameter("an empty path; is a variable of the shell not set?", param_hint=option)
+    if "\0" in os.fspath(value):  # as of file:///%00
+        raise click.BadParameter(f"{value!r}: no path contains a null character", param_hint=option)
     if os.fspath(value).startswith("~/"):
         raise click.BadParameter(f"{value}: the shell did not replace ~; write $HOME or ./~ for it", param_hint=option)
     if match := _SLASH_LOST.match(os.fspath(value)):

@@ -15,6 +15,7 @@ _REQUEST_TRIES = 3  # of one request, in quick succession; TRIES repeat the whol
 _ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(?:/[\w./~%-]*)?", re.ASCII)
 _STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_GOOGLE_FILE = re.compile("service account file|pem file")  # absent, or not what it should be
 _PASSING = {408, 425, 429}  # client errors that may pass
 # what stores say of bytes that arrived changed, late or in part
 _DAMAGED = {
@@ -70,8 +71,13 @@ def _s3_options(url: str) -> dict[str, Any]:
     """Credentials, region and endpoint: the environment's, or else those of the user's AWS configuration.
 
     Raises:
-        StoreError: there are no credentials, or boto3 is not installed.
+        StoreError: there are no credentials, boto3 is not installed, or a variable would make obstore panic.
     """
+    for name, value in os.environ.items():
+        if name.startswith("AWS_ENDPOINT") and not value:
+            raise StoreError(f"{name} is set, but empty; unset it, or set it to http://HOST:PORT or https://HOST")
+        if name.startswith("AWS_") and not value.isprintable():  # the value is a secret
+            raise StoreError(f"{name} holds a line break or another control character; set it without that")
     environment = {name: os.environ.get(f"AWS_{name}", "") for name in ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION")}
     config: dict[str, Any] = {"checksum_algorithm": "sha256"}
     if endpoint := environment["ENDPOINT_URL_S3"] or environment["ENDPOINT_URL"]:
@@ -112,6 +118,9 @@ def judged(error: Exception, url: str) -> tuple[bool, str, str]:
     said = " ".join(filter(None, [status[1] if status else "", name or (status[2].strip() if status else "")]))
     if "Generic S3 error: Missing " in text:
         return False, f"incomplete credentials ({_cause(text)})", "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if _GOOGLE_FILE.search(text):
+        remedy = "set GOOGLE_APPLICATION_CREDENTIALS to the JSON file of a service account or of a user"
+        return False, f"unusable credentials ({_cause(text).removeprefix('Generic GCS error: ')})", remedy
     if name in _DAMAGED:
         return True, said, "the path to the store is slow or damages data"
     if name == "NoSuchBucket":

@@ -217,7 +217,7 @@ def open_regular(path: Path) -> BinaryIO:
 def file_facts(path: Path) -> dict[str, Any]:
     """Returns ``{"size": bytes, "xxh3": hex, "sha256": hex}`` of a file."""
     fast, strong, size = xxhash.xxh3_64(), hashlib.sha256(), 0
-    with open_regular(path) as stream:
+    with naming(path), open_regular(path) as stream:
         while block := stream.read(BLOCK_BYTES):
             fast.update(block)
             strong.update(block)
@@ -227,7 +227,7 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def quick_digest(path: Path) -> str:
     """Returns the xxh3 (hex) of a file."""
-    with open_regular(path) as stream:
+    with naming(path), open_regular(path) as stream:
         return hashlib.file_digest(stream, xxhash.xxh3_64).hexdigest()  # type: ignore[arg-type]
 
 

@@ -186,7 +186,11 @@ class ShardReader:
 
     def _read(self, shard: int, view: memoryview, offset: int, xxh3: int) -> str:
         """Reads an image; returns what is wrong with it, if anything."""
-        got = os.preadv(self._handle(shard), [view], offset)
+        try:
+            got = os.preadv(self._handle(shard), [view], offset)
+        except OSError as error:  # of a dying disk or mount
+            error.filename = error.filename or str(self._index.root / shard_file(shard, "tar"))
+            raise
         if got != len(view):
             return f"truncated: got {got} of {len(view)} bytes"
         return "" if xxhash.xxh3_64_intdigest(view) == xxh3 else "damaged: its xxh3 does not match"

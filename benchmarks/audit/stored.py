@@ -19,6 +19,7 @@ from pipeline.progress import Progress
 from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
 from shards.errors import ShardError
+from shards.files import naming
 from shards.index import ShardIndex, ShardReader
 
 GROUP_ROWS = 8192  # images embedded before their vectors are stored
@@ -73,7 +74,7 @@ class Embeddings:
 
 def scratch(folder: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """An array in a file without a name in ``folder``: it may exceed the memory, and vanishes with the process."""
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
         # a full disk is an error now, not a signal later
         os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return np.memmap(file, dtype, "r+", shape=shape)

@@ -48,13 +48,20 @@ class RecordFile:
 
     def __init__(self, path: Path) -> None:
         """Raises: OSError: it cannot be opened, or is no regular file."""
-        self.name = path.name
+        self.name, self._path = path.name, path
         self._handle = regular_handle(path)
         self.size = os.fstat(self._handle).st_size
 
     def close(self) -> None:
         """Closes the file."""
         os.close(self._handle)
+
+    def _read(self, count: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._handle, count, offset)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def payload(self, offset: int, max_bytes: int | None = None) -> bytes:
         """Returns the payload of the record at ``offset``.
@@ -65,10 +72,10 @@ class RecordFile:
         """
         parts: list[bytes] = []
         total, at = 0, offset
-        block, begin = os.pread(self._handle, _AT_ONCE, at), at
+        block, begin = self._read(_AT_ONCE, at), at
         while True:
             if at + _HEAD.size > begin + len(block):
-                block, begin = os.pread(self._handle, _AT_ONCE, at), at
+                block, begin = self._read(_AT_ONCE, at), at
             magic, word = _HEAD.unpack_from(block, at - begin) if len(block) >= at - begin + _HEAD.size else (b"", 0)
             kind, length = word >> LENGTH_BITS, word & LENGTH_MASK
             if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
@@ -89,7 +96,7 @@ class RecordFile:
     def _completed(self, data: bytes, at: int, length: int) -> bytes:
         """Returns ``length`` bytes from offset ``at`` on, of which the first have been read."""
         while len(data) < length:
-            more = os.pread(self._handle, length - len(data), at + len(data))
+            more = self._read(length - len(data), at + len(data))
             if not more:
                 raise ImageError(f"the record before byte {at:,} of {self.name} is cut: the file has become shorter")
             data += more
@@ -112,7 +119,7 @@ class RecordFile:
             begin = int(offsets[first])
             last = int(np.searchsorted(offsets, begin + _BLOCK_BYTES))
             wanted = int(offsets[last - 1]) - begin + START.itemsize
-            block = os.pread(self._handle, wanted, begin)
+            block = self._read(wanted, begin)
             yield first, last, np.frombuffer(block.ljust(wanted, b"\0"), np.uint8), begin
             first = last
 
@@ -128,7 +135,7 @@ class RecordFile:
         begin, block = 0, b""
         while at < self.size:
             if at + _HEAD.size > begin + len(block):
-                begin, block = at, os.pread(self._handle, _BLOCK_BYTES, at)
+                begin, block = at, self._read(_BLOCK_BYTES, at)
             if at + _HEAD.size > begin + len(block):
                 break
             magic, word = _HEAD.unpack_from(block, at - begin)

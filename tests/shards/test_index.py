@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import resource
 import sys
 
@@ -125,6 +127,17 @@ def test_a_truncated_shard_is_not_reported_as_a_hash_mismatch(shard_set):
         f"{path}: image {index.key(row)} at byte {index.offset[row]} is truncated: got 10 of {index.size[row]} bytes; "
         f"run: lrfr verify --full {shard_set}"
     )
+
+
+def test_a_disk_that_fails_names_the_shard(shard_set, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with ShardReader(ShardIndex(shard_set)) as reader:
+        monkeypatch.setattr(os, "preadv", fails)
+        with pytest.raises(OSError, match="Input/output error") as error:
+            reader.image(0)
+    assert re.fullmatch(rf"{shard_set}/shard-00000\d\.tar", error.value.filename)
 
 
 def test_reading_leaves_the_limit_of_open_files_as_it_is(shard_set):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -15,6 +16,8 @@ from tests.object_store import Fault
 URL = "s3://faces/a/set"
 SLOW = pytest.param("slow", True, marks=pytest.mark.heavy)
 PASSING = [*((kind, True) for kind in ("500", "503", "429", "cut", "flip")), ("flip", False), SLOW]
+
+ACCOUNT = {"type": "service_account", "private_key_id": "1", "client_email": "a@b"}
 
 
 @pytest.fixture
@@ -177,6 +180,33 @@ def test_urls():
 def test_an_endpoint_that_is_no_url_is_named(store, monkeypatch, endpoint):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises(StoreError, match=f"^AWS_ENDPOINT_URL {endpoint}: expected http://HOST:PORT or https://HOST$"):
+        store.list()
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "no JSON", '{"type": "service_account"}', json.dumps({**ACCOUNT, "private_key": "none"})]
+)
+def test_a_file_of_google_that_is_none_is_not_tried_again(content, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    if content is not None:
+        (tmp_path / "key.json").write_text(content)
+    with pytest.raises(StoreError, match=r"^gs://faces/set: unusable credentials \((Unable|Generic).*set GOOGLE_APPL"):
+        Store("gs://faces/set").list()
+    assert "trying again" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("AWS_ACCESS_KEY_ID", "key\r", "AWS_ACCESS_KEY_ID holds a line break or another control character; set it "),
+        ("AWS_SESSION_TOKEN", "a\nb", "AWS_SESSION_TOKEN holds a line break or another control character; set it "),
+        ("AWS_ENDPOINT_URL", "", "AWS_ENDPOINT_URL is set, but empty; unset it, or set it to "),
+        ("AWS_ENDPOINT_URL_S3", "", "AWS_ENDPOINT_URL_S3 is set, but empty; unset it, or set it to "),
+    ],
+)
+def test_a_variable_at_which_the_library_would_panic_is_one_line(store, monkeypatch, name, value, line):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=f"^{line}"):
         store.list()
 
 

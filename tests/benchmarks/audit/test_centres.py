@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -96,6 +99,16 @@ def test_probes_find_their_nearest_images(made):
     found = set(map(tuple, neighbours_between(probes, space, "test").tolist()))
     assert {(0, 3), (1, 20)} <= found
     assert place(probes, sums, "test").shape == (2, 4)
+
+
+def test_a_full_disk_names_the_folder_of_a_scratch_array(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        scratch(tmp_path, (5, 3), np.float16)
+    assert error.value.filename == str(tmp_path)
 
 
 def test_a_scratch_array_leaves_no_file(tmp_path):

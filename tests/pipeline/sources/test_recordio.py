@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -343,6 +344,19 @@ def test_folders_without_a_record_file_are_told(people, tmp_path):
         rows_of(tmp_path / "other.rec")
     with pytest.raises(SourceError, match="not a regular file; expected a RecordIO file"):
         rows_of(tmp_path)
+
+
+def test_a_disk_that_fails_names_the_file(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "train.rec").write_bytes(bytes(64))
+    file = recordio_file.RecordFile(tmp_path / "train.rec")
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(OSError, match="Input/output error") as error:
+        file.payload(0)
+    assert error.value.filename == str(tmp_path / "train.rec")
+    file.close()
 
 
 def test_a_vanished_file_ends_the_build(people, tmp_path, monkeypatch):
