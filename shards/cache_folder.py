@@ -73,11 +73,14 @@ class CacheFolder:
             size: None: 90 % of what it holds and what is free on its disk.
 
         Raises:
-            OSError: it cannot be made.
-            ShardError: its file system has no locks.
+            ShardError: it cannot be made, or its file system has no locks.
+            OSError: it cannot be read.
         """
         self.path = Path(path).absolute()
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ShardError(f"{self.path} cannot be made: {error.strerror}; choose another --cache-folder") from None
         with self._locked():
             used = sum(file.size for file in self._files())
         self.size = int(FREE_SHARE * (used + shutil.disk_usage(self.path).free)) if size is None else size

@@ -65,7 +65,11 @@ def test_an_empty_path_is_not_the_current_folder(run, tmp_path):
 
 
 def test_a_null_character_is_in_no_path(run):
-    for words in (["verify", "file:///a/%00"], ["inspect", "a", "--out", "file:///%00.png"], ["train", "--from", "a\0"]):
+    for words in (
+        ["verify", "file:///a/%00"],
+        ["inspect", "a", "--out", "file:///%00.png"],
+        ["train", "--from", "a\0"],
+    ):
         assert "no path contains a null character" in error_of(run(*words), 2)
 
 

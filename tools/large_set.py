@@ -189,7 +189,10 @@ def first_opening(root: Path) -> Row:
 )
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="That open it at once.")
 def main(folder: Path, rows: int, identities: int, kind: str, processes: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(f"{folder} cannot be made: {error.strerror}", param_hint="FOLDER") from None
     table, out = folder / f"table.{kind}", folder / "set"
     if not table.exists():
         make_table(table, rows, min(identities, rows))

@@ -17,7 +17,7 @@ from model.formats.checkpoint import FOLDER
 from model.training.config import TrainingError
 from model.training.evaluation import BEST, BEST_FACTS
 from model.training.ranks import Ranks
-from shards.errors import LockedError
+from shards.errors import LockedError, LrfrError
 from shards.files import remove_temporaries, write_bytes
 from shards.locks import locked
 from shards.messages import print_stderr
@@ -73,11 +73,18 @@ class StoredRun:
             ranks.collect(lambda: self._pull_first(ranks) if ranks.first else None)
             # later, because machines may share the folder
             ranks.collect(lambda: self.pull(follows=True) if first_here and not ranks.first else None)
-            if not ranks.first:
+            with self._naming_store(), self._uploading(ranks) if ranks.first else contextlib.nullcontext():
                 yield self.folder
-                return
-            with self._uploading(ranks):
-                yield self.folder
+
+    @contextlib.contextmanager
+    def _naming_store(self) -> Iterator[None]:
+        """Errors of what was copied from the store name the store: a file that is mended here would be replaced."""
+        try:
+            yield
+        except LrfrError as error:
+            if str(self.folder) not in str(error):
+                raise
+            raise type(error)(str(error).replace(str(self.folder), self.store.url)) from None
 
     @contextlib.contextmanager
     def _uploading(self, ranks: Ranks) -> Iterator[None]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from shards.cache import CachedSet
-from shards.cache_folder import as_bytes, size_text
+from shards.cache_folder import CacheFolder, as_bytes, size_text
 from shards.errors import ShardError
 from shards.files import file_facts, read_record
 from shards.index import ShardIndex, ShardReader
@@ -349,3 +349,10 @@ def test_what_is_no_size(text):
 def test_sizes_are_shown_with_three_digits():
     counts = [0, 999, 1000, 12_345_678, 999_499_999_999, 160 * 10**9, 42 * 10**12]
     assert list(map(size_text, counts)) == ["0 B", "999 B", "1.0 KB", "12.3 MB", "999 GB", "160 GB", "42.0 TB"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    line = rf"^{tmp_path}/file/cache cannot be made: Not a directory; choose another --cache-folder$"
+    with pytest.raises(ShardError, match=line):
+        CacheFolder(tmp_path / "file" / "cache")

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from shards.index import ShardIndex
 from tests.conftest import REPOSITORY
+from tools.large_set import main
 
 
 @pytest.mark.heavy
@@ -36,3 +38,11 @@ def test_a_set_of_rows_alone_is_planned_finished_and_opened(tmp_path, kind):
     index = ShardIndex(tmp_path / "large" / "set")
     assert 2900 < len(index) < 3000
     assert len(index.labels) == 150
+
+
+def test_a_folder_that_cannot_be_made_is_one_line():
+    result = CliRunner().invoke(main, ["/proc/large"])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        "Error: Invalid value for FOLDER: /proc/large cannot be made: No such file or directory",
+    )

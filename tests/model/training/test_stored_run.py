@@ -46,6 +46,12 @@ def content(object_store):
     return object_store.content("runs/one")
 
 
+def test_errors_name_the_store(machine):
+    """A file that is mended on this machine would be replaced by that of the store."""
+    with pytest.raises(TrainingError, match=f"^{URL}/config.json: not of a run$"), machine("a") as run:
+        raise TrainingError(f"{run}/config.json: not of a run")
+
+
 def test_a_checkpoint_is_uploaded_while_training_goes_on_and_logs_at_the_end(machine, object_store):
     with machine("a") as run:
         write(run, config_json="{}", metrics_jsonl="1\n", step1="one", best_pt="best", best_json="1")
