@@ -193,7 +193,7 @@ class ImageTree(Reader):
         self._bases = [base for base in (os.path.join(root, split) for split in splits) if os.path.isdir(base)]
         self._suffixes: list[str] = []  # extensions met so far, in order of preference
         self._images = functools.lru_cache(maxsize=CACHED_FOLDERS)(ImageFolder)
-        self._identities = functools.cache(_spelled_names)
+        self._identities = functools.cache(_composed_names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageTree, (self._root, self._splits)  # without its caches
@@ -226,9 +226,9 @@ class ImageTree(Reader):
 
     def _identity_folder(self, base: str, identity: str) -> str:
         path = os.path.join(base, identity)
-        return (
-            path if os.path.isdir(path) else os.path.join(base, _spelled(self._identities(base), identity) or identity)
-        )
+        if identity.isascii() or os.path.isdir(path):
+            return path
+        return os.path.join(base, self._identities(base).get(composed(identity), identity))
 
 
 class ListedImages(Reader):
@@ -265,6 +265,6 @@ def _normal_forms(key: str) -> tuple[str, ...]:
     return (key,) if key.isascii() else tuple(dict.fromkeys([key, composed(key), unicodedata.normalize("NFD", key)]))
 
 
-def _spelled_names(folder: str) -> dict[str, str]:
-    """Maps each spelling of a name to the entry of a folder, see ``_by_spelling``."""
-    return _by_spelling((name, name) for name in sorted(os.listdir(folder)))
+def _composed_names(folder: str) -> dict[str, str]:
+    """Maps names in normal form C to the entries of a folder. Their case counts: two identities may differ by it alone."""
+    return {composed(name): name for name in sorted(os.listdir(folder))}
