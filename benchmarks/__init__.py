@@ -50,7 +50,7 @@ class Benchmark:
 BENCHMARKS: dict[str, Benchmark] = {
     "lfw": Benchmark(
         folder="LFW",
-        summary="LFW at low resolution: 10-fold accuracy and AUC at 8, 12, 16, 20 and 128 px, HR to LR and LR to LR.",
+        summary="LFW at low resolution: 10-fold accuracy and AUC at 8, 12, 16, 20 px and full size, HR to LR and LR to LR.",
         reader="lfw:read_lfw",
         aligned=True,
     ),

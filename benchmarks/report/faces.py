@@ -40,7 +40,7 @@ def face_pictures(result: Result, number: int, *, faces: bool = True) -> Iterato
 def _seen(result: Result, suffix: str) -> Picture:
     """The prepared images: what the network sees of some images in each setting."""
     rows = {
-        (setting_label(kind) if "{}" in kind else kind) or "images": [
+        (setting_label(kind, result.benchmark) if "{}" in kind else kind) or "images": [
             (_file_name(one), _seen_image(one, result)) for one in requests
         ]
         for kind, requests in result.examples.items()
@@ -58,7 +58,7 @@ def _seen(result: Result, suffix: str) -> Picture:
 
 def _hardest(result: Result, setting: str, suffix: str, faces: bool) -> Picture:
     kinds = {heading: result.hardest[setting][kind] for kind, heading in _HEADINGS.items()}
-    label = setting_label(setting)
+    label = setting_label(setting, result.benchmark)
     title = f"{result.title}{f', {label}' if label else ''}: the hardest pairs of {network_label(result.checkpoint)}"
     condition = setting.replace("open/", "-open").replace("{}", "").replace("@", "-")
     stem = f"{result.benchmark}-hardest{condition}{suffix}"

@@ -139,7 +139,7 @@ class _Figures:
         """Samples of a kind to plot: by setting for one network, by network for several."""
         if len(self._results) == 1:
             found = {
-                setting_label(setting) or self._labels[0]: samples
+                setting_label(setting, self._first.benchmark) or self._labels[0]: samples
                 for setting, samples in self._first.settings.items()
                 if isinstance(samples, kind) and "lr-lr" not in setting
             }
@@ -151,7 +151,7 @@ class _Figures:
     def _title(self, kind: type[Samples] | None) -> str:
         """Two lines: the benchmark and, for several networks, the setting; the network and the first caveat."""
         several = len(self._results) > 1
-        setting = setting_label(main_setting(self._first)) if several and kind else ""
+        setting = setting_label(main_setting(self._first), self._first.benchmark) if several and kind else ""
         caveat = f" ({self._first.caveats[0]})" if self._first.caveats else ""
         network = f"{len(self._results)} networks" if several else legend_label(self._labels[0])
         return f"{_joined(legend_label(self._first.title), setting)}\n{network}{caveat}"

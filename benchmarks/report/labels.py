@@ -11,6 +11,7 @@ from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.samples import Samples
 
 ABSENT = "-"
+_FULL_SIZE = ("lfw", "@128")  # LFW's metrics call a network's full size 128, whatever it is
 _CONDITIONS = {"@d1": "4.2 m", "@d2": "2.6 m", "@d3": "1.0 m", "@full": "full size"}
 _METRICS = {
     "accuracy": "accuracy",
@@ -78,14 +79,15 @@ def rate(value: float) -> str:
     return f"{100 * value:.4g} %"
 
 
-def setting_label(setting: str) -> str:
+def setting_label(setting: str, benchmark: str = "") -> str:
     """A setting's title: ``lr-lr/{}@8`` -> ``LR to LR, 8 px``, ``{}@d1/51-130`` -> ``4.2 m, subjects 51-130``.
 
     Empty for the only setting of a benchmark.
     """
     prefix, _, suffix = setting.partition("{}")
     condition, _, subjects = suffix.partition("/")
-    name = _CONDITIONS.get(condition, f"{condition[1:]} px" if condition else "")
+    known = {**_CONDITIONS, _FULL_SIZE[1]: "full size"} if benchmark == _FULL_SIZE[0] else _CONDITIONS
+    name = known.get(condition, f"{condition[1:]} px" if condition else "")
     return ", ".join(filter(None, [prefix_label(prefix), name, f"subjects {subjects}" if subjects else ""]))
 
 
@@ -106,7 +108,7 @@ def statistic_label(name: str) -> str:
 def metric_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
     """The title of each metric, in the order of the tables: ``accuracy@8`` -> ``HR to LR, accuracy, 8 px``."""
     full = {
-        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting)]))
+        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
         for setting, samples in settings.items()
         for name in samples.metrics()
     }
@@ -116,10 +118,10 @@ def metric_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, 
     return {name: own_label(name) or label for name, label in labels.items()} if benchmark in OWN else labels
 
 
-def threshold_labels(settings: Mapping[str, Samples]) -> dict[str, str]:
+def threshold_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
     """The title of each threshold: ``threshold@far=0.01@8`` -> ``threshold at FAR 1 %, 8 px``."""
     return {
-        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting)]))
+        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
         for setting, samples in settings.items()
         for name in samples.thresholds()
     }

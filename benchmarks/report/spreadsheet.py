@@ -53,7 +53,7 @@ def _labels(results: Sequence[Scores]) -> list[str]:
 
 def _rows(result: Scores, label: str) -> Iterator[list[Any]]:
     values = {**result.metrics, **result.thresholds}
-    titles = {**metric_labels(result.benchmark, result.settings), **threshold_labels(result.settings)}
+    titles = {**metric_labels(result.benchmark, result.settings), **threshold_labels(result.benchmark, result.settings)}
     counts = {
         setting.format(name): len(samples.identities)
         for setting, samples in result.settings.items()

@@ -132,7 +132,7 @@ def threshold_grids(results: Sequence[Scores], comparison: Comparison | None = N
         settings = [name for name in curves if name.partition("{}")[0] == prefix]
         title = f"{prefix_label(prefix)}, " * bool(prefix)
         names = list(dict.fromkeys(name for setting in settings for name in first.settings[setting].thresholds()))
-        columns = [setting_label(setting).removeprefix(title) or "threshold" for setting in settings]
+        columns = [setting_label(setting, first.benchmark).removeprefix(title) or "threshold" for setting in settings]
         rows = _threshold_rows(results, comparison, names, settings)
         if all(set(row[1:]) == {ABSENT} for row in rows[1::2]):  # of an earlier version
             rows = rows[::2]
@@ -242,7 +242,7 @@ def _deviations(result: Scores) -> list[str]:
     }
     if list(values) == ["{}"]:
         return [f"Standard deviation of accuracy over folds: {values['{}']} %."]
-    listed = "; ".join(f"{setting_label(setting)}: {value}" for setting, value in values.items())
+    listed = "; ".join(f"{setting_label(setting, result.benchmark)}: {value}" for setting, value in values.items())
     return [f"Standard deviation of accuracy over folds, %: {listed}."] if values else []
 
 

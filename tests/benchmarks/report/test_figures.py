@@ -83,7 +83,7 @@ def test_the_two_denominators_of_scface_are_in_figures_of_their_own(results, dra
 
 def test_histograms_hold_all_pairs_and_the_thresholds(results, drawn):
     figure = drawn([results["lfw"]])["lfw-scores"]
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["8 px", "12 px", "16 px", "20 px", "128 px"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["8 px", "12 px", "16 px", "20 px", "full size"]
     assert legend(figure) == ["same person", "different people", "threshold at FAR 10 %", "threshold at EER"]
     for axes in figure.axes:
         assert [patch.get_data().values.sum() for patch in axes.patches] == pytest.approx([1, 1])

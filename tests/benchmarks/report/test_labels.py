@@ -60,14 +60,16 @@ def test_a_resolution_is_written_in_one_way(results):
     assert list(labels["qmul"])[-4:] == ["accuracy", "auc", "eer", "std"]
     for name, result in results.items():
         assert set(labels[name]) == set(result.metrics)
-        assert set(threshold_labels(result.settings)) == set(result.thresholds)
-    assert threshold_labels(results["lfw"].settings)["threshold@eer@8"] == "threshold at EER, 8 px"
+        assert set(threshold_labels(result.benchmark, result.settings)) == set(result.thresholds)
+    assert threshold_labels("lfw", results["lfw"].settings)["threshold@eer@8"] == "threshold at EER, 8 px"
 
 
 def test_names_of_settings_and_statistics():
     assert setting_label("lr-lr/{}@8") == "LR to LR, 8 px"
     assert setting_label("{}@d1/51-130") == "4.2 m, subjects 51-130"
     assert (setting_label("{}@full"), setting_label("{}")) == ("full size", "")
+    assert setting_label("{}@128", "lfw") == "full size"  # 112 px, if that is what the network takes
+    assert setting_label("{}@128", "pairs") == "128 px"
     assert statistic_label("threshold@far=0.001") == "threshold at FAR 0.1 %"
     assert statistic_label("tpir20@fpir=0.3") == "TPIR20 at FPIR 30 %"
     assert (statistic_label("rank10"), statistic_label("map"), statistic_label("new")) == ("rank-10", "mAP", "new")

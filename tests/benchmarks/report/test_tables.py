@@ -88,7 +88,7 @@ def test_an_interval_without_width_is_not_shown(results):
 def test_thresholds_are_tables_of_rates_and_settings(results):
     high_to_low, low_to_low = threshold_grids([results["lfw"]])
     assert high_to_low.caption == "LFW: thresholds (cosine)"
-    assert high_to_low.header == ["", "8 px", "12 px", "16 px", "20 px", "128 px"]
+    assert high_to_low.header == ["", "8 px", "12 px", "16 px", "20 px", "full size"]
     assert [row[0] for row in high_to_low.rows] == ["FAR 10 %", "  95 % interval", "EER", "  95 % interval"]
     assert low_to_low.caption == "LFW: LR to LR, thresholds (cosine)"
     assert low_to_low.header == ["", "8 px", "12 px", "16 px", "20 px"]
