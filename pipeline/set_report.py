@@ -118,7 +118,9 @@ def _examples(index: ShardIndex, sizes: _Sizes) -> Iterator[tuple[str, list[Tile
                 rows = np.sort(rng.choice(members, min(PER_BAND, count), replace=False))
                 tiles = [
                     Tile(
-                        caption=index.key(row), detail=f"{sizes.faces[row]:.0f} px", jpeg=_stored_thumbnail(reader, row)
+                        caption=index.key(row),
+                        detail=f"{int(sizes.faces[row])} px",  # 31.6 px stands under 24-32 px
+                        jpeg=_stored_thumbnail(reader, row),
                     )
                     for row in rows.tolist()
                 ]

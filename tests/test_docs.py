@@ -21,6 +21,7 @@ from model.losses.terms import TERMS
 from model.options import parse_choice
 from model.training.config import TrainConfig
 from pipeline.build import build, options_for
+from shards.index import ShardIndex
 from shards.schema import INDEX_SCHEMA, ROW_SCHEMA
 from tests.conftest import REPOSITORY, commands
 
@@ -295,6 +296,19 @@ def test_snippets_that_read_shards_run(page, count, shard_set, tmp_path, monkeyp
             assert names["jpeg"].startswith(b"\xff\xd8")
         if "batch" in names:
             assert names["batch"].images.shape == (4, 4, 128, 128, 3)
+
+
+@pytest.mark.heavy
+def test_the_snippet_about_a_teacher_trains(shard_set, tmp_path, monkeypatch):
+    page = (REPOSITORY / "docs" / "guide" / "python.md").read_text()
+    [block] = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "Targets(" in block]
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "index": ShardIndex(shard_set),
+        "embed": lambda images: images[:, ::16, ::16].reshape(len(images), -1) - 99.0,
+    }
+    exec(block.replace("TrainConfig(", 'TrainConfig(backbone="spherenet4", batch_size=2, steps=1, '), names)
+    assert (tmp_path / "data" / "runs" / "student" / "checkpoints" / "0000001.pt").exists()
 
 
 def test_the_tests_that_reliability_names_exist():
