@@ -93,7 +93,10 @@ def evaluation(work: Work) -> None:
             seconds = time.perf_counter() - start
             apart = max(abs(value - base.metrics[name]) for name, value in result.metrics.items())
             text = f"{len(result.metrics)} metrics within {apart:.4f} of the {place}'s in fp32, {len(protocol.requests) / seconds:,.0f} images/s"
-            work.report.check(f"LFW in {precision}", apart <= _POINTS or precision == "bf16", text)
+            if precision == "fp32":
+                work.report.check("LFW in fp32", apart <= _POINTS, text)
+            else:  # how much it may differ depends on the network and the faces
+                work.report.write(f"LFW in {precision}", text)
     torch.backends.cudnn.allow_tf32 = True
     many = _crops(work, 16 if work.quick else _TIMED)
     for precision in ("fp32", "bf16"):
