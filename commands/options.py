@@ -32,8 +32,6 @@ class LocalPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":  # it would stand for the working directory
-            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
         value = local_path(value)
         check_local(value, stores=isinstance(self, StorePath))
         return super().convert(value, param, ctx)

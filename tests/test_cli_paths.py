@@ -93,18 +93,6 @@ def test_a_home_that_the_shell_did_not_replace_is_no_folder(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_path_is_not_the_working_directory(run, tmp_path):
-    line = "an empty path; is a variable of the shell not set?"
-    for words in (
-        ["build-shards", "--root="],
-        ["build-shards", "--out="],
-        ["verify", ""],
-        ["bench", "lfw", "--root", ""],
-    ):
-        assert line in error_of(run(*words), 2)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_empty_data_variable_is_one_that_is_not_set(run, monkeypatch):
     monkeypatch.setenv("LRFR_DATA", "")
     assert error_of(run("verify")).startswith("Error: data/shards/manifest.json: not found")
