@@ -103,9 +103,11 @@ class RunLog:
             self._json.flush()
         self.scalars(step, {name: value for name, value in row.items() if name != "step"})
         left = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
+        rate = row["images_per_s"]
+        speed = f"{rate:.0f}" if rate >= 1 else f"{rate:.2g}"  # a large network on a CPU
         parts = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "lr")
         print(
-            f"step {step}/{self._steps}  {parts}  lr {values['lr']:g}  {row['images_per_s']:.0f} images/s"
+            f"step {step}/{self._steps}  {parts}  lr {values['lr']:g}  {speed} images/s"
             f"  loader wait {row['loader_wait']:.1%}  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
             file=sys.stderr,
             flush=True,
