@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from commands.options import PATH
-from commands.outputs import OutputPath, writing
+from commands.outputs import OutputPath, open_report, writing
 from shards.messages import counted
 
 if TYPE_CHECKING:
@@ -28,14 +28,13 @@ MAX_COMPARED = 26  # networks, named by letters
 )
 def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | None) -> None:
     """Compare the networks in --json files: metrics side by side, differences with paired intervals."""
-    from benchmarks.report.page import Report
     from benchmarks.scoring.comparison import read_networks
 
     networks = read_networks(results)
     if not 2 <= len(networks) <= MAX_COMPARED:
         raise click.UsageError(f"compare needs 2 to {MAX_COMPARED} networks, found {len(networks)} in the files")
     check_names(name, len(networks))
-    pages = Report(report) if report else None
+    pages = open_report(report) if report else None
     networks = show(networks, name)
     if report and pages:
         with writing("--report", report):

@@ -18,6 +18,7 @@ from commands.options import check_local, data, is_store_url, local_path
 from pipeline.signals import delayed_interruption
 
 if TYPE_CHECKING:
+    from benchmarks.report.page import Report
     from benchmarks.scoring.results import Result
     from shards.store import Store
 
@@ -185,13 +186,12 @@ def saved_results(
         click.UsageError: the JSON file and the report would overwrite each other.
         CommandError: a file cannot be written.
     """
-    from benchmarks.report.page import Report
     from benchmarks.scoring.results import write_json
     from shards.messages import counted
 
     _check_distinct(json_file, report)
     results: list[Result] = []
-    pages = Report(report, faces=faces) if report else None
+    pages = open_report(report, faces=faces) if report else None
     saved: dict[str, str] = {}
 
     def save(result: Result) -> None:
@@ -210,11 +210,18 @@ def saved_results(
         click.echo(saved["--report"])
 
 
-def _check_distinct(json_file: Path | None, report: Path | None) -> None:
-    from benchmarks.report.page import is_report_file
+def open_report(folder: Path, *, faces: bool = True) -> Report:
+    """The report in a folder. Commands that write none do not wait for Matplotlib. Raises: ReportError: see ``Report``."""
+    from benchmarks.report.page import Report
 
+    return Report(folder, faces=faces)
+
+
+def _check_distinct(json_file: Path | None, report: Path | None) -> None:
     if json_file is None or report is None:
         return
+    from benchmarks.report.page import is_report_file
+
     file, folder = json_file.resolve(), report.resolve()
     if file in (folder, *folder.parents):
         raise click.UsageError(

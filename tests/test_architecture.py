@@ -229,6 +229,19 @@ except SystemExit:
     assert process.stderr == "[]\n"
 
 
+def test_scores_and_searches_wait_for_no_library_that_they_do_not_use():
+    """Each costs half a second of every command. Matplotlib is for reports, PyTorch for networks."""
+    code = """
+import sys
+import benchmarks.engine.runner, benchmarks.report.comparison_table, benchmarks.report.tables, benchmarks.search.run
+from commands.outputs import saved_results
+with saved_results(None, None, 1, faces=True):
+    print([name for name in ("scipy.stats", "scipy.optimize", "matplotlib", "torch") if name in sys.modules])
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.stdout == "[]\n", process.stderr
+
+
 _ENGINE = "--batch-size --device --flip --max-pixels --network --no-cache --precision --preprocessing"
 _SCORING = f"{_ENGINE} --allow-missing --json --name --no-faces --report --root"
 _OWN = f"{_ENGINE} --aligned --allow-missing --json --landmarks --name --no-faces --report"

@@ -126,12 +126,25 @@ def compare_with_others(vectors: np.ndarray, sums: np.ndarray, identity: np.ndar
         inside = np.flatnonzero(own >= 0)
         found.mean[rows], found.spread[rows] = _moments(cosines, inside, own[inside])
         cosines[inside, own[inside]] = -2  # below every cosine
-        near = np.argpartition(-cosines, wanted - 1, axis=1)[:, :wanted]
-        near = np.take_along_axis(near, np.argsort(-np.take_along_axis(cosines, near, axis=1), axis=1), axis=1)
-        found.nearest[rows], found.similarity[rows] = chosen[near[:, 0]], cosines[np.arange(len(near)), near[:, 0]]
+        found.similarity[rows] = cosines.max(axis=1)
+        near = largest(cosines, wanted)
+        found.nearest[rows] = chosen[near[:, 0]]
         found.cells[rows, 0], found.cells[rows, 1 : wanted + 1] = identity[rows], chosen[near]
         progress.update(len(own))
     return found
+
+
+def largest(values: np.ndarray, count: int) -> np.ndarray:
+    """(N, ``count``) columns of the largest of (N, C) values, the largest first; -inf is written over these values.
+
+    For a few columns this takes a tenth of the time of ``argpartition``.
+    """
+    columns = np.empty((len(values), count), np.intp)
+    rows = np.arange(len(values))
+    for place in range(count):
+        columns[:, place] = values.argmax(axis=1)
+        values[rows, columns[:, place]] = -np.inf
+    return columns
 
 
 def _moments(cosines: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.stats
 
-from benchmarks.audit.centres import BLOCK_VALUES, Space, place, row_blocks
+from benchmarks.audit.centres import BLOCK_VALUES, Space, largest, place, row_blocks
 from benchmarks.audit.picture import VIEW_PX, detail_similarity, symmetric_part, view_similarity
 from benchmarks.scoring.vectors import unit_length
 from pipeline.progress import Progress
@@ -111,7 +111,7 @@ def _nearest_pairs(block: np.ndarray, rows: np.ndarray, total: int) -> Iterator[
         cosines = block[start : start + step] @ block.T
         own = np.arange(len(cosines))
         cosines[own, own + start] = -2
-        near = rows[np.argpartition(-cosines, wanted - 1, axis=1)[:, :wanted]]
+        near = rows[largest(cosines, wanted)]
         pairs = np.sort(np.stack([np.broadcast_to(rows[own + start, None], near.shape), near], -1).reshape(-1, 2))
         yield np.unique(pairs[:, 0].astype(np.int64) * total + pairs[:, 1])
 
@@ -137,7 +137,7 @@ def neighbours_between(probes: np.ndarray, space: Space, label: str) -> np.ndarr
         block = space.vectors[rows].astype(np.float32)
         for part in row_blocks(len(looked_up), len(rows)):
             cosines = probes[looked_up[part]].astype(np.float32) @ block.T
-            closest = rows[np.argpartition(-cosines, wanted - 1, axis=1)[:, :wanted]]
+            closest = rows[largest(cosines, wanted)]
             found.append(np.stack([np.repeat(looked_up[part], wanted), closest.ravel()], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 

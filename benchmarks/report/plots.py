@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -79,7 +79,7 @@ def det(title: str, curves: Mapping[str, PairSamples]) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(_probit(np.array(_DET_TICKS)).tolist()))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: rate(scipy.stats.norm.cdf(value))))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: rate(scipy.special.ndtr(value))))
     return figure
 
 
@@ -217,7 +217,7 @@ def _plot_curves(
 
 
 def _probit(share: np.ndarray | float) -> np.ndarray:
-    return scipy.stats.norm.ppf(np.clip(share, 1e-5, 1 - 1e-5))
+    return scipy.special.ndtri(np.clip(share, 1e-5, 1 - 1e-5))
 
 
 def _plot_published(axes: Axes, published: Sequence[Published], prefix: str) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.backbones import BACKBONES, build_backbone
+
+# Nothing is counted of them and they keep the shape, but half the time on the meta device was theirs
+_LEFT_OUT = {functional.batch_norm, functional.layer_norm, functional.prelu, functional.relu}
+
+
+class _WithoutNorms(TorchFunctionMode):
+    """Leaves normalisation and activations out of a forward pass of which only the shapes matter."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping | None = None
+    ) -> Any:
+        return args[0] if func in _LEFT_OUT else func(*args, **kwargs or {})
 
 
 class Cost(NamedTuple):
@@ -27,7 +42,7 @@ def backbone_cost(name: str, *, image_size: int = 128, **options: object) -> Cos
     with torch.device("meta"):
         backbone = build_backbone(name, image_size=image_size, **options).eval()
         image = torch.empty(1, 3, image_size, image_size)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter, _WithoutNorms():
         backbone(image)
     return Cost(
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),

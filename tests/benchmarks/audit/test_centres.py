@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.audit import centres, photographs
-from benchmarks.audit.centres import Space, compare_with_others, identity_sums, own_similarities, place
+from benchmarks.audit.centres import Space, compare_with_others, identity_sums, largest, own_similarities, place
 from benchmarks.audit.photographs import neighbours, neighbours_between
 from benchmarks.audit.stored import scratch
 from benchmarks.scoring.vectors import unit_length
@@ -56,6 +56,12 @@ def test_similarity_with_other_identities(made):
         ranked = others[np.argsort(-cosines[row, others])]
         assert found.nearest[row] == ranked[0]
         assert found.cells[row].tolist() == [identity[row], *ranked[:3]]
+
+
+def test_the_largest_of_equal_values_is_the_first():
+    values = np.array([[0.5, 0.9, 0.1, 0.9], [-2.0, -0.3, -0.3, -0.4]], np.float32)
+    assert largest(values.copy(), 3).tolist() == [[1, 3, 0], [1, 2, 3]]
+    assert largest(values.copy(), 4).tolist() == [[1, 3, 0, 2], [1, 2, 3, 0]]
 
 
 def test_images_of_no_identity_are_compared_with_all(made):

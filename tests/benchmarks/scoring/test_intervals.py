@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 
 from benchmarks.scoring.intervals import bootstrap, deviation_interval, wilson
 from benchmarks.scoring.metrics import RocSamples
@@ -14,6 +14,12 @@ from benchmarks.scoring.metrics import RocSamples
 def test_wilson_equals_scipy(successes, trials):
     expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 25])
+def test_the_interval_of_a_standard_deviation_equals_scipy(count):
+    low, high = np.sqrt(count / chi2.ppf([0.975, 0.025], count - 1))
+    assert deviation_interval(3.0, count) == pytest.approx((3.0 * low, 3.0 * high), rel=1e-12)
 
 
 def test_the_interval_of_a_standard_deviation_covers_95_percent():
