@@ -152,6 +152,8 @@ def _message(error: BaseException) -> str:
         error = OSError(number, str(error) or os.strerror(number))
     if not isinstance(error, OSError):
         return str(error)
+    if error.errno == errno.ENOENT and error.filename is None:  # of os.getcwd
+        return "the current folder has been deleted; change to another one"
     file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return f"{file}{reason_of(error)}"
 

@@ -16,6 +16,11 @@ _ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(
 _STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _GOOGLE_FILE = re.compile("service account file|pem file")  # absent, or not what it should be
+# of botocore, when it is asked for credentials: waiting brings none
+_LASTING = re.compile(
+    r"credential provider: (FileNotFound|Permission|SSOTokenLoad|UnauthorizedSSOToken|PartialCredentials|ConfigParse"
+    r"|InvalidConfig)Error"
+)
 _PASSING = {408, 425, 429}  # client errors that may pass
 # what stores say of bytes that arrived changed, late or in part
 _DAMAGED = {
@@ -73,11 +78,7 @@ def _s3_options(url: str) -> dict[str, Any]:
     Raises:
         StoreError: there are no credentials, boto3 is not installed, or a variable would make obstore panic.
     """
-    for name, value in os.environ.items():
-        if name.startswith("AWS_ENDPOINT") and not value:
-            raise StoreError(f"{name} is set, but empty; unset it, or set it to http://HOST:PORT or https://HOST")
-        if name.startswith("AWS_") and not value.isprintable():  # the value is a secret
-            raise StoreError(f"{name} holds a line break or another control character; set it without that")
+    _check_variables()
     environment = {name: os.environ.get(f"AWS_{name}", "") for name in ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION")}
     config: dict[str, Any] = {"checksum_algorithm": "sha256"}
     if endpoint := environment["ENDPOINT_URL_S3"] or environment["ENDPOINT_URL"]:
@@ -85,22 +86,38 @@ def _s3_options(url: str) -> dict[str, Any]:
     if "AWS_ACCESS_KEY_ID" in os.environ or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         return {"config": config}
     try:
+        from botocore.exceptions import BotoCoreError
         from botocore.session import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
         remedy = install_command("stores")
         raise StoreError(f"{url}: boto3 is not installed; run: {remedy}, or set AWS_ACCESS_KEY_ID") from None
     session = Session()
-    if session.get_credentials() is None:
+    try:
+        credentials = session.get_credentials()
+        region = session.get_config_variable("region")
+        endpoint = session.get_scoped_config().get("endpoint_url")
+    except (BotoCoreError, ValueError) as error:  # files and variables that are wrong
+        raise StoreError(f"{url}: no credentials: {' '.join(str(error).split())}; {_CREDENTIALS}") from None
+    if credentials is None:
         raise StoreError(
             f"{url}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or"
             " AWS_SKIP_SIGNATURE=true for a public bucket"
         )
-    if not environment["REGION"] and (region := session.get_config_variable("region")):
+    if not environment["REGION"] and region:
         config["region"] = region
-    if "endpoint" not in config and (endpoint := session.get_scoped_config().get("endpoint_url")):
+    if "endpoint" not in config and endpoint:
         config["endpoint"] = _checked_endpoint(endpoint)
     return {"config": config, "credential_provider": Boto3CredentialProvider(session)}
+
+
+def _check_variables() -> None:
+    """Raises: StoreError: obstore would panic."""
+    for name, value in os.environ.items():
+        if name.startswith("AWS_ENDPOINT") and not value:
+            raise StoreError(f"{name} is set, but empty; unset it, or set it to http://HOST:PORT or https://HOST")
+        if name.startswith("AWS_") and not value.isprintable():  # the value is a secret
+            raise StoreError(f"{name} holds a line break or another control character; set it without that")
 
 
 def _checked_endpoint(endpoint: str) -> str:
@@ -118,6 +135,14 @@ def judged(error: Exception, url: str) -> tuple[bool, str, str]:
     said = " ".join(filter(None, [status[1] if status else "", name or (status[2].strip() if status else "")]))
     if "Generic S3 error: Missing " in text:
         return False, f"incomplete credentials ({_cause(text)})", "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if "Generic Config error" in text:
+        return (
+            False,
+            f"wrong settings ({_cause(text).removeprefix('Generic Config error: ')})",
+            "mend the AWS_ variables",
+        )
+    if _LASTING.search(text):
+        return False, f"no credentials ({_cause(text).rpartition(' provider: ')[2]})", _CREDENTIALS
     if _GOOGLE_FILE.search(text):
         remedy = "set GOOGLE_APPLICATION_CREDENTIALS to the JSON file of a service account or of a user"
         return False, f"unusable credentials ({_cause(text).removeprefix('Generic GCS error: ')})", remedy

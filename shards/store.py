@@ -28,6 +28,7 @@ UPLOADED_PARTS = 4  # parts of one object in flight
 TRIES = 8
 MAX_WAIT_S = 30.0  # between two tries
 _STORE_URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://", re.IGNORECASE)
+_BUCKET = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _DIGEST_NOTE = "sha256"
 _reported: set[str] = set()  # stores whose trouble this process has reported
 T = TypeVar("T")
@@ -66,6 +67,8 @@ class Store:
             raise StoreError(
                 f"{url}: a URL with ?, #, control characters or a folder . or .. is not taken; choose another one"
             )
+        if not _BUCKET.fullmatch(parts[0]):
+            raise StoreError(f"{url}: {parts[0]!r} is no name of a bucket: letters, digits, dots, - and _")
         self.url = f"{scheme.lower()}://{'/'.join(parts)}"
         self._opened: Any = None
         self._tags_are_opaque = False

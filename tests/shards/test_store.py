@@ -196,6 +196,41 @@ def test_a_file_of_google_that_is_none_is_not_tried_again(content, monkeypatch, 
 
 
 @pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"AWS_PROFILE": "nope"}, r"no credentials: The config profile \(nope\) could not be found; check "),
+        ({"AWS_CONFIG_FILE": "no settings"}, "no credentials: Unable to parse config file: .*; check "),
+        ({"AWS_SHARED_CREDENTIALS_FILE": "[default]\naws_access_key_id = k\n"}, "no credentials: Partial credentials "),
+        ({"AWS_CONFIG_FILE": "[default]\nrole_arn = a\nsource_profile = y\n"}, "no credentials: The source_profile "),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "nonsense"}, "no credentials: Unsupported host 'None'"),
+        ({"AWS_ROLE_ARN": "arn:x", "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/t"}, r"no credentials \(FileNotFoundError: "),
+        (
+            {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "maybe", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"},
+            r"wrong settings \(failed to parse ",
+        ),
+    ],
+)
+def test_settings_of_amazon_that_are_wrong_are_not_tried_again(store, monkeypatch, capsys, tmp_path, settings, line):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in settings.items():
+        if name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            (tmp_path / "file").write_text(value)
+            value = str(tmp_path / "file")
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=f"^{URL}: {line}"):
+        store.list()
+    assert "trying again" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bucket", ["fa ces", "faces:80", "user:password@faces", "-x"])
+def test_a_name_that_no_bucket_has(bucket):
+    with pytest.raises(StoreError, match=f"'{bucket}' is no name of a bucket: letters, digits, dots, - and _$"):
+        Store(f"s3://{bucket}/a")
+
+
+@pytest.mark.parametrize(
     ("name", "value", "line"),
     [
         ("AWS_ACCESS_KEY_ID", "key\r", "AWS_ACCESS_KEY_ID holds a line break or another control character; set it "),
