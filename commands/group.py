@@ -18,6 +18,7 @@ from pipeline.signals import handle_signals
 from shards.errors import LrfrError
 from shards.messages import printable
 
+_NO_FOLDER = str(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
 _MOUNT = "bring its disk or network mount back"
 _REMEDIES = {
     errno.ENOSPC: "free space, or inodes (df -i)",
@@ -152,7 +153,7 @@ def _message(error: BaseException) -> str:
         error = OSError(number, str(error) or os.strerror(number))
     if not isinstance(error, OSError):
         return str(error)
-    if error.errno == errno.ENOENT and error.filename is None:  # of os.getcwd
+    if str(error) == _NO_FOLDER:  # of os.getcwd; PyArrow names a file in its message
         return "the current folder has been deleted; change to another one"
     file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return f"{file}{reason_of(error)}"

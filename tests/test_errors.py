@@ -37,6 +37,7 @@ PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u
         (Exception(f"a thread: {NO_THREAD}"), f"a thread: {NO_THREAD}; {PROCESSES}, {AGAIN}"),
         (RuntimeError("can't start new thread"), f"can't start new thread; {PROCESSES}, {AGAIN}"),
         (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), "the current folder has been deleted; change to another one"),
+        (OSError(errno.ENOENT, "Failed to open local file 'a'"), "Failed to open local file 'a'"),
         (ImportError(f"libx.so: {NO_SEGMENT}"), f"libx.so: {NO_SEGMENT}; {MEMORY}, {AGAIN}"),
         (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
         (OSError(errno.ENOTDIR, "Not a directory", 3), "Not a directory"),
