@@ -25,6 +25,7 @@ from commands.outputs import OutputPath, json_output
 from commands.scoring import score, score_own
 from commands.speed import speed
 from pipeline.degradation.presets import Degradation, find_degradation
+from shards.messages import print_stderr
 
 
 @click.group()
@@ -175,7 +176,7 @@ def bench_all(root: Path, **options: Any) -> None:
     failures = score(list(BENCHMARKS), lambda name: read_benchmark(name, root), **options)
     for name, error in failures.items():
         status = "not found" if isinstance(error, AbsentError) else "not scored"
-        click.echo(f"{name}: {status}: {line_of(error).removeprefix(f'bench {name}: ')}", err=True)
+        print_stderr(f"{name}: {status}: {line_of(error).removeprefix(f'bench {name}: ')}")
     if len(failures) == len(BENCHMARKS):
         raise CommandError(
             f"{root}: no benchmark was scored; --root names the folder with LFW, SCface, QMUL-SurvFace, ..."

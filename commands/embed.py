@@ -97,10 +97,9 @@ def embed(
             folders=folders,
         )
     if embedded < len(paths):
-        click.echo(
+        print_stderr(
             f"unusable: {len(paths) - embedded:,} of {counted(len(paths), 'image')};"
-            f" see the column{'s status and error_message' if templates is None else ' unusable'}",
-            err=True,
+            f" see the column{'s status and error_message' if templates is None else ' unusable'}"
         )
     if not embedded:
         raise CommandError(f"{out}: no image could be embedded")

@@ -11,6 +11,7 @@ from commands.group import interruptible
 from commands.options import PATH, data
 from commands.outputs import PagePath, png_output
 from pipeline.degradation.presets import Degradation, find_degradation
+from shards.messages import print_stderr
 
 
 def degradations_of(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[Degradation]:
@@ -61,6 +62,6 @@ def draw(shards: Path, out: Path | None, degradations: list[Degradation]) -> Non
     except OSError as error:
         if out or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        click.echo(f"no contact sheet: {shards} is read-only; name a file with --out", err=True)
+        print_stderr(f"no contact sheet: {shards} is read-only; name a file with --out")
     else:
         click.echo(f"contact sheet: {sheet}")

@@ -18,6 +18,7 @@ from commands.options import check_alignment, is_auto
 from commands.outputs import saved_results
 from commands.provenance import network_facts
 from pipeline.degradation.presets import Degradation
+from shards.messages import print_stderr
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
@@ -67,7 +68,7 @@ def score(
                 if len(paths) == 1 or not expected(error):
                     raise
                 unusable += 1
-                click.echo(f"{path}: not scored: {line_of(error)}", err=True)
+                print_stderr(f"{path}: not scored: {line_of(error)}")
                 continue
             failures |= failed
             if results:

@@ -23,6 +23,7 @@ from commands.options import (
 )
 from commands.teacher import open_teacher, teacher_targets
 from commands.train_options import benchmark_names, check_cache, check_evaluation, config_options, print_list
+from shards.messages import print_stderr
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,7 +147,7 @@ def train(
             kept = f"saved in {run}: run the same command to continue" if steps else "nothing is lost"
             done = f"interrupted after step {steps}; {kept}"
         if ranks.first:
-            click.echo(done, err=True)
+            print_stderr(done)
         if steps < config.steps:
             sys.exit(130)
 

@@ -231,6 +231,12 @@ def quick_digest(path: Path) -> str:
         return hashlib.file_digest(stream, xxhash.xxh3_64).hexdigest()  # type: ignore[arg-type]
 
 
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 (hex) of a file."""
+    with naming(path), open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
 def digest(value: Any) -> str:
     """Returns the SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

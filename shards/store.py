@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from shards.connection import StoreError as StoreError  # other modules import it from here
 from shards.connection import connected, judged, library_errors
-from shards.files import BLOCK_BYTES, open_regular, whole_file
+from shards.files import BLOCK_BYTES, open_regular, sha256_of, whole_file
 from shards.messages import print_stderr
 
 SCHEMES = ("s3", "gs")
@@ -115,7 +115,7 @@ class Store:
             StoreError: it cannot be stored.
             OSError: the file cannot be read.
         """
-        expected, digest = _expected_tag(path), _digest_of(path)
+        expected, digest = _expected_tag(path), sha256_of(path)
 
         def work() -> str:
             import obstore
@@ -335,8 +335,3 @@ def _expected_tag(path: Path) -> str:
         return (parts or [hashlib.md5(usedforsecurity=False)])[0].hexdigest()
     joined = hashlib.md5(b"".join(part.digest() for part in parts), usedforsecurity=False)
     return f"{joined.hexdigest()}-{len(parts)}"
-
-
-def _digest_of(path: Path) -> str:
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]

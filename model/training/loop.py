@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ from pipeline.signals import Stopped, stop_signals
 from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, write_bytes
 from shards.locks import locked
+from shards.messages import print_stderr
 
 CONFIG = "config.json"
 
@@ -87,7 +87,7 @@ def train(
     loader_state: dict[str, Any] = {}
     learner.train()
     for remark in learner.remarks if ranks.first else ():
-        print(remark, file=sys.stderr)
+        print_stderr(remark)
     device = next(learner.parameters()).device
     run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start, device=device)
     stop_flag = stop_signals("stopping after this step...\n")
@@ -125,7 +125,7 @@ def train(
                         state.save(run, step, loader_state)
                     raise TrainingError(f"{done.problem}, no update was made; {state.lower_rate(run)}")
                 if ranks.first:
-                    print(f"{done.problem}, no update was made ({consequence})", file=sys.stderr)
+                    print_stderr(f"{done.problem}, no update was made ({consequence})")
             step, loader_state = step + 1, batch.state.to_dict()
 
             if log_due and not done.problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from model.training.waiting import LoaderWait
 from shards.files import naming, write_bytes
+from shards.messages import print_stderr
 
 METRICS = "metrics.jsonl"
 
@@ -106,11 +106,9 @@ class RunLog:
         rate = row["images_per_s"]
         speed = f"{rate:.0f}" if rate >= 1 else f"{rate:.2g}"  # a large network on a CPU
         parts = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "lr")
-        print(
+        print_stderr(
             f"step {step}/{self._steps}  {parts}  lr {values['lr']:g}  {speed} images/s"
-            f"  loader wait {row['loader_wait']:.1%}  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
-            file=sys.stderr,
-            flush=True,
+            f"  loader wait {row['loader_wait']:.1%}  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
         )
 
 

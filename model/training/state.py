@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from model.training.ranks import Ranks
 from model.training.teacher import Teacher
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_whole
-from shards.messages import counted
+from shards.messages import counted, print_stderr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +175,7 @@ class TrainState:
         if not isinstance(steps, int):
             raise CheckpointError(f"{path}: steps of its config is {steps!r}, expected an integer")
         if steps != config.steps and self.ranks.first:
-            print(f"--steps was {steps}, now {config.steps}: the learning rate schedule changes too", file=sys.stderr)
+            print_stderr(f"--steps was {steps}, now {config.steps}: the learning rate schedule changes too")
         saved = content.get("trained_on", content["preprocessing"])
         names = ", ".join(name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value)
         if names:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import http.client
 import json
 import os
@@ -16,7 +15,7 @@ from typing import BinaryIO
 from pipeline.fetch.assets import FetchError, RemoteFile
 from pipeline.fetch.connection import RequestError, open_url, proxy_of, request_error
 from pipeline.progress import Progress
-from shards.files import BLOCK_BYTES, naming, open_regular, write_bytes
+from shards.files import BLOCK_BYTES, naming, sha256_of, write_bytes
 from shards.locks import sync_folder
 from shards.messages import print_stderr
 
@@ -124,12 +123,6 @@ def require_file(file: RemoteFile, path: Path, sources: Sources) -> None:
         f" {file.sha256}) and put it at {path}, or name your own server with --mirror, then run"
         " the same command again"
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 (hex) of a file. Raises: OSError: it cannot be read."""
-    with naming(path), open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _fetch(url: str, file: RemoteFile, partial: _Partial, timeout_s: float, progress: Progress) -> None:
