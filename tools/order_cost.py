@@ -41,7 +41,9 @@ def generated(images: int, identities: int, group: int) -> Any:
     weights = np.random.default_rng(0).lognormal(0, SPREAD, identities)
     count = np.maximum((weights * images / weights.sum()).astype(np.int64), 1)
     label = np.repeat(np.arange(identities, dtype=np.int32), count)
-    parts = grouped_shards(label, group=group, shards=-(-len(label) // SHARD_IMAGES), seed=0)
+    parts = grouped_shards(
+        label, np.arange(len(label), dtype=np.int32), group=group, shards=-(-len(label) // SHARD_IMAGES), seed=0
+    )
     shard = np.empty(len(label), np.int32)
     for number, part in enumerate(parts):
         shard[part] = number

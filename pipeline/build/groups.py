@@ -10,7 +10,7 @@ from pipeline.philox import permutation
 _ORDER, _GROUP_ORDER = 0, 1  # streams of the seed
 
 
-def grouped_shards(labels: np.ndarray, *, group: int, shards: int, seed: int) -> list[np.ndarray]:
+def grouped_shards(labels: np.ndarray, rows: np.ndarray, *, group: int, shards: int, seed: int) -> list[np.ndarray]:
     """Spreads images over shards at random, but keeps ``group`` images of an identity, or a few more, together.
 
     The images of an identity, in random order, are cut into groups of equal size, but for one image: an identity with n
@@ -18,33 +18,32 @@ def grouped_shards(labels: np.ndarray, *, group: int, shards: int, seed: int) ->
 
     Args:
         labels: (N,) the identity of each image, from 0.
+        rows: (n,) int32, the images to spread.
         shards: number of shards; they are as equal as whole groups allow, and fewer if a group fills several.
 
     Returns:
-        For each shard the positions of its images in ``labels``; a group stands together.
+        For each shard its rows; a group stands together.
     """
-    order, starts = _grouped(
-        labels, max(min(group, len(labels)), 1), seed
-    )  # a larger number is none of the type of counts
+    group = max(min(group, len(rows)), 1)  # a larger number is none of the type of counts
+    order, starts = _grouped(labels, rows, group, seed)
     shard = starts * shards // max(len(order), 1)
     return np.split(order, starts[1:][np.diff(shard) > 0])
 
 
-def _grouped(labels: np.ndarray, group: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images in an order in which groups follow each other at random.
+def _grouped(labels: np.ndarray, rows: np.ndarray, group: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows in an order in which groups follow each other at random; memory is scarce here.
 
     Returns:
-        (N,) int32 positions in ``labels``; (G,) int64, where each group begins in that order.
+        (n,) int32 rows; (G,) int32 or int64, where each group begins among them.
     """
-    order = permutation(seed, _ORDER, len(labels), np.int32)
-    places, bounds = counting_sort(labels[order], int(labels.max(initial=-1)) + 1)
-    order = order[places]  # by identity, at random within it
-    del places
+    order = rows[permutation(seed, _ORDER, len(rows), np.int32)]
+    order, bounds = counting_sort(labels, int(labels.max(initial=-1)) + 1, order)  # by identity, at random within it
     sizes = _sizes(np.diff(bounds).astype(np.int32), group)
+    kind = np.int32 if len(rows) < 1 << 31 else np.int64
     chosen = permutation(seed, _GROUP_ORDER, len(sizes), np.int32)
-    before = (np.cumsum(sizes, dtype=np.int64) - sizes)[chosen]
+    before = (np.cumsum(sizes, dtype=kind) - sizes)[chosen]
     sizes = sizes[chosen]
-    starts = np.cumsum(sizes, dtype=np.int64) - sizes
+    starts = np.cumsum(sizes, dtype=kind) - sizes
     found = np.empty_like(order)
     for start in range(0, len(sizes), CHUNK):
         part = slice(start, start + CHUNK)

@@ -260,10 +260,10 @@ def _shards(
     size = images_per_shard or min(max(-(-len(rows) // 32), 250), 5000)
     count = max(-(-len(rows) // size), 1)
     if group is None:
-        parts = np.array_split(permutation(_SHARD_SEED, 0, len(rows), np.int32), count)
+        parts = np.array_split(rows[permutation(_SHARD_SEED, 0, len(rows), np.int32)], count)
     else:
-        parts = grouped_shards(labels[rows], group=group, shards=count, seed=_SHARD_SEED)
-    return [np.concatenate([rows[part], others[shard :: len(parts)]]) for shard, part in enumerate(parts)]
+        parts = grouped_shards(labels, rows, group=group, shards=count, seed=_SHARD_SEED)
+    return [np.concatenate([part, others[shard :: len(parts)]]) for shard, part in enumerate(parts)]
 
 
 def _numbers(chosen: np.ndarray) -> np.ndarray:

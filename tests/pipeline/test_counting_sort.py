@@ -17,3 +17,7 @@ def test_positions_are_sorted_as_by_a_stable_sort(monkeypatch, chunk):
     assert positions.tolist() == np.argsort(values, kind="stable").tolist()
     assert bounds.tolist() == [0, *np.cumsum(np.bincount(values, minlength=6)).tolist()]
     assert counting_sort(values[:0], 0)[1].tolist() == [0]
+    given = np.random.default_rng(2).permutation(100)[:70]
+    positions, bounds = counting_sort(values, 6, given)
+    assert positions.tolist() == given[np.argsort(values[given], kind="stable")].tolist()
+    assert bounds.tolist() == [0, *np.cumsum(np.bincount(values[given], minlength=6)).tolist()]

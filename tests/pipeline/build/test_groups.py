@@ -27,13 +27,17 @@ FROZEN_SPREAD = [[0, 2, 11, 9], [1, 8, 5, 4], [3, 10, 6, 7]]
 FROZEN_GROUPS = [[2, 8, 1, 7], [9, 3, 11, 5], [0, 6, 4, 10]]
 
 
+def rows_of(labels):
+    return np.arange(len(labels), dtype=np.int32)
+
+
 @settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(2, 6), st.integers(1, 12), st.integers(0, 2**32)
 )
 def test_groups_are_full_and_stay_together(counts, group, shards, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    order, starts = _grouped(labels, group, seed)
+    order, starts = _grouped(labels, rows_of(labels), group, seed)
     assert np.array_equal(np.sort(order), np.arange(len(labels)))
     groups = np.split(labels[order], starts[1:])
     assert all(len(set(one.tolist())) == 1 for one in groups)
@@ -42,7 +46,7 @@ def test_groups_are_full_and_stay_together(counts, group, shards, seed):
         assert len(sizes) == max(count // group, 1)
         assert count < group or (min(sizes) >= group and max(sizes) < 2 * group)
         assert max(sizes) - min(sizes) <= 1
-    parts = grouped_shards(labels, group=group, shards=shards, seed=seed)
+    parts = grouped_shards(labels, rows_of(labels), group=group, shards=shards, seed=seed)
     assert np.array_equal(np.concatenate(parts), order)
     assert set(np.cumsum([len(part) for part in parts[:-1]]).tolist()) <= set(starts.tolist())
     largest = max(map(len, groups))
@@ -52,7 +56,7 @@ def test_groups_are_full_and_stay_together(counts, group, shards, seed):
 
 def test_an_identity_is_cut_at_random():
     """Neighbours by name, often of one photograph or video, are no group of their own."""
-    order, starts = _grouped(np.zeros(400, int), 4, 0)
+    order, starts = _grouped(np.zeros(400, int), rows_of(range(400)), 4, 0)
     groups = np.split(order, starts[1:])
     assert len(groups) == 100
     assert np.mean([np.ptp(one) for one in groups]) > 150  # 3 for neighbours
@@ -64,10 +68,19 @@ def table_of(keys):
 
 @pytest.mark.parametrize("group", [6, 10**9, 2**31, 10**20])
 def test_a_group_may_be_larger_than_any_identity(group):
-    whole, _ = _grouped(np.repeat(np.arange(3), 5), 5, 0)
-    parts = grouped_shards(np.repeat(np.arange(3), 5), group=group, shards=1, seed=0)
+    labels = np.repeat(np.arange(3), 5)
+    whole, _ = _grouped(labels, rows_of(labels), 5, 0)
+    parts = grouped_shards(labels, rows_of(labels), group=group, shards=1, seed=0)
     assert np.array_equal(np.concatenate(parts), whole)
-    assert grouped_shards(np.zeros(0, int), group=group, shards=1, seed=0)[0].size == 0
+    assert grouped_shards(labels, rows_of([]), group=group, shards=1, seed=0)[0].size == 0
+
+
+def test_only_some_rows_are_spread():
+    labels, rows = np.array([1, 0, 1, -1, 0, 1]), np.array([0, 1, 2, 4], np.int32)
+    (part,) = grouped_shards(labels, rows, group=2, shards=1, seed=0)
+    assert sorted(part.tolist()) == rows.tolist()
+    assert sorted(labels[part[:2]].tolist() + labels[part[2:]].tolist()) == [0, 0, 1, 1]
+    assert len(set(labels[part[:2]].tolist())) == 1
 
 
 def test_plans_are_frozen():

@@ -30,7 +30,7 @@ def made_index(counts, *, group, shards, seed=0):
     """What a sampler sees of an index: identities with so many images each, in groups or (0) one by one."""
     label = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     if group:
-        parts = grouped_shards(label, group=group, shards=shards, seed=seed)
+        parts = grouped_shards(label, np.arange(len(label), dtype=np.int32), group=group, shards=shards, seed=seed)
     else:
         parts = np.array_split(np.random.default_rng(seed).permutation(len(label)), shards)
     shard = np.empty(len(label), np.int32)
