@@ -62,8 +62,15 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_cudnn() -> Iterator[None]:
-    """PyTorch's own kernels blur: cuDNN, which it takes for a single image, computes in TF32 by default."""
+def _without_cudnn(device: torch.device) -> Iterator[None]:
+    """PyTorch's own kernels blur: cuDNN, which it takes for a single image, computes in TF32 by default.
+
+    The switch is one for all threads: it stays where nothing uses cuDNN, because the threads of a benchmark degrade images
+    on the CPU while its network is at work on a GPU.
+    """
+    if device.type == "cpu":
+        yield
+        return
     before = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
     try:
@@ -74,7 +81,6 @@ def _without_cudnn() -> Iterator[None]:
 
 @torch.inference_mode()
 @matmul_precision("highest")
-@_without_cudnn()
 @_one_thread()
 def degrade_as(
     out: torch.Tensor,
@@ -215,7 +221,8 @@ def _blurred(planes: torch.Tensor, bank: torch.Tensor, which: torch.Tensor) -> t
     edge = BLUR_SIZE // 2
     padded = functional.pad(planes, (edge,) * 4, mode="replicate")
     kernels = bank.index_select(0, which)[:, None]
-    found = functional.conv2d(padded, kernels, groups=len(kernels)).round_()
+    with _without_cudnn(planes.device):
+        found = functional.conv2d(padded, kernels, groups=len(kernels)).round_()
     found[0].clamp_(0, WHITE)
     return found
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from pipeline.degradation import realistic
 from pipeline.degradation.parameters import bias, parameters
@@ -190,7 +191,7 @@ def test_some_images_have_two_rounds(faces, numbers, span):
 
 def test_precision_and_threads_of_training_do_not_matter_and_stay(faces, numbers, sizes, monkeypatch):
     def settings():
-        return torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.backends.cudnn.enabled
+        return torch.get_float32_matmul_precision(), torch.get_num_threads()
 
     def resize_(*given, **how):
         found.add(settings())
@@ -202,11 +203,27 @@ def test_precision_and_threads_of_training_do_not_matter_and_stay(faces, numbers
     torch.set_num_threads(3)
     try:
         degraded(faces, PRESETS["webcam"], numbers, sizes)
-        assert settings() == ("medium", 3, True)
+        assert settings() == ("medium", 3)
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.set_num_threads(before[1])
-    assert found == {("highest", 1, False)}
+    assert found == {("highest", 1)}
+
+
+@pytest.mark.parametrize("place", ["cpu", "meta"])
+def test_cudnn_is_off_for_images_on_a_gpu_alone(place, monkeypatch):
+    """Threads that degrade the images of a benchmark on the CPU would turn it off for the network on the GPU."""
+
+    def conv2d_(*given, **how):
+        found.append(torch.backends.cudnn.enabled)
+        return conv2d(*given, **how)
+
+    conv2d, found = functional.conv2d, []
+    monkeypatch.setattr(functional, "conv2d", conv2d_)
+    planes, bank = torch.zeros((3, 2, 16, 16), device=place), torch.zeros((4, 7, 7), device=place)
+    realistic._blurred(planes, bank, torch.zeros(2, dtype=torch.int64, device=place))
+    assert found == [place == "cpu"]
+    assert torch.backends.cudnn.enabled
 
 
 def test_numbers_are_those_of_the_place_in_the_stream():
