@@ -78,13 +78,17 @@ class StoredRun:
 
     @contextlib.contextmanager
     def _naming_store(self) -> Iterator[None]:
-        """Errors of what was copied from the store name the store: a file that is mended here would be replaced."""
+        """Errors of what was copied from the store name the store: a file that is mended here would be replaced.
+
+        Remedies keep paths of this machine, such as a checkpoint for ``--resume``, which takes no URL.
+        """
         try:
             yield
         except LrfrError as error:
-            if str(self.folder) not in str(error):
-                raise
-            raise type(error)(str(error).replace(str(self.folder), self.store.url)) from None
+            text, here = str(error), str(self.folder)
+            if text.startswith(here):
+                error.args = (f"{self.store.url}{text.removeprefix(here)}",)
+            raise
 
     @contextlib.contextmanager
     def _uploading(self, ranks: Ranks) -> Iterator[None]:

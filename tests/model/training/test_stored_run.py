@@ -52,6 +52,14 @@ def test_errors_name_the_store(machine):
         raise TrainingError(f"{run}/config.json: not of a run")
 
 
+def test_a_remedy_names_the_checkpoint_on_this_machine(machine):
+    """``--resume`` takes no URL."""
+    text = "the loss is nan, no update was made; add --resume {}/checkpoints/0000002.pt --out NEW"
+    with pytest.raises(TrainingError) as error, machine("a") as run:
+        raise TrainingError(text.format(run))
+    assert str(error.value) == text.format(run)
+
+
 def test_a_checkpoint_is_uploaded_while_training_goes_on_and_logs_at_the_end(machine, object_store):
     with machine("a") as run:
         write(run, config_json="{}", metrics_jsonl="1\n", step1="one", best_pt="best", best_json="1")
