@@ -8,10 +8,13 @@ import lzma
 import random
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.landmarks import HEADER, LandmarkError
+from pipeline.sources.text_numbers import text_numbers
 from tests.pipeline.sources.landmark_tables import FOUR, HEAD, NUMBERS, POINTS, read, write
 
 SEPARATORS = {
@@ -262,3 +265,16 @@ def test_a_changed_table_is_read_or_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_thousands_of_changed_tables_are_read_or_refused_in_one_line(tmp_path, seed):
     check_mutated(tmp_path / "a.csv", seed, 2000)
+
+
+def test_a_column_with_decimal_commas_is_cast_once(monkeypatch):
+    """A cast that fails takes several times as long."""
+
+    def cast_(*given):
+        casts.append(given)
+        return cast(*given)
+
+    cast, casts = pc.cast, []
+    monkeypatch.setattr(pc, "cast", cast_)
+    assert text_numbers(pa.array(["1,5", "2", "3.25"])).tolist() == [1.5, 2, 3.25]
+    assert len(casts) == 1
