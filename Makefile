@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := data/demo
-DEMO_TRAINING := --recipe quick --optimizer adamw --lr 0.001 --schedule step:at=0.8 --steps 160 --log-every 20
+DEMO_TRAINING := --recipe quick --optimizer adamw --lr 0.001 --schedule step:at=0.8 --log-every 20
+SINGLE := $(DEMO)/runs/single/checkpoints/0000160.pt
+SIAMESE := $(DEMO)/runs/siamese/checkpoints/0000100.pt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test heavy coverage lint docs check-python clean
@@ -24,9 +26,9 @@ demo: install  ## generate faces, build shards, train two networks, compare them
 	$(BIN)/python cli.py build-shards
 	$(BIN)/python cli.py verify --full
 	$(BIN)/python cli.py inspect --out $(DEMO)/report/contact-sheet.png
-	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128 --batch-size 48 --out $(DEMO)/runs/single
-	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128,8,16 --batch-size 16 --out $(DEMO)/runs/siamese
-	$(BIN)/python cli.py bench all --report $(DEMO)/report $(foreach run,single siamese,--name $(run) --network $(DEMO)/runs/$(run)/checkpoints/0000160.pt)
+	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128 --batch-size 48 --steps 160 --out $(DEMO)/runs/single
+	$(BIN)/python cli.py train $(DEMO_TRAINING) --views 128,8,16 --batch-size 16 --steps 100 --from $(SINGLE) --out $(DEMO)/runs/siamese
+	$(BIN)/python cli.py bench all --report $(DEMO)/report --name single --network $(SINGLE) --name siamese --network $(SIAMESE)
 	$(BIN)/python cli.py bench compare $(DEMO)/report/lfw.json
 
 test: install lint  ## linter, formatter, types and the default tests: about 5 minutes on 2 cores

@@ -34,8 +34,11 @@ def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> Train
     """
     if recipe not in RECIPES:
         raise TrainingError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
-    given = {name: value for name, value in options.items() if value is not None}
-    return TrainConfig(**{**RECIPES[recipe], **(_read(file) if file else {}), **given})
+    chosen = {**(_read(file) if file else {}), **{name: value for name, value in options.items() if value is not None}}
+    settings = RECIPES[recipe] | chosen
+    if settings.get("pretrained") is not None and "init" not in chosen:
+        settings.pop("init", None)  # a recipe's is for new weights
+    return TrainConfig(**settings)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -139,6 +139,15 @@ def test_schedules():
     assert cosine == pytest.approx(expected)
 
 
+def test_initial_weights_of_a_recipe_are_for_new_runs(tmp_path):
+    assert compose("quick", None, {}).init == "data"
+    assert compose("quick", None, {"pretrained": "a.pt"}).init == "pytorch"
+    (tmp_path / "from.toml").write_text('pretrained = "a.pt"\n')
+    assert compose("quick", tmp_path / "from.toml", {}).init == "pytorch"
+    with pytest.raises(OptionError, match="init data is for new weights, but --from"):
+        compose("quick", None, {"pretrained": "a.pt", "init": "data"})
+
+
 def test_a_saved_configuration_is_complete_and_is_read_back(tmp_path):
     for name in RECIPES:
         config = compose(name, None, {"head": "arcface", "best": "lfw/accuracy@8", "compile": True})
