@@ -46,9 +46,9 @@ class MirrorUrl(click.ParamType):
 def fetch(names: tuple[str, ...], mirrors: tuple[str, ...], timeout: float) -> None:
     """Download lfw, xqlfw (images and pairs) or landmarker (MediaPipe's model) into $LRFR_DATA.
 
-    No other command uses the network. Every file is compared with its SHA-256 before it gets its name. An interrupted
-    download continues when the same command is run again. The variables http_proxy, https_proxy and no_proxy apply. The
-    other names print where the data set comes from.
+    No other command downloads, but from object stores that you name. Every file is compared with its SHA-256 before it
+    gets its name. An interrupted download continues when the same command is run again. The variables http_proxy,
+    https_proxy and no_proxy apply. The other names print where the data set comes from.
     """
     from pipeline.fetch.assets import UNAVAILABLE
     from pipeline.fetch.download import Sources

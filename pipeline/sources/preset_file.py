@@ -77,7 +77,7 @@ def _spec(fields: dict[str, Any]) -> Preprocessing:
         raise ValueError("name and points_size are of points, which are missing")
     size = own.get("size", base.size)
     if type(size) is not int or not 1 <= size <= MAX_SIZE_PX:
-        raise ValueError(f"size is {reprlib.repr(size)}, expected 1 to {MAX_SIZE_PX} px")
+        raise ValueError(f"size is {reprlib.repr(size)}, expected one whole number from 1 to {MAX_SIZE_PX} px")
     if "points" in own:
         own["points"] = _scaled(own["points"], size, fields.get("points_size", size))
     elif base.points is not None and size != base.size:
