@@ -130,8 +130,9 @@ def test_an_interrupted_build_on_a_cluster_of_its_own_leaves_nothing(many, tmp_p
 
 
 @pytest.mark.heavy
-def test_ray_prints_no_page_when_its_processes_are_killed(capfd):
+def test_ray_prints_no_page_when_its_processes_are_killed(capfd, monkeypatch):
     """As they are when a build ends."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # otherwise Ray writes a token into the home folder
     with local_cluster(1):
         raylets = [pid for pid, words in children(os.getpid()).items() if re.search("raylet/raylet.*/lrfr-ray-", words)]
         os.kill(raylets[0], signal.SIGKILL)
