@@ -15,10 +15,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.errors import ProtocolError
 from pipeline.sources.finder import names_image
-from pipeline.sources.image_text import ListLayout, list_blocks, split_fields
+from pipeline.sources.image_text import ListLayout, list_blocks, split_fields, stated_row
 from pipeline.sources.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
-from pipeline.sources.landmark_text import first_row, is_text
-from pipeline.sources.streams import NOT_TEXT
 from shards.tables import PARQUET_ERRORS
 
 FIRST, SECOND, SAME, FOLD = "first", "second", "same", "fold"
@@ -80,7 +78,7 @@ def read_pair_table(path: Path, stream: BinaryIO, *, is_parquet: bool) -> PairTa
 
     Raises:
         ProtocolError: it lacks a column, or a value is not what the column holds.
-        SourceError: a line has not the right number of fields.
+        SourceError: there is no text, or a line has not the right number of fields.
         LandmarkError: a line is far too long.
         OSError: it cannot be read.
     """
@@ -105,11 +103,7 @@ def read_pair_table(path: Path, stream: BinaryIO, *, is_parquet: bool) -> PairTa
 
 def _layout(path: Path, stream: BinaryIO) -> ListLayout:
     """How a text table is written, from its first line that is neither empty nor a comment."""
-    number, line = first_row(stream)
-    if not number:
-        raise ProtocolError(f"{path}: empty; expected {EXPECTED}")
-    if not is_text(line):
-        raise ProtocolError(f"{path}: line {number}: {NOT_TEXT}; expected {EXPECTED}")
+    number, line = stated_row(path, stream, EXPECTED)
     problem = ""
     for separator in ("\t", ";", ",", ""):
         fields = split_fields(line, separator) if separator else line.split()

@@ -92,11 +92,7 @@ def list_layout(path: Path, stream: BinaryIO) -> ListLayout:
     Raises:
         SourceError: it is neither a header nor a row.
     """
-    number, line = first_row(stream)
-    if not number:
-        raise SourceError(f"{path}: empty; expected {EXPECTED}")
-    if not is_text(line):
-        raise SourceError(f"{path}: line {number}: {NOT_TEXT}; expected {EXPECTED}")
+    number, line = stated_row(path, stream, EXPECTED)
     problem = ""
     for separator in _SEPARATORS:
         fields = split_fields(line, separator)
@@ -110,6 +106,20 @@ def list_layout(path: Path, stream: BinaryIO) -> ListLayout:
         if (columns := _row_columns(line.strip().rsplit(None, count - 1))) is not None:
             return ListLayout(separator="", columns=columns, header_lines=number - 1)
     raise SourceError(f"{path}: line {number}: found {line.strip()[:80]!r}{problem}, expected {EXPECTED}")
+
+
+def stated_row(path: Path, stream: BinaryIO, expected: str) -> tuple[int, str]:
+    """Number and text of the first line that is neither empty nor a comment.
+
+    Raises:
+        SourceError: there is none, or it is no text.
+    """
+    number, line = first_row(stream)
+    if not number:
+        raise SourceError(f"{path}: empty; expected {expected}")
+    if not is_text(line):
+        raise SourceError(f"{path}: line {number}: {NOT_TEXT}; expected {expected}")
+    return number, line
 
 
 def split_fields(line: str, separator: str) -> list[str]:
