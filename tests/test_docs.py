@@ -332,8 +332,8 @@ def test_the_reference_names_what_exists(page):
         assert [member for member in re.findall(r"\w+", members) if not hasattr(found, member)] == []
 
 
-def test_the_table_of_ours_and_theirs_names_options_that_exist():
-    section = (REPOSITORY / "docs" / "guide" / "train.md").read_text().split("### Ours and theirs")[1]
+def test_the_table_of_differences_names_existing_options():
+    section = (REPOSITORY / "docs" / "guide" / "train.md").read_text().split("## Differences from other implementations")[1]
     rows = [line.split(" | ") for line in section.split("\n\n")[2].splitlines()[2:]]
     assert len(rows) == 12
     assert {len(row) for row in rows} == {5}
