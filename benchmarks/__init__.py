@@ -101,7 +101,7 @@ def read_benchmark(name: str, root: StrPath) -> Any:
         TypeError: an argument has a wrong type.
     """
     from benchmarks.errors import ProtocolError
-    from pipeline.sources.finder import find_entry
+    from pipeline.images.lookup import find_entry
     from shards.arguments import check_argument, check_path
 
     check_argument(isinstance(name, str), "name", name, f"one of {', '.join(BENCHMARKS)}")

@@ -175,7 +175,7 @@ def _options(source: Source, root: Path | Store, **options: Any) -> BuildOptions
 
     if isinstance(root, Path):
         return options_for(source.name, root=root, **options)
-    from pipeline.sources.stored import StoredRoot
+    from pipeline.sources.stored_root import StoredRoot
 
     stored = StoredRoot(root, staging(root))
     stored.begin(source)

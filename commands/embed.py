@@ -60,8 +60,8 @@ def embed(
     """
     from benchmarks.engine.identities import ImageRows, Templates
     from benchmarks.engine.parquet_writer import embed_images
+    from pipeline.images.sizes import photograph_warning
     from pipeline.sources.folders import find_images, report_left_out
-    from pipeline.sources.sizes import photograph_warning
     from pipeline.sources.templates import crop_template
     from shards.messages import counted, print_stderr
 

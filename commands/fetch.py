@@ -19,7 +19,7 @@ class MirrorUrl(click.ParamType):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from pipeline.fetch.connection import is_web_address
+        from pipeline.fetch.http_request import is_web_address
 
         if not is_web_address(value):
             self.fail(f"{value!r}: expected the address of a folder, such as https://server/faces", param, ctx)

@@ -33,10 +33,10 @@ def open_network(path: Path | None, preprocessing: str | None = None, option: st
     from model.formats.checkpoint import newest_checkpoint
     from model.formats.network import load_network
     from pipeline.prepare import check_supported
-    from pipeline.sources.preset_file import read_preset
+    from pipeline.sources.spec_file import read_spec
     from shards.messages import print_stderr
 
-    given = None if preprocessing is None else read_preset(preprocessing, option)
+    given = None if preprocessing is None else read_spec(preprocessing, option)
     network = load_network(path or newest_checkpoint(data("runs")()), given)
     if path is None:
         step = "no step" if network.step is None else f"step {network.step:,}"

@@ -12,11 +12,11 @@ import xxhash
 
 from pipeline.align import FILTERS, TEMPLATES, crop_points, fit_crops, resized, warp
 from pipeline.degradation.presets import Degradation
-from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
-from pipeline.sources.landmarks import Point
-from pipeline.sources.parts import FilePart, read_part
+from pipeline.images.decode import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
+from pipeline.images.file_part import FilePart, read_part
 from pipeline.sources.templates import CropTemplate
 from pipeline.spec import COLORS, FITS, NO_TEMPLATE, RESIZE, Preprocessing, SpecError
+from pipeline.tables.landmark_table import Point
 from shards.arguments import check_argument, check_path, check_whole
 
 VERSION = 1  # of the pixels that `prepare` returns; part of every cache key
@@ -42,8 +42,6 @@ class Request:
         degradation: how; None: by the bicubic filter, and nothing else.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
         problem: why there are no points, if it is not that the tables have no row. Used in messages only.
-
-    Attributes:
     """
 
     path: Path

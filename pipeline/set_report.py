@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.images.decode import ImageError, bytes_limit, decode_bytes
 from pipeline.inspect import BINS_PX
 from pipeline.opencv import quiet
 from pipeline.pages.pictures import Histogram, Tile, thumbnail
 from pipeline.pages.render import environment
-from pipeline.sources.finder import ImageTree
-from pipeline.sources.images import ImageError, bytes_limit, decode_bytes
+from pipeline.sources.file_readers import ImageTree
 from pipeline.spec import spec_of
 from shards.errors import ShardError
 from shards.files import write_bytes

@@ -58,8 +58,6 @@ class Preprocessing:
             rotation (crops of a face box).
         stretch: how much wider than in the image faces are in the crop: 1.3 where face boxes, higher than wide, are resized
             to squares.
-
-    Attributes:
     """
 
     template: str = "seed"

@@ -80,8 +80,6 @@ class Manifest:
         preprocessing: the fields of ``pipeline.spec.Preprocessing``; ``pipeline.spec.spec_of`` reads them.
         files: name -> size, xxh3, sha256 of ``index.parquet`` and every ``.done.json``.
         versions: versions of the libraries that determined the pixels.
-
-    Attributes:
     """
 
     fingerprint: str

@@ -23,8 +23,8 @@ from pipeline.build import BuildOptions, build
 from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
 from pipeline.landmarks.model import FILE_NAME
-from pipeline.sources.landmarks import HEADER
 from pipeline.spec import Preprocessing
+from pipeline.tables.landmark_table import HEADER
 
 REPOSITORY = Path(__file__).parent.parent
 IDENTITIES, IMAGES = 9, 5

@@ -28,32 +28,42 @@ GROUND = {
         "shards.schema",
         "shards.store",
     ),
-    *("pipeline.spec", "pipeline.presets", "pipeline.progress", "pipeline.signals"),
+    *("pipeline.spec", "pipeline.named_specs", "pipeline.progress", "pipeline.signals"),
     *("pipeline.degradation.presets", "pipeline.degradation.settings"),
 }
+SOURCES = ("pipeline.images", "pipeline.tables", "pipeline.sources")  # what users give
 # Each layer and what it may import beside itself; a layer is a package, a sub-package or a single file.
 LAYERS = {
     "shards": set(),
     "pipeline": {"shards"},  # its own files without a line below: the leaves
-    "pipeline.sources": {"shards", "pipeline"},
-    "pipeline.landmarks": {"shards", "pipeline", "pipeline.sources"},
-    "pipeline.fetch": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
+    "pipeline.images": {"shards"},
+    "pipeline.tables": {"shards", "pipeline", "pipeline.images"},
+    "pipeline.sources": {"shards", "pipeline", "pipeline.images", "pipeline.tables"},
+    "pipeline.landmarks": {"shards", "pipeline", "pipeline.images", "pipeline.tables", "pipeline.sources"},
+    "pipeline.fetch": {"shards", "pipeline", "pipeline.images", "pipeline.landmarks"},
     "pipeline.prepare": {
         "shards",
         "pipeline",
+        "pipeline.images",
+        "pipeline.tables",
         "pipeline.sources",
         "pipeline.degradation",
         "pipeline.degradation.presets",
     },
-    "pipeline.build": {"shards", "pipeline", "pipeline.sources", "pipeline.landmarks"},
+    "pipeline.build": {
+        "shards",
+        "pipeline",
+        "pipeline.images",
+        "pipeline.tables",
+        "pipeline.sources",
+        "pipeline.landmarks",
+    },
     "pipeline.degradation": {"shards", "pipeline", "pipeline.load.degrade", "pipeline.degradation.presets"},
-    # of the sources, only how TOML is read
-    "pipeline.degradation.presets": {"shards", "pipeline.degradation.settings", "pipeline.sources"},
-    # of the sources, only how an image is decoded
+    "pipeline.degradation.presets": {"shards", "pipeline.degradation.settings", "pipeline.tables"},
     "pipeline.load": {
         "shards",
         "pipeline",
-        "pipeline.sources",
+        "pipeline.images",
         "pipeline.degradation",
         "pipeline.degradation.presets",
         "pipeline.load.degrade",
@@ -67,20 +77,27 @@ LAYERS = {
         "pipeline.degradation.presets",
     },
     "pipeline.pages": {"shards"},
-    "pipeline.set_report": {"shards", "pipeline", "pipeline.inspect", "pipeline.pages", "pipeline.sources"},
-    "pipeline.demo": {"shards", "pipeline", "pipeline.sources"},
+    "pipeline.set_report": {
+        "shards",
+        "pipeline",
+        "pipeline.images",
+        "pipeline.inspect",
+        "pipeline.pages",
+        "pipeline.sources",
+    },
+    "pipeline.demo": {"shards", "pipeline", "pipeline.images", "pipeline.tables"},
     "model": GROUND,
     "model.backbones": {"model", *GROUND},
     "model.heads": {"model", *GROUND},
     "model.losses": {"model", "model.heads", *GROUND},
     "model.formats": {"model", "model.backbones", *GROUND},
     "model.training": {"model", "model.backbones", "model.heads", "model.losses", "model.formats", *GROUND},
-    "benchmarks": {"shards", "pipeline.sources"},
+    "benchmarks": {"shards", "pipeline.images"},
     "benchmarks.scoring": {
         "benchmarks",
         "shards",
         "pipeline",
-        "pipeline.sources",
+        *SOURCES,
         "pipeline.prepare",
         "pipeline.degradation.presets",
     },
@@ -89,7 +106,7 @@ LAYERS = {
         "benchmarks.scoring",
         "shards",
         "pipeline",
-        "pipeline.sources",
+        *SOURCES,
         "pipeline.prepare",
     },
     "benchmarks.engine": {
@@ -97,7 +114,7 @@ LAYERS = {
         "benchmarks.scoring",
         "shards",
         "pipeline",
-        "pipeline.sources",
+        *SOURCES,
         "pipeline.prepare",
     },
     "benchmarks.audit": {
@@ -109,7 +126,7 @@ LAYERS = {
         "pipeline.build",
         "pipeline.pages",
         "pipeline.prepare",
-        "pipeline.sources",
+        *SOURCES,
     },
     "benchmarks.search": {
         "benchmarks",
@@ -118,7 +135,7 @@ LAYERS = {
         "benchmarks.scoring",
         "shards",
         "pipeline",
-        "pipeline.sources",
+        *SOURCES,
     },
     "benchmarks.report": {
         "benchmarks",
@@ -189,7 +206,7 @@ def test_shards_and_the_build_know_nothing_of_torch():
     heavy = {"torch", "nvidia", "scipy", "matplotlib"}
     for path in [
         *(ROOT / "shards").rglob("*.py"),
-        *(ROOT / "pipeline" / "sources").rglob("*.py"),
+        *(path for room in SOURCES for path in (ROOT / room.replace(".", "/")).rglob("*.py")),
         *(ROOT / "pipeline" / "build").rglob("*.py"),
     ]:
         assert not {name.split(".")[0] for name in imports(path)} & heavy, path

@@ -29,8 +29,8 @@ from pipeline.build import options_for
 from pipeline.load.sampler import LoaderState
 from pipeline.prepare import Request, prepare
 from pipeline.sources.catalog import find_source
-from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.spec import Preprocessing, SpecError
+from pipeline.tables.landmark_reader import read_landmarks
 from shards.arguments import check_whole, shown
 from shards.finish import finish_set
 from shards.schema import Manifest

@@ -16,7 +16,7 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.results import write_json
 from commands import scoring
 from pipeline.demo.generate import write_demo_data
-from pipeline.sources.images import ImageError
+from pipeline.images.decode import ImageError
 from tests.benchmarks.conftest import score
 from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 from tests.networks import save_small, small_backbone

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.landmarks.model import FILE_NAME, FOLDER
 from pipeline.sources.catalog import SOURCES
-from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.tables.landmark_reader import read_landmarks
 from tests.conftest import PATIENCE_S, REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "data.md"

@@ -13,7 +13,7 @@ import pytest
 
 from model.embedder import Embedder
 from model.formats.network import load_network
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from tests.conftest import PATIENCE_S, REPOSITORY
 
 
@@ -71,7 +71,7 @@ def test_a_tflite_network_with_a_fixed_batch(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [str(REPOSITORY / "examples"), *sys.path])
     monkeypatch.delitem(sys.modules, "tflite_network", raising=False)
     network = load_network("tflite_network:embed")
-    assert network.spec == PRESETS["arcface"]
+    assert network.spec == NAMED_SPECS["arcface"]
     images = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
     found = Embedder(network.backbone)(images)
     np.testing.assert_allclose(found, (images.reshape(5, -1)[:, :5] - 127.5) / 128, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.sources.images import decode_bytes
+from pipeline.images.decode import decode_bytes
 from shards.index import ShardIndex, ShardReader
 
 COMPONENTS, SHRINKAGE = 250, 0.3

@@ -26,15 +26,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this is a script of the repository, not a package
 
 from commands.options import landmark_model
+from pipeline.images.decode import decode
 from pipeline.landmarks.chunk import Chunk, LandmarkOptions, find_in_chunk
 from pipeline.landmarks.faces import find_face
 from pipeline.landmarks.networks import LiteRTNetworks, Networks
 from pipeline.opencv import single_thread
 from pipeline.sources.folders import find_images, utf8
-from pipeline.sources.images import decode
-from pipeline.sources.landmark_lookup import PathLookup
-from pipeline.sources.landmark_reader import read_landmarks
 from pipeline.sources.watch import SourceWatch
+from pipeline.tables.landmark_lookup import PathLookup
+from pipeline.tables.landmark_reader import read_landmarks
 
 SIZES = (32, 24, 20, 16, 12, 8)  # px, longer side of the image
 SHARES = (0.5, 0.25, 0.1, 0.05, 0.03)  # of the width of a photograph

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.sources.images import decode
-from pipeline.sources.landmarks import HEADER
+from pipeline.images.decode import decode
+from pipeline.tables.landmark_table import HEADER
 
 JITTER_PX = 0.7  # of the landmarks of a copy: another run of a detector
 CROP_SHARE = (0.02, 0.07)  # cut from each side

@@ -21,9 +21,9 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import PairProtocol, Protocol
 from benchmarks.scoring.searches import ClosedSetProtocol, OpenSetProtocol
 from benchmarks.scoring.vectors import unit_length
+from pipeline.images.decode import ImageError
 from pipeline.prepare import Request, prepare
 from pipeline.progress import Progress
-from pipeline.sources.images import ImageError
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing, spec_of
 from shards.messages import counted, print_stderr

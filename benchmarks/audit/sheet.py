@@ -18,10 +18,10 @@ from benchmarks.audit.findings import (
     Finding,
 )
 from benchmarks.audit.stored import StoredImages
+from pipeline.images.decode import ImageError, decode_bytes
 from pipeline.pages.pictures import Histogram, Tile, thumbnail
 from pipeline.pages.render import environment
 from pipeline.prepare import Request
-from pipeline.sources.images import ImageError, decode_bytes
 from shards.files import write_bytes
 from shards.index import ShardIndex
 

@@ -15,8 +15,8 @@ from benchmarks.audit.picture import VIEW_PX, view
 from benchmarks.engine.runner import Engine
 from benchmarks.engine.shard_set import set_requests
 from benchmarks.scoring.vectors import unit_length
+from pipeline.images.decode import ImageError, decode_bytes
 from pipeline.progress import Progress
-from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
 from shards.errors import ShardError
 from shards.files import naming

@@ -16,7 +16,7 @@ from benchmarks.datasets.resolutions import RESOLUTIONS, at_sizes
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.identification import IdentificationProtocol
 from benchmarks.scoring.searches import Search
-from pipeline.sources.finder import composed, folded, scan
+from pipeline.images.lookup import composed, folded, scan
 from pipeline.sources.folders import find_images, report_left_out
 from pipeline.sources.listing import shortened
 from shards.files import StrPath, is_system_name, quick_digest

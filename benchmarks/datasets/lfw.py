@@ -16,11 +16,12 @@ from benchmarks.datasets.locate import Landmarks, find_first, require, set_folde
 from benchmarks.datasets.pairs import HEADER, Pairs, read_pairs
 from benchmarks.datasets.resolutions import at_resolutions
 from benchmarks.scoring.protocols import PairProtocol
+from pipeline.images.lookup import find_entry
+from pipeline.images.sizes import image_size
 from pipeline.prepare import Request
-from pipeline.sources.finder import ImageFolder, find_entry
-from pipeline.sources.landmark_lookup import NameLookup
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.sizes import image_size
+from pipeline.sources.file_readers import ImageFolder
+from pipeline.tables.landmark_lookup import NameLookup
+from pipeline.tables.landmark_reader import read_landmarks
 
 PUBLISHED_PAIRS = 6000
 _XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"

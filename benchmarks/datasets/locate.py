@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.errors import AbsentError, ProtocolError
-from pipeline.sources.finder import ImageFolder, find_entry, find_folder
+from pipeline.images.lookup import find_entry, find_folder
+from pipeline.sources.file_readers import ImageFolder
 from pipeline.sources.listing import shortened
 from shards.messages import command, counted, print_stderr
 

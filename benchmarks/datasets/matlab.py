@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.datasets.matfile import MatError, MatFile
 from benchmarks.errors import ProtocolError
-from pipeline.sources.finder import ImageFolder
-from pipeline.sources.images import read_regular
+from pipeline.images.decode import read_regular
+from pipeline.sources.file_readers import ImageFolder
 from shards.messages import counted
 
 _HDF5_HEADER = b"MATLAB 7.3"

@@ -17,8 +17,8 @@ from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import Protocol
 from pipeline.align import TEMPLATES
-from pipeline.sources.toml_file import read_toml
 from pipeline.spec import NO_TEMPLATE
+from pipeline.tables.toml_file import read_toml
 
 _FOLDERS = ("root", "gallery", "probes", "unmated")
 _EXPECTED = "expected pairs (and root), or gallery and probes (and unmated); with landmarks or aligned; sizes; name"

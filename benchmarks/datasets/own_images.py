@@ -14,15 +14,15 @@ from benchmarks.datasets.locate import tables_of
 from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.samples import MAX_IDENTITIES
+from pipeline.images.lookup import composed
 from pipeline.prepare import Request
-from pipeline.sources.finder import composed
 from pipeline.sources.folders import utf8
-from pipeline.sources.landmark_lookup import NameLookup, PathLookup
-from pipeline.sources.landmark_order import report_order
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import LandmarkError, Landmarks, LandmarkTable
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE
+from pipeline.tables.landmark_lookup import NameLookup, PathLookup
+from pipeline.tables.landmark_order import report_order
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_table import LandmarkError, Landmarks, LandmarkTable
 from shards.files import StrPath
 from shards.messages import counted
 

@@ -15,14 +15,15 @@ import pyarrow as pa
 from benchmarks.datasets.pair_table import read_pair_table
 from benchmarks.datasets.pairs import is_named, named_pairs
 from benchmarks.errors import ProtocolError
-from pipeline.sources.finder import ImageFolder, folded
+from pipeline.images.lookup import folded
+from pipeline.sources.file_readers import ImageFolder
 from pipeline.sources.folders import find_images
 from pipeline.sources.image_list import names_below
-from pipeline.sources.landmark_reader import PARQUET_START
-from pipeline.sources.landmark_text import first_row
-from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
-from pipeline.sources.streams import open_stream
+from pipeline.tables.landmark_reader import PARQUET_START
+from pipeline.tables.landmark_table import LandmarkError
+from pipeline.tables.landmark_text import first_row
+from pipeline.tables.streams import open_stream
 from shards.messages import counted, print_stderr
 
 CACHED_FOLDERS = 64

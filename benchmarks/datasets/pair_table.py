@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.errors import ProtocolError
-from pipeline.sources.finder import names_image
+from pipeline.images.lookup import names_image
 from pipeline.sources.image_text import ListLayout, list_blocks, split_fields, stated_row
-from pipeline.sources.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
+from pipeline.tables.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
 from shards.tables import PARQUET_ERRORS
 
 FIRST, SECOND, SAME, FOLD = "first", "second", "same", "fold"

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import numpy as np
 
 from benchmarks.errors import ProtocolError
-from pipeline.sources.finder import composed
-from pipeline.sources.streams import decoded, open_stream
+from pipeline.images.lookup import composed
+from pipeline.tables.streams import decoded, open_stream
 from shards.messages import counted
 
 HEADER = "the number of folds and of pairs a fold, such as 10<TAB>300"

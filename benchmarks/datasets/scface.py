@@ -15,12 +15,13 @@ import numpy as np
 from benchmarks.datasets.locate import Landmarks, find_first, image_folder, require, set_folder, tables_of
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.searches import ClosedSetProtocol, Search
+from pipeline.images.lookup import find_entry
+from pipeline.images.sizes import image_size
 from pipeline.prepare import Request
-from pipeline.sources.finder import ImageFolder, find_entry
-from pipeline.sources.landmark_lookup import NameLookup
-from pipeline.sources.landmark_reader import is_four_point_table, read_landmarks
-from pipeline.sources.landmarks import LandmarkTable
-from pipeline.sources.sizes import image_size
+from pipeline.sources.file_readers import ImageFolder
+from pipeline.tables.landmark_lookup import NameLookup
+from pipeline.tables.landmark_reader import is_four_point_table, read_landmarks
+from pipeline.tables.landmark_table import LandmarkTable
 from shards.files import is_system_name
 from shards.messages import counted
 

@@ -11,10 +11,10 @@ from benchmarks.engine.runner import Embed
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import PairProtocol
 from benchmarks.scoring.vectors import unit_length
+from pipeline.images.decode import MAX_PIXELS, ImageError
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.prepare import Request, prepare
-from pipeline.presets import PRESETS
 from pipeline.progress import Progress
-from pipeline.sources.images import MAX_PIXELS, ImageError
 from pipeline.spec import Number, Preprocessing
 
 PAIRS = 40  # of each kind
@@ -151,7 +151,7 @@ class _Trials:
 
 def _in_template(spec: Preprocessing, name: str) -> Preprocessing:
     """The spec with the alignment of a preset."""
-    preset = PRESETS[name].resized(spec.size)
+    preset = NAMED_SPECS[name].resized(spec.size)
     return dataclasses.replace(spec, **{field: getattr(preset, field) for field in _ALIGNMENT})
 
 

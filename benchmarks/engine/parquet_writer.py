@@ -14,17 +14,17 @@ from benchmarks.engine.identities import IMAGE_SCHEMA, STATUS_NO_LANDMARKS, STAT
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
+from pipeline.images.sizes import image_size
 from pipeline.prepare import Request
 from pipeline.progress import Progress
 from pipeline.sources.folders import utf8
-from pipeline.sources.landmark_lookup import PathLookup
-from pipeline.sources.landmark_order import report_order
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmark_scale import scale_warning, spread
-from pipeline.sources.landmarks import Landmarks
-from pipeline.sources.sizes import image_size
 from pipeline.sources.templates import CropTemplate
 from pipeline.sources.watch import SourceWatch
+from pipeline.tables.landmark_lookup import PathLookup
+from pipeline.tables.landmark_order import report_order
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_scale import scale_warning, spread
+from pipeline.tables.landmark_table import Landmarks
 from shards.files import whole_file
 from shards.messages import print_stderr
 from shards.schema import STATUS_OK

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.engine.cache import EmbeddingCache
+from pipeline.images.decode import ImageError
 from pipeline.prepare import Request, cache_key, prepare
-from pipeline.sources.images import ImageError
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
 

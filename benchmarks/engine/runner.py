@@ -17,13 +17,13 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.protocols import Protocol, ScoredSetting
 from benchmarks.scoring.results import Result, library_versions
+from pipeline.images.decode import MAX_PIXELS, ImageError
+from pipeline.images.sizes import image_size
 from pipeline.prepare import NoCropError, Request, check_supported
 from pipeline.progress import Progress
-from pipeline.sources.images import MAX_PIXELS, ImageError
-from pipeline.sources.landmark_scale import scale_warning, spread
-from pipeline.sources.sizes import image_size
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
+from pipeline.tables.landmark_scale import scale_warning, spread
 from shards.arguments import check_argument, shown
 from shards.messages import counted, print_stderr
 

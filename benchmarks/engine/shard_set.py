@@ -15,9 +15,9 @@ from benchmarks.engine.cache import CHECKSUM_BYTES, PREFIX_BYTES, stored_row
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
+from pipeline.images.file_part import FilePart
 from pipeline.prepare import Request
 from pipeline.progress import Progress
-from pipeline.sources.parts import FilePart
 from pipeline.sources.templates import template_of
 from pipeline.spec import Preprocessing, spec_of
 from shards.arguments import check_path

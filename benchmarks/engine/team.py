@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.images.decode import ImageError
 from pipeline.prepare import Request
-from pipeline.sources.images import ImageError
 
 BLOCK_BATCHES = 4  # of one process in turn; fewer: more files whose requests lie in two blocks, and are read twice
 

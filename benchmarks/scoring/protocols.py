@@ -15,8 +15,8 @@ from benchmarks.scoring.examples import HardPair, hardest_pairs, spread_images
 from benchmarks.scoring.samples import PairSamples, Samples
 from benchmarks.scoring.vectors import unit_length
 from pipeline.degradation.presets import Degradation, check_size
+from pipeline.images.lookup import is_generated
 from pipeline.prepare import Request
-from pipeline.sources.finder import is_generated
 
 CHUNK_PAIRS = 1 << 15
 

@@ -15,8 +15,8 @@ import PIL
 from benchmarks.scoring.examples import HardPair
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.samples import HISTOGRAM_EDGES, Samples
+from pipeline.images.decode import MAX_PIXELS
 from pipeline.prepare import Request
-from pipeline.sources.images import MAX_PIXELS
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_path
 from shards.files import StrPath, write_bytes

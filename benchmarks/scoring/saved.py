@@ -12,7 +12,7 @@ from benchmarks.scoring.arrays import MAX_FLOAT
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.results import Scores
 from benchmarks.scoring.samples import Samples, from_dict
-from pipeline.sources.images import read_regular
+from pipeline.images.decode import read_regular
 
 ROUNDING = 1e-6
 MAX_METRIC = 1 + ROUNDING  # metrics are fractions

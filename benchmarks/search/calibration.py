@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.search.errors import SearchError
 from benchmarks.search.likelihood import Fitted, Line
-from pipeline.sources.images import read_regular
+from pipeline.images.decode import read_regular
 from shards.arguments import check_path
 from shards.files import StrPath, digest, write_bytes
 

@@ -18,7 +18,7 @@ from benchmarks.speed.faces import CROP_SIZE, JPEG_QUALITY, Face, Setup
 from benchmarks.speed.timing import Contender, Timing, compare_times, cores
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.executors import WorkerPool
-from pipeline.sources.images import decode_bytes
+from pipeline.images.decode import decode_bytes
 
 _SHARD_FACES = 5000  # in one similarity fit
 _FACES, _QUICK_FACES, _LARGE_FACES = 256, 32, 16  # distinct faces; large images of more would take gigabytes

@@ -21,8 +21,8 @@ from benchmarks.speed.faces import CROP_SIZE, Setup
 from benchmarks.speed.timing import Contender, Timing, compare_times
 from model.backbones import build_backbone
 from model.embedder import Embedder
+from pipeline.images.decode import ImageError, decode
 from pipeline.prepare import Request
-from pipeline.sources.images import ImageError, decode
 
 FIVE = (CROP_SIZE, *RESOLUTIONS)  # px
 FIVE_SETTINGS = [f"{{}}@{size}" for size in FIVE]  # the first image as it is, the second one degraded

@@ -16,12 +16,13 @@ import numpy as np
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build, options_for
 from pipeline.demo.generate import write_demo_data
-from pipeline.sources.finder import ImageTree, find_entry
-from pipeline.sources.images import ImageError, decode
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import HEADER, LandmarkError
+from pipeline.images.decode import ImageError, decode
+from pipeline.images.lookup import find_entry
+from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.source import SourceError
 from pipeline.sources.vggface2 import VGGFace2
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_table import HEADER, LandmarkError
 from shards.index import ShardIndex
 
 CROP_SIZE, JPEG_QUALITY = 128, 95  # px; of stored crops

@@ -14,11 +14,12 @@ from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.identities import TRIED_IMAGES, count_identities, coverage
 from commands.diagnosis.source_sets import source_findings
 from commands.diagnosis.waiting import Waiting
-from pipeline.sources.finder import ImageFolder, find_entry, find_folder, is_generated
-from pipeline.sources.landmarks import LandmarkError
-from pipeline.sources.sizes import image_size
-from pipeline.sources.training_sets import Qmul, TinyFace
+from pipeline.images.lookup import find_entry, find_folder, is_generated
+from pipeline.images.sizes import image_size
+from pipeline.sources.file_readers import ImageFolder
+from pipeline.sources.folder import Qmul, TinyFace
 from pipeline.sources.vggface2 import VGGFace2
+from pipeline.tables.landmark_table import LandmarkError
 from shards.errors import LrfrError
 from shards.messages import command, counted
 

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from commands.diagnosis.findings import Finding, ok, warn
 from commands.diagnosis.waiting import Waiting
-from pipeline.sources.finder import is_image, scan
-from pipeline.sources.landmark_order import order_warning
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import composed_column
+from pipeline.images.lookup import is_image, scan
+from pipeline.tables.landmark_order import order_warning
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_table import composed_column
 from shards.files import is_system_name
 from shards.messages import counted
 

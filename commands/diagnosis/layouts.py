@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.sources.finder import Entry, is_image, scan
+from pipeline.images.lookup import Entry, is_image, scan
 from pipeline.sources.huggingface import METADATA
 from shards.files import is_system_name
 from shards.schema import MANIFEST, PLAN

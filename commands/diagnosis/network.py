@@ -13,7 +13,7 @@ from commands.diagnosis.findings import Finding, note, ok, warn
 from model.embedder import Embedder
 from model.formats.network import LoadedNetwork, load_network
 from pipeline.demo.generate import write_demo_data
-from pipeline.presets import preset_name
+from pipeline.named_specs import spec_name
 from pipeline.spec import Preprocessing
 from shards.errors import LrfrError
 from shards.messages import command, counted
@@ -72,7 +72,7 @@ def guess_findings(network: LoadedNetwork, found: Guess, data: str) -> Iterator[
 
 def as_option(spec: Preprocessing) -> str:
     """A preprocessing as a user gives it: its name, or what to write into a file."""
-    if (name := preset_name(spec)) is not None:
+    if (name := spec_name(spec)) is not None:
         return name
     left_out = ("jpeg_quality", "degradation", *(() if spec.aligned else ("warp",)))
     lines = {name: value for name, value in spec.to_dict().items() if name not in left_out}

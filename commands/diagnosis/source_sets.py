@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.identities import TRIED_IMAGES
+from pipeline.images.decode import ImageError, decode_bytes
+from pipeline.images.lookup import find_entry
 from pipeline.sources.catalog import find_source
-from pipeline.sources.finder import find_entry
-from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.sources.source import Rows
 from shards.messages import command, counted
 

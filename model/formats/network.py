@@ -27,7 +27,7 @@ from model.formats.graphs.others import is_other, refuse_other
 from model.formats.graphs.script import is_script, read_script
 from model.formats.huggingface import WEIGHTS, has_safetensors_header, read_folder, read_safetensors
 from model.options import Choice, OptionError, parse_choice
-from pipeline.presets import preset_name
+from pipeline.named_specs import spec_name
 from pipeline.spec import Preprocessing, SpecError
 from shards.arguments import check_argument, check_path
 from shards.errors import LrfrError
@@ -171,7 +171,7 @@ def _prepared(network: LoadedNetwork, given: Preprocessing | None) -> LoadedNetw
     if given is None:
         return network
     size = network.spec.size
-    if given.size != size and preset_name(given) is None:
+    if given.size != size and spec_name(given) is None:
         raise CheckpointError(
             f"{network.path}: takes images of {size} px, but --preprocessing has size = {given.size}; expected size = {size}"
         )

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from pipeline.align import crop_points, eye_distances, fit_crops, resized, warp
-from pipeline.sources.images import decode_bytes
+from pipeline.images.decode import decode_bytes
+from pipeline.images.verbatim import is_storable
 from pipeline.sources.templates import CropTemplate
-from pipeline.sources.verbatim import is_storable
 from pipeline.spec import Preprocessing
 from shards.writer import Row
 

@@ -7,8 +7,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from pipeline.sources.landmarks import LandmarkError
-from pipeline.sources.streams import decoded, open_stream
+from pipeline.tables.landmark_table import LandmarkError
+from pipeline.tables.streams import decoded, open_stream
 
 _EXCLUSION = re.compile(r"""\s*(?:"(?P<quoted>[^"]*)"|(?P<bare>(?!#).*?))\s*(?:(?<!\S)#.*)?""")
 

@@ -10,7 +10,7 @@ import PIL
 
 from pipeline.build.exclusions import Exclusions
 from pipeline.build.options import BuildOptions
-from pipeline.sources.images import MAX_PIXELS
+from pipeline.images.decode import MAX_PIXELS
 from pipeline.sources.source import Rows
 from shards.errors import ShardError
 from shards.files import is_system_name, is_temporary_of, remove_temporaries

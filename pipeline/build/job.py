@@ -18,14 +18,14 @@ from pipeline.build.options import BuildOptions
 from pipeline.build.own_landmarks import make_landmarks
 from pipeline.build.parts import WHOLE, Part
 from pipeline.build.plan import Plan, make_plan
-from pipeline.build.stored import StoredBuild
+from pipeline.build.stored_build import StoredBuild
 from pipeline.build.worker import RETRIED, ShardTask, run_shard
 from pipeline.executors import unordered_map
 from pipeline.progress import Progress
 from pipeline.sources.catalog import find_source
-from pipeline.sources.landmark_scale import scale_warning, spread
 from pipeline.sources.source import Reader, SourceError, is_present
 from pipeline.sources.watch import SourceWatch
+from pipeline.tables.landmark_scale import scale_warning, spread
 from shards.errors import ShardError
 from shards.files import digest, quick_digest, remove_temporaries, write_record
 from shards.finish import describe, finish_set

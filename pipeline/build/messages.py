@@ -10,9 +10,9 @@ import pyarrow as pa
 from pipeline.build.options import BuildOptions
 from pipeline.build.parts import Part
 from pipeline.build.plan import Plan
-from pipeline.sources.landmark_order import report_order
 from pipeline.sources.listing import NAMED, shortened
 from pipeline.sources.source import Rows
+from pipeline.tables.landmark_order import report_order
 from shards.finish import describe
 from shards.messages import counted, print_stderr
 from shards.schema import INDEX, INDEX_SCHEMA, Manifest

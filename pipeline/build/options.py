@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import Executor
+from pipeline.images.decode import MAX_PIXELS
 from pipeline.sources.catalog import find_source
-from pipeline.sources.images import MAX_PIXELS
 from pipeline.sources.source import Source, SourceError
-from pipeline.sources.stored import StoredRoot
+from pipeline.sources.stored_root import StoredRoot
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from shards.arguments import check_argument, check_path, check_paths, check_whole, shown

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from pipeline.build.groups import grouped_shards
 from pipeline.build.rejected import Rejected
+from pipeline.images.lookup import IMAGE_SUFFIXES
 from pipeline.philox import permutation
-from pipeline.sources.finder import IMAGE_SUFFIXES
-from pipeline.sources.landmarks import clean_keys, composed_column, last_two_parts
 from pipeline.sources.source import Rows
+from pipeline.tables.landmark_table import clean_keys, composed_column, last_two_parts
 from shards.files import SYSTEM_NAMES
 from shards.messages import counted
 

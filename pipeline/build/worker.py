@@ -14,9 +14,9 @@ from pipeline.align import crop_points, eye_distances, fit_crops
 from pipeline.build.crops import RejectedError, framed_crop, landmark_crop, whole_crop
 from pipeline.build.fingerprint import library_versions
 from pipeline.build.options import BuildOptions
-from pipeline.build.stored import publish_shard
+from pipeline.build.stored_build import publish_shard
+from pipeline.images.decode import ImageError, bytes_limit
 from pipeline.opencv import quiet, single_thread
-from pipeline.sources.images import ImageError, bytes_limit
 from pipeline.sources.source import Reader
 from pipeline.sources.watch import SourceWatch
 from shards.errors import ShardError

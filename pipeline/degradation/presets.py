@@ -149,7 +149,7 @@ def _preset_of(name: str) -> Preset:
         return PRESETS[name]
     if not name.endswith(".toml"):
         raise PresetError(f"degradation {name!r} is unknown; choose {', '.join(PRESETS)} or a file NAME.toml")
-    from pipeline.sources.toml_file import read_toml
+    from pipeline.tables.toml_file import read_toml
 
     try:
         return _preset_from(read_toml(Path(name)))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.degradation import jpeg
+from pipeline.degradation.jpeg_compression import BLOCK, compress_
 from pipeline.degradation.kernels import (
     BLUR_SIZE,
     PART,
@@ -44,7 +44,7 @@ _FROM_YCC = ((_COLOUR, 0, 11485), (_COLOUR, -2819, -5850), (_COLOUR, 14516, 0))
 
 def canvas_of(largest: int) -> int:
     """Side of the canvas for images of at most ``largest`` px: whole JPEG blocks."""
-    return -(-largest // jpeg.BLOCK) * jpeg.BLOCK
+    return -(-largest // BLOCK) * BLOCK
 
 
 @contextlib.contextmanager
@@ -168,7 +168,7 @@ def _round(
     if interlaced:
         _interlace_(planes, values)
     _add_noise_(planes, own)
-    jpeg.compress_(planes, quality=own["quality"], row_offsets=own["grid_row"], column_offsets=own["grid_column"])
+    compress_(planes, quality=own["quality"], row_offsets=own["grid_row"], column_offsets=own["grid_column"])
     return planes
 
 

@@ -17,8 +17,8 @@ from pipeline.demo.faces import FACES
 from pipeline.demo.layouts import LAYOUTS, DatasetPlan, DemoOptions
 from pipeline.demo.render import IdentityJob, ImageSpec, render_identity
 from pipeline.executors import Executor, unordered_map
+from pipeline.images.lookup import GENERATED_MARKER
 from pipeline.progress import Progress
-from pipeline.sources.finder import GENERATED_MARKER
 from shards.errors import LrfrError
 from shards.files import StrPath, naming, remove_temporaries, temporary_path
 from shards.locks import locked, sync_folder

@@ -15,7 +15,7 @@ import scipy.io
 
 from pipeline.demo.pairs import pairs_text
 from pipeline.demo.render import FIRST_TEST_PERSON, Camera, ImageSpec
-from pipeline.sources.landmarks import HEADER
+from pipeline.tables.landmark_table import HEADER
 
 Landmarks = dict[str, np.ndarray]  # path -> (5, 2), px
 

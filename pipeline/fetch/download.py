@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.fetch.assets import FetchError, RemoteFile
-from pipeline.fetch.connection import RequestError, open_url, proxy_of, request_error
+from pipeline.fetch.http_request import RequestError, open_url, proxy_of, request_error
 from pipeline.progress import Progress
 from shards.files import BLOCK_BYTES, naming, sha256_of, write_bytes
 from shards.locks import sync_folder

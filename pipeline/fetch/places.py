@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.fetch.assets import DOWNLOADS, Download, FetchError
 from pipeline.fetch.download import Sources, require_file
 from pipeline.fetch.unpack import unpack_images
-from pipeline.sources.finder import is_generated, is_image, scan
+from pipeline.images.lookup import is_generated, is_image, scan
 from shards.errors import LockedError
 from shards.files import is_system_name
 from shards.locks import locked

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.fetch.assets import FetchError
+from pipeline.images.lookup import is_image
 from pipeline.progress import Progress
-from pipeline.sources.finder import is_image
 from shards.files import is_system_name, whole_folder
 from shards.messages import counted
 

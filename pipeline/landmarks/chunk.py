@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from pipeline.images.decode import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.landmarks.faces import Choice, find_faces
 from pipeline.landmarks.networks import LiteRTNetworks, Networks
 from pipeline.landmarks.table import SCHEMA, STATUS_NO_FACE, STATUS_UNREADABLE, found_row
 from pipeline.opencv import quiet, single_thread
 from pipeline.sources.folders import utf8
-from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.sources.watch import SourceWatch
 from shards.files import whole_file
 from shards.tables import PARQUET_ERRORS

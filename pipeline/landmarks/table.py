@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.images.lookup import composed
 from pipeline.landmarks.faces import FacePoints
-from pipeline.sources.finder import composed
-from pipeline.sources.landmarks import HEADER, POINT_NAMES, clean_keys, composed_column
+from pipeline.tables.landmark_table import HEADER, POINT_NAMES, clean_keys, composed_column
 from shards.files import naming, whole_file
 from shards.schema import STATUS_OK
 

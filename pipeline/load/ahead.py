@@ -9,8 +9,8 @@ import weakref
 
 import numpy as np
 
+from pipeline.images.decode import ImageError, decode_bytes
 from pipeline.load.sampler import Draw, LoaderState, Sampler
-from pipeline.sources.images import ImageError, decode_bytes
 from pipeline.spec import spec_of
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader

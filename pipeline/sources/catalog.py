@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 # name -> class, and what it reads
 SOURCES = {
     "vggface2": ("pipeline.sources.vggface2:VGGFace2", "VGGFace2, aligned by its landmark files"),
-    "qmul": ("pipeline.sources.training_sets:Qmul", "training set of QMUL-SurvFace, resized whole"),
-    "tinyface": ("pipeline.sources.training_sets:TinyFace", "training set of TinyFace, resized whole"),
+    "qmul": ("pipeline.sources.folder:Qmul", "training set of QMUL-SurvFace, resized whole"),
+    "tinyface": ("pipeline.sources.folder:TinyFace", "training set of TinyFace, resized whole"),
     "folder": ("pipeline.sources.folder:Folder", "identity/image, aligned by --landmarks, or already (--aligned)"),
     "recordio": (
         "pipeline.sources.recordio:RecordIO",
@@ -29,7 +29,7 @@ SOURCES = {
     ),
     "list": ("pipeline.sources.image_list:ImageListSource", "images and identities that --list names"),
     "huggingface": ("pipeline.sources.huggingface:HuggingFace", "image folder with metadata.csv, .jsonl or .parquet"),
-    "crops": ("pipeline.sources.crops:Crops", "identity/image, already aligned to --template"),
+    "crops": ("pipeline.sources.folder:Crops", "identity/image, already aligned to --template"),
 }
 
 

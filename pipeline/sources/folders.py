@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.sources.finder import is_image
+from pipeline.images.lookup import is_image
 from pipeline.sources.listing import shortened
 from pipeline.sources.source import SourceError
 from shards.files import is_system_name

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
-from pipeline.sources.finder import ListedImages
+from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.image_list import chosen, table_rows
 from pipeline.sources.image_table import read_image_table
 from pipeline.sources.image_text import SPLITS

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
-from pipeline.sources.finder import ListedImages
+from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.image_table import ImageTable, read_image_table
 from pipeline.sources.labels import Labelled, labelled_rows
 from pipeline.sources.source import Reader, Rows, Source, SourceError, is_present

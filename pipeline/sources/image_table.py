@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 
 from pipeline.sources.image_text import EXPECTED, IDENTITY, PATH, SPLIT, known_columns, list_blocks, list_layout
 from pipeline.sources.labels import row_points
-from pipeline.sources.landmark_reader import (
+from pipeline.sources.source import SourceError
+from pipeline.sources.tar_members import MAX_LABEL_BYTES, POINT_FIELDS, identity_text
+from pipeline.tables.landmark_reader import (
     PARQUET_BLOCK_ROWS,
     PARQUET_START,
     parquet_rows,
     scan,
 )
-from pipeline.sources.landmark_text import line_blocks
-from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, POINT_NAMES, LandmarkError, float32
-from pipeline.sources.source import SourceError
-from pipeline.sources.streams import open_stream
-from pipeline.sources.tar_members import MAX_LABEL_BYTES, POINT_FIELDS, identity_text
-from pipeline.sources.text_numbers import text_numbers
+from pipeline.tables.landmark_table import FIVE_POINT_NUMBERS, POINT_NAMES, LandmarkError, float32
+from pipeline.tables.landmark_text import line_blocks
+from pipeline.tables.streams import open_stream
+from pipeline.tables.text_numbers import text_numbers
 from shards.tables import PARQUET_ERRORS
 
 _NO_POINTS = [float("nan")] * FIVE_POINT_NUMBERS

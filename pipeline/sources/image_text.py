@@ -11,12 +11,12 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline.sources.finder import names_image
-from pipeline.sources.landmark_text import BLOCK_BYTES, first_row, is_text, line_blocks
-from pipeline.sources.landmarks import POINT_NAMES
+from pipeline.images.lookup import names_image
 from pipeline.sources.source import SourceError
-from pipeline.sources.streams import NOT_TEXT
-from pipeline.sources.text_numbers import is_number
+from pipeline.tables.landmark_table import POINT_NAMES
+from pipeline.tables.landmark_text import BLOCK_BYTES, first_row, is_text, line_blocks
+from pipeline.tables.streams import NOT_TEXT
+from pipeline.tables.text_numbers import is_number
 from shards.messages import counted
 
 PATH, IDENTITY, SPLIT = "path", "identity", "split"

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.landmark_lookup import PathLookup
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmark_scale import check_pixels
-from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, not_finite
 from pipeline.sources.source import Reader, Rows, SourceError
+from pipeline.tables.landmark_lookup import PathLookup
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_scale import check_pixels
+from pipeline.tables.landmark_table import FIVE_POINT_NUMBERS, not_finite
 
 NO_IDENTITY = "-"  # stands for the identity of rows that state none
 BAD_RECORD, BAD_LANDMARKS = "bad-record", "bad-landmarks"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.finder import Entry, ListedImages, by_preference, is_image, same_folders, scan
+from pipeline.images.lookup import Entry, by_preference, is_image, same_folders, scan
+from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.source import Rows, SourceError
 from shards.files import is_system_name
 from shards.messages import counted

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.finder import find_entry
-from pipeline.sources.images import ImageError
+from pipeline.images.decode import ImageError
+from pipeline.images.lookup import find_entry
 from pipeline.sources.recordio_file import HEADER_BYTES, RecordFile
 from pipeline.sources.recordio_listing import UNKNOWN, Records, list_records
 from pipeline.sources.source import Reader, Rows, Source, SourceError

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.sources.images import ImageError
+from pipeline.images.decode import ImageError
 from shards.files import regular_handle
 
 MAGIC = struct.pack("<I", 0xCED7230A)

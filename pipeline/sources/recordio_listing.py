@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline.sources.images import ImageError
+from pipeline.images.decode import ImageError
 from pipeline.sources.recordio_file import (
     FIRST,
     HEADER_BYTES,
@@ -28,7 +28,7 @@ from pipeline.sources.recordio_file import (
     RecordFile,
 )
 from pipeline.sources.source import SourceError
-from pipeline.sources.streams import open_stream
+from pipeline.tables.streams import open_stream
 from shards.messages import printable
 
 UNKNOWN = -1  # identity of a record that cannot be read

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline.sources.images import ImageError
+from pipeline.images.decode import ImageError
 from pipeline.spec import NO_TEMPLATE
 from shards.errors import LrfrError
 
@@ -106,7 +106,7 @@ class Source(abc.ABC):
         takes_landmarks: its images are those of landmark tables.
         takes_aligned: its images may be aligned crops.
         takes_lists: ``rows`` and ``image_folders`` have the argument ``lists``, files that name its images.
-        takes_store: ``root`` may be in an object store, see ``pipeline.sources.stored``.
+        takes_store: ``root`` may be in an object store, see ``pipeline.sources.stored_root``.
         takes_split: they have the argument ``split``, the name of the part that is used, or None.
     """
 

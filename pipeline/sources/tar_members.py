@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipeline.sources.finder import is_image
+from pipeline.images.lookup import is_image
 from pipeline.sources.labels import MAX_IDENTITY_BYTES, row_points
 from pipeline.sources.source import SourceError
-from pipeline.sources.streams import packed
+from pipeline.tables.streams import packed
 from shards.files import is_system_name, naming, open_regular
 from shards.messages import counted
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.align import TEMPLATES, crop_points, template_points
-from pipeline.sources.landmark_scale import NORMALISED
 from pipeline.sources.source import SourceError
-from pipeline.sources.toml_file import read_toml
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
+from pipeline.tables.landmark_scale import NORMALISED
+from pipeline.tables.toml_file import read_toml
 from shards.files import StrPath
 
 _BUILT_IN_PX = 112

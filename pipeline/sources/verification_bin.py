@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources.images import MAX_PIXELS, ImageError, bytes_limit
-from pipeline.sources.parts import FilePart, read_range
+from pipeline.images.decode import MAX_PIXELS, ImageError, bytes_limit
+from pipeline.images.file_part import FilePart, read_range
 from pipeline.sources.pickles import Blob, Call, PickleError, read_pickle
 from shards.errors import LrfrError
 from shards.files import open_regular

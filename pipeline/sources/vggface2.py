@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
-from pipeline.sources.finder import ImageTree, same_folders, scan
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.images.lookup import same_folders, scan
+from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.source import Rows, Source
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_table import LandmarkError
 from shards.messages import command
 
 _IDENTITY = (r"(?s)^(?:.*/)?([^/]+)/[^/]*$", r"\1")  # of a key: pattern and replacement

@@ -16,15 +16,15 @@ import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import unordered_map
+from pipeline.images.decode import ImageError
 from pipeline.progress import Progress
 from pipeline.sources.image_text import SPLITS
-from pipeline.sources.images import ImageError
 from pipeline.sources.labels import Labelled, labelled_rows
-from pipeline.sources.landmarks import FIVE_POINT_NUMBERS, float32
 from pipeline.sources.listing import shortened
 from pipeline.sources.source import Reader, Rows, Source, SourceError
 from pipeline.sources.tar_members import Label, tar_images
 from pipeline.spec import NO_TEMPLATE
+from pipeline.tables.landmark_table import FIVE_POINT_NUMBERS, float32
 from shards.files import is_system_name, open_regular
 from shards.messages import counted, print_stderr
 

@@ -10,8 +10,8 @@ import pytest
 import scipy.optimize
 
 from pipeline.align import crop_points, fit_crops
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.prepare import NoCropError, Request, cache_key, check_supported, prepare
-from pipeline.presets import PRESETS
 from pipeline.spec import Preprocessing, SpecError
 
 FACE = ((40.0, 50.0), (70.0, 50.0), (55.0, 65.0), (43.0, 80.0), (67.0, 80.0))
@@ -27,7 +27,7 @@ def as_png(image):
         Preprocessing(),
         Preprocessing(size=112, mean=0.4, std=0.3, template="arcface", jpeg_quality=80),
         Preprocessing.unaligned(mean=0.4),
-        *PRESETS.values(),
+        *NAMED_SPECS.values(),
     ],
 )
 def test_size_template_and_normalisation_are_configurable(spec):
@@ -149,7 +149,7 @@ def test_cache_keys_are_those_of_earlier_versions(spec, key):
 
 def test_points_of_a_spec_are_where_they_should_be_in_the_crop():
     """Each point of the face is a white square; in the crop it stands at the point of the spec."""
-    for spec in (PRESETS["dlib"], PRESETS["facenet"], Preprocessing(template="arcface", size=150, margin=30)):
+    for spec in (NAMED_SPECS["dlib"], NAMED_SPECS["facenet"], Preprocessing(template="arcface", size=150, margin=30)):
         target = crop_points(spec, spec.size)
         points = target / (spec.stretch, 1) * 1.5 + (20, 30)
         image = np.zeros((300, 300, 3), np.uint8)
@@ -174,7 +174,7 @@ def test_an_upright_crop_is_not_rotated():
 
 def test_a_forward_fit_minimises_the_error_in_the_crop():
     """scipy's minimum of the same error, from another start."""
-    spec, target = PRESETS["insightface"], crop_points(PRESETS["insightface"], 112)
+    spec, target = NAMED_SPECS["insightface"], crop_points(NAMED_SPECS["insightface"], 112)
     points = target * 2 + np.random.default_rng(0).normal(0, 4, target.shape)
 
     def error(values):

@@ -19,7 +19,7 @@ from pipeline.build import build, options_for
 from pipeline.landmarks.chunk import LandmarkOptions
 from pipeline.landmarks.networks import LiteRTNetworks
 from pipeline.landmarks.run import find_landmarks
-from pipeline.sources.landmarks import POINT_NAMES
+from pipeline.tables.landmark_table import POINT_NAMES
 from shards.verify import verify
 from tests.conftest import LANDMARKER
 from tools.landmark_accuracy import accuracy, given_faces, in_photograph, reduced

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.sources.landmarks import HEADER
+from pipeline.tables.landmark_table import HEADER
 from tests.pipeline.landmarks.stand_in import StandIn, scene
 from tools.landmark_accuracy import PHOTOGRAPH, accuracy, given_faces, in_photograph, reduced
 

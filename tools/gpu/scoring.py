@@ -24,7 +24,7 @@ from model.formats.export_onnx import export_onnx
 from model.formats.network import LoadedNetwork, load_network
 from model.training.config import TrainConfig
 from model.training.state import new_run
-from pipeline.sources.images import decode_bytes
+from pipeline.images.decode import decode_bytes
 from pipeline.spec import spec_of
 from shards.index import ShardReader
 from tools.gpu.machine import REPOSITORY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from model.formats.foreign.contents import Tensors
 from model.formats.foreign.match import Match
 from model.options import Choice
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 
 KEYS = ("conv2d_1a.conv.weight", "repeat_1.0.branch0.conv.weight", "last_linear.weight", "last_bn.running_mean")
 _STEM = {"0": "1a", "1": "2a", "2": "2b", "4": "3b", "5": "4a", "6": "4b"}
@@ -19,7 +19,7 @@ def read_inception(tensors: Tensors, prefix: str) -> Match:
     return Match(
         title="facenet-pytorch InceptionResnetV1",
         choice=Choice("inception_resnet_v1"),
-        spec=PRESETS["facenet"],
+        spec=NAMED_SPECS["facenet"],
         rename=_name,
         fills={},
     )

@@ -13,7 +13,7 @@ from model.backbones.residual import IR_UNITS, IRB_UNITS, RESNET_BLOCKS
 from model.formats.foreign.contents import Tensors
 from model.formats.foreign.match import Match, MisfitError
 from model.options import Choice
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import MAX_SIZE_PX, Preprocessing
 
 IRESNET_KEYS = ("layer1.0.prelu.weight", "conv1.weight", "layer4.0.conv2.weight", "fc.weight", "features.running_mean")
@@ -40,7 +40,7 @@ def read_iresnet(tensors: Tensors, prefix: str) -> Match:
     return Match(
         title=f"{'MagFace' if magface else 'insightface'} iresnet{100 if depth == 101 else depth}",
         choice=Choice(f"ir{depth}"),
-        spec=dataclasses.replace(PRESETS["magface" if magface else "insightface"], size=size),
+        spec=dataclasses.replace(NAMED_SPECS["magface" if magface else "insightface"], size=size),
         rename=functools.partial(_layer_name, family="iresnet", stem=("conv1", "bn1", "prelu"), branch=_IMPROVED),
         fills={},
         folded=("fc.bias", "7.4.running_mean"),
@@ -100,7 +100,7 @@ def _ir_project(reference: bool, size: int, prefix: str) -> str:
 
 def _ir_spec(project: str, size: int) -> Preprocessing:
     preset = {"reference": "seed", "AdaFace": "adaface"}.get(project, "insightface")
-    return dataclasses.replace(PRESETS[preset], size=size)
+    return dataclasses.replace(NAMED_SPECS[preset], size=size)
 
 
 def _unit_widths(tensors: Tensors) -> list[int]:
@@ -139,7 +139,7 @@ def read_resnet(tensors: Tensors, prefix: str) -> Match:
     return Match(
         title=f"reference ResNet-{depth}",
         choice=Choice(f"resnet{depth}_stem7"),
-        spec=dataclasses.replace(PRESETS["seed"], size=size),
+        spec=dataclasses.replace(NAMED_SPECS["seed"], size=size),
         rename=functools.partial(
             _layer_name, family="resnet", stem=("conv1", "bn1", "relu", "maxpool"), branch=_BOTTLENECK
         ),

@@ -9,7 +9,7 @@ from model.backbones.vit import SHAPES
 from model.formats.foreign.contents import Tensors
 from model.formats.foreign.match import Match, MisfitError
 from model.options import Choice
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import MAX_SIZE_PX
 
 KEYS = (
@@ -45,7 +45,7 @@ def read_vit(tensors: Tensors, prefix: str) -> Match:
     return Match(
         title=f"{project.replace('cvl', 'CVL')} ViT {size}",
         choice=Choice(name),
-        spec=dataclasses.replace(PRESETS["insightface"], size=_image_size(tensors, SHAPES[name].patch)),
+        spec=dataclasses.replace(NAMED_SPECS["insightface"], size=_image_size(tensors, SHAPES[name].patch)),
         rename=_name,
         fills={},
         unused=("mask_token",),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model.errors import CheckpointError
-from pipeline.presets import PRESETS, preset_name
+from pipeline.named_specs import NAMED_SPECS, spec_name
 from pipeline.spec import MAX_SIZE_PX, Preprocessing
 from shards.messages import counted, printable
 
@@ -55,10 +55,10 @@ def choose_spec(path: Path, size: int | None, given: Preprocessing | None, *, ex
     if size is not None and not 1 <= size <= MAX_SIZE_PX:
         raise CheckpointError(f"{path}: takes {expected}, expected images of at most {MAX_SIZE_PX} px")
     if given is None:
-        return PRESETS[ASSUMED] if size is None else PRESETS[ASSUMED].resized(size)
+        return NAMED_SPECS[ASSUMED] if size is None else NAMED_SPECS[ASSUMED].resized(size)
     if size is None or given.size == size:
         return given
-    if preset_name(given) is not None:
+    if spec_name(given) is not None:
         return given.resized(size)
     raise CheckpointError(
         f"{path}: takes {expected}, but --preprocessing has size = {given.size}; expected size = {size}"

@@ -18,7 +18,7 @@ from model.errors import CheckpointError
 from model.formats.graphs.found import FoundGraph, choose_spec, pick_output
 from model.graph import Graph
 from model.inputs import denormalise
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 from shards.arguments import shown
 from shards.messages import printable
@@ -100,12 +100,12 @@ def _import(path: Path, name: str) -> Any:
 
 def _stated(path: Path, function: Any) -> Preprocessing | None:
     stated = getattr(function, "preprocessing", None)
-    if isinstance(stated, str) and stated in PRESETS:
-        return PRESETS[stated]
+    if isinstance(stated, str) and stated in NAMED_SPECS:
+        return NAMED_SPECS[stated]
     if isinstance(stated, Preprocessing | None):
         return stated
     raise CheckpointError(
-        f"{path}: its attribute preprocessing is {shown(stated)}, expected {', '.join(PRESETS)}, or a Preprocessing"
+        f"{path}: its attribute preprocessing is {shown(stated)}, expected {', '.join(NAMED_SPECS)}, or a Preprocessing"
     )
 
 

@@ -20,7 +20,7 @@ from model.formats.graphs.found import ASSUMED, FoundGraph, choose_spec, pick_ou
 from model.formats.graphs.modules import TorchGraph
 from model.formats.huggingface import CONFIG, MODEL_TYPE, PROCESSOR, WEIGHTS, read_json, read_safetensors
 from model.graph import file_hash
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import MAX_SIZE_PX, Preprocessing, SpecError
 from shards.messages import printable
 
@@ -157,7 +157,7 @@ def _spec(path: Path, size: Any, mean: Any, std: Any, scale: float) -> Preproces
             for name, value in (("mean", mean), ("std", std))
             if value is not None
         }
-        return dataclasses.replace(PRESETS[ASSUMED].resized(size), **fields)
+        return dataclasses.replace(NAMED_SPECS[ASSUMED].resized(size), **fields)
     except (SpecError, TypeError) as error:
         raise CheckpointError(f"{path}: states no mean and deviation of pixels ({one_line(error)})") from None
 

@@ -14,7 +14,7 @@ from model.errors import DAMAGE_ERRORS, CheckpointError, one_line
 from model.formats.graphs.found import FoundGraph, choose_spec, pick_output
 from model.formats.graphs.modules import TorchGraph
 from model.graph import file_hash
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 from shards.messages import printable
 
@@ -58,7 +58,7 @@ def read_script(path: Path, given: Preprocessing | None) -> FoundGraph:
     except DAMAGE_ERRORS as error:
         raise CheckpointError(f"{path}: damaged or not TorchScript ({one_line(error)}); save it again") from None
     graph = TorchGraph(path, module, file_hash(path))
-    size = _size(graph) if given is None or given in PRESETS.values() else given.size
+    size = _size(graph) if given is None or given in NAMED_SPECS.values() else given.size
     spec = choose_spec(path, size, given, expected=f"images of {size} px")
     _find_output(path, graph, spec.size)
     return FoundGraph(module=graph, name="torchscript", spec=spec, stated=False)

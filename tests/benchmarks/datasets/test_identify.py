@@ -19,9 +19,9 @@ from benchmarks.report.page import is_report_file, write_report
 from benchmarks.report.tables import result_text
 from benchmarks.scoring.comparison import read_comparisons
 from pipeline.prepare import prepare
-from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
 from pipeline.spec import Preprocessing
+from pipeline.tables.landmark_table import LandmarkError
 from tests.benchmarks.conftest import FACTS, Noisy, Recorder, write_result
 from tests.benchmarks.oracles import naive_ranking
 from tests.conftest import error_of

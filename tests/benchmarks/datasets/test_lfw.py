@@ -16,9 +16,9 @@ from benchmarks.datasets.lfw import read_lfw, read_xqlfw
 from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
-from pipeline.sources.finder import is_generated
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.images.lookup import is_generated
 from pipeline.spec import Preprocessing
+from pipeline.tables.landmark_table import LandmarkError
 from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"

@@ -19,9 +19,9 @@ from benchmarks.errors import ProtocolError
 from benchmarks.report.page import is_report_file, write_report
 from benchmarks.report.tables import result_text
 from benchmarks.scoring.comparison import read_comparisons
-from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
 from pipeline.spec import Preprocessing
+from pipeline.tables.landmark_table import LandmarkError
 from tests.benchmarks.conftest import FACTS, Noisy, Recorder, cosine, write_result
 from tests.conftest import error_of
 from tests.networks import save_small

@@ -12,7 +12,8 @@ import scipy.io
 
 from benchmarks.datasets.qmul import IDENTIFICATION, VERIFICATION, read_qmul, read_qmul_id
 from benchmarks.errors import AbsentError, ProtocolError
-from pipeline.sources.finder import ImageFolder, is_generated
+from pipeline.images.lookup import is_generated
+from pipeline.sources.file_readers import ImageFolder
 from tests.benchmarks.conftest import Recorder, cosine, score
 from tests.benchmarks.oracles import file_names, resized_whole
 

@@ -13,8 +13,8 @@ from PIL import Image
 from benchmarks.datasets.scface import read_scface
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
-from pipeline.sources.finder import is_generated
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.images.lookup import is_generated
+from pipeline.tables.landmark_table import LandmarkError
 from tests.benchmarks.conftest import Recorder, bomb, cosine, score
 
 DATABASE = "SCface_database"

@@ -12,8 +12,8 @@ from benchmarks.datasets.lfw import read_lfw
 from benchmarks.engine.guess import guess_preprocessing
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import PairProtocol
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.prepare import Request
-from pipeline.presets import PRESETS
 from pipeline.spec import Preprocessing
 
 PEOPLE, IMAGES = 12, 4
@@ -129,7 +129,7 @@ def test_templates_are_tried_on_aligned_faces(demo):
 
         return embed
 
-    guess = guess_preprocessing(read_lfw(demo("LFW")), PRESETS["arcface"].resized(32), embed_with)
+    guess = guess_preprocessing(read_lfw(demo("LFW")), NAMED_SPECS["arcface"].resized(32), embed_with)
     assert [trial.what for trial in guess.trials][-3:] == ["template seed", "template facenet", "template dlib"]
     assert {trial.spec.size for trial in guess.trials} == {32}
 

@@ -17,9 +17,9 @@ from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
 from pipeline.sources.folders import find_images
-from pipeline.sources.landmarks import HEADER, LandmarkError
 from pipeline.sources.templates import crop_template
 from pipeline.spec import Preprocessing
+from pipeline.tables.landmark_table import HEADER, LandmarkError
 from tests.benchmarks.conftest import Recorder
 
 

@@ -12,8 +12,8 @@ from benchmarks.engine import shard_set as module
 from benchmarks.engine.runner import Engine
 from benchmarks.engine.shard_set import SetEmbeddings, set_requests
 from benchmarks.errors import ProtocolError
-from pipeline.presets import PRESETS
-from pipeline.sources.images import decode_bytes
+from pipeline.images.decode import decode_bytes
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
@@ -156,7 +156,7 @@ def test_a_damaged_image_is_one_line(index, tmp_path):
 
 def test_a_network_of_another_template_sees_the_faces_framed_by_it(index):
     (ours,) = set_requests(index, np.array([3]), Preprocessing(size=96))
-    (theirs,) = set_requests(index, np.array([3]), PRESETS["arcface"])
+    (theirs,) = set_requests(index, np.array([3]), NAMED_SPECS["arcface"])
     assert ours.template is None
     assert theirs.template.name == "seed"
     with pytest.raises(ProtocolError, match=r"the images are aligned .template seed., but the network was trained on"):

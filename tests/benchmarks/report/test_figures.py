@@ -19,7 +19,7 @@ from benchmarks.report import figures, style
 from benchmarks.report.faces import face_pictures
 from benchmarks.report.figures import figure_pictures
 from benchmarks.report.published import PUBLISHED
-from pipeline.sources.images import ImageError
+from pipeline.images.decode import ImageError
 from tests.conftest import REPOSITORY
 
 

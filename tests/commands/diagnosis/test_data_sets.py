@@ -12,7 +12,7 @@ import pytest
 
 from commands.diagnosis.data_sets import data_set_findings
 from commands.diagnosis.layouts import find_layouts
-from pipeline.sources.landmark_reader import read_landmarks
+from pipeline.tables.landmark_reader import read_landmarks
 from tests.commands.diagnosis.conftest import of
 
 KINDS = {

@@ -12,8 +12,8 @@ from torch import nn
 
 from commands.diagnosis.network import as_option
 from pipeline.demo.generate import write_demo_data
-from pipeline.presets import PRESETS
-from pipeline.sources.preset_file import read_preset
+from pipeline.named_specs import NAMED_SPECS
+from pipeline.sources.spec_file import read_spec
 from pipeline.spec import Preprocessing
 from tests.conftest import error_of
 
@@ -95,9 +95,9 @@ def test_bench_tries_nothing_before_it_is_said_how_images_are_aligned(run, faces
 @pytest.mark.parametrize(
     "spec",
     [
-        *PRESETS.values(),
+        *NAMED_SPECS.values(),
         Preprocessing(size=96, mean=(0.1, 0.2, 0.3), color="BGR"),
-        PRESETS["dlib"].resized(112),
+        NAMED_SPECS["dlib"].resized(112),
         Preprocessing.unaligned(size=64),
     ],
     ids=str,
@@ -107,6 +107,6 @@ def test_a_preprocessing_is_said_as_it_is_given(spec, tmp_path):
     if (lines := said.removeprefix("FILE.toml, with the lines: ")) != said:
         (tmp_path / "mine.toml").write_text(lines.replace("; ", "\n"))
         said = tmp_path / "mine.toml"
-    found = read_preset(said)
+    found = read_spec(said)
     assert str(found) == str(spec)
     assert found.points == (spec.points and tuple(pytest.approx(point, rel=1e-5) for point in spec.points))

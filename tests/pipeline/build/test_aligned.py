@@ -14,11 +14,11 @@ from PIL import Image
 
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import BuildOptions, build, options_for
+from pipeline.images.verbatim import is_storable
 from pipeline.load.loader import Loader
 from pipeline.prepare import check_supported
 from pipeline.sources.source import SourceError
 from pipeline.sources.templates import crop_template
-from pipeline.sources.verbatim import is_storable
 from pipeline.spec import Preprocessing, spec_of
 from shards.errors import LrfrError
 from shards.index import ShardIndex, ShardReader

@@ -14,10 +14,10 @@ from PIL import Image
 
 from pipeline.align import fit_similarity, template_points
 from pipeline.build import build
-from pipeline.sources.finder import ImageTree
-from pipeline.sources.images import ImageError, decode
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.images.decode import ImageError, decode
+from pipeline.sources.file_readers import ImageTree
 from pipeline.spec import Preprocessing
+from pipeline.tables.landmark_table import LandmarkError
 from shards.errors import ShardError
 from shards.schema import Manifest
 from shards.verify import verify
@@ -156,7 +156,7 @@ def test_other_extensions_cost_as_many_file_system_calls_as_jpg(vggface2, tmp_pa
         monkeypatch.setattr(
             os, name, lambda *args, real=real, **options: (calls.append(args), real(*args, **options))[1]
         )
-    monkeypatch.setattr("pipeline.sources.finder.CACHED_FOLDERS", 1)
+    monkeypatch.setattr("pipeline.sources.file_readers.CACHED_FOLDERS", 1)
     counts = {}
     for suffix in (".jpg", ".JPG", ".jfif", ".Jpeg"):
         for path in (vggface2 / "train").rglob("*.*"):

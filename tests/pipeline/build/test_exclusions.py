@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.build import build
 from pipeline.build.exclusions import read_exclusions
-from pipeline.sources.landmarks import LandmarkError
+from pipeline.tables.landmark_table import LandmarkError
 from tests.conftest import PATIENCE_S, build_options
 from tests.pipeline.build.made import CSV, contents, csv_lines, rows_of, write_csv
 
@@ -47,7 +47,7 @@ def test_comments_and_paths_in_an_exclusion_list(vggface2, tmp_path, capsys):
 
 
 def test_tables_and_lists_from_pipes_build_the_same_set(vggface2, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.streams.PIPE_WAIT_S", PATIENCE_S)
+    monkeypatch.setattr("pipeline.tables.streams.PIPE_WAIT_S", PATIENCE_S)
     exclude, pipes = tmp_path / "exclude.txt", (tmp_path / "table", tmp_path / "list")
     exclude.write_text("n000001\n")
     build(build_options(vggface2, tmp_path / "files", exclude=exclude))
@@ -85,7 +85,7 @@ def test_an_exclusion_list_that_is_no_text_is_refused_with_the_remedy(tmp_path, 
 
 
 def test_a_pipe_as_exclusion_list_without_a_writer_is_refused(vggface2, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.streams.PIPE_WAIT_S", 0.05)
+    monkeypatch.setattr("pipeline.tables.streams.PIPE_WAIT_S", 0.05)
     os.mkfifo(tmp_path / "list")
     with pytest.raises(LandmarkError, match="list: a pipe that nobody writes to; expected one identity"):
         build(build_options(vggface2, tmp_path / "out", exclude=tmp_path / "list"))

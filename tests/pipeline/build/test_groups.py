@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.build import Part, build, build_part
 from pipeline.build.groups import _grouped, grouped_shards
 from pipeline.build.plan import make_plan
-from pipeline.sources.finder import ListedImages
+from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.source import Rows
 from shards.errors import ShardError
 from shards.index import ShardIndex

@@ -13,7 +13,7 @@ from shards.files import read_record
 from shards.schema import PLAN
 from tests.conftest import build_options, error_of
 from tests.networks import save_small
-from tests.pipeline.sources.image_files import jpeg, restated
+from tests.pipeline.images.image_files import jpeg, restated
 
 
 def reasons(out):

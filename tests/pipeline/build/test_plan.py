@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.build.plan import make_plan
-from pipeline.sources.finder import ListedImages
+from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.source import Rows
 
 

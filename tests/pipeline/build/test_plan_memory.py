@@ -10,12 +10,12 @@ from pipeline import philox
 from pipeline.build import plan as plan_module
 from pipeline.build.plan import Plan, make_plan
 from pipeline.build.rejected import Rejected
-from pipeline.sources import landmark_reader
 from pipeline.sources.folder import Folder
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import LandmarkError
-from pipeline.sources.row_values import RowValues
-from pipeline.sources.text_column import TextColumn
+from pipeline.tables import landmark_reader
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_table import LandmarkError
+from pipeline.tables.row_values import RowValues
+from pipeline.tables.text_column import TextColumn
 from tools.costs import in_fresh_process, peak_mb
 from tools.made_table import make_table
 
@@ -100,7 +100,7 @@ def test_a_plan_takes_a_hundred_bytes_a_row(tmp_path, monkeypatch):
 
 
 def test_names_that_are_too_long_for_arrow_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.text_column.MAX_BYTES", 20)
+    monkeypatch.setattr("pipeline.tables.text_column.MAX_BYTES", 20)
     (tmp_path / "long.csv").write_text("".join(f"/very/long/n1/{row},1,2,3,4,5,6,7,8,9,10\n" for row in range(4)))
     assert read_landmarks(tmp_path / "long.csv", identities=True).keys.to_pylist() == [f"n1/{row}" for row in range(4)]
     with pytest.raises(LandmarkError, match=r"long\.csv: the names have more than 2 GiB"):

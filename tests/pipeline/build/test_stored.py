@@ -10,7 +10,7 @@ import obstore.store
 import pytest
 
 from pipeline.build import Part, build, build_part, finish_build
-from pipeline.build.stored import StoredBuild
+from pipeline.build.stored_build import StoredBuild
 from shards.errors import LockedError, ShardError
 from shards.locks import locked
 from shards.schema import INDEX, LANDMARKS, MANIFEST, PLAN, Manifest

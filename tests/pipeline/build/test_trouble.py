@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.build import build
 from pipeline.executors import WorkerError
-from pipeline.sources.finder import ImageTree
+from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.listing import SourceError
 from shards.errors import ShardError
 from shards.verify import verify

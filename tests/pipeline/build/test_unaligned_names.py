@@ -17,8 +17,9 @@ import xxhash
 from PIL import Image
 
 from pipeline.build import build
+from pipeline.images.lookup import IMAGE_SUFFIXES
 from pipeline.load.loader import Loader
-from pipeline.sources.finder import IMAGE_SUFFIXES, ImageTree
+from pipeline.sources.file_readers import ImageTree
 from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest
 from shards.verify import verify

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.degradation import jpeg
-from pipeline.degradation.jpeg import compress_
+from pipeline.degradation import jpeg_compression as jpeg
+from pipeline.degradation.jpeg_compression import compress_
 
 COUNT = 24
 

@@ -14,10 +14,10 @@ import pipeline.landmarks.chunk
 from pipeline.landmarks.chunk import LandmarkOptions, find_in_chunk
 from pipeline.landmarks.run import MIN_CHUNK, find_landmarks
 from pipeline.landmarks.table import SCHEMA, write_csv
-from pipeline.sources.landmark_reader import read_landmarks
-from pipeline.sources.landmarks import POINT_NAMES
 from pipeline.sources.source import SourceError
 from pipeline.sources.watch import SourceWatch
+from pipeline.tables.landmark_reader import read_landmarks
+from pipeline.tables.landmark_table import POINT_NAMES
 from shards.errors import LockedError
 from tests.pipeline.landmarks.stand_in import StandIn, scene
 

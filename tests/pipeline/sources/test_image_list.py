@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.build import options_for
-from pipeline.sources.finder import find_entry
+from pipeline.images.lookup import find_entry
 from pipeline.sources.huggingface import HuggingFace
 from pipeline.sources.image_list import ImageListSource
 from pipeline.sources.image_table import read_image_table
 from pipeline.sources.labels import image_keys
-from pipeline.sources.landmarks import POINT_NAMES
 from pipeline.sources.source import SourceError
+from pipeline.tables.landmark_table import POINT_NAMES
 from tests.conftest import error_of
 from tests.pipeline.sources.archives import face_table, rejected, stored
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.sources import finder
+from pipeline.images import lookup
 from pipeline.sources.listing import list_images
 
 
@@ -53,6 +53,6 @@ def test_folders_are_looked_up_only_beside_links_and_images_never(root, monkeypa
     for link in links:
         (root / link).symlink_to("p1")
     paths = []
-    monkeypatch.setattr(finder, "_on_disk", lambda path, real=finder._on_disk: paths.append(path) or real(path))
+    monkeypatch.setattr(lookup, "_on_disk", lambda path, real=lookup._on_disk: paths.append(path) or real(path))
     list_images(root)
     assert [str(path.relative_to(root)) for path in paths] == looked_up

@@ -18,8 +18,8 @@ import pytest
 from nvidia.dali import fn, pipeline_def
 
 from pipeline.build import build, options_for
+from pipeline.images.decode import ImageError
 from pipeline.sources import recordio_file
-from pipeline.sources.images import ImageError
 from pipeline.sources.recordio import RecordIO, RecordReader
 from pipeline.sources.source import SourceError
 from shards.errors import LrfrError

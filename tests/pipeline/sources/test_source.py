@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.build import build, options_for
 from pipeline.sources.catalog import SOURCES, find_source
-from pipeline.sources.finder import ImageTree
+from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.source import SourceError
 from shards.schema import Manifest
 from shards.verify import verify

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.sources.images import ImageError
-from pipeline.sources.stored import StoredImages
+from pipeline.images.decode import ImageError
+from pipeline.sources.stored_root import StoredImages
 from shards.files import read_record
 from shards.schema import PLAN
 from shards.store import Store, StoreError, in_flight

@@ -9,9 +9,9 @@ import struct
 import numpy as np
 import pytest
 
+from pipeline.images.decode import ImageError
+from pipeline.images.file_part import read_part
 from pipeline.sources import pickles
-from pipeline.sources.images import ImageError
-from pipeline.sources.parts import read_part
 from pipeline.sources.verification_bin import BinError, read_bin
 from tests.pipeline.sources.archives import peak_memory
 

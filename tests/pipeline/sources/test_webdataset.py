@@ -11,10 +11,10 @@ import webdataset
 
 from pipeline.build import build, options_for
 from pipeline.sources import webdataset as webdataset_source
-from pipeline.sources.landmarks import LandmarkError
 from pipeline.sources.source import SourceError
 from pipeline.sources.tar_members import parse_label
 from pipeline.sources.webdataset import WebDataset
+from pipeline.tables.landmark_table import LandmarkError
 from tests.conftest import build_options
 from tests.pipeline.sources.archives import face_table, rejected, stored
 from tests.pipeline.sources.tars import JPEG, faces, keys, rows_of, write_tar

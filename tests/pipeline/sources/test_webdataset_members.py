@@ -11,7 +11,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from pipeline.sources.images import ImageError
+from pipeline.images.decode import ImageError
 from pipeline.sources.source import SourceError
 from pipeline.sources.tar_members import tar_images
 from pipeline.sources.webdataset import TarReader, WebDataset

@@ -28,7 +28,7 @@ from model.formats.foreign.cvlface import cvlface_weights
 from model.formats.network import load_network, read_tensors
 from model.training.config import TrainConfig
 from model.training.start import initial_network
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 from tests.model.formats.foreign.golden import keys_of, seeded_state
 
@@ -251,11 +251,11 @@ def cvlface(tmp_path_factory):
 
 def test_a_folder_of_cvlface_loads_with_the_colours_that_its_configuration_states(cvlface):
     network = load_network(cvlface)
-    assert (network.name, network.spec) == ("ir18:origin=adaface", PRESETS["insightface"])
+    assert (network.name, network.spec) == ("ir18:origin=adaface", NAMED_SPECS["insightface"])
     assert network.note == f"{cvlface}: CVLface IR-18, read as ir18:origin=adaface; took model.net.*"
     assert network.spec_stated
     other = load_network(cvlface / "pretrained_model" / "model.pt")
-    assert other.spec == PRESETS["adaface"]
+    assert other.spec == NAMED_SPECS["adaface"]
     assert other.digest != network.digest  # it depends on the preprocessing
 
 
@@ -278,7 +278,7 @@ def test_a_folder_that_transformers_does_not_know_is_its_weights(cvlface, tmp_pa
         torch.save(read_tensors(cvlface / "model.safetensors"), tmp_path / name)
     network = load_network(tmp_path)
     assert (network.name, network.trainable, network.spec_stated) == ("ir18:origin=adaface", True, False)
-    assert network.spec == PRESETS["insightface"]
+    assert network.spec == NAMED_SPECS["insightface"]
     torch.save({"w": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink(missing_ok=True)
     with pytest.raises((CheckpointError, ExportError), match=r"auto_map|transformers is not installed"):

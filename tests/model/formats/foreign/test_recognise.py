@@ -10,7 +10,7 @@ import torch
 
 from model.errors import CheckpointError
 from model.formats.foreign.recognise import recognise
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 from tests.model.formats.foreign.golden import keys_of, meta_state
 from tests.model.formats.foreign.oracles import iresnet_keys, vit_keys
@@ -73,30 +73,30 @@ def test_the_network_is_found_in_any_wrapping_and_the_rest_is_named(content, too
 @pytest.mark.parametrize(
     ("state", "choice", "spec", "title"),
     [
-        (IRESNET, "ir18", PRESETS["insightface"], "insightface iresnet18"),
-        (meta_state(iresnet_keys((3, 4, 6, 3))), "ir34", PRESETS["insightface"], "insightface iresnet34"),
-        (meta_state(iresnet_keys((6, 26, 60, 6))), "ir200", PRESETS["insightface"], "insightface iresnet200"),
-        (prefixed("features.module."), "ir18", PRESETS["magface"], "MagFace iresnet18"),
-        (prefixed("module.features."), "ir18", PRESETS["magface"], "MagFace iresnet18"),
-        (ADAFACE, "ir18:origin=adaface", PRESETS["adaface"], "AdaFace IR-18"),
-        (prefixed("net.", BARE_IR), "ir18:origin=adaface", PRESETS["insightface"], "CVLface IR-18"),
+        (IRESNET, "ir18", NAMED_SPECS["insightface"], "insightface iresnet18"),
+        (meta_state(iresnet_keys((3, 4, 6, 3))), "ir34", NAMED_SPECS["insightface"], "insightface iresnet34"),
+        (meta_state(iresnet_keys((6, 26, 60, 6))), "ir200", NAMED_SPECS["insightface"], "insightface iresnet200"),
+        (prefixed("features.module."), "ir18", NAMED_SPECS["magface"], "MagFace iresnet18"),
+        (prefixed("module.features."), "ir18", NAMED_SPECS["magface"], "MagFace iresnet18"),
+        (ADAFACE, "ir18:origin=adaface", NAMED_SPECS["adaface"], "AdaFace IR-18"),
+        (prefixed("net.", BARE_IR), "ir18:origin=adaface", NAMED_SPECS["insightface"], "CVLface IR-18"),
         (
             meta_state(vit_keys(8, 512, 12, 2560)),
             "cvlface_vit_small",
-            PRESETS["insightface"],
+            NAMED_SPECS["insightface"],
             "CVLface ViT small",
         ),
         (
             prefixed("net.", meta_state(vit_keys(8, 512, 24, 1536))),
             "cvlface_vit_base",
-            PRESETS["insightface"],
+            NAMED_SPECS["insightface"],
             "CVLface ViT base",
         ),
-        (meta_state(vit_keys(9, 768, 24, 3072)), "insightface_vit_l", PRESETS["insightface"], "insightface ViT l"),
+        (meta_state(vit_keys(9, 768, 24, 3072)), "insightface_vit_l", NAMED_SPECS["insightface"], "insightface ViT l"),
         (
             meta_state(keys_of("facenet-pytorch-InceptionResnetV1")),
             "inception_resnet_v1",
-            PRESETS["facenet"],
+            NAMED_SPECS["facenet"],
             "facenet-pytorch InceptionResnetV1",
         ),
         (meta_state(keys_of("reference-IR_50")), "ir50:origin=reference", Preprocessing(), "reference IR-50"),
@@ -107,7 +107,7 @@ def test_the_network_is_found_in_any_wrapping_and_the_rest_is_named(content, too
                 "output_layer.3.weight": torch.empty(512, 512 * 49, device="meta"),
             },
             "ir50:origin=reference",
-            PRESETS["insightface"],
+            NAMED_SPECS["insightface"],
             "face.evoLVe IR-50",
         ),
     ],
@@ -118,8 +118,8 @@ def test_project_and_preprocessing_follow_from_names_and_shapes(state, choice, s
 
 
 def test_a_stated_order_of_colours_counts_for_cvlface_alone():
-    assert recognise(PATH, prefixed("net.", BARE_IR), color="BGR").match.spec == PRESETS["adaface"]
-    assert recognise(PATH, ADAFACE, color="RGB").match.spec == PRESETS["adaface"]
+    assert recognise(PATH, prefixed("net.", BARE_IR), color="BGR").match.spec == NAMED_SPECS["adaface"]
+    assert recognise(PATH, ADAFACE, color="RGB").match.spec == NAMED_SPECS["adaface"]
 
 
 def test_tensors_that_only_change_nothing_are_filled():

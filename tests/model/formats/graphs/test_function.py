@@ -11,7 +11,7 @@ import pytest
 from model.embedder import Embedder
 from model.errors import CheckpointError
 from model.formats.network import load_network
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 
 SOURCE = """
@@ -104,7 +104,7 @@ def faces(size, count=20):
 @pytest.mark.parametrize("name", ["embed", "tensors"])
 def test_a_function_gets_the_images_in_one_batch(nets, name):
     network = load_network(f"my_nets:{name}")
-    assert (network.spec, network.spec_stated) == (PRESETS["insightface"], False)
+    assert (network.spec, network.spec_stated) == (NAMED_SPECS["insightface"], False)
     assert (network.name, network.trainable, network.cached) == (f"my_nets:{name}", False, False)
     spec, images = network.spec, faces(112)
     found = Embedder(network.backbone, mean=spec.mean, std=spec.std, color=spec.color)(images)
@@ -119,9 +119,9 @@ def test_its_attribute_states_the_preprocessing(nets):
     spec = network.spec
     found = Embedder(network.backbone, mean=spec.mean, std=spec.std, color=spec.color)(images)
     assert np.array_equal(found, images[:, 0, 0])
-    assert load_network("my_nets:named").spec == PRESETS["dlib"]
-    given = load_network("my_nets:named", PRESETS["arcface"])
-    assert given.spec == PRESETS["arcface"].resized(150)
+    assert load_network("my_nets:named").spec == NAMED_SPECS["dlib"]
+    given = load_network("my_nets:named", NAMED_SPECS["arcface"])
+    assert given.spec == NAMED_SPECS["arcface"].resized(150)
     assert given.note.startswith(
         "warning: --preprocessing is not what my_nets:named states: template arcface, not dlib"
     )

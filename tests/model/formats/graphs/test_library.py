@@ -13,7 +13,7 @@ from torch import nn
 
 from model.errors import CheckpointError, ExportError
 from model.formats.network import load_network
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 
 TIMM = {
     "architecture": "toy",
@@ -104,7 +104,7 @@ def test_a_folder_of_timm_embeds_by_its_head(folder):
     pixels = torch.randn(3, 3, 112, 112)
     with torch.inference_mode():
         assert torch.equal(network.backbone(pixels), net(pixels))
-    assert load_network(path, PRESETS["adaface"]).spec == PRESETS["adaface"]
+    assert load_network(path, NAMED_SPECS["adaface"]).spec == NAMED_SPECS["adaface"]
     (path / "model.safetensors").unlink()
     torch.save(net.state_dict(), path / "pytorch_model.bin")
     assert load_network(path).embedding_size() == 6

@@ -17,7 +17,7 @@ from model.errors import CheckpointError
 from model.formats.export_onnx import export_onnx
 from model.formats.graphs.onnx_graph import open_session
 from model.formats.network import load_network
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 from tests.networks import save_small
 
@@ -112,7 +112,7 @@ def test_our_own_export_is_its_checkpoint(tmp_path, preprocess):
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE])
 def test_layout_type_and_batch_are_read_from_the_graph(tmp_path, shape, dtype):
     network = load_network(build(tmp_path / "x.onnx", shape, dtype))
-    assert (network.spec, network.spec_stated) == (PRESETS["insightface"].resized(32), False)
+    assert (network.spec, network.spec_stated) == (NAMED_SPECS["insightface"].resized(32), False)
     assert (network.name, network.step, network.embedding_size()) == ("onnx", None, NUMBERS)
     rough = dtype == TensorProto.FLOAT16
     np.testing.assert_allclose(
@@ -130,8 +130,8 @@ def test_a_graph_of_uint8_gets_the_pixels_as_they_are(tmp_path, color):
 
 def test_a_preprocessing_is_given_by_name_at_the_size_of_the_graph(tmp_path):
     path = build(tmp_path / "x.onnx")
-    network = load_network(path, PRESETS["adaface"])
-    assert (network.spec, network.spec_stated, network.note) == (PRESETS["adaface"].resized(32), True, "")
+    network = load_network(path, NAMED_SPECS["adaface"])
+    assert (network.spec, network.spec_stated, network.note) == (NAMED_SPECS["adaface"].resized(32), True, "")
     np.testing.assert_allclose(embedded(network, faces(32)), expected(faces(32), network.spec), atol=1e-5)
     assert network.digest != load_network(path).digest
     with pytest.raises(CheckpointError) as error:
@@ -143,8 +143,8 @@ def test_a_preprocessing_is_given_by_name_at_the_size_of_the_graph(tmp_path):
 
 def test_another_preprocessing_than_the_stated_one_is_a_warning(tmp_path):
     save_small(tmp_path / "x.pt")
-    network = load_network(tmp_path / "x.pt", PRESETS["adaface"])
-    assert network.spec == PRESETS["adaface"].resized(32)
+    network = load_network(tmp_path / "x.pt", NAMED_SPECS["adaface"])
+    assert network.spec == NAMED_SPECS["adaface"].resized(32)
     assert network.note == (
         f"warning: --preprocessing is not what {tmp_path}/x.pt states: template arcface, not seed; warp opencv-linear, not"
         " opencv-cubic; color BGR, not RGB; fit forward, not inverse"

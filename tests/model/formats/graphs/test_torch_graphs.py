@@ -16,7 +16,7 @@ from torch import nn
 from model.embedder import Embedder
 from model.errors import CheckpointError
 from model.formats.network import load_network
-from pipeline.presets import PRESETS
+from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 
 REFUSED = "which may reach files or other processes; trace the network alone: torch.jit.trace(network, images)"
@@ -91,7 +91,7 @@ def same(found, net, images):
 def test_a_traced_network_is_the_network(net, tmp_path):
     path = trace(tmp_path / "any name", net)
     network = load_network(path)
-    assert (network.spec, network.spec_stated, network.name) == (PRESETS["insightface"], False, "torchscript")
+    assert (network.spec, network.spec_stated, network.name) == (NAMED_SPECS["insightface"], False, "torchscript")
     assert (network.trainable, network.cached, network.embedding_size()) == (False, True, 6)
     assert same(network, net, faces(112))
     assert load_network(path).digest == network.digest
@@ -117,9 +117,9 @@ def test_the_size_of_a_script_is_found_by_trying(tmp_path, size):
     net = Net(size).eval()
     path = trace(tmp_path / "x.pt", net, size)
     network = load_network(path)
-    assert network.spec == PRESETS["insightface"].resized(size)
+    assert network.spec == NAMED_SPECS["insightface"].resized(size)
     assert same(network, net, faces(size))
-    assert load_network(path, PRESETS["adaface"]).spec == PRESETS["adaface"].resized(size)
+    assert load_network(path, NAMED_SPECS["adaface"]).spec == NAMED_SPECS["adaface"].resized(size)
     with pytest.raises(
         CheckpointError, match=r"x\.pt: cannot be run on pixels \(2, 3, 64, 64\) \(.*mat1 and mat2 shapes"
     ):
@@ -166,7 +166,7 @@ def test_a_script_that_cannot_be_used_is_one_line(net, tmp_path):
 def test_an_exported_network_is_the_network(net, tmp_path, exported, batch):
     path = exported if batch is None else export(tmp_path / "x.pt2", net, batch=batch)
     network = load_network(path)
-    assert (network.spec, network.spec_stated, network.name) == (PRESETS["insightface"], False, "torch.export")
+    assert (network.spec, network.spec_stated, network.name) == (NAMED_SPECS["insightface"], False, "torch.export")
     assert network.backbone.batch == batch
     assert same(network, net, faces(112))
     with pytest.raises(CheckpointError, match=r"takes \((N|2), 3, 112, 112\), but --preprocessing has size = 64"):

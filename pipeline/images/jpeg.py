@@ -1,0 +1,261 @@
+"""The structure of JPEG files: the size they state, and whether a warning of libjpeg cost pixels.
+
+libjpeg reads damaged files without an error: it warns, and fills or shifts what it could not decode. It also warns of
+files that lost nothing, such as those of cameras with odd headers. Only its last warning reaches Python, so that a
+harmless one can hide a serious one. A file with a warning is therefore copied without anything that may be odd and yet
+harmless, and decoded again: any warning of the copy is about its pixels.
+
+Source: ITU-T T.81 (segments, B.1; scan header, B.2.3), and libjpeg-turbo's jdmarker.c and jerror.h.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import simplejpeg
+
+from pipeline.images.huffman import check_scans, segment
+
+START = b"\xff\xd8"
+END = b"\xff\xd9"
+_SOI, _EOI, _SOS, _DHT, _DAC, _JPG, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xCC, 0xC8, 0xFE
+_APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}  # SOF markers
+_FIRST_ARITHMETIC = 0xC9
+_PROGRESSIVE = 0xC2
+_SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
+_JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
+# FF 00 is a byte of data, FF FF filler; TEM (01) and RST (D0 to D7) have no segment
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_FILLER_WARNING = re.compile(r"(\d+) extraneous bytes before marker 0xd9$")
+_CUT = "Premature end of JPEG file"  # libjpeg's words
+_LINE_FEEDS = 3  # 256 ** 3 sound files to one that is taken for a copy in text mode
+_FEW_BYTES = 16  # of filler that is not uniform
+_MANY_EQUAL = 4  # bytes that a coded image hardly ends with
+_PIXELS_PER_BYTE = 64 * 8  # a Huffman code takes at least one bit for each block of 8 x 8 px
+_ARITHMETIC_PIXELS_PER_BYTE = 1 << 17  # no encoder reaches it; there is no bound
+_MAX_TRIALS = 4  # libjpeg does not count the filler that it has read ahead: what is left shows when the rest is cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the segments before the first scan state.
+
+    Attributes:
+        frame: the SOF marker, which tells the coding process.
+        has_exif: there is an EXIF segment, which may state a rotation.
+        scan: offset of the first SOS marker.
+    """
+
+    height: int
+    width: int
+    components: int
+    frame: int
+    has_exif: bool
+    scan: int
+
+
+def read_header(data: bytes) -> Header:
+    """Reads the segments before the first scan; nothing is decoded.
+
+    Raises:
+        ValueError: there is no scan, or no frame header before it.
+    """
+    height = width = components = frame = 0
+    has_exif, at = False, len(START)
+    try:
+        while True:
+            at = _next_marker(data, at)
+            marker = data[at + 1]
+            if marker in _FRAMES:
+                frame = marker
+                height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+                components = data[at + 9]
+            elif marker == _APP1:
+                has_exif = has_exif or data.startswith(b"Exif", at + 4)
+            elif marker == _SOS and components:
+                return Header(height, width, components, frame, has_exif, at)
+            elif marker in (_SOI, _EOI, _SOS):
+                raise ValueError("no image data")
+            at += 2 + (data[at + 2] << 8 | data[at + 3])
+    except IndexError:
+        raise ValueError(_CUT) from None
+
+
+def check_length(data: bytes, header: Header) -> None:
+    """Checks that the file can hold the image that it states, before memory is allocated for it.
+
+    Raises:
+        ValueError: it is too short.
+    """
+    most = _PIXELS_PER_BYTE if header.frame < _FIRST_ARITHMETIC else _ARITHMETIC_PIXELS_PER_BYTE
+    if header.height * header.width > most * len(data):
+        raise ValueError(f"too short for the {header.width}x{header.height} px that it states")
+
+
+def check_complete(data: bytes, header: Header) -> None:
+    """Checks that no later scan is lost: libjpeg decodes what is there, without a warning.
+
+    Raises:
+        ValueError: a component has no scan, or bits of a coefficient that were announced are missing.
+    """
+    if header.frame != _PROGRESSIVE and data[header.scan + 4] == header.components:
+        return  # one scan
+    missing_bits: dict[int, bytearray] = {}  # of the 64 coefficients of each component that has a DC scan
+    at = header.scan
+    try:
+        while data[at + 1] != _EOI:
+            if data[at + 1] == _SOS:
+                end = at + 5 + 2 * data[at + 4]
+                first, last, bits = data[end : end + 3] if header.frame == _PROGRESSIVE else (0, 0, 0)
+                for component in data[at + 5 : end : 2]:
+                    if first == 0:
+                        missing_bits.setdefault(component, bytearray(64))
+                    if component in missing_bits:
+                        missing_bits[component][first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
+            at = _next_marker(data, at + 2 + (data[at + 2] << 8 | data[at + 3]))
+    except IndexError:
+        raise ValueError(_CUT) from None
+    if len(missing_bits) < header.components or any(map(any, missing_bits.values())):
+        raise ValueError("scans are missing")
+
+
+def check(data: bytes) -> Header:
+    """Checks all that the functions here do, for a JPEG that somebody else decodes, such as a strip of a TIFF.
+
+    Raises:
+        ValueError: pixels are lost, or may be.
+    """
+    header = read_header(data)
+    check_length(data, header)
+    check_complete(data, header)
+    if not _is_sound(data):
+        repaired(data, header)
+    return header
+
+
+def passed_text_mode(data: bytes, scan: int) -> bool:
+    """Returns True if the last line feeds of the scans follow carriage returns, as a copy in text mode leaves them.
+
+    In other files one in 256 does. libjpeg often reads such a file without a warning. Where there are only one or two,
+    those in the tables have to do so, too (the usual ones have some), and libjpeg has to find sound what was copied.
+    """
+    end = data.rfind(END, scan)
+    for found in range(_LINE_FEEDS):
+        end = data.rfind(b"\n", scan, end)
+        if end < 0:
+            is_copy = found > 0 and data.count(b"\n", 0, scan) == data.count(b"\r\n", 0, scan)
+            return is_copy and _is_sound(data.replace(b"\r\n", b"\n"))
+        if data[end - 1] != ord("\r"):
+            return False
+    return True
+
+
+def repaired(data: bytes, header: Header) -> bytes:
+    """Returns a JPEG with the same pixels and rotation, of which libjpeg does not warn.
+
+    Raises:
+        ValueError: pixels are lost, or may be; with the warning that says so.
+    """
+    plain = _plain(data, header)
+    end = last = len(plain) - len(END)
+    for _ in range(_MAX_TRIALS):
+        try:
+            _check(plain[:end] + END)
+            break
+        except ValueError as error:
+            found = _FILLER_WARNING.search(str(error))
+            if not found:
+                raise
+            end -= int(found[1])
+    else:
+        raise ValueError("Corrupt JPEG data: extraneous bytes before marker 0xd9")
+    if end < last:
+        _check_filler(plain, end, header)
+    return plain[:end] + END
+
+
+def _check_filler(plain: bytes, end: int, header: Header) -> None:
+    """Checks the bytes between the last scan and the end marker: they may as well be the rest of a shifted scan.
+
+    Args:
+        end: offset at which libjpeg finds the scan complete; up to seven bytes of filler may precede it.
+    """
+    while _is_sound(plain[: end - 1] + END):
+        end -= 1
+    filler = plain[end : -len(END)]
+    if len(set(filler)) == 1 and (filler[0] in (0x00, 0xFF) or len(filler) >= _MANY_EQUAL):
+        return
+    if header.frame == _PROGRESSIVE or len(filler) > _FEW_BYTES or not check_scans(plain[:end] + END, filler):
+        raise ValueError(f"Corrupt JPEG data: {len(filler)} extraneous bytes before marker 0xd9")
+
+
+def _is_sound(data: bytes) -> bool:
+    try:
+        _check(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _check(data: bytes) -> None:
+    """Raises ValueError with the warning of libjpeg if there is any."""
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY")
+    except ValueError as error:
+        if "subsampling" not in str(error):
+            raise
+        check_scans(data)
+
+
+def _next_marker(data: bytes, at: int) -> int:
+    """Returns the offset of the next marker from ``at`` on. Skips other bytes, as libjpeg does."""
+    found = _MARKER.search(data, at)
+    if found is None:
+        raise IndexError
+    return found.start()
+
+
+def _plain(data: bytes, header: Header) -> bytes:
+    """Returns the JPEG as the standard has it: all that determines its pixels, and nothing that is odd yet harmless.
+
+    Left out are metadata but EXIF, bytes between segments, and whatever follows the end. Versions and parameters that
+    decoders ignore are set to what the standard states.
+
+    Raises:
+        ValueError: bytes between segments tell of damage to the one before them.
+    """
+    parts, at, previous, sequential = [START], len(START), _SOI, True
+    try:
+        while True:
+            start, at = at, _next_marker(data, at)
+            marker = data[at + 1]
+            if previous not in (*range(_APP0, _APP15 + 1), _COM) and data[start:at].strip(b"\0\xff"):
+                raise ValueError(f"Corrupt JPEG data: {at - start} extraneous bytes before marker 0x{marker:02x}")
+            if marker == _EOI:
+                return b"".join([*parts, END])
+            end = at + 2 + (data[at + 2] << 8 | data[at + 3])
+            content = data[at + 4 : end]
+            if marker in _FRAMES:
+                sequential = marker in _SEQUENTIAL
+            if marker == _SOS and sequential:
+                content = content[:-3] + b"\0\x3f\0"
+            parts.append(_segment(marker, content, header.components))
+            if marker == _SOS:
+                start, end = end, _next_marker(data, end)
+                parts.append(data[start:end].rstrip(b"\xff"))
+            at, previous = end, marker
+    except IndexError:
+        raise ValueError(_CUT) from None
+
+
+def _segment(marker: int, content: bytes, components: int) -> bytes:
+    """Returns a segment, or nothing for metadata. The colour space depends on JFIF and Adobe segments: these are kept."""
+    if marker == _APP0 and content.startswith(b"JFIF\0"):
+        content = _JFIF_1_1
+    elif marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
+        content = content[:11] + bytes([content[11] and (2 if components == 4 else 1)])
+    elif (_APP0 <= marker <= _APP15 and not content.startswith(b"Exif")) or marker == _COM:
+        return b""
+    return segment(marker, content)

@@ -1,0 +1,1 @@
+"""Tables and lists that a user names: landmarks in text or Parquet, and small TOML files."""
