@@ -333,7 +333,9 @@ def test_the_reference_names_what_exists(page):
 
 
 def test_the_table_of_differences_names_existing_options():
-    section = (REPOSITORY / "docs" / "guide" / "train.md").read_text().split("## Differences from other implementations")[1]
+    section = (
+        (REPOSITORY / "docs" / "guide" / "train.md").read_text().split("## Differences from other implementations")[1]
+    )
     rows = [line.split(" | ") for line in section.split("\n\n")[2].splitlines()[2:]]
     assert len(rows) == 12
     assert {len(row) for row in rows} == {5}

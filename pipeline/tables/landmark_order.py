@@ -36,18 +36,24 @@ def order_warning(points: np.ndarray) -> str | None:
     if len(rows) < MIN_ROWS:
         return None
     found = {reading: _residuals(read(rows)) for reading, read in _READINGS.items()}
-    expected = float(found[""][0][0])
-    if expected < GOOD_RESIDUAL:
+    expected, upright = (float(residuals[0]) for residuals in found[""])
+    if expected < GOOD_RESIDUAL and upright < BAD_RESIDUAL:
         return None
     reading, permutation = min(
         ((reading, place) for reading in found for place in range(len(_PERMUTATIONS))),
         key=lambda one: found[one[0]][1][one[1]],
     )
     best = float(found[reading][1][permutation])
+    other = _described(reading, _PERMUTATIONS[permutation])
     if best < GOOD_RESIDUAL and best * MIN_GAIN < expected:
         return (
-            f"most points fit a face in another order: {_described(reading, _PERMUTATIONS[permutation])} (median residual"
-            f" {best:.2f}, in the expected order {expected:.2f}), so crops will be mirrored or skewed; expected {_EXPECTED}"
+            f"most points fit a face in another order: {other} (median residual {best:.2f}, in the expected order"
+            f" {expected:.2f}), so crops will be mirrored or skewed; expected {_EXPECTED}"
+        )
+    if expected < GOOD_RESIDUAL:
+        return (
+            f"most faces are turned by more than 45 degrees; if the images are upright, the points are in another order:"
+            f" {other}; expected {_EXPECTED}"
         )
     if expected > BAD_RESIDUAL:
         return f"most points fit no face in any order (median residual {expected:.2f}); expected {_EXPECTED}"

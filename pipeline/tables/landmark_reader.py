@@ -189,12 +189,11 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
 
 def _parquet_form(names: set[str]) -> tuple[list[str], Callable[[pa.RecordBatch, int], Block]]:
     """Returns the columns to read and their reader. Raises: ValueError: columns are missing."""
-    missing = {"key", "landmarks"} - names
-    if not missing:
-        return ["key", "landmarks"], _list_block
-    name = next((name for name in ("path", HEADER[0]) if name in names), None)
+    name = next((name for name in ("key", "path", HEADER[0]) if name in names), None)
+    if name and "landmarks" in names:
+        return [name, "landmarks"], _list_block
     if name is None or not names.issuperset(POINT_NAMES):
-        raise ValueError(f"no column {' or '.join(sorted(missing))}")
+        raise ValueError(f"no column {' or '.join(sorted({'key', 'landmarks'} - names))}")
     return [name, *POINT_NAMES, *({"reason"} & names)], _column_block
 
 
@@ -211,7 +210,7 @@ def _list_block(batch: pa.RecordBatch, start: int) -> Block:
     points = np.full((batch.num_rows, FIVE_POINT_NUMBERS), np.nan, np.float32)
     points[present] = float32(numbers).reshape(-1, FIVE_POINT_NUMBERS)
     problems = dict.fromkeys(np.flatnonzero(~present).tolist(), "the landmarks are missing")
-    return _names(batch.column("key")), points, not_finite(points) | problems
+    return _names(batch.column(0)), points, not_finite(points) | problems
 
 
 def _column_block(batch: pa.RecordBatch, start: int) -> Block:

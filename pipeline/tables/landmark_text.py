@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from pipeline.images.lookup import names_image
 from pipeline.tables.landmark_table import (
     FIVE_POINT_NUMBERS,
     FOUR_POINT_NUMBERS,
@@ -72,7 +73,7 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
     """
     if four_points and has_four_points(stream):
         return TextLayout(separator="", numbers=FOUR_POINT_NUMBERS)
-    number, headers = 1, 0
+    number, headers, wordy = 1, 0, 0
     for number, line in enumerate(head_lines(stream), 1):
         if not is_text(line):
             raise LandmarkError(f"{path}: line {number}: {NOT_TEXT}; expected the header {','.join(HEADER)}")
@@ -102,12 +103,15 @@ def text_layout(path: Path, stream: BinaryIO, four_points: bool) -> TextLayout:
                 f"{path}: line {number}: the path is the last field, expected the first: path, 10 numbers"
             )
         if has_numbers and len(fields) == len(HEADER):
-            return TextLayout(separator=separator, numbers=FIVE_POINT_NUMBERS, header_lines=number - 1)
+            return TextLayout(separator=separator, numbers=FIVE_POINT_NUMBERS, header_lines=(wordy or number) - 1)
+        if len(fields) == len(HEADER) and (_is_path(fields[0]) or names_image(fields[0])):
+            wordy = wordy or number  # a row whose numbers are words, such as None
+            continue
         headers += 1
         if has_numbers or len(fields) not in (1, len(HEADER) - 1, len(HEADER)) or headers > MAX_HEADER_LINES:
             raise _no_header(path, number, line.strip())
-    if not headers:
-        raise _no_header(path, 1, "an empty line")
+    if wordy or not headers:
+        raise _no_header(path, wordy or 1, "no line with numbers" if wordy else "an empty line")
     return TextLayout(separator=",", numbers=FIVE_POINT_NUMBERS, header_lines=number)
 
 
@@ -126,6 +130,8 @@ def text_blocks(path: Path, stream: BinaryIO, layout: TextLayout) -> Iterator[Bl
 def _named_columns(fields: Sequence[str]) -> tuple[str, ...]:
     """The columns of a header that names those of ``HEADER`` in another order, or others too; empty for another line."""
     names = [field.strip().upper() for field in fields]
+    if "PATH" in names and HEADER[0] not in names:  # as the Parquet table of ``landmarks`` calls it
+        names[names.index("PATH")] = HEADER[0]
     if names == HEADER or sorted(name for name in names if name in HEADER) != sorted(HEADER):
         return ()
     return tuple(name if name in HEADER else str(number) for number, name in enumerate(names))

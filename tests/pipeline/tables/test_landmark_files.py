@@ -99,6 +99,12 @@ def test_another_parquet_table_is_refused(tmp_path, columns, reason):
     assert "\n" not in str(error.value)
 
 
+def test_the_column_of_names_may_be_called_path_and_stand_anywhere(tmp_path):
+    pq.write_table(pa.table({"landmarks": [POINTS], "path": ["n1/a.jpg"]}), tmp_path / "a.parquet")
+    table = read_landmarks([tmp_path / "a.parquet"])
+    assert (table.keys.to_pylist(), table.points.tolist()) == (["n1/a"], [POINTS])
+
+
 def test_a_damaged_parquet_file_is_reported(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"not Parquet")
     with pytest.raises(LandmarkError, match=r"a\.parquet: not a table with columns key and landmarks"):

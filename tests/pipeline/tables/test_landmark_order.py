@@ -51,8 +51,6 @@ def test_another_order_is_named(change, found):
     "change",
     [
         lambda p: p,
-        lambda p: p @ np.array([[0, 1], [-1, 0]]),  # all images lie on their side
-        lambda p: 400 - p,  # all upside down
         lambda p: p * (0.5, 1),  # half profile
         lambda p: p * (0.2, 1),  # profile
         lambda p: (p - 80) * (1, 0.5),  # from above
@@ -61,6 +59,24 @@ def test_another_order_is_named(change, found):
 @pytest.mark.parametrize("noise", [0.5, 5])
 def test_the_expected_order_is_not_doubted(change, noise):
     assert order_warning(points_of(faces(change=change, noise=noise))) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda p: p @ np.array([[0, -1], [1, 0]]), "y before x; mirrored, with the subject's left first: right eye,"),
+        (lambda p: p @ np.array([[0, 1], [-1, 0]]), "y before x; mouth first: left mouth corner,"),
+        (lambda p: 400 - p, "right mouth corner, left mouth corner, nose, right eye, left eye;"),
+    ],
+)
+def test_turned_images_or_another_order_of_upright_ones_are_told(change, found):
+    """Both give the same numbers: the line says so."""
+    warning = order_warning(points_of(faces(change=change, noise=2)))
+    assert warning.startswith(
+        "most faces are turned by more than 45 degrees; if the images are upright, the points are in"
+    )
+    assert found in warning
+    assert "\n" not in warning
 
 
 def test_generated_faces_are_in_order(painted):

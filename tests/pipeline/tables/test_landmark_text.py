@@ -278,3 +278,24 @@ def test_a_column_with_decimal_commas_is_cast_once(monkeypatch):
     monkeypatch.setattr(pc, "cast", cast_)
     assert text_numbers(pa.array(["1,5", "2", "3.25"])).tolist() == [1.5, 2, 3.25]
     assert len(casts) == 1
+
+
+@pytest.mark.parametrize("header", [[], [HEAD], [HEAD.replace("NAME_ID", "image_id").replace("P", "x")]])
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+@pytest.mark.parametrize("word", ["None", "NA", "#N/A", "1.2.3"])
+def test_first_rows_without_numbers_are_no_header(tmp_path, word, separator, header):
+    """They were left out without a line: up to three images, in which no face was found."""
+    rows = [",".join(["n1/a.jpg", *[word] * 10]), ",".join(["n1/b", *[word] * 10]), f"n1/c.jpg,{NUMBERS}"]
+    table = read(tmp_path, "\n".join([*header, *rows]).replace(",", separator))
+    assert table.keys.to_pylist() == ["n1/a", "n1/b", "n1/c"]
+    assert dict(table.problems) == {row: f"P1X is {word!r}, not a finite number" for row in (0, 1)}
+    with pytest.raises(
+        LandmarkError, match=f"line {len(header) + 1}: found 'no line with numbers', expected the header"
+    ):
+        read(tmp_path, "\n".join([*header, *rows[:2]]).replace(",", separator))
+
+
+def test_the_table_of_landmarks_may_be_saved_as_csv(tmp_path):
+    """As pandas writes it."""
+    table = read(tmp_path, f"path,{','.join(HEADER[1:])},score,status\nn1/a.jpg,{NUMBERS},0.9,ok\n")
+    assert (table.keys.to_pylist(), table.points.tolist()) == (["n1/a"], [POINTS])
