@@ -191,6 +191,7 @@ def run_training(
     allow_missing: bool,
 ) -> tuple[int, int]:
     """Opens run and loader, and trains; returns the number of updates before and after."""
+    from model.training.evaluation import is_evaluated
     from model.training.loop import train as train_loop
     from model.training.start import start_run
     from pipeline.spec import spec_of
@@ -207,6 +208,8 @@ def run_training(
         ranks=ranks,
         teacher=teacher,
     )
+    if start.step >= config.steps and ranks.collect(lambda: not protocols or is_evaluated(run, start.step))[0]:
+        return start.step, start.step  # nothing is written: the folder may be read-only
     loader = open_loader(config, index, start, device, threads)
     targets = None
     if teacher and config.losses.embedding_terms and start.step < config.steps:

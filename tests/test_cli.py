@@ -58,11 +58,18 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     assert result["checkpoint"]["path"] == f"{tmp_path}/runs/spherenet4/checkpoints/0000003.pt"
     # a second time there is nothing to do, and nothing is done
     assert "already complete, nothing to do" in run("build-shards").stderr
+    before = written(tmp_path / "runs")
     again = run("train", "--backbone", "spherenet4", "--batch-size", 4, "--steps", 3, "--init", "data", "--lr", 0.01)
     assert (again.returncode, again.stderr) == (
         0,
         f"nothing to do: {tmp_path}/runs/spherenet4 has finished, with 3 steps; a higher --steps goes on\n",
     )
+    assert written(tmp_path / "runs") == before
+
+
+def written(folder):
+    """What is written into a folder changes."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 @pytest.mark.slow
@@ -79,6 +86,9 @@ def test_training_scores_benchmarks_and_keeps_the_best(run, shard_set, tmp_path)
     best = json.loads((tmp_path / "run" / "best.json").read_text())
     assert best["metric"] == "qmul/auc"
     assert best["value"] == max(rows[1]["qmul/auc"], rows[2]["qmul/auc"])
+    before = written(tmp_path / "run")
+    assert run(*words).stderr.startswith(f"nothing to do: {tmp_path}/run has finished, with 2 steps")
+    assert written(tmp_path / "run") == before
     scored = run("bench", "qmul", "--network", tmp_path / "run" / "best.pt", "--json", tmp_path / "q.json")
     assert scored.returncode == 0
     assert json.loads((tmp_path / "q.json").read_text())["metrics"]["auc"] == pytest.approx(best["value"], abs=1e-6)

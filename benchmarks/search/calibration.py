@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.scoring.arrays import MAX_FLOAT
 from benchmarks.search.errors import SearchError
 from benchmarks.search.likelihood import Fitted, Line
 from pipeline.images.decode import read_regular
@@ -111,7 +111,7 @@ def _from_dict(record: Any) -> Calibration:
     for part in (line, fitted):
         for name, value in part.items():
             size = MAX_CURVE_POINTS if name.startswith("curve") else 2 if name in pairs else 0
-            _check_numbers(name, value, size)
+            part[name] = _numbers(name, value, size)
     if len({len(fitted[name]) for name in CURVE}) != 1 or np.diff(fitted["curve_scores"]).min() < 0:
         raise ValueError("curve_scores: not sorted, or not of the same length as the interval")
     counted_pairs(record["counts"]), record["source"]["pairs"]
@@ -129,10 +129,15 @@ def _from_dict(record: Any) -> Calibration:
     )
 
 
-def _check_numbers(name: str, value: Any, size: int) -> None:
-    """Raises: ValueError: not a finite number; for a ``size``, not two or more finite numbers, and at most as many."""
+def _numbers(name: str, value: Any, size: int) -> float | list[float]:
+    """Returns ``value`` as a float, or, for a ``size``, as a list of two or more floats, and at most as many.
+
+    Raises:
+        ValueError: it is none, or a value is not a finite number.
+    """
     if size and (not isinstance(value, list) or not 2 <= len(value) <= size):
         raise ValueError(f"{name}: expected a list of numbers")
     values = value if size else [value]
-    if not all(type(one) in (int, float) and math.isfinite(one) for one in values):
+    if not all(type(one) in (int, float) and abs(one) <= MAX_FLOAT for one in values):
         raise ValueError(f"{name}: a value is not a finite number")
+    return [float(one) for one in values] if size else float(value)

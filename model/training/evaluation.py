@@ -16,7 +16,7 @@ from torch import nn
 
 from model.formats.checkpoint import checkpoint_path
 from model.training.config import TrainConfig, TrainingError
-from model.training.runlog import RunLog, drop_rows
+from model.training.runlog import RunLog, drop_rows, read_metrics
 from model.training.state import TrainState
 from shards.files import naming, remove_temporaries, whole_file, write_bytes
 from shards.messages import print_stderr
@@ -141,6 +141,11 @@ class Evaluations:
         write_bytes(self.run / BEST_FACTS, (json.dumps(facts) + "\n").encode())
         self.best = value
         return True
+
+
+def is_evaluated(run: Path, step: int) -> bool:
+    """Returns True if ``eval.jsonl`` has a row of ``step``."""
+    return any(row["step"] == step for row in read_metrics(run / EVALUATIONS))
 
 
 def best_value(run: Path, metric: str) -> float:

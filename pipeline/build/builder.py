@@ -35,9 +35,16 @@ def build(options: BuildOptions) -> Manifest:
         StoreError: the object store of ``options.store`` cannot be used; shards that it has are kept.
         TypeError: ``options`` are none.
     """
+    there = options.out.exists()
     exclusions = _begun(options)
     with _naming_store(options), locked(options.out, _ACTIVITY):
-        job = planned(options, exclusions)
+        try:
+            job = planned(options, exclusions)
+        except BaseException:
+            if not there:
+                with contextlib.suppress(OSError):  # it is not empty
+                    options.out.rmdir()
+            raise
         records = job.committed(job.share, retry_failed=options.retry_failed)
         finished = len(records) == len(job.share) and job.is_published()
         if not finished:

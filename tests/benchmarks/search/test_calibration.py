@@ -49,6 +49,8 @@ def test_an_edited_calibration_is_refused(calibrated, tmp_path):
         (lambda record: record.update(version=2), "its version is not 1"),
         (lambda record: record.pop("fitted"), "'fitted'"),
         (lambda record: record["fitted"]["line"].update(slope=float("nan")), "slope: a value is not a finite number"),
+        (lambda record: record["fitted"]["line"].update(slope=10**400), "slope: a value is not a finite number"),
+        (lambda record: record["fitted"].update(cllr=10**400), "cllr: a value is not a finite number"),
         (lambda record: record["fitted"]["line"].update(bounds=[1]), "bounds: expected a list of numbers"),
         (lambda record: record["fitted"]["line"].update(scores="ab"), "scores: expected a list of numbers"),
         (lambda record: record["fitted"]["curve_low"].pop(), "curve_scores: not sorted, or not of the same length"),
@@ -71,6 +73,15 @@ def test_other_content_is_refused_even_with_its_digest(calibrated, tmp_path, cha
     with pytest.raises(SearchError) as error:
         read_calibration(path)
     assert str(error.value).startswith(f"{path}: not a calibration ({reason}")
+
+
+def test_whole_numbers_of_any_size_are_numbers(calibrated, tmp_path):
+    """NumPy keeps those above 64 bits as objects, of which it interpolates none."""
+    path = tmp_path / "c.json"
+    calibrated().write(path)
+    edited(path, lambda record: record["fitted"]["curve_high"].__setitem__(-1, 10**30), sealed=True)
+    ratios = read_calibration(path).fitted.ratios(np.array([0.0, 1.0]))
+    assert np.isfinite(ratios.high).all()
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"PAR1", b"{" * 100_000, b'{"kind": "lrfr calibration"}', b"\xff"])

@@ -18,6 +18,7 @@ from pipeline.build import build
 from pipeline.executors import WorkerError
 from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.listing import SourceError
+from pipeline.tables.landmark_table import LandmarkError
 from shards.errors import ShardError
 from shards.verify import verify
 from tests.conftest import PATIENCE_S, REPOSITORY, build_options
@@ -35,6 +36,16 @@ def test_a_serial_build_restores_opencv_settings(vggface2, tmp_path):
     finally:
         cv2.setNumThreads(threads)
         cv2.utils.logging.setLogLevel(level)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_build_that_cannot_begin_leaves_no_empty_folder(vggface2, tmp_path, there):
+    (vggface2 / CSV).write_text("no table\n")
+    if there:
+        (tmp_path / "out").mkdir()
+    with pytest.raises(LandmarkError):
+        build(build_options(vggface2, tmp_path / "out"))
+    assert (tmp_path / "out").exists() == there
 
 
 def test_images_that_are_all_unreadable_are_reported_at_the_end(vggface2, tmp_path):
