@@ -30,8 +30,9 @@ from pipeline.degradation.kernels import (
 )
 from pipeline.degradation.parameters import ROUND_VALUES, parameters
 from pipeline.degradation.settings import Preset, Round
-from pipeline.load.degrade import Mode, matmul_precision, resize
+from pipeline.load.degrade import Mode, exact_products, resize
 from pipeline.philox import DEGRADATION_NUMBERS, uniforms
+from pipeline.process_setting import ProcessSetting
 
 _COLOUR = 1 << 13  # weights of the colour transforms are integers in units of 1/8192
 # On its way down and up, an image is resized to this multiple of the canvas, but at least to these px, as all others are;
@@ -47,18 +48,14 @@ def canvas_of(largest: int) -> int:
     return -(-largest // BLOCK) * BLOCK
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """PyTorch uses one thread on the CPU: these operations are so small that threads would mostly wait for each other.
-
-    They would wait for the decoder's threads, too, which are at work on the next batch.
-    """
-    before = torch.get_num_threads()
+def _use_one_thread() -> None:
+    torch.get_num_threads()  # or the first operation of this thread would take over the number of the process
     torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+
+
+# These operations are so small that threads would mostly wait for each other, and for those of the decoder, which are at
+# work on the next batch.
+_one_thread = ProcessSetting(torch.get_num_threads, _use_one_thread, torch.set_num_threads, of_threads=True)
 
 
 @contextlib.contextmanager
@@ -80,8 +77,8 @@ def _without_cudnn(device: torch.device) -> Iterator[None]:
 
 
 @torch.inference_mode()
-@matmul_precision("highest")
-@_one_thread()
+@exact_products
+@_one_thread
 def degrade_as(
     out: torch.Tensor,
     images: torch.Tensor,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, get_args
 
@@ -13,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.process_setting import ProcessSetting
 from shards.arguments import check_argument, check_whole, check_word
 
 Mode = Literal["fast", "exact"]
-Precision = Literal["highest", "high", "medium"]
 
 CHUNK_IMAGES = 32  # images that a CPU degrades in one call
 PRECISION_BITS = 22  # of Pillow's fixed-point weights
@@ -131,7 +129,8 @@ def resize(images: torch.Tensor, size: int, mode: Mode = "exact", *, out: torch.
     if out is None:
         out = images.new_empty((len(images), size, size, images.shape[-1]))
     if images.is_cuda:
-        out.copy_(resize_by_products(images, size))
+        with exact_products:
+            out.copy_(resize_by_products(images, size))
     elif mode == "exact":
         _resize_by_pillow(images, size, out.numpy())
     else:  # the operator behind torch.nn.functional.interpolate, which has no ``out``
@@ -167,18 +166,14 @@ def _thread_pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "degrade")
 
 
-def resize_by_products(images: torch.Tensor, size: int, precision: Precision = "highest") -> torch.Tensor:
+def resize_by_products(images: torch.Tensor, size: int) -> torch.Tensor:
     """``resize`` in mode ``exact`` as matrix products, on any device.
 
-    The products are of integers that float32 represents exactly, so they equal Pillow's sums in any order.
-
-    Args:
-        precision: argument of ``torch.set_float32_matmul_precision``; only ``highest`` is exact on all devices.
+    In ``exact_products`` they equal Pillow's sums in any order, because float32 represents all their integers exactly.
     """
     weights = _split_weights(images.shape[1], size, images.device)
-    with matmul_precision(precision):
-        narrow = _resample(weights, images)  # as Pillow: first horizontally, with rounding and clamping in between
-        return _resample(weights, narrow.transpose(1, 2)).transpose(1, 2)
+    narrow = _resample(weights, images)  # as Pillow: first horizontally, with rounding and clamping in between
+    return _resample(weights, narrow.transpose(1, 2)).transpose(1, 2)
 
 
 def _resample(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -193,7 +188,7 @@ def _resample_each(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Resamples the width of (N, H, W, 3) uint8 images, each with its own of (N, 2 * out, W) weights."""
     count, height, width, channels = images.shape
     columns = images.permute(0, 2, 1, 3).reshape(count, width, -1).float()
-    with matmul_precision("highest"):
+    with exact_products:
         sums = weights @ columns
     return _rounded(sums, 1).reshape(count, -1, height, channels).transpose(1, 2)
 
@@ -205,25 +200,26 @@ def _rounded(sums: torch.Tensor, dim: int) -> torch.Tensor:
     return (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
 
 
-@contextlib.contextmanager
-def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Sets the precision of float32 products: TF32 and bf16 have too few bits for exact integer sums.
+_BACKENDS = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
-    Afterwards it is as before, also where a script has set it by ``torch.backends.cuda.matmul.fp32_precision``.
-    """
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    of_backends = [one.fp32_precision for one in backends]
+
+def _precisions() -> tuple[str, list[str]]:
+    of_backends = [one.fp32_precision for one in _BACKENDS]
     try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # it does not answer where a backend alone was set
-        before = "highest"
+        return torch.get_float32_matmul_precision(), of_backends
+    except RuntimeError:  # it does not answer where a script has set a backend alone
+        return "highest", of_backends
+
+
+def _restore_precisions(before: tuple[str, list[str]]) -> None:
+    precision, of_backends = before
     torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-        for backend, value in zip(backends, of_backends, strict=True):
-            backend.fp32_precision = value
+    for backend, value in zip(_BACKENDS, of_backends, strict=True):
+        backend.fp32_precision = value
+
+
+exact_products = ProcessSetting(_precisions, lambda: torch.set_float32_matmul_precision("highest"), _restore_precisions)
+"""In this block float32 products are exact for integers; TF32 and bf16 have too few bits."""
 
 
 @functools.lru_cache(maxsize=CACHED_WEIGHTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.degradation.realistic import _add_noise_, degrade_as
 from pipeline.degradation.settings import Preset, Round
 from pipeline.load.degrade import degrade, resize
 from pipeline.philox import DEGRADATION_NUMBERS, degradation_numbers
+from tests.conftest import PATIENCE_S
 
 SIDE, COUNT = 128, 12
 CUBIC = (0.0, 0.0, 1.0, 0.0, 0.0)
@@ -208,6 +210,42 @@ def test_precision_and_threads_of_training_do_not_matter_and_stay(faces, numbers
         torch.set_float32_matmul_precision(before[0])
         torch.set_num_threads(before[1])
     assert found == {("highest", 1)}
+
+
+def test_threads_that_degrade_at_once_leave_precision_and_threads_as_they_were(faces, numbers, sizes, monkeypatch):
+    """The second one begins amid the first, and leaves after it: it would restore what the first has changed."""
+    first_is_in, second_is_in, first_has_left = threading.Event(), threading.Event(), threading.Event()
+
+    def resize_(*given, **how):
+        is_second = threading.current_thread() is second
+        (second_is_in if is_second else first_is_in).set()
+        assert (first_has_left if is_second else second_is_in).wait(PATIENCE_S)
+        found.append((torch.get_float32_matmul_precision(), torch.get_num_threads()))
+        return resize(*given, **how)
+
+    def degrade_second():
+        assert first_is_in.wait(PATIENCE_S)
+        degraded(faces, PRESETS["webcam"], numbers, sizes)
+
+    found, of_fresh_thread, before = [], [], torch.get_num_threads()
+    second = threading.Thread(target=degrade_second)
+    monkeypatch.setattr(realistic, "resize", resize_)
+    torch.set_float32_matmul_precision("high")
+    torch.set_num_threads(3)
+    try:
+        second.start()
+        degraded(faces, PRESETS["webcam"], numbers, sizes)
+        first_has_left.set()
+        second.join()
+        fresh = threading.Thread(target=lambda: of_fresh_thread.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        assert (torch.get_float32_matmul_precision(), torch.get_num_threads(), of_fresh_thread) == ("high", 3, [3])
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.set_num_threads(before)
+    assert found
+    assert set(found) == {("highest", 1)}
 
 
 @pytest.mark.parametrize("place", ["cpu", "meta"])
