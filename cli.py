@@ -29,9 +29,14 @@ SHARED = ("train", "bench", "embed", "audit")  # among the processes of torchrun
 @click.option("--debug", is_flag=True, envvar="LRFR_DEBUG", help="Show the traceback of every error. [LRFR_DEBUG=1]")
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:
-    """Low-resolution face recognition: VGGFace2 -> shards -> DALI -> a Siamese network -> a score.
+    """Train and score networks for low-resolution face recognition.
 
-    Paths default to folders under $LRFR_DATA (default: data).
+    Paths default to folders under $LRFR_DATA (default: data). From VGGFace2 to a score:
+
+    \b
+      lrfr build-shards
+      lrfr train --recipe quick
+      lrfr bench all --report report
     """
     if ctx.invoked_subcommand not in SHARED:
         check_alone(str(ctx.invoked_subcommand))

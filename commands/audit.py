@@ -14,7 +14,7 @@ from commands.options import PATH, check_benchmark, data, engine_options, folder
 from commands.outputs import OutputPath, html_output, parquet_output
 
 
-@click.command(short_help="Find wrong labels, one person or photograph twice, and test people in a shard set.")
+@click.command(short_help="Find wrong labels, duplicates and people of benchmarks in a shard set.")
 @click.argument("shards", type=PATH, default=data("shards"))
 @click.option("--out", type=OutputPath(folder=True), required=True, help="Folder for the findings.")
 @click.option(
@@ -28,11 +28,11 @@ from commands.outputs import OutputPath, html_output, parquet_output
 @folder("--root", help="Folder that contains the data sets of --against.")
 @engine_options
 def audit(shards: Path, out: Path, against: tuple[str, ...], root: Path, **options: Any) -> None:
-    """Look for faults in a shard set with a trained network.
+    """Find faults of a shard set with a trained network.
 
-    Finds images with a wrong label, identities that look like one person, pairs of images that show one photograph,
-    and photographs and people of benchmarks. Writes all findings to audit.parquet, pictures of them to audit.html, and
-    the surest ones to exclude.txt, for build-shards --exclude.
+    Finds images with a wrong label, identities that are one person, images that are one photograph, and people and
+    photographs of benchmarks. Writes all findings to audit.parquet, pictures of them to audit.html, and the most certain
+    ones to exclude.txt, for build-shards --exclude.
     """
     from benchmarks.audit.exclusions import is_as_written
     from benchmarks.audit.run import EXCLUDE, SHEET, TABLE, audit_set

@@ -31,9 +31,15 @@ from shards.messages import print_stderr
 @click.group()
 @click.pass_context
 def bench(context: click.Context) -> None:
-    """Score a checkpoint on public benchmarks.
+    """Score a network on public benchmarks, or on your own images.
 
     Several processes: torchrun --nproc-per-node N cli.py bench ...
+
+    \b
+    Examples:
+      lrfr bench all --report report
+      lrfr bench lfw --network net.onnx --network best.pt --landmarks auto
+      lrfr bench pairs pairs.csv --root photos --landmarks auto --network net.onnx
     """
     if context.invoked_subcommand in ("speed", "compare"):
         check_alone(f"bench {context.invoked_subcommand}")
@@ -48,7 +54,7 @@ scoring_options = option_group(
     scoring_engine_options,
     click.option("--json", "json_file", type=json_output(), help="Write metrics and scores as JSON."),
     click.option(
-        "--name", "labels", multiple=True, help="Name of the network in tables and reports; one for each --network."
+        "--name", "labels", multiple=True, help="Name of the network in tables and reports, one for each --network."
     ),
     click.option(
         "--report",
@@ -66,8 +72,8 @@ degrade_option = click.option(
     "--degrade",
     callback=degradation_of,
     metavar="NAME|FILE.toml",
-    help="How images are degraded to sizes: surveillance, webcam, blind-sr or a TOML file, as for train --views."
-    " [default: by the bicubic filter]",
+    help="Realistic degradation to low resolution: surveillance, webcam, blind-sr or a TOML file, as in train --views."
+    " [default: the bicubic filter]",
 )
 
 
@@ -107,8 +113,8 @@ own_options = option_group(
     landmarks_option("Landmark table to align photographs by; may be repeated."),
     click.option(
         "--aligned",
-        help="Template that the images, aligned crops, follow: arcface, seed, or a TOML file with name, size and points; none"
-        " to resize them whole. [default: arcface for .bin files]",
+        help="The images are aligned crops of this template: arcface, seed, or a TOML file with name, size and points; none:"
+        " resize them whole. [default: arcface for .bin files]",
     ),
     click.option(
         "--sizes",
@@ -116,7 +122,7 @@ own_options = option_group(
         show_default=True,
         callback=sizes_of,
         metavar="SIZE,SIZE",
-        help="Sizes in px that images are degraded to, beside full size; full: none.",
+        help="Sizes in px to which images are degraded, besides full size; full: no others.",
     ),
 )
 
@@ -130,8 +136,8 @@ own_options = option_group(
 def bench_pairs(pairs: Path, root: Path | None, **options: Any) -> None:
     """Score verification pairs: accuracy over folds, AUC and TAR at FAR 1 and 0.1 %, at full size and at 8 to 20 px.
 
-    PAIRS is a table (text or Parquet) of two paths below --root and 1 or 0, same or different, ...; a list in LFW's
-    form, of names and numbers; or a .bin file of insightface, such as cfp_fp.bin, of which nothing is executed.
+    PAIRS is a table (text or Parquet) with two paths below --root and 1 (same person) or 0 in each row; a list in LFW's
+    form; or a .bin file of insightface, such as cfp_fp.bin, of which nothing is executed.
     """
     from benchmarks.datasets.pair_set import read_pair_set
 
@@ -153,7 +159,7 @@ def bench_pairs(pairs: Path, root: Path | None, **options: Any) -> None:
 def bench_identify(gallery: Path, probes: Path, unmated: Path | None, **options: Any) -> None:
     """Score identification: ranks and mAP of probes in a gallery; with --unmated, TPIR at FPIR 30, 20, 10 and 1 %.
 
-    Each person has a folder of images, of the same name in the gallery and among the probes.
+    Each person has a folder of images, with the same name in the gallery and among the probes.
     """
     from benchmarks.datasets.identify import read_identification
 

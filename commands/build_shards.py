@@ -35,6 +35,11 @@ _HELP = "\n".join(
         "\b",
         "Sources, the layouts of --root:",
         *(f"  {name:<11} {text}" for name, (_, text) in SOURCES.items()),
+        "\n\b",
+        "Examples:",
+        "  lrfr build-shards --root VGGFace2 --out shards",
+        "  lrfr build-shards --source folder --root photos --landmarks auto --template arcface --out shards",
+        "  lrfr build-shards --source recordio --root faces_emore --aligned arcface --out shards",
     ]
 )
 _KEPT = "finished shards are kept: run the same command to continue"
@@ -67,7 +72,7 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
     "lists",
     type=PATH,
     multiple=True,
-    help="File that names images below --root and their identities (CSV, JSON lines, Parquet), for --source list; may be"
+    help="List of images below --root and their identities (CSV, JSON lines, Parquet), for --source list; may be"
     " repeated.",
 )
 @click.option(
@@ -82,13 +87,13 @@ def _part(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option(
     "--aligned",
-    help="The images are aligned crops already, to this template: arcface (most published 112 px crops), seed,"
-    " or a TOML file with name, size and points. Stored as they are unless --template or --size asks for another one.",
+    help="The images are aligned crops of this template: arcface (most published 112 px crops), seed, or a TOML file with"
+    " name, size and points. They are stored as they are, unless --template or --size differs.",
 )
 @click.option(
     "--template",
     type=click.Choice(["seed", "arcface", "none"]),
-    help="Position of the five points: seed as in the reference, or arcface, which is centred. none: resize images whole."
+    help="Position of the five points: seed, as in the reference, or arcface, which is centred; none: resize images whole."
     " Required for --source crops. [default: that of --aligned; or seed; none for qmul and tinyface]",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""calibrate: learns from pairs what a score is worth, for search."""
+"""calibrate: fits likelihood ratios to scores of pairs, for search."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from commands.options import PATH
 from commands.outputs import json_output
 
 
-@click.command(short_help="Learn likelihood ratios from pairs of known people, for search.")
+@click.command(short_help="Fit likelihood ratios to scores of known people, for search.")
 @click.argument("pairs", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=json_output(), required=True, help="JSON file to write, for search --calibration.")
 @click.option("--setting", help="Pairs of a bench --json file that has several, such as lfw@8 or lfw/lr-lr@8.")
 def calibrate(pairs: tuple[Path, ...], out: Path, setting: str | None) -> None:
-    """Learn from pairs of known people how much evidence a score is, by logistic regression.
+    """Fit likelihood ratios to the scores of pairs of known people, by logistic regression.
 
     PAIRS is a bench --json file with pairs (lfw, xqlfw, qmul, pairs), or two files of embed with a column identity, a
-    gallery and probes; a single one is compared with itself. The pairs should be like those to be judged: the same
-    network, the same kind of cameras, resolution and people. At least 50 genuine pairs of 20 people and 200
+    gallery and probes; a single one is compared with itself. The pairs should be like those of the search: the
+    same network, kind of cameras, resolution and people. At least 50 genuine pairs of 20 people and 200
     impostor pairs are needed. Prints Cllr, the cost of the likelihood ratios, and its minimum.
     """
     from benchmarks.search.scored_pairs import read_pairs

@@ -20,14 +20,14 @@ MAX_COMPARED = 26  # networks, named by letters
 
 @click.command("compare", short_help="Compare the results of several networks.")
 @click.argument("results", type=PATH, nargs=-1, required=True)
-@click.option("--name", multiple=True, help="Name of a network, in their order; may be repeated.")
+@click.option("--name", multiple=True, help="Name of each network, in their order; may be repeated.")
 @click.option(
     "--report",
     type=OutputPath(folder=True),
     help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
 )
 def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | None) -> None:
-    """Compare the networks in --json files: metrics side by side, differences with paired intervals."""
+    """Compare the networks in files of bench --json: metrics side by side, and differences with paired intervals."""
     from benchmarks.scoring.comparison import read_networks
 
     networks = read_networks(results)

@@ -16,7 +16,7 @@ from commands.options import folder
     "--identities",
     type=click.IntRange(2, 100_000),
     default=96,
-    help="Identities to train on; half as many more to test on.",
+    help="Identities of the training set; the test sets have half as many others.",
 )
 @click.option("--images", type=click.IntRange(2, 1000), default=8, help="Images per identity.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the generated faces.")

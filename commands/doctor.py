@@ -1,4 +1,4 @@
-"""doctor: looks at the machine and the data, and says what to do."""
+"""doctor: checks the machine and the data, and says what to do."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ if TYPE_CHECKING:
     from commands.diagnosis.findings import Section
 
 
-@click.command(short_help="Look at the machine and the data, and say what to do.")
+@click.command(short_help="Check the machine and the data, and say what to do.")
 @click.argument("root", type=PATH, default=data())
-@click.option(
-    "--network", type=PATH, help="Look at this network instead: does it get the preprocessing that it expects?"
-)
+@click.option("--network", type=PATH, help="Check this network instead: does it get the preprocessing that it expects?")
 @click.option("--preprocessing", metavar="NAME|FILE.toml", help="Preprocessing of --network. [default: as for bench]")
 @click.option("--json", "json_file", type=json_output(), help="Also write the findings to this file.")
 def doctor(root: Path, network: Path | None, preprocessing: str | None, json_file: Path | None) -> None:
-    """Look at Python, libraries, GPU, disks, and at the data sets, shard sets and runs in ROOT ($LRFR_DATA).
+    """Check Python, libraries, GPU and disks, and the data sets, shard sets and runs in ROOT ($LRFR_DATA).
 
     Every finding is ok, a note, a warning (warn) or a failure (FAIL: something cannot work), with what to do. Images
-    are counted by listing; 200 of each benchmark are opened. Nothing is written or downloaded. Exits with 1 if there is a
-    failure.
+    are counted by listing; 200 of each data set are opened. Nothing is written or downloaded. The exit code is 1 if there
+    is a failure.
 
-    With --network, other ranges, the other colour order and other templates are tried on 80 pairs of a benchmark in ROOT, or
-    on generated faces: which of them tells people apart best?
+    With --network, other ranges, colour orders and templates are tried on 80 pairs of a benchmark in ROOT, or on generated
+    faces, to find the preprocessing that separates people best.
     """
     from commands.diagnosis.findings import Level, lines, summary, to_dict
     from commands.diagnosis.page import sections

@@ -14,14 +14,14 @@ from commands.options import PATH, check_alignment, engine_options, is_auto, lan
 from commands.outputs import parquet_output
 
 
-@click.command(short_help="Embed images into a Parquet file.")
+@click.command(short_help="Write the embeddings of images to a Parquet file.")
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=parquet_output(), required=True, help="Parquet file to write.")
 @landmarks_option("Landmark table to align by; may be repeated. [default: images are aligned crops or tight faces]")
 @click.option(
     "--aligned",
     help="The images are aligned crops of this template: arcface, seed, or a TOML file with name, size and points; they"
-    " are brought to the network's own one. [default: they follow it]",
+    " are transformed to the network's template. [default: the network's template]",
 )
 @click.option("--down", type=click.IntRange(min=1), help="Degrade each image to this many px and back.")
 @click.option(
@@ -52,11 +52,15 @@ def embed(
     weights: str,
     **options: Any,
 ) -> None:
-    """Embed image files, and all images in folders, into a Parquet file.
+    """Write the embeddings of image files, and of all images in folders, to a Parquet file.
 
-    Columns: path, embedding (float32 of unit length, 512 for our networks), norm (of the network's output), status, error_message. An
-    unusable image is a row without embedding; the command prints the number of such images on stderr, and exits with 0
-    if there is any other image. The file's metadata identifies the network and its preprocessing.
+    Columns: path, embedding (float32, unit length), norm (of the network's output), status, error_message. An unusable
+    image is a row without embedding; the exit code is 0 if any image could be used. The metadata of the file identifies the
+    network and its preprocessing.
+
+    \b
+    Example:
+      lrfr embed photos --landmarks auto --network best.pt --out faces.parquet
     """
     from benchmarks.engine.identities import ImageRows, Templates
     from benchmarks.engine.parquet_writer import embed_images

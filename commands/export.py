@@ -14,7 +14,7 @@ from commands.outputs import OutputPath
 
 @click.group()
 def export() -> None:
-    """Write a network for other tools."""
+    """Write a network as ONNX or as a Hugging Face folder."""
 
 
 @export.command("onnx", short_help="One ONNX file, compared with PyTorch.")
@@ -51,7 +51,7 @@ def export_onnx(network: Path | None, out: Path, preprocess: bool) -> None:
 def export_huggingface(network: Path | None, out: Path) -> None:
     """Write a folder in the layout of a Hugging Face model repository: safetensors, configuration, model card.
 
-    --network of every command accepts the folder. Nothing is uploaded. An earlier export in --out is replaced;
+    --network of every command takes the folder. Nothing is uploaded. An earlier export in --out is replaced;
     a folder that holds anything else is refused.
     """
     from model.formats.export_huggingface import write_folder

@@ -41,14 +41,14 @@ class MirrorUrl(click.ParamType):
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
-    help="Seconds without data after which a connection is given up.",
+    help="Seconds without data after which a connection is closed.",
 )
 def fetch(names: tuple[str, ...], mirrors: tuple[str, ...], timeout: float) -> None:
     """Download lfw, xqlfw (images and pairs) or landmarker (MediaPipe's model) into $LRFR_DATA.
 
-    No other command downloads, but from object stores that you name. Every file is compared with its SHA-256 before it
-    gets its name. An interrupted download continues when the same command is run again. The variables http_proxy,
-    https_proxy and no_proxy apply. The other names print where the data set comes from.
+    For the other data sets, print where they come from. Every file is compared with its SHA-256 before it gets its name.
+    An interrupted download continues when the same command is run again. The variables http_proxy, https_proxy and
+    no_proxy apply.
     """
     from pipeline.fetch.assets import UNAVAILABLE
     from pipeline.fetch.download import Sources

@@ -54,6 +54,10 @@ class Commands(click.Group):
     are bugs and keep their traceback.
     """
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they were added: that of the work."""
+        return list(self.commands)
+
     def main(self, *arguments: Any, **options: Any) -> Any:
         _open_closed_streams()
         try:

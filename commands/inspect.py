@@ -30,15 +30,15 @@ def degradations_of(context: click.Context, option: click.Parameter, values: tup
     multiple=True,
     callback=degradations_of,
     metavar="NAME|FILE.toml",
-    help="Show a preset of realistic degradation: surveillance, webcam, blind-sr or a TOML file; may be repeated.",
+    help="Show realistic degradation: surveillance, webcam, blind-sr or a TOML file; may be repeated.",
 )
 @click.option(
     "--report",
     type=PagePath("inspect.html"),
-    help="Write an HTML page with examples, histograms and rejected rows: a file .html, or a folder for inspect.html.",
+    help="Write an HTML page with examples, histograms and rejected rows: a .html file, or a folder for inspect.html.",
 )
 def inspect(shards: Path, out: Path | None, degradations: list[Degradation], report: Path | None) -> None:
-    """Print statistics of a shard set, and draw a contact sheet of what the network sees or write a report."""
+    """Print statistics of a shard set, and draw a contact sheet of what the network sees, or write a report."""
     from pipeline.inspect import statistics
 
     click.echo(statistics(shards))

@@ -15,14 +15,14 @@ from commands.outputs import OutputPath, check_csv, parquet_output
 _KEPT = "finished images are kept: run the same command to continue"
 
 
-@click.command(short_help="Find the five points of every face in a folder.")
+@click.command(short_help="Find five landmarks of a face in every image of a folder.")
 @click.argument("root", type=LocalPath(exists=True, file_okay=False))
 @click.option("--out", type=parquet_output(), required=True, help="Parquet file to write, one row an image.")
 @click.option(
     "--csv",
     "csv_file",
     type=OutputPath(kind="a landmark CSV", starts=(b"NAME_ID,",)),
-    help="Also write the faces found as a CSV file in VGGFace2's form.",
+    help="Also write the points of the found faces as a CSV file in VGGFace2's form.",
 )
 @click.option(
     "--model",
@@ -34,15 +34,20 @@ _KEPT = "finished images are kept: run the same command to continue"
     "--choose",
     type=click.Choice(["largest", "central", "highest-score"]),
     default="largest",
-    help="Which of several faces in an image.",
+    help="Which of several faces in an image to take.",
 )
 @max_pixels_option
 @workers_option
 def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, workers: int, **options: Any) -> None:
     """Find eyes, nose and mouth corners of one face in every image below ROOT, with MediaPipe's networks.
 
-    --landmarks of build-shards, bench and embed takes the file. An image that is unusable, or that shows no face, is a
-    row with status and reason. An interrupted run continues when the same command is run again.
+    --landmarks of build-shards, bench and embed takes the file. An image that is unusable, or shows no face, is a row with
+    status and reason. An interrupted run continues when the same command is run again.
+
+    \b
+    Example:
+      lrfr fetch landmarker
+      lrfr landmarks photos --out photos.parquet
     """
     from pipeline.executors import WorkerError
     from pipeline.landmarks.chunk import LandmarkOptions

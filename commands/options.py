@@ -177,7 +177,7 @@ def allow_missing_option(help: str) -> Any:
 
 def _network_option(help: str, **attributes: Any) -> Any:
     """``--network``; ``--checkpoint`` is its name of earlier versions."""
-    help = f"Our checkpoint, a state dict, ONNX, a folder of export huggingface, ..., or module:function.{help}"
+    help = f"Checkpoint, weights of another project, ONNX or TorchScript file, model folder, or module:function.{help}"
     newest = " [default: the newest checkpoint under $LRFR_DATA/runs]"
     return click.option("--network", "--checkpoint", "network", type=PATH, help=help + newest, **attributes)
 
@@ -188,7 +188,7 @@ max_pixels_option = click.option(
     type=click.IntRange(min=1),
     default=1 << 28,
     show_default="268435456, as 16384 x 16384",
-    help="Images that state more pixels are not decoded, and files of more than 4 bytes for each are not read.",
+    help="Reject images whose header states more pixels, and files of more than 4 bytes for each of them.",
 )
 workers_option = click.option(
     "--workers",
@@ -225,10 +225,12 @@ _engine_options = option_group(
         "--flip",
         type=click.Choice(["none", "mean", "norm-weighted"]),
         default="none",
-        help="Add the mirrored image's embedding: the mean of both directions, or weighted by the norms of both.",
+        help="Flip fusion: add the embedding of the mirrored image, both as unit vectors (mean) or as they are (norm-weighted).",
     ),
     click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass."),
-    click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]"),
+    click.option(
+        "--device", type=click.Choice(["cpu", "cuda"]), help="Device of the network. [default: cuda if available]"
+    ),
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16"]),

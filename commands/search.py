@@ -11,7 +11,7 @@ from commands.options import PATH
 from commands.outputs import OutputPath, check_csv, parquet_output
 
 
-@click.command(short_help="Find who of a gallery is on each probe image.")
+@click.command(short_help="Find the most similar gallery images for each probe image.")
 @click.argument("gallery", type=PATH)
 @click.argument("probes", type=PATH)
 @click.option("--out", type=parquet_output(), required=True, help="Parquet file to write: a row for each match.")
@@ -22,12 +22,12 @@ from commands.outputs import OutputPath, check_csv, parquet_output
     help="Also write the rows as a CSV file, for a spreadsheet.",
 )
 @click.option("--top", type=click.IntRange(min=1, max=1000), default=10, help="Matches of each probe.")
-@click.option("--calibration", type=PATH, help="File of calibrate: adds likelihood ratios with their intervals.")
+@click.option("--calibration", type=PATH, help="File of calibrate: add likelihood ratios with their intervals.")
 @click.option(
     "--index",
     type=click.Choice(["exact", "pq"]),
     default="exact",
-    help="exact compares all images; pq finds candidates by FAISS among compressed ones, faster for many probes.",
+    help="exact compares all images; pq searches compressed embeddings with FAISS first, faster for many probes.",
 )
 def search(
     gallery: Path,
@@ -38,7 +38,7 @@ def search(
     calibration: Path | None,
     index: str,
 ) -> None:
-    """Rank the images of GALLERY for each of PROBES by their similarity; both are files of embed.
+    """Rank the images of GALLERY by similarity for each image of PROBES; both are files of embed.
 
     Columns: probe, probe_identity, rank, gallery, identity, score (cosine), log10_lr with log10_lr_low and log10_lr_high,
     lr_bounded, status, error_message. A probe without embedding is a row with the reason. A probe is not compared with

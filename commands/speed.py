@@ -25,7 +25,7 @@ Stage = Callable[[Any], Iterator[Any]]
 _CPU_STAGES = ("build", "loader", "step", "eval")
 _NETWORK = "Network; train --backbone help lists them. [default: spherenet20; quick: spherenet4]"
 _BACKBONE = Option(["--backbone"], metavar="NAME", help=_NETWORK)
-_DEVICE = Option(["--device"], type=Choice(["cpu", "cuda"]), help="[default: cuda if available]")
+_DEVICE = Option(["--device"], type=Choice(["cpu", "cuda"]), help="Device of the network. [default: cuda if available]")
 _IDENTITIES = "Identities in a step, each with an image per view. [default: 8; quick: 2]"
 _BATCH_SIZE = Option(["--batch-size"], type=IntRange(min=2, max=VGGFACE2_IDENTITIES), help=_IDENTITIES)
 _COMPILE = Option(["--compile/--no-compile"], show_default=False, help="Also time torch.compile.")
@@ -35,7 +35,7 @@ _COMPILE = Option(["--compile/--no-compile"], show_default=False, help="Also tim
 def speed() -> None:
     """Time a stage against an ordinary implementation; build and loader also against the bare library calls.
 
-    Contenders take turns, round by round; a ratio is the median over the rounds, with minimum and maximum in brackets.
+    All variants are timed alternately, in rounds. A ratio is the median over the rounds, with minimum and maximum in brackets.
     """
 
 
@@ -63,8 +63,8 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
     data = f"Folder with {' and '.join(needs)} in it to take faces from. [default: faces are generated]"
     shared = [
         Option(["--root"], type=LocalPath(exists=True, file_okay=False), help=data),
-        Option(["--rounds"], type=IntRange(min=1), help="Timed calls of each contender. [default: 5; quick: 2]"),
-        Option(["--quick"], is_flag=True, help="Do little work, in less than a minute; the times are rough."),
+        Option(["--rounds"], type=IntRange(min=1), help="Timed calls of each variant. [default: 5; quick: 2]"),
+        Option(["--quick"], is_flag=True, help="Take less than a minute; the times are rough."),
         Option(["--json", "json_file"], type=json_output(), help="Write the times of all rounds, after each table."),
         Option(["--chart"], type=png_output(), help="Draw the rates as PNG."),
     ]

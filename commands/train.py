@@ -64,10 +64,8 @@ if TYPE_CHECKING:
     metavar="auto|never|PATH",
     help="Checkpoint to continue from; auto: the newest in --out, if any.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if available]")
-@folder(
-    "--cache-folder", "cache", "sets", help="Where the tars of a set in a store are kept, on a disk of this machine."
-)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device to train on. [default: cuda if available]")
+@folder("--cache-folder", "cache", "sets", help="Cache for the tars of a set in an object store, on a local disk.")
 @click.option(
     "--cache-size",
     type=SizeText(),
@@ -108,6 +106,12 @@ def train(
     """Train a deep Siamese network. Ctrl-C saves a checkpoint; the same command continues.
 
     Settings that are not given come from the recipe. Several processes: torchrun --nproc-per-node N cli.py train ...
+
+    \b
+    Examples:
+      lrfr train --recipe quick --out runs/first
+      lrfr train --views 128,8,12,16 --precision bf16 --eval lfw --best lfw/accuracy@8
+      lrfr train --from runs/first/best.pt --shards shards-qmul --lr 0.01 --out runs/tuned
     """
     if print_list({**settings, "recipe": recipe}):
         return

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check a shard set.")
 @click.argument("shards", type=STORE_PATH, default=data("shards"))
-@click.option("--full", is_flag=True, help="Read every byte and compare hashes.")
+@click.option("--full", is_flag=True, help="Read the tars, too: every byte, compared with its hash.")
 def verify(shards: Path | Store, full: bool) -> None:
-    """Check a shard set. Prints its problems, at most five of a kind per file; exits with 1 if there are any."""
+    """Check a shard set, and print its problems, at most five of a kind per file. The exit code is 1 if there are any."""
     from pipeline.progress import Progress
     from shards.messages import counted, printable
 

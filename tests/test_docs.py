@@ -16,6 +16,7 @@ import pytest
 import xxhash
 from PIL import Image
 
+from cli import main
 from model.heads import HEADS
 from model.losses.terms import TERMS
 from model.options import parse_choice
@@ -247,16 +248,30 @@ def our_calls(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_commands_in_the_documentation_exist(page):
-    known = dict(commands())
     for words in our_calls(page):
-        name = max((name for name in known if words[: len(name.split())] == name.split()), key=len, default=None)
-        assert name, words
-        options = {option for parameter in known[name].params for option in parameter.opts + parameter.secondary_opts}
-        assert {word for word in words if word.startswith("--")} <= options | {"--help"}, words
+        check_call(words)
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
     named = [line.split()[1] for line in shell_lines(page) if line.startswith("make ")]
     named += re.findall(r"`make ([\w-]+)", page.read_text())
     assert set(named) <= targets
+
+
+def check_call(words):
+    """Asserts that the command of a call exists, with the options that are given."""
+    known = dict(commands())
+    name = max((name for name in known if words[: len(name.split())] == name.split()), key=len, default=None)
+    assert name, words
+    options = {option for parameter in known[name].params for option in parameter.opts + parameter.secondary_opts}
+    assert {word for word in words if word.startswith("--")} <= options | {"--help"}, words
+
+
+def test_examples_in_help_texts_exist():
+    groups = [main, main.commands["bench"]]
+    texts = [command.help for command in [*groups, *(command for _, command in commands())]]
+    calls = [line.split()[1:] for text in texts for line in text.splitlines() if line.lstrip().startswith("lrfr ")]
+    assert len(calls) >= 10
+    for words in calls:
+        check_call(words)
 
 
 def test_pages_show_commands():
