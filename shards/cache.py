@@ -13,7 +13,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from shards.fetch_queue import NOW, POLL_S, FetchQueue
 from shards.files import StrPath, regular_handle, write_bytes
 from shards.index import ShardIndex
 from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, Manifest, shard_file
-from shards.store import Store
+from shards.store import Store, naming_store
 from shards.stored_set import MAX_RECORD_BYTES, not_a_set
 
 LEAST_TARS = 4  # that the cache must hold
@@ -101,7 +101,7 @@ class CachedSet:
 
     def _opened_index(self) -> ShardIndex:
         path = self._root / INDEX
-        try:
+        with naming_store(self._root, self.store.url, ShardError):
             facts = Manifest.read(self._root).files[INDEX]
             self._bring_index(path, facts)
             with contextlib.suppress(ShardError):
@@ -109,8 +109,6 @@ class CachedSet:
             path.unlink(missing_ok=True)  # it may have changed since it was fetched
             self._bring_index(path, facts)
             return ShardIndex(self._root)
-        except ShardError as error:
-            raise ShardError(str(error).replace(str(self._root), self.store.url)) from None
 
     def _bring_index(self, path: Path, facts: dict[str, Any]) -> None:
         while not path.exists():
@@ -207,9 +205,15 @@ class CachedSet:
         if stream is None:
             return path.exists()
         try:
-            with _explained(self.folder.path):
-                self.store.fetch_into(path.name, stream, facts(), self._queue.check_open)
-                self.folder.publish(path, stream)
+            self.store.fetch_into(path.name, stream, facts(), self._queue.check_open)
+            self.folder.publish(path, stream)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ShardError(
+                f"{self.folder.path}: no space left on its disk ({error.strerror}); free some, lower --cache-size, or"
+                " choose a --cache-folder on another disk"
+            ) from None
         finally:
             if not stream.closed:
                 self.folder.abandon(path, stream)
@@ -245,17 +249,3 @@ def _tar_bytes(index: ShardIndex) -> np.ndarray:
         blocks = -(-index.size[rows].astype(np.int64) // _BLOCK) + 3
         total += (np.bincount(index.shard[rows], blocks, len(total)) * _BLOCK).astype(np.int64)
     return total
-
-
-@contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Gives a full disk its remedy. Raises: ShardError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ShardError(
-            f"{folder}: no space left on its disk ({error.strerror}); free some, lower --cache-size, or choose a"
-            " --cache-folder on another disk"
-        ) from None

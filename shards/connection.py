@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import re
@@ -127,41 +128,60 @@ def _checked_endpoint(endpoint: str) -> str:
     return endpoint
 
 
-def judged(error: Exception, url: str) -> tuple[bool, str, str]:
-    """Whether an error of obstore may pass, what it says in a few words, and what the user can do."""
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What an error of obstore means.
+
+    Attributes:
+        may_pass: a later try may succeed.
+        reason: what it says, in a few words.
+        remedy: what the user can do.
+    """
+
+    may_pass: bool
+    reason: str
+    remedy: str
+
+
+def diagnose(error: Exception, url: str) -> Diagnosis:
+    """Says what an error of obstore means."""
     text = str(error).partition("\n\nDebug source")[0]
-    status, code = _STATUS.search(text), _CODE.search(text)
-    number, name = int(status[1]) if status else 0, code[1] if code else ""
-    said = " ".join(filter(None, [status[1] if status else "", name or (status[2].strip() if status else "")]))
+    found, code = _STATUS.search(text), _CODE.search(text)
+    status, name = int(found[1]) if found else 0, code[1] if code else ""
+    said = " ".join(filter(None, [found[1] if found else "", name or (found[2].strip() if found else "")]))
+    if name in _DAMAGED:
+        return Diagnosis(True, said, "the path to the store is slow or damages data")
+    if lasting := _lasting(error, url, text, status, name, said):
+        return Diagnosis(False, *lasting)
+    return Diagnosis(True, said or _cause(text), "check the network and the store")
+
+
+def _lasting(error: Exception, url: str, text: str, status: int, name: str, said: str) -> tuple[str, str] | None:
+    """Reason and remedy of an error that waiting does not cure; None if it may."""
+    cause = _cause(text)
     if "Generic S3 error: Missing " in text:
-        return False, f"incomplete credentials ({_cause(text)})", "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return f"incomplete credentials ({cause})", "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if "Generic Config error" in text:
-        return (
-            False,
-            f"wrong settings ({_cause(text).removeprefix('Generic Config error: ')})",
-            "mend the AWS_ variables",
-        )
+        return f"wrong settings ({cause.removeprefix('Generic Config error: ')})", "mend the AWS_ variables"
     if _LASTING.search(text):
-        return False, f"no credentials ({_cause(text).rpartition(' provider: ')[2]})", _CREDENTIALS
+        return f"no credentials ({cause.rpartition(' provider: ')[2]})", _CREDENTIALS
     if _GOOGLE_FILE.search(text):
         remedy = "set GOOGLE_APPLICATION_CREDENTIALS to the JSON file of a service account or of a user"
-        return False, f"unusable credentials ({_cause(text).removeprefix('Generic GCS error: ')})", remedy
-    if name in _DAMAGED:
-        return True, said, "the path to the store is slow or damages data"
+        return f"unusable credentials ({cause.removeprefix('Generic GCS error: ')})", remedy
     if name == "NoSuchBucket":
         bucket = url.partition("://")[2].partition("/")[0]
-        return False, f"there is no bucket {bucket} ({said})", "create it, or check its name and AWS_ENDPOINT_URL"
+        return f"there is no bucket {bucket} ({said})", "create it, or check its name and AWS_ENDPOINT_URL"
     if "invalid path" in text:
-        return False, f"holds an object whose name is no path ({_cause(text)})", "delete it, or choose another folder"
-    if number == 404 or isinstance(error, FileNotFoundError):
-        return False, "not found", "check the URL"
-    if number in (401, 403) or name == "InvalidAccessKeyId":
-        return False, f"refused ({said})", _CREDENTIALS
-    if number in (301, 307) or name in ("AuthorizationHeaderMalformed", "PermanentRedirect") or "LOCATION" in text:
-        return False, f"the bucket is in another region ({said})", "set AWS_REGION"
-    if number and number < 500 and number not in _PASSING:
-        return False, f"refused ({said})", "check the URL"
-    return True, said or _cause(text), "check the network and the store"
+        return f"holds an object whose name is no path ({cause})", "delete it, or choose another folder"
+    if status == 404 or isinstance(error, FileNotFoundError):
+        return "not found", "check the URL"
+    if status in (401, 403) or name == "InvalidAccessKeyId":
+        return f"refused ({said})", _CREDENTIALS
+    if status in (301, 307) or name in ("AuthorizationHeaderMalformed", "PermanentRedirect") or "LOCATION" in text:
+        return f"the bucket is in another region ({said})", "set AWS_REGION"
+    if status and status < 500 and status not in _PASSING:
+        return f"refused ({said})", "check the URL"
+    return None
 
 
 def _cause(text: str) -> str:

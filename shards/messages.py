@@ -44,6 +44,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
+def first_line(error: BaseException, most: int = 80) -> str:
+    """The first line of an error's message, shortened; the type of an error without a message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:most]
+
+
 def print_stderr(line: str) -> None:
     """Prints a line on stderr, as ``printable``."""
     print(printable(line), file=sys.stderr, flush=True)

@@ -6,31 +6,25 @@ when it is finished: an object appears whole or not at all.
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import hashlib
 import os
-import random
 import re
-import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+from shards.attempts import PassingError, attempt
 from shards.connection import StoreError as StoreError  # other modules import it from here
-from shards.connection import connected, judged, library_errors
+from shards.connection import connected
 from shards.files import BLOCK_BYTES, open_regular, sha256_of, whole_file
-from shards.messages import print_stderr
 
 SCHEMES = ("s3", "gs")
 PART_BYTES = 8 << 20  # of a multipart upload; 10,000 of them make an object of 80 GB
-CONCURRENT = 16  # requests in flight
 UPLOADED_PARTS = 4  # parts of one object in flight
-TRIES = 8
-MAX_WAIT_S = 30.0  # between two tries
 _STORE_URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _DIGEST_NOTE = "sha256"
-_reported: set[str] = set()  # stores whose trouble this process has reported
 T = TypeVar("T")
 
 
@@ -39,10 +33,6 @@ class Entry(NamedTuple):
 
     size: int
     etag: str
-
-
-class _PassingError(Exception):
-    """A failure that a retry may cure."""
 
 
 def is_url(value: str | os.PathLike[str]) -> bool:
@@ -132,7 +122,7 @@ class Store:
             )
             if found != expected and not self._tags_are_opaque:
                 if self._digest(name) != digest:
-                    raise _PassingError("its content in the store differs from the file's")
+                    raise PassingError("its content in the store differs from the file's")
                 self._tags_are_opaque = True
             return found
 
@@ -183,18 +173,18 @@ class Store:
         result, size, digest = self._get(name), 0, hashlib.sha256()
         stated = result.meta["size"]
         if facts is not None and stated != facts["size"]:
-            raise _PassingError(f"has {stated:,} bytes, expected {facts['size']:,}")
+            raise PassingError(f"has {stated:,} bytes, expected {facts['size']:,}")
         for block in result.stream(min_chunk_size=BLOCK_BYTES):
             stream.write(block)
             digest.update(block)
             size += len(block)
             on_block()
         if size != stated:
-            raise _PassingError(f"{size:,} of {stated:,} bytes arrived")
+            raise PassingError(f"{size:,} of {stated:,} bytes arrived")
         notes = {str(key): str(value) for key, value in result.attributes.items()}
         known = {notes.get(_DIGEST_NOTE), facts and facts["sha256"]} - {None}
         if known - {digest.hexdigest()}:
-            raise _PassingError("its content is not what was stored (SHA-256 does not match)")
+            raise PassingError("its content is not what was stored (SHA-256 does not match)")
         return notes
 
     def read(self, name: str, max_bytes: int | None = None) -> tuple[int, bytes | None] | None:
@@ -276,51 +266,16 @@ class Store:
         return self._opened
 
     def _tried(self, name: str, work: Callable[[], T]) -> T:
-        """Does ``work``; retries with growing pauses after a failure that may be temporary, and says so once.
-
-        Raises:
-            StoreError: the failure is permanent, or all tries failed.
-        """
-        place = f"{self.url}/{name}" if name else self.url
-        errors = library_errors(self.url)
-        for number in range(TRIES):
-            try:
-                return work()
-            except _PassingError as error:
-                reason, remedy = str(error), "the path to the store damages data, or the object was replaced: mend it"
-            except errors as error:
-                if isinstance(error, OSError) and error.errno is not None:  # of this machine
-                    raise
-                passing, reason, remedy = judged(error, self.url)
-                if not passing:
-                    raise StoreError(f"{place}: {reason}; {remedy}") from None
-            if number + 1 == TRIES:
-                break
-            if self.url not in _reported:
-                _reported.add(self.url)
-                print_stderr(f"{place}: {reason}; trying again, {TRIES} times in all, as with later trouble")
-            time.sleep(min(2.0**number, MAX_WAIT_S) * random.uniform(0.5, 1.0))
-        raise StoreError(f"{place}: {reason}, {TRIES} times; {remedy}, then run the same command again")
+        return attempt(self.url, name, work)
 
 
-def in_flight(work: Callable[[T], Any], items: Iterable[T], ahead: int = 2 * CONCURRENT) -> Generator[Any, None, None]:
-    """Yields the results of ``work``, in order, with several requests in flight; an error ends it.
-
-    Args:
-        ahead: items that are begun before the result of the first is taken.
-    """
-    with concurrent.futures.ThreadPoolExecutor(min(CONCURRENT, ahead)) as pool:
-        waiting: list[concurrent.futures.Future[Any]] = []
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= ahead:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
+@contextlib.contextmanager
+def naming_store(folder: Path, url: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these ``kinds`` name the objects below a URL in place of their copies in a folder of this machine."""
+    try:
+        yield
+    except kinds as error:
+        raise type(error)(str(error).replace(str(folder), url)) from None
 
 
 def _tag(value: str | None) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from shards.attempts import CONCURRENT, in_flight
 from shards.card import CARD
 from shards.errors import ShardError
 from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, INDEX, MANIFEST, PLAN, Manifest, read_done, shard_file
-from shards.store import CONCURRENT, Entry, Store, in_flight
+from shards.store import Entry, Store, naming_store
 from shards.verify import verify
 
 MAX_RECORD_BYTES = 1 << 28  # of a file whose size no other file states
@@ -51,7 +52,7 @@ class StoredSet:
             if MANIFEST not in self.listing:
                 raise not_a_set(self.store, self.listing)
             self._copy_record(MANIFEST)
-            with self._renamed():
+            with self._naming():
                 self.manifest = Manifest.read(self._folder)
             self._stack = stack.pop_all()
         return self
@@ -80,9 +81,9 @@ class StoredSet:
             for suffix in (*DATA_SUFFIXES, DONE_SUFFIX) if shard else ():
                 (self._folder / shard_file(shard - 1, suffix)).unlink(missing_ok=True)
 
-        with contextlib.closing(copies), self._renamed():
+        with contextlib.closing(copies), self._naming():
             for problem in verify(self._folder, full=full, on_shard=on_shard, before_shard=before_shard):
-                yield self._in_store(problem)
+                yield problem.replace(str(self._folder), self.store.url)
 
     def _copy_shard(self, shard: int, full: bool) -> None:
         done = shard_file(shard, DONE_SUFFIX)
@@ -110,13 +111,5 @@ class StoredSet:
         if name in self.listing:
             self._copy(name, {"size": min(self.listing[name].size, MAX_RECORD_BYTES)})
 
-    def _in_store(self, text: str) -> str:
-        return text.replace(str(self._folder), self.store.url)
-
-    @contextlib.contextmanager
-    def _renamed(self) -> Iterator[None]:
-        """Errors of the copies name the objects."""
-        try:
-            yield
-        except ShardError as error:
-            raise ShardError(self._in_store(str(error))) from None
+    def _naming(self) -> contextlib.AbstractContextManager[None]:
+        return naming_store(self._folder, self.store.url, ShardError)

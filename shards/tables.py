@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import ShardError
 from shards.files import open_regular
+from shards.messages import first_line
 
 # PyArrow raises any of these on damaged files
 PARQUET_ERRORS = (OSError, ValueError, TypeError, LookupError, OverflowError, pa.ArrowException)
@@ -35,8 +36,9 @@ def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
                     )
             yield reader
     except (*PARQUET_ERRORS, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise ShardError(f"{path}: cannot be read ({reason}); build again into an empty --out") from None
+        raise ShardError(
+            f"{path}: cannot be read ({first_line(error, 160)}); build again into an empty --out"
+        ) from None
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -17,7 +17,7 @@ from shards.arguments import check_argument, check_path
 from shards.card import CARD, DATA_FILES, is_damaged
 from shards.errors import ShardError
 from shards.files import StrPath, digest, file_facts
-from shards.messages import counted
+from shards.messages import counted, first_line
 from shards.schema import (
     DATA_SUFFIXES,
     DONE_SUFFIX,
@@ -184,7 +184,7 @@ def _check_tar(path: Path, stored: pa.Table) -> Iterator[str]:
             if tar.next() is not None:
                 yield f"{path}: more members than rows"
     except _TAR_ERRORS as error:
-        yield f"{path}: not a readable tar ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        yield f"{path}: not a readable tar ({first_line(error, 160)})"
 
 
 def _member_problem(tar: tarfile.TarFile, stem: str, label: int, offset: int, size: int, xxh3: int) -> str | None:

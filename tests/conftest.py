@@ -265,8 +265,8 @@ def object_store(_object_store, monkeypatch):
         "EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr("shards.store.MAX_WAIT_S", 0.01)
-    monkeypatch.setattr("shards.store._reported", set())
+    monkeypatch.setattr("shards.attempts.MAX_WAIT_S", 0.01)
+    monkeypatch.setattr("shards.attempts._reported", set())
     _object_store.reset()
     return _object_store
 

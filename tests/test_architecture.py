@@ -21,6 +21,7 @@ PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
 GROUND = {
     *(
         "shards.arguments",
+        "shards.attempts",
         "shards.errors",
         "shards.files",
         "shards.locks",

@@ -54,7 +54,7 @@ def test_a_report_beside_a_run_leaves_what_waits_for_upload_alone(run, shard_set
 
 
 def test_what_cannot_be_uploaded_stays_here(run, shard_set, object_store, tmp_path, monkeypatch):
-    monkeypatch.setattr("shards.store.TRIES", 1)
+    monkeypatch.setattr("shards.attempts.TRIES", 1)
     object_store.faults[:] = [Fault("503", "PUT", times=99)]
     line = error_of(run("inspect", shard_set, "--out", f"{URL}/sheet.png"))
     (picture,) = (tmp_path / "cache" / "stores").rglob("*.png")
@@ -113,7 +113,7 @@ def test_what_is_no_set_to_train_on(run, object_store, there):
 def test_a_store_that_fails_during_training_is_told_in_one_line(
     run, stored_shards, object_store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("shards.store.TRIES", 1)
+    monkeypatch.setattr("shards.attempts.TRIES", 1)
     object_store.faults[:] = [Fault("403", "GET", ".tar", times=99)]
     line = error_of(run("train", *SMALL, "--shards", STORED))
     assert line.startswith(f"Error: {STORED}/shard-0000")

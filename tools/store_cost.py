@@ -34,13 +34,14 @@ from benchmarks.report.document import Grid, as_text
 from benchmarks.speed.faces import Setup
 from pipeline.load.loader import Loader
 from pipeline.spec import Preprocessing
+from shards.attempts import in_flight
 from shards.cache import CachedSet
 from shards.fetch_queue import FETCHES
 from shards.files import write_record
 from shards.finish import finish_set
 from shards.index import ShardIndex
 from shards.schema import PLAN
-from shards.store import Store, in_flight
+from shards.store import Store
 from shards.writer import Row, ShardWriter
 from tools.arguments import positive
 from tools.scale import jittered_faces

@@ -17,6 +17,7 @@ from benchmarks.errors import ProtocolError
 from pipeline.images.lookup import names_image
 from pipeline.sources.image_text import ListLayout, list_blocks, split_fields, stated_row
 from pipeline.tables.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
+from shards.messages import first_line
 from shards.tables import PARQUET_ERRORS
 
 FIRST, SECOND, SAME, FOLD = "first", "second", "same", "fold"
@@ -169,8 +170,9 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[dict[str, pa.Strin
                     raise ValueError(f"more than the {rows} rows that it states")
                 yield {meaning: _text(batch.column(name)) for meaning, name in wanted.items()}
     except PARQUET_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
-        raise ProtocolError(f"{path}: not a table of pairs ({reason}); expected columns path1, path2, same") from None
+        raise ProtocolError(
+            f"{path}: not a table of pairs ({first_line(error)}); expected columns path1, path2, same"
+        ) from None
 
 
 def _text(column: pa.Array) -> pa.StringArray:

@@ -17,11 +17,12 @@ from model.formats.checkpoint import FOLDER
 from model.training.config import TrainingError
 from model.training.evaluation import BEST, BEST_FACTS
 from model.training.ranks import Ranks
+from shards.attempts import in_flight
 from shards.errors import LockedError, LrfrError
 from shards.files import remove_temporaries, write_bytes
 from shards.locks import locked
 from shards.messages import print_stderr
-from shards.store import Entry, Store, StoreError, in_flight
+from shards.store import Entry, Store, StoreError, naming_store
 
 POLL_S = 1.0
 LOG_S = 60.0  # between uploads of logs alone
@@ -111,10 +112,8 @@ class StoredRun:
 
     def _begin(self, stack: contextlib.ExitStack) -> None:
         self._staging.mkdir(parents=True, exist_ok=True)
-        try:
+        with naming_store(self._staging, self.store.url, LockedError):
             stack.enter_context(locked(self._staging, "training"))
-        except LockedError as error:
-            raise LockedError(str(error).replace(str(self._staging), self.store.url)) from None
         remove_temporaries(self._staging)
 
     def _pull_first(self, ranks: Ranks) -> None:

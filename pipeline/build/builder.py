@@ -18,6 +18,7 @@ from shards.errors import LockedError, ShardError
 from shards.locks import locked
 from shards.messages import command, counted, print_stderr
 from shards.schema import MANIFEST, Manifest, shard_file
+from shards.store import naming_store
 
 _ACTIVITY = "building shards"
 
@@ -172,10 +173,9 @@ def _result(job: Job, finished: bool) -> Manifest:
 @contextlib.contextmanager
 def _naming_store(options: BuildOptions) -> Iterator[None]:
     """Errors of the staging, and of what was copied from the source's store, name the store."""
-    try:
-        with options.stored_root.naming() if options.stored_root else contextlib.nullcontext():
-            yield
-    except (ShardError, LockedError) as error:
-        if options.store is None:
-            raise
-        raise type(error)(str(error).replace(str(options.out), str(options.place))) from None
+    with contextlib.ExitStack() as stack:
+        if options.store:
+            stack.enter_context(naming_store(options.out, options.store.url, ShardError, LockedError))
+        if options.stored_root:
+            stack.enter_context(options.stored_root.naming())
+        yield

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from shards.attempts import in_flight
 from shards.card import CARD
 from shards.errors import ShardError
 from shards.files import is_system_name, quick_digest
@@ -26,7 +27,7 @@ from shards.schema import (
     read_done,
     shard_file,
 )
-from shards.store import Entry, Store, in_flight
+from shards.store import Entry, Store
 
 _INDEX_TAG = "index-tag"  # a note of the manifest
 

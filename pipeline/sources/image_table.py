@@ -27,6 +27,7 @@ from pipeline.tables.landmark_table import FIVE_POINT_NUMBERS, POINT_NAMES, Land
 from pipeline.tables.landmark_text import line_blocks
 from pipeline.tables.streams import open_stream
 from pipeline.tables.text_numbers import text_numbers
+from shards.messages import first_line
 from shards.tables import PARQUET_ERRORS
 
 _NO_POINTS = [float("nan")] * FIVE_POINT_NUMBERS
@@ -180,5 +181,4 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:
                     raise ValueError(f"more than the {rows} rows that it states")
                 yield _records_block(batch.to_pylist(), columns)
     except PARQUET_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
-        raise SourceError(f"{path}: damaged ({reason}); expected a Parquet table of images") from None
+        raise SourceError(f"{path}: damaged ({first_line(error)}); expected a Parquet table of images") from None

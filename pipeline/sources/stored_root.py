@@ -20,8 +20,9 @@ from pipeline.sources.listing import listed_rows
 from pipeline.sources.source import Reader, Rows, Source, SourceError
 from pipeline.sources.vggface2 import LandmarkSource
 from pipeline.tables.landmark_table import LandmarkError
+from shards.attempts import CONCURRENT
 from shards.errors import ShardError
-from shards.store import CONCURRENT, Store
+from shards.store import Store, naming_store
 
 _AHEAD = 2 * CONCURRENT  # images
 
@@ -112,13 +113,9 @@ class StoredRoot:
             else:  # of an earlier build
                 (self.folder / name).unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def naming(self) -> Iterator[None]:
+    def naming(self) -> contextlib.AbstractContextManager[None]:
         """Errors of the copies name the store."""
-        try:
-            yield
-        except (SourceError, LandmarkError, ShardError) as error:
-            raise type(error)(str(error).replace(str(self.folder), self.store.url)) from None
+        return naming_store(self.folder, self.store.url, SourceError, LandmarkError, ShardError)
 
     def rows(self, source: Source, landmarks: Sequence[Path], *, aligning: bool) -> Rows:
         """As ``source.rows``; the images are read from the store.

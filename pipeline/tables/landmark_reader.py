@@ -35,7 +35,7 @@ from pipeline.tables.streams import open_stream
 from pipeline.tables.text_column import TextColumn
 from shards.arguments import check_paths
 from shards.files import StrPath
-from shards.messages import counted
+from shards.messages import counted, first_line
 from shards.tables import PARQUET_ERRORS
 
 PARQUET_BLOCK_ROWS = 1 << 16
@@ -183,8 +183,7 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
                     raise ValueError(f"more than the {file.metadata.num_rows} rows that it states")
                 yield block
     except PARQUET_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
-        raise LandmarkError(f"{path}: not a table with columns key and landmarks ({reason})") from None
+        raise LandmarkError(f"{path}: not a table with columns key and landmarks ({first_line(error)})") from None
 
 
 def _parquet_form(names: set[str]) -> tuple[list[str], Callable[[pa.RecordBatch, int], Block]]:

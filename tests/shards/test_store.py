@@ -90,7 +90,7 @@ def test_a_part_that_fails_is_sent_again_alone(store, object_store, tmp_path, ca
     ],
 )
 def test_trouble_that_lasts_names_object_and_remedy(store, object_store, tmp_path, monkeypatch, kind, reason):
-    monkeypatch.setattr(module, "TRIES", 2)
+    monkeypatch.setattr("shards.attempts.TRIES", 2)
     object_store.faults[:] = [Fault(kind, "PUT", "x.tar", 99)]
     with pytest.raises(StoreError, match=rf"^{URL}/x.tar: {reason}, 2 times; .*, then run the same command again$"):
         store.upload(small(tmp_path), "x.tar")
@@ -99,7 +99,7 @@ def test_trouble_that_lasts_names_object_and_remedy(store, object_store, tmp_pat
 
 
 def test_an_object_that_changed_is_an_error_that_names_it(store, object_store, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "TRIES", 2)
+    monkeypatch.setattr("shards.attempts.TRIES", 2)
     path = small(tmp_path)
     facts, tag = file_facts(path), store.upload(path, "x.tar")
     store.upload(small(tmp_path, b"a bhard"), "x.tar")

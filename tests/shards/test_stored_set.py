@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from shards.attempts import in_flight
 from shards.schema import INDEX, MANIFEST, PLAN
-from shards.store import Store, in_flight
+from shards.store import Store
 from tests.conftest import error_of, flip_bit
 
 URL = "s3://faces/sets/one"

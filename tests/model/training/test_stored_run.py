@@ -140,7 +140,7 @@ def test_a_run_that_was_deleted_in_the_store_begins_anew(machine, object_store):
 
 
 def test_trouble_of_the_store_does_not_stop_the_training(machine, object_store, monkeypatch, capsys):
-    monkeypatch.setattr("shards.store.TRIES", 1)
+    monkeypatch.setattr("shards.attempts.TRIES", 1)
     trouble = Fault("503", "PUT", "0000001", 99)
     object_store.faults[:] = [trouble]
     with machine("a") as run:

@@ -157,12 +157,12 @@ def test_a_part_is_built_by_one_process_of_this_machine_at_a_time(options, objec
 
 @pytest.mark.heavy
 def test_trouble_of_the_store_ends_the_build_which_goes_on_later(options, object_store, in_folder, monkeypatch):
-    monkeypatch.setattr("shards.store.TRIES", 1)
+    monkeypatch.setattr("shards.attempts.TRIES", 1)
     object_store.faults[:] = [Fault("503", "PUT", "shard-000002.parquet", 99)]
     with pytest.raises(StoreError, match=rf"^{URL}/shard-000002.parquet: 503 Service Unavailable, 1 times; check the"):
         build(options)
     object_store.faults[:] = [Fault("cut"), Fault("500", times=2), Fault("flip", "PUT", "shard-000003.tar")]
-    monkeypatch.setattr("shards.store.TRIES", 3)
+    monkeypatch.setattr("shards.attempts.TRIES", 3)
     build(options)
     assert stored(object_store) == in_folder
 

@@ -147,7 +147,7 @@ def test_what_came_until_the_first_batch_of_a_small_cache_is_told(local, cache, 
 
 
 def test_what_ends_the_wait_for_a_tar_is_raised_by_the_loader(local, object_store, cache, monkeypatch):
-    monkeypatch.setattr("shards.store.TRIES", 1)
+    monkeypatch.setattr("shards.attempts.TRIES", 1)
     for shard in range(SHARDS):
         object_store.delete(f"sets/small/shard-{shard:06d}.tar")
     with (

@@ -6,9 +6,10 @@ import pytest
 
 from pipeline.images.decode import ImageError
 from pipeline.sources.stored_root import StoredImages
+from shards.attempts import in_flight
 from shards.files import read_record
 from shards.schema import PLAN
-from shards.store import Store, StoreError, in_flight
+from shards.store import Store, StoreError
 from tests.conftest import error_of
 from tests.object_store import Fault
 
@@ -116,7 +117,7 @@ def test_what_is_not_there(run, vggface2, stored, object_store, tmp_path, monkey
 
 def test_trouble_of_the_store_is_no_fault_of_an_image(run, vggface2, stored, object_store, tmp_path, monkeypatch):
     stored(vggface2)
-    monkeypatch.setattr("shards.store.TRIES", 1)
+    monkeypatch.setattr("shards.attempts.TRIES", 1)
     object_store.faults[:] = [Fault("503", "GET", "n000005", 99)]
     process = run("build-shards", "--root", URL, "--out", tmp_path / "out", "--executor", "serial")
     assert ".jpg: 503 Service Unavailable, 1 times; check the network and the store" in error_of(process)
