@@ -100,7 +100,7 @@ def test_files_may_have_awkward_names(run, tables, tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == set(names)
 
 
-def test_other_images_than_the_calibrations_are_told(run, tables, tmp_path):
+def test_images_that_differ_from_the_calibration_are_reported(run, tables, tmp_path):
     run("calibrate", *tables, "--out", "c.json")
     table = pq.read_table(tmp_path / "probes.parquet")
     metadata = {**table.schema.metadata, b"down": b"8"}

@@ -110,7 +110,7 @@ def test_what_is_no_set_to_train_on(run, object_store, there):
     assert line == f"Error: {STORED}/manifest.json: not found; {STORED} {state}"
 
 
-def test_a_store_that_fails_during_training_is_told_in_one_line(
+def test_a_store_that_fails_during_training_is_reported_in_one_line(
     run, stored_shards, object_store, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("shards.attempts.TRIES", 1)
@@ -133,7 +133,7 @@ def rank_process(folder, rank):
 
 
 @pytest.mark.heavy
-def test_ranks_share_a_cache_and_one_may_be_killed_amid_a_fetch(run, stored_shards, object_store, tmp_path):
+def test_ranks_share_a_cache_and_one_may_be_killed_during_a_fetch(run, stored_shards, object_store, tmp_path):
     cache, out = tmp_path / "tars", tmp_path / "out"
     words = ["cli.py", "train", *SMALL, "--shards", STORED, "--cache-folder", cache, "--out", out]
     object_store.faults[:] = [Fault("hold", "GET", ".tar", times=2)]

@@ -51,7 +51,7 @@ def test_a_log_file_gets_a_line_every_interval(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("file", [Terminal, io.StringIO])
-def test_a_line_is_told_beside_the_bar(monkeypatch, file):
+def test_a_message_is_printed_above_the_bar(monkeypatch, file):
     monkeypatch.setattr(sys, "stderr", file())
     with Progress("build-shards", 2) as progress:
         progress.update()

@@ -77,7 +77,7 @@ def test_tasks_are_drawn_as_workers_become_free(pool):
     results.close()
 
 
-def test_all_cpus_of_the_cluster_work_unless_told(pool, cluster, tmp_path):
+def test_all_cpus_of_the_cluster_work_by_default(pool, cluster, tmp_path):
     """An application that is connected stays so."""
     with RayPool(None, cluster.address) as whole:
         drawn = next_in_thread(whole.map(held, [(tmp_path, number) for number in range(4)]))
@@ -145,7 +145,7 @@ def test_workers_end_with_the_map(pool, tmp_path):
         ("nonsense", "expected HOST:PORT of a running cluster, or auto"),
     ],
 )
-def test_an_address_where_no_cluster_answers_is_told(address, problem):
+def test_an_address_where_no_cluster_answers_is_reported(address, problem):
     with pytest.raises(WorkerError, match=problem):
         list(unordered_map(double, [1], executor="ray", workers=1, ray_address=address))
 

@@ -181,7 +181,7 @@ def test_the_command_writes_a_page_beside_a_read_only_set(run, shard_set, tmp_pa
     assert f"contact sheet: {tmp_path}/sheet.png\nreport: {tmp_path}/folder/inspect.html\n" in both.stdout
 
 
-def test_a_page_cannot_replace_a_folder_or_lie_in_a_file(run, shard_set, tmp_path):
+def test_a_page_cannot_replace_a_folder_or_be_inside_a_file(run, shard_set, tmp_path):
     (tmp_path / "x.html").mkdir()
     (tmp_path / "file").write_text("x")
     assert "is a folder; expected a file" in error_of(run("inspect", shard_set, "--report", tmp_path / "x.html"), 2)

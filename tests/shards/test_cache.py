@@ -294,7 +294,7 @@ def refusing(function, paths):
         ({"size": 1e99}, r"states 1e\+99 bytes for its tar, by the index it has \d+; build the set again"),
     ],
 )
-def test_records_that_nobody_wrote_are_refused(local, object_store, cache, tmp_path, facts, says):
+def test_forged_records_are_refused(local, object_store, cache, tmp_path, facts, says):
     hostile = tmp_path / "hostile"
     shutil.copytree(local.root, hostile)
     done = hostile / "shard-000002.done.json"

@@ -169,7 +169,7 @@ def test_a_manifest_that_states_too_little_is_refused_as_without_the_file(shard_
 
 
 @pytest.mark.parametrize("name", ["../../../outside", "0" * 15, "0" * 15 + "\n", "0" * 17])
-def test_a_digest_that_is_none_names_no_file(shard_set, cache, tmp_path, name):
+def test_an_invalid_digest_names_no_file(shard_set, cache, tmp_path, name):
     facts = json.loads((shard_set / "manifest.json").read_bytes())["files"]
     facts[INDEX]["xxh3"] = name
     edit_record(shard_set / "manifest.json", files=facts)
@@ -218,7 +218,7 @@ def _owned_by(facts, user):
     return os.stat_result(values)
 
 
-def test_files_that_nobody_has_opened_for_long_are_deleted(shard_set, cache, tmp_path):
+def test_files_that_were_not_opened_for_long_are_deleted(shard_set, cache, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(shard_set, other)
     enlarge(other)

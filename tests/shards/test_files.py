@@ -132,7 +132,7 @@ def test_an_error_inside_the_lock_is_raised_unchanged(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_bytes, lambda path, data: write_record(path, {"data": 1})])
-def test_what_lies_where_a_temporary_name_might_be_is_not_touched(write, tmp_path, monkeypatch):
+def test_files_of_the_user_under_temporary_names_are_not_touched(write, tmp_path, monkeypatch):
     precious, path = tmp_path / "precious", tmp_path / "faces.parquet"
     precious.write_text("precious")
     (tmp_path / "faces.parquet.partial").symlink_to(precious)

@@ -132,7 +132,7 @@ def test_the_plan_and_the_records_of_another_build_are_reported(shard_set, vggfa
 
 @pytest.mark.parametrize("content", [DEEP, b'{"a":' * 100_000, b"[]", b'"x"', b"{}", b"\xff\xfe", b"", b"1" * 5000])
 @pytest.mark.parametrize("name", ["manifest.json", "plan.json", "shard-000002.done.json"])
-def test_records_that_are_none_are_named(shard_set, vggface2, name, content):
+def test_invalid_records_are_named(shard_set, vggface2, name, content):
     (shard_set / name).write_bytes(content)
     if name != "manifest.json":
         edit_record(

@@ -181,7 +181,7 @@ def test_a_path_as_text_is_opened_and_an_index_shows_what_it_holds(shard_set):
         (np.arange(2), TypeError, "row is a ndarray of int64 and shape (2,), expected a whole number"),
     ],
 )
-def test_a_row_that_is_none_is_refused(shard_set, row, kind, says):
+def test_an_invalid_row_is_refused(shard_set, row, kind, says):
     index = ShardIndex(shard_set)
     with ShardReader(index) as reader:
         for read in (reader.image, index.key):
@@ -201,7 +201,7 @@ def test_a_row_that_is_none_is_refused(shard_set, row, kind, says):
         (np.array([0, -1]), IndexError, "row -1: the index has 45 rows"),
     ],
 )
-def test_rows_that_are_none_are_refused(shard_set, rows, kind, says):
+def test_invalid_rows_are_refused(shard_set, rows, kind, says):
     with ShardReader(ShardIndex(shard_set)) as reader, pytest.raises(kind) as error:
         reader.padded(rows)
     assert str(error.value).startswith(says)

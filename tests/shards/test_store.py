@@ -53,7 +53,7 @@ def test_a_listing_is_one_request_for_a_thousand_objects(store, object_store):
 
 
 @pytest.mark.parametrize(("kind", "server_checks"), PASSING)
-def test_trouble_that_passes_is_told_once(store, object_store, tmp_path, capsys, monkeypatch, kind, server_checks):
+def test_temporary_errors_are_reported_once(store, object_store, tmp_path, capsys, monkeypatch, kind, server_checks):
     monkeypatch.setattr(connection, "_REQUEST_TRIES", 1)
     monkeypatch.setattr(connection, "READ_TIMEOUT_S", 1 if kind == "slow" else 60)
     object_store.checks = server_checks
@@ -186,7 +186,7 @@ def test_an_endpoint_that_is_no_url_is_named(store, monkeypatch, endpoint):
 @pytest.mark.parametrize(
     "content", [None, "", "no JSON", '{"type": "service_account"}', json.dumps({**ACCOUNT, "private_key": "none"})]
 )
-def test_a_file_of_google_that_is_none_is_not_tried_again(content, monkeypatch, capsys, tmp_path):
+def test_an_invalid_credentials_file_of_google_is_not_tried_again(content, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     if content is not None:
         (tmp_path / "key.json").write_text(content)

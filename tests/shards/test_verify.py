@@ -86,7 +86,7 @@ def test_an_index_that_differs_from_the_rows_is_reported(shard_set):
 
 
 @pytest.mark.parametrize("text", ["", "faces of my friends", "---\nlicense: mit\n---\n"])
-def test_a_card_that_does_not_name_the_data_is_told(shard_set, text):
+def test_a_card_that_does_not_name_the_data_is_reported(shard_set, text):
     """With it, Hugging Face datasets takes the Parquet files for the data."""
     (shard_set / "README.md").write_text(text)
     for full in (True, False):

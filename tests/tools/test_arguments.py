@@ -18,7 +18,7 @@ def test_numbers_are_whole_and_positive(words, monkeypatch, capsys):
     assert line == f"head_memory.py: error: argument {words[0]}: '{words[1]}' is not a whole number above 0"
 
 
-def test_a_window_of_no_shard_is_none(monkeypatch, capsys):
+def test_a_window_without_shards_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["order_cost.py", "--window", "0"])
     with pytest.raises(SystemExit):
         order_cost.main()

@@ -53,7 +53,7 @@ def test_the_table_shows_every_row_and_counts_the_verdicts(tmp_path):
     assert last_line("\n \n") == ""
 
 
-def test_targets_are_judged_on_a_gpu_at_full_work_alone(tmp_path):
+def test_targets_are_checked_only_on_a_gpu_in_a_full_run(tmp_path):
     given = settings(tmp_path)
     for at, changes in enumerate(({}, {"quick": False}, {"device": "cuda"}, {"device": "cuda", "quick": False})):
         Work("step", dataclasses.replace(given, **changes)).report.target("images/s", at, least=9.0, text="few")
@@ -94,7 +94,7 @@ def test_a_part_that_the_budget_ends_has_not_failed(tmp_path):
 
 
 @pytest.mark.parametrize(("printed", "told"), [("580.1\n580.1\n", "580.1"), ("", "unknown")])
-def test_the_driver_of_several_gpus_is_told_in_one_line(printed, told, monkeypatch):
+def test_the_driver_of_several_gpus_is_reported_in_one_line(printed, told, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr("subprocess.run", lambda words, **how: subprocess.CompletedProcess(words, 0, stdout=printed))
     assert _driver() == f"driver {told}"

@@ -10,7 +10,7 @@ import pytest
 from tools.search_cost import GALLERY_NOISE, IMAGES, PROBE_NOISE, faces, main, recall
 
 
-def test_generated_faces_lie_in_clusters():
+def test_generated_faces_are_in_clusters():
     people, images = np.repeat(np.arange(300), 2), np.tile([0, 1], 300)
     gallery = faces(people, images, 512, GALLERY_NOISE)
     probes = faces(np.arange(300), np.full(300, IMAGES), 512, PROBE_NOISE)

@@ -60,7 +60,7 @@ def test_benchmarks_are_looked_for_under_the_root(run, shard_set, checkpoint, tm
     assert "LFW's images" in error_of(run(*words, "--against", "lfw"))
 
 
-def test_what_is_missing_is_told_before_the_work(run, shard_set, checkpoint, tmp_path):
+def test_missing_data_is_reported_before_the_work(run, shard_set, checkpoint, tmp_path):
     assert "Missing option '--out'" in error_of(run("audit", shard_set, "--network", checkpoint), 2)
     words = ["--network", checkpoint, "--out", tmp_path / "found"]
     assert "not a shard set" in error_of(run("audit", tmp_path, *words))

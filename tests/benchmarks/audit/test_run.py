@@ -159,7 +159,7 @@ def test_a_second_audit_takes_the_embeddings_from_the_cache(faulty):
 
 
 @pytest.mark.heavy
-def test_a_network_of_another_template_sees_the_images_framed_anew(clean):
+def test_images_are_transformed_to_the_template_of_the_network(clean):
     shards, seen = clean.build(), []
 
     def embed(images):
@@ -180,7 +180,7 @@ def test_a_network_without_alignment_is_refused(clean):
 
 
 @pytest.mark.heavy
-def test_a_damaged_image_is_told(clean):
+def test_a_damaged_image_is_reported(clean):
     shards = clean.build()
     engine, index = clean.engine(shards), ShardIndex(shards)
     flip_bit(shards / "shard-000000.tar", int(index.offset[7]) + 300)
@@ -189,7 +189,7 @@ def test_a_damaged_image_is_told(clean):
     assert not (clean.root / "audit" / "audit.parquet").exists()
 
 
-def test_a_small_set_is_not_judged(tmp_path):
+def test_a_small_set_has_no_findings(tmp_path):
     small, rng = Faulty(tmp_path), np.random.default_rng(0)
     for key in ("n000/0", "n000/1", "n001/0"):
         small.add(key, int(key[3]), picture(rng))

@@ -144,7 +144,7 @@ def test_a_gallery_of_one_image_each_has_no_map_and_no_rank_beyond_it(folders):
     assert "unmated_probes" not in result.counts
 
 
-def test_images_may_lie_deeper_and_be_linked_and_strangers_need_no_folder(folders, tmp_path, capsys):
+def test_images_may_be_nested_or_linked_and_unmated_images_need_no_folder(folders, tmp_path, capsys):
     gallery, probes, unmated = folders
     expected = read_identification(*folders, aligned="none", sizes=())
     (gallery / "n000001" / "deep").mkdir()

@@ -185,7 +185,7 @@ def test_missing_landmarks_are_listed_by_image(root, capsys):
     assert len(partial.settings["{}@8"].scores) == partial.counts["pairs"] - len(with_it)
 
 
-def test_landmarks_for_larger_images_are_told(root, capsys):
+def test_landmarks_for_larger_images_are_reported(root, capsys):
     rows = [f"{name},{','.join(map(str, 3 * points.ravel()))}" for name, points in landmarks_of(root).items()]
     (root / "LFW.csv").write_text("\n".join(rows))
     with pytest.raises(ProtocolError, match="correct the landmark table"):

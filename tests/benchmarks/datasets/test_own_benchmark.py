@@ -41,7 +41,7 @@ PAIRS = 'pairs = "pairs.csv"\nlandmarks = "points.csv"\n'
 IDENTIFY = 'gallery = "known"\nprobes = "found"\nunmated = "strangers"\nlandmarks = ["points.csv"]\nname = "hall"\n'
 
 
-def test_a_file_states_what_the_commands_are_told(folder, monkeypatch):
+def test_a_file_has_the_options_of_the_commands(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     (folder / "mine.toml").write_text(f"{PAIRS}sizes = [8]\n")
     (folder / "id.toml").write_text(IDENTIFY)

@@ -385,7 +385,7 @@ def test_only_results_of_the_same_protocol_are_compared(lfw, rows, tmp_path):
             read_comparisons([first, third])
 
 
-def test_truth_values_that_are_the_other_way_round_are_told(lfw, rows, tmp_path):
+def test_swapped_truth_values_are_reported(lfw, rows, tmp_path):
     swapped = [(first, second, 1 - same, fold) for first, second, same, fold in rows]
     texts = [result_text(score(read(written(tmp_path / "a.csv", one), lfw, sizes=()))) for one in (rows, swapped)]
     assert ["The AUC at full size is below chance: does the list say 0" in text for text in texts] == [False, True]

@@ -111,7 +111,7 @@ def test_people_are_those_that_genuine_pairs_and_equal_images_show(lfw, pair_fil
     assert capsys.readouterr().err == ""
 
 
-def test_contradicting_truth_values_are_told(lfw, pair_file, capsys):
+def test_contradicting_truth_values_are_reported(lfw, pair_file, capsys):
     flags = lfw.genuine.copy()
     rows = lfw.members["{}@128"]
     pairs = {tuple(sorted(pair)): index for index, pair in enumerate(rows.tolist())}

@@ -292,7 +292,7 @@ def test_large_embeddings_score_like_small_ones(root):
         assert large.metrics == pytest.approx(plain.metrics, abs=1e-3)
 
 
-def test_a_collapsed_network_finds_nobody_on_the_list(root):
+def test_a_collapsed_network_finds_none_of_the_listed_people(root):
     """A matrix product rounds identical vectors differently, which must not break ties."""
     protocol = read_qmul_id(root)
     rng = np.random.default_rng(0)

@@ -121,7 +121,7 @@ def _noise(rng, count):
     return (2e-7 * rng.uniform(-1, 1, (count, 512))).astype(np.float32)
 
 
-def test_a_collapsed_network_recognises_nobody(root):
+def test_a_collapsed_network_recognises_no_one(root):
     """Embeddings that differ by the rounding of float32 only."""
     rng = np.random.default_rng(0)
     constant = rng.normal(size=512)

@@ -85,7 +85,7 @@ def test_without_a_preset_keys_are_those_of_earlier_versions(lfw):
     assert full.preparation == dataclasses.replace(request, down=None).preparation
 
 
-def test_clean_and_realistic_results_are_paired_and_told_apart(lfw):
+def test_clean_and_realistic_results_are_paired_and_distinguished(lfw):
     facts = {**FACTS, "degradation": "surveillance"}
     clean, realistic = scored(lfw)[0], scored(lfw.degraded(SURVEILLANCE), facts)[0]
     assert same_protocol(clean, realistic)

@@ -89,13 +89,13 @@ def test_what_a_network_expects_is_found(tmp_path, expected):
     assert again.given.separation == pytest.approx(guess.best.separation)
 
 
-def test_the_order_of_grey_images_cannot_be_told(tmp_path):
+def test_grey_images_do_not_show_the_colour_order(tmp_path):
     guess = guess_preprocessing(protocol(tmp_path, grey=True), SPEC, network(SPEC))
     assert guess.grey
     assert not [trial for trial in guess.trials if "colour" in trial.what]
 
 
-def test_a_network_that_sees_to_it_itself_is_asked_once(tmp_path):
+def test_a_network_that_ignores_a_setting_is_tried_once(tmp_path):
     """As a function of the user's own, which gets the images whatever the spec says."""
     calls = []
     embed = network(SPEC)(SPEC)
@@ -108,7 +108,7 @@ def test_a_network_that_sees_to_it_itself_is_asked_once(tmp_path):
     assert (guess.own, guess.trials, len(calls)) == (["colour order", "range"], [], 3)
 
 
-def test_a_network_that_tells_nobody_apart_is_blind(tmp_path):
+def test_a_network_that_separates_no_people_is_blind(tmp_path):
     random = np.random.default_rng(0)
     guess = guess_preprocessing(
         protocol(tmp_path), SPEC, lambda spec: lambda images: random.normal(size=(len(images), 9))

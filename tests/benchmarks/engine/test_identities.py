@@ -27,7 +27,7 @@ from tests.benchmarks.engine.test_parquet_writer import faces, rows
         ("a/../Bob/1.jpg", "Bob", "1"),
     ],
 )
-def test_identities_are_told_by_folder_or_prefix(path, folder, prefix):
+def test_identities_are_folders_or_prefixes(path, folder, prefix):
     assert (identity_of(path, "folder"), identity_of(path, "prefix")) == (folder, prefix)
 
 
@@ -100,7 +100,7 @@ def test_opposite_embeddings_have_no_mean(tmp_path, painted):
     assert row["error_message"] == "the mean of its images is zero"
 
 
-def test_one_name_in_several_folders_is_one_person_and_told(tmp_path, painted, capsys):
+def test_one_name_in_several_folders_is_one_person_and_reported(tmp_path, painted, capsys):
     paths, _ = faces(tmp_path / "in", painted, ["old/Ann/1.png", "new/Ann/1.png", "new/Bob/1.png"])
     templates = Templates("folder")
     embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", rows=templates)

@@ -68,7 +68,7 @@ def test_rows_are_in_order_with_unit_vectors_and_norms(tmp_path, painted, down):
     assert [entry.name for entry in out.parent.iterdir()] == ["x.parquet"]
 
 
-def test_points_for_larger_images_are_told(tmp_path, painted, capsys):
+def test_points_for_larger_images_are_reported(tmp_path, painted, capsys):
     paths, points = faces(tmp_path, painted, ["1.png", "2.png", "3.png"])
     csv = table(tmp_path / "x.csv", ["1", "2", "3"], [3 * face for face in points])
     embed_images(Engine(embed=Recorder()), paths, tmp_path / "x.parquet", landmarks=[csv])

@@ -154,7 +154,7 @@ def test_a_damaged_image_is_one_line(index, tmp_path):
         complete(index, tmp_path)
 
 
-def test_a_network_of_another_template_sees_the_faces_framed_by_it(index):
+def test_faces_are_transformed_to_the_template_of_the_network(index):
     (ours,) = set_requests(index, np.array([3]), Preprocessing(size=96))
     (theirs,) = set_requests(index, np.array([3]), NAMED_SPECS["arcface"])
     assert ours.template is None

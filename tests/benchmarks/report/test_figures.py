@@ -62,7 +62,7 @@ def test_several_networks_are_curves_of_one_figure(results, drawn):
 
 
 @pytest.mark.parametrize("name", ["qmul", "tinyface", "qmul-id", "lfw"])
-def test_published_marks_stand_beside_comparable_results_only(name, results, drawn):
+def test_published_marks_are_shown_with_comparable_results_only(name, results, drawn):
     systems = {f"published: {row.system}" for row in PUBLISHED[name]}
     comparable = dataclasses.replace(results[name], caveats=[])
     assert not {label for figure in drawn([results[name]]).values() for label in legend(figure)} & systems
@@ -108,7 +108,7 @@ def test_pictures_read_no_file_that_scoring_did_not_read(results, tmp_path):
         list(face_pictures(dataclasses.replace(results["qmul"], hardest=changed, examples={}), 0))
 
 
-def test_legends_lie_outside_the_axes_and_ticks_are_percentages(results, drawn):
+def test_legends_are_outside_the_axes_and_ticks_are_percentages(results, drawn):
     shown = [[dataclasses.replace(results[name], caveats=[])] for name in ("lfw", "scface")]
     shown.append([named(results["qmul"], f"{number} {'x' * 50}") for number in range(12)])
     plotted = [figure for one in shown for figure in drawn(one).values()]

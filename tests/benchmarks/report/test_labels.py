@@ -33,7 +33,7 @@ def test_the_label_of_a_network(changes, label):
     assert network_label({**FACTS, **changes}) == label
 
 
-def test_networks_of_one_label_are_told_apart():
+def test_networks_of_one_label_are_distinguished():
     other = {**FACTS, "digest": "fedcba9876543210"}
     assert network_labels([FACTS, other]) == ["spherenet4, step 1,000, 01234567", "spherenet4, step 1,000, fedcba98"]
     assert network_labels([FACTS, FACTS, other]) == [

@@ -22,7 +22,7 @@ def test_every_published_row_has_a_source_and_metrics_that_a_table_shows():
         assert all(0 < value <= 1 for value in row.metrics.values())
 
 
-def test_no_published_result_stands_beside_generated_faces(results):
+def test_no_published_result_is_shown_with_generated_faces(results):
     for result in results.values():
         assert comparable_rows(result) == []
         assert comparable_rows(dataclasses.replace(result, caveats=[])) == PUBLISHED[result.benchmark]

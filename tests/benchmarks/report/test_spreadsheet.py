@@ -43,7 +43,7 @@ def test_names_are_no_formulas(results, first):
         assert [row[column] for column in ("network", "digest", "benchmark", "data", "caveats")] == [shown] * 5
 
 
-def test_networks_of_one_label_are_told_apart(results):
+def test_networks_of_one_label_are_distinguished(results):
     qmul = results["qmul"]
     other = dataclasses.replace(qmul, checkpoint={**qmul.checkpoint, "digest": "11ee"})
     names = {row["network"] for row in rows_of([qmul, other, results["tinyface"]])}

@@ -20,7 +20,7 @@ def test_the_printed_table(results):
     assert len({len(line) for line in lines[:4]}) == 1
 
 
-def test_published_results_stand_beside_comparable_ones_only(results):
+def test_published_results_are_shown_with_comparable_ones_only(results):
     comparable = dataclasses.replace(results["qmul"], caveats=[])
     lines = result_text(comparable).splitlines()
     assert [line.split()[-4] for line in lines[4:7]] == ["75.09", "75.15", "77.56"]

@@ -200,7 +200,7 @@ def test_a_calibration_of_another_network_is_refused(write, tmp_path, calibrated
     )
 
 
-def test_other_conditions_than_the_calibrations_are_told(write, tmp_path, calibrated):
+def test_conditions_that_differ_from_the_calibration_are_reported(write, tmp_path, calibrated):
     calibration = calibrated(source={"pairs": "x", "gallery_down": "", "probes_down": "8", "probes_alignment": "none"})
     first = write("g.parquet", units(2, 8))
     second = write("p.parquet", units(2, 8), metadata={**METADATA, "alignment": "landmarks"})

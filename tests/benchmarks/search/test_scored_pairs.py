@@ -137,7 +137,7 @@ def test_many_genuine_pairs_of_one_person_are_not_enough():
         pairs.calibrate()
 
 
-def test_scores_that_tell_nothing_are_refused():
+def test_scores_without_information_are_refused():
     with pytest.raises(SearchError, match="genuine pairs do not score higher than impostors"):
         scored(100, 300, 30, effect=-0.1).calibrate()
 
@@ -160,7 +160,7 @@ def test_the_pairs_of_a_benchmark(demo, tmp_path):
         )
 
 
-def test_pairs_of_several_networks_are_told_apart(demo, tmp_path):
+def test_pairs_of_several_networks_are_distinguished(demo, tmp_path):
     root = demo("QMUL-SurvFace")
     digests = ["0123456789ab", "fedcba987654", "fedcba987654"]
     results = [

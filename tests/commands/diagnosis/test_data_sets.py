@@ -183,7 +183,7 @@ def test_lists_that_disagree_with_folders(demo):
     assert bad(demo, "TinyFace") == [f"in no list: 1 image of {probe}, first 99_1.jpg"]
 
 
-def test_a_part_of_qmul_is_none_of_the_other(demo):
+def test_parts_of_qmul_are_distinguished(demo):
     (demo / "QMUL-SurvFace" / "Face_Identification_Test_Set").rename(demo / "elsewhere")
     (demo / "QMUL-SurvFace" / "training_set").rename(demo / "elsewhere too")
     found = findings(demo, "QMUL-SurvFace")

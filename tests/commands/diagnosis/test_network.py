@@ -82,7 +82,7 @@ def test_bench_warns_of_an_assumed_preprocessing_that_is_probably_wrong(run, fac
     assert "warning" not in given.stderr
 
 
-def test_bench_tries_nothing_before_it_is_said_how_images_are_aligned(run, faces, coarse, tmp_path):
+def test_bench_tries_nothing_before_the_alignment_is_known(run, faces, coarse, tmp_path):
     images = sorted((faces / "LFW").rglob("*.jpg"))[:40]
     rows = [f"{first},{second},{number % 2}\n" for number, (first, second) in enumerate(itertools.pairwise(images))]
     (tmp_path / "pairs.csv").write_text("path1,path2,same\n" + "".join(rows))
@@ -102,7 +102,7 @@ def test_bench_tries_nothing_before_it_is_said_how_images_are_aligned(run, faces
     ],
     ids=str,
 )
-def test_a_preprocessing_is_said_as_it_is_given(spec, tmp_path):
+def test_a_preprocessing_is_printed_as_an_option(spec, tmp_path):
     said = as_option(spec)
     if (lines := said.removeprefix("FILE.toml, with the lines: ")) != said:
         (tmp_path / "mine.toml").write_text(lines.replace("; ", "\n"))

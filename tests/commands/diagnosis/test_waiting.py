@@ -36,7 +36,7 @@ def test_a_terminal_is_clean_afterwards(screen):
     assert "\n" not in shown
 
 
-def test_a_log_tells_long_work_alone(screen, monkeypatch):
+def test_a_log_reports_long_work_only(screen, monkeypatch):
     assert "2/2" not in screen(io.StringIO())
     monkeypatch.setattr(waiting, "LOG_INTERVAL_S", 0)
     assert "count: 2/2 images" in screen(io.StringIO())

@@ -104,7 +104,7 @@ def test_ir_has_the_published_parameters_at_112_px(name, millions):
         ("inception_resnet_v1", "facenet-pytorch-InceptionResnetV1"),
     ],
 )
-def test_networks_of_others_have_their_parameters(name, published):
+def test_networks_of_other_projects_have_their_parameters(name, published):
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     theirs = {key: math.prod(shape) for key, shape in keys_of(published) if not key.endswith(buffers)}
     bias = sum(theirs.get(key, 0) for key in ("fc.bias", "model.output_layer.3.bias"))  # folded into the last BN

@@ -74,7 +74,7 @@ def test_a_term_averages_each_view_and_relations_over_all():
     assert float(Distill(form="relational")(student, teacher, 2)) == float(relational(student, teacher))
 
 
-def test_several_forms_may_be_added_and_stand_alone():
+def test_several_forms_may_be_added_and_used_alone():
     losses = parse_losses("cross-entropy+distill:weight=20+distill:form=relational")
     assert [(term.form, term.weight, term.label) for term in losses.distill] == [
         ("cosine", 20.0, "distill"),

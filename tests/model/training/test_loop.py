@@ -306,7 +306,7 @@ def test_a_file_of_something_else_is_not_replaced(tmp_path, name, mine):
     assert (tmp_path / name).read_text() == mine
 
 
-def test_training_on_one_identity_says_that_nothing_is_learnt(tmp_path, capsys):
+def test_training_on_one_identity_is_reported(tmp_path, capsys):
     class One(Stream):
         def __next__(self):
             batch = super().__next__()
@@ -339,7 +339,7 @@ def test_training_on_one_identity_says_that_nothing_is_learnt(tmp_path, capsys):
         ("cross-entropy", "32", ["class_rows adaface is for heads of cosines; softmax starts like a linear layer"]),
     ],
 )
-def test_what_a_user_may_not_expect_of_the_settings_is_told(losses, views, remarks):
+def test_surprising_settings_are_reported(losses, views, remarks):
     head = {"head": "softmax", "class_rows": "adaface"} if losses == "cross-entropy" else {}
     found = new_run(config(losses=losses, views=views, **head), classes=CLASSES, preprocessing=SPEC).learner.remarks
     assert len(found) == len(remarks)

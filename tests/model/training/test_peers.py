@@ -76,7 +76,7 @@ def test_a_process_that_waits_for_a_lost_rank_is_ended(how, code):
     assert (done.returncode, done.stderr) == (code, line if code else "")
 
 
-def test_strangers_are_turned_away(monkeypatch):
+def test_connections_of_other_programs_are_rejected(monkeypatch):
     with peers._listening() as server:
         port = server.getsockname()[1]
         stranger = socket.create_connection(("localhost", port))
@@ -93,7 +93,7 @@ def test_strangers_are_turned_away(monkeypatch):
             one.close()
 
 
-def test_strangers_that_say_nothing_or_much_keep_nobody_waiting():
+def test_other_connections_do_not_delay_the_processes():
     with peers._listening() as server, contextlib.ExitStack() as stack:
         port = server.getsockname()[1]
         strangers = [socket.create_connection(("localhost", port)) for _ in range(peers._MAX_STRANGERS + 20)]
@@ -115,7 +115,7 @@ def test_strangers_that_say_nothing_or_much_keep_nobody_waiting():
             one.close()
 
 
-def test_strangers_that_come_without_end_end_the_wait(monkeypatch):
+def test_endless_connections_of_other_programs_end_the_wait(monkeypatch):
     monkeypatch.setattr(peers, "_CONNECT_S", 0.3)
     with peers._listening() as server:
         port, done = server.getsockname()[1], threading.Event()

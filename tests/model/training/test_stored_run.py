@@ -129,7 +129,7 @@ def test_a_machine_without_rank_0_goes_on_from_what_that_has_uploaded(machine, o
     assert f"{other.folder}: its step 9 is deleted: rank 0 goes on from that of the store" in capsys.readouterr().err
 
 
-def test_a_run_that_was_deleted_in_the_store_begins_anew(machine, object_store):
+def test_a_run_that_was_deleted_in_the_store_starts_again(machine, object_store):
     with machine("a") as run:
         write(run, metrics_jsonl="1\n", step1="one")
     for name in content(object_store):

@@ -219,6 +219,6 @@ def test_the_scale_doubles_after_many_finite_steps_and_has_bounds():
 
 
 @pytest.mark.parametrize("state", [{"scale": 1}, {"scale": float("nan"), "good_steps": 0, "skipped": 0}])
-def test_a_state_that_is_none_is_refused(state):
+def test_an_invalid_state_is_refused(state):
     with pytest.raises((KeyError, ValueError)):
         Guard(config(precision="fp16")).load(state)

@@ -44,7 +44,7 @@ quality = [30, 60]
 """
 
 
-def test_a_preset_of_the_user_is_told_by_its_content(tmp_path):
+def test_a_preset_of_the_user_is_identified_by_its_content(tmp_path):
     file, copy = tmp_path / "mine.toml", tmp_path / "copy.toml"
     file.write_text(PRESET)
     copy.write_text(PRESET.replace("1\n", "1.0\n") + "# the same\n")

@@ -251,7 +251,7 @@ def test_a_file_that_is_no_template_is_one_line(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"name = ", b"#" * (1 << 20), b"a." * 5000 + b"a = 1"])
-def test_any_file_is_told(tmp_path, content):
+def test_files_of_any_content_give_a_named_error(tmp_path, content):
     (tmp_path / "t.toml").write_bytes(content)
     with pytest.raises(SourceError, match=r"t\.toml: not a template \("):
         crop_template(tmp_path / "t.toml")

@@ -34,7 +34,7 @@ def scaled(root, factors):
     )
 
 
-def test_an_identity_that_is_a_link_to_another_is_rejected_and_told(vggface2, tmp_path, capsys):
+def test_an_identity_that_is_a_link_to_another_is_rejected_and_reported(vggface2, tmp_path, capsys):
     lines = csv_lines(vggface2)
     doubled = [line.replace("n000002/", "a_link/") for line in lines if "n000002/" in line]
     elsewhere = [line.replace("n000009/", "elsewhere/") for line in lines if "n000009/" in line]
@@ -53,7 +53,7 @@ def test_an_identity_that_is_a_link_to_another_is_rejected_and_told(vggface2, tm
     assert "already complete" in capsys.readouterr().err
 
 
-def test_points_for_larger_images_are_told_and_blamed(vggface2, tmp_path, capsys):
+def test_points_for_larger_images_are_reported_as_the_cause(vggface2, tmp_path, capsys):
     scaled(vggface2, (3, 3))
     with pytest.raises(ShardError, match=r"no image could be stored \(45 degenerate-landmarks\); check --landmarks,"):
         build(build_options(vggface2, tmp_path / "out"))

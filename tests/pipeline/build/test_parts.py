@@ -141,7 +141,7 @@ def test_a_part_with_other_options_or_another_listing_is_refused(vggface2, tmp_p
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_two_parts_that_begin_with_other_options_at_once_are_told(vggface2, tmp_path, monkeypatch, links):
+def test_two_parts_that_start_at_once_with_different_options_are_reported(vggface2, tmp_path, monkeypatch, links):
     """Both find an empty folder; the plan of the one that writes it first counts."""
     options = build_options(vggface2, tmp_path / "out")
     check, calls = pipeline.build.job.check_plan, []
@@ -211,7 +211,7 @@ def test_parts_are_numbered_from_one():
             parse_part(text)
 
 
-def test_options_of_parts_that_make_no_sense_are_told(run, vggface2, tmp_path):
+def test_invalid_options_of_parts_are_reported(run, vggface2, tmp_path):
     words = ["build-shards", "--out", tmp_path / "out"]
     assert "Invalid value for '--part': part 0/8: parts are numbered from 1" in run(*words, "--part", "0/8").stderr
     assert "'8' is no part I/N, such as 1/8" in run(*words, "--part", "8").stderr

@@ -83,7 +83,7 @@ NO_NAME, SYSTEM = "the name is not identity/image", "a hidden or system folder o
         ("n1/Thumbs.db", SYSTEM),
     ],
 )
-def test_names_of_nobody_are_bad_keys(key, reason):
+def test_hidden_and_system_names_are_bad_keys(key, reason):
     made = make_plan(table_of([key, "n2/2", "@eaDirs/1", "n1/@tmp1"], {}))
     assert made.rejected == {0: ("bad-key", reason)}
 

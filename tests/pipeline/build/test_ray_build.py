@@ -163,7 +163,7 @@ def test_a_killed_build_leaves_no_process_and_the_next_one_deletes_its_folder(ma
     assert list(short.glob("lrfr-*")) == []
 
 
-def test_ray_that_is_not_installed_is_told(monkeypatch):
+def test_ray_that_is_not_installed_is_reported(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

@@ -82,7 +82,7 @@ def test_retry_failed_sees_a_file_added_by_this_process(vggface2, tmp_path):
     assert Manifest.read(out).statuses == {"ok": 45}
 
 
-def test_trouble_with_committed_shards_is_not_taken_for_their_absence(vggface2, tmp_path, monkeypatch):
+def test_errors_of_committed_shards_are_not_mistaken_for_their_absence(vggface2, tmp_path, monkeypatch):
     build(build_options(vggface2, tmp_path / "out"))
     before = contents(tmp_path / "out")
 

@@ -193,7 +193,7 @@ def test_parts_need_nothing_in_common_but_the_store(vggface2, object_store, tmp_
 
 
 @pytest.mark.heavy
-def test_small_identities_of_a_finished_set_are_told_again(options, vggface2, capsys):
+def test_small_identities_of_a_finished_set_are_reported_again(options, vggface2, capsys):
     options = build_options(vggface2, options.out, store=options.store, min_images=5)
     (vggface2 / "train" / "n000001" / "0001_01.jpg").write_bytes(b"")
     for _ in range(2):

@@ -150,7 +150,7 @@ def test_hidden_and_system_entries_are_other_entries(training, tmp_path, capsys)
     assert f"training_set: ignored {others} other entries (" in capsys.readouterr().err
 
 
-def test_a_link_to_another_identity_doubles_nobody_and_is_told(training, tmp_path, capsys):
+def test_a_link_to_another_identity_is_left_out_and_reported(training, tmp_path, capsys):
     build(options(training, tmp_path / "clean"))
     (training / "0link").symlink_to(str(FIRST))
     (training / "loop").symlink_to(".")

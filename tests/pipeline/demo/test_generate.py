@@ -129,7 +129,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_with_its_folder(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(OSError, match="No space left") as error:
         write_demo_data(tmp_path, identities=2, images=2, seed=0, layouts=["LFW"])

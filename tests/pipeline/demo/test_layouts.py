@@ -116,7 +116,7 @@ def test_genuine_pairs_show_one_person_and_impostor_pairs_two(demo):
     assert (demo / "LFW" / "pairs.txt").read_text() != (demo / "XQLFW" / "xqlfw_pairs.txt").read_text()
 
 
-def test_with_enough_people_folds_share_nobody_and_pairs_are_unique(tmp_path):
+def test_with_enough_people_folds_are_disjoint_and_pairs_are_unique(tmp_path):
     for name, file in (("LFW", "pairs.txt"), ("XQLFW", "xqlfw_pairs.txt")):
         path = tmp_path / file
         path.write_bytes(LAYOUTS[name](DemoOptions(identities=50, images=4, seed=3)).lists(NoLandmarks())[file])

@@ -13,7 +13,7 @@ from pipeline.spec import Preprocessing
 SPEC = Preprocessing()
 
 
-def test_landmarks_lie_on_the_features():
+def test_landmarks_are_on_the_features():
     """Pupils are dark, and the five points are ordered as the viewer sees them."""
     found = 0
     for person in range(12):

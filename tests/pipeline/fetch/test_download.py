@@ -133,7 +133,7 @@ def test_mirrors_are_tried_in_order(server, file, tmp_path):
     assert [path for path, _ in server.requests] == ["/one/faces.bin", "/two/faces.bin", "/faces.bin"]
 
 
-def test_every_mirror_is_told(server, tmp_path):
+def test_an_error_names_every_mirror(server, tmp_path):
     server.answers = [status(404), status(410)]
     message = failure(remote(server.url, NOWHERE), tmp_path, mirrors=(f"{server.url}/lab",))
     assert f"{server.url}/lab/faces.bin: status 404 Not Found; {server.url}/faces.bin: status 410 Gone" in message
@@ -143,7 +143,7 @@ def test_every_mirror_is_told(server, tmp_path):
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
-def test_a_busy_server_is_asked_again(server, file, tmp_path, code, capsys):
+def test_requests_to_a_busy_server_are_repeated(server, file, tmp_path, code, capsys):
     server.answers = [status(code), status(code), whole()]
     fetched(file, tmp_path)
     assert capsys.readouterr().err.count(f"status {code}") == 2
@@ -161,7 +161,7 @@ def test_retry_after_is_followed(server, file, tmp_path, value):
     fetched(file, tmp_path)
 
 
-def test_a_long_retry_after_is_told(server, file, tmp_path):
+def test_a_long_retry_after_is_reported(server, file, tmp_path):
     server.answers = [status(429, Retry_After="3600")]
     assert "status 429 Too Many Requests; it asks to wait 3,600 s" in failure(file, tmp_path)
     assert len(server.requests) == 1
@@ -220,7 +220,7 @@ def test_a_server_that_never_stops_is_stopped(server, file, tmp_path):
     ],
     ids=["ssh", "long header", "nothing", "204"],
 )
-def test_odd_answers_are_told(server, file, tmp_path, answer, reason):
+def test_unexpected_responses_are_reported(server, file, tmp_path, answer, reason):
     server.answers = [answer]
     assert reason in failure(file, tmp_path)
 
@@ -362,7 +362,7 @@ def test_a_link_in_place_of_the_part_is_not_followed(server, file, tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_an_untrusted_certificate_is_told(server, tmp_path):
+def test_an_untrusted_certificate_is_reported(server, tmp_path):
     bad = ssl.SSLCertVerificationError(1, "x")
     bad.verify_message = "self-signed certificate"
     error = request_error(urllib.error.URLError(bad), "https://x")
@@ -370,7 +370,7 @@ def test_an_untrusted_certificate_is_told(server, tmp_path):
     assert str(error).startswith("its certificate is not trusted (self-signed certificate); install ca-certificates")
 
 
-def test_a_server_without_tls_is_told(server, tmp_path):
+def test_a_server_without_tls_is_reported(server, tmp_path):
     assert "the connection broke" in failure(remote(server.url.replace("http:", "https:")), tmp_path)
 
 

@@ -49,7 +49,7 @@ def files(folder):
 LFW = ["lfw.tgz", "lfw/A_B/A_B_0001.jpg", "lfw/A_B/A_B_0002.jpg", "lfw/C/C_0001.JPG", "pairs.txt"]
 
 
-def test_lfw_lies_where_bench_looks_for_it(run, site, tmp_path):
+def test_lfw_is_stored_where_bench_expects_it(run, site, tmp_path):
     process = run("fetch", "lfw")
     assert process.returncode == 0, process.stderr
     root = tmp_path / "LFW"
@@ -84,7 +84,7 @@ def test_a_file_that_was_put_there_by_hand_is_used(run, site, tmp_path):
     assert files(tmp_path / "LFW") == LFW
 
 
-def test_the_model_lies_where_landmarks_looks_for_it(run, site, tmp_path):
+def test_the_model_is_stored_where_landmarks_expects_it(run, site, tmp_path):
     assert run("fetch", "landmarker").stdout.endswith(f"{tmp_path}/models/face_landmarker.task\n")
     assert (tmp_path / model.FOLDER / model.FILE_NAME).read_bytes() == b"model"
     assert assets.DOWNLOADS["landmarker"].files[0].sha256 == model.SHA256

@@ -223,7 +223,7 @@ def test_a_jpeg_that_lost_pixels_is_rejected(name):
     ("format", "share"),
     [("JPEG", 0), ("JPEG", 0.7), ("PPM", 0)],  # a PPM has no structure: the damage of a part cannot be told
 )
-def test_a_copy_in_text_mode_is_told(format, share):
+def test_a_copy_in_text_mode_is_reported(format, share):
     data = by_pillow(format, image=cv2.resize(pixels(), (200, 300)))
     start = int(share * len(data))
     assert data.count(b"\n", start) > 3
@@ -241,7 +241,7 @@ def test_a_copy_in_text_mode_is_told(format, share):
         ("BMP", {}),
     ],
 )
-def test_a_copy_in_text_mode_of_a_tiny_image_with_one_or_two_line_feeds_is_told(format, options):
+def test_a_copy_in_text_mode_of_a_tiny_image_with_one_or_two_line_feeds_is_reported(format, options):
     found = 0
     for seed in range(200):
         image = np.random.default_rng(seed).integers(0, 256, (10, 10, 3), dtype=np.uint8)

@@ -30,7 +30,7 @@ def write(path, width, height):
         (1200, 1200, True),
     ],
 )
-def test_photographs_are_told_by_shape_and_size(tmp_path, width, height, warned):
+def test_photographs_are_recognised_by_shape_and_size(tmp_path, width, height, warned):
     warning = photograph_warning([write(tmp_path / "a.png", width, height)])
     assert (warning is not None) == warned
     if warned:

@@ -107,7 +107,7 @@ def test_strips_of_a_tiff_are_all_there():
 
 
 @pytest.mark.parametrize("compression", [5, 8, 32773])
-def test_strips_of_a_tiff_that_lie_on_one_another_are_rejected(compression):
+def test_overlapping_strips_of_a_tiff_are_rejected(compression):
     """They would stand for as many bytes as anybody likes."""
     tags = {278: [1], 273: [8] * HEIGHT, 279: [1000] * HEIGHT}
     with pytest.raises(ValueError, match="lie on one another"):
@@ -127,7 +127,7 @@ def png_chunk(kind, content, wrong=0):
         png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"a" * (1 << 24))),
     ],
 )
-def test_chunks_of_a_png_that_no_pixel_depends_on_are_nobodys_trouble(chunks, capfd):
+def test_chunks_of_a_png_that_no_pixel_depends_on_are_ignored(chunks, capfd):
     data = SOUND[".png"]
     with quiet():
         image = decode_bytes(data[:33] + chunks + data[33:])  # after IHDR

@@ -167,7 +167,7 @@ def test_whole_pixels_are_cut_out_as_they_are_warped(monkeypatch):
     assert difference.mean() < 2
 
 
-def test_anchors_lie_at_the_centres_of_the_cells():
+def test_anchors_are_at_the_centres_of_the_cells():
     assert ANCHORS.shape == (896, 2)
     assert ANCHORS[:3].tolist() == [[1 / 32, 1 / 32], [1 / 32, 1 / 32], [3 / 32, 1 / 32]]
     assert ANCHORS[512:519].tolist() == [[1 / 16, 1 / 16]] * 6 + [[3 / 16, 1 / 16]]

@@ -67,7 +67,7 @@ def test_the_path_of_a_gpu_gives_the_batches_of_the_cpu(shard_set, monkeypatch):
 
 
 @pytest.mark.heavy
-def test_a_gpu_is_sent_and_asked_nothing_when_it_degrades(monkeypatch):
+def test_degradation_on_a_gpu_needs_no_transfer_or_synchronisation(monkeypatch):
     """Only the first batch, for which constants are sent."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: tensor.device.type == "meta"))
     views, count, meta = checked_views(VIEWS), 6, torch.device("meta")
@@ -173,7 +173,7 @@ def test_outputs_are_bound_to_the_stream_that_reads_them(gpu_decoder):
     assert gpu_decoder._pipe.streams == [event.stream for event in FakeEvent.made] == ["the stream of cuda:1"]
 
 
-def test_outputs_are_kept_until_the_gpu_has_read_them_and_nobody_waits(gpu_decoder):
+def test_outputs_are_kept_until_the_gpu_has_read_them_without_waiting(gpu_decoder):
     pipe = gpu_decoder._pipe
     for _ in range(KEPT_OUTPUTS):
         step(gpu_decoder)

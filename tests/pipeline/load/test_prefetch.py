@@ -111,7 +111,7 @@ def test_processes_of_a_machine_share_the_room(local, cache, monkeypatch):
         assert ShardPrefetch(index, sampler, start, report=False).budget == 18_000
 
 
-def test_the_cold_start_and_a_cache_that_is_too_small_are_told(local, cache, capsys, monkeypatch):
+def test_a_cold_start_and_a_cache_that_is_too_small_are_reported(local, cache, capsys, monkeypatch):
     monkeypatch.setattr(pipeline.load.prefetch, "LOOK_S", 0.01)
     sampler, start = in_order(local)
     with CachedSet(URL, folder=cache) as index:
@@ -133,7 +133,7 @@ def test_the_cold_start_and_a_cache_that_is_too_small_are_told(local, cache, cap
     )
 
 
-def test_what_came_until_the_first_batch_of_a_small_cache_is_told(local, cache, capsys, monkeypatch):
+def test_tars_that_arrive_before_the_first_batch_of_a_small_cache_are_reported(local, cache, capsys, monkeypatch):
     monkeypatch.setattr(pipeline.load.prefetch, "LOOK_S", 0.01)
     with CachedSet(URL, folder=cache) as index:
         sampler, start = in_order(index)

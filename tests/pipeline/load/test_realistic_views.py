@@ -52,7 +52,7 @@ def test_presets_change_neither_the_other_views_nor_what_is_drawn(index):
     assert seen > 16
 
 
-def test_a_preset_is_drawn_anew_in_each_view_epoch_and_slot(tmp_path):
+def test_each_view_epoch_and_slot_draws_other_parameters(tmp_path):
     index = write_set(tmp_path, [jpeg_of(128)] * 8)
     batches = batches_of(index, 2, views=[(16, 16, "surveillance")] * 2)
     images = torch.cat([batch.images for batch in batches]).flatten(0, 1)
@@ -73,6 +73,6 @@ def test_a_preset_is_drawn_anew_in_each_view_epoch_and_slot(tmp_path):
         ((8, 16, "webcam", 2), TypeError, "expected a preset as the third value, such as"),
     ],
 )
-def test_wrong_presets_are_told(index, view, kind, says):
+def test_wrong_presets_are_reported(index, view, kind, says):
     with pytest.raises(kind, match=re.escape(says)):
         Loader(index, batch_size=BATCH, views=[view])

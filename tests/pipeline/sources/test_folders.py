@@ -29,7 +29,7 @@ def test_each_folder_is_searched_once_in_order(tmp_path):
     ]
 
 
-def test_hidden_and_system_entries_are_not_searched_but_told(tmp_path):
+def test_hidden_and_system_files_are_ignored_and_counted(tmp_path):
     images = ["a/1.JPG", "a/2.jfif", "b/3.tif", "4.ppm"]
     others = ["a/._1.JPG", "@eaDir/1.jpg", "a/.thumbs/x/1.jpg", "a/Thumbs.db", "__MACOSX/a/._1.jpg", "lost+found/1.jpg"]
     for name in images + others:

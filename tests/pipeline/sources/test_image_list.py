@@ -140,7 +140,7 @@ def test_the_first_of_some_records_may_lack_fields(tmp_path):
         ("a.parquet", b"PAR1 nonsense", "damaged ("),
     ],
 )
-def test_tables_that_are_none_give_one_line(tmp_path, name, content, message):
+def test_invalid_tables_are_a_one_line_error(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(SourceError) as error:
@@ -240,7 +240,7 @@ def test_an_absent_disk_is_no_list_of_missing_images(tmp_path):
         ImageListSource().rows(tmp_path, [], aligning=False, lists=[path])
 
 
-def test_splits_are_chosen_and_told(vggface2, tmp_path, capsys):
+def test_splits_are_chosen_and_reported(vggface2, tmp_path, capsys):
     names = list(face_table(vggface2))
     rows = [(name, name[:7], "train" if number % 5 else "test") for number, name in enumerate(names)]
     path = written(tmp_path / "a.csv", as_csv(["path", "identity", "split"], rows))
@@ -269,7 +269,7 @@ def test_a_changed_list_is_another_build(vggface2, tmp_path):
         stored("list", vggface2 / "train", tmp_path / "set", **options)
 
 
-def test_images_of_one_name_are_told_apart():
+def test_images_of_one_name_are_distinguished():
     names = pa.array(["a/1.jpg", "b/1.jpg", "c/1.png", "c/d/2.tar.jpg", "1.jpg"])
     identities = pa.array(["x", "x", "y", "u/v", "x"])
     assert image_keys(names, identities).to_pylist() == ["x/a%2F1", "x/b%2F1", "y/1", "u%2Fv/2.tar", "x/1"]
@@ -380,7 +380,7 @@ def test_metadata_in_a_deeper_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["list", "huggingface", "webdataset"])
-def test_an_absent_root_is_told(tmp_path, source):
+def test_a_missing_root_is_reported(tmp_path, source):
     with pytest.raises(SourceError, match=f"^{tmp_path}/none: not "):
         options_for(source, root=tmp_path / "none", out=tmp_path / "o", template="none")
 

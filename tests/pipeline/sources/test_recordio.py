@@ -227,7 +227,7 @@ def test_an_index_that_points_elsewhere_gives_rows_with_a_reason(people, tmp_pat
         ("\0\xff\n", ""),
     ],
 )
-def test_an_index_that_is_none_is_one_line(people, tmp_path, text, reason):
+def test_an_invalid_index_is_a_one_line_error(people, tmp_path, text, reason):
     path = write_records(tmp_path, insightface_payloads(people))
     (tmp_path / "train.idx").write_text(text, encoding="latin-1")
     with pytest.raises(SourceError, match=r"train\.idx: no index of records \(") as error:
@@ -321,7 +321,7 @@ def test_damage_anywhere_gives_one_line_or_rows(tmp_path, count, seed):
     assert refused > count / 20
 
 
-def test_folders_without_a_record_file_are_told(people, tmp_path):
+def test_folders_without_a_record_file_are_reported(people, tmp_path):
     for root, message in [
         (tmp_path / "none", "not a folder; --root names the folder with train.rec and train.idx"),
         (tmp_path, "no train.rec in it"),

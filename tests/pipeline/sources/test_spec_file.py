@@ -101,7 +101,7 @@ def test_each_fault_of_a_file_is_one_line(tmp_path, text, says):
     assert len(str(error.value)) < len(str(tmp_path)) + 250
 
 
-def test_a_name_that_is_none_and_a_file_that_is_not_there_are_errors(tmp_path):
+def test_an_unknown_name_and_a_missing_file_are_errors(tmp_path):
     with pytest.raises(
         SpecError, match=r"^--preprocessing arcfase: no such preprocessing or file; expected seed, arcface,"
     ):

@@ -115,7 +115,7 @@ def test_labels(content, suffix, expected):
         (b"0" * ((1 << 20) + 1), ".cls", "its .cls has more than 1,048,576 bytes"),
     ],
 )
-def test_odd_labels_are_told(content, suffix, problem):
+def test_odd_labels_are_reported(content, suffix, problem):
     label = parse_label(content, suffix)
     assert label.identity is None
     assert label.problem.startswith(problem)
@@ -167,7 +167,7 @@ def test_identities_are_safe_keys(tmp_path):
     assert keys(rows) == ["a%2Fb/0", "a%252Fb/1", "..%2Fx/2", "\u4e2d/3", "007/4", "7/5", "./6"]
 
 
-def test_images_of_several_tars_with_one_name_are_told_apart(tmp_path):
+def test_images_of_several_tars_with_one_name_are_distinguished(tmp_path):
     (tmp_path / "tars").mkdir()
     for tar in ("a", "b"):
         write_tar(

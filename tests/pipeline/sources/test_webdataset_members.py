@@ -34,7 +34,7 @@ def special(name, kind, target=""):
     return info
 
 
-def test_links_devices_and_other_members_are_told_and_never_followed(tmp_path):
+def test_links_devices_and_other_members_are_counted_and_never_followed(tmp_path):
     members = [
         special("n1", tarfile.DIRTYPE),
         ("n1/a.jpg", JPEG),
@@ -121,7 +121,7 @@ def header(name, size, kind=b"0"):
 
 @pytest.mark.parametrize("size", [1 << 40, (1 << 80) - 1, -512, -(1 << 70)])
 @pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"g"])
-def test_made_up_sizes_are_refused_without_memory(tmp_path, size, kind):
+def test_wrong_sizes_are_refused_without_allocating_memory(tmp_path, size, kind):
     path, data = whole(tmp_path)
     path.write_bytes(data[: 2 * 1536] + header(b"n9/9.jpg", size, kind) + bytes(4096))
     with peak_memory() as peak, pytest.raises(SourceError, match="damaged or cut, after 2 members"):

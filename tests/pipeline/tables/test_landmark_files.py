@@ -99,7 +99,7 @@ def test_another_parquet_table_is_refused(tmp_path, columns, reason):
     assert "\n" not in str(error.value)
 
 
-def test_the_column_of_names_may_be_called_path_and_stand_anywhere(tmp_path):
+def test_the_column_of_names_may_be_called_path_and_be_anywhere(tmp_path):
     pq.write_table(pa.table({"landmarks": [POINTS], "path": ["n1/a.jpg"]}), tmp_path / "a.parquet")
     table = read_landmarks([tmp_path / "a.parquet"])
     assert (table.keys.to_pylist(), table.points.tolist()) == (["n1/a"], [POINTS])

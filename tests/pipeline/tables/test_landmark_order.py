@@ -69,7 +69,7 @@ def test_the_expected_order_is_not_doubted(change, noise):
         (lambda p: 400 - p, "right mouth corner, left mouth corner, nose, right eye, left eye;"),
     ],
 )
-def test_turned_images_or_another_order_of_upright_ones_are_told(change, found):
+def test_rotated_images_and_points_in_another_order_are_reported(change, found):
     """Both give the same numbers: the line says so."""
     warning = order_warning(points_of(faces(change=change, noise=2)))
     assert warning.startswith(
@@ -88,7 +88,7 @@ def test_a_minority_in_another_order_is_no_reason():
     assert order_warning(points_of(mixed)) is None
 
 
-def test_points_of_no_face_are_told():
+def test_points_of_no_face_are_reported():
     rows = np.random.default_rng(0).uniform(0, 100, (200, 5, 2))
     assert "fit no face in any order" in order_warning(points_of(rows))
 

@@ -43,7 +43,7 @@ def test_some_rows_of_no_size_are_no_reason(tmp_path):
 
 
 @pytest.mark.parametrize(("factor", "kind"), [(2, "larger"), (3, "larger"), (10, "larger"), (1 / 3, "smaller")])
-def test_points_for_images_of_another_size_are_told(factor, kind):
+def test_points_for_images_of_another_size_are_reported(factor, kind):
     warning = scale_warning(faces(factor))
     assert f"of 10 images tried {'end far outside' if factor > 1 else 'lie in the first third of'}" in warning
     assert warning.endswith(f"probably for {kind} images; name the table of these images, or scale its numbers")

@@ -223,7 +223,7 @@ def test_the_bias_before_the_last_normalisation_and_an_epsilon_move_into_it():
         ),
     ],
 )
-def test_what_fits_nothing_is_told_in_a_line(content, found):
+def test_a_file_of_no_known_project_is_a_one_line_error(content, found):
     text = error_of(content)
     assert found in text
     assert len(text) < 800
