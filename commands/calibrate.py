@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ def calibrate(pairs: tuple[Path, ...], out: Path, setting: str | None) -> None:
 
     if len(pairs) > 2:
         raise click.UsageError(f"expected a bench --json file, or one or two files of embed, found {len(pairs)} files")
-    if out.resolve() in [path.resolve() for path in pairs]:
+    if os.path.realpath(out) in map(os.path.realpath, pairs):
         raise click.UsageError(f"--out {out}: holds the pairs; choose another name")
     with interruptible():
         calibration = read_pairs(pairs, setting).calibrate()

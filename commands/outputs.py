@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -53,6 +54,9 @@ class OutputPath(click.ParamType):
         if path.exists() and not (path.is_dir() if self._folder else path.is_file()):
             kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither file nor folder"
             self.fail(f"{path} is {kind}; expected {expected}", param, ctx)
+        if path.is_symlink() and not path.exists():  # the file would replace the link
+            found = f"is a link to {os.readlink(path)}, which is not there"
+            self.fail(f"{path} {found}; delete it, or choose another path", param, ctx)
         if self._starts and path.is_file() and path.stat().st_size and not self._is_replaceable(path):
             self.fail(
                 f"{path} is there and is not {self.kind}; delete it if you do not need it, or choose another name",
@@ -129,7 +133,7 @@ def _upload(store: Store, folder: Path, written: Path) -> None:
 
 def check_csv(csv_file: Path | None, out: Path) -> None:
     """Raises: UsageError: ``--csv`` and ``--out`` name one file."""
-    if csv_file and csv_file.resolve() == out.resolve():
+    if csv_file and os.path.realpath(csv_file) == os.path.realpath(out):
         raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
 
 
@@ -222,7 +226,7 @@ def _check_distinct(json_file: Path | None, report: Path | None) -> None:
         return
     from benchmarks.report.page import is_report_file
 
-    file, folder = json_file.resolve(), report.resolve()
+    file, folder = (Path(os.path.realpath(path)) for path in (json_file, report))
     if file in (folder, *folder.parents):
         raise click.UsageError(
             f"--json {json_file} and --report {report}: a path cannot be both file and folder; choose two paths"

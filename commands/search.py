@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -50,7 +51,7 @@ def search(
     from benchmarks.search.summary import search_lines, search_notes
     from shards.messages import print_stderr
 
-    if out.resolve() in (gallery.resolve(), probes.resolve()):
+    if os.path.realpath(out) in map(os.path.realpath, (gallery, probes)):
         raise click.UsageError(f"--out {out}: is the gallery or the probes; choose another name")
     check_csv(csv_file, out)
     with interruptible():

@@ -45,7 +45,7 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
     def command(root: Path | None, quick: bool, json_file: Path | None, chart: Path | None, **values: Any) -> None:
         if chart and chart.suffix.lower() != ".png":
             raise click.UsageError(f"--chart {chart}: the chart is a PNG; name a file that ends in .png")
-        if json_file and chart and json_file.resolve() == chart.resolve():
+        if json_file and chart and os.path.realpath(json_file) == os.path.realpath(chart):
             raise click.UsageError(f"--json {json_file} and --chart {chart} are the same file; name two files")
         rounds = values.pop("rounds") or (2 if quick else 5)
         if "device" in values:
@@ -110,7 +110,7 @@ def run_stages(
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     wanted = os.environ.get("TMPDIR")
-    if wanted and Path(tempfile.gettempdir()).resolve() != Path(wanted).resolve():
+    if wanted and os.path.realpath(tempfile.gettempdir()) != os.path.realpath(wanted):
         raise CommandError(f"$TMPDIR {wanted}: cannot be written to; name a folder that can, or unset it")
     with tempfile.TemporaryDirectory(prefix="lrfr-speed-") as folder:
         yield Path(folder)

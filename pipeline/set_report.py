@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ def write_set_report(root: Path, path: Path) -> None:
             environment()
             .get_template("shard_set.html")
             .render(
-                title=f"Shard set {root.resolve().name}",
+                title=f"Shard set {os.path.basename(os.path.realpath(root))}",
                 about=_about(index),
                 measure=sizes.measure,
                 examples=list(_examples(index, sizes)),
@@ -81,7 +82,7 @@ class _Sizes:
 def _about(index: ShardIndex) -> Iterator[tuple[str, str]]:
     manifest, spec = index.manifest, spec_of(index.manifest)
     empty = f", {manifest.empty_identities:,} of them without an image" if manifest.empty_identities else ""
-    yield "folder", str(index.root.resolve())
+    yield "folder", os.path.realpath(index.root)
     yield "source", manifest.source + (f", {root}" if (root := _source_root(index)) else "")
     yield "images", f"{len(index):,}, {index.size.sum() / 1e6:,.1f} MB, {index.size.mean() / 1e3:.1f} kB each"
     yield "identities", f"{manifest.identities:,}{empty}"

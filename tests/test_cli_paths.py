@@ -165,3 +165,17 @@ def test_embed_ends_if_the_folder_of_its_images_vanishes(run, vggface2, tmp_path
     words = ["embed", vggface2, "--network", tmp_path / "net.pt", "--out", "e.parquet", "--no-cache"]
     assert error_of(run(*words)).startswith(f"Error: {vggface2}: no longer there (unmounted, moved or deleted")
     assert not (tmp_path / "e.parquet").exists()
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(run, tmp_path):
+    """Nor does one that leads to itself end a command with a traceback, in place of an output or of an input."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "away").symlink_to("elsewhere/x")
+    for name, parameter in [one for one in PATHS if isinstance(one[1].type, OutputPath)]:
+        for link, target in (("loop", "loop"), ("away", "elsewhere/x")):
+            told = error_of(run(*name.split(), parameter.opts[0], link), 2)
+            assert f"{link} is a link to {target}, which is not there; delete it, or choose another path" in told, name
+    for words in (["search", "loop", "loop", "--out", "a.parquet"], ["calibrate", "loop", "--out", "a.json"]):
+        assert error_of(run(*words)).startswith("Error: loop: ")
+    assert run("build-shards", "--root", "loop").returncode == run("train", "--resume", "loop").returncode == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "loop"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -103,11 +104,11 @@ def audit_set(root: Path, engine: Engine, out: Path, against: Sequence[Protocol]
     words = {"path": "", "digest": "digest ", "precision": "", "device": ""}
     network = ", ".join(f"{word}{facts[name]}" for name, word in words.items() if name in facts)
     about = [
-        ("shard set", str(root.resolve())),
+        ("shard set", os.path.realpath(root)),
         ("network", network or "none given"),
         *(line.partition(": ")[::2] for line in summary),
     ]
-    write_sheet(f"Audit of {root.resolve().name}", about, sections, out / SHEET)
+    write_sheet(f"Audit of {os.path.basename(os.path.realpath(root))}", about, sections, out / SHEET)
     if lost := write_exclusions(findings, keys, names, out / EXCLUDE):
         print_stderr(f"{out / EXCLUDE}: leaves out {counted(len(lost), 'name')} that no line can stand for ({lost[0]})")
     return [f"{root}: {counted(len(index), 'image')} of {counted(len(index.first), 'identity')}", *summary]

@@ -135,7 +135,7 @@ def _ignores_case(folder: Path) -> bool:
 
 def _file_system(folder: Path) -> str:
     """The type of the file system that holds a folder, such as ``ext4``."""
-    best, kind, target = "", "file system of unknown type", str(folder.resolve())
+    best, kind, target = "", "file system of unknown type", os.path.realpath(folder)
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:

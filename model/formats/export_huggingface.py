@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write_folder(network: LoadedNetwork, folder: StrPath) -> str:
         CheckpointError: the configuration of the run cannot be written as JSON.
     """
     network.check_trainable("exported")
-    folder = Path(folder).resolve()
+    folder = Path(os.path.realpath(folder))
     _check_replaceable(folder)
     digest = backbone_digest(network.name, network.backbone, network.spec)
     state = {key: value.contiguous() for key, value in network.backbone.state_dict().items()}

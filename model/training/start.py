@@ -143,7 +143,11 @@ def find_resume(run: StrPath, resume: str) -> Path | None:
     path = {"auto": newest, "never": None}.get(resume, Path(resume))
     if path and path.is_dir() and (own := checkpoints(path)):
         raise TrainingError(f"{path}: is a run folder; name one of its checkpoints, such as {own[-1]}")
-    if newest and path and (path.resolve() == newest.resolve() or str(path.absolute()) == _branched_from(run)):
+    if (
+        newest
+        and path
+        and (os.path.realpath(path) == os.path.realpath(newest) or str(path.absolute()) == _branched_from(run))
+    ):
         return newest
     if newest:
         remedy = f" to continue from {path}" if path else ", or delete it"

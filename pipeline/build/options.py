@@ -135,7 +135,7 @@ class BuildOptions:
     @property
     def origin(self) -> str:
         """Where the images are: a URL, or the full path of ``root``."""
-        return self.stored_root.store.url if self.stored_root else str(self.root.resolve())
+        return self.stored_root.store.url if self.stored_root else os.path.realpath(self.root)
 
     @property
     def origin_name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import re
 import shutil
 from collections import Counter
@@ -131,7 +132,7 @@ def _chunks(
         Chunk(
             root=root,
             names=group,
-            part=folder / f"{digest([ascii(str(root.resolve())), *map(ascii, group)])[:32]}.parquet",
+            part=folder / f"{digest([ascii(os.path.realpath(root)), *map(ascii, group)])[:32]}.parquet",
             options=options,
             watch=watch,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,11 @@ def check_model(path: Path) -> list[Path]:
         raise CheckpointError(
             f"{path}: damaged or not ONNX ({one_line(error)}); restore it, or export it again"
         ) from None
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent
     places = _external_places(model)
     for place in places:
         target = folder / place
-        if not target.resolve().is_relative_to(folder):
+        if not Path(os.path.realpath(target)).is_relative_to(folder):
             raise CheckpointError(f"{path}: refused: its weights are in {printable(place[:80])}, outside its folder")
         if not target.is_file():
             raise CheckpointError(f"{path}: its weights are in {printable(place[:80])}, which is not there; restore it")
