@@ -1,4 +1,4 @@
-"""Generated faces for everybody; checks on real data are collected only where it is named."""
+"""Generated faces for all tests; tests on real data are collected only if its folder is given."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PROGRAMS = {
 
 
 def free_port():
-    """A TCP port that nobody uses at the moment."""
+    """A free TCP port."""
     with socket.socket() as end:
         end.bind(("127.0.0.1", 0))
         return end.getsockname()[1]

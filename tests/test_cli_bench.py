@@ -269,7 +269,7 @@ def test_an_interruption_before_the_first_result_claims_nothing(words, tmp_path)
 
 @pytest.mark.slow
 def test_several_networks_are_scored_and_compared_in_one_go(run, tmp_path):
-    """One of them cannot be opened: the others are scored, and it is told."""
+    """One of them cannot be opened: it is reported, and the others are scored."""
     write_demo_data(tmp_path, identities=4, images=3, seed=0)
     root = tmp_path / "QMUL-SurvFace"
     for name, changes in (("a", {}), ("b", {"backbone_state": small_backbone(1).state_dict(), "step": 9})):

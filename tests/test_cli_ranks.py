@@ -1,4 +1,4 @@
-"""bench, embed and audit in several processes: what one process writes, said once; how they fail."""
+"""bench, embed and audit in several processes: the output of one process, printed once; how they fail."""
 
 from __future__ import annotations
 

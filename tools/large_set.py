@@ -1,4 +1,4 @@
-"""Plans, finishes and opens a shard set of millions of images that are not there, and measures time and memory.
+"""Plans, finishes and opens a synthetic shard set of millions of rows, and measures time and memory.
 
 A landmark table is made in FOLDER, unless it is there, and planned as ``build-shards`` plans it; the rows of its shards are
 written without their tars; ``build-shards`` makes index and manifest of them; then processes open it. 42 million rows take

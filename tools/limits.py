@@ -1,4 +1,4 @@
-"""How large the parts of a set and of its training get with the number of images: arithmetic, no measurement."""
+"""Calculates how the parts of a set and of its training grow with the number of images."""
 
 from __future__ import annotations
 

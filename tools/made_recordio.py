@@ -1,4 +1,4 @@
-"""Writes RecordIO files as insightface's tools do, with made content, and measures how fast they are listed and read.
+"""Writes RecordIO files as insightface's tools do, with synthetic content, and measures how fast they are listed and read.
 
 Run ``python -m tools.made_recordio [RECORDS]`` in a checkout.
 """

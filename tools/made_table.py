@@ -1,4 +1,4 @@
-"""Makes landmark tables of any size: names and points of faces that there are not."""
+"""Makes synthetic landmark tables of any size."""
 
 from __future__ import annotations
 

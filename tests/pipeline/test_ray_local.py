@@ -1,4 +1,4 @@
-"""The folder of a cluster of one's own."""
+"""The folder of a Ray cluster that a build starts itself."""
 
 from __future__ import annotations
 

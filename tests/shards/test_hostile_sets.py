@@ -1,4 +1,4 @@
-"""Shard sets that nobody's build wrote: one named error in little time and memory, and nothing outside is read."""
+"""Damaged or forged shard sets: one named error in little time and memory, and nothing outside is read."""
 
 from __future__ import annotations
 

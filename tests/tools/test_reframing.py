@@ -1,4 +1,4 @@
-"""The script that says what another template of the stored crops costs."""
+"""The script that measures the effect of another template of the stored crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One photograph is told from two photographs of one person."""
+"""One photograph is distinguished from two photographs of one person."""
 
 from __future__ import annotations
 

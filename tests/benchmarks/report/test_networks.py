@@ -1,4 +1,4 @@
-"""What a report says of its networks."""
+"""What a report says about its networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact ranking against a naive one, whatever the blocks; ties by row."""
+"""The exact ranking against a naive one, with any block size; ties by row."""
 
 from __future__ import annotations
 

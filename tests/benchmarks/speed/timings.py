@@ -1,4 +1,4 @@
-"""A made-up timing for tests of tables, files and commands."""
+"""A synthetic timing for tests of tables, files and commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets are found by layout; what is missing, odd or without landmarks is told, with the first one."""
+"""Data sets are found by layout; images that are missing, odd or without landmarks are reported, with the first one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said about libraries and foreign packages."""
+"""Findings about libraries and foreign packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""doctor --network, and the warning of bench: a wrong guess is told."""
+"""doctor --network, and the warning of bench: a wrong guess is reported."""
 
 from __future__ import annotations
 

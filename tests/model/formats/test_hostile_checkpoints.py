@@ -1,4 +1,4 @@
-"""Checkpoints that nobody's training wrote: one named error in little time and memory."""
+"""Damaged or forged checkpoints: one named error in little time and memory."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_svsoftmax_formula():
     assert_logits(head(features, LABELS), table(cosines, lambda i, c: 30 * (c - 0.35), other))
 
 
-# the gradient of insightface's form is none of a function: see test_head_forms
+# the gradient of insightface's form is not the gradient of its value: see test_head_forms
 @pytest.mark.parametrize("name", sorted({*VARIANTS} - {"arcface:form=insightface"}))
 def test_gradients(name):
     head, features = head_of(name).eval(), batch().requires_grad_()

@@ -1,4 +1,4 @@
-"""Which settings may change when a run goes on: in its folder, and in a new one (a branch)."""
+"""Which settings may change when a run resumes in its folder, and in a new one (a branch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that diverges keeps the state of the last finite step, and says how to go on."""
+"""A run that diverges keeps the state of the last finite step, and says how to continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders and settings that nobody's training wrote: what is damaged is named or ignored, and the run goes on."""
+"""Damaged or forged run folders and settings: a named error, or the fault is ignored and the run continues."""
 
 from __future__ import annotations
 

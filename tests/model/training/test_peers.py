@@ -1,4 +1,4 @@
-"""What a rank learns of the others when they end, and what is told to those that have no connection to a lost one."""
+"""How a rank notices that others end, and what the ranks without a connection to a lost one report."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_the_decay_rises_to_the_setting_and_stays():
 
 
 def test_a_checkpoint_of_an_average_with_a_constant_decay_resumes(tmp_path):
-    """Earlier versions wrote the same fields: the average goes on from their values."""
+    """Earlier versions wrote the same fields: the average continues from their values."""
     run_training(tmp_path, config(steps=3, ema=0.9, save_every=3))
     path = checkpoint_path(tmp_path, 3)
     content = read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Run folders in an object store: what reaches it, and where the next machine goes on."""
+"""Run folders in an object store: what is uploaded, and where the next machine resumes."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_only_some_rows_are_spread():
 
 
 def test_plans_are_frozen():
-    """A change here changes the bytes of every set, and interrupted builds could not go on."""
+    """A change here changes the bytes of every set, and interrupted builds could not resume."""
     table = table_of([f"n{row % 6}/{row}" for row in range(12)])
     assert [rows.tolist() for rows in make_plan(table, images_per_shard=4).shards] == FROZEN_SPREAD
     assert [rows.tolist() for rows in make_plan(table, images_per_shard=4, group=2).shards] == FROZEN_GROUPS

@@ -26,7 +26,7 @@ from tests.pipeline.build.made import CSV, contents, csv_lines, image, write_csv
 from tests.test_interruption import LIMIT_S, members, time_of_imports
 
 COPIES = 8
-AGENTS_S = 60  # that Ray's agents live on if nobody kills them
+AGENTS_S = 60  # that Ray's agents survive if they are not killed
 
 
 @pytest.fixture

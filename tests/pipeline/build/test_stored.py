@@ -204,7 +204,7 @@ def test_small_identities_of_a_finished_set_are_reported_again(options, vggface2
 
 
 def test_landmarks_that_the_build_found_are_kept_beside_the_shards(options, object_store):
-    """Another machine that goes on with the build need not search again."""
+    """Another machine that continues the build need not search again."""
 
     def begun(folder):
         folder.mkdir(exist_ok=True)

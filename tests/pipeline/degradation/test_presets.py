@@ -40,7 +40,7 @@ def test_a_wrong_preset_is_one_line(tmp_path, text, says):
 
 
 def test_presets_are_frozen():
-    """A run that goes on draws from the same preset: what is changed needs another name."""
+    """A resumed run uses the same preset: a changed one needs another name."""
     assert {name: preset.digest for name, preset in PRESETS.items()} == FROZEN_PRESETS
 
 

@@ -213,7 +213,7 @@ def test_precision_and_threads_of_training_do_not_matter_and_stay(faces, numbers
 
 
 def test_threads_that_degrade_at_once_leave_precision_and_threads_as_they_were(faces, numbers, sizes, monkeypatch):
-    """The second one begins amid the first, and leaves after it: it would restore what the first has changed."""
+    """The second one begins during the first and ends after it: it would restore what the first has changed."""
     first_is_in, second_is_in, first_has_left = threading.Event(), threading.Event(), threading.Event()
 
     def resize_(*given, **how):

@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves as told."""
+"""A web server on this machine with faults that a test chooses."""
 
 from __future__ import annotations
 

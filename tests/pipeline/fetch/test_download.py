@@ -1,4 +1,4 @@
-"""A download is whole and right, or has another name; it resumes; every failure is told."""
+"""A download is complete and right, or has another name; it resumes; every failure is reported."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_a_jpeg_that_lost_pixels_is_rejected(name):
 
 @pytest.mark.parametrize(
     ("format", "share"),
-    [("JPEG", 0), ("JPEG", 0.7), ("PPM", 0)],  # a PPM has no structure: the damage of a part cannot be told
+    [("JPEG", 0), ("JPEG", 0.7), ("PPM", 0)],  # a PPM has no structure: partial damage cannot be detected
 )
 def test_a_copy_in_text_mode_is_reported(format, share):
     data = by_pillow(format, image=cv2.resize(pixels(), (200, 300)))

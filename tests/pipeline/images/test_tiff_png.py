@@ -1,4 +1,4 @@
-"""TIFF and PNG: damage of which OpenCV does not tell, and chunks of which it prints warnings."""
+"""TIFF and PNG: damage that OpenCV does not report, and chunks for which it prints warnings."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_overlapping_boxes_are_joined_by_their_scores():
     boxes, logits = np.zeros((896, 16), np.float32), np.full(896, -20, np.float32)
     for row, shift, logit in [(300, 0, np.log(4)), (301, 4, 0.01), (10, 0, 3), (11, 0, -0.01)]:
         boxes[row, 0], boxes[row, 2:4], logits[row] = shift, 30, logit
-    boxes[12, 2:4], logits[12] = -5, 80  # a box of negative size is none
+    boxes[12, 2:4], logits[12] = -5, 80  # a box of negative size is ignored
     first, second = decode(boxes, logits)
     assert first.score == pytest.approx(1 / (1 + np.exp(-3)))
     assert second.score == pytest.approx(0.8)

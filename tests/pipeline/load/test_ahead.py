@@ -39,7 +39,7 @@ class OpenError(Exception):
 
 
 class WaitingReader(ShardReader):
-    """Waits in its first read until it is let go on."""
+    """Waits in its first read until it is released."""
 
     def __init__(self, index):
         super().__init__(index)

@@ -1,4 +1,4 @@
-"""Images below folders: each folder once, in order; what is left out is told."""
+"""Images below folders: each folder once, in order; what is left out is reported."""
 
 from __future__ import annotations
 

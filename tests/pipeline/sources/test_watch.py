@@ -1,4 +1,4 @@
-"""Which errors blame an image, and which the source or this process."""
+"""Which errors are those of an image, and which of the source or this process."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.pipeline.sources.tars import JPEG, faces, keys, rows_of, write_tar
 
 
 def test_what_the_webdataset_library_writes_gives_the_images_of_the_same_faces(vggface2, tmp_path):
-    """Keys begin anew in each tar, labels are numbers, and the points are in the JSON."""
+    """Each tar has the same keys; labels are numbers, and the points are in the JSON."""
     (tmp_path / "tars").mkdir()
     people = sorted({name.split("/")[0] for name in face_table(vggface2)})
     with webdataset.ShardWriter(str(tmp_path / "tars" / "faces-%03d.tar"), maxcount=10, verbose=0) as sink:

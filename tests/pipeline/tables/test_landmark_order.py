@@ -1,4 +1,4 @@
-"""The order of the five points is told from their geometry, and never doubted where it is right."""
+"""The order of the five points is recognised by their geometry; right orders give no warning."""
 
 from __future__ import annotations
 

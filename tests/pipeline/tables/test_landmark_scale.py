@@ -1,4 +1,4 @@
-"""Normalised points are refused; points for larger or smaller images are told, and those that fit never doubted."""
+"""Normalised points are refused; points for larger or smaller images are reported; right ones give no warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of other programs: objects beside the tensors are passed over and never run; folders of CVLface."""
+"""Files of other programs: objects besides tensors are skipped and never executed; folders of CVLface."""
 
 from __future__ import annotations
 

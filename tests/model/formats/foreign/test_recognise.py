@@ -1,4 +1,4 @@
-"""Which network a file holds, wherever in it; what is said of it, and of files that hold none."""
+"""Which network a file contains, at any depth; messages about it, and about files without one."""
 
 from __future__ import annotations
 

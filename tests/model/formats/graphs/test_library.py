@@ -1,4 +1,4 @@
-"""Folders of timm and transformers. The libraries are stood in for: they are not among the tested packages."""
+"""Folders of timm and transformers, with substitutes for the libraries, which are not installed."""
 
 from __future__ import annotations
 
