@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import simplejpeg
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.images import formats, jpeg
 from shards.errors import LrfrError
@@ -99,9 +102,11 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
         header = jpeg.read_header(data)
         _check_pixels(header.width, header.height, max_pixels)
         jpeg.check_length(data, header)
-        jpeg.check_complete(data, header)
         if jpeg.passed_text_mode(data, header.scan):
             raise ValueError(_TEXT_MODE)
+        if not jpeg.has_end(data, header):
+            return _decode_unended(data)
+        jpeg.check_complete(data, header)
         try:
             return _jpeg_pixels(data, header, grey)
         except ValueError:  # libjpeg warned
@@ -110,6 +115,17 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
         if "Insufficient memory" in str(error):  # libjpeg's words
             raise MemoryError(str(error)) from None
         raise ImageError(f"damaged JPEG ({len(data)} bytes): {error}") from None
+
+
+def _decode_unended(data: bytes) -> np.ndarray:
+    """Decodes a JPEG without an EOI marker. OpenCV and Pillow read it if enough filler follows its scan, and only then."""
+    jpeg.check(data)
+    try:
+        with contextlib.closing(JpegImageFile(io.BytesIO(data))) as image:
+            image.load()
+        return _decode_opencv(data)
+    except (ImageError, OSError):
+        raise ValueError(jpeg.CUT) from None
 
 
 def _jpeg_pixels(data: bytes, header: jpeg.Header, grey: bool) -> np.ndarray:

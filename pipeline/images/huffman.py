@@ -17,7 +17,7 @@ import simplejpeg
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _DHT, _EOI, _SOS, _DQT, _DRI = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
-_RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
+_RESTART = re.compile(rb"(?<!\xff)\xff++[\xd0-\xd7]")  # in linear time, whatever the length of filler
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _BLOCK = 64  # coefficients
 _Codes = list[tuple[int, int]]  # by the next 16 bits: bits that a symbol and its value take, coefficients that it sets

@@ -29,7 +29,7 @@ _JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 # FF 00 is a byte of data, FF FF filler; TEM (01) and RST (D0 to D7) have no segment
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _FILLER_WARNING = re.compile(r"(\d+) extraneous bytes before marker 0xd9$")
-_CUT = "Premature end of JPEG file"  # libjpeg's words
+CUT = "Premature end of JPEG file"  # libjpeg's words
 _LINE_FEEDS = 3  # 256 ** 3 sound files to one that is taken for a copy in text mode
 _FEW_BYTES = 16  # of filler that is not uniform
 _MANY_EQUAL = 4  # bytes that a coded image hardly ends with
@@ -80,7 +80,7 @@ def read_header(data: bytes) -> Header:
                 raise ValueError("no image data")
             at += 2 + (data[at + 2] << 8 | data[at + 3])
     except IndexError:
-        raise ValueError(_CUT) from None
+        raise ValueError(CUT) from None
 
 
 def check_length(data: bytes, header: Header) -> None:
@@ -98,36 +98,44 @@ def check_complete(data: bytes, header: Header) -> None:
     """Checks that no later scan is lost: libjpeg decodes what is there, without a warning.
 
     Raises:
-        ValueError: a component has no scan, or bits of a coefficient that were announced are missing.
+        ValueError: a component has no scan, or coefficients or bits of them are missing.
     """
     if header.frame != _PROGRESSIVE and data[header.scan + 4] == header.components:
         return  # one scan
-    missing_bits: dict[int, bytearray] = {}  # of the 64 coefficients of each component that has a DC scan
+    missing_bits: dict[int, bytearray] = {}  # of the 64 coefficients of each component that has a DC scan; at first all
     at = header.scan
     try:
         while data[at + 1] != _EOI:
             if data[at + 1] == _SOS:
                 end = at + 5 + 2 * data[at + 4]
-                first, last, bits = data[end : end + 3] if header.frame == _PROGRESSIVE else (0, 0, 0)
+                first, last, bits = data[end : end + 3] if header.frame == _PROGRESSIVE else (0, 63, 0)
                 for component in data[at + 5 : end : 2]:
                     if first == 0:
-                        missing_bits.setdefault(component, bytearray(64))
+                        missing_bits.setdefault(component, bytearray(b"\1" * 64))
                     if component in missing_bits:
                         missing_bits[component][first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
             at = _next_marker(data, at + 2 + (data[at + 2] << 8 | data[at + 3]))
     except IndexError:
-        raise ValueError(_CUT) from None
+        raise ValueError(CUT) from None
     if len(missing_bits) < header.components or any(map(any, missing_bits.values())):
         raise ValueError("scans are missing")
+
+
+def has_end(data: bytes, header: Header) -> bool:
+    """Returns True if there is an EOI marker after the header."""
+    return data.find(END, header.scan) >= 0
 
 
 def check(data: bytes) -> Header:
     """Checks all that the functions here do, for a JPEG that somebody else decodes, such as a strip of a TIFF.
 
+    Its EOI marker may be missing.
+
     Raises:
         ValueError: pixels are lost, or may be.
     """
     header = read_header(data)
+    data = data if has_end(data, header) else data + END
     check_length(data, header)
     check_complete(data, header)
     if not _is_sound(data):
@@ -182,13 +190,22 @@ def _check_filler(plain: bytes, end: int, header: Header) -> None:
     Args:
         end: offset at which libjpeg finds the scan complete; up to seven bytes of filler may precede it.
     """
-    while _is_sound(plain[: end - 1] + END):
+    is_coded_by_bits = header.frame < _FIRST_ARITHMETIC  # a scan of arithmetic codes ends nowhere
+    while is_coded_by_bits and _is_sound(plain[: end - 1] + END):
         end -= 1
-    filler = plain[end : -len(END)]
-    if len(set(filler)) == 1 and (filler[0] in (0x00, 0xFF) or len(filler) >= _MANY_EQUAL):
-        return
-    if header.frame == _PROGRESSIVE or len(filler) > _FEW_BYTES or not check_scans(plain[:end] + END, filler):
-        raise ValueError(f"Corrupt JPEG data: {len(filler)} extraneous bytes before marker 0xd9")
+    rest = plain[end : -len(END)]
+    if not (is_coded_by_bits and _is_filler(rest, plain[:end], header)):
+        raise ValueError(f"Corrupt JPEG data: {len(rest)} extraneous bytes before marker 0xd9")
+
+
+def _is_filler(rest: bytes, scans: bytes, header: Header) -> bool:
+    if len(set(rest)) == 1 and (rest[0] in (0x00, 0xFF) or len(rest) >= _MANY_EQUAL):
+        if scans[-1] != rest[0] or scans.endswith(b"\xff\0"):  # FF 00 is a byte of data
+            return True
+        if scans[-2] == rest[0]:
+            return False  # filler took the place of what the scan lost
+        rest = rest[:_FEW_BYTES]
+    return header.frame != _PROGRESSIVE and len(rest) <= _FEW_BYTES and check_scans(scans + END, rest)
 
 
 def _is_sound(data: bytes) -> bool:
@@ -247,7 +264,7 @@ def _plain(data: bytes, header: Header) -> bytes:
                 parts.append(data[start:end].rstrip(b"\xff"))
             at, previous = end, marker
     except IndexError:
-        raise ValueError(_CUT) from None
+        raise ValueError(CUT) from None
 
 
 def _segment(marker: int, content: bytes, components: int) -> bytes:

@@ -6,6 +6,7 @@ import collections
 import io
 import itertools
 import os
+import re
 import struct
 
 import cv2
@@ -124,6 +125,36 @@ HARMLESS = {
 }
 
 
+FILLERS = {
+    "zeros": b"\0" * 300,
+    "0x55": b"\x55" * 300,
+    "a few bytes": b"\1\2\3\4\5\6\7\x08",
+    "a comment": segment(0xFE, b"comment"),
+}
+
+
+@pytest.mark.parametrize("filler", FILLERS)
+@pytest.mark.parametrize("kind", ["sampling 4:2:0", "grey", "CMYK", "restarts", "turned"])
+def test_what_follows_the_last_scan_takes_the_place_of_the_end(kind, filler):
+    """OpenCV and Pillow read it, and lose nothing."""
+    data = SOUND[kind][:-2] + FILLERS[filler]
+    Image.open(io.BytesIO(data)).load()
+    assert np.array_equal(decode_bytes(data), read_by_opencv(SOUND[kind]))
+    assert np.array_equal(read_by_opencv(data), read_by_opencv(SOUND[kind]))
+
+
+@pytest.mark.parametrize("value", [0x00, 0x55, 0x20, 0xFF])
+@pytest.mark.parametrize("kind", ["sampling 4:2:0", "sampling 4:1:0", "grey", "progressive", "restarts"])
+def test_filler_in_place_of_what_a_scan_lost_is_no_filler(kind, value):
+    """As a download leaves it that ended early, in a file that had its full length from the beginning."""
+    start = SOUND[kind].rindex(b"\xff\xda") + 20
+    cuts = np.linspace(start, len(SOUND[kind]) - 4, 12).astype(int).tolist()
+    for cut in cuts:
+        for length in (500, 30_000):
+            for end in (b"", b"\xff\xd9"):
+                assert reason(decode_bytes, SOUND[kind][:cut] + bytes([value]) * length + end), (cut, length)
+
+
 @pytest.mark.parametrize("name", HARMLESS)
 def test_a_warning_that_costs_no_pixel_is_no_reason_to_reject(name, capfd):
     assert np.array_equal(decode_bytes(HARMLESS[name]), read_by_opencv(PLAIN))
@@ -189,6 +220,19 @@ def hidden_huffman_error():
 
 
 NOISE = np.random.default_rng(0).integers(1, 255, 500, dtype=np.uint8).tobytes()
+
+
+def without_ac_scans(data):
+    """A progressive JPEG of DC coefficients, each with all of its bits."""
+    at, parts = 2, [data[:2]]
+    for found in re.finditer(rb"\xff[\xc4\xda\xd9]", data):  # only scans and their tables lie behind the first one
+        part = data[at : found.start()]
+        is_scan = part.startswith(b"\xff\xda")
+        parts += [] if is_scan and part[5 + 2 * part[4]] else [part]
+        at = found.start()
+    return b"".join(parts) + b"\xff\xd9"
+
+
 DAMAGED = {
     "LF became CR LF": PLAIN.replace(b"\n", b"\r\n"),
     "LF became CR LF, progressive": jpeg(progressive=True).replace(b"\n", b"\r\n"),
@@ -206,6 +250,7 @@ DAMAGED = {
     "no scan of the last component": SOUND["sampling 4:4:0"][: SOUND["sampling 4:4:0"].rindex(b"\xff\xda")]
     + b"\xff\xd9",
     "no last scan, progressive": SOUND["progressive"][: SOUND["progressive"].rindex(b"\xff\xc4")] + b"\xff\xd9",
+    "no scans of AC coefficients": without_ac_scans(SOUND["progressive"]),
     "restart markers lost": SOUND["restarts"].replace(b"\xff\xd1", b""),
     "no scan": PLAIN[: first_scan(PLAIN)[0]] + b"\xff\xd9",
     "sampling changed": PLAIN.replace(b"\x03\x01\x22", b"\x03\x01\x32"),
