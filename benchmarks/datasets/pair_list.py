@@ -22,8 +22,8 @@ from pipeline.sources.image_list import names_below
 from pipeline.sources.source import SourceError
 from pipeline.tables.landmark_reader import PARQUET_START
 from pipeline.tables.landmark_table import LandmarkError
-from pipeline.tables.landmark_text import first_row
 from pipeline.tables.streams import open_stream
+from pipeline.tables.text_lines import first_row
 from shards.messages import counted, print_stderr
 
 CACHED_FOLDERS = 64

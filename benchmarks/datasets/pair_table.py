@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.errors import ProtocolError
 from pipeline.images.lookup import names_image
-from pipeline.sources.image_text import ListLayout, list_blocks, split_fields, stated_row
+from pipeline.sources.image_text import ListLayout, list_blocks, stated_row
 from pipeline.tables.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
+from pipeline.tables.text_lines import split_fields
 from shards.messages import first_line
 from shards.tables import PARQUET_ERRORS
 

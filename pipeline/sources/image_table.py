@@ -24,8 +24,8 @@ from pipeline.tables.landmark_reader import (
     scan,
 )
 from pipeline.tables.landmark_table import FIVE_POINT_NUMBERS, POINT_NAMES, LandmarkError, float32
-from pipeline.tables.landmark_text import line_blocks
 from pipeline.tables.streams import open_stream
+from pipeline.tables.text_lines import line_blocks
 from pipeline.tables.text_numbers import text_numbers
 from shards.messages import first_line
 from shards.tables import PARQUET_ERRORS

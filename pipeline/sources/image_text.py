@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.csv
 
 from pipeline.images.lookup import names_image
 from pipeline.sources.source import SourceError
+from pipeline.tables.landmark_layout import SEPARATORS
 from pipeline.tables.landmark_table import POINT_NAMES
-from pipeline.tables.landmark_text import BLOCK_BYTES, first_row, is_text, line_blocks
 from pipeline.tables.streams import NOT_TEXT
+from pipeline.tables.text_lines import first_row, is_text, line_blocks, split_fields, text_columns
 from pipeline.tables.text_numbers import is_number
 from shards.messages import counted
 
@@ -47,7 +46,6 @@ IDENTITY_NAMES = (
 )
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")  # of folders and tars
 EXPECTED = "the header path,identity (and p1x,p1y,...,p5y or split), or lines of a path and an identity"
-_SEPARATORS = ("\t", ";", ",")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +92,7 @@ def list_layout(path: Path, stream: BinaryIO) -> ListLayout:
     """
     number, line = stated_row(path, stream, EXPECTED)
     problem = ""
-    for separator in _SEPARATORS:
+    for separator in SEPARATORS:
         fields = split_fields(line, separator)
         if (columns := _row_columns(fields)) is not None:
             return ListLayout(separator=separator, columns=columns, header_lines=number - 1)
@@ -120,14 +118,6 @@ def stated_row(path: Path, stream: BinaryIO, expected: str) -> tuple[int, str]:
     if not is_text(line):
         raise SourceError(f"{path}: line {number}: {NOT_TEXT}; expected {expected}")
     return number, line
-
-
-def split_fields(line: str, separator: str) -> list[str]:
-    """Splits a line as CSV; no fields if it cannot be split."""
-    try:
-        return next(csv.reader([line], delimiter=separator), [])
-    except csv.Error:
-        return []
 
 
 def _row_columns(fields: Sequence[str]) -> list[str] | None:
@@ -161,28 +151,9 @@ def _separated(path: Path, rows: bytes, line: int, layout: ListLayout) -> pa.Tab
     if b"#" in rows:
         rows = b"\n".join(b"" if text.lstrip().startswith(b"#") else text for text in rows.split(b"\n"))
     try:
-        return pa.csv.read_csv(
-            pa.py_buffer(rows),
-            read_options=pa.csv.ReadOptions(column_names=layout.columns, use_threads=False, block_size=2 * BLOCK_BYTES),
-            parse_options=pa.csv.ParseOptions(delimiter=layout.separator),
-            convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(layout.columns, pa.string()), strings_can_be_null=False
-            ),
-        ).combine_chunks()
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        problem = _malformed(rows, line, layout) or str(error).splitlines()[0][:120]
-        raise SourceError(f"{path}: {problem}") from None
-
-
-def _malformed(rows: bytes, line: int, layout: ListLayout) -> str | None:
-    """Describes the first malformed line."""
-    for number, text in enumerate(rows.decode("utf-8", "surrogateescape").split("\n"), line):
-        fields = split_fields(text, layout.separator)
-        if text.strip() and len(fields) != len(layout.columns):
-            return f"line {number}: {counted(len(fields), 'field')}, expected {len(layout.columns)}"
-        if not is_text(text):
-            return f"line {number}: {NOT_TEXT}"
-    return None
+        return text_columns(rows, layout.separator, layout.columns, line=line)
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from None
 
 
 def _blanks(path: Path, rows: bytes, line: int, layout: ListLayout) -> pa.Table:

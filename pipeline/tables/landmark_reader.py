@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.tables.landmark_layout import TextLayout, has_four_points, text_layout
 from pipeline.tables.landmark_scale import check_pixels
 from pipeline.tables.landmark_table import (
     FIVE_POINT_NUMBERS,
@@ -29,7 +30,7 @@ from pipeline.tables.landmark_table import (
     last_two_parts,
     not_finite,
 )
-from pipeline.tables.landmark_text import TextLayout, has_four_points, text_blocks, text_layout
+from pipeline.tables.landmark_text import text_blocks
 from pipeline.tables.row_values import RowValues
 from pipeline.tables.streams import open_stream
 from pipeline.tables.text_column import TextColumn

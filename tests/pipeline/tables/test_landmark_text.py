@@ -197,7 +197,7 @@ def test_blocks_do_not_change_the_table(tmp_path, monkeypatch):
         text = "\r\n".join([HEAD, "", *lines]).replace(",", separator)
         text = text if separator == "," else text.replace(" \r", " 0\r")
         whole = read(tmp_path, text)
-        monkeypatch.setattr("pipeline.tables.landmark_text.BLOCK_BYTES", 100)
+        monkeypatch.setattr("pipeline.tables.text_lines.BLOCK_BYTES", 100)
         parts = read(tmp_path, text)
         monkeypatch.undo()
         assert len(whole.keys) == rows
