@@ -17,23 +17,7 @@ import pipeline.executors
 from pipeline.executors import WorkerError, WorkerPool, unordered_map
 from shards.errors import ShardError
 from tests.conftest import PATIENCE_S, REPOSITORY
-
-
-def double(task):
-    return 2 * task
-
-
-def wait(seconds):
-    time.sleep(seconds)
-    return os.getpid()
-
-
-def fail(task):
-    raise ShardError(f"task {task}")
-
-
-def fail_for_good(task):
-    return lambda: task
+from tests.pipeline.worker_tasks import double, fail, fail_for_good, hang_first, kill, stop, stop_first, wait
 
 
 @pytest.mark.parametrize("executor", ["serial", "process"])
@@ -117,10 +101,6 @@ def test_a_killed_worker_is_a_worker_error(tasks):
     assert not multiprocessing.active_children()
 
 
-def kill(number):
-    os.kill(os.getpid(), number)
-
-
 def test_a_worker_killed_between_tasks_is_a_worker_error():
     with WorkerPool(1) as pool:
         (process,) = multiprocessing.active_children()
@@ -134,25 +114,6 @@ def test_a_worker_killed_between_tasks_is_a_worker_error():
 def test_a_worker_that_ends_by_itself_is_a_worker_error():
     with pytest.raises(WorkerError, match=r"^a worker process died \(exit code 3\)$"):
         list(unordered_map(os._exit, [3], executor="process", workers=1))
-
-
-def stop_first(marker):
-    """Stops the worker that comes first, as a debugger or a batch system does."""
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return os.getpid()
-
-
-def hang_first(marker):
-    if not marker.exists():
-        marker.touch()
-        time.sleep(1000)
-    return os.getpid()
-
-
-def stop(marker):
-    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @pytest.fixture
@@ -208,7 +169,7 @@ def test_a_worker_stopped_before_it_reads_a_large_task_is_replaced(impatient, mo
 SCRIPT = """
 import sys
 from pipeline.executors import unordered_map
-from tests.pipeline.test_executors import double
+from tests.pipeline.worker_tasks import double
 print(sorted(unordered_map(double, [1, 2], executor="process", workers=2)))
 assert sys.modules["__main__"].double is double
 """
