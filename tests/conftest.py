@@ -19,6 +19,7 @@ import torch
 from click.testing import CliRunner
 
 import cli
+from model.backbones import spherenet
 from pipeline.build import BuildOptions, build
 from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
@@ -60,6 +61,17 @@ def pytest_configure():
 def _seeded():
     """Random tensors are the same in every run: a test fails always or never."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """SphereNets have an eighth of their channels: for tests that train and save networks, whatever these find.
+
+    Another process does not see it, so a run must not go on in one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spherenet, "WIDTHS", tuple(width // 8 for width in spherenet.WIDTHS))
+        yield
 
 
 def pytest_collection_modifyitems(config, items):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.backbones import build_backbone
+from model.backbones import build_backbone, spherenet
 from model.formats.checkpoint import save_checkpoint
 from model.training.init import initialise_from_data
 from pipeline.spec import Preprocessing
@@ -20,11 +20,11 @@ TRAINING = {"backbone": "spherenet4", "steps": 7, "lr": 0.02, "views": [128, 8, 
 
 def small_backbone(seed: int = 0) -> nn.Module:
     """A new SphereNet-4 for 32 px in evaluation mode; embeddings of different images have different directions."""
-    return copy.deepcopy(_initialised(seed))
+    return copy.deepcopy(_initialised(seed, spherenet.WIDTHS))
 
 
 @functools.cache
-def _initialised(seed: int) -> nn.Module:
+def _initialised(seed: int, widths: tuple[int, ...]) -> nn.Module:
     torch.manual_seed(seed)
     backbone = build_backbone("spherenet4", image_size=32)
     initialise_from_data(backbone, nn.Linear(512, 4), torch.randn(8, 3, 32, 32))

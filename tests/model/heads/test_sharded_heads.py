@@ -10,7 +10,18 @@ from model.heads import HEADS, build_head
 from model.heads import rows as heads_rows
 from model.options import OptionError
 from model.sharding import gather_rows
-from tests.model.heads.sharded_ranks import CASES, CENTERS, CLASSES, FEATURES, STEPS, center, crowded, learn, run
+from tests.model.heads.sharded_ranks import (
+    CASES,
+    CENTERS,
+    CLASSES,
+    FEATURES,
+    LOADED,
+    STEPS,
+    center,
+    crowded,
+    learn,
+    run,
+)
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-6}
 
@@ -23,7 +34,7 @@ def alone():
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory, alone):
     """Results of the ranks, by their number."""
-    pair, world = run(tmp_path_factory.mktemp("ranks"), {case: found["state"] for case, found in alone.items()})
+    pair, world = run(tmp_path_factory.mktemp("ranks"), {case: alone[case]["state"] for case in LOADED})
     return {2: pair, 3: world}
 
 
@@ -61,7 +72,7 @@ def test_losses_gradients_and_weights_equal_those_of_one_process(world, case, al
     assert_same_run(ranks[world], "heads", case, alone[case])
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", LOADED, ids=str)
 def test_a_state_loads_with_another_number_of_ranks(case, alone, ranks):
     assert_same_run(ranks[2], "loaded", case, learn(*case, state=alone[case]["state"]))
     saved = ranks[2][0]["heads"][case]["state"]

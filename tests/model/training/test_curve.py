@@ -21,6 +21,11 @@ GOLDEN = REPOSITORY / "tests" / "golden" / "curve.json"
 STEPS, BATCH, LR = 20, 4, 0.002
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _narrow():
+    """The recorded losses are those of the whole network."""
+
+
 @pytest.fixture(scope="module")
 def index(_shard_set):
     return ShardIndex(_shard_set)

@@ -63,6 +63,11 @@ def figures(folder):
     return [{name: row[name] for name in row if name not in ("images_per_s", "loader_wait")} for row in rows(folder)]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _narrow():
+    """The networks of other processes are whole."""
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")

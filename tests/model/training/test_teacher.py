@@ -110,7 +110,7 @@ def test_without_a_criterion_the_head_stays_and_the_student_learns(tmp_path):
             return batch
 
     knows = torch.nn.functional.normalize(torch.randn(2, 512, generator=torch.Generator().manual_seed(3)))
-    settings = config(losses="distill:weight=4", teacher="a", steps=30, lr=0.02, log_every=1)
+    settings = config(losses="distill:weight=4", teacher="a", steps=30, lr=0.05, log_every=1)
     state = new_run(settings, classes=CLASSES, preprocessing=SPEC)
     head = {name: value.clone() for name, value in state.learner.head.state_dict().items()}
     assert state.learner.remarks == ["no criterion: the head learns nothing"]
