@@ -29,6 +29,7 @@ from pipeline.tables.landmark_table import HEADER
 
 REPOSITORY = Path(__file__).parent.parent
 IDENTITIES, IMAGES = 9, 5
+NARROW = tuple(width // 8 for width in spherenet.WIDTHS)
 PATIENCE_S = 900  # only something that hangs takes so long, on any machine and under any load
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -63,15 +64,10 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="module")
-def narrow():
-    """SphereNets have an eighth of their channels: for tests that train and save networks, whatever these find.
-
-    Another process does not see it, so a run must not go on in one.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spherenet, "WIDTHS", tuple(width // 8 for width in spherenet.WIDTHS))
-        yield
+@pytest.fixture
+def narrow(monkeypatch):
+    """SphereNets of this process have an eighth of their channels: for tests to which the network does not matter."""
+    monkeypatch.setattr(spherenet, "WIDTHS", NARROW)
 
 
 def pytest_collection_modifyitems(config, items):

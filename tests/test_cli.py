@@ -24,6 +24,7 @@ from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_the_whole_chain_with_bare_commands(run, tmp_path):
     """demo-data, build-shards, verify, inspect, train, bench: every path by default."""
     assert run("demo-data", "--identities", 12, "--images", 4).returncode == 0
@@ -73,6 +74,7 @@ def written(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_training_scores_benchmarks_and_keeps_the_best(run, shard_set, tmp_path):
     run("demo-data", "--identities", 4, "--images", 3)
     words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 4]
@@ -94,6 +96,7 @@ def test_training_scores_benchmarks_and_keeps_the_best(run, shard_set, tmp_path)
     assert json.loads((tmp_path / "q.json").read_text())["metrics"]["auc"] == pytest.approx(best["value"], abs=1e-6)
 
 
+@pytest.mark.usefixtures("narrow")
 def test_an_impossible_evaluation_is_an_error_before_training(run, shard_set, tmp_path):
     words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 4]
     assert error_of(run(*words, "--eval", "lwf"), code=2) == (
@@ -117,6 +120,7 @@ def test_an_impossible_evaluation_is_an_error_before_training(run, shard_set, tm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_every_benchmark_at_once_tells_what_is_not_there_and_compares(run, tmp_path):
     run("demo-data", "--identities", 8, "--images", 3)
     torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "a.pth")
@@ -142,6 +146,7 @@ def test_every_benchmark_at_once_tells_what_is_not_there_and_compares(run, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_images_that_do_not_decode_are_listed_and_left_out_only_on_demand(run, tmp_path):
     run("demo-data", "--identities", 4, "--images", 3)
     torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "a.pth")

@@ -77,6 +77,7 @@ def losses(run):
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("narrow")
 def test_training_from_a_store_is_training_from_a_folder(run, stored_shards, object_store, tmp_path):
     process = run("train", *SMALL, "--shards", STORED, "--cache-size", "50M", "--out", tmp_path / "stored")
     assert process.returncode == 0, process.stderr
@@ -110,6 +111,7 @@ def test_what_is_no_set_to_train_on(run, object_store, there):
     assert line == f"Error: {STORED}/manifest.json: not found; {STORED} {state}"
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_store_that_fails_during_training_is_reported_in_one_line(
     run, stored_shards, object_store, tmp_path, monkeypatch
 ):

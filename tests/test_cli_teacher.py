@@ -29,6 +29,7 @@ def rows(folder):
     return [{name: row[name] for name in row if name not in ("images_per_s", "loader_wait")} for row in lines]
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_student_of_one_of_our_networks(run, shard_set, tmp_path, teacher):
     words = ["train", "--shards", shard_set, *STUDENT, *LOSSES, "--teacher", teacher]
     first = run(*words, "--out", tmp_path / "a")
@@ -112,6 +113,7 @@ def test_a_function_of_another_template_and_length(run, shard_set, tmp_path, mon
     assert rows(tmp_path / "b") == rows(tmp_path / "a")
 
 
+@pytest.mark.usefixtures("narrow")
 def test_nothing_is_embedded_before_all_settings_are_checked(run, shard_set, tmp_path, teacher):
     words = ["train", "--shards", shard_set, *STUDENT, "--losses", "distill", "--teacher", teacher]
     assert "batch size" in error_of(run(*words, "--batch-size", 4096))

@@ -39,6 +39,7 @@ def test_printed_settings_are_read_back(run, tmp_path):
     assert again.stdout == printed.stdout
 
 
+@pytest.mark.usefixtures("narrow")
 def test_an_interruption_before_the_first_step_claims_nothing(invoke, shard_set, monkeypatch):
     def wait(loader):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -106,6 +107,7 @@ def test_invalid_settings_are_one_line(run, words, code, says):
     assert error_of(run("train", *words), code=code).startswith(says)
 
 
+@pytest.mark.usefixtures("narrow")
 def test_sequential_order_resumes_within_a_window_and_does_not_become_another(run, vggface2, tmp_path):
     build(build_options(vggface2, tmp_path / "grouped", group=2, images_per_shard=8))
     words = ["train", "--shards", tmp_path / "grouped", *SMALL, "--save-every", 1, "--lr", 0.01, "--steps", 3]
@@ -154,6 +156,7 @@ def test_the_help_names_metrics_that_exist(run):
     assert "such as 0.9995" in text
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_run_out_of_memory_says_what_to_lower(run, shard_set, monkeypatch):
     def too_much(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
@@ -167,6 +170,7 @@ def test_a_run_out_of_memory_says_what_to_lower(run, shard_set, monkeypatch):
     )
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_diverged_run_goes_on_as_its_error_says(run, shard_set, tmp_path, monkeypatch):
     words = [
         "train",
@@ -203,6 +207,7 @@ def test_a_diverged_run_goes_on_as_its_error_says(run, shard_set, tmp_path, monk
 
 
 @pytest.mark.heavy
+@pytest.mark.usefixtures("narrow")
 def test_fine_tuning_on_unaligned_faces_keeps_the_preprocessing_of_the_network(run, tmp_path):
     run("demo-data", "--identities", 8, "--images", 3)
     run("build-shards")

@@ -86,6 +86,7 @@ def test_a_file_that_describes_no_benchmark_is_one_line(tmp_path, text, message)
         read_own_benchmark(tmp_path / "x.toml")
 
 
+@pytest.mark.usefixtures("narrow")
 def test_training_evaluates_own_benchmarks_and_keeps_the_best(run, folder, shard_set, tmp_path):
     (folder / "mine.toml").write_text(f"{PAIRS}sizes = [8]\n")
     (folder / "id.toml").write_text(f"{IDENTIFY}sizes = []\n")
@@ -115,6 +116,7 @@ def test_training_evaluates_own_benchmarks_and_keeps_the_best(run, folder, shard
     assert json.loads((tmp_path / "run" / "best.json").read_text())["metric"] == "hall/rank1@full"
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_benchmark_that_cannot_be_read_ends_the_command_before_training(run, folder, shard_set, tmp_path):
     words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4", "--batch-size", 2]
     assert error_of(run(*words, "--eval", "none.toml")) == (
