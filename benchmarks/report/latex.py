@@ -22,7 +22,8 @@ _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 _RANGE = re.compile(r"(?<=\d)-(?=\d)")
-_HEAD = r"""% \usepackage{booktabs}, \usepackage[T1]{fontenc}
+FIRST_LINE = r"% \usepackage{booktabs}, \usepackage[T1]{fontenc}"
+_HEAD = rf"""{FIRST_LINE}
 % Names in scripts that pdfLaTeX does not know need LuaLaTeX or XeLaTeX, and a font that has them.
 % Bold: better than every other network, by paired 95 % bootstrap intervals over identities. With one network: none.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,11 +12,11 @@ from benchmarks.report.document import Grid, Link, Picture, Section, as_html, as
 from benchmarks.report.faces import face_pictures
 from benchmarks.report.figures import KINDS, figure_pictures
 from benchmarks.report.labels import ABSENT, metric_labels, network_labels, percent, percent_range
-from benchmarks.report.latex import as_latex
+from benchmarks.report.latex import FIRST_LINE, as_latex
 from benchmarks.report.networks import TRAINING, methods, network_grid, training_pictures
 from benchmarks.report.own_tables import OWN
 from benchmarks.report.published import TABLES, comparable_rows
-from benchmarks.report.spreadsheet import as_csv
+from benchmarks.report.spreadsheet import COLUMNS, as_csv
 from benchmarks.report.tables import (
     INTERVAL,
     difference_grids,
@@ -34,6 +35,11 @@ HTML_NAME, MARKDOWN_NAME, LATEX_NAME, CSV_NAME = "report.html", "report.md", "re
 MAX_LISTED = 20  # missing images
 _SHOWN = re.compile(r"^!\[.*\]\(([\w-]+)\.png\)$", re.MULTILINE)
 _NAMES = "|".join((*TABLES, *OWN))
+_MARKS = {  # files that a report replaces -> what they begin with
+    **dict.fromkeys((HTML_NAME, MARKDOWN_NAME), TITLE),
+    LATEX_NAME: FIRST_LINE,
+    CSV_NAME: ",".join(COLUMNS[:3]),
+}
 _FIGURE = rf"(?:(?:{_NAMES})-(?:{'|'.join(KINDS)})[\w-]*|{TRAINING}(?:-\d+)?)\.(?:png|svg|pdf)"
 _BENCHMARK_FILE = re.compile(rf"(?:{_NAMES})\.json|{_FIGURE}")
 
@@ -47,13 +53,15 @@ class Report:
         faces: show images of the data sets; False: only their names, as licences may ask.
 
     Raises:
-        ReportError: the folder has a file with the name of the page that is not an earlier report.
+        ReportError: the folder has a file with the name of one that the report writes, but of something else.
     """
 
     def __init__(self, folder: Path, *, faces: bool = True) -> None:
-        for path in (folder / HTML_NAME, folder / MARKDOWN_NAME):
-            if path.exists() and TITLE not in path.read_text(errors="replace")[:1000]:
+        for path, mark in ((folder / name, mark) for name, mark in _MARKS.items()):
+            if os.path.lexists(path) and mark not in _start(path):
                 raise ReportError(f"{path}: exists and is not a report of bench; choose another --report, or rename it")
+        # results that are there before the first report in a folder are of another command
+        self._others = set() if (folder / MARKDOWN_NAME).exists() else {path.name for path in folder.glob("*.json")}
         self._folder = folder
         self._faces = faces
         self._results: dict[str, list[Scores]] = {}
@@ -61,7 +69,9 @@ class Report:
         self._training: list[Picture] = []
 
     def add(self, result: Result) -> Path:
-        """Writes the report of all results so far; returns the path of report.html."""
+        """Writes the report of all results so far; returns the path of report.html. Raises: ReportError: see ``Report``."""
+        if (name := f"{result.benchmark}.json") in self._others:
+            raise ReportError(f"{self._folder / name}: no report wrote it; choose another --report, or rename it")
         path = self.add_all([result])
         scored = [one for one in self._results[result.benchmark] if isinstance(one, Result)]
         write_json(scored, self._folder / f"{result.benchmark}.json")
@@ -119,6 +129,14 @@ def write_report(results: Sequence[Result], folder: Path, *, faces: bool = True)
     """Writes a report of one or more results; returns the path of report.html."""
     report = Report(folder, faces=faces)
     return [report.add(result) for result in results][-1]
+
+
+def _start(path: Path) -> str:
+    """The first characters of a file; none of a folder or a pipe."""
+    if not path.is_file():
+        return ""
+    with path.open(errors="replace") as stream:
+        return stream.read(1000)
 
 
 def is_report_file(name: str) -> bool:

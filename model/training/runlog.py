@@ -124,7 +124,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics file up to the first damaged one; a killed run may leave a partial last row."""
     rows = []
     with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
-        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
             row = json.loads(line)
             if type(row["step"]) is not int or any(isinstance(value, dict | list) for value in row.values()):
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
+import os
 import re
 import subprocess
 
@@ -289,6 +290,9 @@ def test_a_report_lists_some_missing_images_and_counts_the_rest(results, tmp_pat
 @pytest.mark.usefixtures("no_drawings")
 def test_a_report_replaces_an_earlier_one_and_nothing_else(results, tmp_path):
     (tmp_path / "qmul.json").write_text("before there was a report")
+    with pytest.raises(ReportError, match=r"qmul\.json: no report wrote it; choose another --report, or rename it"):
+        write_report([results["qmul"]], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["qmul.json"]
     write_report([results["tinyface"]], tmp_path)
     assert (tmp_path / "qmul.json").read_text() == "before there was a report"
     assert files_of("tinyface") <= {path.name for path in tmp_path.iterdir()}
@@ -303,9 +307,17 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(results, tmp_path):
     assert not is_report_file("all.json")
 
 
-@pytest.mark.parametrize("name", ["report.md", "report.html"])
-def test_a_report_of_the_user_is_not_overwritten(name, results, tmp_path):
-    (tmp_path / name).write_text("# My thesis\n")
+@pytest.mark.parametrize("name", ["report.md", "report.html", "report.tex", "report.csv"])
+@pytest.mark.parametrize("kind", ["file", "folder", "pipe", "link"])
+def test_a_report_of_the_user_is_not_overwritten(name, kind, tmp_path):
+    if kind == "file":
+        (tmp_path / name).write_text("% My thesis\n\\usepackage{booktabs}\n")
+    elif kind == "folder":
+        (tmp_path / name).mkdir()
+    elif kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("nowhere")
     with pytest.raises(ReportError, match=rf"{name}: exists and is not a report of bench; choose another --report"):
         Report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
