@@ -70,6 +70,14 @@ def narrow(monkeypatch):
     monkeypatch.setattr(spherenet, "WIDTHS", NARROW)
 
 
+@pytest.fixture
+def no_drawings(monkeypatch):
+    """Reports of this process are written without their figures, which take most of the time."""
+    files = {"png": b"\x89PNG", "svg": b"<svg/>", "pdf": b"%PDF"}
+    for module in ("figures", "networks"):
+        monkeypatch.setattr(f"benchmarks.report.{module}.drawing", lambda _: files)
+
+
 def pytest_collection_modifyitems(config, items):
     """Tests of a GPU, of there being none, of a browser or of namespaces are left out where they do not apply."""
     wrong = {"no_gpu" if torch.cuda.is_available() else "gpu"} | (set() if CHROMIUM else {"browser"})

@@ -6,15 +6,19 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from benchmarks.engine import runner
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.results import write_json
 from commands import scoring
+from model.formats import network
 from pipeline.demo.generate import write_demo_data
 from pipeline.images.decode import ImageError
 from tests.benchmarks.conftest import score
@@ -22,12 +26,31 @@ from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 from tests.networks import save_small, small_backbone
 
 
+@pytest.fixture(scope="module")
+def _data(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data")
+    write_demo_data(out, identities=8, images=3, seed=0)
+    save_small(out / "x.pt")
+    return out
+
+
+def copied(data, folder, *data_sets):
+    """A small network and data sets, which a test may damage; returns the options that score it."""
+    for name in data_sets:
+        shutil.copytree(data / name, folder / name)
+    return ["--network", shutil.copy(data / "x.pt", folder)]
+
+
 @pytest.fixture
-def words(tmp_path):
-    """Generated data sets and a small network; the options that score it."""
-    write_demo_data(tmp_path, identities=8, images=3, seed=0)
-    save_small(tmp_path / "x.pt")
-    return ["--network", tmp_path / "x.pt"]
+def words(_data, tmp_path):
+    """All data sets and a small network; the options that score it."""
+    return copied(_data, tmp_path, *(path.name for path in _data.iterdir() if path.is_dir()))
+
+
+@pytest.fixture
+def few_words(_data, tmp_path):
+    """As ``words``, with the data sets of three small benchmarks."""
+    return copied(_data, tmp_path, "QMUL-SurvFace", "TinyFace")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +99,7 @@ def test_compare_takes_2_to_26_networks(run, demo_result, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.usefixtures("no_drawings")
 def test_compare_writes_a_report(run, demo_result, tmp_path):
     options = ["--name", "first", "--name", "=second|<b>", "--report", "report"]
     done = run("bench", "compare", "q.json", "q.json", *options)
@@ -94,16 +118,15 @@ def test_compare_writes_a_report(run, demo_result, tmp_path):
 
 
 @pytest.fixture
-def demo_result(tmp_path):
+def demo_result(_data, tmp_path):
     """The result of a network without weights, q.json."""
-    write_demo_data(tmp_path, identities=8, images=3, seed=0, layouts=["QMUL-SurvFace"])
-    write_json([score("qmul", tmp_path / "QMUL-SurvFace")], tmp_path / "q.json")
+    write_json([score("qmul", _data / "QMUL-SurvFace")], tmp_path / "q.json")
 
 
 @pytest.mark.slow
-def test_results_and_reports_name_the_network_and_its_training(run, tmp_path):
+@pytest.mark.usefixtures("no_drawings")
+def test_results_and_reports_name_the_network_and_its_training(run, few_words, tmp_path):
     """The checkpoint lies in a run, whose curves are shown up to its step."""
-    write_demo_data(tmp_path, identities=8, images=3, seed=0, layouts=["QMUL-SurvFace"])
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     loader = {"index_digest": "f00d"}
     save_small(tmp_path / "run" / "checkpoints" / "7.pt", head_state={"weight": torch.zeros(5, 2)}, loader_state=loader)
@@ -161,6 +184,7 @@ def test_a_failed_benchmark_does_not_stop_the_others(monkeypatch, error):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_drawings")
 def test_an_oserror_in_one_data_set_does_not_stop_the_others(run, words, tmp_path):
     """The pair list has a name of 300 characters, which the file system rejects."""
     pairs = tmp_path / "LFW" / "pairs.txt"
@@ -203,36 +227,30 @@ def test_realistic_low_resolution_is_named_and_compared_with_clean(run, words, t
     assert unknown == "Error: degradation 'cctv' is unknown; choose surveillance, webcam, blind-sr or a file NAME.toml"
 
 
-INTERRUPTED = """
-import os, signal
-import cli
-import {module} as module
-
-def interrupted(*arguments, **options):
-    calls.append(arguments)
-    if len(calls) == {call}:
-        os.kill(os.getpid(), signal.SIGINT)
-    return function(*arguments, **options)
-
-function, calls = module.{name}, []
-module.{name} = interrupted
-cli.main()
-"""
-
-
-def interrupted(module, name, call, words, tmp_path):
+@pytest.fixture
+def interrupted(invoke, monkeypatch):
     """Runs a command that is interrupted by the given call of a function; returns its last line."""
-    environment = {**os.environ, "LRFR_DATA": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", INTERRUPTED.format(module=module, name=name, call=call), *words]
-    streams = {"capture_output": True, "text": True}
-    process = subprocess.run(command, cwd=tmp_path, env=environment, timeout=PATIENCE_S, **streams)
-    assert process.returncode == 130
-    return process.stderr.splitlines()[-1]
+
+    def run(module, name, call, words):
+        function, calls = getattr(module, name), []
+
+        def interrupting(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGINT)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, interrupting)
+        result = invoke(*words)
+        assert result.exit_code == 130
+        return result.stderr.splitlines()[-1]
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_loses_no_result(words, tmp_path):
-    options = ["bench", "all", *words, "--json", "p.json", "--report", "report"]
+def test_a_closed_pipe_loses_no_result(few_words, tmp_path):
+    options = ["bench", "all", *few_words, "--json", "p.json", "--report", "report"]
     process = subprocess.Popen(
         [sys.executable, REPOSITORY / "cli.py", *options],
         cwd=tmp_path,
@@ -244,15 +262,25 @@ def test_a_closed_pipe_loses_no_result(words, tmp_path):
     process.stdout.close()
     assert "Traceback" not in process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 1
-    assert json.loads((tmp_path / "p.json").read_text())["benchmark"] == "lfw"
-    assert (tmp_path / "report" / "lfw.json").exists()
+    assert json.loads((tmp_path / "p.json").read_text())["benchmark"] == "qmul"
+    assert (tmp_path / "report" / "qmul.json").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.heavy)])
-def test_an_interruption_saves_what_it_says(words, tmp_path, cached):
-    options = ["bench", "all", *words, "--json", "p.json", "--report", "report", *([] if cached else ["--no-cache"])]
-    message = interrupted("benchmarks.engine.runner", "run", 3, options, tmp_path)
+@pytest.mark.usefixtures("no_drawings")
+def test_an_interruption_saves_what_it_says(few_words, interrupted, tmp_path, cached):
+    options = [
+        "bench",
+        "all",
+        *few_words,
+        "--json",
+        "p.json",
+        "--report",
+        "report",
+        *([] if cached else ["--no-cache"]),
+    ]
+    message = interrupted(runner, "run", 3, options)
     assert len(json.loads((tmp_path / "p.json").read_text())["results"]) == 2
     words = ["interrupted"] + ["embeddings so far are cached: run the same command to continue"] * cached
     words += ["2 of 6 results saved in p.json", "report: report/report.html"]
@@ -260,14 +288,15 @@ def test_an_interruption_saves_what_it_says(words, tmp_path, cached):
     assert (tmp_path / "report" / "report.html").exists()
 
 
-def test_an_interruption_before_the_first_result_claims_nothing(words, tmp_path):
+def test_an_interruption_before_the_first_result_claims_nothing(few_words, interrupted, tmp_path):
     """The signal comes while the network loads."""
-    options = ["bench", "qmul", *words, "--no-cache", "--json", "p.json"]
-    assert interrupted("model.formats.network", "load_network", 1, options, tmp_path) == "interrupted"
+    options = ["bench", "qmul", *few_words, "--no-cache", "--json", "p.json"]
+    assert interrupted(network, "load_network", 1, options) == "interrupted"
     assert not (tmp_path / "p.json").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_drawings")
 def test_several_networks_are_scored_and_compared_in_one_go(run, tmp_path):
     """One of them cannot be opened: it is reported, and the others are scored."""
     write_demo_data(tmp_path, identities=4, images=3, seed=0)

@@ -29,8 +29,10 @@ def drawn(monkeypatch):
 
     def draw(results):
         found = []
-        monkeypatch.setattr(figures, "drawing", lambda figure: (found.append(figure), {"png": style.png(figure)})[1])
+        monkeypatch.setattr(figures, "drawing", lambda figure: (found.append(figure), {})[1])
         pictures = list(figure_pictures(results))
+        for figure in found:
+            figure.draw_without_rendering()
         return {picture.stem: figure for picture, figure in zip(pictures, found, strict=True)}
 
     return draw

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from benchmarks.errors import ReportError
-from benchmarks.report import figures, networks
 from benchmarks.report.page import Report, is_report_file, write_report
 from tests.benchmarks.conftest import clearer
 from tests.conftest import CHROMIUM, PATIENCE_S
@@ -120,14 +119,6 @@ def test_the_page_is_self_contained(report):
     pictures = ("data:image/png;base64,", "data:image/jpeg;base64,")
     assert all(source.startswith((*pictures, "#s")) for source in parser.sources)
     assert "http" not in re.sub(r"base64,[^\"]*", "", report.read_text())
-
-
-@pytest.fixture
-def no_drawings(monkeypatch):
-    """Reports are written without their figures, which take most of the time."""
-    files = {"png": b"\x89PNG", "svg": b"<svg/>", "pdf": b"%PDF"}
-    for module in (figures, networks):
-        monkeypatch.setattr(module, "drawing", lambda _: files)
 
 
 @pytest.mark.usefixtures("no_drawings")
