@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import BinaryIO
 from pipeline.fetch.assets import FetchError, RemoteFile
 from pipeline.fetch.http_request import RequestError, open_url, proxy_of, request_error
 from pipeline.progress import Progress
-from shards.files import BLOCK_BYTES, naming, sha256_of, write_bytes
+from shards.files import BLOCK_BYTES, naming, sha256_of
 from shards.locks import sync_folder
 from shards.messages import print_stderr
 
@@ -45,30 +44,14 @@ class Sources:
 
 
 class _Partial:
-    """The beginning of a file that has arrived, ``NAME.download``, and where it came from, ``NAME.download.json``."""
+    """The beginning of a file that has arrived, ``NAME.download``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.download")
-        self._origin = path.with_name(f"{path.name}.download.json")
 
     @property
     def size(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
-
-    def validator(self, url: str) -> str | None:
-        """The ``ETag`` or date of the file that ``url`` served before; None if it did not say."""
-        try:
-            origin = json.loads(self._origin.read_bytes())
-            found = origin["validator"] if origin["url"] == url else None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
-        return found if isinstance(found, str) and found.isprintable() and found.isascii() else None
-
-    def remember(self, url: str, headers: http.client.HTTPMessage) -> None:
-        """Stores what the server says to recognise the same file by. A weak ETag does not do (RFC 9110, 13.1.5)."""
-        etag = headers.get("ETag", "")
-        validator = headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag
-        write_bytes(self._origin, json.dumps({"url": url, "validator": validator}).encode())
 
     @contextlib.contextmanager
     def open_at(self, start: int) -> Iterator[BinaryIO]:
@@ -83,11 +66,9 @@ class _Partial:
         sync_folder(self.path)  # or file
         os.replace(self.path, path)
         sync_folder(path.parent)
-        self._origin.unlink(missing_ok=True)
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._origin.unlink(missing_ok=True)
 
 
 def require_file(file: RemoteFile, path: Path, sources: Sources) -> None:
@@ -169,10 +150,8 @@ def _receive(url: str, file: RemoteFile, partial: _Partial, timeout_s: float, pr
     """
     start = partial.size
     headers = {"Accept-Encoding": "identity"}
-    if start:
+    if start:  # whether the rest is of the same file, the digest of the whole tells
         headers["Range"] = f"bytes={start}-"
-        if validator := partial.validator(url):
-            headers["If-Range"] = validator
     try:
         response = open_url(url, headers, timeout_s)
     except RequestError as error:
@@ -185,7 +164,6 @@ def _receive(url: str, file: RemoteFile, partial: _Partial, timeout_s: float, pr
         elif not response.headers.get("Content-Range", "").strip().startswith(f"bytes {start}-"):
             partial.discard()
             raise RequestError("continues at another byte than asked", retry=True)
-        partial.remember(url, response.headers)
         length = response.headers.get("Content-Length", "").strip()
         end = start + int(length) if length.isdecimal() else None
         progress.skip(start // _KB - progress.n)
