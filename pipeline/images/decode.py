@@ -27,6 +27,12 @@ class ImageError(LrfrError):
     """An image file that cannot be used. The message becomes a row's ``error_message``."""
 
 
+def check_bytes(size: int, max_bytes: int | None, what: str = "the file") -> None:
+    """Raises: ImageError: an image file has more than ``max_bytes``."""
+    if max_bytes is not None and size > max_bytes:
+        raise ImageError(f"{what} has {size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+
+
 def read_regular(path: Path | str, max_bytes: int | None = None) -> bytes:
     """Returns the content of a regular file.
 
@@ -37,8 +43,7 @@ def read_regular(path: Path | str, max_bytes: int | None = None) -> bytes:
     handle = regular_handle(path)
     try:
         size = os.fstat(handle).st_size
-        if max_bytes is not None and size > max_bytes:
-            raise ImageError(f"the file has {size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+        check_bytes(size, max_bytes)
         data = os.read(handle, size + 1)
         if len(data) == size:
             return data

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from pipeline.images.decode import ImageError
+from pipeline.images.decode import ImageError, check_bytes
 from shards.files import naming, open_regular
 
 
@@ -36,8 +36,7 @@ def read_part(path: Path, part: FilePart, max_bytes: int | None = None) -> bytes
         OSError: the file cannot be read, or is a pipe or device.
         ImageError: the image file has more than ``max_bytes``, or the file has become shorter.
     """
-    if max_bytes is not None and part.size > max_bytes:
-        raise ImageError(f"it has {part.size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+    check_bytes(part.size, max_bytes, "it")
     data = read_range(path, part.offset, part.size)
     try:
         return data.decode("utf-8").encode("latin-1") if part.as_text else data

@@ -29,6 +29,11 @@ def folded(name: str) -> str:
     return composed(name.lower())
 
 
+def valid_text(name: str) -> str:
+    r"""Returns a name as Arrow and Parquet take it: a byte that is not UTF-8 becomes ``\udcff``."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def find_entry(folder: Path, name: str) -> Path | None:
     """Finds ``folder/name``; ``name`` may contain slashes. An exact match is preferred."""
     for part in name.split("/"):

@@ -37,6 +37,56 @@ class ReadBatch:
     buffer: np.ndarray = dataclasses.field(repr=False)  # the memory of ``jpegs``, to be used again
 
 
+class _Thread(threading.Thread):
+    """Reads batches into free buffers, until a buffer is None."""
+
+    def __init__(self, index: ShardIndex, reader: ShardReader, sampler: Sampler, start: LoaderState) -> None:
+        super().__init__(name="read-ahead", daemon=True)
+        self._index, self._reader, self._sampler, self._at = index, reader, sampler, start
+        # SimpleQueue: its put may be called by a finalizer at any time
+        self.free: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
+        self.ready: queue.SimpleQueue[ReadBatch | BaseException] = queue.SimpleQueue()
+        self._stop_requested = threading.Event()
+
+    def run(self) -> None:
+        """Puts one batch after the other into ``ready``, and last the exception that ended it."""
+        try:
+            while (buffer := self.free.get()) is not None:
+                draw = self._sampler.draw(self._at.epoch, self._at.step)
+                jpegs = self._read(draw.rows.ravel(), buffer)
+                if jpegs is None:
+                    return
+                self.ready.put(ReadBatch(draw=draw, jpegs=jpegs, buffer=buffer))
+                self._at = self._sampler.after(self._at)
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it
+            self.ready.put(error)
+        finally:
+            self._reader.close()
+
+    def _read(self, rows: np.ndarray, buffer: np.ndarray) -> np.ndarray | None:
+        """The (N, longest) JPEGs of ``rows``, padded with zeros, in ``buffer``; None if it is to stop."""
+        sizes = self._index.size[rows].astype(np.int64)
+        longest = int(sizes.max())
+        for start in range(0, len(rows), CHUNK_IMAGES):
+            if self._stop_requested.is_set():
+                return None
+            self._reader.padded(rows[start : start + CHUNK_IMAGES], buffer[start * longest :], longest)
+        jpegs = buffer[: len(rows) * longest].reshape(len(rows), longest)
+        ends = jpegs[np.arange(len(rows))[:, None], sizes[:, None] - [2, 1]]
+        uncertain = rows[(ends != _JPEG_END).any(1)]  # DALI fills up an image that is cut, without an error
+        check_images(self._index, self._reader, uncertain)
+        return jpegs
+
+    def stop(self) -> None:
+        """Stops the thread and waits for it; called once."""
+        self._stop_requested.set()
+        self._reader.cancel()
+        self.free.put(None)  # it may be waiting for a buffer
+        self.ready.put(RuntimeError(CLOSED))  # another thread may be waiting for a batch
+        if self is not threading.current_thread():  # where garbage is collected is any thread
+            self.join(CLOSE_S)
+
+
 class ReadAhead:
     """Follows a sampler and reads its batches ahead, in order, in a thread of its own; a context manager.
 
@@ -55,16 +105,11 @@ class ReadAhead:
         self._bytes = images * int(index.size.max())
 
     def __enter__(self) -> ReadAhead:
-        # SimpleQueue: its put may be called by a finalizer at any time. The thread must not keep ``self`` alive.
-        self._free: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        self._ready: queue.SimpleQueue[ReadBatch | BaseException] = queue.SimpleQueue()
+        self._thread = thread = _Thread(*self._arguments)  # it does not keep ``self`` alive
         self._lent: np.ndarray | None = None
         for _ in range(AHEAD_BATCHES + 1):  # one is being consumed
-            self._free.put(np.empty(self._bytes, np.uint8))
-        stop = threading.Event()
-        arguments = (*self._arguments, self._free, self._ready, stop)
-        thread = threading.Thread(target=_follow, args=arguments, name="read-ahead", daemon=True)
-        self._stop = weakref.finalize(self, _end, thread, self._free, self._ready, stop, self._arguments[1])
+            thread.free.put(np.empty(self._bytes, np.uint8))
+        self._stop = weakref.finalize(self, thread.stop)
         thread.start()
         return self
 
@@ -83,70 +128,13 @@ class ReadAhead:
             raise RuntimeError(CLOSED)
         lent, self._lent = self._lent, None
         if lent is not None:
-            self._free.put(lent)
-        found = self._ready.get()
+            self._thread.free.put(lent)
+        found = self._thread.ready.get()
         if isinstance(found, BaseException):
-            self._ready.put(found)  # the thread has ended; a second call must not wait for it
+            self._thread.ready.put(found)  # the thread has ended; a second call must not wait for it
             raise found
         self._lent = found.buffer
         return found
-
-
-def _end(
-    thread: threading.Thread,
-    free: queue.SimpleQueue[np.ndarray | None],
-    ready: queue.SimpleQueue[ReadBatch | BaseException],
-    stop: threading.Event,
-    reader: ShardReader,
-) -> None:
-    """Stops the thread and waits for it; called once."""
-    stop.set()
-    reader.cancel()
-    free.put(None)  # it may be waiting for a buffer
-    ready.put(RuntimeError(CLOSED))  # another thread may be waiting for a batch
-    if thread is not threading.current_thread():  # where garbage is collected is any thread
-        thread.join(CLOSE_S)
-
-
-def _follow(
-    index: ShardIndex,
-    reader: ShardReader,
-    sampler: Sampler,
-    at: LoaderState,
-    free: queue.SimpleQueue[np.ndarray | None],
-    ready: queue.SimpleQueue[ReadBatch | BaseException],
-    stop: threading.Event,
-) -> None:
-    """Puts one batch after the other into ``ready``, and last the exception that ended it."""
-    try:
-        while (buffer := free.get()) is not None:
-            draw = sampler.draw(at.epoch, at.step)
-            jpegs = _read(index, reader, draw.rows.ravel(), buffer, stop)
-            if jpegs is None:
-                return
-            ready.put(ReadBatch(draw=draw, jpegs=jpegs, buffer=buffer))
-            at = sampler.after(at)
-    except BaseException as error:  # noqa: BLE001 - the consumer raises it
-        ready.put(error)
-    finally:
-        reader.close()
-
-
-def _read(
-    index: ShardIndex, reader: ShardReader, rows: np.ndarray, buffer: np.ndarray, stop: threading.Event
-) -> np.ndarray | None:
-    """The (N, longest) JPEGs of ``rows``, padded with zeros, in ``buffer``; None if it is to stop."""
-    sizes = index.size[rows].astype(np.int64)
-    longest = int(sizes.max())
-    for start in range(0, len(rows), CHUNK_IMAGES):
-        if stop.is_set():
-            return None
-        reader.padded(rows[start : start + CHUNK_IMAGES], buffer[start * longest :], longest)
-    jpegs = buffer[: len(rows) * longest].reshape(len(rows), longest)
-    ends = jpegs[np.arange(len(rows))[:, None], sizes[:, None] - [2, 1]]
-    uncertain = rows[(ends != _JPEG_END).any(1)]  # DALI fills up an image that is cut, without an error
-    check_images(index, reader, uncertain)
-    return jpegs
 
 
 def check_images(index: ShardIndex, reader: ShardReader, rows: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -95,11 +96,11 @@ class Loader:
         check_argument(isinstance(resume, Mapping | None), "resume", resume, expected)
         check_word("mode", mode, get_args(Mode))
         threads = default_threads() if threads is None else threads
-        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("threads", threads, 1)):
-            check_whole(name, value, least)
+        shards = 1 if window is None else window
+        for name, value in {"batch_size": batch_size, "threads": threads, "window": shards}.items():
+            check_whole(name, value, 1)
+        check_whole("seed", seed, 0)
         check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)
-        if window is not None:
-            check_whole("window", window, 1)
         self._index, self._mode = index, mode
         self._views = checked_views(views)
         self._size = spec_of(index.manifest).size
@@ -115,31 +116,29 @@ class Loader:
         self._consumed = start if resume is None else start.resumed(resume)
         self._sampler.check(self._consumed)
         self._pending: deque[Draw] = deque()
-        self._decoder: Decoder | None = None
         self._originals, self._is_first = originals, rank == 0
-        self._ahead: ReadAhead | None = None
-        self._prefetch: ShardPrefetch | None = None
+        self._decoder: Decoder | None = None
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Loader:
         self._pending.clear()  # batches that an earlier use decoded ahead are decoded again
         share = self._consumed.global_batch // self._sampler.world_size
         self._shape = (len(self._views), share, self._size, self._size, 3)
-        images = share * len(self._views)
-        self._decoder = Decoder(self._feed, self._device, images=images, threads=self._threads)
-        if self._index.cache:
-            prefetch = ShardPrefetch(self._index, self._sampler, self._consumed, report=self._is_first)
-            self._prefetch = prefetch.__enter__()
-        self._ahead = ReadAhead(self._index, ShardReader(self._index), self._sampler, self._consumed).__enter__()
+        start = (self._sampler, self._consumed)
+        with contextlib.ExitStack() as stack:
+            self._prefetch: ShardPrefetch | None = None
+            if self._index.cache:
+                self._prefetch = stack.enter_context(ShardPrefetch(self._index, *start, report=self._is_first))
+            self._ahead = stack.enter_context(ReadAhead(self._index, ShardReader(self._index), *start))
+            images = share * len(self._views)
+            self._decoder = Decoder(self._feed, self._device, images=images, threads=self._threads)
+            stack.callback(self._decoder.close)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        decoder, self._decoder = self._decoder, None
-        if decoder is not None:
-            decoder.close()
-        if self._ahead:
-            self._ahead.__exit__()
-        if self._prefetch:
-            self._prefetch.__exit__()
+        self._decoder = None
+        self._stack.close()
 
     @property
     def state(self) -> LoaderState:
@@ -224,7 +223,6 @@ class Loader:
 
     def _feed(self) -> np.ndarray:
         """The JPEGs of the next batch, (V * b, bytes) uint8, padded with zeros. DALI calls this ahead of ``__next__``."""
-        assert self._ahead
         batch = self._ahead.next()
         self._pending.append(batch.draw)
         if self._prefetch:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.images.decode import read_regular
-from pipeline.images.lookup import by_preference, composed, folded, is_image, scan
+from pipeline.images.lookup import by_preference, composed, folded, is_image, scan, valid_text
 from pipeline.sources.source import Reader
 from shards.files import is_system_name
 
@@ -145,7 +145,7 @@ class ListedImages(Reader):
             found = (_read_if_present(os.path.join(self._root, spelling), max_bytes) for spelling in spellings)
             data = next((one for one in found if one is not None), None)
         if data is None:
-            key = os.fsdecode(os.path.splitext(place)[0]).encode("utf-8", "backslashreplace").decode()
+            key = valid_text(os.fsdecode(os.path.splitext(place)[0]))
             raise FileNotFoundError(f"no image {key} under {self._root}")
         return data
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
+from pipeline.images.lookup import valid_text
 from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.image_list import chosen, table_rows
 from pipeline.sources.image_table import read_image_table
@@ -50,9 +51,7 @@ class HuggingFace(Source):
                 f"{folder}: a metadata file in a folder below it ({shortened(deeper)}), so that folders need not be"
                 f" identities; build from that folder alone, or join such files to one in {folder}"
             )
-        names = pa.array(
-            [os.fsdecode(name).encode("utf-8", "backslashreplace").decode() for name in images.names.to_pylist()]
-        )
+        names = pa.array([valid_text(os.fsdecode(name)) for name in images.names.to_pylist()])
         in_folder = pc.match_substring(names, "/")
         labels = pc.if_else(
             in_folder, pc.replace_substring_regex(names, r"(?s)/[^/]*$", ""), pa.scalar(None, pa.string())

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.images.lookup import valid_text
 from pipeline.sources.image_text import EXPECTED, IDENTITY, PATH, SPLIT, known_columns, list_blocks, list_layout
 from pipeline.sources.labels import row_points
 from pipeline.sources.source import SourceError
@@ -158,7 +159,7 @@ def _record_points(records: Sequence[dict[str, Any]], names: dict[str, str]) -> 
 
 def _clean(value: Any) -> Any:
     """Text without lone surrogates, which JSON may have and Arrow refuses."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return valid_text(value) if isinstance(value, str) else value
 
 
 def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.images.lookup import Entry, by_preference, is_image, same_folders, scan
+from pipeline.images.lookup import Entry, by_preference, is_image, same_folders, scan, valid_text
 from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.source import Rows, SourceError
 from shards.files import is_system_name
@@ -38,7 +38,7 @@ class ImageList:
 
     def duplicate_of(self, row: int) -> str:
         """Describes a later row with the same key as ``row``."""
-        name = _text(os.fsdecode(self.names[row].as_py()))
+        name = valid_text(os.fsdecode(self.names[row].as_py()))
         return f"differs from {name} by its extension {'' if name.isascii() else 'or Unicode form '}alone"
 
 
@@ -67,14 +67,14 @@ def list_images(root: Path, listed: Mapping[str, list[Entry]] | None = None) -> 
                 (names if wanted else others).append(f"{name}/{inner}")
     if not names:
         found = (
-            f" among {counted(len(others), 'entry')} ({shortened([_text(other) for other in others])})"
+            f" among {counted(len(others), 'entry')} ({shortened([valid_text(other) for other in others])})"
             if others
             else ""
         )
         raise SourceError(f"{root}: no images found{found}; expected <ID>/<image>.jpg")
-    keys = pc.replace_substring_regex(pa.array(map(_text, names), pa.string()), r"\.[^.]*$", "")
+    keys = pc.replace_substring_regex(pa.array(map(valid_text, names), pa.string()), r"\.[^.]*$", "")
     files = pa.array(map(os.fsencode, names), pa.binary())
-    return ImageList(keys=keys, names=files, others=[_text(other) for other in others])
+    return ImageList(keys=keys, names=files, others=[valid_text(other) for other in others])
 
 
 def listed_rows(root: Path, listed: Mapping[str, list[Entry]] | None = None) -> Rows:
@@ -97,8 +97,3 @@ def shortened(names: Sequence[str]) -> str:
 
 def _sorted(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: by_preference(entry.name))
-
-
-def _text(name: str) -> str:
-    r"""Replaces bytes that are not UTF-8 by ``\udcff``."""
-    return name.encode("utf-8", "backslashreplace").decode()

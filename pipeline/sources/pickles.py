@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickletools
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, BinaryIO
 
 import xxhash
@@ -26,7 +26,6 @@ _NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"}
 _BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING", "SHORT_BINSTRING"}
 _TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _LENGTHS = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_TEXT_PROTOCOL = {"STRING", "UNICODE"}
 
 
 class PickleError(Exception):
@@ -149,12 +148,44 @@ class _Machine:
             self._stack.append(_blob(argument, end, is_text=name in _TEXTS))
         elif name in _LENGTHS:
             self._stack.append(tuple(self._pop(_LENGTHS[name])))
-        elif name in _OPERATIONS:
-            _OPERATIONS[name](self, argument)
-        elif name in _TEXT_PROTOCOL:
-            raise PickleError("its strings are text (protocol 0); write it again with protocol 2 or higher")
         else:
-            raise PickleError(f"holds something else than lists, tuples, bytes and numbers ({name})")
+            self._operate(name, argument)
+
+    def _operate(self, name: str, argument: Any) -> None:
+        """Carries out an operation on the stack or the memo."""
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                self._marks.append(len(self._stack))
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = self._stack[-1]
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = self._stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                self._stack.append(self._memo[argument])
+            case "EMPTY_LIST":
+                self._stack.append([])
+            case "LIST":
+                self._stack.append(self._pop_to_mark())
+            case "TUPLE":
+                self._stack.append(tuple(self._pop_to_mark()))
+            case "APPEND":
+                self._extend(self._pop(1))
+            case "APPENDS":
+                self._extend(self._pop_to_mark())
+            case "GLOBAL":
+                self._push_name(argument.replace(" ", "."))
+            case "STACK_GLOBAL":
+                self._push_name(".".join(str(part.head) if isinstance(part, Blob) else "" for part in self._pop(2)))
+            case "REDUCE":
+                self._reduce()
+            case "BUILD":
+                self._build()
+            case "STRING" | "UNICODE":
+                raise PickleError("its strings are text (protocol 0); write it again with protocol 2 or higher")
+            case _:
+                raise PickleError(f"holds something else than lists, tuples, bytes and numbers ({name})")
 
     def _pop(self, count: int) -> list[Any]:
         """Takes ``count`` values from the stack, not beyond the last mark."""
@@ -168,44 +199,10 @@ class _Machine:
     def _pop_to_mark(self) -> list[Any]:
         return self._pop(len(self._stack) - self._marks.pop())
 
-    def _mark(self, _: Any) -> None:
-        self._marks.append(len(self._stack))
-
-    def _nothing(self, _: Any) -> None:
-        """Protocol number or frame."""
-
-    def _store(self, key: int | None) -> None:
-        self._memo[len(self._memo) if key is None else key] = self._stack[-1]
-
-    def _fetch(self, key: int) -> None:
-        self._stack.append(self._memo[key])
-
-    def _empty_list(self, _: Any) -> None:
-        self._stack.append([])
-
-    def _list(self, _: Any) -> None:
-        self._stack.append(self._pop_to_mark())
-
-    def _tuple(self, _: Any) -> None:
-        self._stack.append(tuple(self._pop_to_mark()))
-
-    def _append(self, _: Any) -> None:
-        self._extend(self._pop(1))
-
-    def _appends(self, _: Any) -> None:
-        self._extend(self._pop_to_mark())
-
     def _extend(self, values: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
             raise IndexError
         self._stack[-1].extend(values)
-
-    def _global(self, argument: str) -> None:
-        self._push_name(argument.replace(" ", "."))
-
-    def _stack_global(self, _: Any) -> None:
-        parts = [part.head if isinstance(part, Blob) else "" for part in self._pop(2)]
-        self._push_name(".".join(map(str, parts)))
 
     def _push_name(self, name: str) -> None:
         if name not in self._names:
@@ -214,40 +211,17 @@ class _Machine:
             )
         self._stack.append(_Name(name))
 
-    def _reduce(self, _: Any) -> None:
+    def _reduce(self) -> None:
         function, args = self._pop(2)
         if not isinstance(function, _Name) or not isinstance(args, tuple):
             raise IndexError
         self._stack.append(Call(function.name, args))
 
-    def _build(self, _: Any) -> None:
+    def _build(self) -> None:
         (state,) = self._pop(1)
         if not isinstance(self._stack[-1], Call):
             raise IndexError
         self._stack[-1].state = state
-
-
-_OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": _Machine._nothing,
-    "FRAME": _Machine._nothing,
-    "MARK": _Machine._mark,
-    "PUT": _Machine._store,
-    "BINPUT": _Machine._store,
-    "LONG_BINPUT": _Machine._store,
-    "MEMOIZE": _Machine._store,
-    "GET": _Machine._fetch,
-    "BINGET": _Machine._fetch,
-    "LONG_BINGET": _Machine._fetch,
-    "EMPTY_LIST": _Machine._empty_list,
-    "LIST": _Machine._list,
-    "TUPLE": _Machine._tuple,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._appends,
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._stack_global,
-    "REDUCE": _Machine._reduce,
-    "BUILD": _Machine._build,
-}
 
 
 def _blob(argument: bytes | str, end: int, *, is_text: bool) -> Blob:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.images.decode import ImageError
+from pipeline.images.decode import ImageError, check_bytes
 from shards.files import regular_handle
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -81,8 +81,7 @@ class RecordFile:
             if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
                 raise ImageError(f"no record at byte {at:,} of {self.name}" + (", where one goes on" if parts else ""))
             total += length
-            if max_bytes is not None and total > max_bytes:
-                raise ImageError(f"the record has {total:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+            check_bytes(total, max_bytes, "the record")
             if at + _HEAD.size + length > self.size:
                 raise ImageError(f"the record at byte {at:,} of {self.name} is cut, at the end of the file")
             at += _HEAD.size

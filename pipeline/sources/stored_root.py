@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.images.decode import ImageError
+from pipeline.images.decode import check_bytes
 from pipeline.images.lookup import Entry, by_preference, composed, is_image
 from pipeline.sources.listing import listed_rows
 from pipeline.sources.source import Reader, Rows, Source, SourceError
@@ -64,8 +64,8 @@ class StoredImages(Reader):
         if found is None:
             raise FileNotFoundError(f"no image {os.path.splitext(os.fsdecode(place))[0]} under {self._store}")
         size, data = found
-        if data is None:
-            raise ImageError(f"the file has {size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+        check_bytes(size, max_bytes)
+        assert data is not None  # it is left out only if it is too large
         return data
 
     def close(self) -> None:

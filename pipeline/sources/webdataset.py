@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import struct
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
 from pipeline.executors import unordered_map
-from pipeline.images.decode import ImageError
+from pipeline.images.decode import ImageError, check_bytes
+from pipeline.images.lookup import valid_text
 from pipeline.progress import Progress
 from pipeline.sources.image_text import SPLITS
 from pipeline.sources.labels import Labelled, labelled_rows
@@ -43,8 +43,7 @@ class TarReader(Reader):
 
     def read(self, place: bytes, max_bytes: int | None = None) -> bytes:
         tar, offset, size = _PLACE.unpack(place)
-        if max_bytes is not None and size > max_bytes:
-            raise ImageError(f"the file has {size:,} bytes; at most {max_bytes:,} are read (--max-pixels)")
+        check_bytes(size, max_bytes)
         stream = self._stream(tar)
         stream.seek(offset)
         data = stream.read(size)
@@ -147,29 +146,15 @@ def _of_split(root: Path, tars: list[Path], split: str | None) -> list[Path]:
     return kept
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Listing:
-    """The images of tar ``number``; fields as in ``Labelled``."""
-
-    number: int
-    names: pa.StringArray
-    identities: pa.StringArray
-    places: pa.BinaryArray
-    points: np.ndarray | None
-    problems: dict[int, str]
-    others: list[str]
-
-
-def list_tar(task: tuple[int, Path]) -> _Listing:
-    """Lists the images of a tar. Raises: SourceError, OSError: see ``tar_images``."""
+def list_tar(task: tuple[int, Path]) -> tuple[int, Labelled]:
+    """Lists the images of a tar, and returns its number with them. Raises: SourceError, OSError: see ``tar_images``."""
     number, tar = task
     others: list[str] = []
     images = list(tar_images(tar, others))
     labels = [image.label for image in images]
-    return _Listing(
-        number=number,
-        names=pa.array([_text(f"{tar.stem}/{image.name}") for image in images], pa.string()),
-        identities=pa.array([label and label.identity and _text(label.identity) for label in labels], pa.string()),
+    return number, Labelled(
+        names=pa.array([valid_text(f"{tar.stem}/{image.name}") for image in images], pa.string()),
+        identities=pa.array([label and label.identity and valid_text(label.identity) for label in labels], pa.string()),
         places=pa.array([_PLACE.pack(number, image.offset, image.size) for image in images], pa.binary()),
         points=_points(labels) if any(label and label.points for label in labels) else None,
         problems={row: label.problem for row, label in enumerate(labels) if label and label.problem},
@@ -177,19 +162,19 @@ def list_tar(task: tuple[int, Path]) -> _Listing:
     )
 
 
-def _listings(tars: Sequence[Path]) -> list[_Listing]:
+def _listings(tars: Sequence[Path]) -> list[Labelled]:
     """Lists tars, in their order. Large sets take minutes, so several processes list them."""
     tasks = list(enumerate(tars))
     if len(tars) == 1 or sum(tar.stat().st_size for tar in tars) < MIN_PARALLEL_BYTES:
-        return list(map(list_tar, tasks))
+        return [list_tar(task)[1] for task in tasks]
     workers = min(len(os.sched_getaffinity(0)), len(tars))
-    found: dict[int, _Listing] = {}
+    found: dict[int, Labelled] = {}
     with (
         Progress("list tars", len(tars), "tars") as progress,
         contextlib.closing(unordered_map(list_tar, tasks, executor="process", workers=workers)) as listings,
     ):
-        for listing in listings:
-            found[listing.number] = listing
+        for number, listing in listings:
+            found[number] = listing
             progress.update()
     return [found[number] for number, _ in tasks]
 
@@ -217,7 +202,7 @@ def _images(root: Path, tars: Sequence[Path], others: list[str]) -> Labelled:
     )
 
 
-def _joined_points(listings: Sequence[_Listing]) -> np.ndarray | None:
+def _joined_points(listings: Sequence[Labelled]) -> np.ndarray | None:
     if all(listing.points is None for listing in listings):
         return None
     nowhere = [np.full((len(listing.names), FIVE_POINT_NUMBERS), np.nan, np.float32) for listing in listings]
@@ -246,8 +231,3 @@ def _named_by_folder(names: pa.StringArray, labels: pa.StringArray) -> pa.String
     pairs = pc.binary_join_element_wise(folders, labels, "/")
     distinct = [len(pc.unique(column)) for column in (pairs, folders, labels)]
     return folders if len(set(distinct)) == 1 else labels
-
-
-def _text(name: str) -> str:
-    r"""Replaces bytes that are not UTF-8 by ``\udcff``."""
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -142,7 +142,7 @@ def test_closing_ends_a_thread_that_reads_after_a_chunk(index, monkeypatch):
     assert not threads()
     assert sampler.drawn == 1
     with pytest.raises(RuntimeError, match="the reader is closed"):
-        raise ahead._ready.get_nowait()
+        raise ahead._thread.ready.get_nowait()
 
 
 def test_closing_ends_the_wait_of_another_thread(index):
