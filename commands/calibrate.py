@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from commands.group import interruptible
 from commands.options import PATH
-from commands.outputs import json_output
+from commands.outputs import check_outputs, json_output
 
 
 @click.command(short_help="Fit likelihood ratios to scores of known people, for search.")
@@ -29,8 +28,7 @@ def calibrate(pairs: tuple[Path, ...], out: Path, setting: str | None) -> None:
 
     if len(pairs) > 2:
         raise click.UsageError(f"expected a bench --json file, or one or two files of embed, found {len(pairs)} files")
-    if os.path.realpath(out) in map(os.path.realpath, pairs):
-        raise click.UsageError(f"--out {out}: holds the pairs; choose another name")
+    check_outputs({"--out": out}, pairs)
     with interruptible():
         calibration = read_pairs(pairs, setting).calibrate()
         calibration.write(out)

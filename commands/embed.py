@@ -11,7 +11,7 @@ from commands.group import CommandError
 from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
 from commands.options import PATH, check_alignment, engine_options, is_auto, landmarks_option
-from commands.outputs import parquet_output
+from commands.outputs import check_outputs, parquet_output
 
 
 @click.command(short_help="Write the embeddings of images to a Parquet file.")
@@ -70,6 +70,7 @@ def embed(
     from shards.messages import counted, print_stderr
 
     check_alignment(landmarks, aligned)
+    check_outputs({"--out": out}, landmarks)
     if group and identity:
         raise click.UsageError("--identity and --group: templates have a column identity anyway; leave out --identity")
     if weights != "equal" and not group:

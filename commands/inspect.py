@@ -9,7 +9,7 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH, data
-from commands.outputs import PagePath, png_output
+from commands.outputs import PagePath, check_outputs, png_output
 from pipeline.degradation.presets import Degradation, find_degradation
 from shards.messages import print_stderr
 
@@ -41,6 +41,7 @@ def inspect(shards: Path, out: Path | None, degradations: list[Degradation], rep
     """Print statistics of a shard set, and draw a contact sheet of what the network sees, or write a report."""
     from pipeline.inspect import statistics
 
+    check_outputs({"--out": out, "--report": report})
     click.echo(statistics(shards))
     with interruptible():
         if out or degradations or not report:

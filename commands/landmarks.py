@@ -10,7 +10,7 @@ import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, LocalPath, landmark_model, max_pixels_option, workers_option
-from commands.outputs import OutputPath, check_csv, parquet_output
+from commands.outputs import OutputPath, check_outputs, parquet_output
 
 _KEPT = "finished images are kept: run the same command to continue"
 
@@ -59,7 +59,7 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
 
     if out.suffix.lower() == ".csv":
         raise click.UsageError(f"--out {out}: a Parquet file is written; --csv also writes a CSV file")
-    check_csv(csv_file, out)
+    check_outputs({"--out": out, "--csv": csv_file})
     found = find_images([root])
     report_left_out(found)
     names = [os.path.relpath(path, root) for path in found.paths]

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,10 +131,22 @@ def _upload(store: Store, folder: Path, written: Path) -> None:
         print_stderr(f"uploaded to {store}: {counted(len(paths), 'file')}")
 
 
-def check_csv(csv_file: Path | None, out: Path) -> None:
-    """Raises: UsageError: ``--csv`` and ``--out`` name one file."""
-    if csv_file and os.path.realpath(csv_file) == os.path.realpath(out):
-        raise click.UsageError(f"--csv {csv_file}: --out names the same file; choose two")
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
+    """Checks that a command neither writes two files to one path nor replaces what it reads.
+
+    Args:
+        outputs: option -> path.
+
+    Raises:
+        click.UsageError: it would.
+    """
+    taken = dict.fromkeys(map(os.path.realpath, inputs), "is a file that this command reads")
+    for option, path in outputs.items():
+        if path is not None:
+            found = taken.setdefault(os.path.realpath(path), option)
+            if found != option:
+                reason = found if found not in outputs else f"{found} names the same file"
+                raise click.UsageError(f"{option} {path}: {reason}; choose another name")
 
 
 def parquet_output() -> OutputPath:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from commands.group import interruptible
 from commands.options import PATH
-from commands.outputs import OutputPath, check_csv, parquet_output
+from commands.outputs import OutputPath, check_outputs, parquet_output
 
 
 @click.command(short_help="Find the most similar gallery images for each probe image.")
@@ -51,9 +50,7 @@ def search(
     from benchmarks.search.summary import search_lines, search_notes
     from shards.messages import print_stderr
 
-    if os.path.realpath(out) in map(os.path.realpath, (gallery, probes)):
-        raise click.UsageError(f"--out {out}: is the gallery or the probes; choose another name")
-    check_csv(csv_file, out)
+    check_outputs({"--out": out, "--csv": csv_file}, [gallery, probes, *([calibration] if calibration else [])])
     with interruptible():
         ratios = None if calibration is None else read_calibration(calibration)
         summary = search_tables(gallery, probes, out, top=top, approximate=index == "pq", calibration=ratios)

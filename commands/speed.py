@@ -18,7 +18,7 @@ from benchmarks import read_benchmark
 from benchmarks.speed import VGGFACE2_IDENTITIES
 from commands.group import CommandError, interruptible
 from commands.options import LocalPath, pick_device
-from commands.outputs import json_output, png_output, writing
+from commands.outputs import check_outputs, json_output, png_output, writing
 from pipeline.signals import delayed_interruption
 
 Stage = Callable[[Any], Iterator[Any]]
@@ -45,8 +45,7 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
     def command(root: Path | None, quick: bool, json_file: Path | None, chart: Path | None, **values: Any) -> None:
         if chart and chart.suffix.lower() != ".png":
             raise click.UsageError(f"--chart {chart}: the chart is a PNG; name a file that ends in .png")
-        if json_file and chart and os.path.realpath(json_file) == os.path.realpath(chart):
-            raise click.UsageError(f"--json {json_file} and --chart {chart} are the same file; name two files")
+        check_outputs({"--json": json_file, "--chart": chart})
         rounds = values.pop("rounds") or (2 if quick else 5)
         if "device" in values:
             values["device"] = pick_device(values["device"])

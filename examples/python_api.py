@@ -1,13 +1,13 @@
 """The Python API in one script: generate faces, build a shard set, load batches, train ten steps, score.
 
-    python examples/python_api.py [FOLDER]
+    python examples/python_api.py [FOLDER]      # without one, in a temporary folder
 
 It takes a few seconds on a CPU and needs no data. The network is far too small and untrained to be good.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -63,8 +63,10 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    if given := parser.parse_args().folder:
+        main(given)
     else:
         with tempfile.TemporaryDirectory() as temporary:
             main(Path(temporary))

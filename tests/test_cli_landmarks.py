@@ -79,7 +79,7 @@ def test_what_is_refused(run, photographs, tmp_path):
         (
             (photographs, "--out", "x", "--csv", tmp_path / "x"),
             2,
-            f"--csv {tmp_path}/x: --out names the same file; choose two",
+            f"--csv {tmp_path}/x: --out names the same file; choose another name",
         ),
         (
             (photographs, "--out", "x.CSV"),

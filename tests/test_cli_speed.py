@@ -101,7 +101,7 @@ def test_unreadable_images_are_an_error_before_anything_is_timed(invoke, damaged
 def test_json_and_chart_must_be_two_files(invoke, tmp_path):
     words = ["--json", tmp_path / "a.png", "--chart", tmp_path / "b" / ".." / "a.png"]
     assert error_of(invoke("bench", "speed", "step", "--quick", *words), 2).endswith(
-        "are the same file; name two files"
+        "--json names the same file; choose another name"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import types
@@ -15,6 +16,16 @@ from model.embedder import Embedder
 from model.formats.network import load_network
 from pipeline.named_specs import NAMED_SPECS
 from tests.conftest import PATIENCE_S, REPOSITORY
+
+
+def test_help_of_the_python_api_makes_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["python_api.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / "examples" / "python_api.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert "python examples/python_api.py [FOLDER]" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.heavy
