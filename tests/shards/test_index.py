@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import resource
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +16,8 @@ from shards.index import RESERVED_FILES, ShardIndex, ShardReader
 from shards.schema import INDEX
 from shards.verify import verify
 from tests.conftest import flip_bit
-from tools.costs import in_fresh_process, peak_mb
+from tests.shards.opening import memory_of_opening
+from tools.costs import in_fresh_process
 from tools.made_set import make_set
 
 
@@ -56,12 +56,6 @@ def test_keys_are_found_in_any_row_group(shard_set, tmp_path, monkeypatch):
         index.key(-1)
     with pytest.raises(TypeError, match=r"^row is 'a', expected a whole number$"):
         index.key("a")
-
-
-def memory_of_opening(root):
-    before = peak_mb()
-    index = ShardIndex(root)
-    return len(index), peak_mb() - before, "pandas" in sys.modules
 
 
 def test_opening_takes_little_more_memory_than_the_columns(shard_set, tmp_path):

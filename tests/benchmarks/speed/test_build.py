@@ -44,7 +44,7 @@ def test_the_baseline_and_the_build_store_the_same_crops(vggface2, tmp_path, gre
 
 def test_bare_calls_process_as_many_images_as_they_should(vggface2, tmp_path):
     tree = write_tree(read_faces(vggface2.parent, 3), tmp_path / "tree", images=3, grey=True)
-    with WorkerPool(2) as pool:
+    with WorkerPool(1) as pool:
         once, twice, ordinary = (
             bare_calls(pool, 2, tree, images, as_built=as_built)
             for images, as_built in ((7, True), (14, True), (14, False))

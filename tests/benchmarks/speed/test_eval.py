@@ -26,7 +26,7 @@ def whole(demo):
 
 
 @pytest.fixture
-def network():
+def network(narrow):
     """Its embeddings of faces differ, unlike those of PyTorch's initial weights."""
     torch.manual_seed(0)
     network = build_backbone("spherenet4")

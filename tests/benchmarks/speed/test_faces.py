@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,17 @@ from benchmarks.speed.faces import Setup
 from pipeline.demo.generate import write_demo_data
 
 
+@pytest.fixture(scope="module")
+def _root(tmp_path_factory):
+    out = tmp_path_factory.mktemp("faces") / "root"
+    write_demo_data(out, identities=6, images=4, seed=0, layouts=["VGGFace2"])
+    return out
+
+
 @pytest.fixture
-def root(tmp_path):
-    write_demo_data(tmp_path / "root", identities=6, images=4, seed=0, layouts=["VGGFace2"])
-    return tmp_path / "root"
+def root(_root, tmp_path):
+    """Generated faces, a copy that a test may damage."""
+    return Path(shutil.copytree(_root, tmp_path / "root"))
 
 
 def keys(root):
