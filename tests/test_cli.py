@@ -186,30 +186,27 @@ def test_training_interrupted_by_a_signal_saves_exits_130_and_continues(shard_se
         "train",
         "--shards",
         str(shard_set),
+        "--out",
+        str(tmp_path / "run"),
         "--backbone",
-        "spherenet4",
-        "--batch-size",
-        "4",
-        "--steps",
-        "100000",
-        "--log-every",
-        "1",
+        "spherenet4:pooling=true",
     ]
+    words += ["--views", "16,8", "--batch-size", "4", "--log-every", "1", "--steps", "100000"]
     environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "cli.py", *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("spherenet4, 18.3 M parameters, fp32 on ")
+    assert process.stderr.readline().startswith("spherenet4:pooling=true, 1.8 M parameters, fp32 on ")
     assert process.stderr.readline().startswith("step 1/100000")
     process.send_signal(number)
     rest = process.stderr.read().splitlines()
     assert process.wait(PATIENCE_S) == 130
-    (saved,) = checkpoints(tmp_path / "runs" / "spherenet4")
+    (saved,) = checkpoints(tmp_path / "run")
     step = int(saved.stem)
-    saved_in = f"saved in {tmp_path}/runs/spherenet4: run the same command to continue"
+    saved_in = f"saved in {tmp_path}/run: run the same command to continue"
     assert rest[-1] == f"interrupted after step {step}; {saved_in}"
-    words[words.index("100000")] = str(step + 1)
+    words[-1] = str(step + 1)
     assert f"trained {step + 1} steps" in run(*words).stderr
 
 
