@@ -44,7 +44,7 @@ def _plain(value: Any) -> Any:
 
 
 def _curves(path: Path, step: int | None) -> dict[str, list[float]]:
-    """The metrics of the run that a checkpoint lies in, up to its step, as columns; empty without a run."""
+    """The metrics of the run of a checkpoint, up to its step, as columns; empty without a run."""
     from model.training.runlog import METRICS, read_metrics
 
     run = path.parent.parent if path.parent.name == "checkpoints" else path.parent

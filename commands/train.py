@@ -146,7 +146,7 @@ def train(
             )
         done = f"finished: trained {counted(steps, 'step')}: {run}"
         if start >= config.steps:
-            done = f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps goes on"
+            done = f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps continues it"
         elif steps < config.steps:
             kept = f"saved in {run}: run the same command to continue" if steps else "nothing is lost"
             done = f"interrupted after step {steps}; {kept}"
@@ -231,7 +231,7 @@ def run_training(
 
 
 def open_loader(config: TrainConfig, index: ShardIndex, start: Start, device: str, threads: int | None) -> Loader:
-    """The loader of this process, which goes on where the run left off."""
+    """The loader of this process, which continues where the run stopped."""
     from pipeline.load.loader import Loader
 
     ranks = start.state.ranks

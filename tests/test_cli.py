@@ -63,7 +63,7 @@ def test_the_whole_chain_with_bare_commands(run, tmp_path):
     again = run("train", "--backbone", "spherenet4", "--batch-size", 4, "--steps", 3, "--init", "data", "--lr", 0.01)
     assert (again.returncode, again.stderr) == (
         0,
-        f"nothing to do: {tmp_path}/runs/spherenet4 has finished, with 3 steps; a higher --steps goes on\n",
+        f"nothing to do: {tmp_path}/runs/spherenet4 has finished, with 3 steps; a higher --steps continues it\n",
     )
     assert written(tmp_path / "runs") == before
 

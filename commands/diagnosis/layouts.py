@@ -51,7 +51,7 @@ def find_layouts(root: Path, depth: int = DEPTH) -> Iterator[tuple[str, Path]]:
 
 
 def layout_of(folder: Path) -> str | None:
-    """The kind of a folder; None if it is none, or cannot be listed."""
+    """The kind of a folder; None if it is unknown or cannot be listed."""
     try:
         return _layout(folder)
     except OSError:

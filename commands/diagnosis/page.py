@@ -82,7 +82,7 @@ def _data_sections(root: Path, absent: Callable[[str, str], Finding]) -> Iterato
 
 
 def _guarded(findings: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Turns an expected error of a section into a finding, so that the page goes on."""
+    """Turns an expected error of a section into a finding, so that the page continues."""
     try:
         yield from findings()
     except (LrfrError, OSError, ImportError) as error:

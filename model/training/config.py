@@ -111,7 +111,7 @@ class TrainConfig(Options):
         parse="model.training.views:parse_views",
         metavar="SIZE,SIZE",
         help="Sizes in px that the images of an identity are degraded to, such as 128,8-32,12x2; 8-32@surveillance,"
-        " @webcam, @blind-sr or @FILE.toml: as a camera would.",
+        " @webcam, @blind-sr or @FILE.toml: realistic degradation.",
     )
     degrade: Degrade = option(
         "exact",
