@@ -172,15 +172,24 @@ def test_killed_workers_that_sent_tensors_leave_no_temporary_folder(tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+FACES = {"identities": 24, "images": 12, "seed": 0}
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Data sets, shards and a checkpoint that keep every command busy for some seconds."""
+    """Faces and shards that keep a command busy for some seconds."""
     root = tmp_path_factory.mktemp("data")
-    write_demo_data(root, identities=24, images=12, seed=0, layouts=["VGGFace2", "LFW", "QMUL-SurvFace"])
+    write_demo_data(root, **FACES, layouts=["VGGFace2"])
     build(build_options(root / "VGGFace2", root / "shards"))
-    torch.save(build_backbone("spherenet4").state_dict(), root / "net.pth")
-    pq.write_table(table_of(units(9, 8)), root / "faces.parquet")
     return root
+
+
+@pytest.fixture(scope="module")
+def benchmarks(data):
+    """Beside ``data``, what bench, embed and search need."""
+    write_demo_data(data, **FACES, layouts=["LFW", "QMUL-SurvFace"])
+    torch.save(build_backbone("spherenet4").state_dict(), data / "net.pth")
+    pq.write_table(table_of(units(9, 8)), data / "faces.parquet")
 
 
 WAITING = """
@@ -229,9 +238,13 @@ CASES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "number", "group", "delay"), CASES)
-def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(data, tmp_path, command, number, group, delay):
+def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(
+    data, request, tmp_path, command, number, group, delay
+):
     """A terminal and a batch system signal all processes that they started, ``kill`` only one."""
     words, sign = COMMANDS[command]
+    if command not in ("demo-data", "build-shards", "verify", "train"):
+        request.getfixturevalue("benchmarks")
     (tmp_path / "tmp").mkdir()
     (tmp_path / "shards").symlink_to(data / "shards")
     (tmp_path / "VGGFace2").symlink_to(data / "VGGFace2")
