@@ -26,11 +26,12 @@ StrPath = str | os.PathLike[str]
 
 BLOCK_BYTES = 1 << 20
 MAX_FLUSHES = 1000
-# Folders and files that systems add: Synology, QNAP, macOS, Windows, ext4. They hold thumbnails, deleted files and
+# Folders and files that systems add: Synology, QNAP, NetApp, macOS, Windows, ext4. They hold thumbnails, deleted files and
 # fragments, so their images are nobody's face. In lower case.
 SYSTEM_NAMES = (
     *("@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "icon\r"),
     *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"),
+    *("network trash folder", "temporary items", "recycler", "recycled", "~snapshot"),
 )
 _TEMPORARY = re.compile(r"(.*)\.lrfr-[0-9a-f]{8}\.partial", re.DOTALL)
 

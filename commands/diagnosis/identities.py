@@ -62,12 +62,12 @@ def count_identities(folder: Path) -> Identities:
     step = max(-(-len(people) // TRIED_IMAGES), 1)
     with Waiting(f"count {folder.name}", len(people), "identities") as progress:
         for number, person in enumerate(people):
-            names = sorted(os.listdir(folder / person))
-            images = [name for name in names if is_image(name)]
+            inner = sorted(entry for entry in scan(folder / person) if not is_system_name(entry.name))
+            images = [entry.name for entry in inner if is_image(entry.name) and not entry.is_folder]
             stems = [os.path.splitext(name)[0] for name in images]
             if number % step == 0:
                 tried += [folder / person / name for name in images[number % len(images) :][:1]] if images else []
-            others += [f"{person}/{name}" for name in names if not (is_image(name) or is_system_name(name))]
+            others += [f"{person}/{entry.name}" for entry in inner if not is_image(entry.name) or entry.is_folder]
             if stems:
                 text = f"{person}/".encode("utf-8", "backslashreplace").decode()
                 column = pa.array([stem.encode("utf-8", "backslashreplace").decode() for stem in stems], pa.string())

@@ -182,17 +182,19 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 def _passed_text_mode(data: bytes) -> bool:
     """Returns True if all line feeds follow carriage returns; nearly all other files are recognised by their first one.
 
-    One or two may do so by chance, unless OpenCV reads the file that was copied, too.
+    One or two may do so by chance, unless OpenCV reads the file that was copied, too, as other pixels.
     """
     first = data.find(b"\n")
     if first < 1 or data[first - 1] != ord("\r") or data.count(b"\r\n") != data.count(b"\n"):
         return False
-    return data.count(b"\n") >= _LINE_FEEDS or _is_decoded(data.replace(b"\r\n", b"\n"))
+    if data.count(b"\n") >= _LINE_FEEDS:
+        return True
+    copied, seen = _decoded(data.replace(b"\r\n", b"\n")), _decoded(data)
+    return copied is not None and (seen is None or not np.array_equal(copied, seen))
 
 
-def _is_decoded(data: bytes) -> bool:
+def _decoded(data: bytes) -> np.ndarray | None:
     try:
-        _decode_opencv(data)
+        return _decode_opencv(data)
     except ImageError:
-        return False
-    return True
+        return None

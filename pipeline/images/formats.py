@@ -35,6 +35,9 @@ _NO_BOUND = 1 << 17
 _DEFLATED = 1032 * 8  # px of one bit
 _FEW_PIXELS = 1 << 20  # which cost little memory, however few bytes state them
 
+# Zero bytes on end in WebP data. Those that were tried have up to 6, and an image of one colour one for each 10,000 px.
+_WEBP_ZEROS, _WEBP_PIXELS_PER_ZERO = 32, 1 << 12
+
 _PNG_CHUNKS = frozenset((b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"))  # transparency, rotation and animation
 _PNG_END = b"\0\0\0\0IEND"
 
@@ -138,9 +141,12 @@ def _plain_pnm(data: bytes) -> bytes:
 
 
 def _check_pam(data: bytes) -> None:
-    maximum = re.search(rb"\nMAXVAL +(\d{1,18})", data[: data.index(b"ENDHDR")])
-    if maximum and int(maximum[1]) not in (1, *_MAXIMA):
-        raise ValueError(f"its largest value is {int(maximum[1])}, expected 255 or 65535")
+    header = data[: data.index(b"ENDHDR")]
+    found = {name: int(number) for name, number in re.findall(rb"\n(MAXVAL|DEPTH) +(\d{1,18})", header)}
+    if found.get(b"MAXVAL", 255) not in _MAXIMA:
+        raise ValueError(f"its largest value is {found[b'MAXVAL']}, expected 255 or 65535")
+    if found.get(b"DEPTH") not in (1, 3):  # OpenCV leaves pixels unset where there is an alpha channel
+        raise ValueError(f"it has {found.get(b'DEPTH', 0)} channels, expected 1 or 3")
 
 
 def _bmp(data: bytes) -> tuple[int, int]:
@@ -169,6 +175,13 @@ def _check_webp(data: bytes) -> None:
     length = int.from_bytes(data[4:8], "little") + 8
     if not len(data) == length == 20 + chunk + (chunk & 1):  # OpenCV is enough for a file of one chunk
         WebPImageFile(io.BytesIO(data)).load()
+    width, height = _webp(data)
+    zeros, at = b"\0" * (_WEBP_ZEROS + width * height // _WEBP_PIXELS_PER_ZERO), 12
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] in (b"VP8 ", b"VP8L") and data.find(zeros, at, end) >= 0:
+            raise ValueError("a part of its data is zeros")
+        at = end + (end & 1)
 
 
 def _pam(data: bytes) -> tuple[int, int]:

@@ -139,9 +139,10 @@ def test_empty_folders_and_other_files(demo):
     (train / "n009999").mkdir()
     (train / "notes.txt").touch()
     (train / ".hidden").touch()
+    (train / "n009998" / "folder.jpg").mkdir(parents=True)
     found = findings(demo, "VGGFace2")
-    assert f"1 folder without an image, first {train}/n009999" in of(found, "warn")
-    assert f"no image of a person: 1 entry, first {train}/notes.txt" in of(found, "note")
+    assert f"2 folders without an image, first {train}/n009998" in of(found, "warn")
+    assert f"no image of a person: 2 entries, first {train}/notes.txt" in of(found, "note")
 
 
 def test_landmark_rows_and_images_are_compared_both_ways(demo):

@@ -364,11 +364,35 @@ def test_the_largest_value_of_a_pnm_is_white(kind, maximum):
     assert np.abs(decode_bytes(data)[..., ::-1] - truth).max() <= 1
 
 
+def test_a_pam_with_an_alpha_channel_is_refused():
+    """OpenCV makes pixels of memory that it has not set."""
+    data = SOUND[".pam"].replace(b"DEPTH 3", b"DEPTH 4").replace(b"ENDHDR", b"TUPLTYPE RGB_ALPHA\nENDHDR")
+    with pytest.raises(ImageError, match="it has 4 channels, expected 1 or 3"):
+        decode_bytes(data + bytes(HEIGHT * WIDTH))
+
+
+@pytest.mark.parametrize("options", [{}, {"exif": turned()}])
+def test_zeros_in_place_of_the_rest_of_a_webp_are_no_data(options):
+    """OpenCV and Pillow read it: the length is as stated."""
+    data = by_pillow("WEBP", image=cv2.resize(pixels(), (200, 300)), **options)
+    for start in (len(data) // 2, len(data) * 3 // 4):
+        with pytest.raises(ImageError, match="a part of its data is zeros"):
+            decode_bytes(data[:start] + bytes(100) + data[start + 100 :])
+
+
+@pytest.mark.parametrize("format", ["BMP", "WEBP"])
+def test_a_line_feed_behind_an_image_is_no_copy_in_text_mode(format):
+    data = by_pillow(format, image=np.full((8, 8, 3), 200, np.uint8)) + b"\r\n"
+    assert data.count(b"\n") == 1
+    assert np.array_equal(decode_bytes(data), read_by_opencv(data))
+
+
 def test_another_largest_value_of_a_pam_is_refused():
-    data = SOUND[".pam"].replace(b"MAXVAL 255", b"MAXVAL 100")
-    assert data != SOUND[".pam"]
-    with pytest.raises(ImageError, match="its largest value is 100, expected 255 or 65535"):
-        decode_bytes(data)
+    for maximum in (1, 100):
+        data = SOUND[".pam"].replace(b"MAXVAL 255", b"MAXVAL %d" % maximum)
+        assert data != SOUND[".pam"]
+        with pytest.raises(ImageError, match=f"its largest value is {maximum}, expected 255 or 65535"):
+            decode_bytes(data)
 
 
 def test_a_jpeg_without_height_says_so():
