@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""What building and training cost at any size, what breaks first, and whether the model holds on this machine.
+"""Estimates what building and training cost at any size and what breaks first, and checks the model on this machine.
 
 \b
     python tools/cost_model.py estimate --images 42e6 --cores 256 --gpus 8 --gpu-images-s 12000 --passes 20
     python tools/cost_model.py limits
     python tools/cost_model.py check
 
-Nothing is known of prices, or of the speed of a GPU: both are options. ``check`` measures the other rates with generated
-faces at two sizes, and compares what the model says of two further ones with what it finds there.
+Prices and the speed of a GPU are options. ``check`` measures the other rates with generated faces at two sizes, and compares
+predictions for two further sizes with measurements.
 """
 
 from __future__ import annotations

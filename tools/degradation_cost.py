@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""CPU time of realistic degradation by that of the fast bicubic path, for one view.
+"""CPU time of realistic degradation relative to fast bicubic degradation, for one view.
 
     python tools/degradation_cost.py [--images 128] [--rounds 40] [--threads 1]
 
-Both take turns, so that a busy machine slows both down; the smallest CPU time of the rounds counts, of all threads.
+Both are timed alternately, so that a busy machine slows both down; the smallest CPU time of the rounds, of all threads, counts.
 """
 
 from __future__ import annotations

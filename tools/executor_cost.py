@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Time and CPU time of ``build-shards`` with worker processes, on a Ray cluster of its own, and on one that runs already.
+"""Time and CPU time of ``build-shards`` with worker processes, on a Ray cluster of its own, and on a running Ray cluster.
 
     python tools/executor_cost.py [--root /faces] [--images 20000] [--size 160 160] [--workers 2] [--rounds 5]
 
-The three take turns, in fresh processes. "Start" is what the same workers cost that are started, do nothing, and are ended;
-the rest is what the images cost. CPU time is that of all processes of a build, looked at every 50 ms: on a machine that
-others use it says more than the clock. That of Ray's daemons is a column of its own: they use it as long as they run, so
-that a busy machine, on which a build takes longer, makes them dearer.
+The three are timed alternately, in fresh processes. "Start" is the time to start and end the same workers without work; the
+rest is the time of the images. CPU time is that of all processes of a build, sampled every 50 ms: on a busy machine it means
+more than the clock. Ray's daemons have a column of their own; their CPU time grows with the duration of the build.
 """
 
 from __future__ import annotations

@@ -2,12 +2,11 @@
 """Runs every check and timing of a GPU, and prints a table of them.
 
     python tools/gpu_check.py --out gpu-check                    # on a machine with a GPU: under 10 minutes
-    python tools/gpu_check.py --out check --device cpu --quick   # does the script itself work? Some minutes on 2 cores
+    python tools/gpu_check.py --out check --device cpu --quick   # try the script on a CPU, some minutes on 2 cores
 
-Each part runs in a process of its own, with a time limit: first what must be right, then how fast it is. A part that
-fails, hangs or is killed is a row of the table with its reason, and the next one starts. The parts that --budget leaves
-no time for are named. In the folder --out are results.jsonl, to which every result is added when it is known, log.txt,
-what the parts wrote, and table.txt.
+Each part runs in a separate process with a time limit: correctness first, then speed. A part that fails, hangs or is killed
+is a row of the table with its reason, and the next one starts. Parts for which --budget leaves no time are listed. The folder
+--out gets results.jsonl (each result as soon as it is known), log.txt (the output of the parts) and table.txt.
 """
 
 from __future__ import annotations
@@ -141,7 +140,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="little work: figures mean nothing, checks do")
+    parser.add_argument(
+        "--quick", action="store_true", help="little work: only the checks are meaningful, not the times"
+    )
     parser.add_argument("--budget", type=float, default=570.0, help="seconds for everything (default: %(default)s)")
     parser.add_argument("--root", type=Path, help="folder with VGGFace2 and LFW in it (default: faces are generated)")
     parser.add_argument("--parts", type=part_names, default=list(PARTS), help=f"some of {','.join(PARTS)}")
@@ -150,7 +151,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--networks-seconds",
         type=float,
         default=0.0,
-        help="train two networks for so long each, Siamese and at full size only, and score both (default: do not)",
+        help="train a Siamese network and one at full size only for so long each, and score both (default: do not)",
     )
     return parser.parse_args(arguments)
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Memory of a sharded head in a rank: by calculation, and measured in processes that train one on random features.
+"""Memory of a sharded head in a rank: calculated, and measured in processes that train one on random features.
 
     python tools/head_memory.py --classes 1000000 --ranks 8 --images 512
     torchrun --standalone --nproc-per-node 2 tools/head_memory.py --measure --classes 100000 --images 64
 
-The first prints a table in Markdown, the second what each rank took and what was calculated. It runs on the CPU: a
-measurement is the peak of the process's memory, less what it had before the head was made. On a GPU, "between steps" and
-"step" are memory of the GPU; "save" (on rank 0 alone) and "resume" are memory of the machine, but for the first and last
-term, and each process of a machine takes its own.
+The first prints a table in Markdown, the second the measured and the calculated memory of each rank. It runs on the CPU: the
+measurement is the peak memory of the process, less what it had before the head was built. On a GPU, "between steps" and
+"step" are memory of the GPU; "save" (on rank 0 only) and "resume" are memory of the machine for each process, except for the
+first and last term.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Interrupts builds and trainings at their file operations, and flips bits of shard sets; nothing may be lost.
 
 build, train: a run on generated faces is the reference. Then the same command is killed or fails at an operation on a
-file, in a new process for each fault. Whatever has a final name then must be as the reference wrote it, and the same
-command, run again, must end with the bytes of the reference. A failure must be told in one line.
+file, in a new process for each fault. Files with final names must then be as in the reference, and the same command, run
+again, must end with the bytes of the reference. A failure must be reported in one line.
 
 flips: after a random bit of a file is flipped, verify --full must name the file.
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How many faces ``landmarks`` finds, how close the points are to given ones, down to which size, and how fast.
+"""Measures how many faces ``landmarks`` finds, how accurate the points are, down to which size, and how fast it is.
 
     python tools/landmark_accuracy.py /faces/VGGFace2/train --landmarks loose_landmark_train.csv
 
-Prints a table in Markdown: the images as they are, reduced, and on a smooth ground as small faces in a large photograph.
+Prints a table in Markdown: the images as they are, reduced, and as small faces on a smooth background in a large photograph.
 Distances are means over the five points, in fractions of the distance of the given eyes.
 """
 

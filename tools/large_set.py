@@ -1,7 +1,7 @@
 """Plans, finishes and opens a synthetic shard set of millions of rows, and measures time and memory.
 
-A landmark table is made in FOLDER, unless it is there, and planned as ``build-shards`` plans it; the rows of its shards are
-written without their tars; ``build-shards`` makes index and manifest of them; then processes open it. 42 million rows take
+Makes a landmark table in FOLDER, unless it exists, and plans it as ``build-shards`` does. Writes the rows of the shards
+without tars, makes index and manifest as ``build-shards`` does, and opens the set in several processes. 42 million rows take
 15 minutes and 20 GB.
 """
 

@@ -1,6 +1,6 @@
 """Writes RecordIO files as insightface's tools do, with synthetic content, and measures how fast they are listed and read.
 
-Run ``python -m tools.made_recordio [RECORDS]`` in a checkout.
+python -m tools.made_recordio [RECORDS]
 """
 
 from __future__ import annotations

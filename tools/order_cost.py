@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What sequential order costs in sampling, beside random order: which images and identities meet, and how often.
+"""Compares the sampling of sequential and random order: which images and identities meet, and how often.
 
     python tools/order_cost.py SHARDS [--batch-size 32] [--window 4]
     python tools/order_cost.py --images 3141890 --identities 9131 [--group 4] [--batch-size 512] [--window 16]

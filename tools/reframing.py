@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What it costs that a teacher sees stored crops of another template, and not the photographs.
+"""Measures the effect of giving a teacher stored crops of another template instead of the photographs.
 
     python cli.py build-shards --root /faces/VGGFace2 --min-images 3 --out stored
     python cli.py build-shards --root /faces/VGGFace2 --min-images 3 --template arcface --size 112 --out direct

@@ -6,9 +6,9 @@
 Writes the tables into FOLDER once, and prints a table in Markdown. Each variant runs in a process of its own. ``exact``
 and ``pq`` are those of ``search``; ``flat``, ``ivf:N`` (N clusters visited) and ``hnsw`` are other indexes of FAISS.
 
-The embeddings lie in clusters as those of a face network do: people are directions of a Gaussian whose variance falls
-along its axes, so that two people have a cosine of 0 +- 0.06; images lie around them, two of one person at 0.6, and probes
-farther, at 0.35 from the images of the gallery, as small faces do.
+The embeddings form clusters like those of a face network: people are directions of a Gaussian whose variance falls along its
+axes, with cosines of 0 +- 0.06 between people. The cosine of two gallery images of a person is 0.6, and that of a probe with
+them 0.35, as for small faces.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 
     python tools/store_cost.py [--images 80000] [--shards 16] [--rounds 5]
 
-The store is moto's server on this machine (extra [dev]), a process of its own. All contenders take turns. "Plain copy" is
-obstore's answer written to files, as many in flight as the cache has, and nothing is checked; "cold cache" is from opening the
-set until every tar is there, verified, and "cold start" until the loader has given its first batch, too. The warm loader and
-that of a folder make batches as the reference trains on; nobody trains.
+The store is moto's server in a separate process on this machine (extra [dev]). All variants are timed alternately. "Plain copy"
+writes the objects to files without checks, with as many requests in flight as the cache; "cold cache" ends when every tar has
+arrived and is verified, and "cold start" when the loader has also delivered its first batch. The warm loader and that of a
+folder deliver batches of the reference's training, without training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parts, in the order of their importance; each runs in a process of its own.
+"""The parts, the most important first; each runs in a separate process.
 
 python -m tools.gpu.parts NAME SETTINGS
 """

@@ -1,4 +1,4 @@
-"""Results as JSON lines, written as they come, and the table of them. Needs no library: one that is broken is a result."""
+"""Results as JSON lines, written one by one, and their table. Imports no library, because a broken one is a result."""
 
 from __future__ import annotations
 
