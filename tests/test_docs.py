@@ -274,6 +274,19 @@ def test_examples_in_help_texts_exist():
         check_call(words)
 
 
+def test_imports_in_the_documentation_exist():
+    imports = re.compile(r"^from ((?:benchmarks|model|pipeline|shards)[\w.]*) import (.+)$", re.M)
+    found = [
+        (module, name)
+        for page in PAGES
+        for module, names in imports.findall(page.read_text())
+        for name in names.split(", ")
+    ]
+    assert len(found) > 15
+    for module, name in found:
+        pkgutil.resolve_name(f"{module}:{name}")
+
+
 def test_pages_show_commands():
     calls = {page.name: len(list(our_calls(page))) for page in PAGES}
     assert calls["README.md"] >= 6
