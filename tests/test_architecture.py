@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
 import subprocess
 import sys
@@ -356,3 +357,13 @@ def test_parquet_is_read_by_one_thread():
     assert len(calls) > 4
     threaded = [(file, call.lineno) for file, call in calls if "use_threads=False" not in ast.unparse(call)]
     assert threaded == []
+
+
+def test_no_folder_of_tests_is_left_out(pytestconfig):
+    """pytest leaves out folders with names such as ``build``, unless it is told otherwise."""
+    patterns, folders = (
+        pytestconfig.getini("norecursedirs"),
+        {path.parent for path in (ROOT / "tests").rglob("test_*.py")},
+    )
+    assert ROOT / "tests" / "pipeline" / "build" in folders
+    assert [folder for folder in folders if any(fnmatch.fnmatch(folder.name, pattern) for pattern in patterns)] == []

@@ -36,21 +36,22 @@ def build(options: BuildOptions) -> Manifest:
         StoreError: the object store of ``options.store`` cannot be used; shards that it has are kept.
         TypeError: ``options`` are none.
     """
+    _check_options(options)
     there = options.out.exists()
     exclusions = _begun(options)
     with _naming_store(options), locked(options.out, _ACTIVITY):
         try:
             job = planned(options, exclusions)
+            records = job.committed(job.share, retry_failed=options.retry_failed)
+            finished = len(records) == len(job.share) and job.is_published()
+            if not finished:
+                job.run(records)
+                job.finish(records)
         except BaseException:
             if not there:
                 with contextlib.suppress(OSError):  # it is not empty
                     options.out.rmdir()
             raise
-        records = job.committed(job.share, retry_failed=options.retry_failed)
-        finished = len(records) == len(job.share) and job.is_published()
-        if not finished:
-            job.run(records)
-            job.finish(records)
         return _result(job, finished)
 
 
@@ -70,6 +71,7 @@ def build_part(options: BuildOptions, part: Part) -> Manifest | None:
     check_argument(isinstance(part, Part), "part", part, "a Part, such as Part(1, 8)")
     if part == WHOLE:
         return build(options)
+    _check_options(options)
     _check_landmarks(options)
     if options.store:  # a staging of its own: other parts may be at work on this machine
         options = dataclasses.replace(options, out=options.out / f"part-{part.number}-of-{part.count}")
@@ -104,6 +106,7 @@ def finish_build(options: BuildOptions) -> Manifest:
         LockedError: another process is building in ``out``.
         LandmarkError, SourceError, TypeError: see ``build``.
     """
+    _check_options(options)
     _check_landmarks(options)
     exclusions = _begun(options, made_here=options.store is not None)
     with _naming_store(options), locked(options.out, _ACTIVITY):
@@ -117,14 +120,18 @@ def finish_build(options: BuildOptions) -> Manifest:
         return _published(job)
 
 
+def _check_options(options: object) -> None:
+    """Raises: TypeError: they are no options of a build."""
+    expected = "BuildOptions, such as options_for('vggface2', root=..., out=...)"
+    check_argument(isinstance(options, BuildOptions), "options", options, expected)
+
+
 def _begun(options: BuildOptions, *, made_here: bool = True) -> Exclusions | None:
-    """Checks the arguments of a build and makes ``out``; returns the exclusions.
+    """Checks ``out`` and makes it; returns the exclusions.
 
     Args:
         made_here: False: ``out`` must be there.
     """
-    expected = "BuildOptions, such as options_for('vggface2', root=..., out=...)"
-    check_argument(isinstance(options, BuildOptions), "options", options, expected)
     exclusions = read_exclusions(options.exclude)
     if options.out.exists() and not options.out.is_dir():
         raise ShardError(f"{options.out}: is a file; choose a folder for --out")

@@ -28,6 +28,8 @@ from tests.conftest import error_of
 from tests.pipeline.build.made import contents, rows_of
 from tests.pipeline.build.unaligned import FIRST, IMAGES, PEOPLE, SETS, options, picture
 
+CUT = "Corrupt JPEG data: premature end of data segment"
+
 
 @pytest.mark.parametrize("source", SETS)
 def test_images_are_resized_as_for_scoring(demo, tmp_path, source):
@@ -88,7 +90,7 @@ def test_every_bad_input_is_a_row_with_a_reason(training, tmp_path, capsys):
     assert len(rows) == 20 + 4
     assert bad == {
         (cams[0], "unreadable-image"): "empty file",
-        (cams[1], "unreadable-image"): f"damaged JPEG ({len(whole) - 100} bytes): Premature end of JPEG file",
+        (cams[1], "unreadable-image"): f"damaged JPEG ({len(whole) - 100} bytes): {CUT}",
         (cams[2], "missing-file"): f"no image {cams[2]} under {training}",
         (cams[3], "duplicate-key"): f"differs from {cams[3]}.jpg by its extension alone",
         ("stray", "bad-key"): "the name is not identity/image",
@@ -233,7 +235,7 @@ def test_aligned_crops_are_built_with_the_command(run, crops, tmp_path):
         " 112 x 112 px) or seed"
     )
     done = run("build-shards", "--source", "crops", "--root", "none", "--template", "arcface")
-    assert error_of(done) == "Error: none: not a folder; give the folder of <ID>/<image>.jpg with --root"
+    assert error_of(done) == "Error: none: not a folder; --root names the folder of --source crops"
     command = ["build-shards", "--source", "crops", "--root", crops, "--template", "seed", "--executor", "serial"]
     assert error_of(run(*command, "--landmarks", "x.csv")).endswith("not aligned; omit --landmarks")
     assert run(*command).returncode == 0
