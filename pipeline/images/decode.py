@@ -157,7 +157,7 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     image = _decode_opencv(kind.plain(data) if kind.plain else data)
     if kind.check:
         kind.check(data)
-    return image
+    return kind.upright(data, image) if kind.upright else image
 
 
 def _decode_opencv(data: bytes) -> np.ndarray:

@@ -39,6 +39,7 @@ _FEW_PIXELS = 1 << 20  # which cost little memory, however few bytes state them
 _WEBP_ZEROS, _WEBP_PIXELS_PER_ZERO = 32, 1 << 12
 
 _PNG_CHUNKS = frozenset((b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"))  # transparency, rotation and animation
+_AVIF_HEADER = 1 << 16
 _PNG_END = b"\0\0\0\0IEND"
 
 Size = Callable[[bytes], tuple[int, int]]
@@ -55,6 +56,7 @@ class Format:
         check: raises any exception for a damaged file that OpenCV reads. None where OpenCV alone is enough: it compares
             checksums, or damage does not show.
         plain: returns what OpenCV has to decode instead of the file. Raises any exception for a damaged file.
+        upright: turns what OpenCV decodes as the file states. None where OpenCV does.
         check_line_feeds: a copy in text mode can look sound. It cannot if the signature shows it.
     """
 
@@ -63,6 +65,7 @@ class Format:
     pixels_per_byte: int
     check: Callable[[bytes], None] | None = None
     plain: Callable[[bytes], bytes] | None = None
+    upright: Callable[[bytes, np.ndarray], np.ndarray] | None = None
     check_line_feeds: bool = True
 
     def can_hold(self, width: int, height: int, data: bytes) -> bool:
@@ -197,8 +200,18 @@ def _jpeg2000(data: bytes) -> tuple[int, int]:
 
 
 def _avif(data: bytes) -> tuple[int, int]:
-    sizes = [struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data[: 1 << 16])]
+    sizes = [struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data[:_AVIF_HEADER])]
     return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _avif_upright(data: bytes, image: np.ndarray) -> np.ndarray:
+    """Source: ISO/IEC 23008-12:2022, 6.5.10 (irot: quarter turns against the clock) and 6.5.12 (imir, after it)."""
+    turned = re.search(rb"\0\0\0\x09irot(.)", data[:_AVIF_HEADER], re.DOTALL)
+    mirrored = re.search(rb"\0\0\0\x09imir(.)", data[:_AVIF_HEADER], re.DOTALL)
+    image = np.rot90(image, turned[1][0] & 3) if turned else image
+    if mirrored:
+        image = image[:, ::-1] if mirrored[1][0] & 1 else image[::-1]
+    return np.ascontiguousarray(image)
 
 
 _FORMATS = (
@@ -212,7 +225,7 @@ _FORMATS = (
     Format(rb"P7\s", _pam, 8, _check_pam),
     Format(rb"GIF8[79]a", _fixed("<HH", 6), 2731, _read_by(GifImageFile)),  # 4096 px in a code of 12 bits
     Format(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000, _NO_BOUND, _read_by(Jpeg2KImageFile)),
-    Format(rb"....ftyp", _avif, _NO_BOUND),
+    Format(rb"....ftyp", _avif, _NO_BOUND, upright=_avif_upright),
     Format(rb"\x59\xa6\x6a\x95", _fixed(">II", 4), 683, _read_by(SunImageFile)),  # 256 bytes of 8 px in three bytes
     Format(rb"#\?R", _matched(_HDR), 16),  # runs of 127 px in two bytes, four times
 )

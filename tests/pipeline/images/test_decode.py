@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageOps, features
 
 from pipeline.images import huffman
 from pipeline.images.decode import ImageError, decode, decode_bytes, read_regular
@@ -174,6 +174,17 @@ def test_a_rotation_is_found_behind_any_number_of_segments():
     data = after_start(jpeg(exif=turned()), segment(0xE2, b"x" * 65_000) * 5)
     assert decode_bytes(data).shape == (WIDTH, HEIGHT, 3)
     assert decode_bytes(odd_scan_header(data)).shape == (WIDTH, HEIGHT, 3)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_rotation_of_an_avif_is_applied(orientation):
+    """OpenCV leaves it out; Pillow hands it on as an EXIF tag."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = by_pillow("AVIF", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(decode_bytes(data), np.asarray(upright)[..., ::-1])
 
 
 def test_a_grey_jpeg_can_stay_grey():
