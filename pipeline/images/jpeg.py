@@ -202,8 +202,8 @@ def _is_filler(rest: bytes, scans: bytes, header: Header) -> bool:
     if len(set(rest)) == 1 and (rest[0] in (0x00, 0xFF) or len(rest) >= _MANY_EQUAL):
         if scans[-1] != rest[0] or scans.endswith(b"\xff\0"):  # FF 00 is a byte of data
             return True
-        if scans[-2] == rest[0]:
-            return False  # filler took the place of what the scan lost
+        if rest[0] or scans[-2] == 0:
+            return False  # filler took the place of what the scan lost; one zero may be its own
         rest = rest[:_FEW_BYTES]
     return header.frame != _PROGRESSIVE and len(rest) <= _FEW_BYTES and check_scans(scans + END, rest)
 

@@ -99,7 +99,18 @@ def repeated(rng, data, at):
     data[at : at + 40] = data[start : start + int(rng.integers(1, 40))]
 
 
+def cut_and_filled_up(rng, data, at):
+    data[at:] = bytes([int(rng.choice([0, 255, int(rng.integers(256))]))]) * (len(data) - at)
+
+
+def without_end(rng, data, at):
+    """Filler in place of a JPEG's EOI marker."""
+    data[-2:] = bytes([int(rng.choice([0, 255, int(rng.integers(256))]))]) * int(rng.choice([2, 8, 500]))
+
+
 DAMAGES = (
+    cut_and_filled_up,
+    without_end,
     flipped,
     overwritten,
     cut,
@@ -155,3 +166,26 @@ def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
     assert found.total() == ROUNDS
     assert found["rejected"] > 5
     assert peak_mb() - memory < 500
+
+
+def is_coded(name):
+    """True for formats in which filler of any value cannot pass for pixels."""
+    return SOUND[name].startswith((b"\xff\xd8", b"\x89PNG", b"GIF"))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", [name for name in SOUND if is_coded(name)])
+def test_a_file_that_was_cut_and_filled_up_is_stored_if_no_pixel_is_lost(name):
+    """Oracle: the undamaged file."""
+    sound, rng, rejected = read_by_opencv(SOUND[name]), np.random.default_rng([*name.encode()]), 0
+    for _ in range(ROUNDS):
+        at = int(rng.integers(len(SOUND[name]) // 3, len(SOUND[name]) - 4))
+        filler = bytes([int(rng.choice([0, 0x20, 0x55, 0xFF]))]) * 40_000
+        try:
+            with quiet():
+                seen = decode_bytes(SOUND[name][:at] + filler + (b"\xff\xd9" if rng.random() < 0.5 else b""))
+        except ImageError:
+            rejected += 1
+        else:
+            assert np.array_equal(seen, sound), (at, filler[:1], len(filler))
+    assert rejected > ROUNDS * 0.9
