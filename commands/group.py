@@ -102,8 +102,9 @@ def rank_of_several() -> str | None:
 
 def check_alone(command: str) -> None:
     """Raises: CommandError: ``torchrun`` started several processes, which ``command`` cannot use."""
-    if rank_of_several():
-        raise CommandError(f"{command} runs in one process: start it without torchrun")
+    if rank := rank_of_several():
+        among = f"but RANK is {rank} and WORLD_SIZE {os.environ['WORLD_SIZE']}"
+        raise CommandError(f"{command} runs in one process, {among}: start it without torchrun, or unset WORLD_SIZE")
 
 
 @contextlib.contextmanager

@@ -64,9 +64,9 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path)
-    if given := parser.parse_args().folder:
-        main(given)
+    parser.add_argument("folder", nargs="?", help="where everything is written. Default: a temporary folder")
+    if folder := parser.parse_args().folder:
+        main(Path(folder))
     else:
         with tempfile.TemporaryDirectory() as temporary:
             main(Path(temporary))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import math
+import re
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from model.errors import one_line
 from model.graph import Graph
 from model.inputs import normalise, on_device
 from pipeline.spec import COLORS, Number
@@ -20,6 +22,7 @@ Precision = Literal["fp32", "bf16"]
 Flip = Literal["none", "mean", "norm-weighted"]
 FLIPS = get_args(Flip)
 MAX_CHUNK_IMAGES = 16  # per forward pass on a CPU: feature maps of more do not fit its cache
+_OTHER_SIZE = re.compile("cannot be multiplied|must match the size")  # in what PyTorch says
 _TINY = float(np.finfo(np.float32).tiny)
 _AUTOCAST_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 
@@ -66,8 +69,12 @@ class Embedder:
         self._device, self._autocast_dtype = torch.device(device), _AUTOCAST_DTYPES[precision]
         self._mean, self._std, self._color = mean, std, color
 
+    def __repr__(self) -> str:
+        settings = f"mean={self._mean}, std={self._std}, color={self._color!r}, flip={self._flip!r}"
+        return f"Embedder({type(self._backbone).__name__}, device={str(self._device)!r}, {settings})"
+
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Raises: TypeError: ``images`` have another type or shape."""
+        """Raises: TypeError, ValueError: ``images`` have another type, shape or size."""
         return self.start(images)()
 
     def start(self, images: np.ndarray) -> Callable[[], np.ndarray]:
@@ -137,7 +144,13 @@ class Embedder:
         dtype = self._autocast_dtype
         with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             inputs = normalise(images, self._mean, self._std, color=self._color)
-            embeddings: torch.Tensor = self._backbone(inputs).float()
+            try:
+                embeddings: torch.Tensor = self._backbone(inputs).float()
+            except RuntimeError as error:
+                if not _OTHER_SIZE.search(str(error)):
+                    raise
+                side = images.shape[1]
+                raise ValueError(f"images have {side} px, which the network does not take: {one_line(error)}") from None
             return embeddings
 
 

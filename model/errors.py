@@ -27,6 +27,8 @@ class OutOfMemoryError(LrfrError):
     """Memory that does not suffice."""
 
 
+MORE_MEMORY = "end other programs, or use a machine with more"
+
 _OUT_OF_MEMORY = re.compile(  # PyTorch on GPUs and CPUs, NumPy, DALI, cuDNN and cuBLAS
     r"out of memory|can(no|')t allocate memory|not enough memory|memory ?allocation|allocation failed|alloc_failed"
     r"|bad_alloc|unable to allocate",

@@ -45,12 +45,14 @@ def _by_channel(value: Number, pixels: torch.Tensor) -> float | torch.Tensor:
 
 
 def check_device(device: str) -> None:
-    """Raises: TypeError, ValueError: it is no name of a device."""
+    """Raises: TypeError, ValueError: it is no name of a device, or there is no GPU."""
     check_argument(isinstance(device, str | torch.device), "device", device, "cpu, cuda or cuda:N")
     try:
-        torch.device(device)
+        kind = torch.device(device).type
     except RuntimeError:
         raise ValueError(f"device is {shown(device)}, expected cpu, cuda or cuda:N") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {shown(device)}, but PyTorch finds no GPU; use cpu")
 
 
 def on_device(module: Module, device: str) -> Module:

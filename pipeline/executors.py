@@ -43,7 +43,7 @@ def local_processes() -> int:
 
 
 class WorkerError(LrfrError):
-    """A worker process died, or hangs whenever it is given a certain task."""
+    """A worker process died, hangs whenever it is given a certain task, or cannot be started."""
 
 
 @dataclasses.dataclass
@@ -89,6 +89,11 @@ class WorkerPool:
         self._next_look = 0.0
 
     def __enter__(self) -> WorkerPool:
+        if multiprocessing.current_process().daemon:
+            raise WorkerError(
+                "this process is a daemon of multiprocessing, as in a Pool or a DataLoader, and may not start others; build"
+                " with executor='serial', or in a process of a ProcessPoolExecutor"
+            )
         try:
             with starting_workers():
                 for _ in range(self._count):

@@ -119,6 +119,9 @@ class ShardReader:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_open = sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVED_FILES, 1)
 
+    def __repr__(self) -> str:
+        return f"ShardReader({self._index!r})"
+
     def __enter__(self) -> ShardReader:
         self._left = self._cancelled = False
         return self

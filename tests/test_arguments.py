@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.engine.runner import Engine
+from benchmarks.report.page import write_report
 from benchmarks.scoring.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
+from benchmarks.scoring.protocols import PairProtocol
 from benchmarks.search.calibration import read_calibration
 from benchmarks.search.likelihood import fit
 from benchmarks.search.run import search_tables
 from benchmarks.search.table import EmbeddingTable
 from model.backbones import build_backbone
+from model.embedder import Embedder
+from model.formats.checkpoint import checkpoints
 from model.formats.export_onnx import export_onnx
-from model.formats.network import load_network
+from model.formats.network import LoadedNetwork, load_network
 from model.heads import build_head
 from model.losses.center import CenterLoss
 from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet
@@ -33,6 +38,7 @@ from pipeline.spec import Preprocessing, SpecError
 from pipeline.tables.landmark_reader import read_landmarks
 from shards.arguments import check_whole, shown
 from shards.finish import finish_set
+from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest
 from shards.verify import verify
 from shards.writer import Row, ShardWriter
@@ -216,6 +222,9 @@ STATE = {"seed": 0, "global_batch": 4, "views": 1, "index_digest": "x"}
             "aligned is 5, expected the name of a template, or a path",
         ),
         (lambda: average_precision([0.5], np.array([0.1])), "mates is [0.5], expected a (N,) array"),
+        (lambda: checkpoints(None), f"run is None, expected {PATH}"),
+        (lambda: write_report([], "report"), "results is [], expected a list of what run(...) returns"),
+        (lambda: write_report(None, "report"), "results is None, expected a list of what run(...) returns"),
     ],
 )
 def test_an_argument_of_a_wrong_type_says_what_was_expected(call, says):
@@ -284,6 +293,47 @@ def test_an_argument_of_a_wrong_value_says_what_was_expected(call, kind, says):
         call()
     assert str(error.value).startswith(says)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.no_gpu
+def test_a_gpu_that_is_not_there_is_said():
+    for call in (
+        lambda: new_run(SMALL, classes=4, preprocessing={}, device="cuda"),
+        lambda: Embedder(torch.nn.Identity(), device="cuda:1"),
+    ):
+        with pytest.raises(ValueError, match=r"^device is 'cuda(:1)?', but PyTorch finds no GPU; use cpu$"):
+            call()
+
+
+def test_images_of_a_size_that_the_network_does_not_take_are_told_as_such():
+    embed = Embedder(build_backbone("spherenet4", image_size=32))
+    with pytest.raises(ValueError, match=r"^images have 64 px, which the network does not take: mat1 and mat2 shapes"):
+        embed(np.zeros((2, 64, 64, 3), np.uint8))
+
+
+def test_values_of_the_api_are_shown_in_one_short_line(shard_set):
+    """A notebook prints the last value of a cell."""
+    index, state = ShardIndex(shard_set), new_run(SMALL, classes=4, preprocessing={"size": 32})
+    backbone, rows = state.learner.backbone, np.zeros((1, 2), int)
+    network = LoadedNetwork(backbone, Preprocessing(size=32), "spherenet4", Path("a.pt"), 5, "0f", {}, spec_stated=True)
+    facts = {"name": "mine", "title": "Mine", "root": Path("faces"), "main": "auc", "published_counts": {}}
+    pairs = PairProtocol(
+        **facts,
+        requests=[Request(path="a.jpg")],
+        members={"{}": rows},
+        identities=rows,
+        genuine=FOLDS == 0,
+        folds=FOLDS,
+    )
+    values = (state, network, Embedder(backbone), ShardReader(index), pairs, Engine(embed=Embedder(backbone)))
+    assert [repr(value) for value in values[:-1]] == [
+        "TrainState(TrainConfig(backbone='spherenet4'), 4 classes)",
+        "LoadedNetwork('a.pt': spherenet4, step 5, 32 px, digest 0f)",
+        "Embedder(Sequential, device='cpu', mean=0.5, std=0.5, color='RGB', flip='none')",
+        f"ShardReader({index!r})",
+        "PairProtocol(mine, 'faces': 4 pairs, 2 genuine, 2 folds)",
+    ]
+    assert len(repr(values[-1]).splitlines()) == 1
 
 
 def test_numbers_of_numpy_and_paths_as_text_are_taken():

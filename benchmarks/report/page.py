@@ -28,7 +28,8 @@ from benchmarks.report.tables import (
 )
 from benchmarks.scoring.comparison import Comparison, same_protocol
 from benchmarks.scoring.results import Result, Scores, write_json
-from shards.files import write_bytes
+from shards.arguments import check_argument, check_path
+from shards.files import StrPath, write_bytes
 
 TITLE = "Low-resolution face recognition: scores"
 HTML_NAME, MARKDOWN_NAME, LATEX_NAME, CSV_NAME = "report.html", "report.md", "report.tex", "report.csv"
@@ -125,9 +126,11 @@ class Report:
         return {stem for stem in _SHOWN.findall(text) if is_report_file(f"{stem}.png")}
 
 
-def write_report(results: Sequence[Result], folder: Path, *, faces: bool = True) -> Path:
-    """Writes a report of one or more results; returns the path of report.html."""
-    report = Report(folder, faces=faces)
+def write_report(results: Sequence[Result], folder: StrPath, *, faces: bool = True) -> Path:
+    """Writes a report of one or more results; returns the path of report.html. Raises: TypeError: they are none."""
+    good = isinstance(results, Sequence) and len(results) > 0 and all(isinstance(one, Result) for one in results)
+    check_argument(good, "results", results, "a list of what run(...) returns")
+    report = Report(check_path("folder", folder), faces=faces)
     return [report.add(result) for result in results][-1]
 
 

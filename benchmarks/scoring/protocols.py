@@ -36,7 +36,7 @@ class ScoredSetting:
     left_out: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Protocol:
     """A benchmark read from a data set: the images to embed, and how to score their embeddings.
 
@@ -68,6 +68,10 @@ class Protocol:
     folders: Sequence[Path] = ()
     notes: Sequence[str] = ()
     alignment_stated: bool = True
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in self.counts.items())
+        return f"{type(self).__name__}({self.name}, {str(self.root)!r}: {counts})"
 
     @property
     def caveats(self) -> list[str]:
@@ -143,7 +147,7 @@ class Protocol:
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class PairProtocol(Protocol):
     """Verification of P pairs.
 

@@ -22,7 +22,7 @@ from shards.arguments import check_argument, check_path
 from shards.files import StrPath, write_bytes
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Scores:
     """What a network scored on a benchmark; metrics are fractions.
 
@@ -59,6 +59,10 @@ class Scores:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
+    def __repr__(self) -> str:
+        missing = f", {len(self.missing):,} images missing" if self.missing else ""
+        return f"{type(self).__name__}({self.benchmark}: {self.main} {self.metrics[self.main]:.4f}{missing})"
+
     @property
     def partial(self) -> bool:
         return bool(self.missing)
@@ -78,7 +82,7 @@ class Scores:
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Result(Scores):
     """The result of a benchmark that has just been scored: its images can still be read.
 

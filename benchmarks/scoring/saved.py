@@ -19,7 +19,7 @@ MAX_METRIC = 1 + ROUNDING  # metrics are fractions
 ADDED_METRICS = ("eer",)  # since the first version
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class SavedResult(Scores):
     """A result from a file."""
 

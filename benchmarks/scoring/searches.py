@@ -51,7 +51,7 @@ class Search:
         return protocol_digest([digests[self.probes], digests[self.gallery]], [self.probe_ids, self.gallery_ids])
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class ClosedSetProtocol(Protocol):
     """Identification of probes whose identities are all in the gallery.
 
@@ -104,7 +104,7 @@ class ClosedSetProtocol(Protocol):
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class OpenSetProtocol(Protocol):
     """Identification against a watch list; some probes show people who are not on it.
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from model.errors import DAMAGE_ERRORS, CheckpointError
+from model.errors import DAMAGE_ERRORS, MORE_MEMORY, CheckpointError, explained_memory
 from model.formats.objects import named_objects, skipping
+from shards.arguments import check_path
 from shards.files import StrPath, remove_temporaries, whole_file
 from shards.messages import command
 
@@ -80,8 +81,10 @@ def save_checkpoint(path: Path, content: Content) -> None:
 
 
 def checkpoints(run: StrPath) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(path for path in (Path(run) / FOLDER).glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem))
+    """The checkpoints of a run, oldest first. Raises: TypeError: ``run`` is no path."""
+    return sorted(
+        path for path in (check_path("run", run) / FOLDER).glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem)
+    )
 
 
 def newest_checkpoint(runs: Path) -> Path:
@@ -108,6 +111,7 @@ def read_checkpoint(path: Path, *, skip_objects: bool = False) -> Content:
     Raises:
         CheckpointError: the file is missing, damaged or of another version, or contains objects other than tensors
             and plain values.
+        OutOfMemoryError: memory does not suffice for the file.
         PermissionError: the file cannot be read.
     """
     if not path.is_file():
@@ -154,7 +158,7 @@ def _load(path: Path, skip_objects: bool) -> object:
     remedy = "delete it to use the previous one" if path.absolute().parent.name == FOLDER else "name another"
     damaged = CheckpointError(f"{path}: damaged or not a checkpoint; restore it, or {remedy}")
     try:
-        if zipfile.is_zipfile(path):
+        if is_zip := zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 # torch.save does not compress: only a hostile file unpacks to more than it has
                 if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
@@ -164,7 +168,8 @@ def _load(path: Path, skip_objects: bool) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.load warns about files that are rejected below
             names = named_objects(path)
-            with skipping(names) if skip_objects else contextlib.nullcontext():
+            memory = explained_memory(MORE_MEMORY) if is_zip else contextlib.nullcontext()  # others may state any size
+            with memory, skipping(names) if skip_objects else contextlib.nullcontext():
                 content = torch.load(path, map_location="cpu", weights_only=True)
         for value in _values(content):
             if isinstance(value, OrderedDict):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from model.backbones import EMBEDDING_SIZE
-from model.errors import DAMAGE_ERRORS, CheckpointError, import_optional, one_line
+from model.errors import DAMAGE_ERRORS, MORE_MEMORY, CheckpointError, explained_memory, import_optional, one_line
 
 CONFIG, PROCESSOR, WEIGHTS, CARD = "config.json", "preprocessor_config.json", "model.safetensors", "README.md"
 MODEL_TYPE, FORMAT_VERSION = "lrfr", 1  # in config.json
@@ -116,9 +116,10 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; export the folder again")
     try:
-        with safetensors.safe_open(path, framework="pt", device="cpu") as content:
+        memory = explained_memory(MORE_MEMORY)  # the library checks the stated sizes before
+        with memory, safetensors.safe_open(path, framework="pt", device="cpu") as content:
             return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, it is not a mapping
-    except (safetensors.SafetensorError, ArithmeticError, MemoryError, *DAMAGE_ERRORS) as error:
+    except (safetensors.SafetensorError, ArithmeticError, *DAMAGE_ERRORS) as error:
         raise CheckpointError(f"{path}: damaged or not safetensors ({one_line(error)}); restore the file") from None
 
 

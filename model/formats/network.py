@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from model.backbones import build_backbone
-from model.errors import CheckpointError, one_line
+from model.errors import MORE_MEMORY, CheckpointError, explained_memory, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
 from model.formats.foreign.cvlface import cvlface_weights, stated_color
@@ -75,6 +75,10 @@ class LoadedNetwork(NamedTuple):
     trainable: bool = True
     cached: bool = True
     training_data: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+    def __repr__(self) -> str:
+        step = "" if self.step is None else f", step {self.step}"
+        return f"LoadedNetwork({str(self.path)!r}: {self.name}{step}, {self.spec.size} px, digest {self.digest})"
 
     def check_trainable(self, purpose: str) -> None:
         """Raises: CheckpointError: the network can only be run; ``purpose`` is what it cannot be, such as exported."""
@@ -272,7 +276,8 @@ def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, 
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # load_state_dict warns that meta tensors copy nothing
             load()
-        return load()
+        with explained_memory(MORE_MEMORY):
+            return load()
     except OptionError as error:
         raise CheckpointError(f"{path}: {one_line(error, 400)}") from None
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from model.formats.checkpoint import checkpoint_path
 from model.training.config import TrainConfig, TrainingError
 from model.training.runlog import RunLog, drop_rows, read_metrics
 from model.training.state import TrainState
+from shards.arguments import shown
 from shards.files import naming, remove_temporaries, whole_file, write_bytes
 from shards.messages import print_stderr
 
@@ -113,7 +115,8 @@ class Evaluations:
         try:
             check()
             with eval_mode(backbone), backbone.register_forward_pre_hook(check):
-                return {name: float(value) for name, value in self.evaluate(backbone).items()}
+                metrics = self.evaluate(backbone)
+            return _as_numbers(metrics)
         except _StoppedError:
             print_stderr(f"eval at step {step}: abandoned; the run will start with it when it continues")
             return None
@@ -141,6 +144,16 @@ class Evaluations:
         write_bytes(self.run / BEST_FACTS, (json.dumps(facts) + "\n").encode())
         self.best = value
         return True
+
+
+def _as_numbers(metrics: Any) -> dict[str, float]:
+    """What ``Evaluate`` returned. Raises: TypeError: no numbers by name."""
+    try:
+        return {str(name): float(value) for name, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise TypeError(
+            f"evaluate returned {shown(metrics)}, expected a dict of numbers, such as {{'lfw/accuracy': 0.9}}"
+        ) from None
 
 
 def is_evaluated(run: Path, step: int) -> bool:

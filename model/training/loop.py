@@ -23,7 +23,7 @@ from pipeline.signals import Stopped, stop_signals
 from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, write_bytes
 from shards.locks import locked
-from shards.messages import print_stderr
+from shards.messages import counted, print_stderr
 
 CONFIG = "config.json"
 
@@ -75,10 +75,10 @@ def train(
 
     Raises:
         TrainingError: a loss or gradient is not finite and no more steps may be skipped (the state before this step is
-            saved if it is finite), or ``config.best`` is not evaluated.
+            saved if it is finite), ``config.best`` is not evaluated, or there are no more batches.
         LockedError: another process is training in ``run``.
         OutOfMemoryError: memory does not suffice for a step.
-        TypeError: an argument has a wrong type.
+        TypeError, ValueError: an argument has a wrong type, or the batches are for another network or head.
     """
     _check_arguments(batches, state, evaluate, targets)
     run, start = check_path("run", run), check_whole("start", start, 0)
@@ -100,9 +100,13 @@ def train(
         while step < config.steps and not ranks.any(stop.requested):
             try:  # a store may keep it waiting for minutes; if others wait for this rank, it may not leave them
                 with log.waiting(), stop.waiting(ranks.size == 1):
-                    batch = next(stream)
+                    batch = next(stream, None)
             except Stopped:
                 break
+            if step == start:
+                _check_batch(batch, state)
+            if batch is None:
+                raise TrainingError(f"batches ended after step {step} of {config.steps}, expected an endless stream")
             log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel())
 
             if step == 0 and config.init == "data":
@@ -148,12 +152,34 @@ def train(
 
 def _check_arguments(batches: Any, state: Any, evaluate: Any, targets: Any) -> None:
     """Raises: TypeError."""
-    check_argument(isinstance(batches, Iterable), "batches", batches, "batches, such as an open Loader")
+    good = isinstance(batches, Iterable) and not isinstance(batches, str | bytes)
+    check_argument(good, "batches", batches, "batches, such as an open Loader")
     check_argument(isinstance(state, TrainState), "state", state, "what new_run(config, ...) returns")
     check_argument(evaluate is None or callable(evaluate), "evaluate", evaluate, "a function, or None")
     expected = "a function such as Targets(...), if and only if a term distill compares embeddings"
     compares = bool(state.learner.config.losses.embedding_terms)
     check_argument(callable(targets) if compares else targets is None, "targets", targets, expected)
+
+
+def _check_batch(batch: Any, state: TrainState) -> None:
+    """Checks the first batch. Raises: TypeError, ValueError: it is none, or not one for this network and head."""
+    if batch is None:
+        return
+    images: Any = getattr(batch, "images", None)
+    labels: Any = getattr(batch, "labels", None)
+    views, side = len(state.learner.config.all_views), state.learner.preprocessing.size
+    good = torch.is_tensor(images) and images.dim() == 5
+    check_argument(good, "images of a batch", images, "a Tensor of uint8 and shape (V, b, S, S, 3), RGB")
+    good = torch.is_tensor(labels) and labels.dtype == torch.int64 and labels.shape == images.shape[1:2]
+    check_argument(good, "labels of a batch", labels, f"a Tensor of int64 and shape ({images.shape[1]},)")
+    if (len(images), *images.shape[2:]) != (views, side, side, 3):
+        found = f"{counted(len(images), 'view')} of {images.shape[2]} px"
+        raise ValueError(f"a batch has {found}, expected {views} of {side} px, as the config and its preprocessing say")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < state.learner.classes:
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise ValueError(
+            f"labels of a batch are {found}, expected 0 to {state.learner.classes - 1}: classes of the run"
+        )
 
 
 def _check_is_run(run: Path) -> None:

@@ -257,7 +257,7 @@ def _several_processes() -> bool:
     if wrong:
         stated = f"WORLD_SIZE is {size}, but " if size.isdecimal() else ""
         raise RankError(
-            f"{stated}{', '.join(wrong)}: start several processes with torchrun, or unset WORLD_SIZE to train in one"
+            f"{stated}{', '.join(wrong)}: start several processes with torchrun, or unset WORLD_SIZE to run one"
         )
     return True
 

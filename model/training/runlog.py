@@ -105,7 +105,11 @@ class RunLog:
         left = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
         rate = row["images_per_s"]
         speed = f"{rate:.0f}" if rate >= 1 else f"{rate:.2g}"  # a large network on a CPU
-        parts = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "lr")
+        parts = "  ".join(
+            f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in values.items()
+            if name != "lr"
+        )
         print_stderr(
             f"step {step}/{self._steps}  {parts}  lr {values['lr']:g}  {speed} images/s"
             f"  loader wait {row['loader_wait']:.1%}  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"

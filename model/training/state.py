@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from model.backbones.stages import freeze_stages
-from model.errors import DAMAGE_ERRORS, CheckpointError, one_line
+from model.errors import DAMAGE_ERRORS, MORE_MEMORY, CheckpointError, explained_memory, one_line
 from model.finite import all_finite
 from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
 from model.inputs import check_device, on_device
@@ -31,7 +31,7 @@ from shards.arguments import check_argument, check_whole
 from shards.messages import counted, print_stderr
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrainState:
     """Learner, optimizer and averaged weights of a run.
 
@@ -51,6 +51,9 @@ class TrainState:
     guard: Guard
     teacher: Teacher | None = None
     branched_from: str | None = None
+
+    def __repr__(self) -> str:
+        return f"TrainState({self.learner.config!r}, {counted(self.learner.classes, 'class')})"
 
     @property
     def eval_backbone(self) -> nn.Module:
@@ -122,7 +125,8 @@ class TrainState:
         """
         self._check(content, path)
         try:
-            self._load(content)
+            with explained_memory(MORE_MEMORY):
+                self._load(content)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
         except DAMAGE_ERRORS as error:  # the content may come from anywhere

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from model.errors import OutOfMemoryError, explained_memory, last_line, one_line
+from model.formats.checkpoint import checkpoints
+from model.formats.network import read_tensors
 from model.training.config import TrainConfig
 from tests.model.training.runs import config, run_training
 
@@ -103,3 +106,28 @@ def test_training_says_what_to_lower(tmp_path):
     assert TrainConfig(
         views="128", precision="bf16", shard_head=True, accumulate=4, activation_checkpointing=True
     ).less_memory == ("lower --batch-size (128 identities with 1 image each); raise --accumulate (it is 4)")
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_a_shortage_while_a_file_is_read_is_not_told_as_damage(name, tmp_path, monkeypatch):
+    state, path = {"w": torch.zeros(3)}, tmp_path / name
+    if name.endswith(".pt"):
+        torch.save(state, path)
+    else:
+        safetensors.torch.save_file(state, path)
+
+    def load(*_, **__):
+        torch.empty(HUGE, dtype=torch.uint8)
+
+    monkeypatch.setattr(torch, "load", load)
+    monkeypatch.setattr(safetensors, "safe_open", load)
+    with pytest.raises(OutOfMemoryError, match=r"^out of memory .*: end other programs, or use a machine with more$"):
+        read_tensors(path)
+
+
+def test_a_shortage_while_a_run_is_restored_is_not_told_as_damage(tmp_path, monkeypatch):
+    done, _ = run_training(tmp_path, config(steps=1))
+    assert done == 1
+    monkeypatch.setattr(torch.optim.SGD, "load_state_dict", lambda *_: torch.empty(HUGE, dtype=torch.uint8))
+    with pytest.raises(OutOfMemoryError, match=r": end other programs, or use a machine with more$"):
+        run_training(tmp_path, config(steps=2), resume=checkpoints(tmp_path)[-1])

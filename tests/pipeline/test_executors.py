@@ -27,6 +27,13 @@ def test_every_task_is_done_once(executor, tasks):
     assert not multiprocessing.active_children()
 
 
+def test_a_daemonic_process_is_told_how_to_build(monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(WorkerError, match=r"may not start others; build with executor='serial'"), WorkerPool(1):
+        pass
+    assert list(unordered_map(double, [1], executor="serial", workers=1)) == [2]
+
+
 def test_large_tasks_and_results_fit_through_the_pipes():
     tasks = [bytes([number]) * 3_000_000 for number in range(5)]
     assert sorted(unordered_map(double, tasks, executor="process", workers=2)) == [2 * task for task in tasks]

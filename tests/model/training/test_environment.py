@@ -109,7 +109,7 @@ def test_incomplete_variables_are_one_line(environment, values, found):
     with pytest.raises(RankError) as error, open_ranks("cpu"):
         pass
     assert found in str(error.value)
-    assert str(error.value).endswith("start several processes with torchrun, or unset WORLD_SIZE to train in one")
+    assert str(error.value).endswith("start several processes with torchrun, or unset WORLD_SIZE to run one")
 
 
 def test_an_address_where_nothing_can_listen_is_one_line(environment):
@@ -201,7 +201,10 @@ def test_commands_tell_their_own_error_where_a_cluster_sets_only_the_size(enviro
 def test_commands_of_one_process_refuse_torchrun(environment, run, words):
     environment(**COMPLETE)
     command = " ".join(words[: 2 if words[0] == "bench" else 1])
-    assert error_of(run(*words)) == f"Error: rank 0: {command} runs in one process: start it without torchrun"
+    assert error_of(run(*words)) == (
+        f"Error: rank 0: {command} runs in one process, but RANK is 0 and WORLD_SIZE 2: start it without torchrun, or"
+        " unset WORLD_SIZE"
+    )
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,12 @@ def test_a_failed_evaluation_loses_nothing_and_is_repeated_on_resume(tmp_path, e
     assert_ends_as_if_uninterrupted(run, settings)
 
 
+@pytest.mark.parametrize("found", [None, [0.5], {"lfw/accuracy": "high"}, {"lfw/accuracy": None}])
+def test_an_evaluation_that_returns_no_numbers_says_so(tmp_path, found):
+    with pytest.raises(TypeError, match=r"^evaluate returned .*, expected a dict of numbers, such as {'lfw/accuracy'"):
+        run_training(tmp_path, config(), evaluate=lambda backbone: found)
+
+
 @pytest.mark.parametrize("step", [4, 8])
 def test_a_signal_during_an_evaluation_stops_it_at_the_next_batch(tmp_path, step, capsys):
     run, settings = tmp_path / "run", config(eval_every=4)

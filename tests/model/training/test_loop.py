@@ -369,3 +369,25 @@ def test_training_learns(tmp_path):
     train(Same(), new_run(settings, classes=CLASSES, preprocessing=SPEC), tmp_path)
     curve = losses(tmp_path)
     assert curve[30] < 0.5 * curve[1]
+
+
+def batch_of(images=(4, 3, 32, 32, 3), labels=(0, 1, 2)):
+    return SimpleNamespace(images=torch.zeros(images, dtype=torch.uint8), labels=torch.tensor(labels), rows=None)
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "says"),
+    [
+        ("data/shards", TypeError, "batches is 'data/shards', expected batches, such as an open Loader"),
+        ([1], TypeError, "images of a batch is None, expected a Tensor of uint8 and shape (V, b, S, S, 3), RGB"),
+        ([batch_of(labels=(0, 1))], TypeError, "labels of a batch is a Tensor of int64 and shape (2,), expected"),
+        ([batch_of((1, 3, 32, 32, 3))], ValueError, "a batch has 1 view of 32 px, expected 4 of 32 px, as the config"),
+        ([batch_of((4, 3, 64, 64, 3))], ValueError, "a batch has 4 views of 64 px, expected 4 of 32 px, as the config"),
+        ([batch_of(labels=(0, 1, 6))], ValueError, "labels of a batch are 0 to 6, expected 0 to 5: classes of the run"),
+        ([], TrainingError, "batches ended after step 0 of 8, expected an endless stream"),
+    ],
+)
+def test_batches_of_something_else_say_so(batches, error, says, tmp_path):
+    with pytest.raises(error) as found:
+        train(batches, new_run(config(), classes=CLASSES, preprocessing=SPEC), tmp_path)
+    assert str(found.value).startswith(says)
