@@ -23,6 +23,10 @@ from commands.options import folder
 def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
     """Generate faces in the folder layouts of the public data sets."""
     from pipeline.demo.generate import write_demo_data
+    from shards.messages import print_stderr
 
     with interruptible():
         write_demo_data(out, identities=identities, images=images, seed=seed)
+    print_stderr(
+        f"done: faces of {identities:,} people to train on, of {max(identities // 2, 2):,} others to test on: {out}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shlex
 import sys
@@ -28,9 +29,30 @@ def command(*words: str | Path) -> str:
     return shlex.join([*program, *map(str, words)])
 
 
-def install_command(extra: str) -> str:
-    """The command that installs the libraries of an extra."""
-    return shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[{extra}]"])
+def install_command(extra: str = "") -> str:
+    """The command that installs the libraries of an extra; without one, those that are always required."""
+    if not is_checkout():
+        return shlex.join(["pip", "install", *requirements(extra)])
+    if extra:
+        return shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[{extra}]"])
+    return shlex.join(
+        ["pip", "install", "--editable", str(CHECKOUT), "--constraint", str(CHECKOUT / "constraints.txt")]
+    )
+
+
+def is_checkout() -> bool:
+    """Whether the code runs from a checkout; False after ``pip install`` without ``--editable``."""
+    return (CHECKOUT / "setup.cfg").is_file()
+
+
+def requirements(extra: str = "") -> list[str]:
+    """What the installed package requires, such as ``numpy>=2.0``: for an extra, or always."""
+    lines = importlib.metadata.requires("lrfr") or []
+    return [
+        line.partition(";")[0].strip()
+        for line in lines
+        if re.findall(r"extra == .([\w-]+)", line) == [extra] * bool(extra)
+    ]
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from shards.arguments import check_path
 from shards.errors import ShardError
 from shards.files import StrPath, check_fields, read_record
-from shards.messages import counted
+from shards.messages import command, counted
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -115,7 +115,7 @@ class Manifest:
         path = root / MANIFEST
         if not path.exists():
             if not (root / PLAN).exists():
-                raise ShardError(f"{path}: not found; {root} is not a shard set")
+                raise ShardError(f"{path}: not found; {root} is not a shard set; run: {command('build-shards')}")
             there = sum(1 for _ in root.glob(f"shard-*.{DONE_SUFFIX}"))
             raise ShardError(
                 f"{path}: not found; {root} is an unfinished build; run build-shards again to resume it, or the parts"

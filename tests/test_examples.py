@@ -49,17 +49,6 @@ def test_python_api(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "0000010.pt").exists()
 
 
-@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["a", "b"], 2), (["--folder"], 2)])
-def test_python_api_explains_itself(words, code, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["python_api.py", *words])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(REPOSITORY / "examples" / "python_api.py"), run_name="__main__")
-    assert end.value.code == code
-    assert "usage: python_api.py [-h] [folder]" in "".join(capsys.readouterr())
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_tflite_network_with_a_fixed_batch(monkeypatch, tmp_path):
     """The interpreter is stood in for: a batch of 2 is filled up, and pixels are from -1 to 1."""
     batches = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from commands.diagnosis import libraries
+from shards import messages
+from shards.messages import install_command
 from tests.conftest import PATIENCE_S, REPOSITORY
 
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "cli.py")
@@ -61,6 +65,20 @@ def test_the_console_script_works_in_any_folder(tmp_path):
     script = Path(sys.executable).parent / "lrfr"
     process = subprocess.run([script, "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
     assert process.stdout.startswith("lrfr, version "), process.stderr
+
+
+def test_hints_after_an_ordinary_install_can_work(tmp_path, monkeypatch):
+    """There is no setup.cfg beside the packages: what they require is in the metadata of the distribution."""
+    assert install_command("export") == shlex.join(["pip", "install", "--editable", f"{REPOSITORY}[export]"])
+    of_checkout = dict(libraries._lower_bounds())
+    monkeypatch.setattr(messages, "CHECKOUT", tmp_path)
+    words = shlex.split(install_command("export"))
+    assert words[:2] == ["pip", "install"]
+    assert {word.partition(">=")[0] for word in words[2:]} >= {"onnx", "onnxruntime", "onnxscript", "safetensors"}
+    assert not {"torch", "boto3", "pytest"} & {word.partition(">=")[0] for word in words}
+    required = shlex.split(install_command())[2:]
+    assert {word.partition(">=")[0] for word in required} == set(of_checkout)
+    assert set(dict(libraries._lower_bounds())) == set(of_checkout)
 
 
 def test_packages_are_typed():

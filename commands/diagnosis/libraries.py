@@ -10,7 +10,6 @@ import importlib.util
 import json
 import platform
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,12 +19,12 @@ from typing import Any
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from model.errors import last_line
 from shards.errors import LrfrError
+from shards.messages import CHECKOUT, install_command, is_checkout, requirements
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 OURS = ("shards", "pipeline", "model", "benchmarks", "commands", "cli")
 PYTHONS = ((3, 11), (3, 13))  # oldest and newest that are tested
 PROBE_S = 300.0  # only a library that hangs takes so long
-INSTALL = shlex.join(["pip", "install", "--editable", str(CHECKOUT), "--constraint", str(CHECKOUT / "constraints.txt")])
+INSTALL = install_command()
 _PROBES = ("torch", "dali", "cv2", "others", "litert")
 # what the loader of shared libraries says, and which packages of Debian and Ubuntu have them
 _SYSTEM_LIBRARIES = {
@@ -134,7 +133,7 @@ def _place(name: str) -> Path | None:
 
 
 def _versions() -> Iterator[Finding]:
-    """Libraries that are missing or older than setup.cfg asks for."""
+    """Libraries that are missing or older than required."""
     wrong = 0
     for name, least in _lower_bounds():
         try:
@@ -151,8 +150,11 @@ def _versions() -> Iterator[Finding]:
 
 
 def _lower_bounds() -> Iterator[tuple[str, str]]:
-    """Name and least version of each library in setup.cfg."""
-    section = (CHECKOUT / "setup.cfg").read_text().partition("install_requires =\n")[2].partition("\n\n")[0]
+    """Name and least version of each required library: of the checkout, whose setup.cfg may be newer than the install."""
+    if is_checkout():
+        section = (CHECKOUT / "setup.cfg").read_text().partition("install_requires =\n")[2].partition("\n\n")[0]
+    else:
+        section = "".join(f" {line}\n" for line in requirements())
     yield from re.findall(r"^ +([A-Za-z0-9._-]+)>=([0-9.]+)", section, re.M)
 
 
@@ -242,9 +244,7 @@ def other_findings(probes: Probes, data: Path) -> Iterator[Finding]:
     try:
         probes.facts("litert")
     except ProbeError as error:
-        yield note(
-            f"landmarks cannot run: {error}", shlex.join(["pip", "install", "--editable", f"{CHECKOUT}[landmarks]"])
-        )
+        yield note(f"landmarks cannot run: {error}", install_command("landmarks"))
         return
     yield from _model(data)
 
