@@ -52,7 +52,7 @@ def _own_folder() -> Iterator[str]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Deletes the folders of clusters whose build was killed: nobody holds their locks any more."""
+    """Deletes the folders of clusters whose build was killed: their locks are free."""
     for folder in parent.glob(f"{_NAME}*"):
         with contextlib.suppress(OSError, LockedError):  # another user's, just deleted, or in use
             if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():

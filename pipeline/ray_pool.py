@@ -74,7 +74,7 @@ class RayPool:
         self._count, self._address = workers, address
         self._stack = contextlib.ExitStack()
         self._hosts: dict[Any, str] = {}  # by actor; "" until it has started
-        self._unborn = 0  # workers in a row that were lost before they had started
+        self._failed_starts = 0  # workers in a row that were lost before they had started
         self._ray: Any = None
 
     def __enter__(self) -> RayPool:
@@ -99,13 +99,13 @@ class RayPool:
             WorkerError: workers were lost again and again.
         """
         ray, remaining, again = self._ray, map(_Job, tasks), deque[_Job]()
-        asked: dict[Any, tuple[Any, _Job | None]] = {}  # what is under way: answer -> actor, its job; None: its start
+        requests: dict[Any, tuple[Any, _Job | None]] = {}  # answer -> actor and its job; None: its start
         worker = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
 
         def start() -> None:
             actor = worker.remote(os.getcwd())
             self._hosts[actor] = ""
-            asked[actor.host.remote()] = actor, None
+            requests[actor.host.remote()] = actor, None
 
         def give(actor: Any) -> bool:
             """Returns False if no task is left."""
@@ -114,16 +114,16 @@ class RayPool:
                 del self._hosts[actor]
                 ray.kill(actor)
                 return False
-            asked[actor.run.remote(function, job.task)] = actor, job
+            requests[actor.run.remote(function, job.task)] = actor, job
             return True
 
         try:
             for _ in range(self._count or 0):
                 start()
             more, waiting = True, _Waiting(ray)
-            while more or again or any(job for _, job in asked.values()):
-                for answer in ray.wait(list(asked), timeout=POLL_S)[0]:
-                    actor, job = asked.pop(answer)
+            while more or again or any(job for _, job in requests.values()):
+                for answer in ray.wait(list(requests), timeout=POLL_S)[0]:
+                    actor, job = requests.pop(answer)
                     try:
                         result = ray.get(answer)
                     except ray.exceptions.RayTaskError as error:  # of pickling, as others are answers
@@ -132,7 +132,7 @@ class RayPool:
                         again.extend(self._lost(actor, job, error))
                         start()
                         continue
-                    self._unborn = 0
+                    self._failed_starts = 0
                     if job is None:
                         self._hosts[actor] = result
                         more = give(actor) and more
@@ -141,12 +141,12 @@ class RayPool:
                         raise result[1]
                     more = give(actor) and more
                     yield result[0]
-                waiting.report(asked)
+                waiting.report(requests)
         finally:
-            self._end(list(asked))
+            self._end(list(requests))
 
     def _lost(self, actor: Any, job: _Job | None, error: Exception) -> list[_Job]:
-        """Says that a worker is gone; returns what has to be done again.
+        """Reports that a worker is gone; returns the jobs to do again.
 
         Raises:
             WorkerError: too many were.
@@ -155,8 +155,8 @@ class RayPool:
             self._ray.kill(actor)
         host = self._hosts.pop(actor)
         if job is None:
-            self._unborn += 1
-            if self._unborn >= MAX_LOSSES:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_LOSSES:
                 raise WorkerError(f"workers do not start on the Ray cluster: {_last_line(error)}")
             return []
         job.losses += 1
@@ -167,7 +167,7 @@ class RayPool:
         return [job]
 
     def _end(self, answers: list[Any]) -> None:
-        """Kills the workers, and waits until what they were asked has failed, so that nobody writes any more."""
+        """Kills the workers, and waits until their requests have failed, so that none of them writes any more."""
         while self._hosts:
             with contextlib.suppress(Exception):  # the cluster may be gone
                 self._ray.kill(self._hosts.popitem()[0])
@@ -177,13 +177,13 @@ class RayPool:
 
 
 class _Waiting:
-    """Says once that no worker has started for a while."""
+    """Reports once that no worker has started for a while."""
 
     def __init__(self, ray: Any) -> None:
         self._ray, self._since = ray, time.monotonic()
 
-    def report(self, asked: dict[Any, tuple[Any, _Job | None]]) -> None:
-        if any(job for _, job in asked.values()):
+    def report(self, requests: dict[Any, tuple[Any, _Job | None]]) -> None:
+        if any(job for _, job in requests.values()):
             self._since = float("inf")
         elif time.monotonic() - self._since > WAITING_S:
             self._since = float("inf")
@@ -197,7 +197,7 @@ def imported(address: str | None) -> Any:
     Raises:
         WorkerError: it is not installed.
     """
-    # of the tasks, dashboards see what workers say: what this process would say of them delays its end by 0.3 s
+    # dashboards show what workers report of tasks; the reports of this process would delay its end by 0.3 s
     defaults = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_events_report_interval_ms": "0"}
     if address is None and "ray" not in sys.modules:  # its processes take orders from this one only
         defaults |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

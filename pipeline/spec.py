@@ -146,7 +146,7 @@ class Preprocessing:
         ]
 
     def __str__(self) -> str:
-        """What a user knows it by: template, size, colour order, range and what is unusual."""
+        """The spec in one line: template, size, colour order, range and unusual values."""
         named = f"template {self.template}" if self.aligned else "resized whole"
         text = f"{named}, {self.size} px, {self.color}, (x / 255 - {_text(self.mean)}) / {_text(self.std)}"
         unusual = [(name, getattr(self, name)) for name in ("warp", "fit", "margin", "stretch") if self.aligned]
@@ -212,7 +212,7 @@ def _converted(name: str, default: Any, value: Any) -> Any:
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    """Whether ``value`` holds ``count`` numbers that a crop could have anything to do with."""
+    """Whether ``value`` holds ``count`` finite numbers of at most ``_MAX_NUMBER``."""
     if not isinstance(value, list | tuple) or len(value) != count:
         return False
     return all(type(one) in (int, float) and abs(one) <= _MAX_NUMBER for one in value)

@@ -35,7 +35,7 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int | Non
     """Returns a whole number, of Python or NumPy, as an int.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not a whole number.
         ValueError: it is below ``least`` or above ``most``.
     """
     check_argument(hasattr(value, "__index__") and not isinstance(value, bool), name, value, "a whole number")
@@ -50,13 +50,13 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int | Non
 
 
 def check_number(name: str, value: Any) -> None:
-    """Raises: TypeError: no finite number."""
+    """Raises: TypeError: it is not a finite number."""
     good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     check_argument(good, name, value, "a finite number")
 
 
 def check_word(name: str, value: Any, words: Collection[str]) -> None:
-    """Raises: ValueError: none of ``words``."""
+    """Raises: ValueError: it is not one of ``words``."""
     if not isinstance(value, str) or value not in words:
         raise ValueError(f"{name} is {shown(value)}, expected one of {', '.join(words)}")
 

@@ -107,7 +107,7 @@ class CacheFolder:
         """Reserves room for a file; deletes the least recently used tars for it.
 
         Returns:
-            A stream to write it to, for ``publish`` or ``abandon``; None if it is there, if somebody fetches it, or if
+            A stream to write it to, for ``publish`` or ``abandon``; None if it is there, if it is being fetched, or if
             there is no room until a file that is being fetched has arrived.
 
         Raises:

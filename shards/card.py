@@ -9,7 +9,7 @@ from shards.files import open_regular, write_bytes
 CARD = "README.md"
 # Without the configuration, datasets takes the Parquet files for the data, and their columns differ.
 DATA_FILES = b"data_files: shard-*.tar"
-MAX_BYTES = 1 << 16  # in which a card says so
+MAX_BYTES = 1 << 16  # at the start of a card, which are searched for this line
 CARD_TEXT = b"""\
 ---
 configs:

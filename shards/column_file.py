@@ -1,7 +1,7 @@
 """The columns of a large index in a file of the user's cache folder, which all processes of a machine map.
 
-Reading 42 million rows of Parquet takes every process 1.2 GB and some seconds; the file takes it none, and is made once. It
-is known by the digest of the index, and compared with its own hash whenever it is opened.
+Reading 42 million rows of Parquet takes every process 1.2 GB and some seconds. This file is written once and mapped by all.
+The digest of the index names it, and its content is compared with its hash whenever it is opened.
 """
 
 from __future__ import annotations

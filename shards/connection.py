@@ -17,12 +17,12 @@ _ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(
 _STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _GOOGLE_FILE = re.compile("service account file|pem file")  # absent, or not what it should be
-# of botocore, when it is asked for credentials: waiting brings none
+# errors of botocore that waiting does not cure
 _LASTING = re.compile(
     r"credential provider: (FileNotFound|Permission|SSOTokenLoad|UnauthorizedSSOToken|PartialCredentials|ConfigParse"
     r"|InvalidConfig)Error"
 )
-_PASSING = {408, 425, 429}  # client errors that may pass
+_PASSING = {408, 425, 429}  # client errors that a retry may cure
 # what stores say of bytes that arrived changed, late or in part
 _DAMAGED = {
     "BadDigest",

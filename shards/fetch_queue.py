@@ -9,7 +9,7 @@ from collections.abc import Callable
 FETCHES = 8  # in flight
 POLL_S = 0.2  # between two tries of a file that must wait
 CLOSE_S = 0.5
-NOW = 0  # the order of a file that somebody waits for
+NOW = 0  # the order of a file that a thread waits for
 
 
 class _ClosedError(Exception):

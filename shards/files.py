@@ -27,7 +27,7 @@ StrPath = str | os.PathLike[str]
 BLOCK_BYTES = 1 << 20
 MAX_FLUSHES = 1000
 # Folders and files that systems add: Synology, QNAP, NetApp, macOS, Windows, ext4. They hold thumbnails, deleted files and
-# fragments, so their images are nobody's face. In lower case.
+# fragments, so their images do not belong to a data set. In lower case.
 SYSTEM_NAMES = (
     *("@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "icon\r"),
     *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"),

@@ -22,7 +22,7 @@ _SHARD_NAME = re.compile(r"shard-[\w.-]{1,200}", re.ASCII)
 
 
 def not_a_set(store: Store, listing: dict[str, Entry]) -> ShardError:
-    """What to say of a store without a manifest."""
+    """The error for a store without a manifest."""
     begun = "is an unfinished build; run build-shards again to resume it"
     state = begun if PLAN in listing else "is not a shard set" if listing else "is empty"
     return ShardError(f"{store}/{MANIFEST}: not found; {store} {state}")
@@ -90,14 +90,14 @@ class StoredSet:
         self._copy(done, self.manifest.files[done])
         try:
             files = read_done(self._folder, shard)["files"]
-        except ShardError:  # verify says so
+        except ShardError:  # verify reports it
             return
         for suffix in DATA_SUFFIXES:
             name = shard_file(shard, suffix)
             self._copy(name, files[name], content=full or suffix != "tar")
 
     def _copy(self, name: str, facts: Mapping[str, Any], *, content: bool = True) -> None:
-        """Copies an object; one that is larger than it should be, or whose content is not needed, as a hole."""
+        """Copies an object. One that is too large, or whose content is not needed, becomes a sparse file of its size."""
         entry = self.listing.get(name)
         if entry is None:
             return

@@ -1,4 +1,4 @@
-"""What a build prints on stderr before and after its work."""
+"""The lines that a build prints on stderr before and after its work."""
 
 from __future__ import annotations
 

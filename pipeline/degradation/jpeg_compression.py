@@ -45,8 +45,8 @@ class _Transforms:
     """Matrices for planes of M px, for each place of the grid of blocks; ``offsets`` places, ``L`` coefficients a line.
 
     Attributes:
-        rows, columns: (offsets, 2, L, M), the way there, which halves chroma, repeats the edge beyond the plane, and
-            transforms; and the way back, transposed. Of columns in quarters of a level, and of lines.
+        rows, columns: (offsets, 2, L, M), the forward transform, which also halves chroma and repeats the edge beyond the
+            plane; and the inverse one, transposed. ``rows`` gives quarters of a level, ``columns`` takes them.
         steps: (101, L, L), the divisor of each coefficient at quality 0 to 100.
     """
 
@@ -110,7 +110,7 @@ def _chroma_transforms(size: int, device: torch.device) -> _Transforms:
 
 
 def _transforms(before: np.ndarray, after: np.ndarray, table: tuple[int, ...], device: torch.device) -> _Transforms:
-    """Joins the transform of blocks with what comes ``before`` it and ``after`` the way back."""
+    """Joins the transform of blocks with what comes ``before`` it, and ``after`` its inverse."""
     length = before.shape[1]
     blocks = np.kron(np.eye(length // BLOCK), _dct())
     tiles = (length // BLOCK, length // BLOCK)

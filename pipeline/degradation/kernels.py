@@ -152,7 +152,7 @@ def gaussian(along: np.ndarray | float, across: np.ndarray | float, angle: np.nd
 
 
 def motion(length: np.ndarray, angle: np.ndarray, width: float = 0.4) -> np.ndarray:
-    """(..., 7, 7) blurs along a way of ``length`` px, which a Gaussian of standard deviation ``width`` px draws."""
+    """(..., 7, 7) motion blurs along a line of ``length`` px, drawn by a Gaussian of standard deviation ``width`` px."""
     x, y = _grid()
     first, second = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     ends = [erf((first + side * length / 2) / (width * np.sqrt(2))) for side in (1, -1)]

@@ -36,7 +36,7 @@ from pipeline.process_setting import ProcessSetting
 
 _COLOUR = 1 << 13  # weights of the colour transforms are integers in units of 1/8192
 # On its way down and up, an image is resized to this multiple of the canvas, but at least to these px, as all others are;
-# and from there by its own kernel. So the large images, which are dear, are handled by one quick resize.
+# and from there by its own kernel. So one fast resize handles the large images, which cost most.
 _BETWEEN, _LEAST_DOWN, _LEAST_UP = 1.5, 24, 32
 # RGB -> Y, Cb, Cr and back, in these units. Source: JFIF 1.02
 _TO_YCC = ((2449, 4809, 934), (-1382, -2714, 4096), (4096, -3430, -666))

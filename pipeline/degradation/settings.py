@@ -35,7 +35,7 @@ class Round:
         gaussian, anisotropic, motion, sinc: how often an image is blurred so, fractions; the rest is not blurred.
         sigma: standard deviation of a Gaussian, the larger one of an anisotropic one, px.
         aspect: the smaller standard deviation of an anisotropic Gaussian by the larger.
-        motion_length: way of the camera or the face while the shutter is open, px.
+        motion_length: path of the camera or the face while the shutter is open, px.
         cutoff: of the sinc filter, radians by px: at pi hardly anything is lost; the lower, the more edges ring.
         noise: standard deviation of the noise where it is black, grey levels: the electronics' part.
         shot_noise: standard deviation of what is added where it is white, grey levels: the light's part.
@@ -84,8 +84,8 @@ class Preset:
         gamma: exponent of the tone curve; below 1 brightens.
         contrast: factor of the distance to middle grey.
         brightness: added, grey levels.
-        interlaced: how often every other line is of another moment, a fraction.
-        field_shift: largest way of the face between the two moments, px of the small image.
+        interlaced: how often every other line is of another moment (interlaced video), a fraction.
+        field_shift: largest movement of the face between the two moments, px of the small image.
         rounds: one or two.
         first_size: size of the first of two rounds, by that of the second; at most the largest size of the view.
         twice: how often an image has both of two rounds, a fraction; the others have the second alone.

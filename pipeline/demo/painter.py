@@ -71,7 +71,7 @@ def _head(canvas: Canvas, face: Identity) -> None:
 
 
 def _marks(canvas: Canvas, face: Identity) -> None:
-    """Paints what tells people apart from near: freckles, moles and furrows."""
+    """Paints the details of a person: freckles, moles and furrows."""
     for spots, color, opacity in ((face.freckles, (0.72, 0.6, 0.52), 0.75), (face.moles, (0.45, 0.4, 0.38), 0.9)):
         if len(spots):
             discs = spots[:, None, :2] + spots[:, None, 2:] * ellipse(0, 0, 1, 1)

@@ -150,12 +150,12 @@ def _receive(url: str, file: RemoteFile, partial: _Partial, timeout_s: float, pr
     """
     start = partial.size
     headers = {"Accept-Encoding": "identity"}
-    if start:  # whether the rest is of the same file, the digest of the whole tells
+    if start:  # the digest of the whole shows whether the rest is of the same file
         headers["Range"] = f"bytes={start}-"
     try:
         response = open_url(url, headers, timeout_s)
     except RequestError as error:
-        if start and error.status == 416:  # nothing after the start: the digest tells whether this is all of it
+        if start and error.status == 416:  # nothing after the start: the digest shows whether this is all of it
             return
         raise
     with response:

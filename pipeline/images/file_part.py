@@ -18,7 +18,7 @@ class FilePart:
         number: of the image among those of the file, from 1.
         offset: of the first byte.
         size: in bytes.
-        digest: XXH3-128 of the image file, which tells it from others wherever it lies.
+        digest: XXH3-128 of the image file, which identifies it wherever it lies.
         as_text: the bytes are the UTF-8 form of a text whose characters stand for the bytes of the image file.
     """
 

@@ -1,6 +1,6 @@
 """Image formats other than JPEG: how a file states its size, and who checks that it is whole.
 
-The size is read here, from the first bytes, because decoders allocate memory before anybody can ask them.
+The size is read here, from the first bytes, because decoders allocate memory for the stated size at once.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _OTHERS = (
 
 
 def foreign(data: bytes) -> str:
-    """Says what a file is that is often met in place of an image, and what to do; empty for all else."""
+    """Names what often lies in place of an image, such as a web page, and what to do; empty for other files."""
     return next((text for form, text in _OTHERS if re.match(form, data[:200], re.DOTALL | re.IGNORECASE)), "")
 
 
@@ -169,7 +169,7 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _read_by(pillow: type[ImageFile]) -> Callable[[bytes], None]:
-    """Pillow finds damage that OpenCV does not."""
+    """A check by Pillow, which finds damage that OpenCV does not."""
     return lambda data: pillow(io.BytesIO(data)).load() and None
 
 

@@ -127,7 +127,7 @@ def has_end(data: bytes, header: Header) -> bool:
 
 
 def check(data: bytes) -> Header:
-    """Checks all that the functions here do, for a JPEG that somebody else decodes, such as a strip of a TIFF.
+    """Checks all that the functions here do, for a JPEG that another library decodes, such as a strip of a TIFF.
 
     Its EOI marker may be missing.
 

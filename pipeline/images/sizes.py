@@ -10,7 +10,7 @@ from PIL import Image
 
 from shards.messages import counted
 
-# A tight crop of a face is neither wide nor very tall, and nobody keeps one of this size.
+# A tight crop of a face is neither wide nor very tall, and seldom so large.
 MAX_WIDTH_TO_HEIGHT, MAX_HEIGHT_TO_WIDTH, MAX_FACE_PX = 1.25, 2, 1000
 TRIED_IMAGES = 200
 MIN_SHARE = 0.1  # of the images tried: a few odd crops are no reason to warn

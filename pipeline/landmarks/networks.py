@@ -82,7 +82,7 @@ class LiteRTNetworks:
             cv2.cvtColor(_scaled(image, scale, offset), cv2.COLOR_GRAY2RGB, dst=pixels)
         else:
             _scaled(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), scale, offset, out=pixels)
-        del pixels  # LiteRT refuses to run while somebody holds its memory
+        del pixels  # LiteRT refuses to run while a view of its memory exists
         network.invoke()
 
 

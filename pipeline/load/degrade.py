@@ -219,7 +219,7 @@ def _restore_precisions(before: tuple[str, list[str]]) -> None:
 
 
 exact_products = ProcessSetting(_precisions, lambda: torch.set_float32_matmul_precision("highest"), _restore_precisions)
-"""In this block float32 products are exact for integers; TF32 and bf16 have too few bits."""
+"""Within ``with exact_products``, float32 products are not computed in TF32 or bf16, whose bits do not suffice."""
 
 
 @functools.lru_cache(maxsize=CACHED_WEIGHTS)

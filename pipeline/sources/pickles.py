@@ -62,7 +62,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Name:
-    """Something in a module that the pickle names."""
+    """A function or class that the pickle names."""
 
     name: str
 

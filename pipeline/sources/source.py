@@ -1,9 +1,9 @@
-"""What a source of faces has to give: its images by name, and a reader of their bytes.
+"""The interface of a source of faces: its images by name, and a reader of their bytes.
 
 A source is a small class in a file of its own, and one line in ``pipeline.sources.catalog``. Its ``rows`` lists the images
 of a folder: names ``identity/image``, where the reader finds each of them, landmarks if the source has some, and what is
 wrong with single entries. Its reader goes to the worker processes, which read one image after another. Labels, shards,
-decoding, alignment, damaged images, resuming and everything on disk are the build's affair and the same for all sources.
+decoding, alignment, damaged images, resuming and everything on disk are done by the build, for all sources alike.
 ``docs/guide/sources.md`` shows a complete source.
 """
 
@@ -44,7 +44,7 @@ class Reader(abc.ABC):
         """
 
     def expect(self, places: Sequence[Any]) -> None:  # noqa: B027 - most have nothing to prepare
-        """Told before some places are read, in this order; not all of them may be."""
+        """Announces places that will be read, in this order; some may be skipped."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Closes what is open. A later ``read`` opens it again."""

@@ -1,4 +1,4 @@
-"""Opens tables and lists that a user names, in any Unicode encoding; waits for nothing but a pipe with a writer."""
+"""Opens tables and lists that a user names, in any Unicode encoding. Only a pipe with a writer may block."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-PIPE_WAIT_S = 3.0  # for somebody to open the other end of a pipe
+PIPE_WAIT_S = 3.0  # for a process to open the other end of a pipe
 _BLOCK_BYTES = 1 << 20
-
-
 UTF8_MARK = codecs.BOM_UTF8
 NOT_TEXT = "not UTF-8 text; save it as UTF-8"
 # Byte order marks as Windows' Notepad and PowerShell write them. That of UTF-32 begins as that of UTF-16.
@@ -46,7 +44,7 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
     Text in UTF-16 or UTF-32 is converted to UTF-8 without a byte order mark; all else is as in the file.
 
     Raises:
-        OSError: the file cannot be read, is a folder, socket or device, is a pipe that nobody writes to, is compressed,
+        OSError: the file cannot be read, is a folder, socket or device, is a pipe without a writer, is compressed,
             or is damaged UTF-16 text.
     """
     with _open_file(path) as stream:
