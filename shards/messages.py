@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+FORMULA_STARTS = "=+-@\t\r\n"  # spreadsheets run text in a CSV that begins with one of these; it gets an apostrophe
 
 
 def counted(number: int, noun: str) -> str:

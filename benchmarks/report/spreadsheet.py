@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.report.labels import metric_labels, network_labels, threshold_labels
 from benchmarks.scoring.results import Scores
-from shards.messages import printable
+from shards.messages import FORMULA_STARTS, printable
 
 COLUMNS = (
     "network",
@@ -26,7 +26,6 @@ COLUMNS = (
     "caveats",
     "date",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run text that begins so
 
 
 def as_csv(results: Sequence[Scores]) -> str:
@@ -70,4 +69,4 @@ def _rows(result: Scores, label: str) -> Iterator[list[Any]]:
 
 def _text(text: str) -> str:
     text = printable(text)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(tuple(FORMULA_STARTS)) else text

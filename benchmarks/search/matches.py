@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from benchmarks.search.calibration import Calibration
 from benchmarks.search.table import EmbeddingTable
 from shards.files import open_regular, whole_file
+from shards.messages import FORMULA_STARTS
 from shards.schema import STATUS_OK
 
 STATUS_NO_MATCH, STATUS_NO_EMBEDDING = "no-match", "no-embedding"
@@ -115,7 +117,7 @@ def write_csv(path: Path, matches: Path) -> None:
     ):
         for batch in file.iter_batches(use_threads=False):
             columns = [
-                pc.replace_substring_regex(column, r"^([=+\-@\t\r\n])", r"'\1")
+                pc.replace_substring_regex(column, rf"^([{re.escape(FORMULA_STARTS)}])", r"'\1")
                 if pa.types.is_string(column.type)
                 else column
                 for column in batch.columns
