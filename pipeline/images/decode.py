@@ -112,6 +112,8 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
         if not jpeg.has_end(data, header):
             return _decode_unended(data)
         jpeg.check_complete(data, header)
+        if header.is_arithmetic:
+            jpeg.check_arithmetic(data, header)
         try:
             return _jpeg_pixels(data, header, grey)
         except ValueError:  # libjpeg warned

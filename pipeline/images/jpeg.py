@@ -23,6 +23,7 @@ _SOI, _EOI, _SOS, _DHT, _DAC, _JPG, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xCC, 0xC8, 0
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}  # SOF markers
 _FIRST_ARITHMETIC = 0xC9
+_PROBE, _PIXELS_PER_ZERO = b"\xaa" * 12, 1 << 12  # bytes after zeros, of which an encoder leaves out those at the end
 _PROGRESSIVE = 0xC2
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 _JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
@@ -54,6 +55,11 @@ class Header:
     frame: int
     has_exif: bool
     scan: int
+
+    @property
+    def is_arithmetic(self) -> bool:
+        """Whether the codes are arithmetic rather than Huffman's."""
+        return self.frame >= _FIRST_ARITHMETIC
 
 
 def read_header(data: bytes) -> Header:
@@ -89,7 +95,7 @@ def check_length(data: bytes, header: Header) -> None:
     Raises:
         ValueError: it is too short.
     """
-    most = _PIXELS_PER_BYTE if header.frame < _FIRST_ARITHMETIC else _ARITHMETIC_PIXELS_PER_BYTE
+    most = _ARITHMETIC_PIXELS_PER_BYTE if header.is_arithmetic else _PIXELS_PER_BYTE
     if header.height * header.width > most * len(data):
         raise ValueError(f"too short for the {header.width}x{header.height} px that it states")
 
@@ -119,6 +125,25 @@ def check_complete(data: bytes, header: Header) -> None:
         raise ValueError(CUT) from None
     if len(missing_bits) < header.components or any(map(any, missing_bits.values())):
         raise ValueError("scans are missing")
+
+
+def check_arithmetic(data: bytes, header: Header) -> None:
+    """Checks that no scan of arithmetic codes is cut: libjpeg takes zeros for what is missing, without a warning.
+
+    A few bytes more before the end are then data, not filler of which it warns.
+
+    Raises:
+        ValueError: the scan is cut.
+    """
+    end = data.find(END, header.scan)
+    zeros = bytes(4 + header.width * header.height // _PIXELS_PER_ZERO)
+    try:
+        simplejpeg.decode_jpeg(data[:end] + zeros + _PROBE + END, "GRAY")
+    except ValueError as error:
+        found = _FILLER_WARNING.search(str(error))
+        if found and int(found[1]) >= len(_PROBE):
+            return
+    raise ValueError("Corrupt JPEG data: premature end of data segment")
 
 
 def has_end(data: bytes, header: Header) -> bool:
@@ -190,11 +215,10 @@ def _check_filler(plain: bytes, end: int, header: Header) -> None:
     Args:
         end: offset at which libjpeg finds the scan complete; up to seven bytes of filler may precede it.
     """
-    is_coded_by_bits = header.frame < _FIRST_ARITHMETIC  # a scan of arithmetic codes ends nowhere
-    while is_coded_by_bits and _is_sound(plain[: end - 1] + END):
+    while not header.is_arithmetic and _is_sound(plain[: end - 1] + END):
         end -= 1
     rest = plain[end : -len(END)]
-    if not (is_coded_by_bits and _is_filler(rest, plain[:end], header)):
+    if header.is_arithmetic or not _is_filler(rest, plain[:end], header):
         raise ValueError(f"Corrupt JPEG data: {len(rest)} extraneous bytes before marker 0xd9")
 
 

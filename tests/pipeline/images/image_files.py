@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import struct
@@ -15,6 +16,15 @@ from pipeline.images.decode import ImageError
 
 HEIGHT, WIDTH = 52, 44
 _QUALITY = 90
+_ARITHMETIC = """
+/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABQODxIPDRQSEBIXFRQYHjIhHhwcHj0sLiQySUBMS0dARkVQWnNiUFVtVkVGZIhlbXd7gYKBTmCNl4x9
+lnN+gXz/2wBDARUXFx4aHjshITt8U0ZTfHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHz/yQARCAA0ACwD
+ASIAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwD9H0eOB2SIKNNGcjU4+/SpkvkwcetuozPeayXQMM7PqDIyarf1hWKmWn5pX2YYcZpn
+uZTpQ5zy+K1DpulsppnvYsU7Ecu93XKTdcOmjAoW4houAN9ut7CMZaxiEEUvIoW6qQ2mBorToElDSktF5jC3xB9T2/8ADRCXVpTuC+6RhqlX5MDL
+tHkanahpK5gZP1vhtpkkDcK7TzgyKpjS/UNXL3b034ZOIjXx/SryVRKdvTdKO0vNjzeiaA6R9L2Rt5xUdk0uZc+7FdsnIACziXor1ucsfCNc74Yy
+YkwMCUDo2bi8QAgWwernb9xg4okex7zV5sd06znIiKJiSLxek9N3i6+9KlaVlRnSU3JBkGCffyc+I4ZxnCujkR3UpsbxCMjhxMIG976FEooLWDt/
+JhUEZBxpzfz96oGYxJRd5ntGRN35AjcMSv/Z
+"""  # by "cjpeg -arithmetic": neither OpenCV nor Pillow writes arithmetic codes
 
 
 def pixels(seed: int = 0, channels: int = 3) -> np.ndarray:
@@ -124,6 +134,7 @@ def jpegs() -> dict[str, bytes]:
     files["optimised"] = jpeg(optimize=True)
     files["restarts"] = jpeg(restart_marker_blocks=2)
     files["turned"] = jpeg(exif=turned())
+    files["arithmetic"] = base64.b64decode(_ARITHMETIC)
     return files
 
 

@@ -253,6 +253,8 @@ DAMAGED = {
     "bytes after a Huffman table": PLAIN.replace(b"\xff\xda", b"\xfa\xff\xda"),
     "cut": PLAIN[:-300],
     "cut before the scan": PLAIN[:200],
+    "cut, arithmetic": SOUND["arithmetic"][:-30] + b"\xff\xd9",
+    "filled up, arithmetic": before_end(SOUND["arithmetic"], b"\x55" * 300),
     "no end": PLAIN[:-2],
     "end too early": with_scan(PLAIN, lambda scan: scan[:-60]),
     "end too early, 4:1:0": SOUND["sampling 4:1:0"][:-60] + b"\xff\xd9",
