@@ -131,7 +131,7 @@ def test_the_command_line_has_debug(words, environment, tmp_path):
     assert "Traceback" not in CliRunner().invoke(cli.main, missing, env={"LRFR_DEBUG": ""}).stderr
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [pytest.param("2>&-", marks=pytest.mark.heavy), "<&- >&- 2>&-"])
 def test_a_closed_stream_neither_ends_a_command_nor_gives_its_number_to_a_file(closed, vggface2, tmp_path):
     """The next file that is opened would take the number 2, and native libraries would write warnings into it."""
     script = f'exec "$@" {closed}'

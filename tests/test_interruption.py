@@ -229,8 +229,7 @@ HEAVY = [
     *((stage, number, True, delay) for stage in list(COMMANDS)[-2:] for number in SIGNALS for delay in (0.0, 1.0, 2.0)),
 ]
 CASES = [
-    ("demo-data", signal.SIGINT, True, 0.0),
-    ("build-shards", signal.SIGTERM, True, 0.0),
+    ("build-shards", signal.SIGINT, True, 0.0),
     ("verify", signal.SIGHUP, False, 0.0),
     *(pytest.param(*case, marks=pytest.mark.heavy) for case in HEAVY),
 ]
