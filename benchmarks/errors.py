@@ -13,5 +13,9 @@ class AbsentError(ProtocolError):
     """The data set was not found."""
 
 
+class SearchError(LrfrError):
+    """A table, result or calibration that a search cannot use."""
+
+
 class ReportError(LrfrError):
     """A folder that cannot hold a report."""

@@ -11,12 +11,12 @@ from benchmarks import BENCHMARKS, read_benchmark
 from commands.group import CommandError
 from commands.network import open_engine
 from commands.options import PATH, check_benchmark, data, engine_options, folder
-from commands.outputs import OutputPath, html_output, parquet_output
+from commands.outputs import FOLDER, PAGE, PARQUET_FILE, OutputPath
 
 
 @click.command(short_help="Find wrong labels, duplicates and people of benchmarks in a shard set.")
 @click.argument("shards", type=PATH, default=data("shards"))
-@click.option("--out", type=OutputPath(folder=True), required=True, help="Folder for the findings.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the findings.")
 @click.option(
     "--against",
     callback=lambda _context, _option, names: list(map(check_benchmark, names)),
@@ -38,8 +38,8 @@ def audit(shards: Path, out: Path, against: tuple[str, ...], root: Path, **optio
     from benchmarks.audit.run import EXCLUDE, SHEET, TABLE, audit_set
 
     context = click.get_current_context()
-    parquet_output().convert(out / TABLE, None, context)
-    html_output().convert(out / SHEET, None, context)
+    PARQUET_FILE.convert(out / TABLE, None, context)
+    PAGE.convert(out / SHEET, None, context)
     OutputPath().convert(out / EXCLUDE, None, context)
     if (out / EXCLUDE).exists() and not is_as_written(out / EXCLUDE):
         raise CommandError(

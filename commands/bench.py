@@ -14,17 +14,16 @@ from commands.landmark_finder import landmark_finder
 from commands.options import (
     PATH,
     LocalPath,
-    allow_missing_option,
     folder,
     is_auto,
     landmarks_option,
     option_group,
     scoring_engine_options,
 )
-from commands.outputs import OutputPath, json_output
+from commands.outputs import FOLDER, JSON_FILE
 from commands.scoring import score, score_own
 from commands.speed import speed
-from pipeline.degradation.presets import Degradation, find_degradation
+from pipeline.degradation.presets import find_degradation
 from shards.messages import print_stderr
 
 
@@ -45,32 +44,25 @@ def bench(context: click.Context) -> None:
         check_alone(f"bench {context.invoked_subcommand}")
 
 
-def degradation_of(context: click.Context, option: click.Parameter, value: str | None) -> Degradation | None:
-    """``surveillance`` or ``mine.toml`` -> the preset."""
-    return None if value is None else find_degradation(value)
-
-
 scoring_options = option_group(
     scoring_engine_options,
-    click.option("--json", "json_file", type=json_output(), help="Write metrics and scores as JSON."),
+    click.option("--json", "json_file", type=JSON_FILE, help="Write metrics and scores as JSON."),
     click.option(
         "--name", "labels", multiple=True, help="Name of the network in tables and reports, one for each --network."
     ),
     click.option(
         "--report",
-        type=OutputPath(folder=True),
+        type=FOLDER,
         help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
     ),
     click.option(
         "--no-faces", is_flag=True, help="Leave images of the data set out of the report, as SCface's licence asks."
     ),
-    allow_missing_option("Score without unusable images; the result is partial."),
+    click.option("--allow-missing", is_flag=True, help="Score without unusable images; the result is partial."),
 )
-
-
 degrade_option = click.option(
     "--degrade",
-    callback=degradation_of,
+    type=find_degradation,
     metavar="NAME|FILE.toml",
     help="Realistic degradation to low resolution: surveillance, webcam, blind-sr or a TOML file, as in train --views."
     " [default: the bicubic filter]",

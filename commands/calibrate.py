@@ -8,12 +8,12 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH
-from commands.outputs import check_outputs, json_output
+from commands.outputs import JSON_FILE, check_outputs
 
 
 @click.command(short_help="Fit likelihood ratios to scores of known people, for search.")
 @click.argument("pairs", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=json_output(), required=True, help="JSON file to write, for search --calibration.")
+@click.option("--out", type=JSON_FILE, required=True, help="JSON file to write, for search --calibration.")
 @click.option("--setting", help="Pairs of a bench --json file that has several, such as lfw@8 or lfw/lr-lr@8.")
 def calibrate(pairs: tuple[Path, ...], out: Path, setting: str | None) -> None:
     """Fit likelihood ratios to the scores of pairs of known people, by logistic regression.

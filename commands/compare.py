@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from commands.options import PATH
-from commands.outputs import OutputPath, open_report, writing
+from commands.outputs import FOLDER, open_report, writing
 from shards.messages import counted
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MAX_COMPARED = 26  # networks, named by letters
 @click.option("--name", multiple=True, help="Name of each network, in their order; may be repeated.")
 @click.option(
     "--report",
-    type=OutputPath(folder=True),
+    type=FOLDER,
     help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
 )
 def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | None) -> None:

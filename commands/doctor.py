@@ -10,7 +10,7 @@ import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, data, pick_device
-from commands.outputs import json_output
+from commands.outputs import JSON_FILE
 
 if TYPE_CHECKING:
     from commands.diagnosis.findings import Section
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("root", type=PATH, default=data())
 @click.option("--network", type=PATH, help="Check this network instead: does it get the preprocessing that it expects?")
 @click.option("--preprocessing", metavar="NAME|FILE.toml", help="Preprocessing of --network. [default: as for bench]")
-@click.option("--json", "json_file", type=json_output(), help="Also write the findings to this file.")
+@click.option("--json", "json_file", type=JSON_FILE, help="Also write the findings to this file.")
 def doctor(root: Path, network: Path | None, preprocessing: str | None, json_file: Path | None) -> None:
     """Check Python, libraries, GPU and disks, and the data sets, shard sets and runs in ROOT ($LRFR_DATA).
 

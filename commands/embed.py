@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,12 +11,15 @@ from commands.group import CommandError
 from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
 from commands.options import PATH, check_alignment, engine_options, is_auto, landmarks_option
-from commands.outputs import check_outputs, parquet_output
+from commands.outputs import PARQUET_FILE, check_outputs
+
+if TYPE_CHECKING:
+    from benchmarks.engine.identities import Templates
 
 
 @click.command(short_help="Write the embeddings of images to a Parquet file.")
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=parquet_output(), required=True, help="Parquet file to write.")
+@click.option("--out", type=PARQUET_FILE, required=True, help="Parquet file to write.")
 @landmarks_option("Landmark table to align by; may be repeated. [default: images are aligned crops or tight faces]")
 @click.option(
     "--aligned",
@@ -67,7 +70,7 @@ def embed(
     from pipeline.images.sizes import photograph_warning
     from pipeline.sources.folders import find_images, report_left_out
     from pipeline.sources.templates import crop_template
-    from shards.messages import counted, print_stderr
+    from shards.messages import print_stderr
 
     check_alignment(landmarks, aligned)
     check_outputs({"--out": out}, landmarks)
@@ -78,8 +81,8 @@ def embed(
     templates = Templates(group, weights) if group else None
     template = None if aligned is None else crop_template(aligned)
     found = find_images(images)
-    paths = found.paths
     report_left_out(found)
+    paths = found.paths
     if not (landmarks or template) and (warning := photograph_warning(paths)):
         print_stderr(warning)
     folders = {path if path.is_dir() else path.parent for path in images}
@@ -101,12 +104,17 @@ def embed(
             metadata=metadata,
             folders=folders,
         )
-    if embedded < len(paths):
-        print_stderr(
-            f"unusable: {len(paths) - embedded:,} of {counted(len(paths), 'image')};"
-            f" see the column{'s status and error_message' if templates is None else ' unusable'}"
-        )
+    _report(out, embedded, len(paths), templates)
+
+
+def _report(out: Path, embedded: int, total: int, templates: Templates | None) -> None:
+    """Says how many images were embedded. Raises: CommandError: none."""
+    from shards.messages import counted, print_stderr
+
+    if embedded < total:
+        columns = "columns status and error_message" if templates is None else "column unusable"
+        print_stderr(f"unusable: {total - embedded:,} of {counted(total, 'image')}; see the {columns}")
     if not embedded:
         raise CommandError(f"{out}: no image could be embedded")
     into = f" in {counted(templates.usable, 'template')}" if templates else ""
-    click.echo(f"embedded {embedded:,} of {counted(len(paths), 'image')}{into}: {out}")
+    click.echo(f"embedded {embedded:,} of {counted(total, 'image')}{into}: {out}")

@@ -9,26 +9,19 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH, data
-from commands.outputs import PagePath, check_outputs, png_output
+from commands.outputs import PNG_FILE, PagePath, check_outputs
 from pipeline.degradation.presets import Degradation, find_degradation
 from shards.messages import print_stderr
 
 
-def degradations_of(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[Degradation]:
-    """Names and files of presets -> the presets."""
-    return [find_degradation(value) for value in values]
-
-
 @click.command(short_help="Print statistics of a shard set; draw a contact sheet or a report.")
 @click.argument("shards", type=PATH, default=data("shards"))
-@click.option(
-    "--out", type=png_output(), help="Contact sheet PNG. [default: SHARDS/contact-sheet.png; none with --report]"
-)
+@click.option("--out", type=PNG_FILE, help="Contact sheet PNG. [default: SHARDS/contact-sheet.png; none with --report]")
 @click.option(
     "--degrade",
     "degradations",
     multiple=True,
-    callback=degradations_of,
+    type=find_degradation,
     metavar="NAME|FILE.toml",
     help="Show realistic degradation: surveillance, webcam, blind-sr or a TOML file; may be repeated.",
 )
@@ -37,7 +30,7 @@ def degradations_of(context: click.Context, option: click.Parameter, values: tup
     type=PagePath("inspect.html"),
     help="Write an HTML page with examples, histograms and rejected rows: a .html file, or a folder for inspect.html.",
 )
-def inspect(shards: Path, out: Path | None, degradations: list[Degradation], report: Path | None) -> None:
+def inspect(shards: Path, out: Path | None, degradations: tuple[Degradation, ...], report: Path | None) -> None:
     """Print statistics of a shard set, and draw a contact sheet of what the network sees, or write a report."""
     from pipeline.inspect import statistics
 
@@ -53,7 +46,7 @@ def inspect(shards: Path, out: Path | None, degradations: list[Degradation], rep
             click.echo(f"report: {report}")
 
 
-def draw(shards: Path, out: Path | None, degradations: list[Degradation]) -> None:
+def draw(shards: Path, out: Path | None, degradations: tuple[Degradation, ...]) -> None:
     """Draws the contact sheet, by default in the set, unless that is read-only."""
     from pipeline.inspect import contact_sheet
 

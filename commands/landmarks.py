@@ -10,14 +10,14 @@ import click
 
 from commands.group import CommandError, interruptible
 from commands.options import PATH, LocalPath, landmark_model, max_pixels_option, workers_option
-from commands.outputs import OutputPath, check_outputs, parquet_output
+from commands.outputs import PARQUET_FILE, OutputPath, check_outputs
 
 _KEPT = "finished images are kept: run the same command to continue"
 
 
 @click.command(short_help="Find five landmarks of a face in every image of a folder.")
 @click.argument("root", type=LocalPath(exists=True, file_okay=False))
-@click.option("--out", type=parquet_output(), required=True, help="Parquet file to write, one row an image.")
+@click.option("--out", type=PARQUET_FILE, required=True, help="Parquet file to write, one row an image.")
 @click.option(
     "--csv",
     "csv_file",

@@ -52,8 +52,7 @@ def open_network(path: Path | None, preprocessing: str | None = None, option: st
 def cache_folder(digest: str, precision: Precision, device: str, flip: Flip) -> Path:
     """Where embeddings of a network are cached."""
     fused = [] if flip == "none" else [flip]
-    folder: Path = data("cache", "-".join([digest[:16], precision, device, *fused]))()
-    return folder
+    return data("cache", "-".join([digest[:16], precision, device, *fused]))()
 
 
 def warn_of_guess(network: LoadedNetwork, protocol: Protocol, device: str) -> bool:
@@ -93,12 +92,8 @@ def open_engine(**options: Any) -> Iterator[tuple[Engine, LoadedNetwork, dict[st
         The engine, the network, and its provenance with precision, device and flip fusion, for results.
     """
     ranks = current_ranks()
-    if ranks is None:
-        with open_alone(**options) as opened:
-            yield opened
-        return
-    with hand_out(ranks, options) as (engine, network, facts):
-        yield engine, network, facts
+    with open_alone(**options) if ranks is None else hand_out(ranks, options) as opened:
+        yield opened
 
 
 @contextlib.contextmanager

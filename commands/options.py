@@ -72,8 +72,7 @@ def is_store_url(value: str | os.PathLike[str]) -> bool:
 
 def staging(store: Store) -> Path:
     """Where files wait that go to a store: a folder under ``$LRFR_DATA/cache``."""
-    path: Path = data("cache", "stores", store.folder_name)()
-    return path
+    return data("cache", "stores", store.folder_name)()
 
 
 def local_path(value: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -112,7 +111,7 @@ STORE_PATH = StorePath()
 _AUTO = Path("auto")  # a file of this name can be given by its full path
 
 
-def data(*parts: str) -> Any:
+def data(*parts: str) -> Callable[[], Path]:
     """A callable default: a path under ``$LRFR_DATA`` (default ``data``), resolved when the command runs."""
 
     def default() -> Path:
@@ -166,13 +165,7 @@ def landmark_model() -> Path:
     """Where ``fetch landmarker`` puts the landmark model."""
     from pipeline.landmarks.model import FILE_NAME, FOLDER
 
-    path: Path = data(FOLDER, FILE_NAME)()
-    return path
-
-
-def allow_missing_option(help: str) -> Any:
-    """``--allow-missing`` of commands that score."""
-    return click.option("--allow-missing", is_flag=True, help=help)
+    return data(FOLDER, FILE_NAME)()
 
 
 def _network_option(help: str, **attributes: Any) -> Any:

@@ -149,24 +149,11 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (
                 raise click.UsageError(f"{option} {path}: {reason}; choose another name")
 
 
-def parquet_output() -> OutputPath:
-    """The path of a Parquet file to write."""
-    return OutputPath(kind="a Parquet file", starts=(b"PAR1",))
-
-
-def json_output() -> OutputPath:
-    """The path of a JSON file to write."""
-    return OutputPath(kind="a JSON file", starts=(b"{", b"["))
-
-
-def png_output() -> OutputPath:
-    """The path of a PNG file to write."""
-    return OutputPath(kind="a PNG file", starts=(b"\x89PNG",))
-
-
-def html_output() -> OutputPath:
-    """The path of a page to write."""
-    return OutputPath(kind="an HTML page", starts=(b"<!doctype html", b"<!DOCTYPE html"))
+FOLDER = OutputPath(folder=True)
+PARQUET_FILE = OutputPath(kind="a Parquet file", starts=(b"PAR1",))
+JSON_FILE = OutputPath(kind="a JSON file", starts=(b"{", b"["))
+PNG_FILE = OutputPath(kind="a PNG file", starts=(b"\x89PNG",))
+PAGE = OutputPath(kind="an HTML page", starts=(b"<!doctype html", b"<!DOCTYPE html"))
 
 
 class PagePath(click.ParamType):
@@ -179,10 +166,9 @@ class PagePath(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         value = local_path(value)
-        is_file = Path(value).suffix.lower() == ".html"
-        if is_file:
-            return html_output().convert(value, param, ctx)
-        return html_output().convert(OutputPath(folder=True).convert(value, param, ctx) / self._page, param, ctx)
+        if Path(value).suffix.lower() != ".html":
+            value = FOLDER.convert(value, param, ctx) / self._page
+        return PAGE.convert(value, param, ctx)
 
 
 @contextlib.contextmanager

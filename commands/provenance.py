@@ -21,13 +21,15 @@ def network_facts(network: LoadedNetwork, name: str | None, device: str) -> dict
         name: given by the user.
         device: of the forward passes; a GPU is named.
     """
+    import torch
+
     facts = {
         "name": name,
         "parameters": sum(weight.numel() for weight in network.backbone.parameters()),
         "training_data": _plain(network.training_data),
         "training": _plain(network.training),
         "curves": _curves(network.path, network.step),
-        "gpu": _gpu_name() if device == "cuda" else None,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }
     return {key: value for key, value in facts.items() if value}
 
@@ -54,14 +56,5 @@ def _curves(path: Path, step: int | None) -> dict[str, list[float]]:
     rows = rows[:: max(-(-len(rows) // MAX_POINTS), 1)]
     names = [name for name in (rows[0] if rows else {}) if name not in _RATES]
     columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
-    return {name: values for name, values in columns.items() if all(map(_is_number, values))}
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _gpu_name() -> str:
-    import torch
-
-    return torch.cuda.get_device_name()
+    good = {name: all(type(one) in (int, float) and math.isfinite(one) for one in columns[name]) for name in columns}
+    return {name: values for name, values in columns.items() if good[name]}

@@ -30,7 +30,7 @@ def local(device: str) -> str:
     """The GPU of this process among those of ``torchrun``; ``device`` without it."""
     if rank_of_several() is None:
         return device
-    from model.training.ranks import local_device
+    from model.training.launch import local_device
 
     return local_device(device)
 
@@ -85,7 +85,7 @@ def team_of(ranks: Ranks) -> Team:
 
     def share(job: Job, work: Callable[[], Part]) -> list[Part]:
         ranks.broadcast(job)
-        return ranks.collect_on_first(work)
+        return ranks.collect(work, on_first=True)
 
     return Team(size=ranks.size, share=share)
 
@@ -93,7 +93,7 @@ def team_of(ranks: Ranks) -> Team:
 def embed_jobs(ranks: Ranks, engine: Engine) -> None:
     """Embeds this rank's share of the jobs that rank 0 broadcasts, until it sends None."""
     while (job := ranks.broadcast()) is not None:
-        ranks.collect_on_first(functools.partial(engine.embed_share, job, ranks.rank, ranks.size))
+        ranks.collect(functools.partial(engine.embed_share, job, ranks.rank, ranks.size), on_first=True)
 
 
 def _follow(ranks: Ranks) -> None:
@@ -119,9 +119,13 @@ def _open_together(
         opened.append(stack.enter_context(open_alone(**options)))
         return opened[0][1].digest
 
-    digests = ranks.collect(work)
+    check_same(ranks.collect(work), "network", "--network")
+    return opened[0]
+
+
+def check_same(digests: list[str], noun: str, option: str) -> None:
+    """Raises: CommandError: the ranks have read different networks; ``digests``: what each has read."""
     if different := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
         raise CommandError(
-            f"rank {different[0]} has read another network than rank 0; name the same file on all machines with --network"
+            f"rank {different[0]} has read another {noun} than rank 0; name the same file on all machines with {option}"
         )
-    return opened[0]

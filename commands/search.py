@@ -8,13 +8,13 @@ import click
 
 from commands.group import interruptible
 from commands.options import PATH
-from commands.outputs import OutputPath, check_outputs, parquet_output
+from commands.outputs import PARQUET_FILE, OutputPath, check_outputs
 
 
 @click.command(short_help="Find the most similar gallery images for each probe image.")
 @click.argument("gallery", type=PATH)
 @click.argument("probes", type=PATH)
-@click.option("--out", type=parquet_output(), required=True, help="Parquet file to write: a row for each match.")
+@click.option("--out", type=PARQUET_FILE, required=True, help="Parquet file to write: a row for each match.")
 @click.option(
     "--csv",
     "csv_file",

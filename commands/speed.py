@@ -18,7 +18,7 @@ from benchmarks import read_benchmark
 from benchmarks.speed import VGGFACE2_IDENTITIES
 from commands.group import CommandError, interruptible
 from commands.options import LocalPath, pick_device
-from commands.outputs import check_outputs, json_output, png_output, writing
+from commands.outputs import JSON_FILE, PNG_FILE, check_outputs, writing
 from pipeline.signals import delayed_interruption
 
 Stage = Callable[[Any], Iterator[Any]]
@@ -64,8 +64,8 @@ def _add(name: str, help: str, *options: Option, needs: Sequence[str] = ("VGGFac
         Option(["--root"], type=LocalPath(exists=True, file_okay=False), help=data),
         Option(["--rounds"], type=IntRange(min=1), help="Timed calls of each variant. [default: 5; quick: 2]"),
         Option(["--quick"], is_flag=True, help="Take less than a minute; the times are rough."),
-        Option(["--json", "json_file"], type=json_output(), help="Write the times of all rounds, after each table."),
-        Option(["--chart"], type=png_output(), help="Draw the rates as PNG."),
+        Option(["--json", "json_file"], type=JSON_FILE, help="Write the times of all rounds, after each table."),
+        Option(["--chart"], type=PNG_FILE, help="Draw the rates as PNG."),
     ]
     speed.command(name, help=help, short_help=help.partition(":")[0], params=[*shared, *options])(command)
 

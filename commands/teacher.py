@@ -8,9 +8,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.group import CommandError, interruptible
+from commands.group import interruptible
 from commands.network import cache_folder, open_network
-from commands.ranks import embed_jobs, team_of
+from commands.ranks import check_same, embed_jobs, team_of
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import Engine
@@ -53,10 +53,7 @@ def open_teacher(config: TrainConfig, run: Path, ranks: Ranks) -> Teacher | None
 
     with contextlib.nullcontext() if ranks.first else contextlib.redirect_stderr(io.StringIO()):
         digests = ranks.collect(load)
-    if different := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
-        raise CommandError(
-            f"rank {different[0]} has read another teacher than rank 0; name the same file on all machines"
-        )
+    check_same(digests, "teacher", "--teacher")
     return found[0]
 
 
@@ -87,10 +84,15 @@ def teacher_targets(teacher: Teacher, index: ShardIndex, ranks: Ranks, device: s
 
 def _complete(store: SetEmbeddings, network: LoadedNetwork | None, ranks: Ranks, device: str) -> int:
     """Embeds what is not stored; returns the number of images."""
+    from benchmarks.engine.runner import Engine
+    from model.embedder import Embedder
+
     if network is None:
         ranks.collect(store.check_complete if ranks.first else int)
         return 0
-    engine = _engine(network, device)
+    spec = network.spec
+    embed = Embedder(network.backbone, device=device, mean=spec.mean, std=spec.std, color=spec.color, flip="mean")
+    engine = Engine(embed=embed, spec=spec)
     if not ranks.first:
         embed_jobs(ranks, engine)
         return ranks.collect(int)[0]
@@ -104,12 +106,3 @@ def _lead(store: SetEmbeddings, network: LoadedNetwork, ranks: Ranks, engine: En
         return store.complete(dataclasses.replace(engine, team=team_of(ranks)), verify=not network.cached)
     finally:
         ranks.broadcast(None)
-
-
-def _engine(network: LoadedNetwork, device: str) -> Engine:
-    from benchmarks.engine.runner import Engine
-    from model.embedder import Embedder
-
-    spec = network.spec
-    embed = Embedder(network.backbone, device=device, mean=spec.mean, std=spec.std, color=spec.color, flip="mean")
-    return Engine(embed=embed, spec=spec)

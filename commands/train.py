@@ -14,7 +14,6 @@ from commands.options import (
     PATH,
     STORE_PATH,
     SizeText,
-    allow_missing_option,
     check_local,
     data,
     folder,
@@ -86,7 +85,7 @@ if TYPE_CHECKING:
     " [default: none]",
 )
 @folder("--eval-root", help="Folder of the benchmarks' data sets.")
-@allow_missing_option("Evaluate without images that cannot be used.")
+@click.option("--allow-missing", is_flag=True, help="Evaluate without images that cannot be used.")
 def train(
     shards: Path | Store,
     out: Path | Store | None,
@@ -120,9 +119,9 @@ def train(
             check_local(path, option=option)
     from model.errors import explained_memory
     from model.formats.network import load_network
-    from model.training.ranks import local_device, open_ranks
+    from model.training.launch import local_device
+    from model.training.ranks import open_ranks
     from model.training.recipes import as_toml, compose
-    from shards.messages import counted
 
     if settings["pretrained"] and settings["backbone"] is None:
         network = load_network(Path(settings["pretrained"]))
@@ -144,16 +143,22 @@ def train(
             start, steps = run_training(
                 config, index, folder, ranks, resume, device, loader_threads, protocols, allow_missing
             )
-        done = f"finished: trained {counted(steps, 'step')}: {run}"
-        if start >= config.steps:
-            done = f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps continues it"
-        elif steps < config.steps:
-            kept = f"saved in {run}: run the same command to continue" if steps else "nothing is lost"
-            done = f"interrupted after step {steps}; {kept}"
         if ranks.first:
-            print_stderr(done)
+            print_stderr(end_line(run, start, steps, config.steps))
         if steps < config.steps:
             sys.exit(130)
+
+
+def end_line(run: Path | Store, start: int, steps: int, wanted: int) -> str:
+    """How a run ended that began after ``start`` updates and has had ``steps`` of those ``wanted``."""
+    from shards.messages import counted
+
+    if start >= wanted:
+        return f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps continues it"
+    if steps >= wanted:
+        return f"finished: trained {counted(steps, 'step')}: {run}"
+    kept = f"saved in {run}: run the same command to continue" if steps else "nothing is lost"
+    return f"interrupted after step {steps}; {kept}"
 
 
 def opened_run(run: Path | Store, ranks: Ranks, keep: int) -> contextlib.AbstractContextManager[Path]:

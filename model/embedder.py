@@ -98,7 +98,7 @@ class Embedder:
     def _start_images(self, images: np.ndarray) -> Callable[[], np.ndarray]:
         if self._device.type == "cuda":
             return self._queue(images)
-        embeddings = self._embed_images(images)
+        embeddings = self._embed(images) if self._whole else self._embed_chunks(images)
         return lambda: embeddings
 
     def _queue(self, images: np.ndarray) -> Callable[[], np.ndarray]:
@@ -116,18 +116,13 @@ class Embedder:
 
         return wait
 
-    def _embed_images(self, images: np.ndarray) -> np.ndarray:
-        if self._device.type != "cpu" or self._whole:
-            return self._embed(images)
+    def _embed_chunks(self, images: np.ndarray) -> np.ndarray:
+        """Embeds one chunk per worker. Threads that share a chunk would synchronise at every layer."""
         threads = torch.get_num_threads()
         chunks = np.array_split(images, _chunk_count(len(images), threads))
         workers = min(threads, len(chunks))
         if workers == 1:
             return np.concatenate([self._embed(chunk) for chunk in chunks])
-        return self._embed_parallel(chunks, workers, threads)
-
-    def _embed_parallel(self, chunks: list[np.ndarray], workers: int, threads: int) -> np.ndarray:
-        """Embeds one chunk per worker. Threads that share a chunk would synchronise at every layer."""
         try:
             with futures.ThreadPoolExecutor(
                 workers, initializer=torch.set_num_threads, initargs=(threads // workers,)

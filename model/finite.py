@@ -1,4 +1,4 @@
-"""Tells losses, gradients and states that are not finite."""
+"""Checks that losses, gradients and states are finite."""
 
 from __future__ import annotations
 

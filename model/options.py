@@ -65,13 +65,20 @@ def _parse_value(text: str) -> Any:
     return text
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """The text form of an option's value."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
         return "/".join(map(value_text, value)) + "/" * (len(value) == 1)
     return str(value)
+
+
+def plain_value(value: object) -> str | float | None:
+    """The JSON-able form of an option's value: its text, if it is neither a number nor None."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +128,7 @@ class Option:
             raise ValueError("true or false" if self.type is bool else "text in quotes")
         return value
 
-    def _parsed(self, value: Any) -> Any:
+    def _parsed(self, value: object) -> Any:
         """Reads text. Parsed values, as ``dataclasses.replace`` passes them, are validated by reading their text."""
         if isinstance(value, tuple | list) and not any(isinstance(item, str) for item in value):
             value = ",".join(map(str, value))
@@ -131,7 +138,7 @@ class Option:
             raise ValueError(f"text in quotes, such as {self.default!r}")
         return pkgutil.resolve_name(self.parse or "")(value)
 
-    def _number(self, value: Any, kind: Any) -> Any:
+    def _number(self, value: Any, kind: type[int] | type[float]) -> float:
         is_number = isinstance(value, numbers.Integral if kind is int else numbers.Integral | float) and not isinstance(
             value, bool
         )
@@ -181,7 +188,7 @@ class Options:
         return {field.name: field.metadata["option"] for field in fields}
 
     @classmethod
-    def converted(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+    def converted(cls, values: Mapping[str, object]) -> dict[str, Any]:
         """Validates values and gives them their types. Raises: OptionError: unknown option or invalid value."""
         subject, known, result = f"{cls.kind} {cls.name}".strip(), cls.declared(), {}
         for name, value in values.items():
@@ -221,7 +228,7 @@ class Registry(dict[str, type[T]]):
     def __init__(self, *classes: type[T]) -> None:
         super().__init__({cls.name: cls for cls in classes})
 
-    def build(self, name: str, options: Mapping[str, Any]) -> T:
+    def build(self, name: str, options: Mapping[str, object]) -> T:
         """Raises: OptionError: unknown name or option, or an invalid value."""
         if not isinstance(name, str) or name not in self:
             kind = next(iter(self.values())).kind

@@ -10,7 +10,7 @@ Source: Shoeybi et al., Megatron-LM, 2019 (the conjugate operators f and g); An 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import distributed
@@ -56,14 +56,20 @@ def gather_rows(block: torch.Tensor, count: int, group: Group, *, keep: bool = T
     return whole
 
 
+class _Context(Protocol):
+    """What the forward pass leaves for the backward pass."""
+
+    group: Group
+
+
 class _AllReduceGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, shared: torch.Tensor, group: Group) -> torch.Tensor:
+    def forward(ctx: _Context, shared: torch.Tensor, group: Group) -> torch.Tensor:
         ctx.group = group
         return shared.view_as(shared)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         gradient = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(gradient, group=ctx.group)
         return gradient, None

@@ -8,7 +8,6 @@ import itertools
 import multiprocessing
 import os
 import pickle
-import re
 import signal
 import socket
 import struct
@@ -34,12 +33,6 @@ Executor = Literal["process", "serial", "ray"]
 POLL_S = 2.0  # between looks at the busy workers
 STOPPED_S = 10.0  # a worker that is stopped (SIGSTOP) for so long is replaced
 HUNG_S = 120.0  # a worker that has not used the CPU for so long is replaced: it waits for a dead disk or network
-
-
-def local_processes() -> int:
-    """The processes of this run on this machine, as torchrun states them; 1 without it."""
-    stated = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return int(stated) if re.fullmatch("[1-9][0-9]{0,5}", stated) else 1
 
 
 class WorkerError(LrfrError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ import torch
 from pipeline.degradation.presets import Degradation
 from pipeline.degradation.realistic import degrade_image
 from pipeline.load.degrade import degrade
-from pipeline.pages.pictures import Histogram
 from pipeline.spec import spec_of
 from shards.files import write_bytes
 from shards.finish import describe
@@ -47,41 +45,27 @@ def statistics(root: Path) -> str:
         f"rejected: {manifest.rows - manifest.images:,} of {counted(manifest.rows, 'row')} ({describe(manifest.statuses)})",
         "",
     ]
-    sizes = FaceSizes.read(index)
-    lines += [f"{sizes.measure}, px:", *_histogram(sizes.faces)]
+    title, sizes = _face_sizes(root)
+    lines += [f"{title} the source, px:", *_histogram(sizes)]
     return "\n".join(map(printable, lines))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FaceSizes:
-    """Sizes of the N source faces: eye distances if they are known, else shorter sides.
-
-    Attributes:
-        measure: which of the two.
-        faces: (N,) px.
-        shorter: (N,) px, shorter side of the source image.
-    """
-
-    measure: str
-    faces: np.ndarray
-    shorter: np.ndarray
-
-    @classmethod
-    def read(cls, index: ShardIndex) -> FaceSizes:
-        """Reads them from the index."""
-        names = ("eye_distance", "width", "height")
-        eyes, width, height = read_table(index.root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
-        shorter = np.minimum(width.to_numpy(), height.to_numpy())
-        if eyes.null_count:
-            return cls(measure="shorter side of the source", faces=shorter, shorter=shorter)
-        return cls(measure="eye distance in the source", faces=eyes.to_numpy(), shorter=shorter)
+def _face_sizes(root: Path) -> tuple[str, np.ndarray]:
+    """What is measured, and the (N,) sizes of the source faces, px: eye distances if they are known."""
+    names = ("eye_distance", "width", "height")
+    eyes, width, height = read_table(root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
+    if eyes.null_count:
+        return "shorter side of", np.minimum(width.to_numpy(), height.to_numpy())
+    return "eye distance in", eyes.to_numpy()
 
 
 def _histogram(values: np.ndarray) -> list[str]:
-    histogram = Histogram.of("", values, BINS_PX)
+    edges = np.array([*BINS_PX, np.inf])
+    counts = np.histogram(values, edges)[0]
+    names = [f"{low:g}-{high:g}" for low, high in zip(BINS_PX, BINS_PX[1:], strict=False)] + [f"{BINS_PX[-1]:g}+"]
     return [
-        f"{label:>8} {count:>10,} {'#' * round(BAR_CHARACTERS * count / max(*histogram.counts, 1))}"
-        for label, count, _ in histogram.rows
+        f"{name:>8} {count:>10,} {'#' * round(BAR_CHARACTERS * count / max(counts.max(), 1))}"
+        for name, count in zip(names, counts, strict=True)
     ]
 
 

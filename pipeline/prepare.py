@@ -62,9 +62,12 @@ class Request:
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, check_whole(name, number, least))
         check_argument(self.points is None or _are_points(self.points), "points", self.points, _POINTS)
-        for name, kind in (("part", FilePart), ("template", CropTemplate), ("degradation", Degradation)):
-            value = getattr(self, name)
-            check_argument(isinstance(value, kind | None), name, value, f"a {kind.__name__} or None")
+        check_argument(isinstance(self.part, FilePart | None), "part", self.part, "a FilePart or None")
+        check_argument(
+            isinstance(self.template, CropTemplate | None), "template", self.template, "a CropTemplate or None"
+        )
+        good = isinstance(self.degradation, Degradation | None)
+        check_argument(good, "degradation", self.degradation, "a Degradation or None")
         size = self.points_size
         check_argument(size is None or _is_pair(size), "points_size", size, "a tuple (width, height), or None")
 

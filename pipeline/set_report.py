@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.images.decode import ImageError, bytes_limit, decode_bytes
-from pipeline.inspect import BINS_PX, FaceSizes
+from pipeline.inspect import BINS_PX
 from pipeline.opencv import quiet
 from pipeline.pages.pictures import Histogram, Tile, thumbnail
 from pipeline.pages.render import environment
@@ -22,8 +23,8 @@ from shards.errors import ShardError
 from shards.files import write_bytes
 from shards.index import ShardIndex, ShardReader
 from shards.messages import counted
-from shards.schema import ROW_SCHEMA, STATUS_OK, read_plan, shard_file
-from shards.tables import open_table
+from shards.schema import INDEX, INDEX_SCHEMA, ROW_SCHEMA, STATUS_OK, read_plan, shard_file
+from shards.tables import open_table, read_table
 
 PER_BAND, PER_STATUS = 8, 12  # pictures
 MAX_PIXELS = 1 << 25  # of a rejected image; a larger one is shown as a gap
@@ -43,7 +44,7 @@ def write_set_report(root: Path, path: Path) -> None:
     """
     with quiet():
         index = ShardIndex(root)
-        sizes = FaceSizes.read(index)
+        sizes = _Sizes.read(index)
         page = (
             environment()
             .get_template("shard_set.html")
@@ -58,6 +59,24 @@ def write_set_report(root: Path, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, page.encode())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    """Sizes of the N source faces: eye distances if they are known, else shorter sides."""
+
+    measure: str
+    faces: np.ndarray  # (N,) px
+    shorter: np.ndarray  # (N,) px, shorter side of the source image
+
+    @classmethod
+    def read(cls, index: ShardIndex) -> _Sizes:
+        names = ("eye_distance", "width", "height")
+        eyes, width, height = read_table(index.root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
+        shorter = np.minimum(width.to_numpy(), height.to_numpy())
+        if eyes.null_count:
+            return cls(measure="shorter side of the source", faces=shorter, shorter=shorter)
+        return cls(measure="eye distance in the source", faces=eyes.to_numpy(), shorter=shorter)
 
 
 def _about(index: ShardIndex) -> Iterator[tuple[str, str]]:
@@ -88,7 +107,7 @@ def _source_root(index: ShardIndex) -> str:
         return ""
 
 
-def _examples(index: ShardIndex, sizes: FaceSizes) -> Iterator[tuple[str, list[Tile]]]:
+def _examples(index: ShardIndex, sizes: _Sizes) -> Iterator[tuple[str, list[Tile]]]:
     """Yields the bands that have images, each with some of them."""
     rng = np.random.default_rng(0)
     histogram = Histogram.of("", sizes.faces, BINS_PX)
@@ -114,7 +133,7 @@ def _stored_thumbnail(reader: ShardReader, row: int) -> bytes:
     return thumbnail(decode_bytes(reader.image(row)))
 
 
-def _histograms(index: ShardIndex, sizes: FaceSizes) -> Iterator[Histogram]:
+def _histograms(index: ShardIndex, sizes: _Sizes) -> Iterator[Histogram]:
     if sizes.faces is not sizes.shorter:
         yield Histogram.of(f"Images by {sizes.measure}, px", sizes.faces, BINS_PX)
     yield Histogram.of("Images by shorter side of the source, px", sizes.shorter, SIZE_EDGES_PX)

@@ -6,7 +6,7 @@ import dataclasses
 import numbers
 import reprlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from shards.arguments import check_argument
@@ -219,14 +219,11 @@ def _are_numbers(value: Any, count: int) -> bool:
 
 
 def _are_points(value: Any) -> bool:
-    """Whether ``value`` holds five points in their order."""
+    """Whether ``value`` holds five points in their order: the left eye left of the right one, the mouth below."""
     good = isinstance(value, list | tuple) and len(value) == 5 and all(_are_numbers(point, 2) for point in value)
-    return good and in_order(value)
-
-
-def in_order(points: Sequence[Sequence[float]]) -> bool:
-    """Whether of five points the left eye is left of the right one, and the mouth below them."""
-    left, right, _, left_mouth, right_mouth = points
+    if not good:
+        return False
+    left, right, _, left_mouth, right_mouth = value
     return left[0] < right[0] and max(left[1], right[1]) < min(left_mouth[1], right_mouth[1])
 
 

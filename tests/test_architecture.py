@@ -77,7 +77,6 @@ LAYERS = {
         "pipeline.load.degrade",
         "pipeline.degradation",
         "pipeline.degradation.presets",
-        "pipeline.pages",
     },
     "pipeline.pages": {"shards"},
     "pipeline.set_report": {

@@ -71,7 +71,7 @@ def own_similarities(vectors: np.ndarray, sums: np.ndarray, identity: np.ndarray
     for rows in row_blocks(len(vectors), 2 * vectors.shape[1]):
         own, weight = identity[rows], weights[rows]
         dots = np.einsum("nd,nd->n", vectors[rows].astype(np.float32), sums[own])
-        # |s - w x|^2 for unit x; float rounding can leave a little less than nothing
+        # |s - w x|^2 for unit x; rounding can make it negative
         lengths = np.sqrt(np.maximum(squares[own] - 2 * weight * dots + weight**2, 0))
         alone = totals[own] - weight < 1e-3
         with np.errstate(all="ignore"):

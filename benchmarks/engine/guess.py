@@ -60,7 +60,7 @@ class Guess:
         best: the last one that was surely better than the best before it; the given one if none was.
         pairs: number of pairs.
         grey: all images are grey: the colour order makes no difference.
-        own: what makes no difference, because the network sees to it itself: ``colour order``, ``range``.
+        own: what makes no difference, because the network normalises it itself: ``colour order``, ``range``.
     """
 
     given: Trial
@@ -80,7 +80,6 @@ def guess_preprocessing(
     protocol: PairProtocol,
     spec: Preprocessing,
     embed_with: Callable[[Preprocessing], Embed],
-    max_pixels: int = MAX_PIXELS,
 ) -> Guess:
     """Tries colour orders and ranges, then other templates with the best of them.
 
@@ -91,7 +90,7 @@ def guess_preprocessing(
     Raises:
         ProtocolError: too few images are usable.
     """
-    faces = _Faces(protocol, max_pixels)
+    faces = _Faces(protocol)
     with Progress("preprocessing", 2 * len(RANGES) + len(_TEMPLATES) - 2, "trials") as progress:
         trials = _Trials(faces, spec, embed_with, progress)
         other = dataclasses.replace(spec, color="BGR" if spec.color == "RGB" else "RGB")
@@ -125,7 +124,7 @@ class _Trials:
         self.guess = Guess(given=given, trials=[], best=given, pairs=len(faces.genuine), grey=faces.grey, own=[])
 
     def add(self, what: str, spec: Preprocessing, kind: str = "") -> bool:
-        """Tries a preprocessing. Returns False if it makes no difference: the network sees to its ``kind`` itself."""
+        """Tries a preprocessing. Returns False if it makes no difference: the network normalises its ``kind`` itself."""
         scores = self._faces.scores(spec, self._embed_with(spec))
         self._progress.update()
         if kind and self._base.std() > MIN_SPREAD and np.allclose(scores, self._base, atol=1e-6):
@@ -163,8 +162,7 @@ class _Faces:
         grey: whether all images are grey.
     """
 
-    def __init__(self, protocol: PairProtocol, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self, protocol: PairProtocol) -> None:
         random = np.random.default_rng(0)
         members = next(iter(protocol.members.values()))
         chosen: list[int] = []
@@ -188,7 +186,7 @@ class _Faces:
 
     def _is_usable(self, request: Request) -> bool:
         try:
-            prepare(request.read(self._max_pixels), [request], Preprocessing(size=16), self._max_pixels)
+            prepare(request.read(MAX_PIXELS), [request], Preprocessing(size=16), MAX_PIXELS)
         except (OSError, ImageError):
             return False
         return True
@@ -200,7 +198,7 @@ class _Faces:
             whole = {} if spec.aligned else {"points": None, "template": None, "side": None}
             requests = [dataclasses.replace(one, **whole) for one in self._requests]
             self._crops[geometry] = np.stack(
-                [prepare(one.read(self._max_pixels), [one], geometry, self._max_pixels)[0] for one in requests]
+                [prepare(one.read(MAX_PIXELS), [one], geometry, MAX_PIXELS)[0] for one in requests]
             )
         return self._crops[geometry]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.engine.cache import EmbeddingCache
+from benchmarks.engine.checks import check_fits, list_missing
 from benchmarks.engine.measurement import measurement
 from benchmarks.engine.prepared import Input, Preparer
 from benchmarks.engine.team import Embedded, Job, Part, Team, blocks_of, joined
@@ -17,20 +18,17 @@ from benchmarks.errors import ProtocolError
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.protocols import Protocol, ScoredSetting
 from benchmarks.scoring.results import Result, library_versions
-from pipeline.images.decode import MAX_PIXELS, ImageError
-from pipeline.images.sizes import image_size
-from pipeline.prepare import NoCropError, Request, check_supported
+from pipeline.images.decode import MAX_PIXELS
+from pipeline.prepare import Request, check_supported
 from pipeline.progress import Progress
 from pipeline.sources.watch import SourceWatch
 from pipeline.spec import Preprocessing
-from pipeline.tables.landmark_scale import scale_warning, spread
 from shards.arguments import check_argument, shown
-from shards.messages import counted, print_stderr
+from shards.messages import counted
 
 Embed = Callable[[np.ndarray], np.ndarray]
 Value = TypeVar("Value")
 PREFETCH_BATCHES = 4  # prepared while the network embeds one
-MAX_LISTED = 20  # missing images on stderr
 MANY_SAMPLES = 500_000  # their intervals take a minute
 
 
@@ -68,8 +66,6 @@ class Engine:
             ("cache", isinstance(self.cache, EmbeddingCache | None), "an open EmbeddingCache or None"),
             ("batch_size", type(self.batch_size) is int and self.batch_size > 0, "an int above 0"),
             ("max_pixels", type(self.max_pixels) is int and self.max_pixels > 0, "an int above 0"),
-            ("watch", isinstance(self.watch, SourceWatch), "a SourceWatch"),
-            ("team", isinstance(self.team, Team | None), "a Team or None"),
         ):
             check_argument(good, f"Engine: {name}", getattr(self, name), expected)
         check_supported(self.spec, "Engine")
@@ -193,13 +189,13 @@ def run(
     check_argument(isinstance(engine, Engine), "run: engine", engine, "an Engine, such as Engine(embed=Embedder(...))")
     expected = "a dict of facts about the network, such as load_network(path).provenance(), or {}"
     check_argument(isinstance(checkpoint, dict), "run: checkpoint", checkpoint, expected)
-    _check_fits(protocol, engine.spec, checkpoint.get("path", "the network"))
+    check_fits(protocol, engine.spec, checkpoint.get("path", "the network"))
     with Progress(f"bench {protocol.name}", len(protocol.requests), "preparations") as progress:
         embedded = dataclasses.replace(engine, watch=SourceWatch([protocol.root, *protocol.folders])).embed_all(
             protocol.requests, progress
         )
     if embedded.missing:
-        message = _list_missing(embedded.missing, "" if protocol.source else " from the data set's archive")
+        message = list_missing(embedded.missing, "" if protocol.source else " from the data set's archive")
         if not allow_missing:
             raise ProtocolError(f"bench {protocol.name}: {message}")
     scored = protocol.score(embedded.vectors, embedded.valid)
@@ -228,40 +224,6 @@ def run(
     )
 
 
-def _check_fits(protocol: Protocol, spec: Preprocessing, network: str) -> None:
-    """Raises: ProtocolError: the benchmark prepares images otherwise than the network was trained for.
-
-    Landmarks that are probably of other images give a line.
-    """
-    if not spec.aligned and any(request.aligned for request in protocol.requests):
-        raise ProtocolError(
-            f"bench {protocol.name}: aligns faces by landmarks, but {network} was trained"
-            f" on unaligned images only (template {spec.template}); "
-            + (
-                "resize the images whole: --aligned none"
-                if protocol.source
-                else "score it on qmul, qmul-id or tinyface"
-            )
-        )
-    if spec.aligned and not protocol.alignment_stated:
-        raise ProtocolError(
-            f"bench {protocol.name}: {network} was trained on aligned faces (template"
-            f" {spec.template}): say how the images are aligned: --landmarks TABLE or auto for photographs, --aligned"
-            " arcface, seed or FILE.toml for aligned crops, --aligned none to resize them whole all the same"
-        )
-    largest = max(request.down or 0 for request in protocol.requests)
-    if largest > spec.size:
-        raise ProtocolError(
-            f"bench {protocol.name}: degrades images to {largest} px, more than the network's input of {spec.size}"
-            " px; choose smaller sizes"
-        )
-    aligned = [request for request in protocol.requests if request.points]
-    tried = [aligned[number] for number in spread(len(aligned))]
-    faces = [(str(one.path), one.points or (), one.points_size or image_size(one.path)) for one in tried]
-    if warning := scale_warning(faces):
-        print_stderr(f"bench {protocol.name}: {warning}")
-
-
 def _intervals(protocol: Protocol, scored: dict[str, ScoredSetting]) -> dict[str, dict[str, Interval]]:
     """Intervals of each setting; with progress, where there are so many samples that they take minutes."""
     samples = {setting: one.samples for setting, one in scored.items()}
@@ -273,24 +235,6 @@ def _intervals(protocol: Protocol, scored: dict[str, ScoredSetting]) -> dict[str
             if progress:
                 progress.update(1)
     return bounds
-
-
-def _list_missing(missing: dict[str, ImageError], origin: str) -> str:
-    """Lists unusable images on stderr; returns a message with remedies. ``origin``: where they may be restored from."""
-    for name, error in list(missing.items())[:MAX_LISTED]:
-        print_stderr(f"{name}: {error}")
-    if len(missing) > MAX_LISTED:
-        print_stderr(f"and {len(missing) - MAX_LISTED:,} more")
-    count, no_crop = len(missing), sum(isinstance(error, NoCropError) for error in missing.values())
-    remedies = []
-    if no_crop < count:
-        remedies.append(f"restore the images{origin}")
-    if no_crop:
-        remedies.append("correct the landmark table or name another one with --landmarks")
-    return (
-        f"{counted(count, 'unusable image')}, listed above; {'; '.join(remedies)};"
-        " or pass --allow-missing to score without them"
-    )
 
 
 def _by_full_name(by_setting: dict[str, dict[str, Value]]) -> dict[str, Value]:

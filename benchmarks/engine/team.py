@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.images.decode import ImageError
 from pipeline.prepare import Request
 
-BLOCK_BATCHES = 4  # of one process in turn; fewer: more files whose requests lie in two blocks, and are read twice
+BLOCK_BATCHES = 4  # in a block; with fewer, more files have requests in two blocks, and are read twice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import string
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.report.document import Grid
-from benchmarks.report.labels import ABSENT, metric_labels, network_label, network_names, percent
+from benchmarks.report.labels import ABSENT, network_label, network_names, percent
+from benchmarks.report.own_tables import metric_labels
 from benchmarks.report.tables import difference
-from benchmarks.scoring.comparison import Comparison, Network, compare_networks, read_networks
+from benchmarks.scoring.comparison import Comparison, Network, compare_networks
 from benchmarks.scoring.samples import unresolved_metrics
 from shards.messages import printable
 
@@ -28,15 +28,6 @@ class ComparisonTables:
 
     grids: list[Grid]
     legend: list[str]
-
-
-def compare(paths: Sequence[Path]) -> ComparisonTables:
-    """Compares the networks in files of ``bench --json``.
-
-    Raises:
-        ProtocolError: as ``read_networks`` and ``compare_networks``.
-    """
-    return comparison_tables(read_networks(paths))
 
 
 def comparison_tables(networks: Sequence[Network]) -> ComparisonTables:

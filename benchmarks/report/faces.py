@@ -70,7 +70,10 @@ def _hardest(result: Result, setting: str, suffix: str, faces: bool) -> Picture:
             files={},
             names=[Grid(**{**vars(one), "caption": f"{title}, {one.caption}"}) for one in names],
         )
-    images = {heading: [_pair_images(pair, result) for pair in pairs] for heading, pairs in kinds.items()}
+    images = {
+        heading: [[_seen_image(side, result) for side in (pair.first, pair.second)] for pair in pairs]
+        for heading, pairs in kinds.items()
+    }
     tiles = [
         Tiles(
             title=heading, tiles=[_pair_tile(pair, shown) for pair, shown in zip(pairs, images[heading], strict=True)]
@@ -129,10 +132,6 @@ def _sheet(rows: Mapping[str, Sequence[tuple[str, list[np.ndarray]]]]) -> bytes:
 
 def _write(image: np.ndarray, text: str, left: int, bottom: int) -> None:
     cv2.putText(image, text, (left + 2, bottom - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-
-
-def _pair_images(pair: HardPair, result: Result) -> list[np.ndarray]:
-    return [_seen_image(side, result) for side in (pair.first, pair.second)]
 
 
 def _seen_image(request: Request, result: Result) -> np.ndarray:

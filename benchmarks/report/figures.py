@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from matplotlib.figure import Figure
@@ -13,8 +13,10 @@ from benchmarks.report.labels import network_labels, setting_label
 from benchmarks.report.published import Table, comparable_rows
 from benchmarks.report.style import drawing, legend_label
 from benchmarks.report.tables import result_tables
+from benchmarks.scoring.curves import CurveSamples, OpenSetSamples, PairSamples
+from benchmarks.scoring.metrics import Roc
 from benchmarks.scoring.results import Scores
-from benchmarks.scoring.samples import OpenSetSamples, PairSamples, RankSamples, Samples
+from benchmarks.scoring.samples import RankSamples, Samples
 
 # file names are BENCHMARK-KIND*.SUFFIX
 KINDS = ("roc", "det", "dir", "scores", "cmc", "resolution", "distance", "seen", "hardest")
@@ -23,6 +25,7 @@ MAX_NAME_CHARS = 30  # of a network before its AUC
 MAX_CURVES = 8  # settings of one network; a file may state any number
 
 Kind = TypeVar("Kind", bound=Samples)
+Curve = TypeVar("Curve", bound=CurveSamples)
 
 
 def figure_pictures(results: Sequence[Scores]) -> Iterator[Picture]:
@@ -63,17 +66,11 @@ class _Figures:
         """ROC and DET curves of pairs."""
         if not (pairs := self._samples(PairSamples)):
             return
-        named = {
-            _joined(legend_label(label, MAX_NAME_CHARS), f"AUC {_percent(one.roc.auc)}"): one
-            for label, one in pairs.items()
-        }
+        named = _named(pairs, lambda roc: f"AUC {100 * roc.auc:.1f} %")
         axes = ("false accept rate (FAR)", "true accept rate (TAR)")
         roc = plots.roc(self._title(PairSamples), named, self._published, axes, "tar@far=")
         yield self._picture("roc", roc, f"ROC with {self._bands(pairs)}")
-        named = {
-            _joined(legend_label(label, MAX_NAME_CHARS), f"EER {_percent(one.roc.eer)}"): one
-            for label, one in pairs.items()
-        }
+        named = _named(pairs, lambda roc: f"EER {100 * roc.eer:.1f} %")
         det = plots.det(self._title(PairSamples), named)
         yield self._picture("det", det, f"DET with {self._bands(pairs)}; marks: equal error rates")
 
@@ -82,10 +79,7 @@ class _Figures:
         if not (probes := self._samples(OpenSetSamples)):
             return
         within = f"{next(iter(probes.values())).within[0]}"
-        named = {
-            _joined(legend_label(label, MAX_NAME_CHARS), f"AUC {_percent(one.roc.auc)}"): one
-            for label, one in probes.items()
-        }
+        named = _named(probes, lambda roc: f"AUC {100 * roc.auc:.1f} %")
         axes = ("false positive identification rate (FPIR)", f"true positive identification rate (TPIR{within})")
         curve = plots.roc(self._title(OpenSetSamples), named, self._published, axes, f"tpir{within}@fpir=")
         yield self._picture("dir", curve, f"open-set DIR curve with {self._bands(probes)}")
@@ -164,8 +158,9 @@ class _Figures:
         return Picture(stem=f"{first.benchmark}-{kind}", alt=f"{first.title}: {alt}", files=drawing(figure))
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _named(curves: dict[str, Curve], value: Callable[[Roc], str]) -> dict[str, Curve]:
+    """The curves, with a value of each behind its label."""
+    return {_joined(legend_label(label, MAX_NAME_CHARS), value(one.roc)): one for label, one in curves.items()}
 
 
 def _joined(*parts: str) -> str:

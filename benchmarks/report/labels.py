@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.report.own_tables import OWN, own_label, tables_of
 from benchmarks.scoring.intervals import Interval, has_width
-from benchmarks.scoring.samples import Samples
 
 ABSENT = "-"
 _FULL_SIZE = ("lfw", "@128")  # LFW's metrics call a network's full size 128, whatever it is
@@ -103,25 +101,3 @@ def statistic_label(name: str) -> str:
         threshold, true_rate, false_rate, number = match.groups()
         return f"{threshold or true_rate.upper()} at {false_rate.upper()} {rate(float(number))}"
     return re.sub(r"^rank(\d+)$", r"rank-\1", _METRICS.get(name, name))
-
-
-def metric_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
-    """The title of each metric, in the order of the tables: ``accuracy@8`` -> ``HR to LR, accuracy, 8 px``."""
-    full = {
-        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
-        for setting, samples in settings.items()
-        for name in samples.metrics()
-    }
-    tables = tables_of(benchmark, full)
-    known = {name: table.label(name) for table in tables for name in table.columns if name in full}
-    labels = {**known, **{name: label for name, label in full.items() if name not in known}}
-    return {name: own_label(name) or label for name, label in labels.items()} if benchmark in OWN else labels
-
-
-def threshold_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
-    """The title of each threshold: ``threshold@far=0.01@8`` -> ``threshold at FAR 1 %, 8 px``."""
-    return {
-        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
-        for setting, samples in settings.items()
-        for name in samples.thresholds()
-    }

@@ -30,25 +30,13 @@ _FACTS = {
     "degradation": "degradation of the images",
 }
 _SHOWN = ("backbone", "step", "parameters", "training_data", "digest")
-_MEASURED = {
-    "date": "date",
-    "command": "command",
-    "processor": "processor",
-    "cores": "cores",
-    "memory_gb": "memory, GB",
-}
-
+_MEASURED = ("date", "command", "processor", "cores", "memory_gb")
 MAX_DRAWN = 1e15  # in curves: axes fail on the largest numbers
-
 _DATE = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\+00:00$")
 
 
 def network_grid(results: Sequence[Scores]) -> Grid:
-    """A row a network: backbone, step, parameters, digest, when it was scored.
-
-    Args:
-        results: one a network.
-    """
+    """A row for each result, which are of different networks: backbone, step, parameters, digest, when it was scored."""
     labels = network_labels([result.checkpoint for result in results])
     rows = [
         [
@@ -63,11 +51,7 @@ def network_grid(results: Sequence[Scores]) -> Grid:
 
 
 def training_pictures(results: Sequence[Scores]) -> list[Picture]:
-    """The training curves of the networks whose run is known.
-
-    Args:
-        results: one a network.
-    """
+    """The training curves of the networks whose run is known; each result is of another network."""
     pictures = []
     labels = network_labels([result.checkpoint for result in results])
     for number, (label, result) in enumerate(zip(labels, results, strict=True)):
@@ -79,11 +63,7 @@ def training_pictures(results: Sequence[Scores]) -> list[Picture]:
 
 
 def methods(results: Sequence[Scores]) -> Section:
-    """How it was measured.
-
-    Args:
-        results: one a network.
-    """
+    """How it was measured; each result is of another network."""
     labels = network_labels([result.checkpoint for result in results])
     return Section(
         title="How it was measured",
@@ -107,7 +87,7 @@ def methods(results: Sequence[Scores]) -> Section:
 def _facts(label: str, result: Scores) -> Grid:
     facts = [(title, result.checkpoint.get(name)) for name, title in _FACTS.items()]
     facts.append(("preprocessing", result.preparation))
-    facts += [(title, result.measurement.get(name)) for name, title in _MEASURED.items()]
+    facts += [(name.replace("_gb", ", GB"), result.measurement.get(name)) for name in _MEASURED]
     facts.append(("versions", result.versions))
     rows = [[title, _value(value)] for title, value in facts if value not in (None, "", {}, [])]
     return Grid(caption=label, header=["", ""], rows=rows, wraps=True)

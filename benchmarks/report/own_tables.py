@@ -1,16 +1,18 @@
-"""Tables of a user's own benchmarks, whose sizes and rates vary: built from the names of the metrics."""
+"""The tables of a benchmark and the titles of its metrics; those of a user's own benchmark, whose sizes and rates vary,
+are built from the names of the metrics.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from benchmarks.report.labels import setting_label, statistic_label
 from benchmarks.report.published import TABLES, Table
+from benchmarks.scoring.samples import Samples
 
 OWN = ("pairs", "identify")  # a user's own benchmarks
 _NAME = re.compile(r"(?P<open>open/)?(?P<lr>lr-lr/)?(?P<metric>[^@/]+(?:@f\w+=[^@/]+)?)@(?P<size>full|\d+)")
-_RATE = re.compile(r"(tar|tpir1)@(far|fpir)=(.+)")
-_OTHERS = {"auc": "AUC", "map": "mAP", "eer": "EER", "std": "standard deviation of accuracy over folds"}
 _OPEN_BY_SIZE = (0.1, 0.01)  # FPIRs with a table over all sizes
 
 
@@ -30,13 +32,13 @@ def own_label(name: str) -> str | None:
     if match is None:
         return None
     place = [] if match["size"] == "full" else ["LR to LR" if match["lr"] else "HR to LR"]
-    return ", ".join(["open set"] * bool(match["open"]) + [*place, _title(match["metric"]), _size(match["size"])])
+    return ", ".join(["open set"] * bool(match["open"]) + [*place, statistic_label(match["metric"]), _size(match)])
 
 
 def kind_label(name: str) -> str | None:
     """As ``own_label``, whatever the size: ``tar@far=0.001@8`` -> ``TAR at FAR 0.1 %``."""
     match = _NAME.fullmatch(name)
-    return match and _title(match["metric"])
+    return match and statistic_label(match["metric"])
 
 
 def _pair_tables(parsed: dict[str, re.Match[str]]) -> list[Table]:
@@ -44,10 +46,10 @@ def _pair_tables(parsed: dict[str, re.Match[str]]) -> list[Table]:
     kinds = dict.fromkeys(match["metric"] for match in parsed.values() if _is_shown(match["metric"]))
     order = sorted(kinds, key=lambda kind: (kind != "accuracy", kind != "auc", kind == "eer"))  # stable
     if all(match["size"] == "full" for match in parsed.values()):
-        return [Table(title="full size", columns={f"{kind}@full": _title(kind) for kind in order})]
+        return [Table(title="full size", columns={f"{kind}@full": statistic_label(kind) for kind in order})]
     return [
         Table(
-            title=f"{'LR to LR' if lr else 'HR to LR'}, {_title(kind)}",
+            title=f"{'LR to LR' if lr else 'HR to LR'}, {statistic_label(kind)}",
             columns=_by_size(parsed, kind, lr=lr),
             figure=_figure(lr=lr) if kind == "accuracy" else "",
             printed=kind != "eer",
@@ -63,7 +65,7 @@ def _identify_tables(parsed: dict[str, re.Match[str]]) -> list[Table]:
     for is_open in (False, True):
         prefix = "open set, " if is_open else ""
         full = {
-            name: _title(match["metric"])
+            name: statistic_label(match["metric"])
             for name, match in parsed.items()
             if match["size"] == "full" and bool(match["open"]) == is_open and _is_shown(match["metric"])
         }
@@ -71,7 +73,7 @@ def _identify_tables(parsed: dict[str, re.Match[str]]) -> list[Table]:
         for kind in [f"tpir1@fpir={rate:g}" for rate in _OPEN_BY_SIZE] if is_open else ["rank1"]:
             for lr in (False, True):
                 columns = _by_size(parsed, kind, lr=lr)
-                title = f"{prefix}{'LR to LR' if lr else 'HR to LR'}, {_title(kind)}"
+                title = f"{prefix}{'LR to LR' if lr else 'HR to LR'}, {statistic_label(kind)}"
                 columns = columns if any("full" not in name for name in columns) else {}
                 tables.append(Table(title=title, columns=columns, figure="" if is_open else _figure(lr=lr)))
     return tables
@@ -82,23 +84,34 @@ def _figure(*, lr: bool) -> str:
 
 
 def _by_size(parsed: dict[str, re.Match[str]], kind: str, *, lr: bool) -> dict[str, str]:
-    return {
-        name: _size(match["size"])
-        for name, match in parsed.items()
-        if match["metric"] == kind and bool(match["lr"]) == lr
-    }
+    return {name: _size(match) for name, match in parsed.items() if match["metric"] == kind and bool(match["lr"]) == lr}
 
 
 def _is_shown(kind: str) -> bool:
-    return kind in ("accuracy", "auc", "map", "eer") or kind.startswith("rank") or _RATE.fullmatch(kind) is not None
+    return kind in ("accuracy", "auc", "map", "eer") or kind.startswith(("rank", "tar@far=", "tpir1@fpir="))
 
 
-def _title(kind: str) -> str:
-    """``tar@far=0.01`` -> ``TAR at FAR 1 %``."""
-    if match := _RATE.fullmatch(kind):
-        return f"{match[1].upper()} at {match[2].upper()} {100 * float(match[3]):.4g} %"
-    return _OTHERS.get(kind) or re.sub(r"^rank(\d+)$", r"rank-\1", kind)
+def _size(match: re.Match[str]) -> str:
+    return setting_label(f"{{}}@{match['size']}")
 
 
-def _size(size: str) -> str:
-    return "full size" if size == "full" else f"{size} px"
+def metric_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
+    """The title of each metric, in the order of the tables: ``accuracy@8`` -> ``HR to LR, accuracy, 8 px``."""
+    full = {
+        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
+        for setting, samples in settings.items()
+        for name in samples.metrics()
+    }
+    tables = tables_of(benchmark, full)
+    known = {name: table.label(name) for table in tables for name in table.columns if name in full}
+    labels = {**known, **{name: label for name, label in full.items() if name not in known}}
+    return {name: own_label(name) or label for name, label in labels.items()} if benchmark in OWN else labels
+
+
+def threshold_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
+    """The title of each threshold: ``threshold@far=0.01@8`` -> ``threshold at FAR 1 %, 8 px``."""
+    return {
+        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
+        for setting, samples in settings.items()
+        for name in samples.thresholds()
+    }

@@ -11,10 +11,10 @@ from benchmarks.errors import ReportError
 from benchmarks.report.document import Grid, Link, Picture, Section, as_html, as_markdown
 from benchmarks.report.faces import face_pictures
 from benchmarks.report.figures import KINDS, figure_pictures
-from benchmarks.report.labels import ABSENT, metric_labels, network_labels, percent, percent_range
+from benchmarks.report.labels import ABSENT, network_labels, percent, percent_range
 from benchmarks.report.latex import FIRST_LINE, as_latex
 from benchmarks.report.networks import TRAINING, methods, network_grid, training_pictures
-from benchmarks.report.own_tables import OWN
+from benchmarks.report.own_tables import OWN, metric_labels
 from benchmarks.report.published import TABLES, comparable_rows
 from benchmarks.report.spreadsheet import COLUMNS, as_csv
 from benchmarks.report.tables import (

@@ -23,8 +23,9 @@ from benchmarks.report.style import (
     line,
     new_figure,
 )
+from benchmarks.scoring.curves import CurveSamples, PairSamples
 from benchmarks.scoring.intervals import Interval, wilson
-from benchmarks.scoring.samples import HISTOGRAM_EDGES, CurveSamples, PairSamples, RankSamples
+from benchmarks.scoring.samples import HISTOGRAM_EDGES, RankSamples
 
 _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 _DET_MIN, _DET_MAX = 5e-4, 0.995

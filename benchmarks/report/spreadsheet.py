@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.report.labels import metric_labels, network_labels, threshold_labels
+from benchmarks.report.labels import network_labels
+from benchmarks.report.own_tables import metric_labels, threshold_labels
 from benchmarks.scoring.results import Scores
 from shards.messages import FORMULA_STARTS, printable
 

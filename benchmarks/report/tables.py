@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from benchmarks.report.document import Grid, as_text
 from benchmarks.report.labels import (
     ABSENT,
-    metric_labels,
     network_labels,
     percent,
     percent_range,
@@ -15,12 +14,13 @@ from benchmarks.report.labels import (
     setting_label,
     statistic_label,
 )
-from benchmarks.report.own_tables import OWN, kind_label, tables_of
+from benchmarks.report.own_tables import OWN, kind_label, metric_labels, tables_of
 from benchmarks.report.published import Table, comparable_rows
 from benchmarks.scoring.comparison import Comparison
+from benchmarks.scoring.curves import CurveSamples
 from benchmarks.scoring.intervals import Interval, has_width
 from benchmarks.scoring.results import Scores
-from benchmarks.scoring.samples import CurveSamples, unresolved_metrics
+from benchmarks.scoring.samples import unresolved_metrics
 from shards.messages import counted, printable
 
 _COUNT_PHRASES = {"genuine": "{:,} of them genuine", "gallery": "{:,} in the gallery"}

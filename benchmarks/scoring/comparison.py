@@ -97,11 +97,6 @@ def read_networks(paths: Sequence[Path]) -> list[Network]:
     return networks
 
 
-def read_comparisons(paths: Sequence[Path]) -> tuple[list[Comparison], dict[str, list[int]]]:
-    """Compares the networks in some files; see ``read_networks`` and ``compare_networks``."""
-    return compare_networks(read_networks(paths))
-
-
 def compare_networks(networks: Sequence[Network]) -> tuple[list[Comparison], dict[str, list[int]]]:
     """Compares each benchmark that all networks were scored on.
 

@@ -63,7 +63,7 @@ class Roc:
         return int(np.searchsorted(self.far + self.tar, 1.0 - 1e-12))
 
 
-def _check_array(name: str, array: np.ndarray, kinds: str, *shape: int | None) -> None:
+def check_values(name: str, array: np.ndarray, kinds: str, *shape: int | None) -> None:
     """Raises: TypeError: no array of such ``kinds`` and ``shape``; None stands for any length but 0."""
     shape = shape or (None,)
     good = isinstance(array, np.ndarray) and array.dtype.kind in kinds and array.ndim == len(shape)
@@ -86,10 +86,10 @@ class RocSamples:
     """
 
     def __init__(self, scores: np.ndarray, genuine: np.ndarray, missed: np.ndarray | None = None) -> None:
-        _check_array("scores", scores, "f")
-        _check_array("genuine", genuine, "b", len(scores))
+        check_values("scores", scores, "f")
+        check_values("genuine", genuine, "b", len(scores))
         if missed is not None:
-            _check_array("missed", missed, "b", len(scores))
+            check_values("missed", missed, "b", len(scores))
         self._order = np.argsort(-scores, kind="stable")
         self._genuine = genuine[self._order]
         self._missed = np.zeros(len(scores), bool) if missed is None else missed[self._order]
@@ -110,7 +110,7 @@ class RocSamples:
             TypeError: ``weights`` have another type or shape.
         """
         if weights is not None:
-            _check_array("weights", weights, "fiu", len(self._order))
+            check_values("weights", weights, "fiu", len(self._order))
         weights = np.ones(len(self._order)) if weights is None else weights[self._order].astype(np.float64)
         true_accepts = np.cumsum(np.where(self._genuine & ~self._missed, weights, 0.0))[self._last]
         false_accepts = np.cumsum(np.where(self._genuine, 0.0, weights))[self._last]
@@ -143,9 +143,9 @@ def fold_decisions(scores: np.ndarray, genuine: np.ndarray, folds: np.ndarray) -
 
     Source: LFW's protocol (Huang et al., 2007), thresholds as Lai & Lam, ICIP 2021.
     """
-    _check_array("scores", scores, "f")
-    _check_array("genuine", genuine, "b", len(scores))
-    _check_array("folds", folds, "iu", len(scores))
+    check_values("scores", scores, "f")
+    check_values("genuine", genuine, "b", len(scores))
+    check_values("folds", folds, "iu", len(scores))
     order = np.argsort(folds, kind="stable")
     correct = _correct_counts(scores, genuine)
     right = np.empty(len(scores), bool)
@@ -201,10 +201,10 @@ def rank_gallery(probes: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray,
     Raises:
         TypeError: an argument has another type or shape; there are no probes or no gallery.
     """
-    _check_array("gallery", gallery, "f", None, None)
-    _check_array("probes", probes, "f", None, gallery.shape[1])
-    _check_array("probe_ids", probe_ids, "iu", len(probes))
-    _check_array("gallery_ids", gallery_ids, "iu", len(gallery))
+    check_values("gallery", gallery, "f", None, None)
+    check_values("probes", probes, "f", None, gallery.shape[1])
+    check_values("probe_ids", probe_ids, "iu", len(probes))
+    check_values("gallery_ids", gallery_ids, "iu", len(gallery))
     parts: dict[str, list[np.ndarray]] = {field.name: [] for field in dataclasses.fields(Ranking)}
     block_size = max(1, BLOCK_BYTES // (8 * len(gallery)))
     for start in range(0, len(probes), block_size):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.curves import PairSamples
 from benchmarks.scoring.digests import protocol_digest, request_digests
 from benchmarks.scoring.examples import HardPair, hardest_pairs, spread_images
-from benchmarks.scoring.samples import PairSamples, Samples
+from benchmarks.scoring.samples import Samples
 from benchmarks.scoring.vectors import unit_length
 from pipeline.degradation.presets import Degradation, check_size
 from pipeline.images.lookup import is_generated

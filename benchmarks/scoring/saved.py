@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.arrays import MAX_FLOAT
+from benchmarks.scoring.arrays import MAX_FLOAT, decode_array
+from benchmarks.scoring.curves import OpenSetSamples, PairSamples
 from benchmarks.scoring.intervals import Interval
 from benchmarks.scoring.results import Scores
-from benchmarks.scoring.samples import Samples, from_dict
+from benchmarks.scoring.samples import RankSamples, Samples
 from pipeline.images.decode import read_regular
 
 ROUNDING = 1e-6
 MAX_METRIC = 1 + ROUNDING  # metrics are fractions
 ADDED_METRICS = ("eer",)  # since the first version
+_KINDS: dict[str, type[Samples]] = {kind.kind: kind for kind in (PairSamples, RankSamples, OpenSetSamples)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -121,11 +123,18 @@ def _samples(setting: str, record: Any) -> Samples:
     if setting.count("{}") != 1 or setting.count("{") + setting.count("}") != 2:
         raise ValueError(f"samples {setting[:40]}: not a valid setting name")
     try:
-        return from_dict(record)
+        return decode_samples(record)
     except KeyError as error:
         raise ValueError(f"samples {setting}: {error} is missing or unknown") from None
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"samples {setting}: {str(error)[:90]}") from None
+
+
+def decode_samples(record: dict[str, Any]) -> Samples:
+    """Decodes what ``Samples.to_dict`` returned. Raises: KeyError, TypeError, ValueError: invalid record."""
+    arrays = dict(record)
+    kind, digest = _KINDS[arrays.pop("kind")], decode_array(arrays.pop("questions"))
+    return kind(protocol_digest=digest, **{name: decode_array(value) for name, value in arrays.items()})
 
 
 def _optional(record: dict[str, Any], name: str, default: Any) -> Any:

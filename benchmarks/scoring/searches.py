@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.errors import ProtocolError
+from benchmarks.scoring.curves import MISSED, OpenSetSamples
 from benchmarks.scoring.digests import protocol_digest
 from benchmarks.scoring.examples import hardest_pairs
 from benchmarks.scoring.metrics import TIE, rank_gallery
 from benchmarks.scoring.protocols import Protocol, ScoredSetting
-from benchmarks.scoring.samples import MISSED, OpenSetSamples, RankSamples
+from benchmarks.scoring.samples import RankSamples
 from benchmarks.scoring.vectors import identity_templates, rows_of, unit_length
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search.errors import SearchError
+from benchmarks.errors import SearchError
 from benchmarks.search.exact import pair_scores
 from benchmarks.search.queries import SamePaths
 from benchmarks.search.table import EmbeddingTable

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.errors import SearchError
 from benchmarks.scoring.arrays import MAX_FLOAT
-from benchmarks.search.errors import SearchError
 from benchmarks.search.likelihood import Fitted, Line
 from pipeline.images.decode import read_regular
 from shards.arguments import check_path

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 
 from benchmarks.scoring.intervals import Interval, bootstrap
-from shards.arguments import check_argument
+from benchmarks.scoring.metrics import check_values
 
 CURVE_POINTS = 201
 FOLDS = 10  # of people, for the held-out Cllr
@@ -219,7 +219,9 @@ def fit(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) -> Fitt
     Raises:
         TypeError: an argument has another type or shape.
     """
-    _check_pairs(scores, genuine, identities)
+    check_values("scores", scores, "f")
+    check_values("genuine", genuine, "b", len(scores))
+    check_values("identities", identities, "iu", len(scores), 2)
     scores = np.asarray(scores, np.float64)
     line = fit_line(scores, genuine)
     curve = np.linspace(*line.scores, CURVE_POINTS)
@@ -249,16 +251,3 @@ def fit(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) -> Fitt
         min_cllr=min_cllr(scores, genuine),
         misleading=(float((unseen[genuine] < 0).mean()), float((unseen[~genuine] > 0).mean())),
     )
-
-
-def _check_pairs(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) -> None:
-    good = isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and scores.ndim == 1
-    check_argument(good, "scores", scores, "an array of floats and shape (N,)")
-    for name, array, types, shape in (
-        ("genuine", genuine, "b", scores.shape),
-        ("identities", identities, "iu", (*scores.shape, 2)),
-    ):
-        good = isinstance(array, np.ndarray) and array.dtype.kind in types and array.shape == shape
-        check_argument(
-            good, name, array, f"an array of {'bool' if types == 'b' else 'whole numbers'} and shape {shape}"
-        )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.engine.identities import template_path
-from benchmarks.search.errors import SearchError
+from benchmarks.errors import SearchError
 from benchmarks.search.table import Block, EmbeddingTable
 
 PASS_BYTES = 1 << 28  # of embeddings

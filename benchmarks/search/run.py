@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.errors import SearchError
 from benchmarks.search.approximate import CompressedGallery, candidates
 from benchmarks.search.calibration import Calibration
-from benchmarks.search.errors import SearchError
 from benchmarks.search.exact import TopMatches
 from benchmarks.search.matches import SCHEMA, match_rows
 from benchmarks.search.queries import Queries, SamePaths, in_template, read_queries, same_paths
@@ -108,7 +108,10 @@ def _write_matches(
     if calibration is not None:
         summary.differences += calibration.differences("gallery", gallery.metadata)
         summary.differences += calibration.differences("probes", probes.metadata)
-    index = _build_index(gallery) if approximate else None
+    index = None
+    if approximate:
+        with Progress("index", 2 * gallery.rows, "rows") as progress:
+            index = CompressedGallery(gallery, progress.update)
     with (
         pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd") as file,
         Progress("search", probes.rows * gallery.rows, "comparisons") as progress,
@@ -136,11 +139,6 @@ def check_one_network(first: EmbeddingTable, second: EmbeddingTable) -> None:
             f"{first.path} and {second.path}: embeddings of {first.length:,} and of {second.length:,} numbers; embed both"
             " with the same --network"
         )
-
-
-def _build_index(gallery: EmbeddingTable) -> CompressedGallery:
-    with Progress("index", 2 * gallery.rows, "rows") as progress:
-        return CompressedGallery(gallery, progress.update)
 
 
 def _search(

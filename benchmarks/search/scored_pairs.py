@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.errors import ProtocolError
-from benchmarks.scoring.samples import PairSamples
+from benchmarks.errors import ProtocolError, SearchError
+from benchmarks.scoring.curves import PairSamples
 from benchmarks.scoring.saved import SavedResult, read_results
 from benchmarks.search.calibration import CONDITIONS, NETWORK, Calibration, counted_pairs
-from benchmarks.search.errors import SearchError
 from benchmarks.search.exact import pair_scores
 from benchmarks.search.likelihood import fit
 from benchmarks.search.run import check_one_network

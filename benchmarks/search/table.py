@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.search.errors import SearchError
+from benchmarks.errors import SearchError
 from shards.arguments import check_path
 from shards.files import StrPath, open_regular
 from shards.schema import STATUS_OK
@@ -91,14 +91,9 @@ class EmbeddingTable:
     ) -> None:
         self._files.close()
 
-    @property
-    def block_rows(self) -> int:
-        """Rows that ``blocks`` yields at a time."""
-        return max(min(BLOCK_BYTES // (4 * self.length), MAX_BLOCK_ROWS), 1)
-
     def blocks(self) -> Iterator[Block]:
         """Yields all rows in order. Raises: SearchError: a row is invalid; the message names it."""
-        yield from self._blocks(self.block_rows)
+        yield from self._blocks(max(min(BLOCK_BYTES // (4 * self.length), MAX_BLOCK_ROWS), 1))
 
     def _blocks(self, size: int) -> Iterator[Block]:
         start = 0

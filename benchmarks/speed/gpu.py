@@ -161,8 +161,7 @@ def time_training(
     flops = count_flops(updates(kinds[-1].removesuffix(", compiled")), random_batch(batch, device))
     card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     facts |= {"device": card, "TFLOP a step": f"{flops / 1e12:.3f}"}
-    seconds = VIEWS * batch / max(row.rate for row in timing.rows.values())
-    return dataclasses.replace(timing, facts=facts | peak_share(card, flops, seconds))
+    return dataclasses.replace(timing, facts=facts | peak_share(timing, card, flops / (VIEWS * batch)))
 
 
 def batch_of(setup: Setup, index: ShardIndex, device: str) -> int:

@@ -47,6 +47,7 @@ def time_loader(setup: Setup) -> Iterator[Timing]:
 
     images = batch * len(SIZES)
     decode = functools.partial(_decode, read_batches(index, images, 8), images, batches)
+    surveillance = functools.partial(ours, "fast", preset=["surveillance"])
     slow, fast = "DataLoader, Pillow, a file an image, normalised", "Loader, fast degradation, normalised"
     contenders = [
         Contender(slow, "baseline", lambda: plain(normalised=True), plain_amount, _NORMALISED),
@@ -54,9 +55,7 @@ def time_loader(setup: Setup) -> Iterator[Timing]:
         Contender(fast, "ours", lambda: ours("fast", normalise), amount, _NORMALISED),
         Contender("Loader, fast degradation, uint8", "ours", lambda: ours("fast"), amount, _UINT8),
         Contender("Loader, exact degradation, uint8", "ours", lambda: ours("exact"), amount, _UINT8),
-        Contender(
-            "Loader, preset surveillance, uint8", "ours", lambda: ours("fast", preset=["surveillance"]), amount, _UINT8
-        ),
+        Contender("Loader, preset surveillance, uint8", "ours", surveillance, amount, _UINT8),
         Contender("DALI decodes, from memory, nothing else", "floor", decode, amount, _UINT8),
     ]
     facts = {

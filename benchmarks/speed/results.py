@@ -33,10 +33,11 @@ _LIBRARIES = ("numpy", "pillow", "simplejpeg", *_DALI, "torch")  # OpenCV's pack
 def as_table(timing: Timing, *, quick: bool) -> str:
     """The table, the facts, and a warning after a quick run."""
     roles = [role for role in _RATIO_COLUMNS if any(row.role == role for row in timing.rows.values())]
-    rows = [
-        [name, f"{1e6 / row.rate:,.1f}", as_rate(row.rate), *(_spread(timing.ratios(name, role)) for role in roles)]
-        for name, row in timing.rows.items()
-    ]
+    rows = []
+    for name, row in timing.rows.items():
+        found = [timing.ratios(name, role) for role in roles]
+        ratios = ["" if one is None else f"{np.median(one):.2f} [{one.min():.2f}, {one.max():.2f}]" for one in found]
+        rows.append([name, f"{1e6 / row.rate:,.1f}", as_rate(row.rate), *ratios])
     header = ["", "us each", f"{timing.unit}/s", *(_RATIO_COLUMNS[role] for role in roles)]
     table = as_text(Grid(caption=timing.title, header=header, rows=rows))
     return "\n".join([table, *filter(None, [as_line(timing.facts), _QUICK_WARNING * quick])])
@@ -50,10 +51,6 @@ def as_line(facts: Facts) -> str:
 def as_rate(rate: float) -> str:
     """Whole units per second; three digits below 100."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-
-
-def _spread(ratios: np.ndarray | None) -> str:
-    return "" if ratios is None else f"{np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}]"
 
 
 def machine() -> Facts:

@@ -9,6 +9,7 @@ import io
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +19,7 @@ from benchmarks.speed.baselines import plain_update
 from benchmarks.speed.faces import CROP_SIZE, IMAGES_PER_IDENTITY, Setup, build_tree, read_faces, write_tree
 from benchmarks.speed.timing import Facts, Timing, against_first, compare_times
 from model.training.config import TrainConfig
+from model.training.learner import StepInputs
 from model.training.loop import train
 from model.training.runlog import METRICS, read_metrics
 from model.training.state import new_run
@@ -25,6 +27,7 @@ from pipeline.load.loader import Loader
 from pipeline.spec import Preprocessing, spec_of
 
 VIEWS = 4  # images of an identity in a batch
+_SETTINGS: dict[str, Any] = {"views": "128,8,12,16", "lr": 1e-4}
 _STEPS, _QUICK_STEPS, _FIRST_STEPS = 24, 8, 4  # of real training; its first steps, which fill queues, do not count
 _FACES = 64  # distinct ones in its shards
 _PEAK = 989e12  # FLOP/s in dense bf16. Source: NVIDIA's H100 and H200 data sheets, SXM
@@ -56,20 +59,21 @@ def time_step(
     contenders = against_first({name: functools.partial(run, each) for name, each in updates.items()}, VIEWS * size)
     title = f"Training step, {backbone}, {size} identities"
     timing = compare_times("step", title, contenders, rounds=setup.rounds, warmup=2, facts=facts)
-    seconds = VIEWS * size / max(row.rate for row in timing.rows.values())
-    yield dataclasses.replace(timing, facts=facts | peak_share(card, flops, seconds))
+    yield dataclasses.replace(timing, facts=facts | peak_share(timing, card, flops / (VIEWS * size)))
 
 
 def our_update(backbone: str, batch_size: int, device: str, name: str) -> Update:
     """One update of the training loop, without its logging; ``name``: fp32, TF32, bf16, or bf16, compiled."""
     precision, *compiled = name.split(", ")
     autocast = "fp32" if precision == "TF32" else precision
-    config = _config(backbone=backbone, batch_size=batch_size, precision=autocast, compile=bool(compiled))
+    config = TrainConfig(
+        **_SETTINGS, backbone=backbone, batch_size=batch_size, precision=autocast, compile=bool(compiled)
+    )
     state = new_run(config, classes=VGGFACE2_IDENTITIES, preprocessing=Preprocessing(), device=device)
     state.learner.train()
 
     def update(images: torch.Tensor, labels: torch.Tensor) -> None:
-        loss, _ = state.learner(images, labels)
+        loss, _ = state.learner(StepInputs(images, labels))
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         state.optimizer.step()
@@ -94,9 +98,6 @@ def in_precision(update: Update, *, tf32: bool) -> Update:
             torch.backends.cudnn.allow_tf32 = convolutions
 
     return run
-
-
-_config = functools.partial(TrainConfig, views="128,8,12,16", lr=1e-4)
 
 
 def random_batch(size: int, device: str) -> Batch:
@@ -126,18 +127,18 @@ def count_flops(update: Update, batch: Batch) -> int:
     return counter.get_total_flops()
 
 
-def peak_share(card: str, flops: int, seconds: float) -> Facts:
-    """Utilisation relative to the bf16 peak of the card; empty for cards with an unknown peak."""
+def peak_share(timing: Timing, card: str, flops: float) -> Facts:
+    """Utilisation relative to the bf16 peak of the card, at ``flops`` an image; empty for cards with an unknown peak."""
     if not any(name in card for name in ("H100", "H200")) or any(word in card for word in _SLOWER_CARDS):
         return {}
-    return {"of the card's bf16 peak": f"{flops / seconds / _PEAK:.1%}"}
+    return {"of the card's bf16 peak": f"{flops * max(row.rate for row in timing.rows.values()) / _PEAK:.1%}"}
 
 
 def _loader_waits(setup: Setup, backbone: str, batch_size: int, device: str) -> list[float]:
     """Trains from shards; returns the share of each step that was spent waiting for images."""
     tree, run = setup.scratch / "step-faces", setup.scratch / "step-run"
     steps = _QUICK_STEPS if setup.quick else _STEPS
-    config = _config(backbone=backbone, batch_size=batch_size, steps=steps, log_every=1)
+    config = TrainConfig(**_SETTINGS, backbone=backbone, batch_size=batch_size, steps=steps, log_every=1)
     with contextlib.redirect_stderr(io.StringIO()):
         write_tree(read_faces(setup.data_sets(), _FACES), tree, images=batch_size * IMAGES_PER_IDENTITY, grey=False)
         index = build_tree(tree, setup.scratch / "step-shards", workers=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -18,6 +19,7 @@ MIN_OPEN_FILES = 1024
 MIN_SHARED_BYTES = 1 << 30
 MIN_MEMORY_BYTES = 4_000_000_000
 _GB = 1e9
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def machine_findings() -> Iterator[Finding]:
@@ -45,7 +47,7 @@ def machine_findings() -> Iterator[Finding]:
 def _cpu_quota() -> float | None:
     """Cores that the control group allows; None if it sets no limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (_CONTROL_GROUP / "cpu.max").read_text().split()
         return int(quota) / int(period)
     except (OSError, ValueError):
         return None
@@ -54,13 +56,13 @@ def _cpu_quota() -> float | None:
 def _memory() -> int | None:
     """Bytes that are available, by the system or by the limit of the control group."""
     found = []
-    try:
+    with contextlib.suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (int((_CONTROL_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        facts = dict(line.split() for line in (_CONTROL_GROUP / "memory.stat").read_text().splitlines())
+        found.append(limit - used + int(facts.get("inactive_file", 0)))  # the page cache gives way to programs
     return min(found, default=None)
 
 

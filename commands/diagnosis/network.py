@@ -65,7 +65,7 @@ def guess_findings(network: LoadedNetwork, found: Guess, data: str) -> Iterator[
     for trial in found.trials:
         yield note(f"{trial.what}: separation {trial.separation:.1f}")
     for own in found.own:
-        yield note(f"{own}: makes no difference, the network sees to it itself")
+        yield note(f"{own}: makes no difference, the network normalises it itself")
     if found.grey:
         yield note("the images are grey: the colour order cannot be found", "name a folder with pairs in colour")
 

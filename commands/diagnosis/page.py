@@ -35,9 +35,9 @@ def sections(root: Path, data: Path) -> Iterator[Section]:
         yield Section(title="OpenCV", findings=noticing(_guarded(lambda: libraries.opencv_findings(probes))))
         others = noticing(_guarded(lambda: libraries.other_findings(probes, data)))
         yield Section(title="Other libraries", findings=others)
-    yield Section(title="Machine", findings=_guarded(_machine_findings))
+    yield Section(title="Machine", findings=_guarded(_of_machine))
     for folder in dict.fromkeys((root.absolute(), data.absolute())):
-        yield Section(title=f"Disk of {folder}", findings=_guarded(functools.partial(_disk_findings, folder)))
+        yield Section(title=f"Disk of {folder}", findings=_guarded(functools.partial(_of_machine, folder)))
     if broken:
         text = f"the data in {root} were not looked at: a library that reads them does not work"
         yield Section(title="Data", findings=[note(text, "repair it, see above, then run doctor again")])
@@ -45,16 +45,11 @@ def sections(root: Path, data: Path) -> Iterator[Section]:
         yield from _data_sections(root, fail if root != data else note)
 
 
-def _machine_findings() -> Iterator[Finding]:
-    from commands.diagnosis.machine import machine_findings  # needs a library
+def _of_machine(folder: Path | None = None) -> Iterable[Finding]:
+    """The machine, or the disk of a folder."""
+    from commands.diagnosis.machine import disk_findings, machine_findings  # needs a library
 
-    yield from machine_findings()
-
-
-def _disk_findings(folder: Path) -> Iterator[Finding]:
-    from commands.diagnosis.machine import disk_findings
-
-    yield from disk_findings(folder)
+    return machine_findings() if folder is None else disk_findings(folder)
 
 
 def _data_sections(root: Path, absent: Callable[[str, str], Finding]) -> Iterator[Section]:

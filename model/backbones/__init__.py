@@ -11,7 +11,7 @@ from torch import nn
 
 from model.backbones import densenet, inception, mobilefacenet, residual, spherenet, vit
 from model.backbones.layers import EMBEDDING_SIZE, STRIDE
-from model.options import OptionError
+from model.options import Choice, OptionError, parse_choice
 from shards.arguments import shown
 
 __all__ = ["BACKBONES", "EMBEDDING_SIZE", "Backbone", "build_backbone", "check_backbone"]
@@ -152,6 +152,13 @@ def check_backbone(name: str, *, image_size: int = 128, **options: object) -> Ba
             )
         _check_value(name, option, value)
     return backbone
+
+
+def parse_backbone(text: str) -> Choice:
+    """Reads text such as ``spherenet20:pooling=true``. Raises: OptionError: it is not valid."""
+    choice = parse_choice(text)
+    check_backbone(choice.name, **choice.options)
+    return choice
 
 
 def _check_value(name: str, option: str, value: object) -> None:

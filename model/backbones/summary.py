@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.backbones import BACKBONES, build_backbone
 
-# Nothing is counted of them and they keep the shape, but half the time on the meta device was theirs
+# They have no multiply-adds and keep the shape, but would take half of the time on the meta device
 _LEFT_OUT = {functional.batch_norm, functional.layer_norm, functional.prelu, functional.relu}
 
 

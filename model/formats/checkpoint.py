@@ -82,9 +82,9 @@ def save_checkpoint(path: Path, content: Content) -> None:
 
 def checkpoints(run: StrPath) -> list[Path]:
     """The checkpoints of a run, oldest first. Raises: TypeError: ``run`` is no path."""
-    return sorted(
-        path for path in (check_path("run", run) / FOLDER).glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem)
-    )
+    folder = check_path("run", run) / FOLDER
+    found = [path for path in folder.glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem))  # from 10 million steps on, names have more digits
 
 
 def newest_checkpoint(runs: Path) -> Path:

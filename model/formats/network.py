@@ -7,7 +7,8 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch import nn
 from model.backbones import build_backbone
 from model.errors import MORE_MEMORY, CheckpointError, explained_memory, one_line
 from model.finite import all_finite
-from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
+from model.formats.checkpoint import Content, checkpoints, is_ours, read_checkpoint
 from model.formats.foreign.cvlface import cvlface_weights, stated_color
 from model.formats.foreign.recognise import recognise
 from model.formats.graphs.exported import is_exported, read_exported
@@ -69,12 +70,12 @@ class LoadedNetwork(NamedTuple):
     path: Path
     step: int | None
     digest: str
-    training: dict[str, Any]
-    spec_stated: bool
+    training: Mapping[str, object] = MappingProxyType({})
+    spec_stated: bool = True
     note: str = ""
     trainable: bool = True
     cached: bool = True
-    training_data: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    training_data: Mapping[str, object] = MappingProxyType({})
 
     def __repr__(self) -> str:
         step = "" if self.step is None else f", step {self.step}"
@@ -153,13 +154,12 @@ def _loaded(path: Path, graph: FoundGraph) -> LoadedNetwork:
     check_independent(path, graph.module, graph.spec.size)
     digest = backbone_digest(graph.name, graph.module, graph.spec)
     return LoadedNetwork(
-        graph.module.eval(),
-        graph.spec,
-        graph.name,
-        path,
-        graph.step,
-        digest,
-        {},
+        backbone=graph.module.eval(),
+        spec=graph.spec,
+        name=graph.name,
+        path=path,
+        step=graph.step,
+        digest=digest,
         spec_stated=graph.stated,
         trainable=False,
         cached=graph.cached,
@@ -200,23 +200,28 @@ def _load_weights(path: Path) -> LoadedNetwork:
         content = read_tensors(path)
         if not is_ours(content):
             return _load_foreign(path, content, color=stated_color(path.parent))
-        choice, training = _parse_backbone(path, content["backbone"]), content["config"]
+        try:
+            choice, training = parse_choice(content["backbone"]), content["config"]
+        except OptionError as error:
+            raise CheckpointError(f"{path}: backbone: {one_line(error, 80)}") from None
         record, state = content["preprocessing"], content.get("averaged_state") or content["backbone_state"]
-    spec = _read_spec(path, record)
+    try:
+        spec = Preprocessing.from_dict(record)
+    except SpecError as error:
+        raise CheckpointError(f"{path}: {one_line(error, 200)}") from None
     backbone = _build(path, choice, spec, state)
-    _check_finite(path, backbone)
     digest = backbone_digest(str(choice), backbone, spec)
     if path.is_dir() and digest != content["digest"]:
         raise CheckpointError(
             f"{path}: damaged or edited (the digest in its config.json does not match); export it again"
         )
-    step, data = content["step"], _training_data(content)
+    data = _training_data(content)
     return LoadedNetwork(
-        backbone, spec, str(choice), path, step, digest, training, spec_stated=True, training_data=data
+        backbone, spec, str(choice), path, content["step"], digest, training=training, training_data=data
     )
 
 
-def _training_data(content: Mapping[str, Any]) -> dict[str, Any]:
+def _training_data(content: Mapping[str, object]) -> dict[str, object]:
     """Identities of the head, digest of the shard set, and the teacher, of a checkpoint that has them."""
     head, loader, teacher = (content.get(name) for name in ("head_state", "loader_state", "teacher"))
     taught = [teacher.get(name) for name in ("name", "digest")] if isinstance(teacher, Mapping) else [None]
@@ -230,7 +235,7 @@ def _training_data(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path) -> Content:
     """Content of a file of any program, without running code in it. Raises: see ``load_network``."""
     if path.is_file() and (path.suffix == ".safetensors" or has_safetensors_header(path)):
         return read_safetensors(path)
@@ -242,29 +247,12 @@ def _load_foreign(path: Path, content: object, *, color: str | None) -> LoadedNe
     network = recognise(path, content, color=color)
     choice, spec = network.match.choice, network.match.spec
     backbone = _build(path, choice, spec, network.state)
-    _check_finite(path, backbone)
     digest = backbone_digest(str(choice), backbone, None if spec == Preprocessing() else spec)
-    return LoadedNetwork(
-        backbone, spec, str(choice), path, None, digest, {}, spec_stated=network.stated, note=network.note
-    )
-
-
-def _parse_backbone(path: Path, text: str) -> Choice:
-    try:
-        return parse_choice(text)
-    except OptionError as error:
-        raise CheckpointError(f"{path}: backbone: {one_line(error, 80)}") from None
-
-
-def _read_spec(path: Path, record: dict[str, object]) -> Preprocessing:
-    try:
-        return Preprocessing.from_dict(record)
-    except SpecError as error:
-        raise CheckpointError(f"{path}: {one_line(error, 200)}") from None
+    return LoadedNetwork(backbone, spec, str(choice), path, None, digest, spec_stated=network.stated, note=network.note)
 
 
 def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The backbone with the weights of ``state``, in evaluation mode."""
+    """The backbone with the weights of ``state``, in evaluation mode. Raises: CheckpointError: they are not its own."""
 
     def load() -> nn.Module:
         backbone = build_backbone(choice.name, image_size=spec.size, **choice.options)
@@ -277,19 +265,16 @@ def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, 
             warnings.simplefilter("ignore")  # load_state_dict warns that meta tensors copy nothing
             load()
         with explained_memory(MORE_MEMORY):
-            return load()
+            backbone = load()
     except OptionError as error:
         raise CheckpointError(f"{path}: {one_line(error, 400)}") from None
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit {choice} ({one_line(error)})") from None
-
-
-def _check_finite(path: Path, backbone: nn.Module) -> None:
-    bad = [name for name, value in backbone.state_dict().items() if not all_finite([value])]
-    if bad:
+    if bad := [name for name, value in backbone.state_dict().items() if not all_finite([value])]:
         raise CheckpointError(
             f"{path}: {counted(len(bad), 'tensor')} not finite, such as {bad[0]}; use an earlier checkpoint"
         )
+    return backbone
 
 
 def backbone_digest(name: str, backbone: nn.Module, spec: Preprocessing | None) -> str:

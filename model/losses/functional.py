@@ -169,8 +169,11 @@ def _hardest(distances: torch.Tensor, same: torch.Tensor, others: torch.Tensor, 
 
 
 def _hardest_or_none(distances: torch.Tensor, same: torch.Tensor, margin: float) -> torch.Tensor:
-    """As ``_hardest``; no positive stands at the anchor's place, a missing one is at distance 0, and a missing negative
-    is as near as the nearest candidate."""
+    """As ``_hardest``, but an anchor without a positive or a negative has a loss, too.
+
+    The candidate at the anchor's place is no positive. A missing positive is at distance 0, a missing negative as near as
+    the nearest candidate.
+    """
     elsewhere = ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)
     hardest_positive = distances.masked_fill(~(same & elsewhere), 0.0).amax(1)
     hardest_negative = distances.masked_fill(same & ~same.all(1, keepdim=True), torch.inf).amin(1)

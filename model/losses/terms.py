@@ -172,7 +172,7 @@ class Losses:
     """The terms of a loss.
 
     Attributes:
-        criterion: None if a teacher alone says what the images are.
+        criterion: None if a teacher is the only supervision.
     """
 
     criterion: Criterion | None = None
@@ -201,17 +201,20 @@ def parse_losses(text: str) -> Losses:
     Raises:
         OptionError: an unknown term or option, neither criterion nor teacher, or two terms for one slot.
     """
-    terms: dict[str, Any] = {}
-    distill: dict[str, Any] = {}
+    terms: dict[str, Any] = {}  # by slot
+    distill: dict[str, Distill] = {}  # by form
     for part in text.split("+"):
         names = [name.strip() for name in part.partition(":")[0].split(",")]
         if len(names) > 1 and all(name in TERMS for name in names):
             raise OptionError(f"losses {text!r}: join terms with +, as in {'+'.join(names)}")
         term = TERMS.parse(part)
-        slots, slot = (distill, term.form) if isinstance(term, Distill) else (terms, term.slot)
-        if slot in slots:
-            raise OptionError(f"losses {text!r}: {slots[slot].name} and {term.name}; expected {_EXPECTED}")
-        slots[slot] = term
+        twin = distill.get(term.form) if isinstance(term, Distill) else terms.get(term.slot)
+        if twin:
+            raise OptionError(f"losses {text!r}: {twin.name} and {term.name}; expected {_EXPECTED}")
+        if isinstance(term, Distill):
+            distill[term.form] = term
+        else:
+            terms[term.slot] = term
     if "criterion" not in terms and not distill.keys() - {"attention"}:
         raise OptionError(f"losses {text!r}: no criterion; expected {_EXPECTED}")
     return Losses(**terms, distill=tuple(distill.values()))

@@ -50,11 +50,9 @@ class AttentionTransfer:
             )
         self._teacher = on_device(self._teacher.eval().requires_grad_(False), device)
 
-    @contextlib.contextmanager
-    def student_maps(self) -> Iterator[list[torch.Tensor]]:
+    def student_maps(self) -> contextlib.AbstractContextManager[list[torch.Tensor]]:
         """Collects the maps of the images that go through the student in this block."""
-        with _maps(self._ours) as found:
-            yield found
+        return _maps(self._ours)
 
     def distances(self, ours: list[torch.Tensor], originals: torch.Tensor) -> torch.Tensor:
         """(V*b,) of the student's maps and those of the teacher, which sees (V, b, S, S, 3) uint8 ``originals``."""

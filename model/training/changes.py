@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from model.options import Options, value_text
-from model.training.config import TrainConfig, TrainingError, plain_value
+from model.options import Options, plain_value, value_text
+from model.training.config import TrainConfig, TrainingError
 from shards.errors import LrfrError
 
 _UNREADABLE = object()  # no setting equals it
 
 
-def check_resumes(config: TrainConfig, saved: Mapping[str, Any], *, branch: bool = False) -> None:
+def check_resumes(config: TrainConfig, saved: Mapping[str, object], *, branch: bool = False) -> None:
     """Raises: TrainingError: a setting of the ``saved`` configuration that must not change has changed.
 
     Args:
@@ -31,9 +30,9 @@ def check_resumes(config: TrainConfig, saved: Mapping[str, Any], *, branch: bool
             raise TrainingError(f"{difference}; {remedy}")
 
 
-def changed(config: TrainConfig, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any, str]]:
+def changed(config: TrainConfig, saved: Mapping[str, object]) -> dict[str, tuple[object, object, str]]:
     """The settings that differ from the ``saved`` configuration: value before, value now, ``Option.changes``."""
-    result: dict[str, tuple[Any, Any, str]] = {}
+    result: dict[str, tuple[object, object, str]] = {}
     for name, declared in config.declared().items():
         before, now = saved.get(name, declared.default), getattr(config, name)  # older versions lack some settings
         if _converted(name, before) != now:
@@ -41,7 +40,7 @@ def changed(config: TrainConfig, saved: Mapping[str, Any]) -> dict[str, tuple[An
     return result
 
 
-def _difference(config: TrainConfig, name: str, saved: Any) -> str:
+def _difference(config: TrainConfig, name: str, saved: object) -> str:
     """The options that differ between a setting and its ``saved`` value, such as two heads of one kind; or nothing."""
     before, now = _converted(name, saved), getattr(config, name)
     if not isinstance(now, Options) or type(before) is not type(now):
@@ -53,7 +52,7 @@ def _difference(config: TrainConfig, name: str, saved: Any) -> str:
     return f"{name} {now.name} has changed since this run started: {'; '.join(found)}"
 
 
-def _converted(name: str, saved: Any) -> Any:
+def _converted(name: str, saved: object) -> object:
     """The value of a setting; ``_UNREADABLE`` if this version does not read it."""
     try:
         return TrainConfig.converted({name: saved})[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from model.options import Choice, OptionError, Options, option, parse_choice
+from model.options import Choice, OptionError, Options, option, plain_value
 from model.training.schedule import Schedule
 from model.training.views import View
 from shards.errors import LrfrError
@@ -29,15 +29,6 @@ class TrainingError(LrfrError):
     """A run that cannot start, resume or continue."""
 
 
-def parse_backbone(text: str) -> Choice:
-    """Reads text such as ``spherenet20:pooling=true``. Raises: OptionError: it is not valid."""
-    from model.backbones import check_backbone
-
-    choice = parse_choice(text)
-    check_backbone(choice.name, **choice.options)
-    return choice
-
-
 class TrainConfig(Options):
     """Settings of a training run; the defaults are those of the reference (Lai & Lam, ICIP 2021).
 
@@ -51,7 +42,7 @@ class TrainConfig(Options):
     kind = "train"
     backbone: Choice = option(
         "spherenet20",
-        parse="model.training.config:parse_backbone",
+        parse="model.backbones:parse_backbone",
         help="Network, such as ir50 or spherenet20:pooling=true; 'help' lists them.",
     )
     pretrained: str | None = option(
@@ -258,11 +249,10 @@ class TrainConfig(Options):
         plain, defaults = self.to_dict(), TrainConfig().to_dict()
         return f"TrainConfig({', '.join(f'{name}={value!r}' for name, value in plain.items() if value != defaults.get(name))})"
 
-    def __str__(self) -> str:
-        return repr(self)
+    __str__ = __repr__
 
     @classmethod
-    def _default(cls, name: str) -> Any:
+    def _default(cls, name: str) -> object:
         return cls.declared()[name].default
 
     @property
@@ -304,10 +294,3 @@ class TrainConfig(Options):
         if not self.shard_head:
             remedies.append("with several processes and many identities, use --shard-head")
         return "; ".join(remedies)
-
-
-def plain_value(value: Any) -> Any:
-    """A JSON-able value of a setting, which ``TrainConfig`` reads back."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return value if value is None or isinstance(value, bool | int | float) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 from model.training.config import TrainConfig
 
@@ -35,7 +35,7 @@ class Guard:
         return self._scales or self._limit > 0
 
     def accept(self) -> None:
-        """Takes note of an update."""
+        """Counts a finite step; after enough of them the loss scale doubles."""
         if self._scales:
             self._good_steps += 1
             if self._good_steps == GROWTH_STEPS:
@@ -63,7 +63,7 @@ class Guard:
             return {}
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: Mapping[str, float]) -> None:
         """Restores ``state()`` of the same run or of one that this run branches off from.
 
         Raises:

@@ -60,7 +60,9 @@ def initialise_from_data(backbone: nn.Module, head: nn.Module, inputs: torch.Ten
             layer.weight.copy_(nn.init.kaiming_normal_(torch.empty_like(layer.weight, device="cpu"), a=PRELU_SLOPE))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        features = backbone(inputs)
+        training = backbone.training
+        features = backbone.eval()(inputs)  # the masks of dropout differ from rank to rank
+        backbone.train(training)
         scale = EMBEDDING_STD / features.std(0).clamp_min(MIN_STD)
         last.weight.mul_(scale[:, None])
         nn.init.zeros_(last.bias).sub_(features.mean(0) * scale)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import torch
 from torch import nn
@@ -24,6 +25,23 @@ from pipeline.spec import Preprocessing
 
 LossParts = dict[str, torch.Tensor]
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepInputs:
+    """A rank's part of a batch, on the device that trains.
+
+    Attributes:
+        images: (V, b, S, S, 3) uint8.
+        labels: (b,) int64.
+        targets: (V, b, D) float32, the teacher's embeddings of the images.
+        originals: (V, b, S, S, 3) uint8, the images before their degradation.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    targets: torch.Tensor | None = None
+    originals: torch.Tensor | None = None
 
 
 class Learner(nn.Module):
@@ -109,27 +127,16 @@ class Learner(nn.Module):
         spec = self.preprocessing
         return normalise(images.flatten(0, 1), spec.mean, spec.std, color=spec.color)
 
-    def forward(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        targets: torch.Tensor | None = None,
-        originals: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, LossParts]:
-        """(V, b, S, S, 3) uint8 and (b,) int64 of this rank -> scalar loss of the global batch, and its parts by name.
+    def forward(self, inputs: StepInputs) -> tuple[torch.Tensor, LossParts]:
+        """The inputs of this rank -> scalar loss of the global batch, and its parts by name.
 
-        Args:
-            targets: (V, b, D) float32, the teacher's embeddings of the images.
-            originals: (V, b, S, S, 3) uint8, the images before their degradation.
-
-        Returns:
-            The part of ``distill:form=attention`` is that of this rank; its mean over the ranks is that of the batch.
+        The part of ``distill:form=attention`` is that of this rank; its mean over the ranks is that of the batch.
         """
-        features, distances = self.features(images, originals)
-        loss, parts = self.loss(features, labels, len(images), targets)
+        features, distances = self.features(inputs.images, inputs.originals)
+        loss, parts = self.loss(features, inputs.labels, len(inputs.images), inputs.targets)
         if distances is None:
             return loss, parts
-        attention, attention_parts = self.attention_loss(distances, len(images))
+        attention, attention_parts = self.attention_loss(distances, len(inputs.images))
         return loss + attention, parts | attention_parts
 
     def features(

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from model.errors import explained_memory
-from model.formats.checkpoint import checkpoints
+from model.formats.checkpoint import Content, checkpoints
 from model.training.config import TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
+from model.training.learner import StepInputs
 from model.training.runlog import METRICS, RunLog
 from model.training.state import TrainState
 from model.training.update import Updater
@@ -26,6 +27,12 @@ from shards.locks import locked
 from shards.messages import counted, print_stderr
 
 CONFIG = "config.json"
+
+
+class LoaderPosition(Protocol):
+    """Where a loader goes on after a batch."""
+
+    def to_dict(self) -> dict[str, int | str]: ...
 
 
 class TrainBatch(Protocol):
@@ -45,7 +52,7 @@ class TrainBatch(Protocol):
     @property
     def originals(self) -> torch.Tensor | None: ...
     @property
-    def state(self) -> Any: ...
+    def state(self) -> LoaderPosition: ...
 
 
 def train(
@@ -84,7 +91,7 @@ def train(
     run, start = check_path("run", run), check_whole("start", start, 0)
     learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
     step = saved = start
-    loader_state: dict[str, Any] = {}
+    loader_state: Content = {}
     learner.train()
     for remark in learner.remarks if ranks.first else ():
         print_stderr(remark)
@@ -121,7 +128,7 @@ def train(
             check = log_due or save_due or on_cpu or state.guard.active
             taught = None if targets is None else targets(batch.rows)
             originals = batch.originals if config.losses.attention else None
-            done = update(batch.images, batch.labels, step, check=check, targets=taught, originals=originals)
+            done = update(StepInputs(batch.images, batch.labels, taught, originals), step, check=check)
             if done.problem:
                 consequence = state.guard.forgive(loss_finite=done.loss_finite)
                 if consequence is None:
@@ -150,7 +157,7 @@ def train(
     return step
 
 
-def _check_arguments(batches: Any, state: Any, evaluate: Any, targets: Any) -> None:
+def _check_arguments(batches: object, state: TrainState, evaluate: object, targets: object) -> None:
     """Raises: TypeError."""
     good = isinstance(batches, Iterable) and not isinstance(batches, str | bytes)
     check_argument(good, "batches", batches, "batches, such as an open Loader")
@@ -161,7 +168,7 @@ def _check_arguments(batches: Any, state: Any, evaluate: Any, targets: Any) -> N
     check_argument(callable(targets) if compares else targets is None, "targets", targets, expected)
 
 
-def _check_batch(batch: Any, state: TrainState) -> None:
+def _check_batch(batch: object, state: TrainState) -> None:
     """Checks the first batch. Raises: TypeError, ValueError: it is none, or not one for this network and head."""
     if batch is None:
         return

@@ -2,7 +2,7 @@
 
 Collectives wait for hours, because rank 0 evaluates meanwhile. Gloo notices the end of a process, but nothing notices
 that a machine has lost power or network, and ``torchrun`` does not notify the processes. Therefore every rank keeps a
-connection to rank 0, and the kernel asks now and then whether the other end is still there. A process whose ``torchrun``
+connection to rank 0, whose other end the kernel probes regularly. A process whose ``torchrun``
 was killed would go on, on a GPU that the next run needs: it gets SIGTERM, upon which training saves a checkpoint.
 """
 
@@ -16,7 +16,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from shards.messages import print_stderr
@@ -136,7 +136,7 @@ def _read(connection: socket.socket, name: str) -> str:
 
 
 @contextlib.contextmanager
-def watched(rank: int, size: int, broadcast: Any) -> Iterator[Peers]:
+def watched(rank: int, size: int, broadcast: Callable[..., Any]) -> Iterator[Peers]:
     """Watches the other ranks in the block. A collective.
 
     Args:

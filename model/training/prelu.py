@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 CHUNK_ELEMENTS = 1 << 19  # intermediate results of a chunk stay in the CPU's cache
@@ -28,14 +26,14 @@ class PReLU(nn.PReLU):
 
 class _ChunkedPReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: FunctionCtx, x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, slopes)
         return functional.prelu(x, slopes)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x, slopes = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, slopes = ctx.saved_tensors  # type: ignore[attr-defined]
         channel_slopes = slopes.to(grad.dtype).view(1, -1, *[1] * (x.dim() - 2))
         other_axes = [axis for axis in range(x.dim()) if axis != 1]
         x_grad, slope_grad = torch.empty_like(grad), torch.zeros_like(slopes)

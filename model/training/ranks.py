@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import os
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -21,21 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.errors import one_line
 from model.training.connect import connect, no_connection
+from model.training.launch import RankError, check_alone, several_processes
 from model.training.peers import Peers, watched
 from shards.errors import LrfrError
-from shards.messages import print_stderr
 
 T = TypeVar("T")
-_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # processes that MPI or srun started
-_HINT = "start several with torchrun (in Slurm: srun torchrun, one task a node)"
-STEP_TIMEOUT = datetime.timedelta(
-    minutes=10
-)  # to connect, and within a step, where they wait for each other's data alone
+STEP_TIMEOUT = datetime.timedelta(minutes=10)  # to connect, and within a step
 TIMEOUT = datetime.timedelta(hours=12)  # the other ranks wait while rank 0 evaluates; ``Peers`` notices a lost one
-
-
-class RankError(LrfrError):
-    """Another rank has failed."""
 
 
 class Ranks:
@@ -69,11 +59,13 @@ class Ranks:
         distributed.all_reduce(flags, distributed.ReduceOp.MAX, self._control)
         return bool(flags)
 
-    def collect(self, work: Callable[[], T]) -> list[T]:
+    def collect(self, work: Callable[[], T], *, on_first: bool = False) -> list[T]:
         """Runs ``work`` on every rank and returns the results of all, in rank order. A collective.
 
         Args:
             work: returns a small picklable value.
+            on_first: for large values: only rank 0 gets the results, and learns whether one failed. Others get an empty
+                list, even if ``work`` failed on them in a way that a user can cause.
 
         Raises:
             Exception: what ``work`` raised on this rank.
@@ -83,25 +75,20 @@ class Ranks:
             return [work()]
         outcome, failure = _attempt(work)
         outcomes: list[Any] = [None] * self.size
-        distributed.all_gather_object(outcomes, (outcome, _message(failure)), self._control)
-        return _successes(outcomes, failure)
-
-    def collect_on_first(self, work: Callable[[], T]) -> list[T]:
-        """As ``collect``, for large values: only rank 0 gets the results of all, and learns whether one failed.
-
-        Returns:
-            On other ranks an empty list, even if ``work`` failed on them in a way that a user can cause.
-        """
-        if self._control is None:
-            return [work()]
-        outcome, failure = _attempt(work)
-        outcomes: list[Any] | None = [None] * self.size if self.first else None
-        distributed.gather_object((outcome, _message(failure)), outcomes, 0, self._control)
-        if outcomes is not None:
-            return _successes(outcomes, failure)
-        if failure is None or isinstance(failure, LrfrError | OSError):
-            return []
-        raise failure
+        stated = outcome, failure and (str(failure) or type(failure).__name__)
+        if not on_first:
+            distributed.all_gather_object(outcomes, stated, self._control)
+        elif self.first:
+            distributed.gather_object(stated, outcomes, 0, self._control)
+        else:
+            distributed.gather_object(stated, None, 0, self._control)
+            if failure is None or isinstance(failure, LrfrError | OSError):
+                return []
+            raise failure
+        for rank, (_, message) in enumerate(outcomes):
+            if message is not None:
+                raise failure or RankError(f"rank {rank} failed: {message}")
+        return [outcome for outcome, _ in outcomes]
 
     def broadcast(self, value: T | None = None) -> T | None:
         """The value of rank 0, any that can be pickled, on every rank. A collective."""
@@ -153,18 +140,6 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
-def _message(failure: Exception | None) -> str | None:
-    return None if failure is None else str(failure) or type(failure).__name__
-
-
-def _successes(outcomes: list[Any], failure: Exception | None) -> list[Any]:
-    """The results of all ranks, from pairs of a result and a message. Raises: ``failure``, RankError: one failed."""
-    for rank, (_, message) in enumerate(outcomes):
-        if message is not None:
-            raise failure or RankError(f"rank {rank} failed: {message}")
-    return [outcome for outcome, _ in outcomes]
-
-
 @contextlib.contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
     """The ranks started by ``torchrun``; a single one without it.
@@ -173,8 +148,8 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         RankError: the environment variables of ``torchrun`` are incomplete, the processes cannot connect, or another
             launcher started several; in the block, when another rank has exited.
     """
-    if not _several_processes():
-        _check_alone()
+    if not several_processes():
+        check_alone()
         yield Ranks()
         return
     if device.startswith("cuda"):
@@ -233,73 +208,3 @@ def _connected(device: str) -> Iterator[Ranks]:
         gc.collect()  # objects that hold a group, such as a reducer, must be freed before the groups
         if not (failed and backend == "nccl"):  # there it waits for the other ranks, and the error would be lost
             distributed.destroy_process_group()
-
-
-def _several_processes() -> bool:
-    """True if the environment variables are those of a process among several.
-
-    Raises:
-        RankError: they are incomplete or wrong. Some clusters set WORLD_SIZE for every job.
-    """
-    size = os.environ.get("WORLD_SIZE", "").strip()
-    if size in ("", "1"):
-        return False
-    needed = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
-    numbers = {name: os.environ.get(name, "") for name in needed if name != "MASTER_ADDR"}
-    wrong = [
-        f"{name} is {value!r}" if value else f"{name} is not set"
-        for name, value in numbers.items()
-        if not re.fullmatch(r"\d{1,9}", value)
-    ]
-    wrong += [] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR is not set"]
-    if not wrong and int(numbers["RANK"]) >= int(size):
-        wrong = [f"RANK is {numbers['RANK']}, expected less than WORLD_SIZE"]
-    if wrong:
-        stated = f"WORLD_SIZE is {size}, but " if size.isdecimal() else ""
-        raise RankError(
-            f"{stated}{', '.join(wrong)}: start several processes with torchrun, or unset WORLD_SIZE to run one"
-        )
-    return True
-
-
-def _check_alone() -> None:
-    """Checks that no launcher but ``torchrun`` started several processes: each would train the whole run.
-
-    Raises:
-        RankError: one did, and WORLD_SIZE does not say that this process is alone.
-    """
-    if os.environ.get("WORLD_SIZE", "").strip():
-        return
-    several = [name for name in _LAUNCHED if _number(name) > 1]
-    in_job = "SLURM_STEP_NUM_TASKS" not in os.environ and _number("SLURM_NTASKS") > 1
-    if several or (in_job and _number("SLURM_PROCID")):
-        name = [*several, "SLURM_NTASKS"][0]
-        raise RankError(
-            f"{name} is {os.environ[name]}, and each process would train the whole run: {_HINT}; or set WORLD_SIZE=1"
-            " if each is a run of its own"
-        )
-    if in_job and os.environ.get("SLURM_PROCID") == "0":  # as in a batch script, which is one process
-        print_stderr(f"SLURM_NTASKS is {os.environ['SLURM_NTASKS']}, but this process trains alone: {_HINT}")
-
-
-def _number(name: str) -> int:
-    """The value of an environment variable; 0 if it is not set, or no number."""
-    value = os.environ.get(name, "")
-    return int(value) if re.fullmatch(r"\d{1,9}", value) else 0
-
-
-def local_device(device: str) -> str:
-    """``cuda`` -> the GPU of this process, by its rank on the machine.
-
-    Raises:
-        RankError: this machine has fewer GPUs.
-    """
-    local, gpus = os.environ.get("LOCAL_RANK", ""), torch.cuda.device_count()
-    if device != "cuda" or not (local or _several_processes()):
-        return device
-    if not local and gpus == 1:
-        return "cuda:0"
-    if not local.isdecimal() or int(local) >= gpus:
-        found = f"is {local}" if local else "is not set"
-        raise RankError(f"LOCAL_RANK {found}, and this machine has {gpus} GPUs: start a process for each with torchrun")
-    return f"cuda:{int(local)}"

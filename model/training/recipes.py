@@ -14,7 +14,10 @@ from model.errors import one_line
 from model.training.config import TrainConfig, TrainingError
 from shards.errors import LrfrError
 
-RECIPES: dict[str, dict[str, Any]] = tomllib.loads((resources.files(__package__) / "recipes.toml").read_text())
+Settings = dict[str, Any]
+"""Values of settings, or their text; ``TrainConfig`` validates them."""
+
+RECIPES: dict[str, Settings] = tomllib.loads((resources.files(__package__) / "recipes.toml").read_text())
 SUMMARIES: dict[str, str] = {name: settings.pop("summary") for name, settings in RECIPES.items()}
 # what the config.json of a run has beside the settings
 RUN_FACTS = ("classes", "preprocessing", "trained_on", "teacher_digest", "branched_from")
@@ -22,7 +25,7 @@ _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_BYTES = 1 << 14  # of a settings file: tomllib takes quadratic time and memory for a dotted key
 
 
-def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> TrainConfig:
+def compose(recipe: str, file: Path | None, options: Mapping[str, object]) -> TrainConfig:
     """A recipe, overridden by a TOML file, overridden by those options that are not None.
 
     Args:
@@ -41,7 +44,7 @@ def compose(recipe: str, file: Path | None, options: Mapping[str, Any]) -> Train
     return TrainConfig(**settings)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Settings:
     if path.exists() and not path.is_file():  # a pipe would block
         raise TrainingError(f"{path}: not a regular file; expected a TOML file, such as --print-config prints")
     try:
@@ -61,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: {error}") from None
 
 
-def _run_settings(text: str) -> dict[str, Any]:
+def _run_settings(text: str) -> Settings:
     """The settings in the ``config.json`` of a run. Raises: ValueError, RecursionError: not JSON."""
     return {name: value for name, value in json.loads(text).items() if name not in RUN_FACTS}
 

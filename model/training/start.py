@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from model.formats.checkpoint import checkpoints, is_ours, read_checkpoint
+from model.formats.checkpoint import Content, checkpoints, is_ours, read_checkpoint
 from model.formats.network import load_network
 from model.training.changes import changed, check_resumes
 from model.training.config import TrainConfig, TrainingError
@@ -29,7 +29,7 @@ class Start(NamedTuple):
 
     state: TrainState
     step: int
-    loader_state: dict[str, Any] | None
+    loader_state: Content | None
 
 
 def start_run(
@@ -79,7 +79,7 @@ def start_run(
     )
     if path is None or content is None:
         return Start(state, step=0, loader_state=None)
-    is_branch, origin = not checkpoints(run), _branched_from(run)
+    is_branch, origin = not checkpoints(run), _stated(run, "branched_from")
     if not is_branch:
         check_resumes(config, content["config"])
     step = state.restore(content, path)
@@ -90,7 +90,7 @@ def start_run(
     return Start(state, step=step, loader_state=content["loader_state"])
 
 
-def _announce_branch(config: TrainConfig, content: dict[str, Any], path: Path, ranks: Ranks) -> None:
+def _announce_branch(config: TrainConfig, content: Content, path: Path, ranks: Ranks) -> None:
     """Prints where a branch begins and what changes. Raises: TrainingError: no steps are left."""
     if content["step"] >= config.steps:
         raise TrainingError(f"{path}: has {counted(content['step'], 'step')} already; choose a higher --steps")
@@ -98,11 +98,6 @@ def _announce_branch(config: TrainConfig, content: dict[str, Any], path: Path, r
     changes = [f"; {name} {before} -> {now}" for name, (before, now, when) in different if when == "branch"]
     if ranks.first:
         print_stderr(f"branches off from step {content['step']} of {path}{''.join(changes)}")
-
-
-def _branched_from(run: Path) -> str | None:
-    """The checkpoint from which ``run`` branched off; None if it did not."""
-    return _stated(run, "branched_from")
 
 
 def known_teacher(run: Path, name: str | None) -> Teacher | None:
@@ -146,7 +141,9 @@ def find_resume(run: StrPath, resume: str) -> Path | None:
     if (
         newest
         and path
-        and (os.path.realpath(path) == os.path.realpath(newest) or str(path.absolute()) == _branched_from(run))
+        and (
+            os.path.realpath(path) == os.path.realpath(newest) or str(path.absolute()) == _stated(run, "branched_from")
+        )
     ):
         return newest
     if newest:
@@ -177,7 +174,7 @@ def _agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:
 
 
 def initial_network(
-    config: TrainConfig, shards_spec: Preprocessing, content: dict[str, Any] | None
+    config: TrainConfig, shards_spec: Preprocessing, content: Content | None
 ) -> tuple[Preprocessing, dict[str, torch.Tensor] | None, str]:
     """Spec of the network's images, the weights that it starts from, if any, and what the user should know of them.
 

@@ -15,7 +15,7 @@ from torch import nn
 from model.backbones.stages import freeze_stages
 from model.errors import DAMAGE_ERRORS, MORE_MEMORY, CheckpointError, explained_memory, one_line
 from model.finite import all_finite
-from model.formats.checkpoint import checkpoint_path, checkpoints, is_ours, save_checkpoint
+from model.formats.checkpoint import Content, checkpoint_path, checkpoints, is_ours, save_checkpoint
 from model.inputs import check_device, on_device
 from model.options import OptionError
 from model.sharding import gather_rows
@@ -67,7 +67,7 @@ class TrainState:
         tensors += [value for values in self.optimizer.state.values() for value in values.values()]
         return not self.ranks.any(not all_finite(value for value in tensors if torch.is_tensor(value)))
 
-    def content(self, step: int, loader_state: dict[str, Any]) -> dict[str, Any]:
+    def content(self, step: int, loader_state: Content) -> Content:
         """The content of a checkpoint, the same for any number of ranks. A collective.
 
         If the head is sharded, ranks other than the first lack its rows, which may take gigabytes.
@@ -92,7 +92,7 @@ class TrainState:
             **({"teacher": self.teacher.to_dict()} if self.teacher else {}),
         }
 
-    def save(self, run: Path, step: int, loader_state: dict[str, Any]) -> None:
+    def save(self, run: Path, step: int, loader_state: Content) -> None:
         """Writes the checkpoint of ``step`` and deletes all but the newest ``config.keep``. A collective.
 
         Raises:
@@ -115,7 +115,7 @@ class TrainState:
         options = f"--resume {shlex.quote(str(saved[-1]))} --out NEW --lr {lr / 10:g}"
         return f"add {options} (it is {lr:g}) to go on from step {int(saved[-1].stem)} with a lower rate"
 
-    def restore(self, content: dict[str, Any], path: Path) -> int:
+    def restore(self, content: Content, path: Path) -> int:
         """Loads a checkpoint; returns its number of updates. A collective.
 
         Raises:
@@ -140,7 +140,7 @@ class TrainState:
             )
         return int(content["step"])
 
-    def _load(self, content: dict[str, Any]) -> None:
+    def _load(self, content: Content) -> None:
         learner = self.learner
         self.guard.load(content.get("guard_state", {}))
         learner.backbone.load_state_dict(content["backbone_state"])
@@ -158,7 +158,7 @@ class TrainState:
         self._check_buffers(optimizer["state"])
         self.optimizer.load_state_dict(optimizer)
 
-    def _check_buffers(self, state: dict[int, dict[str, Any]]) -> None:
+    def _check_buffers(self, state: dict[int, dict[str, torch.Tensor | None]]) -> None:
         """Validates the optimizer's state, which PyTorch first reads at the next update. Raises: ValueError."""
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         names = self.learner.config.optimizer.buffers
@@ -170,7 +170,7 @@ class TrainState:
             if set(buffers) != names:
                 raise ValueError(f"weight {index} has {', '.join(buffers) or 'nothing'}, expected {', '.join(names)}")
 
-    def _check(self, content: dict[str, Any], path: Path) -> None:
+    def _check(self, content: Content, path: Path) -> None:
         config = self.learner.config
         if not is_ours(content):
             raise TrainingError(f"{path}: a bare state dict, without optimizer and loader state; pass it to --from")
@@ -180,7 +180,7 @@ class TrainState:
             raise CheckpointError(f"{path}: steps of its config is {steps!r}, expected an integer")
         if steps != config.steps and self.ranks.first:
             print_stderr(f"--steps was {steps}, now {config.steps}: the learning rate schedule changes too")
-        saved = content.get("trained_on", content["preprocessing"])
+        saved = content["trained_on" if "trained_on" in content else "preprocessing"]
         names = ", ".join(name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value)
         if names:
             raise TrainingError(
@@ -197,7 +197,7 @@ class TrainState:
                 f"{path}: has {counted(classes, 'identity')}, the shards have {self.learner.classes:,}; use the shards it was trained on"
             )
 
-    def _convert_rows(self, content: dict[str, Any], convert: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+    def _convert_rows(self, content: Content, convert: Callable[[torch.Tensor], torch.Tensor]) -> Content:
         """An optimizer's state dict, with ``convert`` applied to tensors of a row per class if the head is sharded."""
         head = {id(parameter) for parameter in self.learner.head.parameters()} if self.learner.head.group else set()
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -269,7 +269,7 @@ def new_run(
     return TrainState(learner, optimizer, averaged, ranks, trained_on=trained_on, guard=guard, teacher=teacher)
 
 
-def check_config(config: Any) -> None:
+def check_config(config: TrainConfig) -> None:
     """Raises: TypeError: no TrainConfig."""
     check_argument(isinstance(config, TrainConfig), "config", config, "a TrainConfig, such as TrainConfig(steps=1000)")
 

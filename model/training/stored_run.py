@@ -9,9 +9,8 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from model.formats.checkpoint import FOLDER
 from model.training.config import TrainingError
@@ -51,7 +50,7 @@ class StoredRun:
         """
         self.store, self.folder, self.keep = store, staging / "run", keep
         self._staging, self._record = staging, staging / "uploaded.json"
-        self._done: dict[str, list[Any]] = {}  # name -> size, time of change and tag of what the store has
+        self._done: dict[str, list[int | str]] = {}  # name -> size, time of change and tag of what the store has
         self._stored: set[str] = set()  # checkpoints in the store
         self._stop = threading.Event()
         self._uploaded_s = 0.0
@@ -208,7 +207,7 @@ class StoredRun:
                     found[path.relative_to(self.folder).as_posix()] = _facts(path)
         return found
 
-    def _read_record(self) -> dict[str, list[Any]]:
+    def _read_record(self) -> dict[str, list[int | str]]:
         try:
             return {str(name): list(facts) for name, facts in json.loads(self._record.read_bytes()).items()}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
@@ -238,7 +237,7 @@ def _step(name: str) -> int:
     return int(match[1]) if match else -1
 
 
-def _newest(names: Any) -> int:
+def _newest(names: Iterable[str]) -> int:
     return max(map(_step, names), default=-1)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class Teacher:
         """What checkpoints state of it."""
         return {"name": self.name, "digest": self.digest}
 
-    def check_same(self, saved: Mapping[str, Any], path: Path) -> None:
+    def check_same(self, saved: Mapping[str, object], path: Path) -> None:
         """Raises: TrainingError: the checkpoint at ``path`` has another teacher."""
         if saved.get("digest") != self.digest:
             before = f"{saved.get('name')}, digest {saved.get('digest')}" if saved else "none"

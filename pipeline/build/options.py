@@ -107,17 +107,18 @@ class BuildOptions:
 
     def _convert(self) -> None:
         """Checks the types of the fields, and converts paths and numbers. Raises: TypeError."""
-        kinds: dict[str, tuple[Any, str]] = {
-            "preprocessing": (Preprocessing, "a Preprocessing"),
-            "aligned": (CropTemplate | None, "a CropTemplate, or None"),
-            "stored_root": (StoredRoot | None, "a StoredRoot, or None"),
-            "store": (Store | None, "a Store, or None"),
-            "retry_failed": (bool, "True or False"),
-            "split": (str | None, "the name of a split, or None"),
-            "ray_address": (str | None, "HOST:PORT, or None"),
-        }
-        for name, (kind, expected) in kinds.items():
-            check_argument(isinstance(getattr(self, name), kind), name, getattr(self, name), expected)
+        check_argument(
+            isinstance(self.preprocessing, Preprocessing), "preprocessing", self.preprocessing, "a Preprocessing"
+        )
+        check_argument(
+            isinstance(self.aligned, CropTemplate | None), "aligned", self.aligned, "a CropTemplate, or None"
+        )
+        check_argument(
+            isinstance(self.stored_root, StoredRoot | None), "stored_root", self.stored_root, "a StoredRoot, or None"
+        )
+        check_argument(isinstance(self.store, Store | None), "store", self.store, "a Store, or None")
+        check_argument(isinstance(self.retry_failed, bool), "retry_failed", self.retry_failed, "True or False")
+        check_argument(isinstance(self.split, str | None), "split", self.split, "the name of a split, or None")
         converted: dict[str, Any] = {name: check_paths(name, getattr(self, name)) for name in ("landmarks", "lists")}
         converted |= {name: check_path(name, getattr(self, name)) for name in ("root", "out")}
         converted |= {name: check_whole(name, getattr(self, name)) for name in ("min_images", "max_pixels")}
@@ -127,6 +128,7 @@ class BuildOptions:
         for name in ("workers", "images_per_shard", "group"):
             if (number := getattr(self, name)) is not None:
                 converted[name] = check_whole(name, number)
+        check_argument(isinstance(self.ray_address, str | None), "ray_address", self.ray_address, "HOST:PORT, or None")
         for name, value in converted.items():
             object.__setattr__(self, name, value)
 

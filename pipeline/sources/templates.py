@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.align import TEMPLATES, crop_points, template_points
 from pipeline.sources.source import SourceError
-from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing, in_order
+from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
 from pipeline.tables.landmark_scale import NORMALISED
 from pipeline.tables.toml_file import read_toml
 from shards.files import StrPath
@@ -54,7 +54,7 @@ class CropTemplate:
     @property
     def built_in(self) -> str | None:
         """Name of the built-in template with the same points, if there is one."""
-        return next((name for name in TEMPLATES if self._has(template_points(name, self.size[0]))), None)
+        return next((name for name in TEMPLATES if self._equals(name)), None)
 
     def spec(self, size: int) -> Preprocessing:
         """Returns the spec of these crops, with points of its own, at ``size`` px.
@@ -75,11 +75,12 @@ class CropTemplate:
 
     def is_of(self, spec: Preprocessing) -> bool:
         """Returns True if crops of this template are those of ``spec``, at any size."""
-        return self._has(crop_points(spec, self.size[0]))
+        side = self.size[0]
+        return self.size[1] == side and bool(np.allclose(self.points, crop_points(spec, side), rtol=0, atol=1e-3))
 
-    def _has(self, points: np.ndarray) -> bool:
-        """Returns True if the crops are square, and have these points."""
-        return self.size[0] == self.size[1] and bool(np.allclose(self.points, points, rtol=0, atol=1e-3))
+    def _equals(self, name: str) -> bool:
+        side = self.size[0]
+        return self.size[1] == side and bool(np.allclose(self.points, template_points(name, side), rtol=0, atol=1e-3))
 
 
 def template_of(spec: Preprocessing) -> CropTemplate:
@@ -124,7 +125,8 @@ def _parsed(fields: dict[str, Any]) -> CropTemplate:
         raise ValueError(f"size is not 1 to {MAX_SIZE_PX} px, or two such numbers")
     if not (isinstance(points, list) and len(points) == 5 and all(map(_is_point, points))):
         raise ValueError("points are not five pairs of numbers")
-    if not in_order(points):
+    (left, right, _, left_mouth, right_mouth) = points
+    if not (left[0] < right[0] and max(left[1], right[1]) < min(left_mouth[1], right_mouth[1])):
         raise ValueError("the points are not in order, with the left eye left of the right one, and the mouth below")
     check_not_normalised(points)
     return CropTemplate(

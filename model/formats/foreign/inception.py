@@ -21,7 +21,6 @@ def read_inception(tensors: Tensors, prefix: str) -> Match:
         choice=Choice("inception_resnet_v1"),
         spec=NAMED_SPECS["facenet"],
         rename=_name,
-        fills={},
     )
 
 

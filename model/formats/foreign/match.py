@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class Match(NamedTuple):
     choice: Choice
     spec: Preprocessing
     rename: Callable[[str], str]
-    fills: dict[str, float]
+    fills: Mapping[str, float] = MappingProxyType({})
     folded: tuple[str, str] | None = None
     epsilon: float = BATCH_NORM_EPSILON
     unused: tuple[str, ...] = ()

@@ -154,9 +154,9 @@ def _nothing(found: list[StateDict]) -> str:
     largest = max(found, key=lambda one: len(one.tensors))
     shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in list(largest.tensors.items())[:3]]
     where = f" in {_listed([': '.join(largest.where)])}" if largest.where else ""
-    nearest = max(FAMILIES, key=lambda family: _likeness(family, largest.tensors))
-    like = ""
-    if missing := _missing(nearest, largest.tensors):
+    nearest = max(FAMILIES, key=lambda one: len(one.keys) and 1 - len(_absent(one, largest.tensors)) / len(one.keys))
+    missing, like = _absent(nearest, largest.tensors), ""
+    if 0 < len(missing) < len(nearest.keys):
         like = f"; nearest is {nearest.title}, which has {_listed(missing, 60)}, too"
     return (
         f"no known network in its {counted(len(largest.tensors), 'tensor')}{where}: {_listed(shapes, 60)},"
@@ -164,18 +164,9 @@ def _nothing(found: list[StateDict]) -> str:
     )
 
 
-def _likeness(family: Family, tensors: Tensors) -> float:
-    return len(family.keys) and 1 - len(_absent(family, tensors)) / len(family.keys)
-
-
 def _absent(family: Family, tensors: Tensors) -> list[str]:
+    """The keys of a family that no name ends with."""
     return [key for key in family.keys if not any(f".{name}".endswith(f".{key}") for name in tensors)]
-
-
-def _missing(family: Family, tensors: Tensors) -> list[str]:
-    """Keys that the tensors lack, if they have others of the family's."""
-    absent = _absent(family, tensors)
-    return absent if len(absent) < len(family.keys) else []
 
 
 def _note(path: Path, content: object, candidate: Candidate, match: Match, classifiers: list[str]) -> str:

@@ -26,6 +26,7 @@ _ENDS = {  # our last layers: batch normalisation, dropout, flatten, linear, bat
     "ir": {"0": "output_layer.0", "3": "output_layer.3", "4": "output_layer.4"},
     "resnet": {"0": "bn_o1", "3": "fc", "4": "bn_o2"},
 }
+_IR_SPECS = {"reference": "seed", "AdaFace": "adaface", "CVLface": "insightface", "face.evoLVe": "insightface"}
 _MAGFACE_EPSILON = 2e-5
 _NO_BIAS = {r"gate\.[13]\.bias": 0.0}  # of squeeze-and-excitation
 _NOT_AFFINE = {r"7\.4\.weight": 1.0, r"7\.4\.bias": 0.0}  # the last batch normalisation
@@ -42,7 +43,6 @@ def read_iresnet(tensors: Tensors, prefix: str) -> Match:
         choice=Choice(f"ir{depth}"),
         spec=dataclasses.replace(NAMED_SPECS["magface" if magface else "insightface"], size=size),
         rename=functools.partial(_layer_name, family="iresnet", stem=("conv1", "bn1", "prelu"), branch=_IMPROVED),
-        fills={},
         folded=("fc.bias", "7.4.running_mean"),
         epsilon=_MAGFACE_EPSILON if magface else 1e-5,
     )
@@ -85,7 +85,7 @@ def read_ir(tensors: Tensors, prefix: str) -> Match:
     return Match(
         title=f"{project} IR{'-SE' * (gate is not None)}-{depth}",
         choice=Choice(name, {} if bottlenecks else {"origin": origin}),
-        spec=_ir_spec(project, size),
+        spec=dataclasses.replace(NAMED_SPECS[_IR_SPECS[project]], size=size),
         rename=lambda name: _ir_name(name, units, count, gate or ""),
         fills={**_NO_BIAS, **({} if "output_layer.4.weight" in tensors else _NOT_AFFINE)},
         folded=("output_layer.3.bias", "7.4.running_mean"),
@@ -96,11 +96,6 @@ def _ir_project(reference: bool, size: int, prefix: str) -> str:
     if reference:
         return "reference" if size == Preprocessing().size else "face.evoLVe"
     return "CVLface" if prefix.endswith("net.") else "AdaFace"
-
-
-def _ir_spec(project: str, size: int) -> Preprocessing:
-    preset = {"reference": "seed", "AdaFace": "adaface"}.get(project, "insightface")
-    return dataclasses.replace(NAMED_SPECS[preset], size=size)
 
 
 def _unit_widths(tensors: Tensors) -> list[int]:
@@ -143,7 +138,6 @@ def read_resnet(tensors: Tensors, prefix: str) -> Match:
         rename=functools.partial(
             _layer_name, family="resnet", stem=("conv1", "bn1", "relu", "maxpool"), branch=_BOTTLENECK
         ),
-        fills={},
         folded=("fc.bias", "8.4.running_mean"),
     )
 

@@ -51,7 +51,6 @@ def read_spherenet(tensors: Tensors, prefix: str) -> Match:
         choice=choice,
         spec=spec,
         rename=dict(zip(ours, names, strict=True)).__getitem__,
-        fills={},
     )
 
 

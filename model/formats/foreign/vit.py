@@ -47,7 +47,6 @@ def read_vit(tensors: Tensors, prefix: str) -> Match:
         choice=Choice(name),
         spec=dataclasses.replace(NAMED_SPECS["insightface"], size=_image_size(tensors, SHAPES[name].patch)),
         rename=_name,
-        fills={},
         unused=("mask_token",),
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from model.errors import DAMAGE_ERRORS, CheckpointError, one_line
-from model.formats.graphs.found import FoundGraph, check_batch, choose_spec, pick_output
+from model.formats.graphs.found import FoundGraph, check_batch, choose_spec
 from model.formats.graphs.modules import TorchGraph
 from model.formats.graphs.script import member_names
 from model.graph import file_hash
@@ -72,9 +72,7 @@ def read_exported(path: Path, given: Preprocessing | None) -> FoundGraph:
     spec = choose_spec(path, shape[2], given, expected=expected)
     check_batch(path, shape[0], spec.size)
     graph = TorchGraph(path, module, file_hash(path), shape[0])
-    count = shape[0] or 2
-    with torch.inference_mode():
-        graph.output = pick_output(path, graph.outputs(torch.zeros(count, 3, spec.size, spec.size)), count)
+    graph.find_output(spec.size)
     return FoundGraph(module=graph, name="torch.export", spec=spec, stated=False)
 
 
@@ -106,7 +104,7 @@ def _harmless_copy(path: Path) -> io.BytesIO:
     return copy
 
 
-def _checked(path: Path, name: str, data: bytes) -> Any:
+def _checked(path: Path, name: str, data: bytes) -> object:
     """The content of a JSON file in the archive, without comments and guards."""
     if len(data) > MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: {printable(name)} has {len(data):,} bytes, expected at most {MAX_JSON_BYTES:,}")
@@ -127,7 +125,7 @@ def _checked(path: Path, name: str, data: bytes) -> Any:
     return content
 
 
-def _records(value: Any) -> Iterator[dict[str, Any]]:
+def _records(value: object) -> Iterator[dict[str, Any]]:
     """All objects in a JSON value; their comments and guards are removed."""
     left = [value]
     while left:
@@ -139,7 +137,7 @@ def _records(value: Any) -> Iterator[dict[str, Any]]:
             left += one
 
 
-def _strings(content: Any) -> Iterator[tuple[str, str]]:
+def _strings(content: object) -> Iterator[tuple[str, str]]:
     """All strings of a JSON value and the key that each belongs to. Comments and guards are removed first."""
     for record in _records(content):
         for dropped, empty in (("metadata", {}), ("guards_code", []), ("torch_version", "")):

@@ -16,9 +16,7 @@ from shards.messages import counted, printable
 ASSUMED = "insightface"  # most published graphs are of its networks
 MAX_BATCH_PX = 1 << 26
 MAX_NUMBERS = 1 << 16  # of an embedding
-MIN_COSINE = (
-    0.95  # of one image's embeddings in two batches: quantised networks reach it, dropout and batch statistics not
-)
+MIN_COSINE = 0.95  # of an image's embeddings in two batches: quantised networks reach it, dropout does not
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -48,11 +48,10 @@ def read_function(path: Path, given: Preprocessing | None) -> FoundGraph:
         found = f"is {shown(function)}" if hasattr(module, name) else f"is not in {module_name}"
         raise CheckpointError(f"{path}: {name} {found}, {_CONTRACT}")
     stated = _stated(path, function)
-    if stated is None or given is not None:
+    spec = stated
+    if spec is None or given is not None:
         size = None if stated is None else stated.size
         spec = choose_spec(path, size, given, expected=f"images of {size} px")
-    else:
-        spec = stated
     source = Path(getattr(module, "__file__", None) or "")
     content = hashlib.blake2b(source.read_bytes() if source.is_file() else b"", digest_size=16).digest()
     graph = FunctionGraph(path, function, spec, content)
@@ -64,7 +63,9 @@ def read_function(path: Path, given: Preprocessing | None) -> FoundGraph:
 class FunctionGraph(Graph):
     """A function of images as a module of pixels that are prepared by ``spec``."""
 
-    def __init__(self, path: Path, function: Callable[..., Any], spec: Preprocessing, content: bytes) -> None:
+    def __init__(
+        self, path: Path, function: Callable[[np.ndarray], object], spec: Preprocessing, content: bytes
+    ) -> None:
         super().__init__(content)
         self._path, self._function, self._spec = path, function, spec
 
@@ -98,7 +99,7 @@ def _import(path: Path, name: str) -> Any:
         raise CheckpointError(f"{path}: {_described(error)}") from error
 
 
-def _stated(path: Path, function: Any) -> Preprocessing | None:
+def _stated(path: Path, function: object) -> Preprocessing | None:
     stated = getattr(function, "preprocessing", None)
     if isinstance(stated, str) and stated in NAMED_SPECS:
         return NAMED_SPECS[stated]

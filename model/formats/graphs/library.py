@@ -16,7 +16,7 @@ import torch
 from model.errors import DAMAGE_ERRORS, CheckpointError, ExportError, import_optional, one_line
 from model.formats.checkpoint import read_checkpoint
 from model.formats.foreign.cvlface import cvlface_weights
-from model.formats.graphs.found import ASSUMED, FoundGraph, choose_spec, pick_output
+from model.formats.graphs.found import ASSUMED, FoundGraph, choose_spec
 from model.formats.graphs.modules import TorchGraph
 from model.formats.huggingface import CONFIG, MODEL_TYPE, PROCESSOR, WEIGHTS, read_json, read_safetensors
 from model.graph import file_hash
@@ -62,8 +62,7 @@ def read_library(path: Path, given: Preprocessing | None) -> FoundGraph:
     graph = TorchGraph(path, module.eval(), file_hash(weights))
     if given is not None:
         spec = choose_spec(path, spec.size, given, expected=f"images of {spec.size} px")
-    with torch.inference_mode():
-        graph.output = pick_output(path, graph.outputs(torch.zeros(2, 3, spec.size, spec.size)), 2)
+    graph.find_output(spec.size)
     return FoundGraph(module=graph, name=library, spec=spec, stated=False)
 
 
@@ -147,7 +146,7 @@ def _processor_spec(path: Path, config: dict[str, Any]) -> Preprocessing:
     return _spec(path, size, mean, std, 255 * factor)
 
 
-def _spec(path: Path, size: Any, mean: Any, std: Any, scale: float) -> Preprocessing:
+def _spec(path: Path, size: object, mean: Any, std: Any, scale: float) -> Preprocessing:
     """The usual template at ``size`` px; mean and std are of pixels in 0 to ``scale``. Raises: CheckpointError."""
     if type(size) is not int or not 1 <= size <= MAX_SIZE_PX:
         raise CheckpointError(f"{path}: states no size of images from 1 to {MAX_SIZE_PX} px")
@@ -164,7 +163,7 @@ def _spec(path: Path, size: Any, mean: Any, std: Any, scale: float) -> Preproces
 
 def _check_numbers(path: Path, config: dict[str, Any]) -> None:
     """Raises: CheckpointError: a number would make a network that is too large."""
-    left: list[tuple[str, Any]] = list(config.items())
+    left: list[tuple[str, object]] = list(config.items())
     while left:
         name, value = left.pop()
         most = MAX_LAYERS if re.search("layer|depth|block|stage", name) else MAX_NUMBER

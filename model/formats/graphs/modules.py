@@ -1,4 +1,4 @@
-"""Programs of PyTorch as graphs."""
+"""Graphs with named outputs, one of which holds the embeddings; programs of PyTorch as such graphs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,43 @@ from typing import Any
 import torch
 
 from model.errors import CheckpointError, one_line
-from model.formats.graphs.found import squeezed
+from model.formats.graphs.found import pick_output, squeezed
 from model.graph import Graph
 
 
-class TorchGraph(Graph):
-    """A module that was loaded as a program: pixels -> one tensor, or several.
+class NamedGraph(Graph):
+    """A graph with several outputs: pixels -> tensors by name."""
 
-    Attributes:
-        output: name of the output that holds the embeddings: its number, or its key.
-    """
-
-    def __init__(self, path: Path, module: torch.nn.Module, content: bytes, batch: int | None = None) -> None:
+    def __init__(self, path: Path, content: bytes, batch: int | None = None) -> None:
         super().__init__(content, batch)
-        self._path, self._module, self.output = path, module, "0"
-
-    def run(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.outputs(pixels)[self.output].float()
+        self._path, self._output = path, ""
 
     def outputs(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """All tensors that the module gives. Raises: CheckpointError: it cannot be run."""
+        """All outputs. Raises: CheckpointError: the graph cannot be run."""
+        raise NotImplementedError
+
+    def find_output(self, size: int) -> None:
+        """Finds the output that holds the embeddings, by running black images of ``size`` px.
+
+        Raises:
+            CheckpointError: there is none, or several, or the graph cannot be run.
+        """
+        count = self.batch or 2
+        with torch.inference_mode():
+            self._output = pick_output(self._path, self.outputs(torch.zeros(count, 3, size, size)), count)
+
+    def run(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.outputs(pixels)[self._output].float()
+
+
+class TorchGraph(NamedGraph):
+    """A module that was loaded as a program: pixels -> one tensor, or several, by number or key."""
+
+    def __init__(self, path: Path, module: torch.nn.Module, content: bytes, batch: int | None = None) -> None:
+        super().__init__(path, content, batch)
+        self._module = module
+
+    def outputs(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         try:
             found: Any = self._module(pixels.contiguous())
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:

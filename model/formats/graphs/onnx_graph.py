@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from model.errors import CheckpointError, import_optional, one_line
-from model.formats.graphs.found import FoundGraph, check_batch, choose_spec, pick_output, squeezed
+from model.formats.graphs.found import FoundGraph, check_batch, choose_spec, squeezed
+from model.formats.graphs.modules import NamedGraph
 from model.formats.huggingface import has_safetensors_header
-from model.graph import Graph, file_hash
+from model.graph import file_hash
 from model.inputs import denormalise
 from pipeline.spec import Preprocessing, SpecError
 from shards.messages import counted, print_stderr, printable
@@ -25,7 +26,7 @@ CHANNELS = 3
 MAX_BYTES = 1 << 31  # protobuf's limit
 _CUDA = "CUDAExecutionProvider"
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # whose operators ONNX Runtime has
-_TYPES = {
+_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -47,7 +48,7 @@ class Input:
     """
 
     name: str
-    dtype: Any
+    dtype: type[np.generic]
     channels_last: bool
     size: int | None
     batch: int | None
@@ -88,8 +89,7 @@ def read_onnx(path: Path, given: Preprocessing | None) -> FoundGraph:
     check_batch(path, inputs.batch, spec.size)
     prepared = spec if given is None else given.resized(spec.size)
     module = OnnxGraph(path, session, inputs, prepared, content=content, takes_rgb=stated is not None)
-    with torch.inference_mode():
-        module.find_output()
+    module.find_output(spec.size)
     step = metadata.get("step", "") if stated else ""
     return FoundGraph(
         module=module,
@@ -100,7 +100,7 @@ def read_onnx(path: Path, given: Preprocessing | None) -> FoundGraph:
     )
 
 
-class OnnxGraph(Graph):
+class OnnxGraph(NamedGraph):
     """A session of ONNX Runtime as a module: pixels, prepared by the spec -> embeddings.
 
     Args:
@@ -112,23 +112,15 @@ class OnnxGraph(Graph):
     def __init__(
         self, path: Path, session: Any, inputs: Input, spec: Preprocessing, *, content: bytes, takes_rgb: bool
     ) -> None:
-        super().__init__(content, inputs.batch)
-        self._path, self._sessions, self._input, self._spec = path, {"cpu": session}, inputs, spec
-        self._takes_rgb, self._output = takes_rgb, ""
+        super().__init__(path, content, inputs.batch)
+        self._sessions, self._input, self._spec, self._takes_rgb = {"cpu": session}, inputs, spec, takes_rgb
 
-    def find_output(self) -> None:
-        """Finds the output that holds the embeddings, by running black images.
-
-        Raises:
-            CheckpointError: there is none, or several, or the graph cannot be run.
-        """
+    def outputs(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         names = [output.name for output in self._sessions["cpu"].get_outputs()]
-        count = self.batch or 2
-        values = self._run(torch.zeros(count, 3, self._spec.size, self._spec.size), names)
-        self._output = pick_output(self._path, dict(zip(names, values, strict=True)), count)
+        return dict(zip(names, self._run(pixels, names), strict=True))
 
     def run(self, pixels: torch.Tensor) -> torch.Tensor:
-        (found,) = self._run(pixels, [self._output])
+        (found,) = self._run(pixels, [self._output])  # the others need not be computed
         return found.float().to(pixels.device)
 
     def _array(self, pixels: torch.Tensor) -> np.ndarray:
@@ -220,21 +212,19 @@ def open_session(path: Path, device: str) -> Any:
     runtime = import_optional("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # on a busy machine waiting takes cores from work
+    # on a busy machine spinning takes cores from work
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     place = torch.device(device)
-    providers: list[Any] = ["CPUExecutionProvider"]
+    providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
     if place.type == "cuda" and _CUDA in runtime.get_available_providers():
         providers.insert(0, (_CUDA, {"device_id": place.index or 0}))
     try:
         session = runtime.InferenceSession(path, options, providers=providers)
     except _errors() as error:
         raise CheckpointError(f"{path}: ONNX Runtime cannot open it ({one_line(error)}); export it again") from None
-    if (
-        place.type == "cuda" and _CUDA not in session.get_providers()
-    ):  # not the build for GPUs, or without its libraries
+    # not the build for GPUs, or without its libraries
+    if place.type == "cuda" and _CUDA not in session.get_providers():
         print_stderr(f"{path}: this ONNX Runtime has no {_CUDA}: it runs on the CPU")
     return session
 
@@ -268,9 +258,8 @@ def _input(path: Path, inputs: list[Any]) -> Input:
 
 def _shape(value: Any) -> str:
     """The shape of an input: ``(N, 3, 112, 112)``, with N for what a graph leaves open."""
-    sides = [
-        str(side) if isinstance(side, int) else "N" if not number else "S" for number, side in enumerate(value.shape)
-    ]
+    names = ("N", *["S"] * len(value.shape))
+    sides = [str(side) if isinstance(side, int) else name for name, side in zip(names, value.shape, strict=False)]
     return f"({', '.join(sides)})"
 
 

@@ -27,12 +27,7 @@ _STARTS = (  # offset, bytes, what it is, what to do
     (0, b"\xff\xd8\xff", "a JPEG image", "it is no network; expected a checkpoint, a state dict or ONNX"),
     (0, b"\x89PNG", "a PNG image", "it is no network; expected a checkpoint, a state dict or ONNX"),
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run: git lfs pull"),
-    (
-        0,
-        b"<",
-        "an XML or HTML page",
-        "was the download a page instead of the file? OpenVINO: convert from ONNX instead",
-    ),
+    (0, b"<", "an XML or HTML page", "download the file itself; OpenVINO: name the ONNX file that it was made from"),
     (0, b"\x1f\x8b", "packed by gzip", "unpack it first"),
 )
 

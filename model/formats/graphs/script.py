@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from model.errors import DAMAGE_ERRORS, CheckpointError, one_line
-from model.formats.graphs.found import FoundGraph, choose_spec, pick_output
+from model.formats.graphs.found import FoundGraph, choose_spec
 from model.formats.graphs.modules import TorchGraph
 from model.graph import file_hash
 from pipeline.named_specs import NAMED_SPECS
@@ -60,14 +60,8 @@ def read_script(path: Path, given: Preprocessing | None) -> FoundGraph:
     graph = TorchGraph(path, module, file_hash(path))
     size = _size(graph) if given is None or given in NAMED_SPECS.values() else given.size
     spec = choose_spec(path, size, given, expected=f"images of {size} px")
-    _find_output(path, graph, spec.size)
+    graph.find_output(spec.size)
     return FoundGraph(module=graph, name="torchscript", spec=spec, stated=False)
-
-
-def _find_output(path: Path, graph: TorchGraph, size: int) -> None:
-    """Raises: CheckpointError: no output holds embeddings, or it cannot be run on images of ``size`` px."""
-    with torch.inference_mode():
-        graph.output = pick_output(path, graph.outputs(torch.zeros(2, 3, size, size)), 2)
 
 
 def _size(graph: TorchGraph) -> int:

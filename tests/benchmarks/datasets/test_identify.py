@@ -17,7 +17,7 @@ from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
 from benchmarks.report.page import is_report_file, write_report
 from benchmarks.report.tables import result_text
-from benchmarks.scoring.comparison import read_comparisons
+from benchmarks.scoring.comparison import compare_networks, read_networks
 from pipeline.prepare import prepare
 from pipeline.sources.source import SourceError
 from pipeline.spec import Preprocessing
@@ -294,12 +294,12 @@ def test_only_results_of_the_same_protocol_are_compared(folders, tmp_path):
         tmp_path / "a.json", score(read_identification(*folders, aligned="none", sizes=()), intervals=False)
     )
     other = score(read_identification(*folders, aligned="none", sizes=()), Noisy(500), intervals=False)
-    (comparison,) = read_comparisons([first, write_result(tmp_path / "b.json", other)])[0]
+    (comparison,) = compare_networks(read_networks([first, write_result(tmp_path / "b.json", other)]))[0]
     assert set(comparison.intervals[0]) == set(other.metrics)
     (folders[1] / "n000001" / "2.png").unlink()
     changed = score(read_identification(*folders, aligned="none", sizes=()), intervals=False)
     with pytest.raises(ProtocolError, match="scored on other pairs or probes"):
-        read_comparisons([first, write_result(tmp_path / "c.json", changed)])
+        compare_networks(read_networks([first, write_result(tmp_path / "c.json", changed)]))
 
 
 def test_the_command(run, crops, tmp_path):

@@ -18,7 +18,7 @@ from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
 from benchmarks.report.page import is_report_file, write_report
 from benchmarks.report.tables import result_text
-from benchmarks.scoring.comparison import read_comparisons
+from benchmarks.scoring.comparison import compare_networks, read_networks
 from pipeline.sources.source import SourceError
 from pipeline.spec import Preprocessing
 from pipeline.tables.landmark_table import LandmarkError
@@ -375,14 +375,14 @@ def test_only_results_of_the_same_protocol_are_compared(lfw, rows, tmp_path):
     path = written(tmp_path / "a.csv", rows)
     first = write_result(tmp_path / "a.json", score(read(path, lfw, sizes=()), intervals=False))
     other = write_result(tmp_path / "b.json", score(read(path, lfw, sizes=()), Noisy(500), intervals=False))
-    (comparison,) = read_comparisons([first, other])[0]
+    (comparison,) = compare_networks(read_networks([first, other]))[0]
     assert comparison.results[1].metrics["auc@full"] < comparison.results[0].metrics["auc@full"] - 0.05
     fewer = written(tmp_path / "c.csv", rows[:-1])
     unaligned = read_pair_set(path, "none", root=lfw / "lfw", sizes=())
     for changed in (read(fewer, lfw, sizes=()), read(path, lfw, sizes=(8,)), unaligned):
         third = write_result(tmp_path / "c.json", score(changed, intervals=False))
         with pytest.raises(ProtocolError, match="scored on other pairs or probes"):
-            read_comparisons([first, third])
+            compare_networks(read_networks([first, third]))
 
 
 def test_swapped_truth_values_are_reported(lfw, rows, tmp_path):

@@ -15,7 +15,7 @@ from benchmarks.datasets.pair_set import read_pair_set
 from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
 from benchmarks.report.page import is_report_file, write_report
-from benchmarks.scoring.comparison import read_comparisons
+from benchmarks.scoring.comparison import compare_networks, read_networks
 from pipeline.prepare import NoCropError, Request, prepare
 from pipeline.sources.templates import crop_template
 from pipeline.spec import Preprocessing
@@ -131,11 +131,11 @@ def test_results_are_compared_however_the_file_is_written(lfw, pair_file, tmp_pa
     first = write_result(tmp_path / "a.json", score(read_pair_set(pair_file("a.bin"))))
     again = read_pair_set(pair_file("b.bin", protocol=2))
     other = write_result(tmp_path / "b.json", score(again, embed=Noisy(500)))
-    (comparison,) = read_comparisons([first, other])[0]
+    (comparison,) = compare_networks(read_networks([first, other]))[0]
     assert comparison.results[1].metrics["auc@full"] < comparison.results[0].metrics["auc@full"] - 0.05
     changed = write_result(tmp_path / "c.json", score(read_pair_set(pair_file(suffix=".jpg"))))
     with pytest.raises(ProtocolError, match="scored on other pairs or probes"):
-        read_comparisons([first, changed])
+        compare_networks(read_networks([first, changed]))
 
 
 def test_an_unusable_image_is_named_by_its_number(pair_file, capsys):

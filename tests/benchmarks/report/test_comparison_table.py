@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from benchmarks.errors import ProtocolError
-from benchmarks.report.comparison_table import compare, comparison_tables, named
+from benchmarks.report.comparison_table import comparison_tables, named
 from benchmarks.scoring.comparison import read_networks
 from benchmarks.scoring.results import write_json
 from tests.benchmarks.conftest import FACTS, Noisy, clearer, score, write_result
@@ -15,7 +15,7 @@ from tests.benchmarks.conftest import FACTS, Noisy, clearer, score, write_result
 
 def test_a_network_compared_with_itself(demo, tmp_path):
     path = write_result(tmp_path / "a.json", score("qmul", demo("QMUL-SurvFace")))
-    (grid,) = compare([path, path]).grids
+    (grid,) = comparison_tables(read_networks([path, path])).grids
     assert grid.header == ["", "A", "B", "B - A"]
     for name, first, second, difference in grid.rows:
         assert first == second
@@ -28,7 +28,7 @@ def test_a_worse_network_differs_significantly(demo, tmp_path):
     root = demo("QMUL-SurvFace")
     good = write_result(tmp_path / "good.json", clearer(score("qmul", root)))
     bad = write_result(tmp_path / "bad.json", score("qmul", root, Noisy(3000.0), checkpoint={**FACTS, "step": 1}))
-    found = compare([good, bad, good])
+    found = comparison_tables(read_networks([good, bad, good]))
     (grid,) = found.grids
     assert grid.header == ["", "A", "B", "B - A", "C", "C - A"]
     row = next(row for row in grid.rows if row[0] == "AUC")
@@ -47,7 +47,7 @@ def test_benchmarks_that_only_some_files_have_are_named(demo, tmp_path):
     lfw, tinyface = (dataclasses.replace(qmul, benchmark=name) for name in ("lfw", "tinyface"))
     for name, results in {"a": [lfw, qmul], "b": [qmul, tinyface], "c": [qmul, tinyface]}.items():
         write_json(results, tmp_path / f"{name}.json")
-    found = compare([tmp_path / f"{name}.json" for name in "abc"])
+    found = comparison_tables(read_networks([tmp_path / f"{name}.json" for name in "abc"]))
     assert len(found.grids) == 1
     assert found.legend[4:] == ["lfw: not compared, only in A", "tinyface: not compared, only in B, C"]
 
@@ -58,7 +58,7 @@ def test_each_table_marks_its_partial_results(demo, tmp_path):
     root = demo("TinyFace")
     next((root / "Testing_Set" / "Gallery_Distractor").iterdir()).write_bytes(b"")
     write_json([whole, score("tinyface", root, allow_missing=True)], tmp_path / "all.json")
-    qmul, tinyface = compare([tmp_path / "all.json", tmp_path / "all.json"]).grids
+    qmul, tinyface = comparison_tables(read_networks([tmp_path / "all.json", tmp_path / "all.json"])).grids
     assert qmul.header == ["", "A", "B", "B - A"]
     assert tinyface.header == ["", "A (partial)", "B (partial)", "B - A"]
 
@@ -67,7 +67,7 @@ def test_the_legend_states_a_reduced_precision(demo, tmp_path):
     root = demo("QMUL-SurvFace")
     full = write_result(tmp_path / "a.json", score("qmul", root))
     half = write_result(tmp_path / "b.json", score("qmul", root, checkpoint={**FACTS, "precision": "bf16"}))
-    assert compare([full, half]).legend[:2] == [
+    assert comparison_tables(read_networks([full, half])).legend[:2] == [
         f"A: spherenet4, step 7, {full}",
         f"B: spherenet4, step 7, bf16, {half}",
     ]
@@ -75,7 +75,7 @@ def test_the_legend_states_a_reduced_precision(demo, tmp_path):
 
 def test_rows_have_the_names_and_the_order_of_the_tables(demo, tmp_path):
     path = write_result(tmp_path / "a.json", score("lfw", demo("LFW")))
-    (grid,) = compare([path, path]).grids
+    (grid,) = comparison_tables(read_networks([path, path])).grids
     names = [row[0] for row in grid.rows]
     assert names[0] == "HR to LR, accuracy, 8 px"
     assert names.index("LR to LR, accuracy, 20 px") < names.index("HR to LR, AUC, 8 px")

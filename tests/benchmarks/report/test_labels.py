@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.report.labels import (
-    metric_labels,
-    network_label,
-    network_labels,
-    percent_range,
-    setting_label,
-    statistic_label,
-    threshold_labels,
-)
+from benchmarks.report.labels import network_label, network_labels, percent_range, setting_label, statistic_label
+from benchmarks.report.own_tables import metric_labels, threshold_labels
 
 FACTS = {"backbone": "spherenet4", "step": 1000, "precision": "fp32", "digest": "0123456789abcdef"}
 

@@ -9,14 +9,14 @@ import pytest
 
 from benchmarks import BENCHMARKS
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.comparison import Comparison, read_comparisons
+from benchmarks.scoring.comparison import Comparison, compare_networks, read_networks
 from benchmarks.scoring.saved import read_results
 from tests.benchmarks.conftest import Noisy, clearer, score, write_result
 
 
 def test_paired_intervals_of_a_network_with_itself_are_zero(demo, tmp_path):
     path = write_result(tmp_path / "a.json", score("qmul", demo("QMUL-SurvFace")))
-    (comparison,), others = read_comparisons([path, path])
+    (comparison,), others = compare_networks(read_networks([path, path]))
     assert others == {}
     (intervals,) = comparison.intervals
     assert set(intervals) == set(comparison.results[0].metrics) - {"std"}
@@ -28,7 +28,7 @@ def test_paired_intervals_use_the_same_draws(demo, tmp_path):
     root = demo("QMUL-SurvFace")
     first, other = score("qmul", root, intervals=True), score("qmul", root, Noisy(1.0))
     paths = [write_result(tmp_path / "a.json", first), write_result(tmp_path / "b.json", other)]
-    (comparison,), _ = read_comparisons(paths)
+    (comparison,), _ = compare_networks(read_networks(paths))
     low, high = comparison.intervals[0]["auc"]
     assert low <= other.metrics["auc"] - first.metrics["auc"] <= high
     assert high - low < np.ptp(first.intervals["auc"]) / 2
@@ -40,10 +40,10 @@ def test_other_pairs_or_probes_cannot_be_paired(demo, tmp_path):
     next((root / "Face_Verification_Test_Set" / "verification_images").iterdir()).unlink()
     part = write_result(tmp_path / "b.json", score("qmul", root, allow_missing=True))
     with pytest.raises(ProtocolError, match=r"b\.json: qmul: scored on other pairs or probes than .*a\.json"):
-        read_comparisons([whole, part])
+        compare_networks(read_networks([whole, part]))
     other = write_result(tmp_path / "c.json", score("tinyface", demo("TinyFace")))
     with pytest.raises(ProtocolError, match="no benchmark in common"):
-        read_comparisons([whole, other])
+        compare_networks(read_networks([whole, other]))
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ def test_the_same_number_of_other_images_cannot_be_paired(demo, tmp_path, name, 
         return write_result(tmp_path / file, score(name, root, embed, allow_missing=True))
 
     first, again = partial("a.json", lost, 0), partial("b.json", lost, 0, Noisy(1.0))
-    (comparison,), _ = read_comparisons([first, again])
+    (comparison,), _ = compare_networks(read_networks([first, again]))
     assert [result.partial for result in comparison.results] == [True, True]
     second = partial("c.json", other, 0 if lost != other else 1)
     first_record, second_record = (read_results(path)[0].settings for path in (first, second))
     for setting, samples in first_record.items():
         assert np.array_equal(samples.identities, second_record[setting].identities)
     with pytest.raises(ProtocolError, match=r"c\.json: [\w-]+: scored on other pairs or probes than .*a\.json; score"):
-        read_comparisons([first, second])
+        compare_networks(read_networks([first, second]))
 
 
 def test_copies_of_a_data_set_can_be_paired(demo, tmp_path):
     first = write_result(tmp_path / "a.json", score("lfw", demo("LFW")))
     shutil.copytree(tmp_path / "LFW", tmp_path / "elsewhere" / "LFW")
     second = write_result(tmp_path / "b.json", score("lfw", tmp_path / "elsewhere" / "LFW"))
-    assert len(read_comparisons([first, second])[0]) == 1
+    assert len(compare_networks(read_networks([first, second]))[0]) == 1
 
 
 def test_the_best_network_beats_every_other_one(demo, tmp_path):

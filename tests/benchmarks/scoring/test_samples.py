@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 
-from benchmarks.scoring.samples import PairSamples, from_dict
+from benchmarks.scoring.curves import PairSamples
+from benchmarks.scoring.saved import decode_samples
 
 
 def test_json_round_trip_keeps_values_and_dtypes():
@@ -18,7 +19,7 @@ def test_json_round_trip_keeps_values_and_dtypes():
         folds=np.array([0, 1], np.int16),
         rates=np.array([0.1]),
     )
-    decoded = from_dict(json.loads(json.dumps(samples.to_dict())))
+    decoded = decode_samples(json.loads(json.dumps(samples.to_dict())))
     for name in ("protocol_digest", "identities", "scores", "genuine", "folds", "rates"):
         before, after = getattr(samples, name), getattr(decoded, name)
         assert before.dtype == after.dtype

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.arrays import decode_array, encode_array
-from benchmarks.scoring.comparison import read_comparisons
-from benchmarks.scoring.samples import MAX_FOLDS
+from benchmarks.scoring.comparison import compare_networks, read_networks
+from benchmarks.scoring.curves import MAX_FOLDS
 from benchmarks.scoring.saved import read_results
 from tests.benchmarks.conftest import score
 
@@ -124,7 +124,7 @@ def test_fold_numbers_take_no_memory(scored, tmp_path):
         record["samples"]["{}"], record["metrics"] = samples.to_dict(), samples.metrics()
         (tmp_path / "x.json").write_text(json.dumps(record))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        read_comparisons([tmp_path / "x.json"] * 2)
+        compare_networks(read_networks([tmp_path / "x.json"] * 2))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # kB
 
 

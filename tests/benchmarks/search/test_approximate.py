@@ -10,8 +10,8 @@ import pytest
 
 import benchmarks.search.approximate
 import benchmarks.search.queries
+from benchmarks.errors import SearchError
 from benchmarks.search.approximate import CompressedGallery
-from benchmarks.search.errors import SearchError
 from benchmarks.search.run import search_tables
 from benchmarks.search.table import EmbeddingTable
 from tests.benchmarks.search.conftest import people_vectors

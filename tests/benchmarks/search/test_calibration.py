@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.errors import SearchError
 from benchmarks.search.calibration import read_calibration
-from benchmarks.search.errors import SearchError
 from shards.files import digest
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import benchmarks.search.queries
 import benchmarks.search.table
+from benchmarks.errors import SearchError
 from benchmarks.search.calibration import read_calibration
-from benchmarks.search.errors import SearchError
 from benchmarks.search.run import Summary, search_tables
 from benchmarks.search.scored_pairs import pairs_of_tables
 from tests.benchmarks.search.conftest import METADATA, units

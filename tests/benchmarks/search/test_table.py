@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import benchmarks.search.table
-from benchmarks.search.errors import SearchError
+from benchmarks.errors import SearchError
 from benchmarks.search.table import EmbeddingTable
 from tests.benchmarks.search.conftest import METADATA, table_of, units
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from benchmarks.speed.faces import Setup
 from benchmarks.speed.step import peak_share, time_step
+from benchmarks.speed.timing import Row, Timing
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,9 @@ from benchmarks.speed.step import peak_share, time_step
     ],
 )
 def test_the_share_of_the_peak_is_reported_for_cards_with_a_known_peak(card, share):
-    assert peak_share(card, flops=989_000_000_000, seconds=0.002) == share
+    row = Row("ours", "", 1, np.array([0.002, 0.002]))  # an image in 2 ms
+    timing = Timing(stage="step", title="", unit="images", facts={}, rows={"ours": row})
+    assert peak_share(timing, card, 989_000_000_000) == share
 
 
 def test_ctrl_c_during_the_training_is_an_interruption(vggface2, tmp_path, monkeypatch):

@@ -88,3 +88,12 @@ def test_a_file_system_that_ignores_case(tmp_path):
 @pytest.mark.parametrize("path", ["/proc", "/dev/shm"])
 def test_types_of_file_systems(path):
     assert machine._file_system(machine.Path(path)) in ("proc", "tmpfs")
+
+
+def test_files_in_the_page_cache_of_a_container_do_not_count_as_used_memory(monkeypatch, tmp_path):
+    """They give way to programs: after a large file was read, little of the limit seems to be left."""
+    monkeypatch.setattr(machine, "_CONTROL_GROUP", tmp_path)
+    facts = {"memory.max": "900", "memory.current": "890", "memory.stat": "anon 90\ninactive_file 800"}
+    for name, text in facts.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert machine._memory() == 810

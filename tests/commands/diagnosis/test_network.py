@@ -30,7 +30,7 @@ class Coarse(nn.Module):
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     out = tmp_path_factory.mktemp("faces")
-    write_demo_data(out, identities=10, images=4, seed=0, layouts=["VGGFace2", "LFW"])
+    write_demo_data(out, identities=10, images=4, seed=0)
     return out
 
 

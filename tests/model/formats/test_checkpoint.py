@@ -15,6 +15,7 @@ from model.backbones.spherenet import BLOCKS, spherenet
 from model.formats.checkpoint import (
     CheckpointError,
     checkpoint_path,
+    checkpoints,
     newest_checkpoint,
     read_checkpoint,
     save_checkpoint,
@@ -282,6 +283,15 @@ def test_an_interrupted_save_keeps_the_previous_file(tmp_path, monkeypatch):
         save(path, step=2)
     assert read_checkpoint(path)["step"] == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+    """From 10 million steps on, names have more digits: sorted as text, the newest one would be deleted first."""
+    paths = [checkpoint_path(tmp_path, step) for step in (999, 9_999_999, 10_000_000)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.touch()
+    assert checkpoints(tmp_path) == paths
 
 
 def test_the_newest_checkpoint_of_all_runs(tmp_path):

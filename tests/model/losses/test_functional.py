@@ -13,7 +13,7 @@ from torch import nn
 from model.heads import ClassScores, build_head
 from model.losses.functional import cross_entropy, focal, hardest_triplet, octuplet, view_means
 from model.training.config import TrainConfig
-from model.training.learner import Learner
+from model.training.learner import Learner, StepInputs
 from pipeline.spec import Preprocessing
 
 
@@ -164,7 +164,7 @@ def test_one_pass_equals_the_loss_and_gradient_of_four_passes():
     learner.backbone = Flat()
     images = torch.randint(0, 256, (4, 3, 4, 4, 3), dtype=torch.uint8)
     labels = torch.tensor([5, 0, 2])
-    loss, parts = learner(images, labels)
+    loss, parts = learner(StepInputs(images, labels))
     loss.backward()
     gradients = [parameter.grad.clone() for parameter in learner.parameters()]
     learner.zero_grad()

@@ -9,6 +9,7 @@ import torch
 
 from model.backbones.stages import stages
 from model.options import OptionError
+from model.training.learner import StepInputs
 from model.training.state import new_run
 from model.training.update import Updater
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, lent, losses, run_training
@@ -61,7 +62,7 @@ def test_a_run_logs_each_view_and_the_teacher_stays_as_it_was(tmp_path):
     state = start(teacher)
     batch = next(Stream())
     state.learner.train()
-    Updater(state)(batch.images, batch.labels, 0, check=True, originals=batch.originals)
+    Updater(state)(StepInputs(batch.images, batch.labels, None, batch.originals), 0, check=True)
     assert not teacher.network.backbone.training
     for name, value in teacher.network.backbone.state_dict().items():
         assert torch.equal(value, before.network.backbone.state_dict()[name])
@@ -81,7 +82,7 @@ def test_less_memory_gives_the_same_gradients(change):
         state = start(lent(), **changes)
         batch = next(Stream())
         state.learner.train()
-        done = Updater(state)(batch.images, batch.labels, 0, check=True, originals=batch.originals)
+        done = Updater(state)(StepInputs(batch.images, batch.labels, None, batch.originals), 0, check=True)
         return done, {name: weight.grad for name, weight in state.learner.named_parameters()}
 
     whole, other = gradients(), gradients(**change)

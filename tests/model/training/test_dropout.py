@@ -10,6 +10,7 @@ from torch import nn
 
 from model.backbones import BACKBONES, build_backbone
 from model.training.dropout import GlobalDropout, global_dropout
+from model.training.init import initialise_from_data
 from model.training.ranks import Ranks
 
 VIEWS, IDENTITIES = 3, 4
@@ -41,6 +42,20 @@ def test_the_parts_of_all_ranks_are_what_one_process_computes(shape, dtype, chan
         together[:, rank] = part.unflatten(0, (VIEWS, -1))
     torch.testing.assert_close(together.flatten(0, 2), expected)
     assert torch.equal(together.flatten(0, 2) == 0, expected == 0)
+
+
+def test_weights_from_data_are_the_same_on_every_rank():
+    """The masks of dropout differ from rank to rank, and so would the scale of the last layer."""
+    weights = []
+    for rank in range(2):
+        torch.manual_seed(0)
+        backbone = build_backbone("spherenet4", image_size=32, dropout=0.5)
+        global_dropout(SimpleNamespace(group="some", rank=rank, size=2), backbone, VIEWS)
+        initialise_from_data(backbone, nn.Linear(512, 4), torch.rand(VIEWS * 4, 3, 32, 32))
+        assert backbone.training
+        weights.append(backbone.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
 
 
 def test_the_gradient_passes_where_the_value_did():

@@ -14,7 +14,8 @@ import torch
 from torch import distributed
 
 from model.training import connect
-from model.training.ranks import RankError, Ranks, local_device, open_ranks
+from model.training.launch import RankError, local_device
+from model.training.ranks import Ranks, open_ranks
 from tests.conftest import error_of
 from tests.shared_checkout import free_port
 

@@ -13,6 +13,7 @@ from model.formats.checkpoint import checkpoints, read_checkpoint
 from model.options import OptionError
 from model.training.config import TrainingError
 from model.training.guard import FIRST_SCALE, GROWTH_STEPS, MAX_SCALE, Guard
+from model.training.learner import StepInputs
 from model.training.loop import train
 from model.training.ranks import Ranks
 from model.training.recompute import blocks, recomputed
@@ -37,7 +38,7 @@ def gradients(settings, steps=1, loss_scale=1.0):
         batch = next(stream)
         targets = teach(batch.rows) if settings.losses.distill else None
         originals = batch.originals if settings.losses.attention else None
-        done = update(batch.images, batch.labels, step, check=True, targets=targets, originals=originals)
+        done = update(StepInputs(batch.images, batch.labels, targets, originals), step, check=True)
     parts = {"loss": done.loss.detach(), **done.parts}
     grads = {name: weight.grad for name, weight in state.learner.named_parameters()}
     return parts, grads, state.learner.state_dict()

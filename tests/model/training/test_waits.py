@@ -9,6 +9,7 @@ import torch
 
 from model.heads import HEADS
 from model.training.config import TrainConfig
+from model.training.learner import StepInputs
 from model.training.state import new_run
 from model.training.update import Updater
 from pipeline.spec import Preprocessing
@@ -28,11 +29,12 @@ def waits(**settings) -> list[str]:
     state = new_run(config, classes=9, preprocessing=SPEC, device="meta")
     state.optimizer.step = lambda: None  # has no kernels for the meta device
     state.learner.train()
-    update, images = Updater(state), torch.empty(2, 2, 32, 32, 3, dtype=torch.uint8, device="meta")
-    labels = torch.zeros(2, dtype=torch.int64, device="meta")
+    images = torch.empty(2, 2, 32, 32, 3, dtype=torch.uint8, device="meta")
+    inputs = StepInputs(images, torch.zeros(2, dtype=torch.int64, device="meta"))
+    update = Updater(state)
     with transfers() as found:
         for step in range(2):
-            update(images, labels, step, check=False)
+            update(inputs, step, check=False)
     return found
 
 

@@ -33,7 +33,7 @@ from model.formats.network import load_network
             b"version https://git-lfs.github.com/spec/v1\n",
             "is a Git LFS pointer, not the file itself, which lrfr does not",
         ),
-        (b"<!DOCTYPE html>", "is an XML or HTML page, which lrfr does not read; was the download a page"),
+        (b"<!DOCTYPE html>", "is an XML or HTML page, which lrfr does not read; download the file itself"),
     ],
 )
 def test_a_file_of_another_format_says_what_it_is(tmp_path, content, says):
