@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import BENCHMARKS, read_benchmark
-from commands.options import (
-    PATH,
-    STORE_PATH,
-    SizeText,
-    check_local,
-    data,
-    folder,
-    pick_device,
-    staging,
-)
+from commands.options import PATH, STORE_PATH, SizeText, check_local, data, folder, pick_device, staging
 from commands.teacher import open_teacher, teacher_targets
 from commands.train_options import benchmark_names, check_cache, check_evaluation, config_options, print_list
 from shards.messages import print_stderr

@@ -31,6 +31,7 @@ from benchmarks.speed.step import (
 from benchmarks.speed.timing import Contender, Facts, Run, Timing, against_first, compare_times, cores
 from pipeline.load.degrade import degrade, resize_by_products
 from pipeline.load.loader import Loader
+from pipeline.process_setting import ProcessSetting
 from shards.index import ShardIndex
 
 _DECODED, _QUICK_DECODED = (512, 20), (64, 2)  # images per batch, as the reference has; batches per call
@@ -105,12 +106,9 @@ def time_degradation(setup: Setup, device: str) -> Iterator[Timing]:
 
 
 def _degrade_by_products(images: torch.Tensor, size: int, precision: str) -> torch.Tensor:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
+    change = functools.partial(torch.set_float32_matmul_precision, precision)
+    with ProcessSetting(torch.get_float32_matmul_precision, change, torch.set_float32_matmul_precision):
         out = resize_by_products(resize_by_products(images, size), images.shape[1])
-    finally:
-        torch.set_float32_matmul_precision(before)
     synchronize(images.device.type)
     return out
 

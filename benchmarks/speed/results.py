@@ -55,14 +55,8 @@ def as_rate(rate: float) -> str:
 
 def machine() -> Facts:
     """Processor, cores, system, scratch folder and library versions."""
-    facts = {
-        "processor": processor(),
-        "cores": str(cores()),
-        "system": platform.platform(),
-        "files in": tempfile.gettempdir(),
-        "python": platform.python_version(),
-        "opencv": cv2.__version__,
-    }
+    facts = {"processor": processor(), "cores": str(cores()), "system": platform.platform()}
+    facts |= {"files in": tempfile.gettempdir(), "python": platform.python_version(), "opencv": cv2.__version__}
     for library in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[library] = importlib.metadata.version(library)
