@@ -66,6 +66,8 @@ class Engine:
             ("cache", isinstance(self.cache, EmbeddingCache | None), "an open EmbeddingCache or None"),
             ("batch_size", type(self.batch_size) is int and self.batch_size > 0, "an int above 0"),
             ("max_pixels", type(self.max_pixels) is int and self.max_pixels > 0, "an int above 0"),
+            ("watch", isinstance(self.watch, SourceWatch), "a SourceWatch"),
+            ("team", isinstance(self.team, Team | None), "a Team or None"),
         ):
             check_argument(good, f"Engine: {name}", getattr(self, name), expected)
         check_supported(self.spec, "Engine")
