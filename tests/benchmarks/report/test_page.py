@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.errors import ReportError
+from benchmarks.report import figures, networks, style
 from benchmarks.report.page import Report, is_report_file, write_report
 from tests.benchmarks.conftest import clearer
 from tests.conftest import CHROMIUM, PATIENCE_S
@@ -55,13 +56,25 @@ OFFLINE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def report(results, tmp_path_factory):
+def once(function):
+    """The function's first result, whatever the later arguments."""
+    first = []
+    return lambda argument: first[0] if first else first.append(function(argument)) or first[0]
+
+
+@pytest.fixture(scope="module", params=["drawn once", pytest.param("drawn", marks=pytest.mark.heavy)])
+def report(request, results, tmp_path_factory):
+    """The report of all benchmarks; by default all its drawings are copies of one, which saves most of the time."""
     shown = [
         dataclasses.replace(one, checkpoint={**one.checkpoint, "name": "my net", "curves": CURVES})
         for one in results.values()
     ]
-    return write_report(shown, tmp_path_factory.mktemp("report") / "deep" / "folder")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "drawn once":
+            shared = once(style.drawing)
+            patch.setattr(figures, "drawing", shared)
+            patch.setattr(networks, "drawing", shared)
+        return write_report(shown, tmp_path_factory.mktemp("report") / "deep" / "folder")
 
 
 def test_the_report_contains_every_benchmark_in_every_format(report, results):
@@ -140,7 +153,7 @@ document.title=images.filter(i=>i.complete&&i.naturalWidth>100).length+' of '+im
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.heavy)])
 def test_a_browser_shows_the_page(report, tmp_path, width):
     """At the width of a phone, too: a window is at least 500 px wide, so the page is in a frame."""
     command = [CHROMIUM, *OFFLINE, f"--user-data-dir={tmp_path}", "--allow-file-access-from-files"]

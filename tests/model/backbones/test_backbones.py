@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import itertools
 import json
 
 import pytest
@@ -41,11 +41,24 @@ def test_spherenet20_has_28_4_million_parameters():
 _FIRST = {backbone.family: name for name, backbone in reversed(BACKBONES.items())}  # of each family, with fewest layers
 
 
-@pytest.mark.parametrize(
-    ("name", "image_size"),
-    [*((name, 112) for name in BACKBONES), *itertools.product(_FIRST.values(), [80, 128])],
-)
-def test_every_backbone_embeds_in_512_dimensions(name, image_size):
+def names(of=BACKBONES):
+    """Parameters of a test: the others of a family differ in depth only, and are heavy."""
+    return [pytest.param(name, marks=() if name in _FIRST.values() else pytest.mark.heavy) for name in of]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_backbone_embeds_in_512_dimensions(name):
+    check_shape(name, 112)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", _FIRST.values())
+@pytest.mark.parametrize("image_size", [80, 128])
+def test_other_image_sizes_are_embedded_in_512_dimensions(name, image_size):
+    check_shape(name, image_size)
+
+
+def check_shape(name, image_size):
     with torch.device("meta"):
         backbone, images = build_backbone(name, image_size=image_size).eval(), torch.empty(2, 3, image_size, image_size)
     assert backbone(images).shape == (2, EMBEDDING_SIZE)
@@ -134,6 +147,7 @@ def test_outputs_do_not_depend_on_memory_format_or_copying(name):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@functools.cache
 def layers_of(name, **options):
     with torch.device("meta"):
         return list(build_backbone(name, **options).modules())
@@ -158,13 +172,13 @@ POOLED = [name for name, backbone in BACKBONES.items() if "pooling" in backbone.
 DROPPING = [name for name, backbone in BACKBONES.items() if "dropout" in backbone.options]
 
 
-@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("name", names(POOLED))
 def test_pooling_reduces_the_last_layer_to_one_cell(name):
     cells = 16 if name.endswith("_stem7") else 64
     assert last_width(layers_of(name)) == cells * last_width(layers_of(name, pooling=True))
 
 
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", names(DROPPING))
 def test_dropout_has_the_given_probability(name):
     assert dropouts(layers_of(name, dropout=0.3)) == [0.3]
     assert dropouts(layers_of(name, dropout=0)) == []
@@ -177,7 +191,7 @@ def test_the_default_dropout_is_arcface_s():
     assert all(dropouts(layers_of(name)) == [0.4] for name in {*ONE_OF_EACH} - without - {"inception_resnet_v1"})
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", names())
 def test_batch_normalisation_is_registered(name):
     found = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers_of(name))
     assert BACKBONES[name].batch_norm == found

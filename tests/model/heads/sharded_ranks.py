@@ -107,6 +107,7 @@ def work(rank, folder, states):
 
 def run(folder, states):
     """Results in rank order: of the pair, and of all three."""
-    multiprocessing.spawn(work, (str(folder), states), nprocs=3)
+    multiprocessing.set_forkserver_preload([__name__])  # one import of PyTorch, not three
+    multiprocessing.start_processes(work, (str(folder), states), nprocs=3, start_method="forkserver")
     names = [[f"pair{rank}.pt" for rank in PAIR], [f"world{rank}.pt" for rank in range(3)]]
     return [[torch.load(folder / name, weights_only=False) for name in group] for group in names]
