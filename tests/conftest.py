@@ -59,9 +59,15 @@ def pytest_configure():
             signal.signal(number, handler)
 
 
-def pytest_collection_finish():
-    """What exists before the first test stays: Python need not search it for garbage, which takes a third of a second."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What exists before the first test stays: Python need not search it for garbage, a third of a second each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
