@@ -20,6 +20,7 @@ import torch
 from click.testing import CliRunner
 
 import cli
+from benchmarks.scoring import intervals
 from model.backbones import spherenet
 from pipeline.build import BuildOptions, build
 from pipeline.demo.faces import Conditions, Identity
@@ -74,6 +75,25 @@ def pytest_collection():
 def _seeded():
     """Random tensors are the same in every run: a test fails always or never."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_resamples():
+    """Intervals of this process are of 40 resamples: few tests look at their bounds, see ``all_resamples``."""
+    with pytest.MonkeyPatch.context() as patch:
+        _set_resamples(patch, 40)
+        yield
+
+
+@pytest.fixture
+def all_resamples(monkeypatch):
+    """Intervals have as many resamples as outside of tests."""
+    _set_resamples(monkeypatch, intervals.ROUNDS)
+
+
+def _set_resamples(patch, rounds):
+    patch.setattr(intervals.resamples, "__defaults__", (rounds, 0))
+    patch.setitem(intervals.bootstrap.__kwdefaults__, "rounds", rounds)
 
 
 @pytest.fixture

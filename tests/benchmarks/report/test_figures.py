@@ -25,14 +25,12 @@ from tests.conftest import REPOSITORY
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """``drawn(results)``: the matplotlib figures of a benchmark by the stem of their files, laid out."""
+    """``drawn(results)``: the matplotlib figures of a benchmark by the stem of their files."""
 
     def draw(results):
         found = []
         monkeypatch.setattr(figures, "drawing", lambda figure: (found.append(figure), {})[1])
         pictures = list(figure_pictures(results))
-        for figure in found:
-            figure.draw_without_rendering()
         return {picture.stem: figure for picture, figure in zip(pictures, found, strict=True)}
 
     return draw
@@ -116,6 +114,7 @@ def test_legends_are_outside_the_axes_and_ticks_are_percentages(results, drawn):
     plotted = [figure for one in shown for figure in drawn(one).values()]
     assert len(plotted) == 11
     for figure in plotted:
+        figure.draw_without_rendering()
         assert all(axes.get_legend() is None for axes in figure.axes)
         box = figure.legends[0].get_window_extent()
         assert box.y0 >= 0

@@ -23,6 +23,7 @@ def test_paired_intervals_of_a_network_with_itself_are_zero(demo, tmp_path):
     assert set(intervals.values()) == {(0.0, 0.0)}
 
 
+@pytest.mark.usefixtures("all_resamples")
 def test_paired_intervals_use_the_same_draws(demo, tmp_path):
     """The paired interval of a small difference is much narrower than either network's own interval."""
     root = demo("QMUL-SurvFace")

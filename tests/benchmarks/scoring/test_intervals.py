@@ -9,6 +9,8 @@ from scipy.stats import binomtest, chi2
 from benchmarks.scoring.intervals import bootstrap, deviation_interval, wilson
 from benchmarks.scoring.metrics import RocSamples
 
+pytestmark = pytest.mark.usefixtures("all_resamples")
+
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (3, 650), (320, 400), (5999, 6000)])
 def test_wilson_equals_scipy(successes, trials):

@@ -142,6 +142,7 @@ def test_where_all_impostors_show_one_person_nothing_is_known_of_that_person():
     assert (found[genuine] != 0).sum() > 40
 
 
+@pytest.mark.usefixtures("all_resamples")
 def test_the_interval_is_that_of_a_bootstrap_over_people():
     scores, genuine, identities = people_scores(30, 3)
     found = fit(scores, genuine, identities)
@@ -166,6 +167,7 @@ def test_equal_scores_are_no_evidence():
     assert line.log10(np.array([0.5])) == pytest.approx(0, abs=0.02)  # Platt's targets: a little below
 
 
+@pytest.mark.usefixtures("all_resamples")
 def test_more_people_give_narrower_intervals():
     widths = []
     for people in (25, 100):
