@@ -85,6 +85,14 @@ def _few_resamples():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _painted_here():
+    """Faces of this process are painted by it: worker processes take longer to start than these few faces take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.demo.generate.MIN_PHOTOS_FOR_POOL", 1_000_000)
+        yield
+
+
 @pytest.fixture
 def all_resamples(monkeypatch):
     """Intervals have as many resamples as outside of tests."""
