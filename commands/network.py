@@ -28,7 +28,7 @@ def open_network(path: Path | None, preprocessing: str | None = None, option: st
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be loaded.
-        SpecError: its preprocessing is not supported, or ``preprocessing`` is none.
+        SpecError: its preprocessing is not supported, or ``preprocessing`` names none.
     """
     from model.formats.checkpoint import newest_checkpoint
     from model.formats.network import load_network

@@ -45,7 +45,7 @@ def _by_channel(value: Number, pixels: torch.Tensor) -> float | torch.Tensor:
 
 
 def check_device(device: str) -> None:
-    """Raises: TypeError, ValueError: it is no name of a device, or there is no GPU."""
+    """Raises: TypeError, ValueError: it is not a name of a device, or there is no GPU."""
     check_argument(isinstance(device, str | torch.device), "device", device, "cpu, cuda or cuda:N")
     try:
         kind = torch.device(device).type

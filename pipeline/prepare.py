@@ -36,7 +36,7 @@ class Request:
             image must be aligned but has no landmarks. None: resize the whole image, ignoring its aspect ratio.
         points_size: (width, height) of the image that ``points`` refer to; None: this image.
         template: the template that the image follows, if it is an aligned crop: it has the points, in place of
-            ``points``. None: it is no such crop.
+            ``points``. None: it is not such a crop.
         side: side of the aligned crop in px, before it is resized to the input size; None: the input size.
         down: size in px that the crop is degraded to; None: not degraded.
         degradation: how; None: by the bicubic filter, and nothing else.

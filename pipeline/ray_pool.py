@@ -243,7 +243,7 @@ def _handlers_kept() -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Raises: WorkerError: nobody answers there, or it is no address."""
+    """Raises: WorkerError: nobody answers there, or it is not an address."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")

@@ -59,7 +59,7 @@ class CachedSet:
 
         Raises:
             TypeError, ValueError: an argument of a wrong type or value.
-            StoreError: ``url`` is none of a store.
+            StoreError: ``url`` is not a URL of a store.
         """
         check_argument(isinstance(url, str | Store), "url", url, "a URL such as s3://bucket/faces")
         self.store = url if isinstance(url, Store) else Store(url)
@@ -127,7 +127,7 @@ class CachedSet:
 
     @property
     def other_bytes(self) -> int:
-        """Bytes of the cached files that are no tars."""
+        """Bytes of the cached files that are not tars."""
         return sum(path.stat().st_size for path in self._root.iterdir() if not path.name.startswith("shard-"))
 
     @property

@@ -36,13 +36,15 @@ def as_bytes(text: str) -> int:
     """``50G`` or ``50GB`` -> 50,000,000,000; ``50GiB`` -> 53,687,091,200.
 
     Raises:
-        ValueError: it is no such size.
+        ValueError: it is not such a size.
     """
     match, count = _SIZE.fullmatch(text.strip()), 0.0
     if match and (match[2] or not match[3]):
         count = float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].upper()]
     if not 1 <= count < MAX_SIZE:
-        raise ValueError(f"{shown(text)} is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
+        raise ValueError(
+            f"{shown(text)} is not a size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T"
+        )
     return int(count)
 
 

@@ -172,7 +172,7 @@ def _lasting(error: Exception, url: str, text: str, status: int, name: str, said
         bucket = url.partition("://")[2].partition("/")[0]
         return f"there is no bucket {bucket} ({said})", "create it, or check its name and AWS_ENDPOINT_URL"
     if "invalid path" in text:
-        return f"holds an object whose name is no path ({cause})", "delete it, or choose another folder"
+        return f"holds an object whose name is not a path ({cause})", "delete it, or choose another folder"
     if status == 404 or isinstance(error, FileNotFoundError):
         return "not found", "check the URL"
     if status in (401, 403) or name == "InvalidAccessKeyId":

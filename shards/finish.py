@@ -40,7 +40,7 @@ def finish_set(
 
     Raises:
         ShardError: no shard contains an image, or the rows of a shard have changed since it was committed.
-        TypeError: ``root`` is no path, or ``records`` are none.
+        TypeError: ``root`` is not a path, or ``records`` are not records.
     """
     root = check_path("root", root)
     good = isinstance(records, list) and all(isinstance(record, dict) for record in records)

@@ -53,7 +53,7 @@ class ShardIndex:
 
         Raises:
             ShardError: not a finished shard set, or the index is invalid or does not match the manifest.
-            TypeError: ``root`` is no path.
+            TypeError: ``root`` is not a path.
         """
         root = check_path("root", root)
         self.root, self.manifest = root, Manifest.read(root)
@@ -109,7 +109,7 @@ class ShardReader:
     """Reads images by index row; a context manager. Keeps shards open, up to the process's limit of open files."""
 
     def __init__(self, index: ShardIndex) -> None:
-        """Raises: TypeError: ``index`` is none."""
+        """Raises: TypeError: ``index`` is not a ``ShardIndex``."""
         check_argument(isinstance(index, ShardIndex), "index", index, EXPECTED_INDEX)
         self._index = index
         self._handles: dict[int, int] = {}

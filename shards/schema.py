@@ -109,7 +109,7 @@ class Manifest:
 
         Raises:
             ShardError: not a finished shard set, damaged, or of another format version.
-            TypeError: ``root`` is no path.
+            TypeError: ``root`` is not a path.
         """
         root = check_path("root", root)
         path = root / MANIFEST

@@ -58,7 +58,7 @@ class Store:
                 f"{url}: a URL with ?, #, control characters or a folder . or .. is not taken; choose another one"
             )
         if not _BUCKET.fullmatch(parts[0]):
-            raise StoreError(f"{url}: {parts[0]!r} is no name of a bucket: letters, digits, dots, - and _")
+            raise StoreError(f"{url}: {parts[0]!r} is not the name of a bucket: letters, digits, dots, - and _")
         self.url = f"{scheme.lower()}://{'/'.join(parts)}"
         self._opened: Any = None
         self._tags_are_opaque = False

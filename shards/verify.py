@@ -59,7 +59,7 @@ def verify(
 
     Raises:
         ShardError: the manifest cannot be read.
-        TypeError: ``root`` is no path.
+        TypeError: ``root`` is not a path.
     """
     root = check_path("root", root)
     check_argument(isinstance(full, bool), "full", full, "True or False")

@@ -99,7 +99,9 @@ def test_options_of_the_cache_are_for_a_set_in_a_store(run, shard_set):
         assert line == f"Error: {option[0]} is for a set in an object store, but {shard_set} is a path; leave it out"
     for size in ("fifty", "0"):
         line = error_of(run(*words[:-1], STORED, "--cache-size", size), 2)
-        assert line.endswith(f"'{size}' is no size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T")
+        assert line.endswith(
+            f"'{size}' is not a size; expected a number of bytes with a unit, such as 800M, 50G or 1.5T"
+        )
 
 
 @pytest.mark.parametrize("there", [["plan.json"], []])

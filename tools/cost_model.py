@@ -152,7 +152,7 @@ def estimate(**values: Any) -> None:
     for name, value in values.items():
         is_divisor = name in ("images", "images_per_shard", "cores", "gpus", "build_us")
         if not math.isfinite(value) or value < 0 or (is_divisor and value == 0):
-            expected = f"{value} is no number {'above 0' if is_divisor else 'from 0'}"
+            expected = f"{value} is not a number {'above 0' if is_divisor else 'from 0'}"
             raise click.BadParameter(expected, param_hint=f"--{name.replace('_', '-')}")
     work = Work(**values)
     print(as_text(Grid(caption=f"{work.images:,.0f} images", header=["", ""], rows=work.rows())))

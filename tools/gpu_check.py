@@ -99,7 +99,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 1 if a check failed; a target that is not reached is none."""
+    """Returns the exit code: 1 if a check failed; a missed target is no failure."""
     options = parsed(arguments)
     results, log = options.out / "results.jsonl", options.out / "log.txt"
     if results.exists():

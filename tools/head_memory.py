@@ -136,7 +136,7 @@ def _reset_peak() -> None:
 
 
 def _share(text: str) -> float:
-    """A share of the classes. Raises: ValueError: it is none."""
+    """A share of the classes. Raises: ValueError: it is not one."""
     if not 0 < (value := float(text)) <= 1:
         raise ValueError(text)
     return value

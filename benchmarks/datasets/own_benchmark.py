@@ -77,7 +77,7 @@ def _own_benchmark(path: Path, fields: dict[str, Any]) -> OwnBenchmark:
         raise ValueError(f"{', '.join(unknown)}: unknown")
     for key in texts:
         if key in fields and not (isinstance(fields[key], str) and fields[key] and "\0" not in fields[key]):
-            raise ValueError(f"{key} is no text")
+            raise ValueError(f"{key} is not text")
     stated = {key for key in ("pairs", *_FOLDERS) if key in fields}
     if not (stated in ({"pairs"}, {"pairs", "root"}) or {"gallery", "probes"} <= stated <= set(_FOLDERS[1:])):
         raise ValueError(f"states {', '.join(sorted(stated)) or 'nothing'}")
@@ -108,7 +108,7 @@ def _name(name: str) -> str:
 def _tables(tables: Any) -> list[str]:
     tables = [tables] if isinstance(tables, str) else tables
     if not (isinstance(tables, list) and all(isinstance(table, str) and "\0" not in table for table in tables)):
-        raise ValueError("landmarks is no list of tables")
+        raise ValueError("landmarks is not a list of tables")
     if "auto" in tables:
         raise ValueError("landmarks is auto: find them once, by the command landmarks, and name the table")
     return tables
@@ -120,5 +120,5 @@ def _aligned(folder: Path, value: str | None) -> str | None:
 
 def _sizes(sizes: Any) -> tuple[int, ...]:
     if not (isinstance(sizes, list) and all(type(size) is int for size in sizes)):
-        raise ValueError("sizes is no list of px")
+        raise ValueError("sizes is not a list of px")
     return tuple(sizes)

@@ -181,7 +181,7 @@ def _text(column: pa.Array) -> pa.StringArray:
 
 
 def _truth(path: Path, columns: dict[str, pa.StringArray]) -> np.ndarray:
-    """(P,) bool. Raises: ProtocolError: a word is no truth value."""
+    """(P,) bool. Raises: ProtocolError: a word is not a truth value."""
     words = columns[SAME].dictionary_encode()
     values = [_TRUTH.get(word.strip().lower()) for word in words.dictionary.to_pylist()]
     if None in values:

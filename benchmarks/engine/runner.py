@@ -154,7 +154,7 @@ class Engine:
 
 
 def _checked_vectors(returned: Any, count: int) -> np.ndarray:
-    """The (count, D) vectors that ``embed`` returned. Raises: TypeError: they are none."""
+    """The (count, D) vectors that ``embed`` returned. Raises: TypeError: they are not vectors."""
     hint = ""
     try:
         vectors = np.asarray(returned)

@@ -107,7 +107,7 @@ def _value(value: Any) -> str:
 
 
 def _curves(record: Any) -> dict[str, list[tuple[float, float]]]:
-    """Curves by name; empty if the record, which may come from anywhere, is none."""
+    """Curves by name; empty if the record, which may come from anywhere, has another form."""
     columns = {str(name): _numbers(values) for name, values in record.items()} if isinstance(record, dict) else {}
     steps = columns.pop("step", [])
     return {

@@ -127,7 +127,7 @@ class Report:
 
 
 def write_report(results: Sequence[Result], folder: StrPath, *, faces: bool = True) -> Path:
-    """Writes a report of one or more results; returns the path of report.html. Raises: TypeError: they are none."""
+    """Writes a report of one or more results; returns the path of report.html. Raises: TypeError: they are not results."""
     good = isinstance(results, Sequence) and len(results) > 0 and all(isinstance(one, Result) for one in results)
     check_argument(good, "results", results, "a list of what run(...) returns")
     report = Report(check_path("folder", folder), faces=faces)

@@ -64,7 +64,7 @@ class CompressedGallery:
         """The (P, top) scores and gallery rows of (P, D) probes, as those of ``TopMatches``.
 
         Args:
-            same: pairs that are no matches.
+            same: pairs that are not matches.
         """
         repeated = int(np.bincount(same.probes).max()) if len(same.probes) else 0
         count = min(candidates(top) + repeated, self.size)

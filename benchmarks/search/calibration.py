@@ -84,8 +84,8 @@ def read_calibration(path: StrPath) -> Calibration:
     """Reads a file of ``Calibration.write``.
 
     Raises:
-        SearchError: it is missing, is no calibration, or was edited.
-        TypeError: ``path`` is no path.
+        SearchError: it is missing, is not a calibration, or was edited.
+        TypeError: ``path`` is not a path.
     """
     path = check_path("path", path)
     try:
@@ -133,7 +133,7 @@ def _numbers(name: str, value: Any, size: int) -> float | list[float]:
     """Returns ``value`` as a float, or, for a ``size``, as a list of two or more floats, and at most as many.
 
     Raises:
-        ValueError: it is none, or a value is not a finite number.
+        ValueError: it is not a calibration, or a value is not a finite number.
     """
     if size and (not isinstance(value, list) or not 2 <= len(value) <= size):
         raise ValueError(f"{name}: expected a list of numbers")

@@ -98,7 +98,7 @@ def pairs_of_result(path: Path, setting: str | None) -> ScoredPairs:
             if the file has only one.
 
     Raises:
-        SearchError, ProtocolError: the file is none, or has no such setting.
+        SearchError, ProtocolError: the file is not a results file, or has no such setting.
     """
     found = _settings(path)
     if not found:

@@ -61,7 +61,7 @@ class EmbeddingTable:
 
     Raises:
         SearchError: the file is not such a table, or no row has an embedding.
-        TypeError: ``path`` is no path.
+        TypeError: ``path`` is not a path.
     """
 
     def __init__(self, path: StrPath) -> None:

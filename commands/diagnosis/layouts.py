@@ -79,7 +79,7 @@ def _holds_tars(entries: Iterable[Entry]) -> bool:
 
 
 def _holds_identities(folder: Path) -> bool:
-    """True if the first few sub-folders hold images, and are no image folders of Hugging Face."""
+    """True if the first few sub-folders hold images, and are not image folders of Hugging Face."""
     tried = [os.listdir(one) for one in _folders(folder, MAX_PEOPLE)[:MAX_TRIED]]
     return bool(tried) and all(any(map(is_image, names)) and not {*METADATA} & {*names} for names in tried)
 

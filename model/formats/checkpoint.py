@@ -81,7 +81,7 @@ def save_checkpoint(path: Path, content: Content) -> None:
 
 
 def checkpoints(run: StrPath) -> list[Path]:
-    """The checkpoints of a run, oldest first. Raises: TypeError: ``run`` is no path."""
+    """The checkpoints of a run, oldest first. Raises: TypeError: ``run`` is not a path."""
     folder = check_path("run", run) / FOLDER
     found = [path for path in folder.glob("[0-9]*.pt") if re.fullmatch("[0-9]+", path.stem)]
     return sorted(found, key=lambda path: int(path.stem))  # from 10 million steps on, names have more digits

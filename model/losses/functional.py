@@ -20,7 +20,7 @@ from shards.messages import counted
 
 
 def cross_entropy(logits: ClassScores) -> torch.Tensor:
-    """(N,) cross-entropy of each image, the same on every rank. Raises: TypeError: ``logits`` are none."""
+    """(N,) cross-entropy of each image, the same on every rank. Raises: TypeError: ``logits`` is not ``ClassScores``."""
     check_argument(isinstance(logits, ClassScores), "logits", logits, "ClassScores, as a head returns")
     if logits.group is None:
         return functional.cross_entropy(logits.values, logits.columns, reduction="none")
@@ -91,7 +91,7 @@ def octuplet(
     - ``lrfr``: across views, the image at the anchor's place is a positive, because here it is another image of the
       identity. Anchors without a positive or a negative add 0; with one image per identity and view, these are all
       anchors of HR-HR and LR-LR.
-    - ``authors``: the image at the anchor's place is none, because in the paper both views are of one image. An anchor
+    - ``authors``: the image at the anchor's place is not a positive, because in the paper both views are of one image. An anchor
       without a positive has one at distance 0; without a negative, it takes the nearest image of any identity.
 
     Args:
@@ -104,7 +104,7 @@ def octuplet(
 
     Raises:
         TypeError: ``features`` or ``labels`` have another type or shape, or ``form`` or ``metric`` is unknown.
-        ValueError: there are fewer than two views, or N is no multiple of the images of an identity.
+        ValueError: there are fewer than two views, or N is not a multiple of the images of an identity.
 
     Source: Knoche et al., Octuplet loss: make face recognition robust to image resolution, FG 2023, and their code.
     """
@@ -171,7 +171,7 @@ def _hardest(distances: torch.Tensor, same: torch.Tensor, others: torch.Tensor, 
 def _hardest_or_none(distances: torch.Tensor, same: torch.Tensor, margin: float) -> torch.Tensor:
     """As ``_hardest``, but an anchor without a positive or a negative has a loss, too.
 
-    The candidate at the anchor's place is no positive. A missing positive is at distance 0, a missing negative as near as
+    The candidate at the anchor's place is not a positive. A missing positive is at distance 0, a missing negative as near as
     the nearest candidate.
     """
     elsewhere = ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)

@@ -67,7 +67,7 @@ class Guard:
         """Restores ``state()`` of the same run or of one that this run branches off from.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: it is not what ``state`` returned.
         """
         if not state:
             return

@@ -169,7 +169,7 @@ def _check_arguments(batches: object, state: TrainState, evaluate: object, targe
 
 
 def _check_batch(batch: object, state: TrainState) -> None:
-    """Checks the first batch. Raises: TypeError, ValueError: it is none, or not one for this network and head."""
+    """Checks the first batch. Raises: TypeError, ValueError: it is not a batch, or not one for this network and head."""
     if batch is None:
         return
     images: Any = getattr(batch, "images", None)

@@ -34,7 +34,7 @@ def build(options: BuildOptions) -> Manifest:
         LockedError: another process is building in ``out``.
         WorkerError: a worker process died or hangs; committed shards are kept.
         StoreError: the object store of ``options.store`` cannot be used; shards that it has are kept.
-        TypeError: ``options`` are none.
+        TypeError: ``options`` is not a ``BuildOptions``.
     """
     _check_options(options)
     there = options.out.exists()
@@ -65,7 +65,7 @@ def build_part(options: BuildOptions, part: Part) -> Manifest | None:
         The manifest, or None if shards of other parts are missing.
 
     Raises:
-        LockedError: a process that is no part is building in ``out``; or, into a store, one that builds this part.
+        LockedError: a process that is not a part is building in ``out``; or, into a store, one that builds this part.
         LandmarkError, SourceError, ShardError, WorkerError, TypeError: see ``build``.
     """
     check_argument(isinstance(part, Part), "part", part, "a Part, such as Part(1, 8)")

@@ -24,7 +24,7 @@ def grouped_shards(labels: np.ndarray, rows: np.ndarray, *, group: int, shards: 
     Returns:
         For each shard its rows; a group stands together.
     """
-    group = max(min(group, len(rows)), 1)  # a larger number is none of the type of counts
+    group = max(min(group, len(rows)), 1)  # counts may be of a type that cannot hold a larger number
     order, starts = _grouped(labels, rows, group, seed)
     shard = starts * shards // max(len(order), 1)
     return np.split(order, starts[1:][np.diff(shard) > 0])

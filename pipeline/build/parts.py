@@ -41,11 +41,11 @@ def parse_part(text: str) -> Part:
     """Parses ``I/N``.
 
     Raises:
-        ShardError: it is none.
+        ShardError: it is not ``NUMBER/COUNT``.
     """
     match = _PART.fullmatch(text)
     if not match:
-        raise ShardError(f"{text[:40]!r} is no part I/N, such as 1/8")
+        raise ShardError(f"{text[:40]!r} is not a part I/N, such as 1/8")
     return Part(int(match[1]), int(match[2]))
 
 

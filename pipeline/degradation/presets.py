@@ -163,7 +163,7 @@ def _preset_from(record: Mapping[str, Any]) -> Preset:
     """A preset from the keys of a TOML file. Raises: PresetError: a key is unknown or missing, or a value invalid."""
     rounds = record.get("rounds", [])
     if not isinstance(rounds, list) or not all(isinstance(one, Mapping) for one in rounds):
-        raise PresetError("rounds is no list of tables; write [[rounds]] above the settings of each")
+        raise PresetError("rounds is not a list of tables; write [[rounds]] above the settings of each")
     settings = {**record, "rounds": tuple(Round(**_settings(Round, one)) for one in rounds)}
     for name in ("shrink", "enlarge"):
         shares = record.get(name, {"cubic": 1.0})

@@ -146,7 +146,7 @@ def _receive(url: str, file: RemoteFile, partial: _Partial, timeout_s: float, pr
     """Sends one request, and appends the response to ``partial``.
 
     Raises:
-        RequestError: the response is no part of the file, or ended early.
+        RequestError: the response is not a part of the file, or ended early.
     """
     start = partial.size
     headers = {"Accept-Encoding": "identity"}

@@ -58,7 +58,7 @@ def is_generated(root: Path) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Returns True if a file name has an image extension, in any case, and is no system name."""
+    """Returns True if a file name has an image extension, in any case, and is not a system name."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_system_name(name)
 
 
@@ -94,7 +94,7 @@ def scan(folder: Path) -> list[Entry]:
 def same_folders(root: Path, entries: Sequence[Entry]) -> dict[str, str]:
     """Finds folders of ``root`` that are links to another one of them, or to ``root`` itself.
 
-    Without links among ``entries`` nothing is looked up; links to folders elsewhere are none of these, except for all
+    Without links among ``entries`` nothing is looked up; links to folders elsewhere are not duplicates, except for all
     but the first link to the same folder.
 
     Returns:

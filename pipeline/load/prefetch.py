@@ -52,12 +52,13 @@ class ShardPrefetch:
         self._moved = threading.Condition()
         self._read = 0  # batches
         self._stopped = threading.Event()
+        self._reporter: threading.Thread | None = None
 
     def __enter__(self) -> ShardPrefetch:
         if self._report and self.budget is not None and not self._start.window:
             self._warn()
         if self._report:
-            self._start_thread(self._report_arrivals, self._sizes.copy(), self._cache.missing())
+            self._reporter = self._start_thread(self._report_arrivals, self._sizes.copy(), self._cache.missing())
         self._start_thread(self._follow)
         return self
 
@@ -65,9 +66,13 @@ class ShardPrefetch:
         with self._moved:
             self._stopped.set()
             self._moved.notify_all()
+        if self._reporter:
+            self._reporter.join(LOOK_S)  # its last line comes before what the command prints next
 
-    def _start_thread(self, work: Callable[..., None], *arguments: np.ndarray) -> None:
-        threading.Thread(target=work, args=arguments, name="prefetch", daemon=True).start()
+    def _start_thread(self, work: Callable[..., None], *arguments: np.ndarray) -> threading.Thread:
+        thread = threading.Thread(target=work, args=arguments, name="prefetch", daemon=True)
+        thread.start()
+        return thread
 
     def advance(self) -> None:
         """Another batch has been read."""

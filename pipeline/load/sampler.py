@@ -70,7 +70,7 @@ class LoaderState:
         """This state at the position of ``saved``.
 
         Raises:
-            TypeError: ``saved`` is no mapping.
+            TypeError: ``saved`` is not a mapping.
             SamplerError: ``saved`` differs in a field that determines the batches: data, seed, batch size, number of
                 views, order or sampler version; or ``saved`` is not such a state.
         """

@@ -25,7 +25,7 @@ class ImageFolder:
 
     Attributes:
         path: the folder.
-        hidden: names of its hidden and system entries, which are no images.
+        hidden: names of its hidden and system entries, which are not images.
     """
 
     def __init__(self, path: Path) -> None:

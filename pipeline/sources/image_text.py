@@ -110,7 +110,7 @@ def stated_row(path: Path, stream: BinaryIO, expected: str) -> tuple[int, str]:
     """Number and text of the first line that is neither empty nor a comment.
 
     Raises:
-        SourceError: there is none, or it is no text.
+        SourceError: there is none, or it is not text.
     """
     number, line = first_row(stream)
     if not number:

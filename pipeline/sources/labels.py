@@ -34,7 +34,7 @@ class Labelled:
         places: (N,) as in ``Rows``.
         points: (N, 10) float32, NaN where there are none; None if no image has points.
         problems: row -> why it cannot be stored.
-        others: entries that are no images.
+        others: entries that are not images.
     """
 
     names: pa.StringArray

@@ -47,7 +47,7 @@ class RecordFile:
     """An open ``.rec`` file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises: OSError: it cannot be opened, or is no regular file."""
+        """Raises: OSError: it cannot be opened, or is not a regular file."""
         self.name, self._path = path.name, path
         self._handle = regular_handle(path)
         self.size = os.fstat(self._handle).st_size
@@ -127,7 +127,7 @@ class RecordFile:
 
         Returns:
             (N,) int64 offsets.
-            Where the walk ended: the size of the file, or the offset of what is no whole record.
+            Where the walk ended: the size of the file, or the offset of what is not a whole record.
         """
         found = array.array("q")
         at = 0

@@ -62,7 +62,7 @@ def list_records(records: RecordFile, index: Path | None) -> Records:
         index: the ``.idx`` file; None to find the records by reading the whole file.
 
     Raises:
-        SourceError: the index is no index, or there is none and the file is damaged.
+        SourceError: the index is not an index, or there is none and the file is damaged.
         OSError: a file cannot be read.
     """
     numbers, offsets = read_index(index) if index else _walked(records)
@@ -127,7 +127,7 @@ def _is_header(starts: np.ndarray) -> np.ndarray:
 
 
 def _whole_numbers(starts: np.ndarray) -> np.ndarray | None:
-    """The (N, 2) labels of header records as int64; None if one is no header or has no whole numbers."""
+    """The (N, 2) labels of header records as int64; None if one is not a header or has no whole numbers."""
     labels = starts["labels"].astype(np.float64)
     if not _is_header(starts).all() or not ((labels >= 0) & (labels <= _EXACT) & (labels == np.floor(labels))).all():
         return None
@@ -194,7 +194,7 @@ def _by_labels(records: RecordFile, numbers: np.ndarray, offsets: np.ndarray) ->
     problems |= _outside(records, offsets)
     odd = ~((labels >= 0) & (labels < 2**31) & (labels == np.floor(labels)))
     for row in np.flatnonzero(odd).tolist():
-        problems.setdefault(row, f"its label {labels[row]} is no class number")
+        problems.setdefault(row, f"its label {labels[row]} is not a class number")
     bad_rows = np.zeros(len(numbers), bool)
     bad_rows[list(problems)] = True
     identities = np.where(bad_rows, UNKNOWN, np.where(odd, 0, labels)).astype(np.int64)

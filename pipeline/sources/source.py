@@ -78,7 +78,7 @@ class Rows:
         points: (N, 10) float32, x and y of left eye, right eye, nose, left and right mouth corner (as seen by the
             viewer), px; None if the images are not aligned by landmarks.
         problems: row -> (status, reason) of entries that cannot be stored, see ``docs/format.md``.
-        others: entries that are no images, which are counted in a line.
+        others: entries that are not images, which are counted in a line.
         duplicate_of: describes a row, for the message of a later row with the same key.
     """
 
@@ -140,7 +140,7 @@ class Source(abc.ABC):
         """Folders that hold all images, or the images themselves, for finding their landmarks.
 
         Raises:
-            LandmarkError: ``root`` is no folder.
+            LandmarkError: ``root`` is not a folder.
         """
         return [root]
 

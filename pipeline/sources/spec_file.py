@@ -36,7 +36,7 @@ def read_spec(value: StrPath, option: str = "--preprocessing") -> Preprocessing:
         option: what gives the value, for messages.
 
     Raises:
-        SpecError: there is neither, or the file cannot be read or is no such spec.
+        SpecError: there is neither, or the file cannot be read or is not such a spec.
     """
     path = Path(value)
     if (preset := NAMED_SPECS.get(os.fspath(value))) is not None:
@@ -90,19 +90,19 @@ def _spec(fields: dict[str, Any]) -> Preprocessing:
 
 
 def _name(fields: dict[str, Any]) -> str:
-    """The name of the template. Raises: ValueError: that of the points is no text, or is taken."""
+    """The name of the template. Raises: ValueError: that of the points is not text, or is taken."""
     if "template" in fields:
         return str(fields["template"])
     name = fields.get("name", "own")
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
-        raise ValueError("name is no short text")
+        raise ValueError("name is not a short text")
     if name in (*TEMPLATES, NO_TEMPLATE):
         raise ValueError(f"name is {name!a}, that of another template; choose another one")
     return name
 
 
 def _scaled(points: Any, size: int, points_size: Any) -> Any:
-    """Points of a crop of ``points_size`` px in one of ``size`` px; what is no list of pairs as it is."""
+    """Points of a crop of ``points_size`` px in one of ``size`` px; what is not a list of pairs as it is."""
     if type(points_size) not in (int, float) or not 1 <= points_size <= MAX_SIZE_PX:
         raise ValueError(f"points_size is {reprlib.repr(points_size)}, expected 1 to {MAX_SIZE_PX} px")
     try:

@@ -111,12 +111,12 @@ def parse_label(content: bytes, suffix: str) -> Label:
 
 def _json_label(content: Any) -> Label:
     if not isinstance(content, dict):
-        return Label(identity_text(content), problem="its .json is no object")
+        return Label(identity_text(content), problem="its .json is not an object")
     field, stated = next(
         ((name, content[name]) for name in IDENTITY_FIELDS if content.get(name) is not None), ("", None)
     )
     points = next((content[name] for name in POINT_FIELDS if content.get(name) is not None), None)
-    problem = f"its .json has a {field} that is no name" if field else ""
+    problem = f"its .json has a {field} that is not a name" if field else ""
     return Label(identity_text(stated), row_points(points), problem)
 
 
@@ -166,4 +166,4 @@ def _check_end(stream: BinaryIO, start: int) -> None:
     stream.seek(start)
     while block := stream.read(MAX_HEADER_BYTES):
         if block.strip(b"\0"):
-            raise tarfile.ReadError("something that is no member follows: damaged, or several tars joined")
+            raise tarfile.ReadError("something that is not a member follows: damaged, or several tars joined")

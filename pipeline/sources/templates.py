@@ -95,7 +95,7 @@ def crop_template(value: StrPath) -> CropTemplate:
     """Returns a built-in template by name, or reads one from a TOML file.
 
     Raises:
-        SourceError: there is neither, or the file is no template.
+        SourceError: there is neither, or the file is not a template.
     """
     path = Path(value)
     if str(path) in TEMPLATES:
@@ -119,7 +119,7 @@ def _parsed(fields: dict[str, Any]) -> CropTemplate:
         raise ValueError(f"{', '.join(odd)}: missing or unknown")
     name, size, points = fields["name"], fields["size"], fields["points"]
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
-        raise ValueError("name is no short text")
+        raise ValueError("name is not a short text")
     sides = [size, size] if isinstance(size, int) else size
     if not (isinstance(sides, list) and len(sides) == 2 and all(_is_side(side) for side in sides)):
         raise ValueError(f"size is not 1 to {MAX_SIZE_PX} px, or two such numbers")

@@ -149,7 +149,7 @@ def _flags(value: Any, path: Path) -> np.ndarray:
     elif isinstance(value, tuple | list):
         flags = [_flag(one) for one in value]
     else:
-        raise PickleError("its second part is no list")
+        raise PickleError("its second part is not a list")
     wrong = next((row for row, flag in enumerate(flags, 1) if flag not in (0, 1)), None)
     if wrong:
         raise PickleError(f"truth value {wrong} is neither True nor False")

@@ -114,7 +114,7 @@ def _copy_as_utf8(stream: BinaryIO, copy: BinaryIO, codec: str, path: Path) -> N
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         raise OSError(
-            errno.EILSEQ, f"begins as {codec[:6].upper()} text, but is none; save it as UTF-8", str(path)
+            errno.EILSEQ, f"begins as {codec[:6].upper()} text, but is not; save it as UTF-8", str(path)
         ) from None
 
 

@@ -19,7 +19,7 @@ def is_number(text: str) -> bool:
 
 
 def text_numbers(texts: pa.Array) -> np.ndarray:
-    """(n,) float64 of texts, which may have a decimal comma; NaN for what is no number."""
+    """(n,) float64 of texts, which may have a decimal comma; NaN for what is not a number."""
     if len(texts) and "," in texts[0].as_py():  # in all rows, mostly; a cast that fails takes several times as long
         texts = _point_for_comma(texts)
     for change in (None, _none_for_empty, _point_for_comma):

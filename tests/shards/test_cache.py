@@ -342,7 +342,7 @@ def test_sizes_as_text(text, count):
     "text", ["", "G", "-1G", "1i", "5X", "1e9", "50 G G", "0", "0.2", "0G", "9" * 400 + "T", "5000000000T"]
 )
 def test_what_is_no_size(text):
-    with pytest.raises(ValueError, match="is no size; expected a number of bytes with a unit, such as 800M"):
+    with pytest.raises(ValueError, match="is not a size; expected a number of bytes with a unit, such as 800M"):
         as_bytes(text)
 
 

@@ -226,7 +226,7 @@ def test_settings_of_amazon_that_are_wrong_are_not_tried_again(store, monkeypatc
 
 @pytest.mark.parametrize("bucket", ["fa ces", "faces:80", "user:password@faces", "-x"])
 def test_a_name_that_no_bucket_has(bucket):
-    with pytest.raises(StoreError, match=f"'{bucket}' is no name of a bucket: letters, digits, dots, - and _$"):
+    with pytest.raises(StoreError, match=f"'{bucket}' is not the name of a bucket: letters, digits, dots, - and _$"):
         Store(f"s3://{bucket}/a")
 
 

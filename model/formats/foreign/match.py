@@ -52,7 +52,7 @@ def translate(match: Match, tensors: Tensors) -> tuple[dict[str, torch.Tensor], 
     """The state dict of ``match.choice``, and the names of tensors of a classifier beside the network.
 
     Raises:
-        MisfitError: a tensor is missing, has another shape or type, or is none of the network's.
+        MisfitError: a tensor is missing, has another shape or type, or does not belong to the network.
     """
     with torch.device("meta"):
         backbone = build_backbone(match.choice.name, image_size=match.spec.size, **match.choice.options)

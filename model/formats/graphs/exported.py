@@ -54,7 +54,7 @@ def read_exported(path: Path, given: Preprocessing | None) -> FoundGraph:
     """Loads a file of ``torch.export``.
 
     Raises:
-        CheckpointError: it is damaged, holds what is refused, or is no network from faces to embeddings.
+        CheckpointError: it is damaged, holds what is refused, or is not a network from faces to embeddings.
     """
     try:
         copy = _harmless_copy(path)

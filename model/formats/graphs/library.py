@@ -70,7 +70,7 @@ def _read_timm(path: Path, config: dict[str, Any]) -> tuple[torch.nn.Module, Pre
     """The network with its head, as ``num_classes`` says: its output is the embedding."""
     name, options = config["architecture"], config.get("model_args") or {}
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise CheckpointError(f"{path / CONFIG}: architecture is no name of a network of timm")
+        raise CheckpointError(f"{path / CONFIG}: architecture is not the name of a network of timm")
     if not isinstance(options, dict) or any(key.startswith(("pretrained", "checkpoint", "cache")) for key in options):
         raise CheckpointError(f"{path / CONFIG}: model_args are not options of the network alone")
     timm = _import("timm")
@@ -142,7 +142,7 @@ def _processor_spec(path: Path, config: dict[str, Any]) -> Preprocessing:
     mean, std = (stated.get("image_mean"), stated.get("image_std")) if stated.get("do_normalize", True) else (0.0, 1.0)
     factor = stated.get("rescale_factor", 1 / 255) if stated.get("do_rescale", True) else 1.0
     if not isinstance(factor, int | float) or not 1e-6 < factor < 1e6:
-        raise CheckpointError(f"{path / PROCESSOR}: rescale_factor is no number that fits, such as 1/255")
+        raise CheckpointError(f"{path / PROCESSOR}: rescale_factor is not a number that fits, such as 1/255")
     return _spec(path, size, mean, std, 255 * factor)
 
 

@@ -71,7 +71,7 @@ def read_onnx(path: Path, given: Preprocessing | None) -> FoundGraph:
     """Opens an ONNX file. Our own exports state their preprocessing, backbone and step.
 
     Raises:
-        CheckpointError: it cannot be read or run, or is no network from faces to embeddings.
+        CheckpointError: it cannot be read or run, or is not a network from faces to embeddings.
         ExportError: a package is missing.
     """
     content = b"".join(map(file_hash, [path, *check_model(path)]))

@@ -34,7 +34,7 @@ def is_script(path: Path) -> bool:
 
 
 def member_names(path: Path) -> list[str]:
-    """The names in a zip file; none if it is no such file."""
+    """The names in a zip file; none if it is not such a file."""
     try:
         if not path.is_file() or not zipfile.is_zipfile(path):
             return []
@@ -48,7 +48,7 @@ def read_script(path: Path, given: Preprocessing | None) -> FoundGraph:
     """Loads a TorchScript file.
 
     Raises:
-        CheckpointError: it is damaged, names operators that are refused, or is no network from faces to embeddings.
+        CheckpointError: it is damaged, names operators that are refused, or is not a network from faces to embeddings.
     """
     _check_code(path)
     try:

@@ -111,7 +111,7 @@ def test_names_may_contain_what_does_not_separate(tmp_path, separator, end):
     ("data", "message"),
     [
         (gzip.compress(GOOD.encode(), mtime=0), "packed by gzip; unpack it first"),
-        (b"\xff\xfe\x00\xd8" + GOOD.encode("utf-16-le"), "begins as UTF-16 text, but is none; save it as UTF-8"),
+        (b"\xff\xfe\x00\xd8" + GOOD.encode("utf-16-le"), "begins as UTF-16 text, but is not; save it as UTF-8"),
         (GOOD.replace("C\t1", "\u00c9\t1").encode("latin-1"), "line 4: not UTF-8 text; save it as UTF-8"),
     ],
 )

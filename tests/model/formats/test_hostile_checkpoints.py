@@ -168,7 +168,7 @@ def test_damaged_files_give_named_errors(tmp_path, old, count, seed):
             load_network(path)
         except LrfrError:
             refused += 1
-    assert refused == count  # its weights are none of spherenet4
+    assert refused == count  # its weights do not belong to spherenet4
 
 
 @pytest.mark.parametrize(("count", "seed"), [(60, 0), pytest.param(1500, 1, marks=pytest.mark.heavy)])

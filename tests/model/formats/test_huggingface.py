@@ -335,7 +335,7 @@ DAMAGE = [
     (cut(500), UNREADABLE),
     (cut(5000), UNREADABLE),
     (flip, "damaged or edited (the digest in its config.json does not match)"),
-    (put("model.safetensors", b"hello, this is no header"), UNREADABLE),
+    (put("model.safetensors", b"hello, this is not a header"), UNREADABLE),
     (put("model.safetensors", struct.pack("<Q", 1 << 60) + b"{}"), UNREADABLE),
     (put("model.safetensors", struct.pack("<Q", 200 << 20) + b" " * 100), UNREADABLE),
     (put("model.safetensors", pickle.dumps(Hostile())), UNREADABLE),

@@ -159,7 +159,7 @@ def test_trouble_of_the_store_does_not_stop_the_training(machine, object_store, 
 @pytest.mark.parametrize("name", ["../up.txt", "a/../../b.txt", "/c.txt"])
 def test_names_in_a_bucket_lead_nowhere_else(machine, object_store, tmp_path, name):
     object_store.put(f"runs/one/{name}", b"x")
-    with pytest.raises(StoreError, match=rf"^{URL}: holds an object whose name is no path \(.*; delete it, or"):
+    with pytest.raises(StoreError, match=rf"^{URL}: holds an object whose name is not a path \(.*; delete it, or"):
         machine("a").__enter__()
     assert list(tmp_path.rglob("*.txt")) == []
 

@@ -223,8 +223,8 @@ def test_a_file_with_the_points_of_a_built_in_template_is_that_template(crops, t
     [
         ({"name": None}, "name: missing or unknown"),
         ({"color": "BGR"}, "color: missing or unknown"),
-        ({"name": ""}, "name is no short text"),
-        ({"name": "a\x1b[31m"}, "name is no short text"),
+        ({"name": ""}, "name is not a short text"),
+        ({"name": "a\x1b[31m"}, "name is not a short text"),
         ({"size": 0}, "size is not 1 to 1024 px"),
         ({"size": [112, 112, 3]}, "size is not 1 to 1024 px"),
         ({"size": 1e300}, "size is not 1 to 1024 px"),

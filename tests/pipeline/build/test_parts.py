@@ -214,7 +214,7 @@ def test_parts_are_numbered_from_one():
 def test_invalid_options_of_parts_are_reported(run, vggface2, tmp_path):
     words = ["build-shards", "--out", tmp_path / "out"]
     assert "Invalid value for '--part': part 0/8: parts are numbered from 1" in run(*words, "--part", "0/8").stderr
-    assert "'8' is no part I/N, such as 1/8" in run(*words, "--part", "8").stderr
+    assert "'8' is not a part I/N, such as 1/8" in run(*words, "--part", "8").stderr
     for option in (("--part", "1/2"), ("--retry-failed",)):
         line = error_of(run(*words, "--finish", *option), 2)
         assert line == f"Error: --finish builds nothing; leave out {option[0]}"

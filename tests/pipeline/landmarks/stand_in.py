@@ -1,6 +1,6 @@
 """Two networks that need no model: they find painted faces by the colours of their points, and nothing else.
 
-Faces are white squares on a dark ground, with five coloured dots; a red square is none, which only the landmark network
+Faces are white squares on a dark ground, with five coloured dots; a red square is not a face, which only the landmark network
 notices.
 """
 

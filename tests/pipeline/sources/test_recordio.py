@@ -242,7 +242,7 @@ def test_a_label_that_is_no_class_number_is_a_row_with_a_reason(people, tmp_path
     found = rows_of(write_records(tmp_path, payloads))
     assert found == [
         ("000001/00000000", people[0][0]),
-        ("unknown/00000001", f"its label {np.float32(label)} is no class number".replace("3e+09", "3000000000.0")),
+        ("unknown/00000001", f"its label {np.float32(label)} is not a class number".replace("3e+09", "3000000000.0")),
     ]
 
 
@@ -385,6 +385,6 @@ def test_rows_of_the_shards_have_the_reasons(people, tmp_path):
     rows = pq.read_table(tmp_path / "out" / "shard-000000.parquet").to_pylist()
     assert {row["key"]: (row["status"], row["error_message"]) for row in rows} == {
         "000000/00000000": ("ok", None),
-        "unknown/00000001": ("bad-record", "its label -1.0 is no class number"),
+        "unknown/00000001": ("bad-record", "its label -1.0 is not a class number"),
         "000000/00000002": ("unreadable-image", "empty file"),
     }

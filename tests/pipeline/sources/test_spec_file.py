@@ -81,7 +81,7 @@ def test_a_file_of_a_template_is_a_preprocessing(tmp_path):
         ('base = "seed"\nmargin = -1', "margin is -1, expected 0 px or more, below the size"),
         ('base = "seed"\nname = "x"', "name and points_size are of points, which are missing"),
         ('size = 112\nname = "arcface"\n' + POINTS, "name is 'arcface', that of another template"),
-        ('size = 112\nname = "a\\nb"\n' + POINTS, "name is no short text"),
+        ('size = 112\nname = "a\\nb"\n' + POINTS, "name is not a short text"),
         ('size = 112\ntemplate = "seed"\n' + POINTS, "template and points: expected one of them"),
         ("size = 112\npoints_size = 0\n" + POINTS, "points_size is 0, expected 1 to 1024 px"),
         ("size = 112\npoints = 5", "points is 5, expected five pairs of numbers"),

@@ -103,7 +103,7 @@ class Evil:
         (([], []), "0 images and 0 truth values, expected"),
         ((FILES, [1, 0, 2, 1]), "truth value 3 is neither True nor False"),
         ((FILES, [True, None, True, True]), "truth value 2 is neither True nor False"),
-        ((FILES, 5), "its second part is no list"),
+        ((FILES, 5), "its second part is not a list"),
         (([*FILES[:7], "text"], FLAGS), "image 8 is neither bytes nor an array of them"),
         (([*FILES[:7], 7], FLAGS), "image 8 is neither bytes nor an array of them"),
         (([np.zeros((4, 4, 3), np.uint8), *FILES[1:]], FLAGS), "image 1 is neither bytes nor an array of them"),

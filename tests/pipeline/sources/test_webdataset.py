@@ -109,9 +109,9 @@ def test_labels(content, suffix, expected):
         (b"\xff", ".cls", "its .cls is damaged"),
         (b"{", ".json", "its .json is damaged"),
         (b"[" * 100_000, ".json", "its .json is damaged"),
-        (b'{"label": true}', ".json", "its .json has a label that is no name"),
-        (b'{"class": [1]}', ".json", "its .json has a class that is no name"),
-        (b"[1]", ".json", "its .json is no object"),
+        (b'{"label": true}', ".json", "its .json has a label that is not a name"),
+        (b'{"class": [1]}', ".json", "its .json has a class that is not a name"),
+        (b"[1]", ".json", "its .json is not an object"),
         (b"0" * ((1 << 20) + 1), ".cls", "its .cls has more than 1,048,576 bytes"),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_damaged_header_does_not_end_a_tar_in_silence(tmp_path):
     path, data = whole(tmp_path)
     flip_bit(path, 2 * 1536 + 3)
     with pytest.raises(
-        SourceError, match=r"damaged or cut, after 2 members and 3,072 bytes \(something that is no member"
+        SourceError, match=r"damaged or cut, after 2 members and 3,072 bytes \(something that is not a member"
     ):
         rows_of(path)
     path.write_bytes(data + data)

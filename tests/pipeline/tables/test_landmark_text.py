@@ -113,7 +113,7 @@ def test_every_unicode_encoding_gives_the_same_table(tmp_path, codec, mark, monk
         (bz2.compress(HEAD.encode()), "packed by bzip2; unpack it first"),
         (lzma.compress(HEAD.encode()), "packed by xz; unpack it first"),
         (b"PK\x03\x04\x14\x00", "a ZIP archive or an Excel workbook; unpack it, or save it as CSV first"),
-        (b"\xff\xfea\x00\x00", "begins as UTF-16 text, but is none; save it as UTF-8"),
+        (b"\xff\xfea\x00\x00", "begins as UTF-16 text, but is not; save it as UTF-8"),
         (f"{HEAD}\nn1/\u00e9,{NUMBERS}\n".encode("latin-1"), "line 2: not UTF-8 text; save it as UTF-8"),
     ],
 )

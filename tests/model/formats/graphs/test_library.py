@@ -139,7 +139,7 @@ def test_the_range_of_an_image_processor_is_read(folder, processor, mean, std):
     ("config", "processor", "says"),
     [
         ({**TIMM, "architecture": "none"}, None, ": is not timm's none, or damaged (Unknown model (none))"),
-        ({**TIMM, "architecture": "../x"}, None, "/config.json: architecture is no name of a network of timm"),
+        ({**TIMM, "architecture": "../x"}, None, "/config.json: architecture is not the name of a network of timm"),
         ({**TIMM, "num_classes": 7}, None, ": is not timm's toy, or damaged ("),
         ({**TIMM, "model_args": {"width": 10**9}}, None, "/config.json: width is more than 1,048,576"),
         (
@@ -158,7 +158,11 @@ def test_the_range_of_an_image_processor_is_read(folder, processor, mean, std):
         ({**TRANSFORMERS, "width": 50000}, PROCESSOR, ": its weights do not fit config.json: "),
         (TRANSFORMERS, {**PROCESSOR, "size": 5000}, ": states no size of images from 1 to 1024 px"),
         (TRANSFORMERS, {**PROCESSOR, "image_std": [0.0] * 3}, ": states no mean and deviation of pixels ("),
-        (TRANSFORMERS, {**PROCESSOR, "rescale_factor": "x"}, "/preprocessor_config.json: rescale_factor is no number"),
+        (
+            TRANSFORMERS,
+            {**PROCESSOR, "rescale_factor": "x"},
+            "/preprocessor_config.json: rescale_factor is not a number",
+        ),
     ],
 )
 def test_a_folder_that_is_no_network_is_one_line(folder, config, processor, says):

@@ -165,7 +165,7 @@ def test_the_output_that_is_an_embedding_is_found(tmp_path):
 
 
 def hostile(path):
-    """A name and a file for each kind of ONNX that is no network."""
+    """A name and a file for each kind of ONNX that is not a network."""
     value = helper.make_tensor_value_info
     build(path / "inputs.onnx", inputs=(value("other", TensorProto.FLOAT, ["N", 4]),))
     build(path / "outputs.onnx", outputs=("embedding", "flat"))
