@@ -118,6 +118,14 @@ def _is_pair(value: Any) -> bool:
 class NoCropError(ImageError):
     """The image is readable, but its landmarks give no crop."""
 
+    remedy = "correct the landmark table or name another one with --landmarks"
+
+
+class WrongShapeError(NoCropError):
+    """The image has not the shape of the aligned crops that it is said to be."""
+
+    remedy = "name the template of the crops with --aligned"
+
 
 def check_supported(spec: Preprocessing, source: str) -> None:
     """Checks that ``prepare`` supports the preprocessing spec of a network.
@@ -230,7 +238,9 @@ def _points(image: np.ndarray, request: Request) -> np.ndarray:
         height, width = image.shape[:2]
         if not request.template.fits(width, height):
             expected = "x".join(map(str, request.template.size))
-            raise NoCropError(f"{width}x{height} px, not the shape of crops of {expected} px ({request.template.name})")
+            raise WrongShapeError(
+                f"{width}x{height} px, not the shape of crops of {expected} px ({request.template.name})"
+            )
         return request.template.points_in(width)
     if not request.points:
         raise NoCropError(request.problem or f"no row for {request.path.stem} in {request.place}")

@@ -54,13 +54,9 @@ def list_missing(missing: dict[str, ImageError], origin: str) -> str:
         print_stderr(f"{name}: {error}")
     if len(missing) > MAX_LISTED:
         print_stderr(f"and {len(missing) - MAX_LISTED:,} more")
-    count, no_crop = len(missing), sum(isinstance(error, NoCropError) for error in missing.values())
-    remedies = []
-    if no_crop < count:
-        remedies.append(f"restore the images{origin}")
-    if no_crop:
-        remedies.append("correct the landmark table or name another one with --landmarks")
+    restore = f"restore the images{origin}"
+    remedies = {error.remedy if isinstance(error, NoCropError) else restore for error in missing.values()}
     return (
-        f"{counted(count, 'unusable image')}, listed above; {'; '.join(remedies)};"
+        f"{counted(len(missing), 'unusable image')}, listed above; {'; '.join(sorted(remedies, reverse=True))};"
         " or pass --allow-missing to score without them"
     )

@@ -12,6 +12,7 @@ from sklearn.model_selection import KFold
 
 from benchmarks.datasets.lfw import read_lfw
 from benchmarks.datasets.pair_set import read_pair_set
+from benchmarks.engine.checks import list_missing
 from benchmarks.engine.runner import Engine, run
 from benchmarks.errors import ProtocolError
 from benchmarks.report.page import is_report_file, write_report
@@ -171,8 +172,11 @@ def test_a_crop_of_the_wanted_template_and_size_is_not_touched():
     request = Request(path="a.bin", template=crop_template("arcface"))
     (seen,) = prepare(data, [request], Preprocessing(template="arcface", size=112))
     np.testing.assert_array_equal(seen[..., ::-1], image)
-    with pytest.raises(NoCropError, match="12x10 px, not the shape of crops of 112x112 px"):
+    with pytest.raises(NoCropError, match="12x10 px, not the shape of crops of 112x112 px") as error:
         prepare(cv2.imencode(".png", image[:10, :12])[1].tobytes(), [request], Preprocessing())
+    assert list_missing({"a.png": error.value}, "").startswith(
+        "1 unusable image, listed above; name the template of the crops with --aligned; or"
+    )
 
 
 def test_the_command(run, pair_file, tmp_path):
