@@ -6,16 +6,23 @@ import copy
 import functools
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from model.backbones import build_backbone, spherenet
+from model.backbones import BACKBONES, build_backbone, spherenet
 from model.formats.checkpoint import save_checkpoint
 from model.training.init import initialise_from_data
 from pipeline.spec import Preprocessing
 
 SMALL = Preprocessing(size=32)
 TRAINING = {"backbone": "spherenet4", "steps": 7, "lr": 0.02, "views": [128, 8, 12, 16], "best": None}
+FIRST = {backbone.family: name for name, backbone in reversed(BACKBONES.items())}  # of each family, with fewest layers
+
+
+def by_family(names=tuple(BACKBONES)):
+    """Backbones as parameters of a test: all but the first of a family are heavy, as they differ in depth only."""
+    return [pytest.param(name, marks=() if name in FIRST.values() else pytest.mark.heavy) for name in names]
 
 
 def small_backbone(seed: int = 0) -> nn.Module:

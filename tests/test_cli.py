@@ -24,7 +24,7 @@ from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow", "no_drawings")
 def test_the_whole_chain_with_bare_commands(run, tmp_path):
     """demo-data, build-shards, verify, inspect, train, bench: every path by default."""
     for _ in range(2):  # again: nothing is left to do, and it says so

@@ -207,7 +207,7 @@ def test_histograms_name_their_bins():
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 1000])
+@pytest.mark.parametrize("width", [390, pytest.param(1000, marks=pytest.mark.heavy)])
 def test_a_browser_shows_the_page(width, faulty, tmp_path):
     out = tmp_path / "page.html"
     write_set_report(faulty, out)

@@ -21,6 +21,7 @@ from model.training.init import initialise_from_data
 from model.training.learner import Learner
 from pipeline.spec import Preprocessing
 from tests.conftest import REPOSITORY
+from tests.networks import FIRST, by_family
 from tests.transfers import transfers
 
 KEYS = json.loads((REPOSITORY / "tests" / "golden" / "spherenet20_state_dict.json").read_text())
@@ -38,21 +39,13 @@ def test_spherenet20_has_28_4_million_parameters():
     )
 
 
-_FIRST = {backbone.family: name for name, backbone in reversed(BACKBONES.items())}  # of each family, with fewest layers
-
-
-def names(of=BACKBONES):
-    """Parameters of a test: the others of a family differ in depth only, and are heavy."""
-    return [pytest.param(name, marks=() if name in _FIRST.values() else pytest.mark.heavy) for name in of]
-
-
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", by_family())
 def test_every_backbone_embeds_in_512_dimensions(name):
     check_shape(name, 112)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", _FIRST.values())
+@pytest.mark.parametrize("name", FIRST.values())
 @pytest.mark.parametrize("image_size", [80, 128])
 def test_other_image_sizes_are_embedded_in_512_dimensions(name, image_size):
     check_shape(name, image_size)
@@ -172,13 +165,13 @@ POOLED = [name for name, backbone in BACKBONES.items() if "pooling" in backbone.
 DROPPING = [name for name, backbone in BACKBONES.items() if "dropout" in backbone.options]
 
 
-@pytest.mark.parametrize("name", names(POOLED))
+@pytest.mark.parametrize("name", by_family(POOLED))
 def test_pooling_reduces_the_last_layer_to_one_cell(name):
     cells = 16 if name.endswith("_stem7") else 64
     assert last_width(layers_of(name)) == cells * last_width(layers_of(name, pooling=True))
 
 
-@pytest.mark.parametrize("name", names(DROPPING))
+@pytest.mark.parametrize("name", by_family(DROPPING))
 def test_dropout_has_the_given_probability(name):
     assert dropouts(layers_of(name, dropout=0.3)) == [0.3]
     assert dropouts(layers_of(name, dropout=0)) == []
@@ -191,7 +184,7 @@ def test_the_default_dropout_is_arcface_s():
     assert all(dropouts(layers_of(name)) == [0.4] for name in {*ONE_OF_EACH} - without - {"inception_resnet_v1"})
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", by_family())
 def test_batch_normalisation_is_registered(name):
     found = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers_of(name))
     assert BACKBONES[name].batch_norm == found

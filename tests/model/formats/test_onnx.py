@@ -123,6 +123,7 @@ def test_batches_of_1_3_and_64_are_compared(exported):
         assert (parity.scale < 1) == preprocess
 
 
+@pytest.mark.parametrize("exported", [True, pytest.param(False, marks=pytest.mark.heavy)], indirect=True)
 def test_the_same_network_gives_the_same_bytes(exported, tmp_path):
     preprocess, path, _ = exported
     export(tmp_path / "again.onnx", preprocess=preprocess)

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from model.backbones import BACKBONES, build_backbone
+from model.backbones import build_backbone
 from model.formats.checkpoint import checkpoints, read_checkpoint
 from model.options import OptionError
 from model.training.config import TrainingError
@@ -20,6 +20,7 @@ from model.training.recompute import blocks, recomputed
 from model.training.state import new_run
 from model.training.update import Updater, gradient_norm
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, lent, losses, run_training, teach
+from tests.networks import by_family
 
 LOSSES = [
     "cross-entropy+hardest-triplet",
@@ -132,7 +133,7 @@ def saved_bytes(network, enabled):
     return sum(size for pointer, size in kept.items() if pointer not in weights)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", by_family())
 def test_every_backbone_has_blocks(name):
     with torch.device("meta"):
         network = build_backbone(name)
