@@ -31,7 +31,7 @@ demo: install  ## generate faces, build shards, train two networks, compare them
 	$(BIN)/python cli.py bench all --report $(DEMO)/report --name single --network $(SINGLE) --name siamese --network $(SIAMESE)
 	$(BIN)/python cli.py bench compare $(DEMO)/report/lfw.json
 
-test: install lint  ## linter, formatter, types and the default tests: about 5 minutes on 2 cores
+test: install lint  ## linter, formatter, types and the default tests: about 4 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 heavy: install  ## the tests that the default run leaves out: several processes, compiled networks; some minutes

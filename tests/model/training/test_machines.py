@@ -23,6 +23,11 @@ STEPS, LOST = 8, 4  # steps, and the batch of which a machine is lost
 HOLD = "2,0"  # the loader's state after this batch: an epoch of 9 identities has two batches of 4
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _narrow():
+    """The run of this process is compared with those of others, whose networks are whole."""
+
+
 @pytest.fixture
 def hosts(tmp_path):
     with two_hosts(tmp_path) as hosts:
