@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 
 from pipeline.build.exclusions import Exclusions, read_exclusions
@@ -21,6 +22,8 @@ from shards.schema import MANIFEST, Manifest, shard_file
 from shards.store import naming_store
 
 _ACTIVITY = "building shards"
+END_S = 10.0  # patience with a part that found this one's last shard missing, and has only its last line to print
+POLL_S = 0.1
 
 
 def build(options: BuildOptions) -> Manifest:
@@ -90,12 +93,16 @@ def build_part(options: BuildOptions, part: Part) -> Manifest | None:
     if not has_locks:
         print_stderr(f"{options.out}: no file locks there; when all parts have ended, run the same with --finish")
         return None
-    try:
-        with _naming_store(options), locked(options.out, _ACTIVITY):
-            return None if _missing(job) else _published(job)  # missing: --retry-failed of another part has begun
-    except LockedError:
-        print_stderr("another part is still at work; the last one makes index and manifest")
-        return None
+    patience = time.monotonic() + END_S
+    while True:
+        try:
+            with _naming_store(options), locked(options.out, _ACTIVITY):
+                return None if _missing(job) else _published(job)  # missing: --retry-failed of another part has begun
+        except LockedError:
+            if time.monotonic() >= patience:
+                print_stderr("another part is still at work; the last one makes index and manifest")
+                return None
+        time.sleep(POLL_S)
 
 
 def finish_build(options: BuildOptions) -> Manifest:

@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import types
 
 import pytest
 
 import pipeline.build.job
-from pipeline.build import Part, build, build_part, finish_build
+from pipeline.build import Part, build, build_part, builder, finish_build
 from pipeline.build.parts import parse_part
 from shards.errors import LockedError, ShardError
 from shards.files import temporary_path
@@ -176,13 +178,38 @@ def test_parts_and_whole_builds_exclude_each_other(vggface2, tmp_path):
         build_part(options, Part(2, 2))
 
 
-def test_a_part_leaves_the_end_to_another_that_is_still_at_work(vggface2, tmp_path, whole, capsys):
+def test_a_part_leaves_the_end_to_another_that_is_still_at_work(vggface2, tmp_path, whole, capsys, monkeypatch):
+    monkeypatch.setattr(builder, "END_S", 0.2)
     options = build_options(vggface2, tmp_path / "out")
     build_part(options, Part(1, 2))
     with locked(options.out, "testing", shared=True):
         assert build_part(options, Part(2, 2)) is None
     assert "another part is still at work; the last one makes index and manifest" in capsys.readouterr().err
     finish_build(options)
+    assert contents(options.out) == whole
+
+
+def test_a_part_waits_for_one_that_has_only_its_last_line_to_print(vggface2, tmp_path, whole, monkeypatch):
+    """It found shards of this one missing, and will not look again."""
+    options = build_options(vggface2, tmp_path / "out")
+    printing, waited = threading.Event(), threading.Event()
+
+    def print_slowly(part, plan, missing):
+        if missing:
+            printing.set()
+            waited.wait(PATIENCE_S)
+
+    monkeypatch.setattr(builder, "print_part", print_slowly)
+    clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: waited.set())
+    monkeypatch.setattr(builder, "time", clock)
+    monkeypatch.setattr(builder, "END_S", PATIENCE_S)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        first = threads.submit(build_part, options, Part(1, 2))
+        assert printing.wait(PATIENCE_S)
+        made = build_part(options, Part(2, 2))
+        waited.set()
+        assert first.result() is None
+    assert made
     assert contents(options.out) == whole
 
 
