@@ -139,7 +139,7 @@ def open_alone(
     opened = (
         contextlib.nullcontext() if no_cache else EmbeddingCache(cache_folder(loaded.digest, precision, device, flip))
     )
-    with interruptible(lambda: kept), explained_memory(less_memory), quiet(), opened as cache:
+    with interruptible(lambda: kept), explained_memory(less_memory), quiet, opened as cache:
         yield (
             Engine(embed=embed, spec=spec, cache=cache, batch_size=batch_size, max_pixels=max_pixels),
             loaded,

@@ -5,34 +5,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
 
 import cv2
 
+from pipeline.process_setting import ProcessSetting
+
 _PILLOW_LOG = logging.getLogger("PIL")
 
-
-@contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """Runs OpenCV functions in one thread; for code that already runs in one process per core."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+single_thread = ProcessSetting(cv2.getNumThreads, lambda: cv2.setNumThreads(1), cv2.setNumThreads)
+"""Runs OpenCV functions in one thread; for code that already runs in one process per core."""
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Stops OpenCV and Pillow from printing warnings, such as those about damaged images."""
-    before, pillow_before = cv2.utils.logging.getLogLevel(), _PILLOW_LOG.level
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+def _silence() -> contextlib.ExitStack:
+    """Returns what restores the settings when it is closed."""
+    stack = contextlib.ExitStack()
+    stack.callback(cv2.utils.logging.setLogLevel, cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT))
+    stack.callback(_PILLOW_LOG.setLevel, _PILLOW_LOG.level)
     _PILLOW_LOG.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")
-            yield
-    finally:
-        cv2.utils.logging.setLogLevel(before)
-        _PILLOW_LOG.setLevel(pillow_before)
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", module="PIL")
+    return stack
+
+
+quiet = ProcessSetting(_silence, lambda: None, contextlib.ExitStack.close)
+"""Stops OpenCV and Pillow from printing warnings, such as those about damaged images."""

@@ -42,7 +42,7 @@ def write_set_report(root: Path, path: Path) -> None:
     Raises:
         ShardError, ImageError: not a finished shard set, or a file of it is damaged.
     """
-    with quiet():
+    with quiet:
         index = ShardIndex(root)
         sizes = _Sizes.read(index)
         page = (

@@ -162,7 +162,7 @@ def main(root: Path, landmarks: tuple[Path, ...], model: Path | None, images: in
     ]
     print("| longer side of the image | images | eye distance, px | found | distance, median | 95th percentile |")
     print("|---|---|---|---|---|---|")
-    with single_thread():
+    with single_thread:
         for label, tried, change in rows:
             print(f"| {label} | {len(tried):,} | {accuracy(tried, options.networks(), change).row} |", flush=True)
     pairs = list(speed(faces, options))

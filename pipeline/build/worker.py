@@ -64,8 +64,8 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
     places: Sequence[str | bytes] = task.keys if task.places is None else task.places
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(task.reader))
-        stack.enter_context(single_thread())
-        stack.enter_context(quiet())
+        stack.enter_context(single_thread)
+        stack.enter_context(quiet)
         task.reader.expect([place for row, place in enumerate(places) if row not in task.rejected])
         writer = stack.enter_context(ShardWriter(options.out, task.shard, task.fingerprint))
         for place, (row, matrix) in zip(places, _rows(task), strict=True):

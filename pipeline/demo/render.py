@@ -74,7 +74,7 @@ def render_identity(job: IdentityJob) -> tuple[int, dict[str, dict[str, np.ndarr
     identity = Identity(np.random.default_rng([job.seed, job.person]))
     landmarks: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     images = sorted(job.images, key=lambda item: item[1].photo)
-    with single_thread():
+    with single_thread:
         for number, group in itertools.groupby(images, key=lambda item: item[1].photo):
             photo = _render_photo(identity, job.person, number, job.seed)
             for dataset, image in group:

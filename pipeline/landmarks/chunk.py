@@ -85,7 +85,7 @@ def find_in_chunk(chunk: Chunk) -> tuple[int, bool]:
     rows: list[dict[str, Any]] = []
     images: list[tuple[str, np.ndarray | ImageError]] = []
     size = 0
-    with single_thread(), quiet():
+    with single_thread, quiet:
         for name in chunk.names:
             data = _read(chunk, name)
             content.update(_digest(data))

@@ -141,7 +141,7 @@ def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
     sound, found, memory = read_by_opencv(SOUND[name]), collections.Counter(), peak_mb()
     for data in damaged_copies(name):
         try:
-            with quiet():
+            with quiet:
                 seen, reason = decode_bytes(data, max_pixels=MAX_PIXELS), ""
         except ImageError as error:
             seen, reason = None, str(error)
@@ -149,7 +149,7 @@ def test_stored_is_what_opencv_and_pillow_read_without_loss(name, capfd):
             found["not decoded"] += 1  # not here either: OpenCV would allocate gigabytes
             continue
         capfd.readouterr()
-        with quiet():
+        with quiet:
             expected = read_by_opencv(data)
         lost = LOSSES.search(capfd.readouterr().err)
         if seen is not None:
@@ -182,7 +182,7 @@ def test_a_file_that_was_cut_and_filled_up_is_stored_if_no_pixel_is_lost(name):
         at = int(rng.integers(len(SOUND[name]) // 3, len(SOUND[name]) - 4))
         filler = bytes([int(rng.choice([0, 0x20, 0x55, 0xFF]))]) * 40_000
         try:
-            with quiet():
+            with quiet:
                 seen = decode_bytes(SOUND[name][:at] + filler + (b"\xff\xd9" if rng.random() < 0.5 else b""))
         except ImageError:
             rejected += 1

@@ -55,7 +55,7 @@ def test_damage_to_the_strips_and_tiles_of_a_tiff_is_found(name, damage, capfd):
     for _ in range(40):
         first, size = parts[int(rng.integers(len(parts)))]
         at = first + int(rng.integers(size // 4, size * 3 // 4))
-        with quiet():
+        with quiet:
             stored += not reason(decode_bytes, damage(data, rng, at, first + size))
     assert stored == 0, stored
     assert capfd.readouterr().err == ""
@@ -72,7 +72,7 @@ def test_a_jpeg_in_a_tiff_is_checked_as_any_other(name, capfd):
         first, size = parts[int(rng.integers(len(parts)))]
         at = first + int(rng.integers(size // 4, size - 2))
         damaged = data[:at] + rng.integers(0, 256, 8, dtype=np.uint8).tobytes() + data[at + 8 :]
-        with quiet():
+        with quiet:
             by_itself = bool(reason(decode_bytes, tables[:-2] + damaged[first + 2 : first + size]))
             assert bool(reason(decode_bytes, damaged)) == by_itself
         found[by_itself] += 1
@@ -129,7 +129,7 @@ def png_chunk(kind, content, wrong=0):
 )
 def test_chunks_of_a_png_that_no_pixel_depends_on_are_ignored(chunks, capfd):
     data = SOUND[".png"]
-    with quiet():
+    with quiet:
         image = decode_bytes(data[:33] + chunks + data[33:])  # after IHDR
     assert np.array_equal(image, read_by_opencv(data))
     assert capfd.readouterr().err == ""
@@ -144,6 +144,6 @@ def test_a_rotation_in_a_png_is_applied():
 def test_a_damaged_png_prints_nothing(capfd):
     data = SOUND[".png"]
     for at in range(16, len(data) - 12, 50):
-        with quiet(), pytest.raises(ImageError):
+        with quiet, pytest.raises(ImageError):
             decode_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
     assert capfd.readouterr().err == ""
