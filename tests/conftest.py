@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shutil
@@ -23,6 +24,7 @@ import cli
 from benchmarks.scoring import intervals
 from model.backbones import spherenet
 from pipeline.build import BuildOptions, build
+from pipeline.demo import render
 from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
 from pipeline.landmarks.model import FILE_NAME
@@ -31,6 +33,7 @@ from pipeline.tables.landmark_table import HEADER
 
 REPOSITORY = Path(__file__).parent.parent
 IDENTITIES, IMAGES = 9, 5
+paint_photo = render._render_photo
 NARROW = tuple(width // 8 for width in spherenet.WIDTHS)
 PATIENCE_S = 900  # only something that hangs takes so long, on any machine and under any load
 hypothesis.settings.register_profile(
@@ -74,7 +77,7 @@ def pytest_collection():
 @pytest.fixture(autouse=True)
 def _seeded():
     """Random tensors are the same in every run: a test fails always or never."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed takes a millisecond, for the devices that are not there
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -86,11 +89,23 @@ def _few_resamples():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _painted_here():
-    """Faces of this process are painted by it: worker processes take longer to start than these few faces take."""
+def _painted_once():
+    """Photos of generated people are painted by this process, and each once: many tests use the same few people."""
+
+    @functools.cache
+    def painted(seed, person, number):
+        return paint_photo(Identity(np.random.default_rng([seed, person])), person, number, seed)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.demo.generate.MIN_PHOTOS_FOR_POOL", 1_000_000)
+        patch.setattr(render, "_render_photo", lambda _, person, number, seed: painted(seed, person, number))
         yield
+
+
+@pytest.fixture
+def all_painted(monkeypatch):
+    """Photos are painted as outside of tests."""
+    monkeypatch.setattr(render, "_render_photo", paint_photo)
 
 
 @pytest.fixture
@@ -180,6 +195,27 @@ def invoke(tmp_path, monkeypatch):
                 signal.signal(number, handler)
 
     return runner
+
+
+@pytest.fixture
+def interrupted(invoke, monkeypatch):
+    """Runs a command that is interrupted by the given call of a function; returns its last line."""
+
+    def run(module, name, call, words):
+        function, calls = getattr(module, name), []
+
+        def interrupting(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGINT)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, interrupting)
+        result = invoke(*words)
+        assert result.exit_code == 130
+        return result.stderr.splitlines()[-1]
+
+    return run
 
 
 def torchrun(ranks, script, *words):

@@ -18,6 +18,7 @@ from commands.build_shards import build_shards
 from commands.group import CommandError
 from model.backbones import BACKBONES, build_backbone
 from model.formats.checkpoint import checkpoints
+from model.training import loop
 from pipeline.demo.generate import write_demo_data
 from pipeline.executors import WorkerError
 from tests.conftest import PATIENCE_S, REPOSITORY, error_of
@@ -183,8 +184,20 @@ def test_the_reference_s_bare_state_dict_is_scored_and_its_spec_assumed(run, tmp
     assert scored.stdout.splitlines()[2].startswith("spherenet4  ")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)])
+@pytest.mark.usefixtures("narrow")
+def test_interrupted_training_saves_and_continues(shard_set, tmp_path, run, interrupted):
+    words = ["train", "--shards", shard_set, "--out", tmp_path / "run", "--backbone", "spherenet4:pooling=true"]
+    words += ["--views", "16,8", "--batch-size", 4, "--steps", 100]
+    line = interrupted(loop, "_check_batch", 1, words)
+    (saved,) = checkpoints(tmp_path / "run")
+    step = int(saved.stem)
+    assert line == f"interrupted after step {step}; saved in {tmp_path}/run: run the same command to continue"
+    assert step < 100
+    assert f"trained {step + 1} steps" in run(*words[:-1], step + 1).stderr
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_training_interrupted_by_a_signal_saves_exits_130_and_continues(shard_set, tmp_path, run, number):
     words = [
         "train",

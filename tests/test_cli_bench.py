@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -225,27 +224,6 @@ def test_realistic_low_resolution_is_named_and_compared_with_clean(run, words, t
     assert refused.startswith("Error: bench qmul: degrades no images, it compares them at the size that they have;")
     unknown = error_of(run("bench", *words, "--degrade", "cctv"))
     assert unknown == "Error: degradation 'cctv' is unknown; choose surveillance, webcam, blind-sr or a file NAME.toml"
-
-
-@pytest.fixture
-def interrupted(invoke, monkeypatch):
-    """Runs a command that is interrupted by the given call of a function; returns its last line."""
-
-    def run(module, name, call, words):
-        function, calls = getattr(module, name), []
-
-        def interrupting(*arguments, **options):
-            calls.append(arguments)
-            if len(calls) == call:
-                os.kill(os.getpid(), signal.SIGINT)
-            return function(*arguments, **options)
-
-        monkeypatch.setattr(module, name, interrupting)
-        result = invoke(*words)
-        assert result.exit_code == 130
-        return result.stderr.splitlines()[-1]
-
-    return run
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,14 +173,23 @@ def test_killed_workers_that_sent_tensors_leave_no_temporary_folder(tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-FACES = {"identities": 24, "images": 12, "seed": 0}
+COPIES = 12
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Faces and shards that keep a command busy for some seconds."""
+    """Faces, most of them copies, and shards that keep a command busy for some seconds."""
     root = tmp_path_factory.mktemp("data")
-    write_demo_data(root, **FACES, layouts=["VGGFace2"])
+    write_demo_data(root, identities=24, images=2, seed=0, layouts=["VGGFace2"])
+    table = root / "VGGFace2" / "bb_landmark" / "loose_landmark_train.csv"
+    with table.open("a") as rows:
+        for row in table.read_text().splitlines()[1::2]:
+            key, rest = row.split(",", 1)
+            key = key.strip('"')
+            path = root / "VGGFace2" / "train" / f"{key}.jpg"
+            for number in range(COPIES):
+                shutil.copy(path, path.with_stem(f"copy{number:02d}"))
+                rows.write(f'"{key.split("/")[0]}/copy{number:02d}",{rest}\n')
     build(build_options(root / "VGGFace2", root / "shards"))
     return root
 
@@ -187,7 +197,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def benchmarks(data):
     """Beside ``data``, what bench, embed and search need."""
-    write_demo_data(data, **FACES, layouts=["LFW", "QMUL-SurvFace"])
+    write_demo_data(data, identities=24, images=12, seed=0, layouts=["LFW", "QMUL-SurvFace"])
     torch.save(build_backbone("spherenet4").state_dict(), data / "net.pth")
     pq.write_table(table_of(units(9, 8)), data / "faces.parquet")
 

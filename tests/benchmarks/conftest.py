@@ -58,9 +58,9 @@ class Recorder:
     def __call__(self, images):
         assert images.dtype == np.uint8
         self.images.extend(images)
-        return (
-            images.reshape(len(images), 8, 16, 8, 16, 3).mean((2, 4)).reshape(len(images), -1).astype(np.float32) - 128
-        )
+        rows = images.reshape(len(images), 8, 16, -1).sum(2, dtype=np.uint16)  # ten times as fast as mean((2, 4))
+        sums = rows.reshape(len(images), 8, 8, 16, 3).sum(3, dtype=np.uint32)
+        return (sums / 256).reshape(len(images), -1).astype(np.float32) - 128
 
 
 class Noisy(Recorder):

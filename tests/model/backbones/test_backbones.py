@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -95,6 +96,11 @@ def test_one_of_each_family_is_run():
 
 def small(name):
     """A seeded backbone for a small size in evaluation mode, with batch statistics of one batch; and another batch."""
+    return copy.deepcopy(_small(name))
+
+
+@functools.cache
+def _small(name):
     torch.manual_seed(0)
     size = max(64, BACKBONES[name].min_size)
     backbone = build_backbone(name, image_size=size)
@@ -131,12 +137,12 @@ def test_outputs_do_not_depend_on_memory_format_or_copying(name):
     backbone, images = small(name)
     with torch.inference_mode():
         expected = backbone(images)
-        copy = build_backbone(name, image_size=images.shape[-1])
-        copy.load_state_dict(backbone.state_dict())
+        other = build_backbone(name, image_size=images.shape[-1])
+        other.load_state_dict(backbone.state_dict())
         exact = "_vit_" not in name  # MKL's sums of so many products depend on where in memory they lie
-        copied = copy.eval()(images)
+        copied = other.eval()(images)
         torch.testing.assert_close(copied, expected, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-5)
-        found = on_device(copy, "cpu")(images.to(memory_format=torch.channels_last))
+        found = on_device(other, "cpu")(images.to(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 

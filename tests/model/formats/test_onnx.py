@@ -41,7 +41,7 @@ def export(path, *, preprocess=False, backbone=None, spec=SPEC, trainable=True):
     return export_onnx(network, path, preprocess=preprocess)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["images", "pixels"])
+@pytest.fixture(scope="module", params=[True, pytest.param(False, marks=pytest.mark.heavy)], ids=["images", "pixels"])
 def exported(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "sub" / "x.onnx"
     return request.param, path, export(path, preprocess=request.param)
