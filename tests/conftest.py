@@ -65,12 +65,16 @@ def pytest_configure():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What exists before the first test stays: Python need not search it for garbage, a third of a second each time."""
+    """What exists before the first test stays: Python need not search it for garbage, a third of a second each time.
+
+    The libraries that tests import are as many objects again: the search is less frequent, too.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
         gc.enable()
 
 
@@ -78,6 +82,15 @@ def pytest_collection():
 def _seeded():
     """Random tensors are the same in every run: a test fails always or never."""
     torch.default_generator.manual_seed(0)  # torch.manual_seed takes a millisecond, for the devices that are not there
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk():
+    """Files of this process are not synced, which takes milliseconds each; tests of durability look at the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(os, "sync", lambda: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

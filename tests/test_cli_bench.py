@@ -13,6 +13,7 @@ import sys
 import pytest
 import torch
 
+import cli
 from benchmarks.engine import runner
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.results import write_json
@@ -226,10 +227,24 @@ def test_realistic_low_resolution_is_named_and_compared_with_clean(run, words, t
     assert unknown == "Error: degradation 'cctv' is unknown; choose surveillance, webcam, blind-sr or a file NAME.toml"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "first"), [("tinyface", "tinyface"), pytest.param("all", "qmul", marks=pytest.mark.heavy)]
-)
+@pytest.mark.usefixtures("no_drawings", "run")
+def test_results_are_stored_before_they_are_printed(few_words, tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    closed = os.fdopen(write, "w")
+    monkeypatch.setattr(sys, "stdout", closed)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # click replaces it
+    with pytest.raises(SystemExit) as end:
+        cli.main(["bench", "tinyface", *few_words, "--json", "p.json", "--report", "report"])
+    assert end.value.code == 1
+    with pytest.raises(BrokenPipeError):
+        closed.close()
+    assert json.loads((tmp_path / "p.json").read_text())["benchmark"] == "tinyface"
+    assert (tmp_path / "report" / "tinyface.json").exists()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("command", "first"), [("tinyface", "tinyface"), ("all", "qmul")])
 def test_a_closed_pipe_loses_no_result(few_words, tmp_path, command, first):
     options = ["bench", command, *few_words, "--json", "p.json", "--report", "report"]
     process = subprocess.Popen(

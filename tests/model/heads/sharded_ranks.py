@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch._dynamo  # the optimiser would do so in each rank
 from torch import distributed, multiprocessing
 
 from model.heads import HEADS, build_head

@@ -36,6 +36,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_different_ones(demo
     assert [path for path in first if path.endswith(".jpg") and first[path] == other[path]] == []
 
 
+@pytest.mark.usefixtures("all_painted")
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_data_set_generated_alone_is_the_same(name, demo, tmp_path):
     write_demo_data(tmp_path, **SIZES, layouts=[name])
