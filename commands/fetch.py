@@ -46,7 +46,7 @@ class MirrorUrl(click.ParamType):
 def fetch(names: tuple[str, ...], mirrors: tuple[str, ...], timeout: float) -> None:
     """Download lfw, xqlfw (images and pairs) or landmarker (MediaPipe's model) into $LRFR_DATA.
 
-    For the other data sets, print where they come from. Every file is compared with its SHA-256 before it gets its name.
+    For the other data sets, print where they come from. A file is renamed to its final name only if its SHA-256 is right.
     An interrupted download continues when the same command is run again. The variables http_proxy, https_proxy and
     no_proxy apply.
     """

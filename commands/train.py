@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 @click.option(
     "--loader-threads",
     type=click.IntRange(min=1),
-    help="CPU threads of the DALI loader. [default: the cores, at most 16, shared by the processes of a machine]",
+    help="CPU threads of the DALI loader. [default: the cores, divided by the processes on the machine, at most 16]",
 )
 @click.option(
     "--eval",

@@ -35,11 +35,11 @@ _BLOCK = 512  # of a tar
 
 
 class CachedSet:
-    """A context manager that yields a ``ShardIndex``; may be used by several threads.
+    """A shard set in an object store, read through a local cache of its tars.
 
-    Each tar is compared with the SHA-256 of the manifest's records when it arrives, and gets its name afterwards: one
-    with its name and size is whole. Later damage shows in the hash of each image that is read; the tar is then fetched
-    again.
+    A context manager that yields a ``ShardIndex``; several threads may use it. A tar that arrives is compared with the
+    SHA-256 of the manifest's records and then renamed to its final name: a tar with this name and the right size is whole.
+    The hash of each image shows later damage; the tar is then fetched again.
 
     Attributes:
         store: where the set is.
@@ -54,8 +54,8 @@ class CachedSet:
         Args:
             url: of the set, such as ``s3://bucket/faces``.
             folder: of the cache, on a disk of this machine; made if need be.
-            size: most bytes in it, a number or a text such as ``50G``, all its sets together; the least recently used tars
-                are deleted for others. None: 90 % of what it holds and what is free on its disk.
+            size: limit of its bytes, for all its sets together, a number or a text such as ``50G``; the least recently used
+                tars are deleted. None: 90 % of what it holds and what is free on its disk.
 
         Raises:
             TypeError, ValueError: an argument of a wrong type or value.

@@ -29,8 +29,8 @@ RESERVED_FILES = 256  # file descriptors left to the rest of the process
 class ShardIndex:
     """The index of a finished shard set, sorted by label; 28 bytes per image.
 
-    In memory; but of ``MAPPED_ROWS`` images or more the arrays are read-only, and those of a file in the user's cache folder
-    (``$XDG_CACHE_HOME/lrfr`` or ``~/.cache/lrfr``), which all processes of a machine share.
+    The arrays are in memory. From ``MAPPED_ROWS`` images on they are read-only and mapped from a file in the user's cache
+    folder (``$XDG_CACHE_HOME/lrfr`` or ``~/.cache/lrfr``), which all processes of a machine share.
 
     Attributes:
         root: the set's folder.
@@ -151,8 +151,8 @@ class ShardReader:
             (N, longest) uint8, padded with zeros.
 
         Raises:
-            ShardError: a shard is missing or truncated, or an image does not match its xxh3. Of a set in an object
-                store, the shard has been fetched again before.
+            ShardError: a shard is missing or truncated, or an image does not match its xxh3; for a set in an object
+                store, even after the shard was fetched again.
             StoreError: a shard cannot be fetched.
             IndexError, TypeError: ``rows`` are not rows of the index.
             ValueError: ``buffer`` or ``longest`` is too small.

@@ -76,7 +76,7 @@ class Store:
         return f"{tail}-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
     def list(self) -> dict[str, Entry]:
-        """Lists all objects by name, relative to the URL: one request for 1,000 of them.
+        """Lists all objects by name, relative to the URL, with one request for each 1,000.
 
         Names are relative paths without ``..``; obstore refuses others.
         """
@@ -92,8 +92,8 @@ class Store:
     def upload(self, path: Path, name: str, notes: Mapping[str, str] | None = None) -> str:
         """Stores a file, in parts if it is large, and compares what the store has with what it should have.
 
-        The store checks the SHA-256 of each part. Its tag is compared with the MD5 that it should be; of stores whose
-        tags are something else, the first object is read back.
+        The store checks the SHA-256 of each part. Its tag is compared with the expected MD5; if the tags of a store are not
+        MD5, its first object is read back.
 
         Args:
             notes: metadata of the object; its SHA-256 is added.

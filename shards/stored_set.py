@@ -29,7 +29,7 @@ def not_a_set(store: Store, listing: dict[str, Entry]) -> ShardError:
 
 
 class StoredSet:
-    """A context manager; at its end the copies are deleted.
+    """A shard set in an object store, for checking it; a context manager. At its end the local copies are deleted.
 
     Attributes:
         store: where the set is.

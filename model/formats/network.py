@@ -60,7 +60,7 @@ class LoadedNetwork(NamedTuple):
         spec_stated: False if ``spec`` is assumed.
         note: what was left out of the file, for the user; empty if nothing was.
         trainable: False for a graph that can only be run, such as ONNX.
-        cached: False if its embeddings may change without its digest: they are not cached.
+        cached: False if its embeddings may change while its digest does not; they are then not cached.
         training_data: identities, digest of the shard set, and the teacher; empty if not stated.
     """
 

@@ -124,7 +124,9 @@ def degrade_as(
 
 
 def degrade_image(image: np.ndarray, size: int, preset: Preset, key: tuple[int, int]) -> np.ndarray:
-    """Degrades one image, as ``key`` and ``size`` alone decide; resized before and after as Pillow does.
+    """Degrades one image; ``key`` and ``size`` alone determine the random parameters.
+
+    The bicubic resizes before and after the preset's steps equal Pillow's.
 
     Args:
         image: (S, S, 3) uint8 RGB.

@@ -32,15 +32,15 @@ class Round:
     """One round of blur, noise and compression. Lengths in px of the small image.
 
     Attributes:
-        gaussian, anisotropic, motion, sinc: how often an image is blurred so, fractions; the rest is not blurred.
+        gaussian, anisotropic, motion, sinc: fractions of the images that are blurred in this way; the rest is not blurred.
         sigma: standard deviation of a Gaussian, the larger one of an anisotropic one, px.
-        aspect: the smaller standard deviation of an anisotropic Gaussian by the larger.
+        aspect: the smaller standard deviation of an anisotropic Gaussian, divided by the larger.
         motion_length: path of the camera or the face while the shutter is open, px.
-        cutoff: of the sinc filter, radians by px: at pi hardly anything is lost; the lower, the more edges ring.
-        noise: standard deviation of the noise where it is black, grey levels: the electronics' part.
-        shot_noise: standard deviation of what is added where it is white, grey levels: the light's part.
-        chroma_noise: noise of the two colour planes, by that of the luminance: 0 is grey noise, 0.95 about that of
-            independent colour channels.
+        cutoff: of the sinc filter, radians per px: at pi hardly anything is lost; the lower, the more edges ring.
+        noise: standard deviation of the noise on black, grey levels: that of the electronics.
+        shot_noise: standard deviation of the noise that white has in addition, grey levels: that of the light.
+        chroma_noise: noise of the two colour planes, relative to that of the luminance: 0 is grey noise, 0.95 is about the
+            noise of independent colour channels.
         quality: of the JPEG compression (4:2:0), 1 to 100.
     """
 
@@ -80,15 +80,15 @@ class Preset:
     the first takes place at a larger size.
 
     Attributes:
-        shrink, enlarge: how often each kernel resizes, fractions of 1 in the order of ``KERNELS``.
+        shrink, enlarge: fraction of the images that each kernel resizes, in the order of ``KERNELS``.
         gamma: exponent of the tone curve; below 1 brightens.
         contrast: factor of the distance to middle grey.
         brightness: added, grey levels.
-        interlaced: how often every other line is of another moment (interlaced video), a fraction.
+        interlaced: fraction of the images in which every other line is of another moment (interlaced video).
         field_shift: largest movement of the face between the two moments, px of the small image.
         rounds: one or two.
-        first_size: size of the first of two rounds, by that of the second; at most the largest size of the view.
-        twice: how often an image has both of two rounds, a fraction; the others have the second alone.
+        first_size: size of the first of two rounds, relative to the second; at most the largest size of the view.
+        twice: fraction of the images that have both of two rounds; the others have the second alone.
     """
 
     shrink: tuple[float, ...]

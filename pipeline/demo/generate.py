@@ -35,7 +35,7 @@ def write_demo_data(
 ) -> None:
     """Writes data sets of generated faces under ``out``; keeps those that exist with the same options.
 
-    Each data set appears whole or not at all, as soon as its last image is written. One process writes at a time.
+    Each data set appears completely or not at all, as soon as its last image is written. One process writes at a time.
 
     Args:
         identities: number of training people, at least two; there are half as many test people, at least two.

@@ -79,8 +79,8 @@ class Loader:
                 by which it is degraded realistically.
             mode: as for ``pipeline.load.degrade.degrade``, of views without a preset.
             device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU, nvJPEG decodes and the batch stays there.
-            threads: CPU threads of DALI. Default: the cores that this process may use, at most 16, shared by the processes
-                that torchrun started on this machine.
+            threads: CPU threads of DALI. Default: the cores that this process may use, divided by the processes that
+                torchrun started on this machine, at most 16.
             resume: ``state.to_dict()`` of the last consumed batch, of a run with any number of ranks.
             originals: batches have the images before their degradation, too.
             window: draw from so many shards at a time, for sets that are read from front to back, see

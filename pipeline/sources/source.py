@@ -107,7 +107,7 @@ class Source(abc.ABC):
         takes_aligned: its images may be aligned crops.
         takes_lists: ``rows`` and ``image_folders`` have the argument ``lists``, files that name its images.
         takes_store: ``root`` may be in an object store, see ``pipeline.sources.stored_root``.
-        takes_split: they have the argument ``split``, the name of the part that is used, or None.
+        takes_split: ``rows`` and ``image_folders`` have the argument ``split``, the name of the part that is used, or None.
     """
 
     name: ClassVar[str]
