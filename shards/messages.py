@@ -18,7 +18,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """The plural of a regular English noun."""
+    """The plural of an English noun: a regular one, or person."""
+    if noun == "person":
+        return "people"
     noun = re.sub(r"([^aeiou])y$", r"\1ie", noun)
     return re.sub(r"(s|x|ch|sh)$", r"\1e", noun) + "s"
 

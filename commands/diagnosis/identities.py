@@ -49,7 +49,7 @@ class Identities:
 
     @property
     def described(self) -> str:
-        return f"{counted(self.images, 'image')} of {self.people:,} people"
+        return f"{counted(self.images, 'image')} of {counted(self.people, 'person')}"
 
 
 @functools.lru_cache(maxsize=4)

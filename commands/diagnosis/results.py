@@ -35,8 +35,9 @@ def shard_findings(folders: Sequence[Path]) -> Iterator[Finding]:
     except LrfrError as error:
         yield fail(str(error), "delete the folder and build again")
         return
-    people = f"{counted(manifest.images, 'image')} of {manifest.identities - manifest.empty_identities:,} people"
-    yield ok(f"{newest}: finished, {people} in {counted(manifest.shards, 'shard')}, from {manifest.source}")
+    people = counted(manifest.identities - manifest.empty_identities, "person")
+    images = f"{counted(manifest.images, 'image')} of {people} in {counted(manifest.shards, 'shard')}"
+    yield ok(f"{newest}: finished, {images}, from {manifest.source}")
     if rejected := manifest.rows - manifest.images:
         yield note(
             f"{rejected:,} of {counted(manifest.rows, 'row')} rejected ({describe(manifest.statuses)})",

@@ -43,7 +43,7 @@ def source_findings(kind: str, folder: Path) -> Iterator[Finding]:
 
 def _rows(rows: Rows, path: Path) -> Iterator[Finding]:
     people = pc.count_distinct(pc.replace_substring_regex(rows.keys, "(?s)/[^/]*$", "")).as_py()
-    yield ok(f"{path}: {counted(len(rows.keys), 'image')} of {people:,} people")
+    yield ok(f"{path}: {counted(len(rows.keys), 'image')} of {counted(people, 'person')}")
     if rows.points is not None:
         yield ok(f"with landmarks: {counted(int(np.isfinite(rows.points).all(1).sum()), 'image')}")
     if rows.problems:

@@ -46,7 +46,7 @@ def _complete(download: Download, root: Path, sources: Sources) -> Iterator[str]
     present = _counts(images) if archive and images.exists() else None
     if present and download.counts not in (None, present):
         raise FetchError(
-            f"{images}: {present[0]:,} images of {present[1]:,} people, published {download.counts[0]:,} of"
+            f"{images}: {counted(present[0], 'image')} of {counted(present[1], 'person')}, published {download.counts[0]:,} of"
             f" {download.counts[1]:,}; move it away, then run the same command again"
         )
     for file in download.files:
@@ -57,7 +57,7 @@ def _complete(download: Download, root: Path, sources: Sources) -> Iterator[str]
             require_file(archive, root / archive.name, sources)
             present = unpack_images(root / archive.name, images, download.counts)
             yield f"{root / archive.name}: unpacked, may be deleted"
-        yield f"{download.title}: {counted(present[0], 'image')} of {present[1]:,} people in {images}"
+        yield f"{download.title}: {counted(present[0], 'image')} of {counted(present[1], 'person')} in {images}"
 
 
 def _counts(folder: Path) -> tuple[int, int]:

@@ -63,7 +63,7 @@ def unpack_images(archive: Path, folder: Path, counts: tuple[int, int] | None = 
 
 
 def _described(images: int, people: int) -> str:
-    return f"{counted(images, 'image')} of {people:,} people"
+    return f"{counted(images, 'image')} of {counted(people, 'person')}"
 
 
 def _entries(archive: Path) -> Iterator[tuple[str, str, Callable[[], IO[bytes]]]]:

@@ -19,6 +19,8 @@ from shards.messages import command, counted, print_stderr, printable
         (2345, "identity", "2,345 identities"),
         (2, "other entry", "2 other entries"),
         (2, "day", "2 days"),
+        (1, "person", "1 person"),
+        (2, "person", "2 people"),
         (2, "class", "2 classes"),
     ],
 )

@@ -117,7 +117,7 @@ def test_generated_faces_are_in_the_way(run, site, tmp_path):
 def test_other_images_are_in_the_way(run, site, tmp_path):
     (tmp_path / "LFW" / "lfw" / "Me").mkdir(parents=True)
     message = error_of(run("fetch", "lfw"))
-    assert f"{tmp_path}/LFW/lfw: 0 images of 1 people, published 3 of 2; move it away" in message
+    assert f"{tmp_path}/LFW/lfw: 0 images of 1 person, published 3 of 2; move it away" in message
     assert site.requests == []
 
 
