@@ -16,7 +16,7 @@ export LRFR_DATA="${LRFR_DATA:-/shared/lrfr}"
 # not head, which ends before scontrol has written everything: with pipefail that would end the job
 host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
-# without --cpus-per-task, srun of SLURM 22.05 and later does not take over that of the job
+# srun of SLURM 22.05 and later does not inherit --cpus-per-task from the job
 srun --cpus-per-task "$SLURM_CPUS_PER_TASK" torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
     --rdzv-backend c10d --rdzv-endpoint "$host:29500" --rdzv-id "$SLURM_JOB_ID" \
     cli.py train --recipe modern --shard-head --loader-threads 6 --out "$LRFR_DATA/runs/first"

@@ -131,7 +131,7 @@ class Center(LossTerm):
 
 
 class Distill(LossTerm):
-    """Embeddings as those of a teacher, --teacher, at full size; once a form.
+    """Distance to the embeddings of --teacher at full size; each form at most once.
 
     The forms ``cosine`` and ``mse`` compare each embedding with its target, and ``mse`` is twice ``cosine``. ``relational``
     compares the similarities among all images of the batch. ``attention`` compares feature maps, see ``Learner``.
@@ -143,7 +143,7 @@ class Distill(LossTerm):
         "cosine",
         choices=("cosine", "mse", "relational", "attention"),
         help="1 - cosine; squared distance at length 1, which is twice that (mse); squared difference of the cosines among"
-        " the images of a batch (relational); or 1 - cosine of where feature maps are large (attention)",
+        " the images of a batch (relational); or 1 - cosine of the attention maps (attention)",
     )
 
     @property
@@ -163,7 +163,7 @@ class Distill(LossTerm):
 TERMS: Registry[LossTerm] = Registry(CrossEntropy, Focal, HardestTriplet, Octuplet, Center, Distill)
 _EXPECTED = (
     "one criterion (cross-entropy or focal), and at most one metric loss (hardest-triplet or octuplet) and one center;"
-    " distill once a form, which but for attention may do without a criterion"
+    " each form of distill at most once, and with one other than attention no criterion is needed"
 )
 
 

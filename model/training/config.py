@@ -162,7 +162,7 @@ class TrainConfig(Options):
     max_skipped: int = option(
         0,
         changes="always",
-        help="Number of steps with a loss or gradient that is not finite to skip, before the run ends with an error.",
+        help="How many steps to skip whose loss or gradient is not finite, before the run ends with an error.",
     )
     compile: bool = option(False, changes="always", help="Compile the backbone with torch.compile.")
     seed: int = option(0, max=(1 << 32) - 1, help="Seed of the weights and of the batches.")

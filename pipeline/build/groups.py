@@ -13,7 +13,7 @@ _ORDER, _GROUP_ORDER = 0, 1  # streams of the seed
 def grouped_shards(labels: np.ndarray, rows: np.ndarray, *, group: int, shards: int, seed: int) -> list[np.ndarray]:
     """Spreads images over shards at random, but keeps ``group`` images of an identity, or a few more, together.
 
-    The images of an identity, in random order, are cut into groups of equal size, but for one image: an identity with n
+    The images of an identity, in random order, are cut into groups whose sizes differ by at most one: an identity with n
     images has ``n // group`` groups of ``group`` to ``2 * group - 1`` images, or one of all if it has fewer.
 
     Args:

@@ -88,9 +88,11 @@ def test_several_forms_may_be_added_and_used_alone():
     for text in ("distill:form=attention", "octuplet+distill:form=attention"):  # the last layers would learn nothing
         with pytest.raises(OptionError, match="no criterion; expected"):
             parse_losses(text)
-    with pytest.raises(OptionError, match=r"distill and distill; expected .*; distill once a form"):
+    with pytest.raises(OptionError, match=r"distill and distill; expected .*; each form of distill at most once"):
         parse_losses("cross-entropy+distill+distill:weight=2")
-    with pytest.raises(OptionError, match=r"no criterion; expected one criterion .*; distill once a form, which"):
+    with pytest.raises(
+        OptionError, match=r"no criterion; expected one criterion .*; each form of distill at most once"
+    ):
         parse_losses("hardest-triplet")
 
 
