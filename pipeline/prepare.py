@@ -35,13 +35,13 @@ class Request:
         points: five landmarks in px, or four: eyes, nose, centre of the mouth. An empty tuple means that the
             image must be aligned but has no landmarks. None: resize the whole image, ignoring its aspect ratio.
         points_size: (width, height) of the image that ``points`` refer to; None: this image.
-        template: the template that the image follows, if it is an aligned crop: it has the points, in place of
-            ``points``. None: it is not such a crop.
+        template: the template of an aligned crop, whose points are used in place of ``points``. None: the image is no
+            aligned crop.
         side: side of the aligned crop in px, before it is resized to the input size; None: the input size.
         down: size in px that the crop is degraded to; None: not degraded.
         degradation: how; None: by the bicubic filter, and nothing else.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
-        problem: why there are no points, if it is not that the tables have no row. Used in messages only.
+        problem: why there are no points although the tables have a row. Used in messages only.
     """
 
     path: Path

@@ -52,12 +52,12 @@ class Preprocessing:
         jpeg_quality: quality of the stored crops, 1 to 100.
         points: x and y of left eye, right eye, nose, left and right mouth corner, as the viewer sees them, in px of a crop
             of ``size`` without margin. None: those of the template.
-        margin: px of the crop around what the template shows, left and right together (as facenet-pytorch's margin).
+        margin: px of the crop outside the area of the template, left and right together (as facenet-pytorch's margin).
         fit: how the similarity transform is found: ``inverse`` minimises the error in px of the image (the reference),
             ``forward`` that in px of the crop (insightface), ``upright`` scales and moves as ``inverse`` does, without
             rotation (crops of a face box).
-        stretch: how much wider than in the image faces are in the crop: 1.3 where face boxes, higher than wide, are resized
-            to squares.
+        stretch: how much wider faces are in the crop than in the image: 1.3 if face boxes, which are higher than wide, are
+            resized to squares.
     """
 
     template: str = "seed"
@@ -126,7 +126,7 @@ class Preprocessing:
         return cls(**record)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain values, as JSON gives them back; those of ``_ADDED`` only if they are set."""
+        """Returns the fields as plain values, as JSON gives them back; points, margin, fit and stretch only if they are set."""
         fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if name not in _ADDED or value != _ADDED[name]}
 

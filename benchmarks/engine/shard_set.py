@@ -64,8 +64,8 @@ class SetEmbeddings:
     """The embeddings, of length 1, of all images of a shard set by one network: a file with a row for each image.
 
     A row is that of ``EmbeddingCache``: a checksum, a key, and a float32 vector. Rows are written in place. A row whose
-    checksum or key is wrong is not there yet: a run that is killed at any moment loses what it has not written, and
-    damage costs the rows that it hits.
+    checksum or key is wrong counts as missing, so that a killed run loses only what it has not written, and damage only
+    the rows that it hits.
 
     Args:
         path: the file.

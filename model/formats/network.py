@@ -51,7 +51,7 @@ class LoadedNetwork(NamedTuple):
 
     Attributes:
         backbone: in evaluation mode, on the CPU.
-        spec: how its images are prepared. A bare state dict states none: the reference's spec is assumed.
+        spec: how its images are prepared. A bare state dict states none: that of its project is assumed.
         name: the backbone as text, such as ``ir50`` or ``spherenet20:pooling=true``.
         path: the checkpoint file or folder.
         step: number of updates; None if not stated.

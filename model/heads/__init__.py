@@ -27,6 +27,10 @@ def build_head(
 
     Args:
         name: a key of ``HEADS``.
+        features: dimension of an embedding.
+        classes: number of classes of all ranks.
+        rows: initial class weights of a cosine head, as ``--class-rows``.
+        group: ranks that share the classes; None for a single process.
         options: of that head; missing options take their defaults.
 
     Raises:

@@ -43,7 +43,7 @@ def start_run(
     ranks: Ranks,
     teacher: Teacher | None = None,
 ) -> Start:
-    """Creates the state of ``run`` and loads the checkpoint to continue from, if there is one. A collective.
+    """Creates the state of ``run`` and loads the checkpoint to continue from, if there is one. All ranks must call it.
 
     Args:
         resume: see ``find_resume``.

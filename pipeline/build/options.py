@@ -36,13 +36,13 @@ class BuildOptions:
         root: the data set's folder; for a source without landmarks, the folder of identities.
         stored_root: the data set's folder in an object store, if it is there; then ``root`` is its ``folder``.
         landmarks: landmark tables; empty for a source without landmarks, and for aligned crops.
-        landmark_model: the landmark model, if the build shall find the landmarks itself and write the table.
-        lists: files that name the images, of a source that takes some.
-        split: the part of the data set that is used, of a source that has several; None for all or its default.
+        landmark_model: the landmark model, if the build finds the landmarks itself and writes the table.
+        lists: files that name the images, for a source that takes such files.
+        split: the part of the data set to use, for a source that has several; None for all or its default.
         aligned: the template that the images follow, if they are aligned crops already.
         out: the shard set's folder.
-        store: the object store that the shard set is built into; then ``out`` is a folder for files on their way there,
-            which is deleted at the end.
+        store: the object store that the shard set is built into; then ``out`` is a staging folder, which is
+            deleted at the end.
         exclude: file of identities or keys to leave out.
         min_images: identities with fewer usable images are left out.
         images_per_shard: None for the default.

@@ -82,9 +82,9 @@ class Loader:
             threads: CPU threads of DALI. Default: the cores that this process may use, divided by the processes that
                 torchrun started on this machine, at most 16.
             resume: ``state.to_dict()`` of the last consumed batch, of a run with any number of ranks.
-            originals: batches have the images before their degradation, too.
-            window: draw from so many shards at a time, for sets that are read from front to back, see
-                ``SequentialSampler``. None draws from the whole set.
+            originals: batches also have the images before degradation.
+            window: sequential order: the number of shards to draw from at a time, see ``SequentialSampler``. None: random
+                order, from the whole set.
 
         Raises:
             SamplerError: the batch size does not fit the data or the ranks, or ``resume`` belongs to another stream.

@@ -133,7 +133,7 @@ class Source(abc.ABC):
         return root
 
     def watched(self, root: Path) -> list[Path]:
-        """Folders that must stay while images are read: one that is gone is no fault of an image."""
+        """Folders that must exist while images are read: if one vanishes, the build ends instead of rejecting images."""
         return [root]
 
     def image_folders(self, root: Path) -> list[Path]:
