@@ -41,7 +41,7 @@ class Request:
         down: size in px that the crop is degraded to; None: not degraded.
         degradation: how; None: by the bicubic filter, and nothing else.
         place: table and row of ``points``, or the tables without a row for this image. Used in messages only.
-        problem: why there are no points although the tables have a row. Used in messages only.
+        problem: why there are no points; empty if the tables have no row for the image. Used in messages only.
     """
 
     path: Path
