@@ -56,7 +56,7 @@ class ImageListSource(Source):
 
 def _read(lists: Sequence[Path], split: str | None) -> list[ImageTable]:
     if not lists:
-        raise SourceError("--source list: names its images by --list FILE (CSV, JSON lines or Parquet)")
+        raise SourceError("--source list: needs --list FILE (CSV, JSON lines or Parquet), which names the images")
     return [chosen(read_image_table(path), path, split) for path in lists]
 
 

@@ -277,7 +277,7 @@ def test_images_of_one_name_are_distinguished():
 
 def test_the_command_needs_a_list(run, vggface2):
     assert error_of(run("build-shards", "--source", "list", "--root", vggface2)).endswith(
-        "--source list: names its images by --list FILE (CSV, JSON lines or Parquet)"
+        "--source list: needs --list FILE (CSV, JSON lines or Parquet), which names the images"
     )
     assert error_of(run("build-shards", "--root", vggface2, "--list", "a.csv")) == (
         "Error: --source vggface2 takes no --list; leave it out"
