@@ -16,6 +16,7 @@ from model.errors import one_line
 from model.graph import Graph
 from model.inputs import normalise, on_device
 from pipeline.spec import COLORS, Number
+from pipeline.torch_threads import one_thread
 from shards.arguments import check_argument, check_number, check_word, shown
 
 Precision = Literal["fp32", "bf16"]
@@ -118,18 +119,15 @@ class Embedder:
 
     def _embed_chunks(self, images: np.ndarray) -> np.ndarray:
         """Embeds one chunk per worker. Threads that share a chunk would synchronise at every layer."""
-        threads = torch.get_num_threads()
-        chunks = np.array_split(images, _chunk_count(len(images), threads))
-        workers = min(threads, len(chunks))
-        if workers == 1:
-            return np.concatenate([self._embed(chunk) for chunk in chunks])
-        try:
+        if len(images) < 2:
+            return self._embed(images)
+        with one_thread as threads:  # as the workers change the number for threads to come, too
+            chunks = np.array_split(images, _chunk_count(len(images), threads))
+            workers = min(threads, len(chunks))
             with futures.ThreadPoolExecutor(
                 workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
             ) as pool:
                 return np.concatenate(list(pool.map(self._embed, chunks)))
-        finally:
-            torch.set_num_threads(threads)  # the workers' setting is also the default of threads started later
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
         return self._forward(torch.from_numpy(images).to(self._device)).cpu().numpy()

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 from pipeline.signals import SIGNALS, delayed_interruption
 from shards.errors import LrfrError
 from shards.messages import print_stderr
+from shards.process_setting import ProcessSetting
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -101,7 +102,7 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs,))
-        with _main_module_hidden():
+        with hidden_main_module:
             process.start()
         self._workers[ours] = process
         theirs.close()
@@ -248,15 +249,14 @@ def starting_workers() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextlib.contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Keeps new processes from importing the caller's main module: a script may lack the ``__main__`` guard."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+def _set_main_module(module: types.ModuleType) -> None:
+    sys.modules["__main__"] = module
+
+
+hidden_main_module = ProcessSetting(
+    lambda: sys.modules["__main__"], lambda: _set_main_module(types.ModuleType("__main__")), _set_main_module
+)
+"""Keeps new processes from importing the caller's main module: a script may lack the ``__main__`` guard."""
 
 
 def _send(connection: Connection, message: object) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 
 import cv2
 
-from pipeline.process_setting import ProcessSetting
+from shards.process_setting import ProcessSetting, ignored_warnings
 
 _PILLOW_LOG = logging.getLogger("PIL")
 
@@ -22,8 +21,7 @@ def _silence() -> contextlib.ExitStack:
     stack.callback(cv2.utils.logging.setLogLevel, cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT))
     stack.callback(_PILLOW_LOG.setLevel, _PILLOW_LOG.level)
     _PILLOW_LOG.setLevel(logging.CRITICAL + 1)
-    stack.enter_context(warnings.catch_warnings())
-    warnings.filterwarnings("ignore", module="PIL")
+    stack.enter_context(ignored_warnings("PIL"))
     return stack
 
 

@@ -27,10 +27,11 @@ GROUND = {
         "shards.files",
         "shards.locks",
         "shards.messages",
+        "shards.process_setting",
         "shards.schema",
         "shards.store",
     ),
-    *("pipeline.spec", "pipeline.named_specs", "pipeline.progress", "pipeline.signals"),
+    *("pipeline.spec", "pipeline.named_specs", "pipeline.progress", "pipeline.signals", "pipeline.torch_threads"),
     *("pipeline.degradation.presets", "pipeline.degradation.settings"),
 }
 SOURCES = ("pipeline.images", "pipeline.tables", "pipeline.sources")  # what users give
@@ -222,6 +223,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
         "shards.arguments",
         "shards.errors",
         "shards.messages",
+        "shards.process_setting",
         "model",
         "model.options",
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from benchmarks.report.labels import rate
 from shards.messages import printable
+from shards.process_setting import ProcessSetting, ignored_warnings
 
 DPI = 150
 WIDTH_IN, HEIGHT_IN = 5.4, 4.2  # letters stay legible on a phone
@@ -31,6 +31,20 @@ _METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
+_FONTS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "lrfr", "pdf.fonttype": 42}
+
+
+def _fonts() -> dict[str, Any]:
+    parameters: Any = mpl.rcParams
+    return {name: parameters[name] for name in _FONTS}
+
+
+def _set_fonts(values: dict[str, Any]) -> None:
+    mpl.rcParams.update(values)  # type: ignore[arg-type]
+
+
+font_settings = ProcessSetting(_fonts, lambda: _set_fonts(_FONTS), _set_fonts)
+"""SVG with its text as text, the same file in each run, and PDF with its fonts."""
 
 
 def png(figure: Figure) -> bytes:
@@ -47,15 +61,14 @@ def drawing(figure: Figure) -> dict[str, bytes]:
         small.save(buffer, "PNG", optimize=True)
     files = {"png": buffer.getvalue()}
     figure.set_layout_engine("none")  # the layout is found
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lrfr", "pdf.fonttype": 42}):
+    with font_settings:
         files |= {suffix: _saved(figure, suffix, metadata=metadata) for suffix, metadata in _METADATA.items()}
     return files
 
 
 def _saved(figure: Figure, suffix: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be of any script
+    with ignored_warnings():  # of glyphs that a font lacks: names may be of any script
         figure.savefig(buffer, format=suffix, **options)
     return buffer.getvalue()
 

@@ -31,8 +31,8 @@ from benchmarks.speed.step import (
 from benchmarks.speed.timing import Contender, Facts, Run, Timing, against_first, compare_times, cores
 from pipeline.load.degrade import degrade, resize_by_products
 from pipeline.load.loader import Loader
-from pipeline.process_setting import ProcessSetting
 from shards.index import ShardIndex
+from shards.process_setting import ProcessSetting
 
 _DECODED, _QUICK_DECODED = (512, 20), (64, 2)  # images per batch, as the reference has; batches per call
 _HW_LOADS = (0.0, 0.35, 0.65, 0.9, 1.0)  # share of a batch for the hardware decoder of an A100 or H100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import re
-import warnings
+import threading
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -20,6 +20,7 @@ from model.formats.objects import named_objects, skipping
 from shards.arguments import check_path
 from shards.files import StrPath, remove_temporaries, whole_file
 from shards.messages import command
+from shards.process_setting import ignored_warnings
 
 Content = dict[str, Any]
 """Raw content of a file: a checkpoint of this tool or a bare state dict."""
@@ -53,6 +54,7 @@ _PLAIN_FIELDS = (
     "teacher",
 )  # without tensors
 MAX_STEP = 10**12
+_LOADING = threading.Lock()  # what PyTorch may read is a setting of the process
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -165,8 +167,7 @@ def _load(path: Path, skip_objects: bool) -> object:
                     raise CheckpointError(f"{path}: refused: it unpacks to more than its size; save it with torch.save")
                 if archive.testzip() is not None:  # torch.load does not verify the checksums
                     raise damaged
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.load warns about files that are rejected below
+        with ignored_warnings(), _LOADING:  # torch.load warns about files that are rejected below
             names = named_objects(path)
             memory = explained_memory(MORE_MEMORY) if is_zip else contextlib.nullcontext()  # others may state any size
             with memory, skipping(names) if skip_objects else contextlib.nullcontext():

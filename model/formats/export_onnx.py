@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import warnings
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from model.inputs import normalise
 from pipeline.spec import Preprocessing
 from shards.arguments import check_argument, check_path
 from shards.files import StrPath, whole_file
+from shards.process_setting import ProcessSetting, ignored_warnings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,6 +29,7 @@ BATCH_SIZES = (1, 3, 64)  # compared with PyTorch
 TOLERANCE = 1e-4  # largest difference, relative to PyTorch's largest absolute value
 MIN_COSINE = 0.99999
 MAX_WEIGHT_BYTES = 2**31 - 2**20  # protobuf's limit of 2 GiB, less room for the graph
+_EXPORTING = threading.Lock()  # PyTorch exports one network at a time
 
 
 class ImageEmbedder(nn.Module):
@@ -130,7 +130,8 @@ def _random_inputs(spec: Preprocessing, batch: int, preprocess: bool) -> torch.T
 
 
 def _trace(module: nn.Module, inputs: torch.Tensor, name: str) -> ModelProto:
-    with torch.inference_mode(False), torch.no_grad(), _quiet():
+    # The exporter warns about missing optional packages, and about calls of its own that are deprecated.
+    with _EXPORTING, torch.inference_mode(False), torch.no_grad(), no_log, ignored_warnings():
         program = torch.onnx.export(
             module,
             (inputs.contiguous(),),
@@ -145,17 +146,8 @@ def _trace(module: nn.Module, inputs: torch.Tensor, name: str) -> ModelProto:
     return program.model_proto  # type: ignore[union-attr]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses the exporter's warnings about missing optional packages and its own deprecated calls."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+no_log = ProcessSetting(lambda: logging.root.manager.disable, lambda: logging.disable(logging.WARNING), logging.disable)
+"""No logger prints a warning."""
 
 
 def _describe(onnx: ModuleType, model: ModelProto, network: LoadedNetwork, preprocess: bool) -> None:

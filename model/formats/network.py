@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +33,7 @@ from shards.arguments import check_argument, check_path
 from shards.errors import LrfrError
 from shards.files import StrPath
 from shards.messages import counted
+from shards.process_setting import ignored_warnings
 
 # What graphs are recognised by, and their readers; all else is weights.
 GRAPHS = (
@@ -261,8 +261,7 @@ def _build(path: Path, choice: Choice, spec: Preprocessing, state: Mapping[str, 
 
     try:
         # compares names and shapes before memory is allocated: a hostile file may ask for a huge network
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # load_state_dict warns that meta tensors copy nothing
+        with torch.device("meta"), ignored_warnings():  # load_state_dict warns that meta tensors copy nothing
             load()
         with explained_memory(MORE_MEMORY):
             backbone = load()

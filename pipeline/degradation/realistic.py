@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -32,7 +31,8 @@ from pipeline.degradation.parameters import ROUND_VALUES, parameters
 from pipeline.degradation.settings import Preset, Round
 from pipeline.load.degrade import Mode, exact_products, resize
 from pipeline.philox import DEGRADATION_NUMBERS, uniforms
-from pipeline.process_setting import ProcessSetting
+from pipeline.torch_threads import one_thread
+from shards.process_setting import ProcessSetting
 
 _COLOUR = 1 << 13  # weights of the colour transforms are integers in units of 1/8192
 # On its way down and up, an image is resized to this multiple of the canvas, but at least to these px, as all others are;
@@ -48,37 +48,17 @@ def canvas_of(largest: int) -> int:
     return -(-largest // BLOCK) * BLOCK
 
 
-def _use_one_thread() -> None:
-    torch.get_num_threads()  # or the first operation of this thread would take over the number of the process
-    torch.set_num_threads(1)
+def _set_cudnn(enabled: bool) -> None:
+    torch.backends.cudnn.enabled = enabled
 
 
-# These operations are so small that threads would mostly wait for each other, and for those of the decoder, which are at
-# work on the next batch.
-_one_thread = ProcessSetting(torch.get_num_threads, _use_one_thread, torch.set_num_threads, of_threads=True)
-
-
-@contextlib.contextmanager
-def _without_cudnn(device: torch.device) -> Iterator[None]:
-    """PyTorch's own kernels blur: cuDNN, which it takes for a single image, computes in TF32 by default.
-
-    The switch is one for all threads: it stays where nothing uses cuDNN, because the threads of a benchmark degrade images
-    on the CPU while its network is at work on a GPU.
-    """
-    if device.type == "cpu":
-        yield
-        return
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = before
+no_cudnn = ProcessSetting(lambda: torch.backends.cudnn.enabled, lambda: _set_cudnn(False), _set_cudnn)
+"""PyTorch's own kernels blur: cuDNN, which it takes for a single image, computes in TF32 by default."""
 
 
 @torch.inference_mode()
 @exact_products
-@_one_thread
+@one_thread  # operations are so small that threads would wait for each other, and for the decoder's, at work on the next batch
 def degrade_as(
     out: torch.Tensor,
     images: torch.Tensor,
@@ -220,7 +200,8 @@ def _blurred(planes: torch.Tensor, bank: torch.Tensor, which: torch.Tensor) -> t
     edge = BLUR_SIZE // 2
     padded = functional.pad(planes, (edge,) * 4, mode="replicate")
     kernels = bank.index_select(0, which)[:, None]
-    with _without_cudnn(planes.device):
+    # The setting is one for all threads: a benchmark degrades on the CPU while its network is at work on a GPU.
+    with no_cudnn if planes.device.type != "cpu" else contextlib.nullcontext():
         found = functional.conv2d(padded, kernels, groups=len(kernels)).round_()
     found[0].clamp_(0, WHITE)
     return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from shards.messages import counted
+from shards.process_setting import ignored_warnings
 
 # A tight crop of a face is neither wide nor very tall, and seldom so large.
 MAX_WIDTH_TO_HEIGHT, MAX_HEIGHT_TO_WIDTH, MAX_FACE_PX = 1.25, 2, 1000
@@ -21,10 +21,8 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         if not path.is_file():
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.size
+        with ignored_warnings("PIL"), Image.open(path) as image:  # it warns about large ones
+            return image.size
     except Exception:  # noqa: BLE001 -- Pillow raises errors of any type on damaged files
         return None
 

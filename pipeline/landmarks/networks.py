@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from pipeline.landmarks.model import LandmarkerError, read_model
 from shards.messages import install_command
+from shards.process_setting import ProcessSetting
 
 DETECTOR_PX, LANDMARKER_PX = 128, 256
 FACE_POINTS = 478
@@ -48,7 +47,7 @@ class LiteRTNetworks:
         """Raises: LandmarkerError: the model file is absent or another one, or LiteRT is not installed."""
         graphs = read_model(model)
         interpreter = import_litert().Interpreter
-        with _silent():  # LiteRT announces its CPU kernels
+        with no_stderr:  # LiteRT announces its CPU kernels
             self._detector = interpreter(model_content=graphs.detector, num_threads=1)
             self._landmarker = interpreter(model_content=graphs.landmarker, num_threads=1)
             for network in (self._detector, self._landmarker):
@@ -103,14 +102,15 @@ def import_litert() -> Any:
         raise LandmarkerError(f"{name} is not installed; run: {remedy}") from None
 
 
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Drops what native code prints on stderr, which no setting of LiteRT does."""
+def _drop_stderr() -> None:
     with open(os.devnull, "wb") as nowhere:
-        before = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
+
+
+def _restore_stderr(before: int) -> None:
+    os.dup2(before, 2)
+    os.close(before)
+
+
+no_stderr = ProcessSetting(lambda: os.dup(2), _drop_stderr, _restore_stderr)
+"""Drops what native code prints on stderr, which no setting of LiteRT does."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.process_setting import ProcessSetting
 from shards.arguments import check_argument, check_whole, check_word
+from shards.process_setting import ProcessSetting
 
 Mode = Literal["fast", "exact"]
 

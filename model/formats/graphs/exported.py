@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from model.formats.graphs.script import member_names
 from model.graph import file_hash
 from pipeline.spec import Preprocessing
 from shards.messages import printable
+from shards.process_setting import ignored_warnings
 
 MAX_JSON_BYTES = 1 << 26
 _OPERATOR = re.compile(
@@ -58,8 +58,7 @@ def read_exported(path: Path, given: Preprocessing | None) -> FoundGraph:
     """
     try:
         copy = _harmless_copy(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with ignored_warnings():
             program = torch.export.load(copy)
         module, shape = program.module(check_guards=False), _input_shape(program)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, AssertionError, *DAMAGE_ERRORS) as error:

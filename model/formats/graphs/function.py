@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ class FunctionGraph(Graph):
         spec = self._spec
         images = denormalise(pixels, spec.mean, spec.std, color=spec.color).cpu().numpy()
         try:
-            found = self._function(images)
+            with current_folder_importable():  # for imports within the function
+                found = self._function(images)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise CheckpointError(f"{self._path}: {_described(error)}") from error
         if isinstance(found, torch.Tensor):
@@ -84,11 +86,21 @@ class FunctionGraph(Graph):
         return torch.from_numpy(array.astype(np.float32)).to(pixels.device)
 
 
-def _import(path: Path, name: str) -> Any:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the current folder
+@contextlib.contextmanager
+def current_folder_importable() -> Iterator[None]:
+    """Puts the current folder first among the places of modules. Threads may be in several blocks at once."""
+    sys.path.insert(0, "")
     try:
-        return importlib.import_module(name)
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the user's code may change the list
+            sys.path.remove("")
+
+
+def _import(path: Path, name: str) -> Any:
+    try:
+        with current_folder_importable():
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise CheckpointError(

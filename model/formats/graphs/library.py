@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from model.graph import file_hash
 from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import MAX_SIZE_PX, Preprocessing, SpecError
 from shards.messages import printable
+from shards.process_setting import ProcessSetting, ignored_warnings
 
 PICKLED = "pytorch_model.bin"  # of timm
 MAX_NUMBER = 1 << 20  # in a configuration
@@ -105,10 +106,8 @@ def _read_transformers(path: Path, config: dict[str, Any]) -> tuple[torch.nn.Mod
             f"{path}: no {WEIGHTS}; save it by save_pretrained(..., safe_serialization=True) in one file"
         )
     transformers = _import("transformers")
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
     spec = _processor_spec(path, config)
-    with _checked(path, f"transformers' {config['model_type']}"):
+    with quiet_transformers, _checked(path, f"transformers' {config['model_type']}"):
         parsed = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             empty = transformers.AutoModel.from_config(parsed, trust_remote_code=False)
@@ -128,6 +127,32 @@ def _read_transformers(path: Path, config: dict[str, Any]) -> tuple[torch.nn.Mod
     if missing or info["mismatched_keys"]:
         raise CheckpointError(f"{path}: its weights do not fit {CONFIG}: {one_line(KeyError(*missing[:1]))} is missing")
     return module, spec, weights
+
+
+def _log_of_transformers() -> Any:
+    return importlib.import_module("transformers").utils.logging
+
+
+def _silence() -> None:
+    log = _log_of_transformers()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+
+
+def _log_settings() -> tuple[int, bool]:
+    log = _log_of_transformers()
+    return log.get_verbosity(), log.is_progress_bar_enabled()
+
+
+def _restore_log(before: tuple[int, bool]) -> None:
+    log, (verbosity, has_bars) = _log_of_transformers(), before
+    log.set_verbosity(verbosity)
+    if has_bars:
+        log.enable_progress_bar()
+
+
+quiet_transformers = ProcessSetting(_log_settings, _silence, _restore_log)
+"""Without the messages and progress bars of transformers, which must be installed."""
 
 
 def _processor_spec(path: Path, config: dict[str, Any]) -> Preprocessing:
@@ -190,8 +215,7 @@ def _import(library: str) -> Any:
 def _checked(path: Path, network: str) -> Iterator[None]:
     """Turns what a library raises into one line."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # load_state_dict warns that meta tensors copy nothing
+        with ignored_warnings():  # load_state_dict warns that meta tensors copy nothing
             yield
     except (ImportError, AssertionError, NotImplementedError, json.JSONDecodeError, *DAMAGE_ERRORS) as error:
         raise CheckpointError(f"{path}: is not {network}, or damaged ({one_line(error)})") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +16,7 @@ from model.graph import file_hash
 from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
 from shards.messages import printable
+from shards.process_setting import ignored_warnings
 
 MAX_CODE_BYTES = 1 << 24
 SIZES_PX = (112, 128, 160, 224, 96, 150, 256)  # tried in this order: the file states no size
@@ -52,8 +52,7 @@ def read_script(path: Path, given: Preprocessing | None) -> FoundGraph:
     """
     _check_code(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is deprecated
+        with ignored_warnings():  # that it is deprecated
             module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except DAMAGE_ERRORS as error:
         raise CheckpointError(f"{path}: damaged or not TorchScript ({one_line(error)}); save it again") from None

@@ -68,7 +68,8 @@ def fake_transformers():
     def config(path, **options):
         return json.loads((path / "config.json").read_text())
 
-    quiet = types.SimpleNamespace(disable_progress_bar=lambda: None, set_verbosity_error=lambda: None)
+    names = ("get_verbosity", "is_progress_bar_enabled", "set_verbosity_error", "disable_progress_bar")
+    quiet = types.SimpleNamespace(**dict.fromkeys(names, lambda: None), set_verbosity=lambda verbosity: None)
     return types.SimpleNamespace(
         utils=types.SimpleNamespace(logging=quiet),
         AutoConfig=types.SimpleNamespace(from_pretrained=config),
