@@ -95,7 +95,8 @@ def train(
 ) -> None:
     """Train a deep Siamese network. Ctrl-C saves a checkpoint; the same command continues.
 
-    Settings that are not given come from the recipe. Several processes: torchrun --nproc-per-node N cli.py train ...
+    Settings that are not given come from the recipe; --print-config prints all of them. Several processes: torchrun
+    --nproc-per-node N cli.py train ...
 
     \b
     Examples:
