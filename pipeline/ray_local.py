@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline.executors import WorkerPool
 from shards.errors import LockedError
 from shards.locks import locked
+from shards.process_setting import ProcessSetting
 
 GONE_S = 2.0  # that killed processes are given to end
 STORE_BYTES = 256 << 20  # for tasks under way
@@ -88,7 +90,7 @@ def start_cluster(cluster: tuple[int, str]) -> str:
     """Starts a cluster of one machine, whose processes die with this one; returns its address."""
     cpus, folder = cluster
     ray = importlib.import_module("ray")
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    quiet_ray.__enter__()  # until this process ends, which sees the others killed
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -98,11 +100,22 @@ def start_cluster(cluster: tuple[int, str]) -> str:
         object_store_memory=STORE_BYTES,
         _temp_dir=folder,
     )
-    silence()  # this process sees the others killed
     address: str = ray.get_runtime_context().gcs_address
     return address
 
 
-def silence() -> None:
-    """Keeps Ray, to which this process is connected, from printing a page about each lost process on stdout."""
-    setattr(importlib.import_module("ray._private.worker"), "_worker_logs_enabled", False)  # noqa: B010 -- no public switch
+def _worker_module() -> Any:
+    return importlib.import_module("ray._private.worker")
+
+
+def _set_output(setting: tuple[int, bool]) -> None:
+    level, _worker_module()._worker_logs_enabled = setting  # no public switch
+    logging.getLogger("ray").setLevel(level)
+
+
+quiet_ray = ProcessSetting(
+    lambda: (logging.getLogger("ray").level, _worker_module()._worker_logs_enabled),
+    lambda: _set_output((logging.CRITICAL, False)),
+    _set_output,
+)
+"""Ray, to which this process is connected, prints no messages, and no page about each lost process on stdout."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from pipeline.executors import WorkerError, starting_workers
-from pipeline.ray_local import local_cluster, silence
+from pipeline.ray_local import local_cluster, quiet_ray
 from pipeline.signals import SIGNALS
 from shards.messages import install_command, print_stderr
 
@@ -217,17 +217,16 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     if ray.is_initialized():  # by the program that calls us
         yield
         return
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    try:
-        with starting_workers(), _handlers_kept():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
-            silence()
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise WorkerError(f"Ray at {address}: {_last_line(error)}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with quiet_ray:
+        try:
+            with starting_workers(), _handlers_kept():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise WorkerError(f"Ray at {address}: {_last_line(error)}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager

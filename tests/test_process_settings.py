@@ -28,6 +28,7 @@ from pipeline.degradation.realistic import no_cudnn
 from pipeline.executors import hidden_main_module
 from pipeline.landmarks.networks import no_stderr
 from pipeline.opencv import quiet
+from pipeline.ray_local import quiet_ray
 from pipeline.torch_threads import one_thread
 from shards.process_setting import ignored_warnings
 from tests.networks import SMALL, small_backbone
@@ -64,6 +65,7 @@ def settings():
         "cudnn": torch.backends.cudnn.enabled,
         "fonts": {name: mpl.rcParams[name] for name in ("svg.fonttype", "svg.hashsalt", "pdf.fonttype")},
         "path": list(sys.path),
+        "ray": (logging.getLogger("ray").level, sys.modules["ray._private.worker"]._worker_logs_enabled),
         "transformers": vars(sys.modules["transformers"].utils.logging).copy(),
     }
 
@@ -77,6 +79,7 @@ BLOCKS = {
     "fonts": lambda: font_settings,
     "path": current_folder_importable,
     "transformers": lambda: quiet_transformers,
+    "ray": lambda: quiet_ray,
 }
 
 
@@ -88,6 +91,7 @@ def test_blocks_that_overlap_restore_the_setting_when_the_last_one_ends(name, bl
     """One thread can enter and leave the blocks as two would."""
     library = types.SimpleNamespace(utils=types.SimpleNamespace(logging=Log()))
     monkeypatch.setitem(sys.modules, "transformers", library)
+    monkeypatch.setitem(sys.modules, "ray._private.worker", types.SimpleNamespace(_worker_logs_enabled=True))
     before = settings()
     stacks = [contextlib.ExitStack() for _ in blocks]
     for stack, block in zip(stacks, blocks, strict=True):

@@ -26,6 +26,7 @@ from model.backbones import EMBEDDING_SIZE, build_backbone
 from model.losses.functional import hardest_triplet
 from pipeline.align import template_points
 from pipeline.executors import WorkerError, starting_workers
+from pipeline.opencv import single_thread
 
 _ALIGNED_BATCH, _PAIRS_BATCH = 64, 32
 
@@ -198,12 +199,10 @@ def _start(loader: DataLoader) -> Iterator[Any]:
         raise WorkerError(
             f"/dev/shm: {error.strerror}; the DataLoader to compare with needs shared memory: mount it, or free space"
         ) from None
-    threads, handler = cv2.getNumThreads(), signal.getsignal(signal.SIGCHLD)
+    handler = signal.getsignal(signal.SIGCHLD)
     try:
-        cv2.setNumThreads(1)
         multiprocessing.util.get_temp_dir()  # workers inherit its path
-        with starting_workers():
+        with single_thread, starting_workers():
             return iter(loader)
     finally:
-        cv2.setNumThreads(threads)
         signal.signal(signal.SIGCHLD, handler)
