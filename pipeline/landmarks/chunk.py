@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from shards.tables import PARQUET_ERRORS
 
 GROUP_IMAGES, GROUP_BYTES = 32, 1 << 22  # that advance together; pixels of more bytes are not kept
 _CONTENT = b"content"  # metadata of a part: digest of the images that its rows are about
+_opened = threading.local()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,12 @@ class LandmarkOptions:
     open_networks: Callable[[Path], Networks] = LiteRTNetworks
 
     def networks(self) -> Networks:
-        """The networks, opened once in each process."""
-        return _opened(self.open_networks, self.model)
+        """The networks, opened once in each thread: they hold the image that they are run on."""
+        wanted = self.open_networks, self.model
+        if getattr(_opened, "key", None) != wanted:
+            _opened.networks, _opened.key = self.open_networks(self.model), wanted
+        networks: Networks = _opened.networks
+        return networks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,11 +66,6 @@ class Chunk:
 
     def __str__(self) -> str:
         return f"{len(self.names)} images from {utf8(self.names[0])}"
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(open_networks: Callable[[Path], Networks], model: Path) -> Networks:
-    return open_networks(model)
 
 
 def find_in_chunk(chunk: Chunk) -> tuple[int, bool]:

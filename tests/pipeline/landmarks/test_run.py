@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent import futures
 
 import cv2
 import numpy as np
@@ -50,6 +51,16 @@ def options(**changes):
 
 def find(root, out, **more):
     return find_landmarks(names_in(root), out, options(), root=root, **more)
+
+
+def test_each_thread_has_networks_of_its_own():
+    ours = options().networks()
+    assert options().networks() is ours
+    with futures.ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(options().networks).result()
+        assert pool.submit(options().networks).result() is theirs
+    assert theirs is not ours
+    assert options(model="other").networks() is not ours
 
 
 @pytest.fixture
