@@ -102,7 +102,7 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs,))
-        with hidden_main_module:
+        with hidden_main_module, kept_start_method:
             process.start()
         self._workers[ours] = process
         theirs.close()
@@ -257,6 +257,13 @@ hidden_main_module = ProcessSetting(
     lambda: sys.modules["__main__"], lambda: _set_main_module(types.ModuleType("__main__")), _set_main_module
 )
 """Keeps new processes from importing the caller's main module: a script may lack the ``__main__`` guard."""
+
+kept_start_method = ProcessSetting(
+    lambda: multiprocessing.get_start_method(allow_none=True),
+    lambda: None,
+    lambda method: multiprocessing.set_start_method(method, force=True),
+)
+"""The caller may still set the start method of ``multiprocessing``, which a process that starts settles."""
 
 
 def _send(connection: Connection, message: object) -> None:

@@ -174,15 +174,16 @@ def test_a_worker_stopped_before_it_reads_a_large_task_is_replaced(impatient, mo
 
 
 SCRIPT = """
-import sys
+import multiprocessing, sys
 from pipeline.executors import unordered_map
 from tests.pipeline.worker_tasks import double
 print(sorted(unordered_map(double, [1, 2], executor="process", workers=2)))
 assert sys.modules["__main__"].double is double
+multiprocessing.set_start_method("spawn")
 """
 
 
-def test_a_script_needs_no_main_guard(tmp_path):
+def test_a_script_needs_no_main_guard_and_may_set_the_start_method_afterwards(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
