@@ -93,6 +93,7 @@ class ShardIndex:
 
         Raises:
             IndexError, TypeError: ``row`` is not a row of the index.
+            ShardError: the file of the index is another one than when the set was opened, or damaged.
         """
         row = self.checked_row(row)
         with open_table(self.root / INDEX, pa.schema([INDEX_SCHEMA.field("key")])) as reader:

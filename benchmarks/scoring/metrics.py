@@ -28,7 +28,7 @@ class Roc:
     thresholds: np.ndarray
 
     def tar_at(self, far: np.ndarray | float) -> np.ndarray:
-        """TAR at each FAR by linear interpolation; on a vertical segment, its upper end."""
+        """TAR at each FAR, of the shape of ``far``, by linear interpolation; on a vertical segment, its upper end."""
         target = np.asarray(far, np.float64)
         left = np.searchsorted(self.far, target * (1 + 1e-12), side="right") - 1
         right = np.minimum(left + 1, len(self.far) - 1)

@@ -70,6 +70,9 @@ def train(
     SIGINT, SIGTERM or SIGHUP to any rank ends training after the current step, with a checkpoint; a running evaluation
     is abandoned, and so is a long wait for a batch, if there is one rank.
 
+    Seeds PyTorch's generators, which are those of the whole process, at every step: two runs in threads of one process
+    would take each other's random numbers.
+
     Args:
         start: number of updates done before.
         evaluate: scores the backbone before the first step, every ``config.eval_every`` steps and after the last.
