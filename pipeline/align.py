@@ -17,7 +17,7 @@ _SEED = np.array([(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (3
 
 # The five points in a 112 px square crop. "seed" is the 96x112 template without the usual shift, as the released
 # checkpoints expect: faces are 8 px left of the centre. "arcface" is centred.
-# Source: Lai & Lam, ICIP 2021 (seed); Deng et al., ArcFace, CVPR 2019 (arcface).
+# Source: Lai & Lam, APSIPA ASC 2021 (seed); Deng et al., ArcFace, CVPR 2019 (arcface).
 TEMPLATES = {"seed": _SEED, "arcface": _SEED + (8.0, 0.0)}
 FILTERS = {"opencv-cubic": cv2.INTER_CUBIC, "opencv-linear": cv2.INTER_LINEAR}  # of the warp, by their name in a spec
 
@@ -116,7 +116,7 @@ def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndar
     Raises:
         TypeError: an argument has another type or shape.
 
-    Source: Lai & Lam, ICIP 2021.
+    Source: Lai & Lam, APSIPA ASC 2021.
     """
     good = _is_numeric(template) and template.ndim == 2 and template.shape[1:] == (2,) and len(template) > 1
     check_argument(good, "template", template, "a (P, 2) array, as template_points(name, size)")

@@ -12,7 +12,7 @@ _DLIB = ((47.549, 46.599), (100.476, 46.599), (74.013, 76.563), (50.415, 103.023
 _FACE_BOX = ((43.6, 61.7), (116.4, 61.7), (80.0, 93.8), (48.0, 121.7), (112.0, 121.7))
 
 NAMED_SPECS = {
-    # Lai & Lam, ICIP 2021: the networks of the reference
+    # Lai & Lam, APSIPA ASC 2021: the networks of the reference
     "seed": Preprocessing(),
     # crops of 112 px of the usual template, as this tool cuts them
     "arcface": Preprocessing(template="arcface", size=112),

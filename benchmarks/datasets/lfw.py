@@ -1,7 +1,7 @@
 """LFW at low resolution, and XQLFW: verification of aligned pairs.
 
 Source: Huang et al., Labeled faces in the wild, 2007; Knoche et al., Cross-quality LFW, 2021; the low-resolution
-settings are those of Lai & Lam, ICIP 2021.
+settings are those of Lai & Lam, APSIPA ASC 2021.
 """
 
 from __future__ import annotations

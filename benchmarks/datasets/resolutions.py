@@ -1,4 +1,4 @@
-"""Images at several resolutions, as Lai & Lam score LFW (ICIP 2021)."""
+"""Images at several resolutions, as Lai & Lam score LFW (APSIPA ASC 2021)."""
 
 from __future__ import annotations
 

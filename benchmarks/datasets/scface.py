@@ -1,6 +1,6 @@
 """SCface: closed-set identification of surveillance images at three distances against mugshots.
 
-Source: Grgic, Delac & Grgic, SCface - surveillance cameras face database, 2011; crops as Lai & Lam, ICIP 2021.
+Source: Grgic, Delac & Grgic, SCface - surveillance cameras face database, 2011; crops as Lai & Lam, APSIPA ASC 2021.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def fold_decisions(scores: np.ndarray, genuine: np.ndarray, folds: np.ndarray) -
     Raises:
         TypeError: an argument has another type or shape.
 
-    Source: LFW's protocol (Huang et al., 2007), thresholds as Lai & Lam, ICIP 2021.
+    Source: LFW's protocol (Huang et al., 2007), thresholds as Lai & Lam, APSIPA ASC 2021.
     """
     check_values("scores", scores, "f")
     check_values("genuine", genuine, "b", len(scores))

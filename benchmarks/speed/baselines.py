@@ -132,7 +132,7 @@ def accuracy(scores: np.ndarray, genuine: np.ndarray, folds: np.ndarray) -> floa
 
 
 def plain_update(backbone: str, device: str) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """A training step as in Lai & Lam, ICIP 2021: a forward pass per resolution, AM-Softmax, hardest triplet, SGD."""
+    """A training step as in Lai & Lam, APSIPA ASC 2021: a forward pass per resolution, AM-Softmax, hardest triplet, SGD."""
     network = build_backbone(backbone).to(device).train()
     weight = nn.Parameter(torch.empty(VGGFACE2_IDENTITIES, EMBEDDING_SIZE, device=device).uniform_(-1, 1))
     optimizer = torch.optim.SGD([*network.parameters(), weight], lr=1e-4, momentum=0.9, weight_decay=5e-4)

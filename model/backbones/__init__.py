@@ -93,7 +93,7 @@ BACKBONES: dict[str, Backbone] = {
     **_family("irb", residual.irb, residual.IRB_UNITS, _ADAFACE),
     **_family("irbse", _irbse, residual.IRB_UNITS, _ADAFACE),
     **_family("resnet", residual.resnet, residual.RESNET_BLOCKS, "He et al., Deep residual learning, CVPR 2016"),
-    **_family("resnet", _stem7, residual.RESNET_BLOCKS, "Lai & Lam, ICIP 2021, release of 2024", suffix="_stem7"),
+    **_family("resnet", _stem7, residual.RESNET_BLOCKS, "Lai & Lam, APSIPA ASC 2021, release of 2024", suffix="_stem7"),
     **_family("seresnet", _seresnet, (50,), "Hu et al., Squeeze-and-excitation networks, CVPR 2018"),
     **_family("densenet", densenet.densenet, densenet.PLANS, "Huang et al., Densely connected networks, CVPR 2017"),
     "mobilefacenet": Backbone(

@@ -1,6 +1,6 @@
 """SphereNet: SphereFace's residual networks without normalisation layers.
 
-Source: Liu et al., SphereFace, CVPR 2017; widths and input size: Lai & Lam, ICIP 2021.
+Source: Liu et al., SphereFace, CVPR 2017; widths and input size: Lai & Lam, APSIPA ASC 2021.
 """
 
 from __future__ import annotations

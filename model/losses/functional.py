@@ -63,7 +63,7 @@ def hardest_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float 
     Raises:
         TypeError: ``features`` or ``labels`` have another type or shape.
 
-    Source: Hermans et al., In defense of the triplet loss, 2017; over four resolutions: Lai & Lam, ICIP 2021.
+    Source: Hermans et al., In defense of the triplet loss, 2017; over four resolutions: Lai & Lam, APSIPA ASC 2021.
     """
     check_batch(features, labels)
     check_number("margin", margin)

@@ -30,7 +30,7 @@ class TrainingError(LrfrError):
 
 
 class TrainConfig(Options):
-    """Settings of a training run; the defaults are those of the reference (Lai & Lam, ICIP 2021).
+    """Settings of a training run; the defaults are those of the reference (Lai & Lam, APSIPA ASC 2021).
 
     Settings are given as values or as text: ``TrainConfig(head="arcface:scale=32", steps=1000)``. The command-line
     options of ``train`` are derived from the fields.

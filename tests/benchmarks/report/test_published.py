@@ -46,7 +46,7 @@ def test_every_column_is_a_metric_of_the_benchmark(results):
 def test_figures_of_the_publications():
     paper, *_ = PUBLISHED["lfw"]
     assert list(paper.metrics.values()) == [0.948, 0.976, 0.982, 0.981, 0.991]
-    assert paper.source == "Lai & Lam, Deep Siamese network for low-resolution face recognition, ICIP 2021"
+    assert paper.source == "Lai & Lam, Deep Siamese network for low-resolution face recognition, APSIPA ASC 2021"
     assert paper.note == "its result at 8 px depends on the resampling filter of Pillow before 7.0"
     assert PUBLISHED["scface"][-1].metrics["rank1@d1/51-130"] == 0.868
     assert PUBLISHED["qmul"][2].metrics["tar@far=0.001"] == 0.1188
