@@ -67,7 +67,7 @@ def pytest_configure():
 def pytest_collection():
     """What exists before the first test stays: Python need not search it for garbage, a third of a second each time.
 
-    The libraries that tests import are as many objects again: the search is less frequent, too.
+    Tests import more libraries, so it also searches less often.
     """
     gc.disable()
     try:
