@@ -12,25 +12,43 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WAIT_S = 0.5
+Handler = Callable[[int, FrameType | None], Any]
+_handlers: list[Handler] = []  # of the blocks that the main thread is in, outermost first
 
 
 @contextlib.contextmanager
-def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+def handle_signals(handler: Handler) -> Iterator[None]:
     """Sets ``handler`` for ``SIGNALS`` within the block.
 
     Signals that the process ignores, as under ``nohup``, stay ignored. Does nothing outside the main thread, which is
     the only one that Python interrupts.
+
+    Only the outermost block changes handlers of Python, one after another. Inner ones are entered and left at once, so
+    that no signal arrives in between and calls a handler that nobody asks any more.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    outer = len(_handlers)
     before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: old for number in SIGNALS if (old := signal.getsignal(number)) != signal.SIG_IGN}
     try:
+        _handlers.append(handler)
+        before |= {
+            number: old for number in SIGNALS if (old := signal.getsignal(number)) not in (_handle, signal.SIG_IGN)
+        }
         for number in before:
-            signal.signal(number, handler)
+            signal.signal(number, _handle)
         yield
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        try:
+            for number, old in reversed(before.items()):  # SIGINT last: its old handler may raise
+                signal.signal(number, old)
+        finally:
+            del _handlers[outer:]
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    _handlers[-1](number, frame)
 
 
 class Stopped(BaseException):
@@ -90,9 +108,10 @@ def stop_signals(message: str = "") -> Iterator[StopFlag]:
 @contextlib.contextmanager
 def delayed_interruption() -> Iterator[None]:
     """Delays KeyboardInterrupt to the end of the block; a second signal raises it immediately."""
-    with stop_signals() as stop:
-        try:
+    stop = StopFlag()
+    try:
+        with handle_signals(lambda number, frame: stop.handle(number, "")):
             yield
-        finally:
-            if stop.requested:
-                raise KeyboardInterrupt
+    finally:  # only now: a signal may arrive while the block is left
+        if stop.requested:
+            raise KeyboardInterrupt

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
+from multiprocessing import resource_tracker
 
 import pytest
 
 from pipeline.executors import starting_workers
-from pipeline.signals import SIGNALS, delayed_interruption, stop_signals
+from pipeline.signals import SIGNALS, delayed_interruption, handle_signals, stop_signals
 from tests.conftest import PATIENCE_S
 
 
@@ -77,6 +81,45 @@ def test_an_interruption_is_raised_at_the_end_of_the_block(block, number, error,
     assert done == ["work"]
     assert [signal.getsignal(one) for one in SIGNALS] == [handler] * 3
     assert not set(SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def interrupted(work, at):
+    """Runs ``work``; SIGHUP arrives before its bytecode instruction ``at``. None if it has fewer."""
+
+    def trace(frame, event, argument):
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(executed) == at:
+            sys.settrace(None)
+            arrived.append(at)
+            signal.raise_signal(signal.SIGHUP)
+        return trace
+
+    executed, arrived, before = itertools.count(), [], sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False if arrived else None
+
+
+@pytest.mark.parametrize("block", [delayed_interruption, starting_workers])
+@pytest.mark.parametrize("outer", [handle_signals, contextlib.nullcontext])
+def test_no_signal_is_lost_while_a_block_is_entered_or_left(block, outer, handler, monkeypatch):
+    """A command ran to its end after a signal that came as its workers had started."""
+
+    def work():
+        with block():
+            pass
+
+    monkeypatch.setattr(resource_tracker, "ensure_running", lambda: None)
+    instructions = itertools.count() if outer is handle_signals else itertools.count(step=7)  # it sets handlers
+    with outer(handler):
+        found = list(itertools.takewhile(lambda one: one is not None, (interrupted(work, at) for at in instructions)))
+    assert len(found) > 100
+    assert found.count(False) == 0
 
 
 def test_a_second_signal_ends_the_delay():
