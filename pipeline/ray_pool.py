@@ -226,12 +226,13 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            with _handlers_kept():
+                ray.shutdown()
 
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Undoes what the block does to the handlers of signals: Ray sets its own."""
+    """Undoes what the block does to the handlers of signals: Ray sets its own, and removes that of SIGTERM as it ends."""
     ours = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield

@@ -19,6 +19,7 @@ import pipeline.ray_pool
 from pipeline.build import build, worker
 from pipeline.executors import WorkerError, unordered_map
 from pipeline.ray_local import local_cluster
+from pipeline.signals import SIGNALS
 from shards.errors import ShardError
 from shards.schema import Manifest
 from tests.conftest import PATIENCE_S, REPOSITORY, build_options, error_of, wait_until
@@ -138,6 +139,23 @@ def test_ray_prints_no_page_when_its_processes_are_killed(capfd, monkeypatch):
         os.kill(raylets[0], signal.SIGKILL)
         time.sleep(3)  # Ray tells its drivers within two seconds
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.heavy
+def test_the_handlers_of_this_process_stay_as_they_were():
+    """Ray resets that of SIGTERM behind Python's back when it ends."""
+
+    def caught():
+        mask = re.search(r"SigCgt:\t(\w+)", Path("/proc/self/status").read_text())[1]
+        return [number for number in SIGNALS if int(mask, 16) >> number - 1 & 1], [*map(signal.getsignal, SIGNALS)]
+
+    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        before = caught()
+        assert list(unordered_map(abs, [-1], executor="ray", workers=1)) == [1]
+        assert caught() == before
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 @pytest.fixture
