@@ -13,14 +13,14 @@ import torch
 
 from model.errors import explained_memory
 from model.formats.checkpoint import Content, checkpoints
-from model.training.config import TrainingError
+from model.training.config import TrainConfig, TrainingError
 from model.training.evaluation import Evaluate, Evaluations
 from model.training.init import initialise_from_data
 from model.training.learner import StepInputs
 from model.training.runlog import METRICS, RunLog
 from model.training.state import TrainState
 from model.training.update import Updater
-from pipeline.signals import Stopped, stop_signals
+from pipeline.signals import StopFlag, Stopped, stop_signals
 from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, write_bytes
 from shards.locks import locked
@@ -92,7 +92,7 @@ def train(
     """
     _check_arguments(batches, state, evaluate, targets)
     run, start = check_path("run", run), check_whole("start", start, 0)
-    learner, optimizer, ranks, config = state.learner, state.optimizer, state.ranks, state.learner.config
+    learner, ranks, config = state.learner, state.ranks, state.learner.config
     step = saved = start
     loader_state: Content = {}
     learner.train()
@@ -106,32 +106,18 @@ def train(
         evaluations.begin(start)
         ranks.any(False)  # the others wait here: collectives of the gradients' group have a short time limit
         update = Updater(state)
-        stream = iter(batches)
-        while step < config.steps and not ranks.any(stop.requested):
-            try:  # a store may keep it waiting for minutes; if others wait for this rank, it may not leave them
-                with log.waiting(), stop.waiting(ranks.size == 1):
-                    batch = next(stream, None)
-            except Stopped:
-                break
-            if step == start:
-                _check_batch(batch, state)
-            if batch is None:
-                raise TrainingError(f"batches ended after step {step} of {config.steps}, expected an endless stream")
-            log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel())
-
+        for batch in _drawn(batches, state, start, log, stop):
             if step == 0 and config.init == "data":
                 images = ranks.gather(batch.images.flatten(0, 1), len(batch.images))
                 initialise_from_data(learner.backbone, learner.head, learner.inputs(images[None]))
             lr = config.learning_rate(step)
-            for group in optimizer.param_groups:
+            for group in state.optimizer.param_groups:
                 group["lr"] = lr
             log_due = (step + 1) % config.log_interval == 0 or step + 1 == config.steps
             save_due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
             on_cpu = batch.labels.device.type == "cpu"  # on a GPU the check synchronises
             check = log_due or save_due or on_cpu or state.guard.active
-            taught = None if targets is None else targets(batch.rows)
-            originals = batch.originals if config.losses.attention else None
-            done = update(StepInputs(batch.images, batch.labels, taught, originals), step, check=check)
+            done = update(_inputs(batch, config, targets), step, check=check)
             if done.problem:
                 consequence = state.guard.forgive(loss_finite=done.loss_finite)
                 if consequence is None:
@@ -143,13 +129,7 @@ def train(
             step, loader_state = step + 1, batch.state.to_dict()
 
             if log_due and not done.problem:
-                metrics: dict[str, float | torch.Tensor] = {
-                    "loss": done.loss,
-                    **done.parts,
-                    "lr": lr,
-                    **state.guard.metrics(),
-                }
-                log.write(step, metrics, mean=ranks.mean)
+                log.write(step, {"loss": done.loss, **done.parts, "lr": lr, **state.guard.metrics()}, mean=ranks.mean)
             if save_due:
                 state.save(run, step, loader_state)
                 saved = step
@@ -158,6 +138,38 @@ def train(
         if step > saved:
             state.save(run, step, loader_state)
     return step
+
+
+def _drawn(
+    batches: Iterable[TrainBatch], state: TrainState, start: int, log: RunLog, stop: StopFlag
+) -> Iterator[TrainBatch]:
+    """Yields a batch for each step that is left, until a rank is told to stop. A collective.
+
+    Raises:
+        TrainingError: there are no more batches.
+        TypeError, ValueError: the first one is not a batch, or not one for this network and head.
+    """
+    ranks, steps = state.ranks, state.learner.config.steps
+    stream = iter(batches)
+    for step in range(start, steps):
+        if ranks.any(stop.requested):
+            return
+        try:  # a store may keep it waiting for minutes; if others wait for this rank, it may not leave them
+            with log.waiting(), stop.waiting(ranks.size == 1):
+                batch = next(stream, None)
+        except Stopped:
+            return
+        if batch is None:
+            raise TrainingError(f"batches ended after step {step} of {steps}, expected an endless stream")
+        if step == start:
+            _check_batch(batch, state)
+        log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel())
+        yield batch
+
+
+def _inputs(batch: TrainBatch, config: TrainConfig, targets: Callable[[np.ndarray], torch.Tensor] | None) -> StepInputs:
+    taught = None if targets is None else targets(batch.rows)
+    return StepInputs(batch.images, batch.labels, taught, batch.originals if config.losses.attention else None)
 
 
 def _check_arguments(batches: object, state: TrainState, evaluate: object, targets: object) -> None:
@@ -173,8 +185,6 @@ def _check_arguments(batches: object, state: TrainState, evaluate: object, targe
 
 def _check_batch(batch: object, state: TrainState) -> None:
     """Checks the first batch. Raises: TypeError, ValueError: it is not a batch, or not one for this network and head."""
-    if batch is None:
-        return
     images: Any = getattr(batch, "images", None)
     labels: Any = getattr(batch, "labels", None)
     views, side = len(state.learner.config.all_views), state.learner.preprocessing.size
