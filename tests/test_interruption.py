@@ -23,7 +23,7 @@ from tests.benchmarks.search.conftest import table_of, units
 from tests.conftest import PATIENCE_S, REPOSITORY, build_options, wait_until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-LIMIT_S = 3  # or, on a slow or busy machine, twice the time of IMPORTS
+LIMIT_S = 3  # or, on a slow or busy machine, four times the time of IMPORTS
 IMPORTS = "import cli, benchmarks.engine.runner, pipeline.build, pipeline.load.loader, model.training.loop"
 COMMAND = """
 import os, signal, time
@@ -277,7 +277,7 @@ def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(
     lines = process.communicate(timeout=PATIENCE_S)[1].splitlines()
     seconds = time.monotonic() - began
     assert (process.returncode, lines[-1][:11]) == (130, "interrupted"), lines
-    assert seconds < LIMIT_S or seconds < 4 * time_of_imports(), lines  # on a busy machine
+    assert in_time(seconds), (seconds, lines)
     assert sum(line.startswith("interrupted") for line in lines) == 1
     assert not [line for line in lines if re.search("Traceback|Error|ignored|leaked", line)], lines
     wait_until(lambda: not members(process.pid))  # Python's resource tracker ends a moment after us
@@ -287,11 +287,13 @@ def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(
     assert list(tmp_path.rglob("*.partial*")) == []
 
 
-def time_of_imports():
-    """Seconds that a bare interpreter takes to import what the commands do."""
+def in_time(seconds):
+    """True if a command that ended after so many seconds was fast enough for how busy the machine is."""
+    if seconds < LIMIT_S:
+        return True
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", IMPORTS], cwd=REPOSITORY, check=True, timeout=PATIENCE_S)
-    return time.monotonic() - began
+    return seconds < 4 * (time.monotonic() - began)
 
 
 def members(session):
