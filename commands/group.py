@@ -60,6 +60,7 @@ class Commands(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         _open_closed_streams()
+        _use_utf8()
         try:
             return super().main(*arguments, **options)
         except OSError as error:  # of what the root command itself prints, such as --help, to a full disk
@@ -68,6 +69,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with handle_signals(_exit_at_once):
+                os.getcwd()  # raises an error if it has been deleted; PyTorch would end the process in its own words
                 return super().invoke(ctx)
         except (KeyboardInterrupt, Exception) as error:
             interrupted = _since_interruption(error)
@@ -92,6 +94,16 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the process ends)
+
+
+def _use_utf8() -> None:
+    """Starts Python again in UTF-8 mode if it takes names of files to be in another encoding, as some locales say.
+
+    Otherwise names in tables, which are UTF-8, would not be those of the files, and a set would depend on the locale.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def rank_of_several() -> str | None:

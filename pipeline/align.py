@@ -22,6 +22,7 @@ TEMPLATES = {"seed": _SEED, "arcface": _SEED + (8.0, 0.0)}
 FILTERS = {"opencv-cubic": cv2.INTER_CUBIC, "opencv-linear": cv2.INTER_LINEAR}  # of the warp, by their name in a spec
 
 MIN_EYE_DISTANCE = 0.5  # source px; below it the points coincide
+MAX_CROP_SHARE = 8  # sides of a crop and of its image; points that are no face's give a larger one
 MIN_SCALE_GAP = 1e-6  # relative; below it the direct and the reflected fit are equally good: the points are on a line
 
 BICUBIC_RADIUS = 2  # px from a bicubic sample to the farthest pixel it uses
@@ -145,6 +146,12 @@ def fit_similarity(landmarks: np.ndarray, template: np.ndarray) -> tuple[np.ndar
 
 def _is_numeric(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+
+
+def is_far_too_large(matrix: np.ndarray, size: int, width: int, height: int) -> bool:
+    """Returns True if a crop of ``size`` px shows an image of ``width`` x ``height`` px as a speck: a point is wild."""
+    (a, b), (c, d) = matrix[:, :2].tolist()
+    return size > MAX_CROP_SHARE * max(width, height) * math.sqrt(abs(a * d - b * c))
 
 
 def eye_distances(landmarks: np.ndarray) -> np.ndarray:

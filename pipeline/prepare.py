@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from pipeline.align import FILTERS, TEMPLATES, crop_points, fit_crops, resized, warp
+from pipeline.align import FILTERS, TEMPLATES, crop_points, fit_crops, is_far_too_large, resized, warp
 from pipeline.degradation.presets import Degradation
 from pipeline.images.decode import MAX_PIXELS, ImageError, bytes_limit, decode_bytes, read_regular
 from pipeline.images.file_part import FilePart, read_part
@@ -229,6 +229,8 @@ def _crop(image: np.ndarray, request: Request, spec: Preprocessing) -> np.ndarra
         raise NoCropError(f"{landmarks} give a crop of {side} px, expected 1 to {MAX_SIDE_PX}")
     if not ((points >= 0) & (points < image.shape[1::-1])).all(1).any():
         raise NoCropError(f"{landmarks} lie outside the image")
+    if is_far_too_large(matrices[0], side, *image.shape[1::-1]):
+        raise NoCropError(f"{landmarks} lie far outside the image")
     return resized(warp(image, matrices[0], side, spec.warp), spec.size)
 
 

@@ -131,6 +131,28 @@ def test_the_command_line_has_debug(words, environment, tmp_path):
     assert "Traceback" not in CliRunner().invoke(cli.main, missing, env={"LRFR_DEBUG": ""}).stderr
 
 
+def test_a_current_folder_that_was_deleted_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = CliRunner().invoke(cli.main, ["train", "--print-config"])  # without its check, PyTorch ends the process
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: the current folder has been deleted; change to another one\n",
+    )
+
+
+def test_names_of_files_are_utf_8_whatever_the_locale(tmp_path):
+    (tmp_path / "caf\xe9").mkdir()
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, REPOSITORY / "cli.py", "verify", tmp_path / "caf\xe9"]
+    process = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env={**os.environ, **locale}, timeout=PATIENCE_S
+    )
+    assert (process.returncode, process.stderr.partition(":")[0]) == (1, "Error")
+    assert f"{tmp_path}/caf\xe9" in process.stderr
+
+
 @pytest.mark.parametrize("closed", [pytest.param("2>&-", marks=pytest.mark.heavy), "<&- >&- 2>&-"])
 def test_a_closed_stream_neither_ends_a_command_nor_gives_its_number_to_a_file(closed, vggface2, tmp_path):
     """The next file that is opened would take the number 2, and native libraries would write warnings into it."""

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.scoring.vectors import MIN_NORM
+from pipeline.images.lookup import composed
 from pipeline.sources.folders import utf8
 from shards.messages import counted, print_stderr
 from shards.schema import STATUS_OK
@@ -40,14 +41,14 @@ TEMPLATE_SCHEMA = (
 
 
 def identity_of(path: str, rule: str) -> str:
-    """The identity that a path names.
+    """The identity that a path names, in Unicode normal form C: names that look the same are one person.
 
     Args:
         rule: ``folder``: the name of the image's folder. ``prefix``: the file name up to its first underscore, as in
             SCface's ``001_cam1_1.jpg`` or QMUL-SurvFace's ``12_cam3_1.jpg``; without one, the name without its ending.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    return os.path.basename(folder) if rule == "folder" else os.path.splitext(name)[0].partition("_")[0]
+    return composed(os.path.basename(folder) if rule == "folder" else os.path.splitext(name)[0].partition("_")[0])
 
 
 def template_path(path: str, rule: str) -> str:

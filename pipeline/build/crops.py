@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from pipeline.align import crop_points, eye_distances, fit_crops, resized, warp
+from pipeline.align import crop_points, eye_distances, fit_crops, is_far_too_large, resized, warp
 from pipeline.images.decode import decode_bytes
 from pipeline.images.verbatim import is_storable
 from pipeline.sources.templates import CropTemplate
@@ -27,13 +27,16 @@ def landmark_crop(row: Row, data: bytes, matrix: np.ndarray, spec: Preprocessing
     """Returns the encoded crop of an image that ``matrix`` aligns; sets the image's size and the matrix in ``row``.
 
     Raises:
-        RejectedError: the landmarks lie outside the image.
+        RejectedError: all landmarks lie outside the image, or some far outside.
         ImageError: see ``decode_bytes``.
     """
     image = decode_bytes(data, grey=True, max_pixels=max_pixels)
     row.height, row.width = image.shape[:2]
     if not _any_inside(row.landmarks or (), row.width, row.height):
         reason = f"all five points lie outside the {row.width}x{row.height} image"
+        raise RejectedError("degenerate-landmarks", reason)
+    if is_far_too_large(matrix, spec.size, row.width, row.height):
+        reason = f"some points lie far outside the {row.width}x{row.height} image"
         raise RejectedError("degenerate-landmarks", reason)
     row.matrix = matrix.ravel().tolist()
     return _encoded(warp(image, matrix, spec.size, spec.warp), spec)

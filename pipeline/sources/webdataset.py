@@ -183,7 +183,9 @@ def _images(root: Path, tars: Sequence[Path], others: list[str]) -> Labelled:
     listings = _listings(tars)
     names = pa.concat_arrays([listing.names for listing in listings])
     if not len(names):
-        raise SourceError(f"{root}: no images in the tars; expected .jpg, .png, ...")
+        left_out = [name for listing in listings for name in listing.others]
+        ignored = f"; ignored {counted(len(left_out), 'other entry')} ({shortened(left_out)})" if left_out else ""
+        raise SourceError(f"{root}: no images in the tars; expected .jpg, .png, ...{ignored}")
     identities = _named_by_folder(names, pa.concat_arrays([listing.identities for listing in listings]))
     problems: dict[int, str] = {}
     start = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from pipeline.tables.streams import NOT_TEXT, UTF8_MARK, unix_lines
 from shards.messages import counted
 
 BLOCK_BYTES = 4 << 20
+_WHITE_LINE = re.compile(rb"^[ \t]+$", re.MULTILINE)
 HEAD_BYTES = 1 << 20  # looked at to tell the layout
 
 
@@ -97,6 +99,9 @@ def text_columns(
             ),
         ).combine_chunks()
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        emptied = _WHITE_LINE.sub(b"", rows)  # Arrow ignores empty lines only
+        if emptied != rows:
+            return text_columns(emptied, separator, columns, line=line, wanted=wanted)
         problem = _malformed_line(rows, separator, columns, line) or str(error).splitlines()[0][:120]
         raise ValueError(problem) from None
 

@@ -80,6 +80,7 @@ def test_an_unknown_template_is_an_error():
         ),
         ({"points": tuple((x, 50.0) for x, _ in FACE), "side": 0}, "landmarks coincide or lie on one line"),
         ({"points": tuple((x + 500, y) for x, y in FACE)}, "landmarks lie outside the image"),
+        ({"points": ((-1e6, FACE[0][1]), *FACE[1:])}, "landmarks lie far outside the image"),
         ({"points": FACE, "side": 0}, "landmarks give a crop of 0 px, expected 1 to 4096"),
         ({"points": FACE, "side": 10**6}, "landmarks give a crop of 1000000 px, expected 1 to 4096"),
     ],

@@ -85,6 +85,7 @@ def test_every_bad_input_is_a_row_with_a_reason(vggface2, tmp_path, capsys):
     lines[place["n000002/0002_01"]] = '"n000002/0002_01",1,2,nan,4,5,6,7,8,9,10'
     lines[place["n000003/0001_01"]] = '"n000003/0001_01",' + ",".join(["50.0"] * 10)
     lines[place["n000003/0002_01"]] = '"n000003/0002_01",500,500,540,500,520,530,505,560,535,560'
+    lines[place["n000003/0003_01"]] = '"n000003/0003_01",-1000000,60,70,60,55,80,45,100,65,100'
     lines += [
         lines[place["n000004/0001_01"]],
         '"../../etc/passwd",1,2,3,4,5,6,7,8,9,10',
@@ -104,15 +105,16 @@ def test_every_bad_input_is_a_row_with_a_reason(vggface2, tmp_path, capsys):
         ("n000002/0002_01", "bad-landmarks"): "P2X is 'nan', not a finite number",
         ("n000003/0001_01", "degenerate-landmarks"): "the five points coincide or lie on one line",
         ("n000003/0002_01", "degenerate-landmarks"): "all five points lie outside the 120x150 image",
+        ("n000003/0003_01", "degenerate-landmarks"): "some points lie far outside the 120x150 image",
         ("n000004/0001_01", "duplicate-key"): "NAME_ID given before, in loose_landmark_train.csv row 16",
         ("../../etc/passwd", "bad-key"): "the name is not identity/image",
         ("nofolder", "bad-key"): "the name is not identity/image",
     }
     assert all(row["offset"] is None and row["xxh3"] is None for row in rows if row["status"] != "ok")
     err = capsys.readouterr().err
-    assert "37 images of 9 identities in 4 shards" in err
+    assert "36 images of 9 identities in 4 shards" in err
     assert (
-        "rejected: 2 bad-key, 2 bad-landmarks, 2 degenerate-landmarks, 1 duplicate-key, 1 missing-file, 3 unreadable-image"
+        "rejected: 2 bad-key, 2 bad-landmarks, 3 degenerate-landmarks, 1 duplicate-key, 1 missing-file, 3 unreadable-image"
         in err
     )
     assert list(verify(tmp_path / "out", full=True)) == []

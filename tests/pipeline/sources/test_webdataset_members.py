@@ -152,6 +152,14 @@ def test_what_is_no_tar(tmp_path, name, content, message):
     assert "pipe" not in str(error.value)
 
 
+def test_a_tar_without_images_says_what_was_left_out(tmp_path):
+    write_tar(tmp_path / "a.tar", [("../../n/a.jpg", JPEG), ("n/a.heic", JPEG)])
+    with pytest.raises(
+        SourceError, match=r"no images .*; ignored 2 other entries \(a.tar/../../n/a.jpg, a.tar/n/a.heic\)$"
+    ):
+        rows_of(WebDataset().locate(tmp_path / "a.tar"))
+
+
 def test_compressed_tars_in_a_folder_are_refused(tmp_path):
     write_tar(tmp_path / "a.tar", [("n/a.jpg", JPEG)])
     (tmp_path / "b.tar.gz").touch()

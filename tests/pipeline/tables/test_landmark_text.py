@@ -28,6 +28,12 @@ SEPARATORS = {
 }
 
 
+@pytest.mark.parametrize("separator", [",", " ", ";"])
+def test_lines_of_blanks_are_empty_lines(tmp_path, separator):
+    rows = [separator.join([name, *NUMBERS.split(",")]) for name in ("n1/a", "n1/b")]
+    assert read(tmp_path, f"{rows[0]}\n  \n{rows[1]}\n\n \t\n").keys.to_pylist() == ["n1/a", "n1/b"]
+
+
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("separator", SEPARATORS.values(), ids=SEPARATORS)
