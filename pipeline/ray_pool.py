@@ -41,14 +41,17 @@ class _Job:
 
 
 class _Worker:
-    """An actor. Its process does one task after another, in the working directory of the driver."""
+    """An actor. Its process does one task after another, in the working directory of the driver.
+
+    Its methods return a value, and the exception that was raised in place of one.
+    """
 
     def __init__(self, folder: str) -> None:
         with contextlib.suppress(OSError):  # not there on this machine: absolute paths work nevertheless
             os.chdir(folder)
 
-    def host(self) -> str:
-        return socket.gethostname()
+    def host(self) -> tuple[str, None]:
+        return socket.gethostname(), None
 
     def run(self, function: Callable[[Any], Any], task: Any) -> tuple[Any, Exception | None]:
         try:
@@ -59,7 +62,7 @@ class _Worker:
 
 
 class RayPool:
-    """Context manager: actors on a Ray cluster, one for each worker, that end when a map ends or this process dies.
+    """Context manager: a connection to a Ray cluster, on which ``map`` runs an actor for each worker.
 
     A worker whose process or machine is lost is replaced, and its task done again elsewhere.
     """
@@ -73,8 +76,6 @@ class RayPool:
         """
         self._count, self._address = workers, address
         self._stack = contextlib.ExitStack()
-        self._hosts: dict[Any, str] = {}  # by actor; "" until it has started
-        self._failed_starts = 0  # workers in a row that were lost before they had started
         self._ray: Any = None
 
     def __enter__(self) -> RayPool:
@@ -86,11 +87,13 @@ class RayPool:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """Yields ``function(task)`` for every task, in any order; the first error of a task is raised here.
+
+        The actors end with the map, or with this process.
 
         Args:
             function: importable by name on every machine.
@@ -98,58 +101,78 @@ class RayPool:
         Raises:
             WorkerError: workers were lost again and again.
         """
-        ray, remaining, again = self._ray, map(_Job, tasks), deque[_Job]()
-        requests: dict[Any, tuple[Any, _Job | None]] = {}  # answer -> actor and its job; None: its start
-        worker = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
-
-        def start() -> None:
-            actor = worker.remote(os.getcwd())
-            self._hosts[actor] = ""
-            requests[actor.host.remote()] = actor, None
-
-        def give(actor: Any) -> bool:
-            """Returns False if no task is left."""
-            job = again.popleft() if again else next(remaining, None)
-            if job is None:
-                del self._hosts[actor]
-                ray.kill(actor)
-                return False
-            requests[actor.run.remote(function, job.task)] = actor, job
-            return True
-
+        running = _Map(self._ray, function, tasks)
         try:
             for _ in range(self._count or 0):
-                start()
-            more, waiting = True, _Waiting(ray)
-            while more or again or any(job for _, job in requests.values()):
-                for answer in ray.wait(list(requests), timeout=POLL_S)[0]:
-                    actor, job = requests.pop(answer)
-                    try:
-                        result = ray.get(answer)
-                    except ray.exceptions.RayTaskError as error:  # of pickling, as others are answers
-                        raise error.cause or error from None
-                    except ray.exceptions.RayError as error:
-                        again.extend(self._lost(actor, job, error))
-                        start()
-                        continue
-                    self._failed_starts = 0
-                    if job is None:
-                        self._hosts[actor] = result
-                        more = give(actor) and more
-                        continue
-                    if result[1]:
-                        raise result[1]
-                    more = give(actor) and more
-                    yield result[0]
-                waiting.report(requests)
+                running.start()
+            yield from running.results()
         finally:
-            self._end(list(requests))
+            running.end()
 
-    def _lost(self, actor: Any, job: _Job | None, error: Exception) -> list[_Job]:
-        """Reports that a worker is gone; returns the jobs to do again.
+
+class _Map:
+    """The actors of one ``RayPool.map``, and the tasks that they have."""
+
+    def __init__(self, ray: Any, function: Callable[[Any], Any], tasks: Iterable[Any]) -> None:
+        self._ray, self._function = ray, function
+        self._new, self._again = map(_Job, tasks), deque[_Job]()
+        self._actor_class = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
+        self._hosts: dict[Any, str] = {}  # by actor; "" until it has started
+        self._requests: dict[Any, tuple[Any, _Job | None]] = {}  # answer -> actor and its job; None: its start
+        self._failed_starts = 0  # actors in a row that were lost before they had started
+
+    @property
+    def _working(self) -> bool:
+        return any(job for _, job in self._requests.values())
+
+    def start(self) -> None:
+        """Starts an actor, which gets tasks as soon as it answers."""
+        actor = self._actor_class.remote(os.getcwd())
+        self._hosts[actor] = ""
+        self._requests[actor.host.remote()] = actor, None
+
+    def results(self) -> Iterator[Any]:
+        """Yields the results of all tasks.
 
         Raises:
-            WorkerError: too many were.
+            WorkerError: too many actors were lost.
+        """
+        more, waiting = True, _Waiting(self._ray)
+        while more or self._again or self._working:
+            for answer in self._ray.wait(list(self._requests), timeout=POLL_S)[0]:
+                actor, job = self._requests.pop(answer)
+                try:
+                    result, error = self._ray.get(answer)
+                except self._ray.exceptions.RayTaskError as unsent:  # of pickling, as others are answers
+                    raise unsent.cause or unsent from None
+                except self._ray.exceptions.RayError as lost:
+                    self._replace(actor, job, lost)
+                    continue
+                if error:
+                    raise error
+                self._failed_starts = 0
+                if job is None:
+                    self._hosts[actor] = result
+                more = self._give(actor) and more
+                if job:
+                    yield result
+            waiting.report(self._working)
+
+    def _give(self, actor: Any) -> bool:
+        """Gives an actor its next task; ends it and returns False if none is left."""
+        job = self._again.popleft() if self._again else next(self._new, None)
+        if job is None:
+            del self._hosts[actor]
+            self._ray.kill(actor)
+            return False
+        self._requests[actor.run.remote(self._function, job.task)] = actor, job
+        return True
+
+    def _replace(self, actor: Any, job: _Job | None, error: Exception) -> None:
+        """Starts an actor in place of one that is gone, whose job is done again.
+
+        Raises:
+            WorkerError: too many were lost.
         """
         with contextlib.suppress(Exception):  # it may only be out of reach
             self._ray.kill(actor)
@@ -158,22 +181,23 @@ class RayPool:
             self._failed_starts += 1
             if self._failed_starts >= MAX_LOSSES:
                 raise WorkerError(f"workers do not start on the Ray cluster: {_last_line(error)}")
-            return []
-        job.losses += 1
-        line = f"a Ray worker on {host} was lost ({str(job.task)[:80]})"
-        if job.losses >= MAX_LOSSES:
-            raise WorkerError(f"{line}, the {job.losses}rd one (out of memory?)")
-        print_stderr(f"{line}; another one takes its place")
-        return [job]
+        else:
+            job.losses += 1
+            line = f"a Ray worker on {host} was lost ({str(job.task)[:80]})"
+            if job.losses >= MAX_LOSSES:
+                raise WorkerError(f"{line}, the {job.losses}rd one (out of memory?)")
+            print_stderr(f"{line}; another one takes its place")
+            self._again.append(job)
+        self.start()
 
-    def _end(self, answers: list[Any]) -> None:
-        """Kills the workers, and waits until their requests have failed, so that none of them writes any more."""
+    def end(self) -> None:
+        """Kills the actors, and waits until their requests have failed, so that none of them writes any more."""
         while self._hosts:
             with contextlib.suppress(Exception):  # the cluster may be gone
                 self._ray.kill(self._hosts.popitem()[0])
-        if answers:
+        if self._requests:
             with contextlib.suppress(Exception):
-                self._ray.wait(answers, num_returns=len(answers), timeout=GONE_S)
+                self._ray.wait(list(self._requests), num_returns=len(self._requests), timeout=GONE_S)
 
 
 class _Waiting:
@@ -182,8 +206,8 @@ class _Waiting:
     def __init__(self, ray: Any) -> None:
         self._ray, self._since = ray, time.monotonic()
 
-    def report(self, requests: dict[Any, tuple[Any, _Job | None]]) -> None:
-        if any(job for _, job in requests.values()):
+    def report(self, working: bool) -> None:
+        if working:
             self._since = float("inf")
         elif time.monotonic() - self._since > WAITING_S:
             self._since = float("inf")
