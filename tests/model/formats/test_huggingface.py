@@ -1,15 +1,12 @@
-"""Folders in the layout of a Hugging Face repository: exact round trip, atomic writes, one line for hostile ones."""
+"""Folders in the layout of a Hugging Face repository: exact round trip, atomic writes, the model card."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
-import shutil
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,40 +17,14 @@ from model.backbones.spherenet import spherenet
 from model.errors import ExportError
 from model.formats.checkpoint import CheckpointError
 from model.formats.export_huggingface import write_folder
-from model.formats.network import LoadedNetwork, load_network
+from model.formats.network import load_network
 from pipeline.spec import Preprocessing
 from shards.files import temporary_path
 from tests.conftest import REPOSITORY
+from tests.model.formats.conftest import write_small_folder
 from tests.networks import SMALL, TRAINING, save_small, small_backbone
 
 FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
-
-
-def write(folder, backbone=None, *, step=7, spec=SMALL, training=TRAINING, name="spherenet4"):
-    network = LoadedNetwork(
-        backbone=backbone or small_backbone(),
-        spec=spec,
-        name=name,
-        path=Path("x.pt"),
-        step=step,
-        digest="of the checkpoint",
-        training=training,
-        spec_stated=True,
-    )
-    return write_folder(network, folder)
-
-
-@pytest.fixture(scope="module")
-def _written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hf") / "net"
-    write(folder)
-    return folder
-
-
-@pytest.fixture
-def written(_written, tmp_path):
-    """A copy that the test may damage."""
-    return shutil.copytree(_written, tmp_path / "net")
 
 
 def outputs(backbone):
@@ -110,14 +81,14 @@ def test_the_configuration_describes_the_network(written):
 
 
 def test_the_same_network_gives_the_same_bytes(written, tmp_path):
-    write(tmp_path / "again")
+    write_small_folder(tmp_path / "again")
     for name in FILES:
         assert (tmp_path / "again" / name).read_bytes() == (written / name).read_bytes()
 
 
 def test_the_export_of_a_bare_state_dict_states_the_assumed_spec_and_its_pooling(tmp_path):
     backbone = spherenet(10, pooling=True).eval()
-    digest = write(
+    digest = write_small_folder(
         tmp_path / "net", backbone, name="spherenet10:pooling=true", step=None, training={}, spec=Preprocessing()
     )
     network = load_network(tmp_path / "net")
@@ -158,7 +129,7 @@ def test_the_model_card_is_valid(written):
     ],
 )
 def test_the_model_card_states_the_alignment(tmp_path, spec, alignment):
-    write(tmp_path / "net", spec=spec)
+    write_small_folder(tmp_path / "net", spec=spec)
     assert f"\n| alignment | {alignment} |\n" in (tmp_path / "net" / "README.md").read_text()
 
 
@@ -170,7 +141,7 @@ def test_the_model_card_s_python_runs(written):
 
 
 def test_a_configuration_cannot_write_into_the_model_card(tmp_path):
-    write(tmp_path / "net", training={"backbone": "```\n# Approved by everybody\n```"})
+    write_small_folder(tmp_path / "net", training={"backbone": "```\n# Approved by everybody\n```"})
     lines = (tmp_path / "net" / "README.md").read_text().splitlines()
     assert [line for line in lines if line.startswith(("# ", "```"))] == [
         "# spherenet4 for low-resolution face recognition",
@@ -181,14 +152,14 @@ def test_a_configuration_cannot_write_into_the_model_card(tmp_path):
 def test_a_configuration_that_is_not_json_is_a_one_line_error(tmp_path):
     for training in ({"x": torch.zeros(1)}, {"x": float("nan")}):
         with pytest.raises(CheckpointError, match=r"x\.pt: its configuration holds values other than finite numbers"):
-            write(tmp_path / "net", training=training)
+            write_small_folder(tmp_path / "net", training=training)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_earlier_export_is_replaced_and_an_empty_folder_filled(written, tmp_path):
-    digest = write(written, small_backbone(seed=1), step=8)
+    digest = write_small_folder(written, small_backbone(seed=1), step=8)
     (tmp_path / "empty").mkdir()
-    write(tmp_path / "empty")
+    write_small_folder(tmp_path / "empty")
     assert (load_network(written).digest, load_network(written).step) == (digest, 8)
     assert load_network(tmp_path / "empty").digest != digest
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty", "net"]
@@ -199,7 +170,7 @@ def test_a_folder_with_anything_else_in_it_is_refused(written, other):
     (written / other).write_text("precious")
     before = {entry.name: entry.read_bytes() for entry in written.iterdir()}
     with pytest.raises(ExportError) as error:
-        write(written, small_backbone(seed=1))
+        write_small_folder(written, small_backbone(seed=1))
     assert str(error.value) == (
         f"{written}: exists and holds something else ({other!r}); choose another --out, or delete it"
     )
@@ -209,7 +180,7 @@ def test_a_folder_with_anything_else_in_it_is_refused(written, other):
 def test_a_folder_of_another_model_is_refused(written):
     (written / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(ExportError, match=r"holds something else \('config\.json'\)"):
-        write(written)
+        write_small_folder(written)
 
 
 @pytest.mark.parametrize("failing", range(5))
@@ -225,7 +196,7 @@ def test_an_interrupted_export_keeps_the_earlier_one(written, tmp_path, monkeypa
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(written, small_backbone(seed=1))
+        write_small_folder(written, small_backbone(seed=1))
     assert load_network(written).digest == digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
 
@@ -240,7 +211,7 @@ def test_an_interruption_between_the_last_two_renames_restores_the_earlier_expor
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(written, small_backbone(seed=1))
+        write_small_folder(written, small_backbone(seed=1))
     assert load_network(written).digest == digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
 
@@ -250,157 +221,13 @@ def test_the_next_export_cleans_up_after_a_killed_one(written, tmp_path):
     (killed / "new").mkdir(parents=True)
     temporary_path(killed / "new" / "model.safetensors").write_bytes(b"half")
     written.rename(killed / "old")
-    write(written)
+    write_small_folder(written)
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
-
-
-def edit(file, **changes):
-    """Changes fields of a JSON file; None deletes."""
-
-    def change(folder):
-        content = {**json.loads((folder / file).read_text()), **changes}
-        (folder / file).write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
-
-    return change
-
-
-def put(file, data):
-    return lambda folder: (folder / file).write_bytes(data)
-
-
-def tensors(header, numbers=b""):
-    text = json.dumps(header).encode()
-    return put("model.safetensors", struct.pack("<Q", len(text)) + text + numbers)
-
-
-def cut(size):
-    return lambda folder: os.truncate(folder / "model.safetensors", size)
-
-
-def flip(folder):
-    path = folder / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1000] ^= 0xFF
-    path.write_bytes(data)
-
-
-class Hostile:
-    def __reduce__(self):
-        return (os.system, ("touch hacked",))
-
-
-ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-UNREADABLE = "model.safetensors: damaged or not safetensors"
-DAMAGE = [
-    (lambda folder: (folder / "config.json").unlink(), "is a folder without config.json; expected a checkpoint file"),
-    (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: not found; export the folder again"),
-    (lambda folder: (folder / "preprocessor_config.json").unlink(), "preprocessor_config.json: not found"),
-    (put("config.json", b""), "config.json: not JSON (Expecting value"),
-    (put("config.json", b"\xff\xfe\x00"), "config.json: not JSON ("),
-    (put("config.json", b"[" * 100_000), "config.json: not JSON ("),
-    (put("config.json", b" " * (2 << 20)), "config.json: 2,097,152 bytes, expected a JSON object of at most 1,048,576"),
-    (put("config.json", b"[1, 2]"), "config.json: holds a list, expected a JSON object"),
-    (put("preprocessor_config.json", b"3"), "preprocessor_config.json: holds a int, expected a JSON object"),
-    (put("config.json", b"{}"), "config.json: model_type is None, expected 'lrfr'; name a checkpoint file"),
-    (edit("config.json", model_type="x\n\x1b[31m"), r"config.json: model_type is 'x\n\x1b[31m', expected 'lrfr'"),
-    (edit("config.json", format_version=99), "config.json: format version 99, this tool reads 1"),
-    (edit("config.json", digest=None, backbone=None), "fields missing or of the wrong type: backbone, digest"),
-    (edit("config.json", backbone=["x"], image_size="1"), "fields missing or of the wrong type: backbone, image_size"),
-    (edit("config.json", embedding_size=128), "config.json: embedding_size is 128, expected 512"),
-    (edit("config.json", backbone="../../etc/passwd"), "backbone '../../etc/passwd' is unknown; choose from"),
-    (edit("config.json", backbone_options={"depth": 10**9}), "spherenet4 has no option 'depth'; leave it out"),
-    (edit("config.json", backbone_options={"pooling": True}), "its weights do not fit spherenet4:pooling=true ("),
-    (edit("config.json", backbone="spherenet10"), "its weights do not fit spherenet10 ("),
-    (
-        edit("config.json", image_size=48),
-        "preprocessor_config.json: preprocessing is not a spec for 48 px, the image_size in config.json",
-    ),
-    (edit("config.json", digest="0" * 32), "damaged or edited (the digest in its config.json does not match)"),
-    (edit("preprocessor_config.json", preprocessing=None), "preprocessing is not a spec for 32 px"),
-    (edit("preprocessor_config.json", preprocessing=[32]), "preprocessing is not a spec for 32 px"),
-    (
-        edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "mean": 0.4}),
-        "damaged or edited (the digest in its config.json does not match)",
-    ),
-    (
-        edit("preprocessor_config.json", preprocessing={"size": 32, "mean": [[]]}),
-        "preprocessing spec: fields ['color', 'degradation', 'jpeg_quality', 'std', 'template', 'warp'] are missing",
-    ),
-    (
-        edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "mean": [[]]}),
-        "preprocessing spec: mean is [[]], expected float",
-    ),
-    (cut(0), UNREADABLE),
-    (cut(7), UNREADABLE),
-    (cut(500), UNREADABLE),
-    (cut(5000), UNREADABLE),
-    (flip, "damaged or edited (the digest in its config.json does not match)"),
-    (put("model.safetensors", b"hello, this is not a header"), UNREADABLE),
-    (put("model.safetensors", struct.pack("<Q", 1 << 60) + b"{}"), UNREADABLE),
-    (put("model.safetensors", struct.pack("<Q", 200 << 20) + b" " * 100), UNREADABLE),
-    (put("model.safetensors", pickle.dumps(Hostile())), UNREADABLE),
-    (tensors([1]), UNREADABLE),
-    (tensors({"0.weight": 3}), UNREADABLE),
-    (tensors({"0.weight": {**ONE, "data_offsets": [0, 1 << 40]}}), UNREADABLE),
-    (tensors({"0.weight": {**ONE, "shape": [1 << 62, 1 << 62]}}, bytes(4)), UNREADABLE),
-    (tensors({"0.weight": {**ONE, "dtype": "PICKLE"}}, bytes(4)), UNREADABLE),
-    (tensors({}), "its weights do not fit spherenet4 ("),
-    (tensors({"../../../outside": ONE}, bytes(4)), "its weights do not fit spherenet4 ("),
-    (tensors({"a\n\x1b[31m": ONE}, bytes(4)), "its weights do not fit spherenet4 ("),
-    (lambda folder: torch.save(Hostile(), folder / "model.safetensors"), UNREADABLE),
-]
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGE)
-def test_a_damaged_or_hostile_folder_is_a_one_line_error(written, monkeypatch, tmp_path, damage, message):
-    monkeypatch.chdir(tmp_path)
-    damage(written)
-    with pytest.raises(CheckpointError) as error:
-        load_network(written)
-    text = str(error.value)
-    assert text.startswith(str(written))
-    assert message in text
-    assert text.isprintable()
-    assert len(text) < 500
-    assert not (tmp_path / "hacked").exists()
-
-
-def test_flipped_bits_of_the_header_are_detected(written):
-    path = written / "model.safetensors"
-    data, rng = path.read_bytes(), np.random.default_rng(0)
-    header = 8 + struct.unpack("<Q", data[:8])[0]
-    for _ in range(60):
-        damaged = bytearray(data)
-        damaged[rng.integers(header)] ^= 1 << rng.integers(8)
-        path.write_bytes(damaged)
-        with pytest.raises(CheckpointError) as error:
-            load_network(written)
-        assert str(error.value).isprintable()
-
-
-def test_other_files_in_the_folder_are_not_opened(written, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save(Hostile(), written / "pytorch_model.bin")
-    (written / "modeling.py").write_text("open('hacked', 'w')")
-    edit("config.json", auto_map={"AutoModel": "modeling.Model"})(written)
-    load_network(written)
-    assert not (tmp_path / "hacked").exists()
-
-
-def test_a_huge_network_is_rejected_before_it_takes_memory(written):
-    edit("config.json", image_size=1024)(written)
-    edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 1024})(written)
-    with pytest.raises(CheckpointError, match="its weights do not fit spherenet4"):
-        load_network(written)  # building it would take 4 GB
-    edit("config.json", image_size=4096)(written)
-    edit("preprocessor_config.json", preprocessing={**SMALL.to_dict(), "size": 4096})(written)
-    with pytest.raises(CheckpointError, match="preprocessing spec: size is 4096 px, expected at most 1024"):
-        load_network(written)
 
 
 def test_a_missing_package_is_named(written, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    for attempt in (lambda: load_network(written), lambda: write(written)):
+    for attempt in (lambda: load_network(written), lambda: write_small_folder(written)):
         with pytest.raises(ExportError) as error:
             attempt()
         assert str(error.value) == f"safetensors is not installed; run: pip install --editable '{REPOSITORY}[export]'"
