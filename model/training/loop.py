@@ -19,7 +19,7 @@ from model.training.init import initialise_from_data
 from model.training.learner import StepInputs
 from model.training.runlog import METRICS, RunLog
 from model.training.state import TrainState
-from model.training.update import Updater
+from model.training.update import Outcome, Updater
 from pipeline.signals import StopFlag, Stopped, stop_signals
 from shards.arguments import check_argument, check_path, check_whole
 from shards.files import StrPath, write_bytes
@@ -108,24 +108,17 @@ def train(
         update = Updater(state)
         for batch in _drawn(batches, state, start, log, stop):
             if step == 0 and config.init == "data":
-                images = ranks.gather(batch.images.flatten(0, 1), len(batch.images))
-                initialise_from_data(learner.backbone, learner.head, learner.inputs(images[None]))
+                _initialise(batch, state)
             lr = config.learning_rate(step)
-            for group in state.optimizer.param_groups:
-                group["lr"] = lr
             log_due = (step + 1) % config.log_interval == 0 or step + 1 == config.steps
             save_due = (step + 1) % config.save_every == 0 or evaluations.due(step + 1)
             on_cpu = batch.labels.device.type == "cpu"  # on a GPU the check synchronises
             check = log_due or save_due or on_cpu or state.guard.active
-            done = update(_inputs(batch, config, targets), step, check=check)
-            if done.problem:
-                consequence = state.guard.forgive(loss_finite=done.loss_finite)
-                if consequence is None:
-                    if step > saved and state.finite():
-                        state.save(run, step, loader_state)
-                    raise TrainingError(f"{done.problem}, no update was made; {state.lower_rate(run)}")
-                if ranks.first:
-                    print_stderr(f"{done.problem}, no update was made ({consequence})")
+            done = update(_inputs(batch, config, targets), step, lr=lr, check=check)
+            if done.problem and not _forgiven(done, state):
+                if step > saved and state.finite():
+                    state.save(run, step, loader_state)
+                raise TrainingError(f"{done.problem}, no update was made; {state.lower_rate(run)}")
             step, loader_state = step + 1, batch.state.to_dict()
 
             if log_due and not done.problem:
@@ -165,6 +158,21 @@ def _drawn(
             _check_batch(batch, state)
         log.count(images=ranks.size * batch.images[..., 0, 0, 0].numel())
         yield batch
+
+
+def _initialise(batch: TrainBatch, state: TrainState) -> None:
+    """Fits the initial weights to the first batch. A collective."""
+    images = state.ranks.gather(batch.images.flatten(0, 1), len(batch.images))
+    learner = state.learner
+    initialise_from_data(learner.backbone, learner.head, learner.inputs(images[None]))
+
+
+def _forgiven(done: Outcome, state: TrainState) -> bool:
+    """Reports why a step made no update. Returns False if that ends the run."""
+    consequence = state.guard.forgive(loss_finite=done.loss_finite)
+    if consequence and state.ranks.first:
+        print_stderr(f"{done.problem}, no update was made ({consequence})")
+    return consequence is not None
 
 
 def _inputs(batch: TrainBatch, config: TrainConfig, targets: Callable[[np.ndarray], torch.Tensor] | None) -> StepInputs:

@@ -31,13 +31,16 @@ class Updater:
         whole = self._config.accumulate == 1
         self._parallel = state.ranks.parallel(state.learner, state.learner.rank_local_prefixes) if whole else None
 
-    def __call__(self, inputs: StepInputs, step: int, *, check: bool) -> Outcome:
+    def __call__(self, inputs: StepInputs, step: int, *, lr: float, check: bool) -> Outcome:
         """Makes update number ``step``, counted from 0, from this rank's part of a batch. A collective.
 
         Args:
+            lr: the learning rate.
             check: leave everything as it was if the loss or a gradient is not finite. Synchronises with the device.
         """
         learner, optimizer, guard = self._state.learner, self._state.optimizer, self._state.guard
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         buffers = [buffer.clone() for buffer in learner.buffers()] if check else []  # the forward pass moves them
         optimizer.zero_grad(set_to_none=True)
         loss, parts = self._gradients(inputs, step)

@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.images import formats, jpeg
+from pipeline.images import formats, jpeg, jpeg_damage
 from shards.errors import LrfrError
 from shards.files import regular_handle
 from shards.messages import counted
@@ -106,18 +106,18 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
     try:
         header = jpeg.read_header(data)
         _check_pixels(header.width, header.height, max_pixels)
-        jpeg.check_length(data, header)
-        if jpeg.passed_text_mode(data, header.scan):
+        jpeg_damage.check_length(data, header)
+        if jpeg_damage.passed_text_mode(data, header.scan):
             raise ValueError(_TEXT_MODE)
         if not jpeg.has_end(data, header):
             return _decode_unended(data)
-        jpeg.check_complete(data, header)
+        jpeg_damage.check_complete(data, header)
         if header.is_arithmetic:
-            jpeg.check_arithmetic(data, header)
+            jpeg_damage.check_arithmetic(data, header)
         try:
             return _jpeg_pixels(data, header, grey)
         except ValueError:  # libjpeg warned
-            return _decode_opencv(jpeg.repaired(data, header))
+            return _decode_opencv(jpeg_damage.repaired(data, header))
     except ValueError as error:
         if "Insufficient memory" in str(error):  # libjpeg's words
             raise MemoryError(str(error)) from None
@@ -126,7 +126,7 @@ def _decode_jpeg(data: bytes, grey: bool, max_pixels: int) -> np.ndarray:
 
 def _decode_unended(data: bytes) -> np.ndarray:
     """Decodes a JPEG without an EOI marker. OpenCV and Pillow read it if enough filler follows its scan, and only then."""
-    jpeg.check(data)
+    jpeg_damage.check(data)
     try:
         with contextlib.closing(JpegImageFile(io.BytesIO(data))) as image:
             image.load()

@@ -14,9 +14,8 @@ import re
 import numpy as np
 import simplejpeg
 
-_START, _END = b"\xff\xd8", b"\xff\xd9"
-_DHT, _EOI, _SOS, _DQT, _DRI = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD
-_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+from pipeline.images.jpeg import BASELINE, DHT, DQT, DRI, END, EOI, EXTENDED, PROGRESSIVE, SOS, START, segment
+
 _RESTART = re.compile(rb"(?<!\xff)\xff++[\xd0-\xd7]")  # in linear time, whatever the length of filler
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _BLOCK = 64  # coefficients
@@ -75,19 +74,22 @@ def check_scans(data: bytes, rest: bytes = b"") -> bool:
 
 def _read_segments(data: bytes, rest: bytes) -> _State:
     """Checks all scans but those of AC coefficients of a progressive JPEG."""
-    state, at = _State(dict(_standard_codes()), rest), len(_START)
-    while (marker := data[at + 1]) != _EOI:
+    state, at = _State(dict(_standard_codes()), rest), len(START)
+    while (marker := data[at + 1]) != EOI:
         end = at + 2 + (data[at + 2] << 8 | data[at + 3])
         content = data[at + 4 : end]
-        if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE):
+        if marker in (BASELINE, EXTENDED, PROGRESSIVE):
             state.height, state.width = content[1] << 8 | content[2], content[3] << 8 | content[4]
             state.factors = {content[i]: (content[i + 1] >> 4, content[i + 1] & 15) for i in range(6, len(content), 3)}
-            state.grey = {component: [] for component in state.factors if marker == _PROGRESSIVE}
-        elif marker in (_DHT, _DRI):
-            _read_tables(content, state.codes) if marker == _DHT else _read_interval(content, state)
+            state.grey = {component: [] for component in state.factors if marker == PROGRESSIVE}
+        elif marker in (DHT, DRI):
+            if marker == DHT:
+                _read_tables(content, state.codes)
+            else:
+                state.restart_interval = content[0] << 8 | content[1]
             for parts in state.grey.values():
                 parts.append(data[at:end])
-        elif marker == _SOS:
+        elif marker == SOS:
             found = _SCAN_END.search(data, end)
             start, end = end, found.start() if found else len(data)
             if state.grey and content[-3]:
@@ -96,15 +98,6 @@ def _read_segments(data: bytes, rest: bytes) -> _State:
                 _check_scan(data[start:end], content, state, data[end + 1])
         at = end
     return state
-
-
-def segment(marker: int, content: bytes) -> bytes:
-    """A JPEG segment: marker, length and content."""
-    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2) + content
-
-
-def _read_interval(content: bytes, state: _State) -> None:
-    state.restart_interval = content[0] << 8 | content[1]
 
 
 @functools.cache
@@ -224,13 +217,13 @@ def _grey_jpeg(component: int, state: _State) -> bytes:
     frame = b"\x08" + height.to_bytes(2) + width.to_bytes(2) + bytes([1, component, 0x11, 0])
     return b"".join(
         (
-            _START,
-            segment(_DQT, b"\0" + b"\1" * _BLOCK),
-            segment(_PROGRESSIVE, frame),
-            segment(_DHT, b"\0\1" + b"\0" * 16),
-            segment(_SOS, bytes([1, component, 0, 0, 0, 0])),
+            START,
+            segment(DQT, b"\0" + b"\1" * _BLOCK),
+            segment(PROGRESSIVE, frame),
+            segment(DHT, b"\0\1" + b"\0" * 16),
+            segment(SOS, bytes([1, component, 0, 0, 0, 0])),
             b"\0" * (blocks // 8) + (bytes([0xFF >> blocks % 8]) if blocks % 8 else b""),
             *state.grey[component],
-            _END,
+            END,
         )
     )

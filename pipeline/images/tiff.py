@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from pipeline.images import jpeg
+from pipeline.images import jpeg, jpeg_damage
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _SAMPLES, _STRIP_ROWS, _STRIP_SIZES, _PLANAR = 273, 277, 278, 279, 284
@@ -101,7 +101,7 @@ def _length(tags: ImageFileDirectory_v2, width: int, rows: int) -> int:
 
 def _check_jpeg(part: bytes, tags: ImageFileDirectory_v2, width: int, rows: int) -> None:
     tables = tags.get(_JPEG_TABLES, jpeg.START + jpeg.END)
-    header = jpeg.check(tables[: -len(jpeg.END)] + part[len(jpeg.START) :])
+    header = jpeg_damage.check(tables[: -len(jpeg.END)] + part[len(jpeg.START) :])
     if (header.width < width or header.height < rows) and _planes(tags) == 1:  # a plane may be sampled
         raise ValueError(f"a strip or tile has {header.width}x{header.height} px instead of {width}x{rows}")
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from pipeline.images import jpeg
+from pipeline.images import jpeg, jpeg_damage
 
-_FRAMES = (0xC0, 0xC1, 0xC2)  # sequential and progressive, with Huffman codes
-_JFIF, _END = b"\xff\xd8\xff\xe0", b"\xff\xd9"
+_FRAMES = (jpeg.BASELINE, jpeg.EXTENDED, jpeg.PROGRESSIVE)  # sequential and progressive, with Huffman codes
+_JFIF = jpeg.START + b"\xff\xe0"
 _METADATA_BYTES = 1 << 16
 
 
@@ -19,7 +19,7 @@ def is_storable(data: bytes, side: int) -> bool:
     It is a sound JPEG of ``side`` x ``side`` px with one component or YCbCr (JFIF says so), ends where it should, and is not
     turned by EXIF data. Nor is it swollen by metadata: a batch takes the memory of its longest file for each image.
     """
-    if not data.startswith(_JFIF) or data[6:11] != b"JFIF\0" or not data.endswith(_END):
+    if not data.startswith(_JFIF) or data[6:11] != b"JFIF\0" or not data.endswith(jpeg.END):
         return False
     if len(data) > 4 * side * side + _METADATA_BYTES:
         return False
@@ -29,9 +29,9 @@ def is_storable(data: bytes, side: int) -> bool:
             return False
         if header.frame not in _FRAMES or header.components not in (1, 3):
             return False
-        jpeg.check_length(data, header)
-        jpeg.check_complete(data, header)
-        if jpeg.passed_text_mode(data, header.scan):
+        jpeg_damage.check_length(data, header)
+        jpeg_damage.check_complete(data, header)
+        if jpeg_damage.passed_text_mode(data, header.scan):
             return False
         pixels = simplejpeg.decode_jpeg(data, "GRAY")
         return not header.has_exif or _equals_upright(data, pixels[..., 0])

@@ -6,7 +6,6 @@ No other file imports DALI, apart from the one with which ``doctor`` looks wheth
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import torch.utils.dlpack
 from nvidia.dali import fn, pipeline_def, types
 
+from pipeline.load.local_processes import local_processes
 from shards.arguments import shown
 from shards.messages import counted
 
@@ -29,9 +29,7 @@ KEPT_OUTPUTS = 4  # that a GPU has not read yet: the host is at most so many bat
 
 def default_threads() -> int:
     """CPU threads of DALI: the cores that this process may use, shared by those that torchrun started on this machine."""
-    local = os.environ.get("LOCAL_WORLD_SIZE", "")
-    processes = int(local) if re.fullmatch(r"[1-9]\d{0,5}", local) else 1
-    return min(max(len(os.sched_getaffinity(0)) // processes, 1), MAX_THREADS)
+    return min(max(len(os.sched_getaffinity(0)) // local_processes(), 1), MAX_THREADS)
 
 
 class Decoder:

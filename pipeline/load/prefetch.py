@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import Callable
 
 import numpy as np
 
+from pipeline.load.local_processes import local_processes
 from pipeline.load.sampler import LoaderState, Sampler
 from pipeline.progress import Progress
 from shards.cache_folder import size_text
@@ -42,10 +42,9 @@ class ShardPrefetch:
         self._cache, self._index, self._start, self._report = index.cache, index, start, report
         self._sampler = copy.copy(sampler)  # one of random order keeps the order of one epoch
         room = self._cache.folder.size - self._cache.other_bytes
-        self.budget = None if self._cache.holds_all else int(BUDGET * room) // _processes_here()
-        self._needed_until = np.zeros(
-            len(self._cache.tar_bytes), np.int64
-        )  # number of the last known batch of each tar
+        self.budget = None if self._cache.holds_all else int(BUDGET * room) // local_processes()
+        # number of the last known batch of each tar
+        self._needed_until = np.zeros(len(self._cache.tar_bytes), np.int64)
         with_images = np.zeros(len(self._needed_until), bool)
         with_images[index.shard] = True
         self._sizes = np.where(with_images, self._cache.tar_bytes, 0)  # no others are needed
@@ -136,9 +135,3 @@ class ShardPrefetch:
                 progress.update(there - before)
                 if self.budget is not None and self._read:
                     break
-
-
-def _processes_here() -> int:
-    """The number of processes of the run on this machine, as ``torchrun`` states it."""
-    stated = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return int(stated) if stated.isdecimal() and int(stated) > 0 else 1

@@ -62,7 +62,7 @@ def test_a_run_logs_each_view_and_the_teacher_stays_as_it_was(tmp_path):
     state = start(teacher)
     batch = next(Stream())
     state.learner.train()
-    Updater(state)(StepInputs(batch.images, batch.labels, None, batch.originals), 0, check=True)
+    Updater(state)(StepInputs(batch.images, batch.labels, None, batch.originals), 0, lr=0.1, check=True)
     assert not teacher.network.backbone.training
     for name, value in teacher.network.backbone.state_dict().items():
         assert torch.equal(value, before.network.backbone.state_dict()[name])
@@ -82,7 +82,7 @@ def test_less_memory_gives_the_same_gradients(change):
         state = start(lent(), **changes)
         batch = next(Stream())
         state.learner.train()
-        done = Updater(state)(StepInputs(batch.images, batch.labels, None, batch.originals), 0, check=True)
+        done = Updater(state)(StepInputs(batch.images, batch.labels, None, batch.originals), 0, lr=0.1, check=True)
         return done, {name: weight.grad for name, weight in state.learner.named_parameters()}
 
     whole, other = gradients(), gradients(**change)

@@ -39,7 +39,9 @@ def gradients(settings, steps=1, loss_scale=1.0):
         batch = next(stream)
         targets = teach(batch.rows) if settings.losses.distill else None
         originals = batch.originals if settings.losses.attention else None
-        done = update(StepInputs(batch.images, batch.labels, targets, originals), step, check=True)
+        done = update(
+            StepInputs(batch.images, batch.labels, targets, originals), step, lr=state.learner.config.lr, check=True
+        )
     parts = {"loss": done.loss.detach(), **done.parts}
     grads = {name: weight.grad for name, weight in state.learner.named_parameters()}
     return parts, grads, state.learner.state_dict()

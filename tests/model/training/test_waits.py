@@ -34,7 +34,7 @@ def waits(**settings) -> list[str]:
     update = Updater(state)
     with transfers() as found:
         for step in range(2):
-            update(inputs, step, check=False)
+            update(inputs, step, lr=0.1, check=False)
     return found
 
 
