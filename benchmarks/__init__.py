@@ -9,9 +9,10 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from benchmarks.scoring.protocols import Protocol
     from shards.files import StrPath
 
 
@@ -31,7 +32,7 @@ class Benchmark:
     reader: str
     aligned: bool = False
 
-    def read(self, root: StrPath, landmarks: Sequence[StrPath] | Callable[[Sequence[Path]], Path] = ()) -> Any:
+    def read(self, root: StrPath, landmarks: Sequence[StrPath] | Callable[[Sequence[Path]], Path] = ()) -> Protocol:
         """Reads the protocol of the data set in ``root``.
 
         Args:
@@ -89,7 +90,7 @@ def is_own_benchmark(name: str) -> bool:
     return name.lower().endswith(".toml")
 
 
-def read_benchmark(name: str, root: StrPath) -> Any:
+def read_benchmark(name: str, root: StrPath) -> Protocol:
     """Reads the protocol of a benchmark.
 
     Args:

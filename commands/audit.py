@@ -12,6 +12,7 @@ from commands.group import CommandError
 from commands.network import open_engine
 from commands.options import PATH, check_benchmark, data, engine_options, folder
 from commands.outputs import FOLDER, PAGE, PARQUET_FILE, OutputPath
+from shards.messages import printable
 
 
 @click.command(short_help="Find wrong labels, duplicates and people of benchmarks in a shard set.")
@@ -49,8 +50,6 @@ def audit(shards: Path, out: Path, against: tuple[str, ...], root: Path, **optio
     with open_engine(**options) as (engine, _, facts):
         protocols = [read_benchmark(name, root) for name in dict.fromkeys(against)]
         summary = audit_set(shards, engine, out, protocols, facts)
-    from shards.messages import printable
-
     click.echo("\n".join(map(printable, summary)))
     click.echo(f"pictures: {out / SHEET}")
     click.echo(f"exclusion list: {out / EXCLUDE}")

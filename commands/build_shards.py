@@ -19,7 +19,7 @@ from commands.options import (
     max_pixels_option,
     staging,
 )
-from pipeline.sources.catalog import SOURCES
+from pipeline.sources.catalog import SOURCES, find_source
 from shards.errors import ShardError
 
 if TYPE_CHECKING:
@@ -147,7 +147,6 @@ def build_shards(
     """Builds a shard set, see ``_HELP``."""
     from pipeline.build import build, build_part, finish_build
     from pipeline.executors import WorkerError
-    from pipeline.sources.catalog import find_source
 
     if finish and (part or options["retry_failed"]):
         raise click.UsageError(f"--finish builds nothing; leave out {'--part' if part else '--retry-failed'}")

@@ -8,6 +8,7 @@ import click
 
 from commands.group import interruptible
 from commands.options import folder
+from shards.messages import print_stderr
 
 
 @click.command("demo-data", short_help="Generate faces in the layouts of the public data sets.")
@@ -23,7 +24,6 @@ from commands.options import folder
 def demo_data(out: Path, identities: int, images: int, seed: int) -> None:
     """Generate faces in the folder layouts of the public data sets."""
     from pipeline.demo.generate import write_demo_data
-    from shards.messages import print_stderr
 
     with interruptible():
         write_demo_data(out, identities=identities, images=images, seed=seed)

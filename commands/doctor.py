@@ -11,6 +11,7 @@ import click
 from commands.group import CommandError, interruptible
 from commands.options import PATH, data, pick_device
 from commands.outputs import JSON_FILE
+from shards.messages import printable
 
 if TYPE_CHECKING:
     from commands.diagnosis.findings import Section
@@ -33,7 +34,6 @@ def doctor(root: Path, network: Path | None, preprocessing: str | None, json_fil
     """
     from commands.diagnosis.findings import Level, lines, summary, to_dict
     from commands.diagnosis.page import sections
-    from shards.messages import printable
 
     levels, record = [], []
     with interruptible():

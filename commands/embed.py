@@ -12,9 +12,10 @@ from commands.landmark_finder import landmark_finder
 from commands.network import open_engine
 from commands.options import PATH, check_alignment, engine_options, is_auto, landmarks_option
 from commands.outputs import PARQUET_FILE, check_outputs
+from shards.messages import counted, print_stderr
 
 if TYPE_CHECKING:
-    from benchmarks.engine.identities import Templates
+    from benchmarks.engine.identities import Rule, Templates, Weights
 
 
 @click.command(short_help="Write the embeddings of images to a Parquet file.")
@@ -50,9 +51,9 @@ def embed(
     landmarks: tuple[Path, ...],
     aligned: str | None,
     down: int | None,
-    identity: str | None,
-    group: str | None,
-    weights: str,
+    identity: Rule | None,
+    group: Rule | None,
+    weights: Weights,
     **options: Any,
 ) -> None:
     """Write the embeddings of image files, and of all images in folders, to a Parquet file.
@@ -70,7 +71,6 @@ def embed(
     from pipeline.images.sizes import photograph_warning
     from pipeline.sources.folders import find_images, report_left_out
     from pipeline.sources.templates import crop_template
-    from shards.messages import print_stderr
 
     check_alignment(landmarks, aligned)
     check_outputs({"--out": out}, landmarks)
@@ -108,9 +108,7 @@ def embed(
 
 
 def _report(out: Path, embedded: int, total: int, templates: Templates | None) -> None:
-    """Says how many images were embedded. Raises: CommandError: none."""
-    from shards.messages import counted, print_stderr
-
+    """Says how many images were embedded. Raises: CommandError: no image was."""
     if embedded < total:
         columns = "columns status and error_message" if templates is None else "column unusable"
         print_stderr(f"unusable: {total - embedded:,} of {counted(total, 'image')}; see the {columns}")

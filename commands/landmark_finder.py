@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from commands.options import data, landmark_model
+from shards.messages import print_stderr
 
 
 @contextlib.contextmanager
@@ -24,7 +25,6 @@ def landmark_finder(
     from pipeline.landmarks.run import find_landmarks, summary
     from pipeline.sources.watch import SourceWatch
     from shards.files import digest
-    from shards.messages import print_stderr
 
     watch = SourceWatch(folders)
     options = LandmarkOptions(model=landmark_model(), max_pixels=max_pixels)

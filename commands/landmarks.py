@@ -11,6 +11,7 @@ import click
 from commands.group import CommandError, interruptible
 from commands.options import PATH, LocalPath, landmark_model, max_pixels_option, workers_option
 from commands.outputs import PARQUET_FILE, OutputPath, check_outputs
+from shards.messages import counted, print_stderr
 
 _KEPT = "finished images are kept: run the same command to continue"
 
@@ -54,7 +55,6 @@ def landmarks(root: Path, out: Path, csv_file: Path | None, model: Path | None, 
     from pipeline.landmarks.run import find_landmarks, summary
     from pipeline.landmarks.table import write_csv
     from pipeline.sources.folders import find_images, report_left_out
-    from shards.messages import counted, print_stderr
     from shards.schema import STATUS_OK
 
     if out.suffix.lower() == ".csv":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from commands.group import CommandError, interruptible, rank_of_several
 from commands.options import data, pick_device
 from commands.ranks import current_ranks, hand_out, local
+from shards.messages import print_stderr
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import Engine
@@ -34,7 +35,6 @@ def open_network(path: Path | None, preprocessing: str | None = None, option: st
     from model.formats.network import load_network
     from pipeline.prepare import check_supported
     from pipeline.sources.spec_file import read_spec
-    from shards.messages import print_stderr
 
     given = None if preprocessing is None else read_spec(preprocessing, option)
     network = load_network(path or newest_checkpoint(data("runs")()), given)
@@ -65,7 +65,6 @@ def warn_of_guess(network: LoadedNetwork, protocol: Protocol, device: str) -> bo
     from benchmarks.scoring.protocols import PairProtocol
     from commands.diagnosis.findings import Level
     from commands.diagnosis.network import guess, guess_findings
-    from shards.messages import print_stderr
 
     if network.spec_stated or network.trainable:
         return True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks import BENCHMARKS, is_own_benchmark
 from commands.group import CommandError, rank_of_several
 
 if TYPE_CHECKING:
@@ -246,8 +247,6 @@ def check_benchmark(name: str) -> str:
     Raises:
         click.BadParameter: it is neither.
     """
-    from benchmarks import BENCHMARKS, is_own_benchmark
-
     if name not in BENCHMARKS and not is_own_benchmark(name):
         raise click.BadParameter(f"{name!r} is not a benchmark; choose from {', '.join(BENCHMARKS)}, or a TOML file")
     return name

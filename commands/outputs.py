@@ -17,6 +17,7 @@ import click
 from commands.group import CommandError, interruptible, rank_of_several, reason_of
 from commands.options import check_local, data, is_store_url, local_path
 from pipeline.signals import delayed_interruption
+from shards.messages import counted, print_stderr
 
 if TYPE_CHECKING:
     from benchmarks.report.page import Report
@@ -113,7 +114,6 @@ class OutputPath(click.ParamType):
 
 def _upload(store: Store, folder: Path, written: Path) -> None:
     """Uploads the files that a command has written, also one that failed: they are whole."""
-    from shards.messages import counted, print_stderr
     from shards.store import StoreError
 
     ended_by = sys.exc_info()[1]
@@ -189,7 +189,6 @@ def saved_results(
         CommandError: a file cannot be written.
     """
     from benchmarks.scoring.results import write_json
-    from shards.messages import counted
 
     _check_distinct(json_file, report)
     results: list[Result] = []

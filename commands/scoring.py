@@ -21,12 +21,13 @@ from pipeline.degradation.presets import Degradation
 from shards.messages import print_stderr
 
 if TYPE_CHECKING:
+    from benchmarks.scoring.protocols import Protocol
     from benchmarks.scoring.results import Result
 
 
 def score(
     names: list[str],
-    read: Callable[[str], Any],
+    read: Callable[[str], Protocol],
     *,
     network: tuple[Path, ...] = (),
     json_file: Path | None,
@@ -83,7 +84,7 @@ def score(
 
 def score_network(
     names: list[str],
-    read: Callable[[str], Any],
+    read: Callable[[str], Protocol],
     save: Callable[[Result], None],
     *,
     label: str | None,
@@ -131,7 +132,7 @@ def score_network(
 
 def score_own(
     name: str,
-    read: Callable[..., Any],
+    read: Callable[..., Protocol],
     folders: list[Path],
     *,
     landmarks: tuple[Path, ...],

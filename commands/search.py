@@ -9,6 +9,7 @@ import click
 from commands.group import interruptible
 from commands.options import PATH
 from commands.outputs import PARQUET_FILE, OutputPath, check_outputs
+from shards.messages import print_stderr
 
 
 @click.command(short_help="Find the most similar gallery images for each probe image.")
@@ -48,7 +49,6 @@ def search(
     from benchmarks.search.matches import write_csv
     from benchmarks.search.run import search_tables
     from benchmarks.search.summary import search_lines, search_notes
-    from shards.messages import print_stderr
 
     check_outputs({"--out": out, "--csv": csv_file}, [gallery, probes, *([calibration] if calibration else [])])
     with interruptible():

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import Choice, IntRange, Option
@@ -20,8 +20,14 @@ from commands.group import CommandError, interruptible
 from commands.options import LocalPath, pick_device
 from commands.outputs import JSON_FILE, PNG_FILE, check_outputs, writing
 from pipeline.signals import delayed_interruption
+from shards.messages import counted
 
-Stage = Callable[[Any], Iterator[Any]]
+if TYPE_CHECKING:
+    from benchmarks.speed.faces import Setup
+    from benchmarks.speed.timing import Timing
+
+    Stage = Callable[[Setup], Iterator[Timing]]
+
 _CPU_STAGES = ("build", "loader", "step", "eval")
 _NETWORK = "Network; train --backbone help lists them. [default: spherenet20; quick: spherenet4]"
 _BACKBONE = Option(["--backbone"], metavar="NAME", help=_NETWORK)
@@ -85,10 +91,9 @@ def run_stages(
     from benchmarks.speed.faces import Setup
     from benchmarks.speed.results import as_line, as_table, machine, write_chart, write_json
     from model.errors import explained_memory
-    from shards.messages import counted
 
     click.echo(as_line(machine()))
-    timings: list[Any] = []
+    timings: list[Timing] = []
     saved: dict[str, str] = {}
     less_memory = explained_memory("use --quick, or a lower --batch-size where the stage has one")
     with interruptible(lambda: "; ".join(saved.values())), less_memory, _scratch() as scratch:

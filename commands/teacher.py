@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from commands.group import interruptible
 from commands.network import cache_folder, open_network
 from commands.ranks import check_same, embed_jobs, team_of
+from shards.messages import counted, print_stderr
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import Engine
@@ -35,7 +36,6 @@ def open_teacher(config: TrainConfig, run: Path, ranks: Ranks) -> Teacher | None
     from model.errors import CheckpointError
     from model.training.start import known_teacher
     from model.training.teacher import Teacher
-    from shards.messages import print_stderr
 
     path, preprocessing = Path(config.teacher), config.teacher_preprocessing
     found: list[Teacher] = []
@@ -62,7 +62,6 @@ def teacher_targets(teacher: Teacher, index: ShardIndex, ranks: Ranks, device: s
     from benchmarks.engine.shard_set import SetEmbeddings
     from model.errors import explained_memory
     from model.training.teacher import Targets, principal_components
-    from shards.messages import counted, print_stderr
 
     folder = cache_folder(teacher.digest, "fp32", device.partition(":")[0], "mean")
     store = SetEmbeddings(folder / f"set-{index.manifest.index_digest}" / FILE, index, teacher.digest)

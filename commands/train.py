@@ -13,7 +13,7 @@ from benchmarks import BENCHMARKS, read_benchmark
 from commands.options import PATH, STORE_PATH, SizeText, check_local, data, folder, pick_device, staging
 from commands.teacher import open_teacher, teacher_targets
 from commands.train_options import benchmark_names, check_cache, check_evaluation, config_options, print_list
-from shards.messages import print_stderr
+from shards.messages import counted, print_stderr
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,8 +143,6 @@ def train(
 
 def end_line(run: Path | Store, start: int, steps: int, wanted: int) -> str:
     """How a run ended that began after ``start`` updates and has had ``steps`` of those ``wanted``."""
-    from shards.messages import counted
-
     if start >= wanted:
         return f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps continues it"
     if steps >= wanted:
@@ -196,7 +194,6 @@ def run_training(
     from model.training.loop import train as train_loop
     from model.training.start import start_run
     from pipeline.spec import spec_of
-    from shards.messages import print_stderr
 
     teacher = open_teacher(config, run, ranks)
     start = start_run(
@@ -251,8 +248,6 @@ def open_loader(config: TrainConfig, index: ShardIndex, start: Start, device: st
 def start_line(start: Start, index: ShardIndex, device: str) -> str:
     """What is trained, on what and how long."""
     import torch
-
-    from shards.messages import counted
 
     learner, ranks = start.state.learner, start.state.ranks
     config = learner.config

@@ -12,6 +12,7 @@ import click
 
 from commands.group import CommandError
 from commands.options import STORE_PATH, data
+from shards.messages import counted, printable
 
 if TYPE_CHECKING:
     from shards.schema import Manifest
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 def verify(shards: Path | Store, full: bool) -> None:
     """Check a shard set, and print its problems, at most five of a kind per file. The exit code is 1 if there are any."""
     from pipeline.progress import Progress
-    from shards.messages import counted, printable
 
     with _opened(shards) as (manifest, problems_of), Progress("verify", manifest.shards, "shards") as progress:
         problems = list(problems_of(full=full, on_shard=progress.update))

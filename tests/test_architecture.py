@@ -95,7 +95,7 @@ LAYERS = {
     "model.losses": {"model", "model.heads", *GROUND},
     "model.formats": {"model", "model.backbones", *GROUND},
     "model.training": {"model", "model.backbones", "model.heads", "model.losses", "model.formats", *GROUND},
-    "benchmarks": {"shards", "pipeline.images"},
+    "benchmarks": {"shards", "pipeline.images", "benchmarks.scoring.protocols"},  # the type of what is read
     "benchmarks.scoring": {
         "benchmarks",
         "shards",

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,8 @@ from pipeline.sources.folders import utf8
 from shards.messages import counted, print_stderr
 from shards.schema import STATUS_OK
 
-RULES = ("folder", "prefix")
-WEIGHTS = ("equal", "norm")
+Rule = Literal["folder", "prefix"]
+Weights = Literal["equal", "norm"]
 STATUS_NO_LANDMARKS, STATUS_UNUSABLE = "no-landmarks", "unusable-image"
 IMAGE_SCHEMA = pa.schema(
     [
@@ -94,14 +94,14 @@ class ImageRows:
     """The rows of a file of embeddings: one for each image, with its identity if a rule gives one.
 
     Args:
-        rule: one of ``RULES``, for a column ``identity``; None: no such column.
+        rule: see ``identity_of``, for a column ``identity``; None: no such column.
 
     Attributes:
         schema: of the rows.
         metadata: of the file.
     """
 
-    def __init__(self, rule: str | None = None) -> None:
+    def __init__(self, rule: Rule | None = None) -> None:
         self.rule = rule
         self.schema = IMAGE_SCHEMA.append(IDENTITY) if rule else IMAGE_SCHEMA
         self.metadata: dict[str, str] = {}
@@ -126,7 +126,7 @@ class Templates(ImageRows):
     """One row for each identity: the mean of the embeddings of its images.
 
     Args:
-        rule: what names the identity, one of ``RULES``.
+        rule: what names the identity, see ``identity_of``.
         weights: of an image: ``equal``, or ``norm``, the norm of the network's output, so that the template is the mean of
             the outputs; blurred images have small norms in networks such as AdaFace and MagFace.
 
@@ -135,7 +135,7 @@ class Templates(ImageRows):
         usable: those of them that have an embedding.
     """
 
-    def __init__(self, rule: str, weights: str = "equal") -> None:
+    def __init__(self, rule: Rule, weights: Weights = "equal") -> None:
         super().__init__(rule)
         self.schema, self.metadata = TEMPLATE_SCHEMA, {"group": rule, "weights": weights}
         self._identity_of = functools.partial(identity_of, rule=rule)

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -201,7 +201,9 @@ class EmbeddingTable:
             raise SearchError(f"{self.path}: row {row} has no {name}; {EXPECTED}")
         return column
 
-    def _vectors(self, column: Any, good: Any, paths: pa.Array, start: int) -> tuple[np.ndarray, np.ndarray]:
+    def _vectors(
+        self, column: pa.Array, good: pa.BooleanArray, paths: pa.Array, start: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(N, D) embeddings of the usable rows of a batch, and the (N,) numbers of these rows."""
         usable = pc.and_(good, column.is_valid()).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(usable)

@@ -41,6 +41,7 @@ def time_eval(setup: Setup, *, backbone: str = "") -> Iterator[Timing]:
     network = build_backbone(backbone).eval()
     ours = copy.deepcopy(network)  # an Embedder changes the memory layout of the weights
     whole = read_benchmark("lfw", setup.data_sets())
+    assert isinstance(whole, PairProtocol)
     each, few = _QUICK_EACH if setup.quick else _EACH
     rows, settings = choose_pairs(whole, each), list(whole.members)
     five, timed = select(whole, rows, FIVE_SETTINGS), select(whole, rows, settings)

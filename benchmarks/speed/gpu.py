@@ -31,6 +31,7 @@ from benchmarks.speed.step import (
 from benchmarks.speed.timing import Contender, Facts, Run, Timing, against_first, compare_times, cores
 from pipeline.load.degrade import degrade, resize_by_products
 from pipeline.load.loader import Loader
+from pipeline.load.views import ViewSpec
 from shards.index import ShardIndex
 from shards.process_setting import ProcessSetting
 
@@ -44,7 +45,7 @@ _LOADER_BATCHES = {"cuda": 60, "cpu": 2}  # of the loader alone; those that it h
 _SLOW_BATCHES = 4  # of updates in fp32 and TF32 on a GPU
 PLAIN = "plain step, "  # before the precision of the baseline
 KINDS = {"cuda": ("fp32", "TF32", "bf16", "bf16, compiled"), "cpu": ("fp32", "bf16")}  # of our update
-_LOADED: dict[str, tuple[Any, ...]] = {
+_LOADED: dict[str, tuple[ViewSpec, ...]] = {
     "(128, 8, 12, 16) px, as Pillow": (),
     "128, 8-32 px": ((128, 128), (8, 32), (8, 32), (8, 32)),
     "128, 8-32 px as surveillance": ((128, 128), *[(8, 32, "surveillance")] * 3),
@@ -196,7 +197,9 @@ def training_runs(
             yield made(f"loader and step, {kind}", kind, load(index, batch, device))
 
 
-def load(index: ShardIndex, batch: int, device: str, *, threads: int = 0, views: Sequence[Any] = ()) -> Iterator[Batch]:
+def load(
+    index: ShardIndex, batch: int, device: str, *, threads: int = 0, views: Sequence[ViewSpec] = ()
+) -> Iterator[Batch]:
     """Yields batches of a loader, which starts at the first batch and stops when the iterator is deleted.
 
     Degradation is exact. Default: a thread for each core, and the views of the reference.

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import BENCHMARKS
 from benchmarks.datasets.locate import find_first
 from benchmarks.errors import AbsentError, ProtocolError
+from benchmarks.scoring.protocols import Protocol
 from commands.diagnosis.findings import Finding, fail, note, ok, warn
 from commands.diagnosis.identities import TRIED_IMAGES, count_identities, coverage
 from commands.diagnosis.source_sets import source_findings
 from commands.diagnosis.waiting import Waiting
 from pipeline.images.lookup import find_entry, find_folder, is_generated
 from pipeline.images.sizes import image_size
+from pipeline.prepare import Request
 from pipeline.sources.file_readers import ImageFolder
 from pipeline.sources.folder import Qmul, TinyFace
 from pipeline.sources.vggface2 import VGGFace2
@@ -166,7 +167,7 @@ def _benchmark(name: str, folder: Path) -> Iterator[Finding]:
         yield from _rows(name, folder, protocol.requests)
 
 
-def _read(name: str, folder: Path) -> tuple[Any, Path | None]:
+def _read(name: str, folder: Path) -> tuple[Protocol, Path | None]:
     """The protocol of a benchmark, and the table that it needs if it has no landmarks but those of ``landmarks``."""
     own = folder / OWN_TABLE
     try:
@@ -177,7 +178,7 @@ def _read(name: str, folder: Path) -> tuple[Any, Path | None]:
     return BENCHMARKS[name].read(folder, [own]), own
 
 
-def _images(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
+def _images(name: str, requests: Sequence[Request]) -> Iterator[Finding]:
     """Are the images of the protocol there, and do some of them look like images?"""
     paths = list(dict.fromkeys(request.path for request in requests))
     missing, empty = [], []
@@ -203,7 +204,7 @@ def _images(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
         yield ok(f"all {counted(len(paths), 'image')} are there; {len(tried):,} headers were read")
 
 
-def _unlisted(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
+def _unlisted(name: str, requests: Sequence[Request]) -> Iterator[Finding]:
     """Images in the folders of QMUL-SurvFace and TinyFace that no list names."""
     if name not in ("qmul", "qmul-id", "tinyface"):
         return
@@ -217,7 +218,7 @@ def _unlisted(name: str, requests: Sequence[Any]) -> Iterator[Finding]:
             )
 
 
-def _rows(name: str, folder: Path, requests: Sequence[Any]) -> Iterator[Finding]:
+def _rows(name: str, folder: Path, requests: Sequence[Request]) -> Iterator[Finding]:
     """Do the images of an aligned protocol have landmarks?"""
     paths = {request.path: bool(request.points) for request in requests}
     without = [path for path, has in paths.items() if not has and path.exists()]

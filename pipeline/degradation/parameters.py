@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.degradation.jpeg_compression import MCU
 from pipeline.degradation.kernels import BLURS, NOISE_VALUES, PART, WHITE
 from pipeline.degradation.settings import Preset, Range, Round
 from pipeline.philox import DEGRADATION_NUMBERS
@@ -23,7 +24,6 @@ ROUND_VALUES = (
     *("quality", "grid_row", "grid_column"),
 )
 _TWICE = DEGRADATION_NUMBERS - 1  # the column that says which images have two rounds
-MCU = 16  # px: the grid of a 4:2:0 JPEG
 
 
 def parameters(preset: Preset, numbers: np.ndarray, sizes: np.ndarray, flips: np.ndarray) -> dict[str, np.ndarray]:
