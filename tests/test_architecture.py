@@ -18,7 +18,7 @@ from tests.conftest import commands
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
-# for everybody
+# what model may import of shards and pipeline
 GROUND = {
     *(
         "shards.arguments",
@@ -28,10 +28,9 @@ GROUND = {
         "shards.locks",
         "shards.messages",
         "shards.process_setting",
-        "shards.schema",
         "shards.store",
     ),
-    *("pipeline.spec", "pipeline.named_specs", "pipeline.progress", "pipeline.signals", "pipeline.torch_threads"),
+    *("pipeline.spec", "pipeline.named_specs", "pipeline.signals", "pipeline.torch_threads"),
     *("pipeline.degradation.presets", "pipeline.degradation.settings"),
 }
 SOURCES = ("pipeline.images", "pipeline.tables", "pipeline.sources")  # what users give
@@ -61,7 +60,7 @@ LAYERS = {
         "pipeline.sources",
         "pipeline.landmarks",
     },
-    "pipeline.degradation": {"shards", "pipeline", "pipeline.load.degrade", "pipeline.degradation.presets"},
+    "pipeline.degradation": {"shards", "pipeline", "pipeline.load.degrade"},
     "pipeline.degradation.presets": {"shards", "pipeline.degradation.settings", "pipeline.tables"},
     "pipeline.load": {
         "shards",
@@ -71,7 +70,7 @@ LAYERS = {
         "pipeline.degradation.presets",
         "pipeline.load.degrade",
     },
-    "pipeline.load.degrade": {"shards", "pipeline"},  # resizes batches; the rest of the folder imports DALI
+    "pipeline.load.degrade": {"shards"},  # resizes batches; the rest of the folder imports DALI
     "pipeline.inspect": {
         "shards",
         "pipeline",
@@ -100,7 +99,7 @@ LAYERS = {
         "benchmarks",
         "shards",
         "pipeline",
-        *SOURCES,
+        "pipeline.images",
         "pipeline.prepare",
         "pipeline.degradation.presets",
     },
@@ -127,9 +126,10 @@ LAYERS = {
         "shards",
         "pipeline",
         "pipeline.build",
+        "pipeline.images",
         "pipeline.pages",
         "pipeline.prepare",
-        *SOURCES,
+        "pipeline.sources",
     },
     "benchmarks.search": {
         "benchmarks",
@@ -138,13 +138,13 @@ LAYERS = {
         "benchmarks.scoring",
         "shards",
         "pipeline",
-        *SOURCES,
+        "pipeline.images",
+        "pipeline.sources",
     },
     "benchmarks.report": {
         "benchmarks",
         "benchmarks.scoring",
         "shards",
-        "pipeline",
         "pipeline.pages",
         "pipeline.prepare",
     },
@@ -183,6 +183,20 @@ def test_data_flows_one_way(path):
     layer = layer_of(module_of(path))
     ours = {name for name in imports(path) if name.split(".")[0] in {*PACKAGES, "cli", "tests"}}
     assert {name for name in ours if layer_of(name) != layer and not {name, layer_of(name)} & LAYERS[layer]} == set()
+
+
+def test_no_layer_is_allowed_what_it_does_not_import():
+    """So that the layers say what the code does."""
+    imported = {}
+    for path in FILES:
+        for name in imports(path):
+            if name.split(".")[0] in PACKAGES:
+                imported.setdefault(layer_of(module_of(path)), set()).update({name, layer_of(name)})
+    unused = {layer: allowed - imported[layer] - GROUND for layer, allowed in LAYERS.items() if allowed < EVERYTHING}
+    assert len(unused) > 20
+    assert {layer: names for layer, names in unused.items() if names} == {}
+    of_model = set().union(*(names for layer, names in imported.items() if layer.split(".")[0] == "model"))
+    assert of_model >= GROUND
 
 
 def test_every_layer_exists():
