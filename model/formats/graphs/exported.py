@@ -39,6 +39,7 @@ _WORDS = (
 )
 _EXPRESSION = re.compile(rf"(?:{_SYMBOL}|\b(?:{'|'.join(_WORDS)}|[su]\d+)\b|\b\d+(?:\.\d+)?|\*\*|//|[-+*/(),=<> ])*")
 _WORD = re.compile(r"[\w.:-]{0,400}", re.ASCII)  # all other strings: names of nodes, layers and options
+_DROPPED: dict[str, Any] = {"metadata": {}, "guards_code": [], "torch_version": ""}  # comments and guards
 _TREE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
@@ -108,6 +109,8 @@ def _checked(path: Path, name: str, data: bytes) -> object:
     if len(data) > MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: {printable(name)} has {len(data):,} bytes, expected at most {MAX_JSON_BYTES:,}")
     content = json.loads(data)
+    for record in _records(content):
+        record |= {dropped: empty for dropped, empty in _DROPPED.items() if dropped in record}
     for key, value in _strings(content):
         expression = {"target": _OPERATOR, "expr_str": _EXPRESSION}.get(key, _WORD)
         good = _is_tree(value) if key in ("in_spec", "out_spec") else expression.fullmatch(value)
@@ -125,7 +128,7 @@ def _checked(path: Path, name: str, data: bytes) -> object:
 
 
 def _records(value: object) -> Iterator[dict[str, Any]]:
-    """All objects in a JSON value; their comments and guards are removed."""
+    """All objects in a JSON value."""
     left = [value]
     while left:
         one = left.pop()
@@ -137,11 +140,7 @@ def _records(value: object) -> Iterator[dict[str, Any]]:
 
 
 def _strings(content: object) -> Iterator[tuple[str, str]]:
-    """All strings of a JSON value and the key that each belongs to. Comments and guards are removed first."""
-    for record in _records(content):
-        for dropped, empty in (("metadata", {}), ("guards_code", []), ("torch_version", "")):
-            if dropped in record:
-                record[dropped] = empty
+    """All strings of a JSON value, and the key that each belongs to."""
     left = [("", content)]
     while left:
         key, value = left.pop()
