@@ -20,7 +20,7 @@ from commands.options import (
     option_group,
     scoring_engine_options,
 )
-from commands.outputs import FOLDER, JSON_FILE
+from commands.outputs import JSON_FILE, report_option
 from commands.scoring import score, score_own
 from commands.speed import speed
 from pipeline.degradation.presets import find_degradation
@@ -50,11 +50,7 @@ scoring_options = option_group(
     click.option(
         "--name", "labels", multiple=True, help="Name of the network in tables and reports, one for each --network."
     ),
-    click.option(
-        "--report",
-        type=FOLDER,
-        help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
-    ),
+    report_option,
     click.option(
         "--no-faces", is_flag=True, help="Leave images of the data set out of the report, as SCface's licence asks."
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from commands.options import PATH
-from commands.outputs import FOLDER, open_report, writing
+from commands.outputs import open_report, report_option, writing
 from shards.messages import counted
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ MAX_COMPARED = 26  # networks, named by letters
 @click.command("compare", short_help="Compare the results of several networks.")
 @click.argument("results", type=PATH, nargs=-1, required=True)
 @click.option("--name", multiple=True, help="Name of each network, in their order; may be repeated.")
-@click.option(
-    "--report",
-    type=FOLDER,
-    help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
-)
+@report_option
 def compare(results: tuple[Path, ...], name: tuple[str, ...], report: Path | None) -> None:
     """Compare the networks in files of bench --json: metrics side by side, and differences with paired intervals."""
     from benchmarks.scoring.comparison import read_networks

@@ -154,6 +154,11 @@ PARQUET_FILE = OutputPath(kind="a Parquet file", starts=(b"PAR1",))
 JSON_FILE = OutputPath(kind="a JSON file", starts=(b"{", b"["))
 PNG_FILE = OutputPath(kind="a PNG file", starts=(b"\x89PNG",))
 PAGE = OutputPath(kind="an HTML page", starts=(b"<!doctype html", b"<!DOCTYPE html"))
+report_option = click.option(
+    "--report",
+    type=FOLDER,
+    help="Write a report to a folder: HTML, Markdown, CSV, LaTeX, figures as PNG, SVG and PDF.",
+)
 
 
 class PagePath(click.ParamType):

@@ -191,30 +191,10 @@ def run_process(tmp_path):
 
 
 @pytest.fixture
-def invoke(tmp_path, monkeypatch):
-    """Runs a command in this process, otherwise as ``run`` does: no fresh interpreter has to import torch.
-
-    Returns click's result: ``exit_code``, ``output``, ``stdout`` and ``stderr``. An unexpected exception is raised.
-    """
-    monkeypatch.setenv("LRFR_DATA", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-    def runner(*words):
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        try:
-            return CliRunner().invoke(cli.main, [str(word) for word in words], catch_exceptions=False)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    return runner
-
-
-@pytest.fixture
-def interrupted(invoke, monkeypatch):
+def interrupted(run, monkeypatch):
     """Runs a command that is interrupted by the given call of a function; returns its last line."""
 
-    def run(module, name, call, words):
+    def runner(module, name, call, words):
         function, calls = getattr(module, name), []
 
         def interrupting(*arguments, **options):
@@ -224,11 +204,11 @@ def interrupted(invoke, monkeypatch):
             return function(*arguments, **options)
 
         monkeypatch.setattr(module, name, interrupting)
-        result = invoke(*words)
-        assert result.exit_code == 130
+        result = run(*words)
+        assert result.returncode == 130
         return result.stderr.splitlines()[-1]
 
-    return run
+    return runner
 
 
 def torchrun(ranks, script, *words):
@@ -257,7 +237,7 @@ def wait_until(condition):
 
 
 def error_of(process, code=1):
-    """The one line that a failed command ends with; nothing on stdout."""
+    """The line that a failed command ends with, instead of a traceback."""
     assert process.returncode == code, process.stderr
     assert "Traceback" not in process.stderr
     return process.stderr.splitlines()[-1]

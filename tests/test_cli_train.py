@@ -40,15 +40,15 @@ def test_printed_settings_are_read_back(run, tmp_path):
 
 
 @pytest.mark.usefixtures("narrow")
-def test_an_interruption_before_the_first_step_claims_nothing(invoke, shard_set, monkeypatch):
+def test_an_interruption_before_the_first_step_claims_nothing(run, shard_set, monkeypatch):
     def wait(loader):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(PATIENCE_S)
 
     monkeypatch.setattr(signals, "WAIT_S", 0.05)
     monkeypatch.setattr(Loader, "__next__", wait)
-    result = invoke("train", "--shards", shard_set, *SMALL)
-    assert result.exit_code == 130
+    result = run("train", "--shards", shard_set, *SMALL)
+    assert result.returncode == 130
     assert result.stderr.splitlines()[-1] == "interrupted after step 0; nothing is lost"
 
 

@@ -22,9 +22,8 @@ STORED_BYTES, INDEX_BYTES = 8200, 100  # of the shards and of index.parquet for 
 PLAN_BYTES = 80  # of a row of a landmark table: tests/pipeline/build/test_plan_memory.py
 EMBEDDING, FLOAT_BYTES, COPIES = 512, 4, 3  # copies of the head: weights, gradient, momentum
 BATCH_IMAGES, RANKS = 4096, 64  # of a step of all ranks together
-STEP_COPIES = (
-    5  # of the cosines at the peak of a step: tools/head_memory.py, for batches of more images than numbers a row
-)
+# of the cosines at the peak of a step, for batches of more images than numbers a row: tools/head_memory.py
+STEP_COPIES = 5
 VIEWS = 4
 BUILD_US, PARENT_US, CORES = 380, 6, 64  # of an image: in the workers, in the process that plans
 GPU_IMAGES_S = 1000  # of one GPU, for scale only: no GPU has been measured
