@@ -16,6 +16,7 @@ from benchmarks.search.likelihood import Fitted, Line
 from pipeline.images.decode import read_regular
 from shards.arguments import check_path
 from shards.files import StrPath, digest, write_bytes
+from shards.messages import counted
 
 KIND = "lrfr calibration"
 VERSION = 1
@@ -76,7 +77,7 @@ class Calibration:
 
 def counted_pairs(counts: Mapping[str, int]) -> str:
     """``Calibration.counts`` as text."""
-    people = f"{counts['people']:,} {'person' if counts['people'] == 1 else 'people'}"
+    people = counted(counts["people"], "person")
     return f"{counts['genuine']:,} genuine pairs of {people} and {counts['impostors']:,} impostor pairs"
 
 

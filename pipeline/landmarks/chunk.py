@@ -21,7 +21,7 @@ from pipeline.landmarks.table import SCHEMA, STATUS_NO_FACE, STATUS_UNREADABLE, 
 from pipeline.opencv import quiet, single_thread
 from pipeline.sources.folders import utf8
 from pipeline.sources.watch import SourceWatch
-from shards.files import whole_file
+from shards.files import open_regular, whole_file
 from shards.tables import PARQUET_ERRORS
 
 GROUP_IMAGES, GROUP_BYTES = 32, 1 << 22  # that advance together; pixels of more bytes are not kept
@@ -97,15 +97,16 @@ def find_in_chunk(chunk: Chunk) -> tuple[int, bool]:
                 images, size = [], 0
         rows += _rows(images, chunk)
     table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_CONTENT: content.hexdigest()}))
-    with whole_file(chunk.part) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    with whole_file(chunk.part) as temporary, open(temporary, "wb") as stream:
+        pq.write_table(table, stream, compression="zstd")  # would take a path with a colon for a URI
     return len(rows), False
 
 
 def read_part(path: Path) -> pa.Table | None:
     """Reads the rows of a chunk; None if the file is damaged or absent."""
     try:
-        table = pq.read_table(path, partitioning=None, use_threads=False)
+        with open_regular(path) as stream:
+            table = pq.read_table(stream, use_threads=False)
         table.validate(full=True)
     except PARQUET_ERRORS:
         return None

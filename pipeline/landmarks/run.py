@@ -23,7 +23,7 @@ from pipeline.landmarks.table import write_table
 from pipeline.progress import Progress
 from pipeline.sources.watch import SourceWatch
 from shards.errors import LockedError
-from shards.files import digest, remove_temporaries
+from shards.files import digest, open_regular, remove_temporaries
 from shards.locks import locked
 from shards.messages import counted
 from shards.schema import STATUS_OK
@@ -92,7 +92,8 @@ def find_landmarks(
 def is_table_of(path: Path, names: Sequence[str], options: LandmarkOptions) -> bool:
     """Returns True if ``path`` is a table that ``find_landmarks`` wrote about these images with these options."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with open_regular(path) as stream:
+            metadata = pq.read_schema(stream).metadata or {}
     except (OSError, ValueError, pa.ArrowException):
         return False
     expected = {**_facts(options), "images": _names_digest(names)}

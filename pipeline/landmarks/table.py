@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.images.lookup import composed
 from pipeline.landmarks.faces import FacePoints
 from pipeline.tables.landmark_table import HEADER, POINT_NAMES, clean_keys, composed_column
-from shards.files import naming, whole_file
+from shards.files import naming, open_regular, whole_file
 from shards.schema import STATUS_OK
 
 STATUS_NO_FACE, STATUS_UNREADABLE = "no-face", "unreadable-image"
@@ -76,10 +76,10 @@ def write_csv(out: Path, table: Path) -> int:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     left_out = 0
-    shared = _shared_names(pq.read_table(table, columns=["path"], partitioning=None, use_threads=False)["path"])
-    with whole_file(out) as temporary, naming(out), open(temporary, "w", encoding="utf-8", newline="") as stream:
-        stream.write(",".join(HEADER) + "\n")
-        with pq.ParquetFile(table, pre_buffer=False) as file:
+    with open_regular(table) as source, pq.ParquetFile(source, pre_buffer=False) as file:
+        shared = _shared_names(file.read(columns=["path"], use_threads=False)["path"])
+        with whole_file(out) as temporary, naming(out), open(temporary, "w", encoding="utf-8", newline="") as stream:
+            stream.write(",".join(HEADER) + "\n")
             for batch in file.iter_batches(columns=["path", *POINT_NAMES], use_threads=False):
                 rows = batch.filter(batch.column("P1X").is_valid())
                 columns = [rows.column(name).to_pylist() for name in POINT_NAMES]

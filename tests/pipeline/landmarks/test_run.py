@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent import futures
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 import pipeline.landmarks.chunk
 from pipeline.landmarks.chunk import LandmarkOptions, find_in_chunk
-from pipeline.landmarks.run import MIN_CHUNK, find_landmarks
+from pipeline.landmarks.run import MIN_CHUNK, find_landmarks, is_table_of
 from pipeline.landmarks.table import SCHEMA, write_csv
 from pipeline.sources.source import SourceError
 from pipeline.sources.watch import SourceWatch
@@ -192,6 +193,17 @@ def test_another_choice_uses_no_rows_of_the_first(photographs, tmp_path, opened)
     for choose in ("largest", "central", "largest"):
         find_landmarks(names, tmp_path / "x.parquet", options(choose=choose), root=photographs, cache=cache)
     assert len(opened) == 6
+
+
+def test_a_relative_path_may_have_a_colon(photographs, tmp_path, monkeypatch):
+    """PyArrow takes such a path for a URI."""
+    monkeypatch.chdir(tmp_path)
+    names, table = names_in(photographs)[:3], Path("of:v1") / "table.parquet"
+    for _ in range(2):  # the second time its rows are read
+        assert find_landmarks(names, table, options(), root=photographs, cache=Path("c:1")).total() == 3
+    assert is_table_of(table, names, options())
+    assert write_csv(Path("of:v1") / "table.csv", table) == 0
+    assert read_landmarks("of:v1/table.csv").keys.to_pylist() == [name.removesuffix(".png") for name in names]
 
 
 def test_two_processes_cannot_write_one_table(photographs, tmp_path, monkeypatch):
