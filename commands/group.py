@@ -16,7 +16,7 @@ import click
 
 from pipeline.signals import handle_signals
 from shards.errors import LrfrError
-from shards.messages import printable
+from shards.messages import print_stderr, printable
 
 _NO_FOLDER = str(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
 _MOUNT = "bring its disk or network mount back"
@@ -198,7 +198,8 @@ def _since_interruption(error: BaseException) -> list[BaseException]:
 
 def _exit_at_once(number: int, frame: FrameType | None) -> NoReturn:
     """Ends the process before its work starts: there is nothing to clean up, and an import could swallow an exception."""
-    os.write(2, b"interrupted\n")
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        os.write(2, b"interrupted\n")
     os._exit(130)
 
 
@@ -210,7 +211,7 @@ def _exit(code: int, line: str) -> NoReturn:
     """
     import multiprocessing
 
-    click.echo(line, err=True)
     for worker in multiprocessing.active_children():
         worker.kill()
+    print_stderr(line)
     sys.exit(code)

@@ -67,7 +67,7 @@ class Progress(tqdm):
         if self._is_terminal:
             super().display(msg, pos)
         else:
-            print(self, file=self.fp, flush=True)
+            print_stderr(str(self))
 
     def close(self) -> None:
         """Draws the bar for the last time."""

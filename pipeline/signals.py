@@ -6,14 +6,17 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WAIT_S = 0.5
+REPEAT_S = 0.3
 Handler = Callable[[int, FrameType | None], Any]
 _handlers: list[Handler] = []  # of the blocks that the main thread is in, outermost first
+_times: dict[int, float] = {}  # of the last signals of each kind that were handled, in seconds
 
 
 @contextlib.contextmanager
@@ -31,6 +34,8 @@ def handle_signals(handler: Handler) -> Iterator[None]:
         return
     outer = len(_handlers)
     before: dict[signal.Signals, Any] = {}
+    if not outer:
+        _times.clear()
     try:
         _handlers.append(handler)
         before |= {
@@ -48,7 +53,18 @@ def handle_signals(handler: Handler) -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    _handlers[-1](number, frame)
+    """Calls the handler of the innermost block, once for all signals of a kind within ``REPEAT_S``.
+
+    One request may arrive twice: a shell whose terminal is closed passes SIGHUP on, and so does ``torchrun`` with the
+    SIGTERM that a batch system sends to every process of a job.
+    """
+    now = time.monotonic()
+    if now - _times.get(number, -REPEAT_S) < REPEAT_S:
+        return
+    _times[number] = now
+    # without a block: whoever changed our handler within one has put it back too late
+    handler = _handlers[-1] if _handlers else signal.default_int_handler
+    handler(number, frame)
 
 
 class Stopped(BaseException):
@@ -84,7 +100,8 @@ class StopFlag:
             raise KeyboardInterrupt
         else:
             self.requested = True
-            os.write(2, message.encode())  # sys.stderr may be in the middle of a write
+            with contextlib.suppress(OSError):  # a terminal that was closed, or the pipe to a ``tee`` that has ended
+                os.write(2, message.encode())  # sys.stderr may be in the middle of a write
             if self._waits:
                 timer = threading.Timer(WAIT_S, self._late, [number])
                 timer.daemon = True
@@ -94,6 +111,7 @@ class StopFlag:
         main = threading.main_thread().ident
         if self._waits and main:
             self._is_late = True
+            _times.pop(number, None)
             signal.pthread_kill(main, number)  # ends what it waits for, and calls ``handle``
 
 
@@ -107,11 +125,18 @@ def stop_signals(message: str = "") -> Iterator[StopFlag]:
 
 @contextlib.contextmanager
 def delayed_interruption() -> Iterator[None]:
-    """Delays KeyboardInterrupt to the end of the block; a second signal raises it immediately."""
-    stop = StopFlag()
+    """Delays a signal to the end of the block, where its handler is called; a second one raises KeyboardInterrupt."""
+    arrived: list[int] = []
+
+    def delay(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        if len(arrived) > 1:
+            raise KeyboardInterrupt
+
     try:
-        with handle_signals(lambda number, frame: stop.handle(number, "")):
+        with handle_signals(delay):
             yield
     finally:  # only now: a signal may arrive while the block is left
-        if stop.requested:
-            raise KeyboardInterrupt
+        if arrived:
+            _times.pop(arrived[0], None)
+            signal.raise_signal(arrived[0])

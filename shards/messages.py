@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import re
 import shlex
@@ -75,5 +76,9 @@ def first_line(error: BaseException, most: int = 80) -> str:
 
 
 def print_stderr(line: str) -> None:
-    """Prints a line on stderr, as ``printable``."""
-    print(printable(line), file=sys.stderr, flush=True)
+    """Prints a line on stderr, as ``printable``. Nothing if nobody reads it any more: work outlives a closed terminal."""
+    try:
+        print(printable(line), file=sys.stderr, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal is closed
+            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -188,6 +189,24 @@ def run_process(tmp_path):
         )
 
     return runner
+
+
+@pytest.fixture
+def stop_reading(monkeypatch):
+    """A function after whose call nobody reads stderr any more, as when Ctrl-C has ended the ``tee`` behind a pipe."""
+
+    def stop():
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 2)
+        os.close(writer)
+        monkeypatch.setattr(sys, "stderr", stream)
+
+    stderr = os.dup(2)
+    with contextlib.suppress(BrokenPipeError), open(2, "w", closefd=False, buffering=1) as stream:
+        yield stop
+    os.dup2(stderr, 2)
+    os.close(stderr)
 
 
 @pytest.fixture

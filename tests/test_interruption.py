@@ -165,6 +165,17 @@ def test_workers_of_a_suspended_generator_end_with_the_command():
     assert ended(imports + WORK.rstrip() + SUSPENDED) == (130, "", "interrupted\n")
 
 
+def test_a_command_whose_messages_nobody_reads_any_more_ends_like_others():
+    """Ctrl-C ends the ``tee`` behind ``lrfr ... |& tee log``, too."""
+    imports = "from pipeline.executors import unordered_map\ninput()\n"
+    process = started(imports + WORK.rstrip() + SUSPENDED)
+    process.stderr.close()
+    process.stdin.write("go on\n")
+    process.stdin.close()
+    assert process.wait(PATIENCE_S) == 130
+    process.stdout.close()
+
+
 @pytest.mark.heavy
 def test_killed_workers_that_sent_tensors_leave_no_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))

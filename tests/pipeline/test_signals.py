@@ -13,6 +13,7 @@ from multiprocessing import resource_tracker
 
 import pytest
 
+from pipeline import signals
 from pipeline.executors import starting_workers
 from pipeline.signals import SIGNALS, delayed_interruption, handle_signals, stop_signals
 from tests.conftest import PATIENCE_S
@@ -27,13 +28,22 @@ def handler():
         signal.signal(number, restored)
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Readings of the clock; the last one is the time."""
+    readings = [0.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: readings[-1])
+    return readings
+
+
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_noted_and_the_second_interrupts(number, handler, capfd):
+def test_the_first_signal_is_noted_and_the_second_interrupts(number, handler, clock, capfd):
     def second():
         with stop_signals("stopping\n") as stop:
             assert not stop.requested
             os.kill(os.getpid(), number)
             assert stop.requested
+            clock.append(1.0)
             os.kill(os.getpid(), number)
             pytest.fail("not interrupted")
 
@@ -41,6 +51,50 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number, handler, ca
         second()
     assert capfd.readouterr().err == "stopping\n"
     assert [signal.getsignal(one) for one in SIGNALS] == [handler] * 3
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_request_that_arrives_twice_is_one(number, clock):
+    """A closed terminal sends SIGHUP twice; SIGTERM comes from a batch system, and again from torchrun."""
+    with stop_signals() as stop:
+        os.kill(os.getpid(), number)
+        clock.append(0.2)
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        clock.append(0.4)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_delayed_signal_goes_to_the_handler_of_the_caller(number):
+    """It may note the signal, as training does, and raise nothing."""
+    signal.signal(number, lambda one, frame: noted.append(one))
+    noted = []
+    with delayed_interruption():
+        signal.raise_signal(number)
+        assert noted == []
+    assert noted == [number]
+    with stop_signals() as stop:
+        with delayed_interruption():
+            signal.raise_signal(number)
+        assert stop.requested
+
+
+def test_a_handler_that_is_put_back_too_late_interrupts():
+    """As by a library that saves and restores handlers, in a block of its own."""
+    with stop_signals():
+        ours = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, ours)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_is_noted_when_nobody_reads_its_message(stop_reading):
+    stop_reading()
+    with stop_signals("stopping\n") as stop:
+        signal.raise_signal(signal.SIGINT)
+    assert stop.requested
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -83,7 +137,7 @@ def test_an_interruption_is_raised_at_the_end_of_the_block(block, number, error,
     assert not set(SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def interrupted(work, at):
+def interrupted(work, at, clock):
     """Runs ``work``; SIGHUP arrives before its bytecode instruction ``at``. None if it has fewer."""
 
     def trace(frame, event, argument):
@@ -91,6 +145,7 @@ def interrupted(work, at):
         if event == "opcode" and next(executed) == at:
             sys.settrace(None)
             arrived.append(at)
+            clock.append(clock[-1] + 1.0)
             signal.raise_signal(signal.SIGHUP)
         return trace
 
@@ -107,7 +162,7 @@ def interrupted(work, at):
 
 @pytest.mark.parametrize("block", [delayed_interruption, starting_workers])
 @pytest.mark.parametrize("outer", [handle_signals, contextlib.nullcontext])
-def test_no_signal_is_lost_while_a_block_is_entered_or_left(block, outer, handler, monkeypatch):
+def test_no_signal_is_lost_while_a_block_is_entered_or_left(block, outer, handler, clock, monkeypatch):
     """A command ran to its end after a signal that came as its workers had started."""
 
     def work():
@@ -117,7 +172,8 @@ def test_no_signal_is_lost_while_a_block_is_entered_or_left(block, outer, handle
     monkeypatch.setattr(resource_tracker, "ensure_running", lambda: None)
     instructions = itertools.count() if outer is handle_signals else itertools.count(step=7)  # it sets handlers
     with outer(handler):
-        found = list(itertools.takewhile(lambda one: one is not None, (interrupted(work, at) for at in instructions)))
+        results = (interrupted(work, at, clock) for at in instructions)
+        found = list(itertools.takewhile(lambda one: one is not None, results))
     assert len(found) > 100
     assert found.count(False) == 0
 
@@ -126,7 +182,7 @@ def test_a_second_signal_ends_the_delay():
     def work():
         with delayed_interruption():
             os.kill(os.getpid(), signal.SIGTERM)
-            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
             time.sleep(PATIENCE_S)
             pytest.fail("not interrupted")
 

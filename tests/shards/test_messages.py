@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 
@@ -59,3 +62,22 @@ def test_text_is_shown_on_one_line_without_control_characters(text, shown, capsy
     assert printable(shown) == shown
     print_stderr(text)
     assert capsys.readouterr().err == f"{shown}\n"
+
+
+def test_a_message_that_nobody_can_read_is_dropped(stop_reading):
+    stop_reading()
+    print_stderr("step 20")
+    print_stderr("step 40")
+
+
+@pytest.mark.parametrize(("number", "drops"), [(errno.EPIPE, True), (errno.EIO, True), (errno.ENOSPC, False)])
+def test_a_message_is_dropped_only_if_its_reader_has_gone(number, drops, monkeypatch):
+    """EIO: a terminal that is closed."""
+
+    class Stream(io.StringIO):
+        def flush(self):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    with contextlib.nullcontext() if drops else pytest.raises(OSError, match="No space left"):
+        print_stderr("step 20")

@@ -235,7 +235,7 @@ def test_a_second_signal_during_an_evaluation_interrupts_immediately(tmp_path):
         if step_of(tmp_path) == 0:
             return {}
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("continued")
 
     with pytest.raises(KeyboardInterrupt):

@@ -78,10 +78,24 @@ def test_a_signal_that_was_ignored_before_is_ignored(tmp_path):
     assert done == 3
 
 
+def test_a_signal_saves_a_checkpoint_when_nobody_reads_the_messages_any_more(tmp_path, stop_reading, monkeypatch):
+    """Ctrl-C ends the ``tee`` behind ``lrfr train |& tee log``, too; SIGHUP comes twice when a terminal is closed."""
+
+    def hang_up():
+        stop_reading()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(signals, "REPEAT_S", PATIENCE_S)
+    done, _ = run_training(tmp_path, config(log_every=1), at_batch={1: hang_up})
+    assert done == 2
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
+
+
 def test_a_second_signal_interrupts_immediately(tmp_path):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         run_training(tmp_path, config(), at_batch={1: twice})
