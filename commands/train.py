@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--loader-threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1024),
     help="CPU threads of the DALI loader. [default: the cores, divided by the processes on the machine, at most 16]",
 )
 @click.option(

@@ -85,11 +85,15 @@ class Embedder:
 
         Raises:
             TypeError: ``images`` have another type or shape.
+            RuntimeError: the backbone is in training mode.
         """
         good = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
         good = good and images.shape[3] == 3 and images.shape[1] == images.shape[2]
         check_argument(good, "images", images, "a ndarray of uint8 and shape (N, S, S, 3), RGB")
         images = np.ascontiguousarray(images)  # PyTorch takes no reversed channels
+        images = images if images.flags.writeable else images.copy()  # it warns of memory-mapped arrays
+        if self._backbone.training:
+            raise RuntimeError("the backbone is in training mode: call its eval() before, and its train() afterwards")
         plain = self._start_images(images)
         if self._flip == "none":
             return plain

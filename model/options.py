@@ -139,9 +139,9 @@ class Option:
         return pkgutil.resolve_name(self.parse or "")(value)
 
     def _number(self, value: Any, kind: type[int] | type[float]) -> float:
-        is_number = isinstance(value, numbers.Integral if kind is int else numbers.Integral | float) and not isinstance(
-            value, bool
-        )
+        is_number = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
+        if is_number and not isinstance(value, numbers.Rational):
+            value = float(value)  # of NumPy's: the largest float has no equal in float32
         excluded = [self.min] * self.min_open + [self.max] * self.max_open
         if is_number and self.min <= value <= min(self.max, sys.float_info.max) and value not in excluded:
             return kind(value)

@@ -18,7 +18,7 @@ _repr.maxstring = _repr.maxother = 60
 
 def shown(value: Any) -> str:
     """Describes a value in one short line; a tensor or an array by dtype and shape."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
+    if hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
         dtype = str(value.dtype).removeprefix("torch.")
         return f"a {type(value).__name__} of {dtype} and shape {tuple(value.shape)}"
     text = " ".join(_repr.repr(value).split())

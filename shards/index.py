@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sys
 from typing import TYPE_CHECKING
@@ -56,6 +57,8 @@ class ShardIndex:
             TypeError: ``root`` is not a path.
         """
         root = check_path("root", root)
+        if re.match(r"\w+:/", str(root)) and not root.exists():
+            raise ShardError(f"{root}: a URL, expected a folder; shards.cache.CachedSet opens a set in an object store")
         self.root, self.manifest = root, Manifest.read(root)
         path = root / INDEX
         if path.exists() and not path.is_file():  # a pipe would block
@@ -166,6 +169,9 @@ class ShardReader:
         columns = (index.shard[rows], index.offset[rows], index.size[rows], index.xxh3[rows])
         needed = int(columns[2].max())
         longest = check_whole("longest", longest, needed) if longest is not None else needed
+        good = isinstance(buffer, np.ndarray) and buffer.dtype == np.uint8 and buffer.ndim == 1
+        good = good and buffer.flags.c_contiguous and buffer.flags.writeable
+        check_argument(buffer is None or good, "buffer", buffer, "a writable, contiguous array of uint8 and shape (R,)")
         if buffer is not None and len(buffer) < len(rows) * longest:
             raise ValueError(f"buffer has {counted(len(buffer), 'byte')}, expected at least {len(rows) * longest:,}")
         padded = np.empty(len(rows) * longest, np.uint8) if buffer is None else buffer[: len(rows) * longest]

@@ -311,6 +311,16 @@ def test_images_of_a_size_that_the_network_does_not_take_are_told_as_such():
         embed(np.zeros((2, 64, 64, 3), np.uint8))
 
 
+def test_an_embedder_takes_images_that_are_read_only_and_says_that_its_backbone_is_in_training_mode(recwarn):
+    backbone = build_backbone("spherenet4", image_size=32)
+    embed, images = Embedder(backbone), np.zeros((2, 32, 32, 3), np.uint8)
+    assert np.array_equal(embed(np.frombuffer(images.tobytes(), np.uint8).reshape(images.shape)), embed(images))
+    assert not recwarn.list  # PyTorch warns of arrays that are mapped from a file
+    backbone.train()
+    with pytest.raises(RuntimeError, match=r"^the backbone is in training mode: call its eval\(\) before"):
+        embed(images)
+
+
 def test_values_of_the_api_are_shown_in_one_short_line(shard_set):
     """A notebook prints the last value of a cell."""
     index, state = ShardIndex(shard_set), new_run(SMALL, classes=4, preprocessing={"size": 32})
@@ -344,6 +354,9 @@ def test_numbers_of_numpy_and_paths_as_text_are_taken():
     }
     assert Request(path="a.jpg", down=np.int32(8)) == Request(path=Path("a.jpg"), down=8)
     assert LoaderState(**{**STATE, "step": np.int64(1)}).step == 1
+    config = TrainConfig(batch_size=np.int64(4), lr=np.float32(0.25))
+    assert config == TrainConfig(batch_size=4, lr=0.25)
+    assert type(config.lr) is float
 
 
 def test_a_writer_outside_its_block_says_so(tmp_path):
@@ -365,6 +378,7 @@ def test_a_writer_outside_its_block_says_so(tmp_path):
 def test_values_are_shown_in_one_short_line():
     assert shown(torch.zeros(2, 3)) == "a Tensor of float32 and shape (2, 3)"
     assert shown(torch.nn.Linear(2, 3)) == "Linear(in_features=2, out_features=3, bias=True)"
+    assert shown(np.float32(0.5)) == "np.float32(0.5)"
     assert shown("a\nb") == r"'a\nb'"
     for long in (
         torch.nn.Sequential(*(torch.nn.ReLU() for _ in range(99))),
@@ -382,5 +396,5 @@ def test_bounds_of_whole_numbers():
         check_whole("n", 2, 3, 4)
     with pytest.raises(ValueError, match=r"^n is 5, expected at most 4$"):
         check_whole("n", 5, None, 4)
-    with pytest.raises(TypeError, match=r"^n is a bool of bool and shape \(\), expected a whole number$"):
+    with pytest.raises(TypeError, match=r"^n is np\.True_, expected a whole number$"):
         check_whole("n", np.True_)

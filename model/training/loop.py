@@ -85,7 +85,8 @@ def train(
 
     Raises:
         TrainingError: a loss or gradient is not finite and no more steps may be skipped (the state before this step is
-            saved if it is finite), ``config.best`` is not evaluated, or there are no more batches.
+            saved if it is finite), ``config.best`` is not evaluated, there are no more batches, or ``run`` has a
+            checkpoint of a later step than ``start``.
         LockedError: another process is training in ``run``.
         OutOfMemoryError: memory does not suffice for a step.
         TypeError, ValueError: an argument has a wrong type, or the batches are for another network or head.
@@ -101,7 +102,7 @@ def train(
     device = next(learner.parameters()).device
     run_log = RunLog(run if ranks.first else None, steps=config.steps, start=start, device=device)
     stop_flag = stop_signals("stopping after this step...\n")
-    with _run_folder(run, state), run_log as log, stop_flag as stop, explained_memory(config.less_memory):
+    with _run_folder(run, state, start), run_log as log, stop_flag as stop, explained_memory(config.less_memory):
         evaluations = Evaluations(run, state, evaluate, log, stopped=lambda: stop.requested, shown=shown)
         evaluations.begin(start)
         ranks.any(False)  # the others wait here: collectives of the gradients' group have a short time limit
@@ -192,7 +193,7 @@ def _check_arguments(batches: object, state: TrainState, evaluate: object, targe
 
 
 def _check_batch(batch: object, state: TrainState) -> None:
-    """Checks the first batch. Raises: TypeError, ValueError: it is not a batch, or not one for this network and head."""
+    """Checks the first batch. Raises: TypeError, ValueError: it is not a batch, or not one for this run."""
     images: Any = getattr(batch, "images", None)
     labels: Any = getattr(batch, "labels", None)
     views, side = len(state.learner.config.all_views), state.learner.preprocessing.size
@@ -203,6 +204,8 @@ def _check_batch(batch: object, state: TrainState) -> None:
     if (len(images), *images.shape[2:]) != (views, side, side, 3):
         found = f"{counted(len(images), 'view')} of {images.shape[2]} px"
         raise ValueError(f"a batch has {found}, expected {views} of {side} px, as the config and its preprocessing say")
+    if (found := len(labels) * state.ranks.size) != (expected := state.learner.config.batch_size):
+        raise ValueError(f"a batch has {counted(found, 'identity')}, expected {expected}, the batch_size of the config")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < state.learner.classes:
         found = f"{int(labels.min())} to {int(labels.max())}"
         raise ValueError(
@@ -210,9 +213,19 @@ def _check_batch(batch: object, state: TrainState) -> None:
         )
 
 
-def _check_is_run(run: Path) -> None:
-    """Raises: TrainingError: ``run`` has no checkpoint, but a ``config.json`` or ``metrics.jsonl`` of something else."""
-    if checkpoints(run):
+def _check_is_run(run: Path, start: int) -> None:
+    """Checks that no file of ``run`` would be lost.
+
+    Raises:
+        TrainingError: it has a checkpoint of a later step than ``start``; or none, but a ``config.json`` or
+            ``metrics.jsonl`` of something else.
+    """
+    if saved := checkpoints(run):
+        if (newest := int(saved[-1].stem)) > start:
+            raise TrainingError(
+                f"{run}: has a run up to step {newest}, but training would begin after step {start}; choose another"
+                " folder, or continue that run: model.training.start.start_run restores its state"
+            )
         return
     other = METRICS if (run / METRICS).exists() else None  # a run writes CONFIG first
     with contextlib.suppress(FileNotFoundError):
@@ -225,12 +238,12 @@ def _check_is_run(run: Path) -> None:
 
 
 @contextlib.contextmanager
-def _run_folder(run: Path, state: TrainState) -> Iterator[None]:
-    """Creates the run folder with its ``config.json`` and locks it, on rank 0."""
+def _run_folder(run: Path, state: TrainState, start: int) -> Iterator[None]:
+    """Creates the run folder with its ``config.json`` and locks it, on rank 0; ``start`` updates were made before."""
     if not state.ranks.first:
         yield
         return
-    _check_is_run(run)
+    _check_is_run(run, start)
     run.mkdir(parents=True, exist_ok=True)
     learner = state.learner
     with locked(run, "training"):

@@ -279,9 +279,8 @@ def _load_weights(learner: Learner, weights: dict[str, torch.Tensor]) -> None:
         learner.backbone.load_state_dict(weights)
     except RuntimeError as error:
         config = learner.config
-        raise TrainingError(
-            f"{config.pretrained}: its weights do not fit {config.backbone} ({one_line(error)})"
-        ) from None
+        which = f"{config.pretrained}: its weights" if config.pretrained else "weights"
+        raise TrainingError(f"{which} do not fit {config.backbone} ({one_line(error)})") from None
 
 
 def seed_step(seed: int, step: int, part: int = 0) -> None:

@@ -24,6 +24,7 @@ PREFETCH_BATCHES = 2  # decoded ahead
 # not been measured which is better for crops of this size: `bench speed gpu` times several.
 HW_DECODER_LOAD = 0.9
 MAX_THREADS = 16  # by default; so many decode faster on the CPU than any of the networks trains
+THREAD_LIMIT = 1024  # DALI ends the process if it cannot start its threads
 KEPT_OUTPUTS = 4  # that a GPU has not read yet: the host is at most so many batches ahead of it
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -13,7 +15,7 @@ import torch
 
 from pipeline.degradation.parameters import parameters
 from pipeline.load.ahead import ReadAhead, check_images
-from pipeline.load.decoder import Decoder, checked_device, default_threads
+from pipeline.load.decoder import THREAD_LIMIT, Decoder, checked_device, default_threads
 from pipeline.load.degrade import Mode
 from pipeline.load.degrade_views import degrade_on_cpu, degrade_on_gpu
 from pipeline.load.prefetch import ShardPrefetch
@@ -52,7 +54,10 @@ class Batch:
 
 
 class Loader:
-    """Endless iterator over batches, and a context manager that starts and stops DALI."""
+    """Endless iterator over batches, and a context manager that starts and stops DALI.
+
+    Threads may share an open loader: each batch goes to one of them. Processes may not.
+    """
 
     def __init__(
         self,
@@ -97,8 +102,9 @@ class Loader:
         check_word("mode", mode, get_args(Mode))
         threads = default_threads() if threads is None else threads
         shards = 1 if window is None else window
-        for name, value in {"batch_size": batch_size, "threads": threads, "window": shards}.items():
+        for name, value in {"batch_size": batch_size, "window": shards}.items():
             check_whole(name, value, 1)
+        check_whole("threads", threads, 1, THREAD_LIMIT)
         check_whole("seed", seed, 0)
         check_whole("rank", rank, 0, check_whole("world_size", world_size, 1) - 1)
         self._index, self._mode = index, mode
@@ -121,10 +127,13 @@ class Loader:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Loader:
+        if self._decoder is not None:
+            raise RuntimeError("the loader is open already: make another one for another stream of batches")
         self._pending.clear()  # batches that an earlier use decoded ahead are decoded again
         share = self._consumed.global_batch // self._sampler.world_size
         self._shape = (len(self._views), share, self._size, self._size, 3)
         start = (self._sampler, self._consumed)
+        self._lock, self._process = threading.Lock(), os.getpid()
         with contextlib.ExitStack() as stack:
             self._prefetch: ShardPrefetch | None = None
             if self._index.cache:
@@ -161,13 +170,21 @@ class Loader:
 
         Raises:
             ShardError: an image is damaged or has another size; the message names shard and key.
-            RuntimeError: outside the ``with`` block.
+            RuntimeError: outside the ``with`` block, or in another process than it.
         """
         if self._decoder is None:
+            raise RuntimeError(_CLOSED)
+        if os.getpid() != self._process:  # a fork has none of the threads, and would wait for them
             raise RuntimeError(
-                "the loader is closed: use it in a with block, which starts and stops DALI:"
-                " with Loader(index, batch_size=128) as batches: ..."
+                "the loader was opened in another process, whose threads this one lacks: open a loader here; it needs no"
+                " DataLoader around it"
             )
+        with self._lock:
+            return self._next()
+
+    def _next(self) -> Batch:
+        if self._decoder is None:  # another thread has closed it
+            raise RuntimeError(_CLOSED)
         try:
             batch = self._batch(self._decoded(self._decoder), self._pending.popleft())
             self._decoder.queued()
@@ -228,6 +245,12 @@ class Loader:
         if self._prefetch:
             self._prefetch.advance()
         return batch.jpegs  # DALI copies them
+
+
+_CLOSED = (
+    "the loader is closed: use it in a with block, which starts and stops DALI:"
+    " with Loader(index, batch_size=128) as batches: ..."
+)
 
 
 def _empty_like(images: torch.Tensor) -> torch.Tensor:

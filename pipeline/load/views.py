@@ -53,8 +53,9 @@ def checked_views(views: Sequence[ViewSpec]) -> tuple[View, ...]:
     """The views. Raises: TypeError, ValueError: other values; PresetError: no such preset."""
     expected = "expected a smallest and a largest size in px for each view, such as ((128, 128), (8, 32))"
     try:
-        pairs = tuple((operator.index(low), operator.index(high)) for low, high, *_ in views)
-        given = [view[2:] for view in views]
+        several = tuple(map(tuple, views))  # of arrays and generators, too
+        pairs = tuple((operator.index(low), operator.index(high)) for low, high, *_ in several)
+        given = [view[2:] for view in several]
     except (TypeError, ValueError):
         raise TypeError(f"views is {shown(views)}, {expected}") from None
     if not pairs:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import resource
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -207,6 +208,33 @@ def test_a_buffer_that_is_too_small_is_refused_and_no_image_is_blamed(shard_set)
         pytest.raises(ValueError, match=r"^buffer has 9 bytes, expected"),
     ):
         reader.padded(np.arange(2), np.empty(9, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        bytearray(10**6),
+        np.zeros(10**6, np.float32),
+        np.zeros((1, 10**6), np.uint8),
+        np.zeros(10**6, np.uint8)[::2],
+        np.frombuffer(bytes(10**6), np.uint8),
+    ],
+    ids=["bytes", "floats", "matrix", "strided", "read-only"],
+)
+def test_a_buffer_that_images_cannot_be_read_into_is_refused_and_no_image_is_blamed(shard_set, buffer):
+    with (
+        ShardReader(ShardIndex(shard_set)) as reader,
+        pytest.raises(TypeError, match=r"^buffer is .*, expected a writable"),
+    ):
+        reader.padded(np.arange(2), buffer)
+
+
+def test_the_url_of_a_set_is_not_taken_for_a_folder():
+    for url in ("s3://lab/faces", Path("s3://lab/faces")):
+        with pytest.raises(
+            ShardError, match=r"^s3:/lab/faces: a URL, expected a folder; shards\.cache\.CachedSet opens"
+        ):
+            ShardIndex(url)
 
 
 def test_images_are_padded_to_a_given_length(shard_set):

@@ -158,6 +158,8 @@ def test_rows_of_repeated_steps_are_dropped(tmp_path):
     run_training(tmp_path, config(eval_every=2, save_every=2, keep=9), evaluate=lambda backbone: {"a": 1})
     with open(tmp_path / "eval.jsonl", "a") as stream:
         stream.write('{"step": 4, "a"')
+    for step in (6, 8):
+        checkpoint_path(tmp_path, step).unlink()
     run_training(
         tmp_path, config(eval_every=2), resume=checkpoint_path(tmp_path, 4), evaluate=lambda backbone: {"a": 2}
     )

@@ -87,6 +87,8 @@ def test_freezing_too_many_stages_is_an_error():
 
 def test_weights_of_another_network_are_an_error():
     settings = TrainConfig(backbone="spherenet4", pretrained="net.pt", batch_size=3)
+    with pytest.raises(TrainingError, match=r"^weights do not fit spherenet4 \("):
+        new_run(TrainConfig(backbone="spherenet4"), classes=CLASSES, preprocessing=SPEC, weights={})
     with pytest.raises(TrainingError, match=r"net\.pt: its weights do not fit spherenet4 \(") as error:
         new_run(
             settings, classes=3, preprocessing=SPEC, weights=build_backbone("spherenet10", image_size=32).state_dict()

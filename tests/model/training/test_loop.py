@@ -320,6 +320,20 @@ def test_a_file_of_something_else_is_not_replaced(tmp_path, name, mine):
     assert (tmp_path / name).read_text() == mine
 
 
+def test_a_run_is_not_replaced_by_one_that_begins_before_its_end(tmp_path):
+    """As when a cell of a notebook runs twice; and the oldest checkpoints, which are deleted, would be the new ones."""
+    run_training(tmp_path, config(steps=2))
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    with pytest.raises(TrainingError, match=r"has a run up to step 2, but training would begin after step 0; choose"):
+        run_training(tmp_path, config(steps=2))
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+def test_batches_of_another_size_than_the_config_states_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^a batch has 3 identities, expected 4, the batch_size of the config$"):
+        run_training(tmp_path, config(batch_size=4))
+
+
 def test_training_on_one_identity_is_reported(tmp_path, capsys):
     class One(Stream):
         def __next__(self):

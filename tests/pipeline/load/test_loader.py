@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import itertools
+import multiprocessing
 import os
+from concurrent import futures
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,7 @@ from pipeline.load.sampler import SamplerError
 from pipeline.philox import draws
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
+from tests.conftest import PATIENCE_S
 from tests.pipeline.load.batches import BATCH, STEPS, assert_same, batches_of, global_batches, jpeg_of, write_set
 
 
@@ -229,6 +232,33 @@ def test_a_loader_outside_its_block_says_how_to_use_it(index):
         next(iter(loader))
 
 
+def test_an_open_loader_is_not_opened_again_and_threads_share_its_batches(index):
+    with Loader(index, batch_size=BATCH, threads=1) as loader:
+        with pytest.raises(RuntimeError, match="the loader is open already"):
+            loader.__enter__()
+        with futures.ThreadPoolExecutor(4) as pool:
+            steps = list(pool.map(lambda _: next(loader).state.step, range(STEPS)))
+    assert sorted(steps) == sorted(batch.state.step for batch in batches_of(index, STEPS))
+
+
+def test_a_loader_that_was_opened_before_a_fork_says_so(index):
+    """As in a worker of PyTorch's DataLoader; the threads that it waits for are in the other process."""
+
+    def read(end):
+        try:
+            next(loader)
+        except RuntimeError as error:
+            end.send(str(error))
+
+    ours, theirs = multiprocessing.Pipe()
+    with Loader(index, batch_size=BATCH, threads=1) as loader:
+        child = multiprocessing.get_context("fork").Process(target=read, args=(theirs,), daemon=True)
+        child.start()
+        assert ours.poll(PATIENCE_S)
+        assert ours.recv().startswith("the loader was opened in another process")
+        child.join()
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "says"),
     [
@@ -237,6 +267,7 @@ def test_a_loader_outside_its_block_says_how_to_use_it(index):
         ({"batch_size": 4.0}, TypeError, "batch_size is 4.0, expected a whole number"),
         ({"batch_size": 0}, ValueError, "batch_size is 0, expected at least 1"),
         ({"threads": 0}, ValueError, "threads is 0, expected at least 1"),
+        ({"threads": 10**6}, ValueError, "threads is 1000000, expected at least 1 and at most 1024"),
         ({"seed": None}, TypeError, "seed is None, expected a whole number"),
         ({"rank": 2, "world_size": 2}, ValueError, "rank is 2, expected at least 0 and at most 1"),
         ({"views": (128, 8)}, TypeError, r"views is \(128, 8\), expected a smallest and a largest size in px"),
@@ -246,6 +277,7 @@ def test_a_loader_outside_its_block_says_how_to_use_it(index):
         ({"views": parse_views("128,8")}, TypeError, "expected a smallest and a largest"),
         ({"views": ((8.0, 16.0),)}, TypeError, "expected a smallest and a largest"),
         ({"views": ((16, 8),)}, ValueError, "expected sizes of at least 2 px, the smaller first"),
+        ({"views": np.array([[16, 8]])}, ValueError, "expected sizes of at least 2 px, the smaller first"),
         ({"views": ((1, 8),)}, ValueError, "expected sizes of at least 2 px, the smaller first"),
         ({"mode": "quick"}, ValueError, "mode is 'quick', expected one of fast, exact"),
         ({"device": "gpu"}, ValueError, "device is 'gpu', expected cpu, cuda or cuda:N"),
@@ -263,6 +295,13 @@ def test_a_loader_outside_its_block_says_how_to_use_it(index):
 def test_wrong_arguments_say_what_was_expected(index, options, kind, says):
     with pytest.raises(kind, match=says):
         Loader(options.pop("index", index), **{"batch_size": BATCH, **options})
+
+
+def test_views_may_be_an_array_or_a_generator(index):
+    pairs = [[128, 128], [8, 32]]
+    expected = repr(Loader(index, batch_size=BATCH, views=((128, 128), (8, 32))))
+    for views in (pairs, np.array(pairs), torch.tensor(pairs), iter(pairs)):
+        assert repr(Loader(index, batch_size=BATCH, views=views)) == expected
 
 
 @pytest.mark.parametrize(
