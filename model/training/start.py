@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from model.formats.checkpoint import Content, checkpoints, is_ours, read_checkpoint
+from model.formats.checkpoint import Content, checkpoint_path, checkpoints, is_ours, read_checkpoint
 from model.formats.network import load_network
 from model.training.changes import changed, check_resumes
 from model.training.config import TrainConfig, TrainingError
@@ -83,6 +83,8 @@ def start_run(
     if not is_branch:
         check_resumes(config, content["config"])
     step = state.restore(content, path)
+    if not is_branch and step != int(path.stem):
+        raise TrainingError(f"{path}: is the checkpoint of step {step}: rename it to {checkpoint_path(run, step).name}")
     if is_branch:
         origin = str(path.absolute())
         _announce_branch(config, content, path, ranks)
@@ -131,6 +133,9 @@ def find_resume(run: StrPath, resume: str) -> Path | None:
     check_argument(isinstance(resume, str | os.PathLike), "resume", resume, expected)
     if run.exists() and not run.is_dir():
         raise TrainingError(f"{run}: is a file, expected a run folder; choose another --out")
+    folder = checkpoint_path(run, 0).parent
+    if folder.exists() and not folder.is_dir():  # found before the first checkpoint is written, after hours
+        raise TrainingError(f"{folder}: is a file, expected a folder; delete it, or choose another --out")
     for entry in [*run.iterdir(), *checkpoints(run)] if run.exists() else []:
         if entry.exists() and not (entry.is_file() or entry.is_dir()):  # a pipe would block
             raise TrainingError(f"{entry}: neither a file nor a folder; delete it, or choose another --out")

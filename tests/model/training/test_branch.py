@@ -112,6 +112,14 @@ def test_the_same_command_continues_a_branch(first, tmp_path):
         go_on(branch, settings, checkpoint_path(first, 3))
 
 
+def test_a_checkpoint_under_the_name_of_another_step_is_not_the_newest(tmp_path):
+    settings = config(steps=4)
+    go_on(tmp_path, config(steps=2, save_every=1))
+    checkpoint_path(tmp_path, 1).rename(checkpoint_path(tmp_path, 9))
+    with pytest.raises(TrainingError, match=r"0000009\.pt: is the checkpoint of step 1: rename it to 0000001\.pt"):
+        go_on(tmp_path, settings)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"precision": "bf16"}, {"weight_decay": 0.1}, {"schedule": "cosine"}, {"ema": 0.9}, {"triplets": "rank"}],

@@ -193,6 +193,9 @@ def test_a_file_in_place_of_a_run_folder_is_an_error(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(TrainingError, match="run: is a file, expected a run folder; choose another --out"):
         find_resume(tmp_path / "run", "auto")
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(TrainingError, match="checkpoints: is a file, expected a folder; delete it, or choose another"):
+        find_resume(tmp_path, "auto")
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "checkpoints/0000009.pt"])
