@@ -158,7 +158,7 @@ class ShardReader:
             ShardError: a shard is missing or truncated, or an image does not match its xxh3; for a set in an object
                 store, even after the shard was fetched again.
             StoreError: a shard cannot be fetched.
-            IndexError, TypeError: ``rows`` are not rows of the index.
+            IndexError, TypeError: ``rows`` are not rows of the index, or ``buffer`` is no array of bytes.
             ValueError: ``buffer`` or ``longest`` is too small.
             RuntimeError: after the ``with`` block.
         """
@@ -169,11 +169,8 @@ class ShardReader:
         columns = (index.shard[rows], index.offset[rows], index.size[rows], index.xxh3[rows])
         needed = int(columns[2].max())
         longest = check_whole("longest", longest, needed) if longest is not None else needed
-        good = isinstance(buffer, np.ndarray) and buffer.dtype == np.uint8 and buffer.ndim == 1
-        good = good and buffer.flags.c_contiguous and buffer.flags.writeable
-        check_argument(buffer is None or good, "buffer", buffer, "a writable, contiguous array of uint8 and shape (R,)")
-        if buffer is not None and len(buffer) < len(rows) * longest:
-            raise ValueError(f"buffer has {counted(len(buffer), 'byte')}, expected at least {len(rows) * longest:,}")
+        if buffer is not None:
+            _check_buffer(buffer, len(rows) * longest)
         padded = np.empty(len(rows) * longest, np.uint8) if buffer is None else buffer[: len(rows) * longest]
         if index.cache:
             self._prepare(index.cache, columns[0])
@@ -257,3 +254,12 @@ class ShardReader:
             return regular_handle(path)
         except OSError as error:
             raise ShardError(f"{path}: {error.strerror}; run: {command('verify', index.root)}") from None
+
+
+def _check_buffer(buffer: np.ndarray, needed: int) -> None:
+    """Raises: TypeError: images cannot be read into it. ValueError: it has fewer than ``needed`` bytes."""
+    good = isinstance(buffer, np.ndarray) and buffer.dtype == np.uint8 and buffer.ndim == 1
+    good = good and buffer.flags.c_contiguous and buffer.flags.writeable
+    check_argument(good, "buffer", buffer, "a writable, contiguous array of uint8 and shape (R,)")
+    if len(buffer) < needed:
+        raise ValueError(f"buffer has {counted(len(buffer), 'byte')}, expected at least {needed:,}")

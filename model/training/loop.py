@@ -204,8 +204,11 @@ def _check_batch(batch: object, state: TrainState) -> None:
     if (len(images), *images.shape[2:]) != (views, side, side, 3):
         found = f"{counted(len(images), 'view')} of {images.shape[2]} px"
         raise ValueError(f"a batch has {found}, expected {views} of {side} px, as the config and its preprocessing say")
-    if (found := len(labels) * state.ranks.size) != (expected := state.learner.config.batch_size):
-        raise ValueError(f"a batch has {counted(found, 'identity')}, expected {expected}, the batch_size of the config")
+    identities, expected = len(labels) * state.ranks.size, state.learner.config.batch_size
+    if identities != expected:
+        raise ValueError(
+            f"a batch has {counted(identities, 'identity')}, expected {expected}, the batch_size of the config"
+        )
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < state.learner.classes:
         found = f"{int(labels.min())} to {int(labels.max())}"
         raise ValueError(

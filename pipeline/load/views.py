@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def checked_views(views: Sequence[ViewSpec]) -> tuple[View, ...]:
     """The views. Raises: TypeError, ValueError: other values; PresetError: no such preset."""
     expected = "expected a smallest and a largest size in px for each view, such as ((128, 128), (8, 32))"
     try:
-        several = tuple(map(tuple, views))  # of arrays and generators, too
+        several: tuple[tuple[Any, ...], ...] = tuple(map(tuple, views))  # of arrays and generators, too
         pairs = tuple((operator.index(low), operator.index(high)) for low, high, *_ in several)
         given = [view[2:] for view in several]
     except (TypeError, ValueError):
