@@ -23,11 +23,11 @@ from shards.arguments import check_argument, check_path, check_whole, shown
 from shards.cache_folder import CacheFolder, as_bytes, size_text
 from shards.errors import ShardError
 from shards.fetch_queue import NOW, POLL_S, FetchQueue
-from shards.files import StrPath, regular_handle, write_bytes
+from shards.files import MAX_RECORD_BYTES, StrPath, regular_handle, write_bytes
 from shards.index import ShardIndex
 from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, Manifest, shard_file
 from shards.store import Store, naming_store
-from shards.stored_set import MAX_RECORD_BYTES, not_a_set
+from shards.stored_set import not_a_set
 
 LEAST_TARS = 4  # that the cache must hold
 TOUCH_S = 60.0  # between two looks at whether a tar is there, which also note its use

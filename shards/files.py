@@ -25,6 +25,7 @@ StrPath = str | os.PathLike[str]
 """A path as users of the Python API give it."""
 
 BLOCK_BYTES = 1 << 20
+MAX_RECORD_BYTES = 1 << 28  # of a JSON record, which is read at once
 MAX_FLUSHES = 1000
 # Folders and files that systems add: Synology, QNAP, NetApp, macOS, Windows, ext4. They hold thumbnails, deleted files and
 # fragments, so their images do not belong to a data set. In lower case.
@@ -263,6 +264,8 @@ def read_record(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a pipe would block
         raise ShardError(f"{path}: not a regular file; build again into an empty --out")
     try:
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            raise ValueError
         record = json.loads(path.read_bytes())
         stated = record.pop("digest")
         found = digest(record)

@@ -12,11 +12,11 @@ from typing import Any
 from shards.attempts import CONCURRENT, in_flight
 from shards.card import CARD
 from shards.errors import ShardError
+from shards.files import MAX_RECORD_BYTES
 from shards.schema import DATA_SUFFIXES, DONE_SUFFIX, INDEX, MANIFEST, PLAN, Manifest, read_done, shard_file
 from shards.store import Entry, Store, naming_store
 from shards.verify import verify
 
-MAX_RECORD_BYTES = 1 << 28  # of a file whose size no other file states
 TARS_AHEAD = 3
 _SHARD_NAME = re.compile(r"shard-[\w.-]{1,200}", re.ASCII)
 

@@ -14,6 +14,7 @@ from pipeline.sources.file_readers import ImageFolder
 from shards.messages import counted
 
 _HDF5_HEADER = b"MATLAB 7.3"
+MAX_FILE_BYTES = 1 << 28  # of a list, which is read at once; the longest of the benchmarks has 8 MB
 MAX_ID = 2**31 - 1
 MAX_NAME_CHARS = 512  # an array of names takes the longest one for each
 MAX_LISTED = 8  # variables in a message
@@ -70,6 +71,8 @@ def read_ids(path: Path, variable: str, count: int) -> np.ndarray:
 
 def _variable(path: Path, variable: str) -> np.ndarray:
     try:
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise MatError(f"{size:,} bytes, expected at most {MAX_FILE_BYTES:,}")
         data = read_regular(path)
         if data.startswith(_HDF5_HEADER):
             raise ProtocolError(f"{path}: a MATLAB 7.3 file, expected MATLAB 5 to 7; save it again with: save -v7")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from pipeline.tables.landmark_table import LandmarkError
 from pipeline.tables.streams import decoded, open_stream
 
+MAX_BYTES = 1 << 30
 _EXCLUSION = re.compile(r"""\s*(?:"(?P<quoted>[^"]*)"|(?P<bare>(?!#).*?))\s*(?:(?<!\S)#.*)?""")
 
 
@@ -31,7 +33,9 @@ def read_exclusions(path: Path | None) -> Exclusions | None:
         return None
     try:
         with open_stream(path) as stream:
-            data = stream.read()
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"more than {MAX_BYTES:,} bytes")
         lines = decoded(data).split("\n")
     except OSError as error:
         raise LandmarkError(f"{path}: {error.strerror}; expected one identity or identity/image a line") from None

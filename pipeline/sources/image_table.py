@@ -62,7 +62,6 @@ def read_image_table(path: Path) -> ImageTable:
     try:
         with open_stream(path) as stream:
             start = stream.read(len(PARQUET_START))
-            sha256 = scan(stream)[0]
             stream.seek(0)
             if start == PARQUET_START or path.suffix.lower() == ".parquet":
                 blocks = list(_parquet_blocks(path, stream))
@@ -71,6 +70,7 @@ def read_image_table(path: Path) -> ImageTable:
             else:
                 layout = list_layout(path, stream)
                 blocks = [_text_block(block) for block in list_blocks(path, stream, layout)]
+            sha256 = scan(stream)[0]  # last: what is no table may be huge
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}; expected {EXPECTED}") from None
     except LandmarkError as error:  # of what reads both kinds of table

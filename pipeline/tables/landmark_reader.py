@@ -129,13 +129,11 @@ def _look(path: Path, stack: contextlib.ExitStack, four_points: bool) -> _OpenTa
     with _checked(path):
         stream = stack.enter_context(open_stream(path))
         is_parquet = path.suffix.lower() == ".parquet" or stream.read(len(PARQUET_START)) == PARQUET_START
-        sha256, lines = scan(stream)
+        layout = None if is_parquet else text_layout(path, stream, four_points)
+        rows = parquet_rows(path, stream) if is_parquet else None
+        sha256, lines = scan(stream)  # last: what is no table may be huge
         return _OpenTable(
-            path=path,
-            stream=stream,
-            layout=None if is_parquet else text_layout(path, stream, four_points),
-            max_rows=parquet_rows(path, stream) if is_parquet else lines,
-            sha256=sha256,
+            path=path, stream=stream, layout=layout, max_rows=lines if rows is None else rows, sha256=sha256
         )
 
 

@@ -227,6 +227,17 @@ def test_an_index_that_is_no_parquet_file_is_refused(shard_set, content):
     assert [problem.partition(":")[0] for problem in found_by(shard_set)] == ["index.parquet"]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("manifest.json", "damaged, or not a JSON"), ("index.parquet", "does not match")]
+)
+def test_a_file_of_another_size_is_not_read(shard_set, name, reason, monkeypatch):
+    with open(shard_set / name, "r+b") as stream:
+        stream.truncate(1 << 40)  # takes no disk
+    monkeypatch.setattr("shards.columns.quick_digest", lambda path: pytest.fail("the file is read"))
+    with pytest.raises(ShardError, match=rf"{name}: {reason}"):
+        ShardIndex(shard_set)
+
+
 def test_an_index_with_fewer_rows_or_identities_than_stated_is_refused(shard_set):
     path = shard_set / "index.parquet"
     table = pq.read_table(path)

@@ -143,6 +143,17 @@ def test_claims_beyond_the_file_are_refused(tmp_path, name, data):
         read_cells(path, "names", 1)
 
 
+def test_a_file_that_is_longer_than_any_list_is_not_read(tmp_path):
+    path = tmp_path / "a.mat"
+    path.write_bytes(saved(names=cells(NAMES)))
+    with open(path, "r+b") as stream:
+        stream.truncate(1 << 40)  # takes no disk
+    with pytest.raises(
+        ProtocolError, match=r"a\.mat: not .* \(1,099,511,627,776 bytes, expected at most 268,435,456\)"
+    ):
+        read_cells(path, "names", 2)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize(("count", "seed"), [(120, 0), pytest.param(20_000, 1, marks=pytest.mark.heavy)])
 def test_damaged_files_give_named_errors(tmp_path, compressed, count, seed):

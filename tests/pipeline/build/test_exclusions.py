@@ -84,6 +84,15 @@ def test_an_exclusion_list_that_is_no_text_is_refused_with_the_remedy(tmp_path, 
     assert str(error.value).startswith(f"{tmp_path / 'exclude.txt'}: {reason}")
 
 
+def test_an_exclusion_list_that_is_too_long_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.build.exclusions.MAX_BYTES", 4)
+    (tmp_path / "exclude.txt").write_text("n1\nn")
+    assert read_exclusions(tmp_path / "exclude.txt").entries == ["n1", "n"]
+    (tmp_path / "exclude.txt").write_text("n1\nn2")
+    with pytest.raises(LandmarkError, match=r"exclude.txt: more than 4 bytes; expected one identity"):
+        read_exclusions(tmp_path / "exclude.txt")
+
+
 def test_a_pipe_as_exclusion_list_without_a_writer_is_refused(vggface2, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.tables.streams.PIPE_WAIT_S", 0.05)
     os.mkfifo(tmp_path / "list")

@@ -28,6 +28,14 @@ SEPARATORS = {
 }
 
 
+def test_a_huge_file_that_is_no_table_is_refused_by_its_start(tmp_path, monkeypatch):
+    with open(tmp_path / "a.csv", "wb") as stream:
+        stream.truncate(1 << 40)  # zeros, which take no disk
+    monkeypatch.setattr("pipeline.tables.landmark_reader.scan", lambda stream: pytest.fail("the file is read"))
+    with pytest.raises(LandmarkError, match=r"a\.csv: line 1: found .*, expected the header"):
+        read_landmarks(tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize("separator", [",", " ", ";"])
 def test_lines_of_blanks_are_empty_lines(tmp_path, separator):
     rows = [separator.join([name, *NUMBERS.split(",")]) for name in ("n1/a", "n1/b")]
