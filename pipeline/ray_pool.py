@@ -221,17 +221,23 @@ def imported(address: str | None) -> Any:
     Raises:
         WorkerError: it is not installed.
     """
+    is_new = "ray" not in sys.modules
     # dashboards show what workers report of tasks; the reports of this process would delay its end by 0.3 s
     defaults = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_events_report_interval_ms": "0"}
-    if address is None and "ray" not in sys.modules:  # its processes take orders from this one only
+    if address is None:  # its processes take orders from this one only
         defaults |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     try:
-        return importlib.import_module("ray")
+        ray = importlib.import_module("ray")
     except ModuleNotFoundError:
         remedy = install_command("ray")
         raise WorkerError(f"--executor ray: Ray is not installed; run: {remedy}") from None
+    if address is None and not (is_new or ray.is_initialized()):  # it has read the environment when it was imported
+        raylet = importlib.import_module("ray._raylet")
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    return ray
 
 
 @contextlib.contextmanager

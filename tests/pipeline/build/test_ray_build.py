@@ -181,6 +181,20 @@ def test_a_killed_build_leaves_no_process_and_the_next_one_deletes_its_folder(ma
     assert list(short.glob("lrfr-*")) == []
 
 
+@pytest.mark.heavy
+def test_a_program_that_has_imported_ray_gets_a_cluster_of_its_own(tmp_path):
+    """Ray reads its environment when it is imported, and otherwise writes a token into the home folder."""
+    code = (
+        "import ray; from pipeline.executors import unordered_map as f; print(*f(abs, [-1], executor='ray', workers=1))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    words, streams = [sys.executable, "-c", code], {"capture_output": True, "text": True, "timeout": PATIENCE_S}
+    process = subprocess.run(words, env=environment, **streams)
+    assert (process.returncode, process.stdout) == (0, "1\n"), process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ray_that_is_not_installed_is_reported(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
