@@ -24,7 +24,7 @@ from shards.errors import ShardError
 from shards.files import digest
 from shards.index import ShardIndex, ShardReader
 from shards.schema import INDEX
-from tests.conftest import REPOSITORY, flip_bit
+from tests.conftest import PATIENCE_S, REPOSITORY, flip_bit
 from tests.shards.sealed import edit_column, edit_record, reseal
 
 NAMES = ["label", "shard", "offset", "size", "xxh3", "labels", "first", "count"]
@@ -262,7 +262,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_nothing_and_others_wait
     assert not list(cache.glob("columns-????????????????"))
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
-    found = [process.communicate(timeout=60) for process in others]
+    found = [process.communicate(timeout=PATIENCE_S) for process in others]
     assert sum("writing its columns" in err for _, err in found) == 1
     assert {out for out, _ in found} == {f"{ShardIndex(shard_set).size.sum()} False\n"}
     assert [path.name for path in cache.glob("columns-*")] == [only_file(cache).name]

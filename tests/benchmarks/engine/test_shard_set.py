@@ -130,9 +130,9 @@ def test_a_second_process_waits_for_the_first(index, tmp_path, monkeypatch, caps
     second = threading.Thread(target=complete, args=(index, tmp_path))
     with locked(folder, "embedding"):
         second.start()
-        assert told.wait(60)
+        assert told.wait(PATIENCE_S)
         assert not (folder / "embeddings.rows").exists()
-    second.join(60)
+    second.join(PATIENCE_S)
     assert lines == [f"{folder}: another process computes these embeddings; waiting for it"]
     assert not len(store(index, tmp_path)._missing())
 
