@@ -47,7 +47,7 @@ def verify(
     on_shard: Callable[[], None] = lambda: None,
     before_shard: Callable[[int], None] = lambda shard: None,
 ) -> Iterator[str]:
-    """Yields one line per problem of the shard set ``root``.
+    """Yields one line per problem of the shard set ``root``; checks while it is iterated over, as by ``list(verify(root))``.
 
     Checks the SHA-256 of every file but the tars, the sizes of the tars, and that records, rows, DALI indexes and
     ``index.parquet`` agree. Parquet files with another SHA-256 are not read: that could take any amount of memory.

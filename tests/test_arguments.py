@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.engine.runner import Engine
+from benchmarks.engine.shard_set import SetEmbeddings
 from benchmarks.report.page import write_report
 from benchmarks.scoring.metrics import RocSamples, average_precision, fold_decisions, rank_gallery
 from benchmarks.scoring.protocols import PairProtocol
@@ -31,6 +32,10 @@ from model.training.start import find_resume, start_run
 from model.training.state import new_run
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.build import options_for
+from pipeline.degradation.presets import PRESETS, find_degradation
+from pipeline.degradation.realistic import degrade_image
+from pipeline.demo.generate import write_demo_data
+from pipeline.demo.layouts import DemoOptions
 from pipeline.load.sampler import LoaderState
 from pipeline.prepare import Request, prepare
 from pipeline.sources.catalog import find_source
@@ -135,6 +140,25 @@ STATE = {"seed": 0, "global_batch": 4, "views": 1, "index_digest": "x"}
         ),
         (lambda: warp(IMAGE[:0], MATRIX, 8), "image is a ndarray of uint8 and shape (0, 4, 3), expected a (H, W, 3)"),
         (lambda: warp(IMAGE, MATRIX.tolist(), 8), "matrix is [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], expected a (2, 3)"),
+        (
+            lambda: degrade_image(IMAGE[0], 2, PRESETS["webcam"], key=(1, 2)),
+            "image is a ndarray of uint8 and shape (4, 3)",
+        ),
+        (
+            lambda: degrade_image(IMAGE, 2, "webcam", key=(1, 2)),
+            "preset is 'webcam', expected a Preset, such as PRESETS",
+        ),
+        (lambda: degrade_image(IMAGE, 2, PRESETS["webcam"], key=1), "key is 1, expected two whole numbers"),
+        (lambda: find_degradation(None), "text is None, expected a path"),
+        (lambda: write_demo_data("x", identities="8", images=4, seed=0), "identities is '8', expected a whole number"),
+        (
+            lambda: write_demo_data("x", identities=8, images=4, seed=0, layouts="LFW"),
+            "layouts is 'LFW', expected a list",
+        ),
+        (
+            lambda: SetEmbeddings("a.rows", "data/shards", "0f"),
+            "index is 'data/shards', expected a ShardIndex, such as",
+        ),
         (lambda: warp(IMAGE, np.eye(3), 8), "matrix is a ndarray of float64 and shape (3, 3), expected a (2, 3) array"),
         (lambda: warp(IMAGE, MATRIX, 8.0), "size is 8.0, expected a whole number"),
         (lambda: Request(path=None), f"path is None, expected {PATH}"),
@@ -277,6 +301,16 @@ def test_an_argument_of_a_wrong_type_says_what_was_expected(call, says):
             lambda: warp(IMAGE, np.zeros((2, 3)), 8),
             ValueError,
             "matrix is [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], expected",
+        ),
+        (
+            lambda: degrade_image(IMAGE, 0, PRESETS["webcam"], key=(1, 2)),
+            ValueError,
+            "size is 0, expected at least 1",
+        ),
+        (
+            lambda: DemoOptions(identities=1, images=2, seed=0),
+            ValueError,
+            "identities is 1, expected at least 2",
         ),
         (lambda: Preprocessing(size="128"), SpecError, "preprocessing spec: size is '128', expected int"),
         (lambda: Preprocessing(size=True), SpecError, "preprocessing spec: size is True, expected int"),

@@ -20,10 +20,10 @@ from pipeline.prepare import Request
 from pipeline.progress import Progress
 from pipeline.sources.templates import template_of
 from pipeline.spec import Preprocessing, spec_of
-from shards.arguments import check_path
+from shards.arguments import check_argument, check_path
 from shards.errors import LockedError, ShardError
 from shards.files import StrPath, write_bytes
-from shards.index import ShardIndex, ShardReader
+from shards.index import EXPECTED_INDEX, ShardIndex, ShardReader
 from shards.locks import locked
 from shards.messages import counted, print_stderr
 from shards.schema import shard_file
@@ -73,6 +73,8 @@ class SetEmbeddings:
     """
 
     def __init__(self, path: StrPath, index: ShardIndex, network: str) -> None:
+        check_argument(isinstance(index, ShardIndex), "index", index, EXPECTED_INDEX)
+        check_argument(isinstance(network, str), "network", network, "the digest of the network, as text")
         self.path, self._index, self._network = check_path("path", path), index, network
         self._rows: np.ndarray | None = None  # (N, width) uint8, mapped
         self._map()

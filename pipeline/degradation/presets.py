@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.degradation.settings import KERNELS, Preset, PresetError, Round
-from shards.arguments import shown
+from shards.arguments import check_path, shown
 
 MAX_SIZE_PX = 128
 
@@ -133,12 +134,14 @@ def check_size(size: int) -> None:
         )
 
 
-def find_degradation(text: str) -> Degradation:
+def find_degradation(text: str | os.PathLike[str]) -> Degradation:
     """Finds a preset by its name or its file, ``mine.toml``. With a digest, ``mine.toml#..``, the file is read later.
 
     Raises:
         PresetError: there is none, or the file cannot be used.
+        TypeError: ``text`` is neither text nor a path.
     """
+    text = str(check_path("text", text))
     if match := re.fullmatch(r"(.+\.toml)#([0-9a-f]{16})", text, re.DOTALL):
         return Degradation(match[1], match[2])
     return Degradation(text, _preset_of(text).digest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from pipeline.degradation.settings import Preset, Round
 from pipeline.load.degrade import Mode, exact_products, resize
 from pipeline.philox import DEGRADATION_NUMBERS, uniforms
 from pipeline.torch_threads import one_thread
+from shards.arguments import check_argument, check_whole
 from shards.process_setting import ProcessSetting
 
 _COLOUR = 1 << 13  # weights of the colour transforms are integers in units of 1/8192
@@ -112,7 +114,18 @@ def degrade_image(image: np.ndarray, size: int, preset: Preset, key: tuple[int, 
         image: (S, S, 3) uint8 RGB.
         size: px, below S.
         key: two whole numbers below 2**64, such as the digest of the image file.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type, shape or value.
     """
+    good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
+    good = good and image.shape[2] == 3 and image.shape[0] == image.shape[1]
+    check_argument(good, "image", image, "a ndarray of uint8 and shape (S, S, 3), RGB")
+    size = check_whole("size", size, 1)
+    check_argument(isinstance(preset, Preset), "preset", preset, "a Preset, such as PRESETS['surveillance']")
+    good = isinstance(key, Sequence) and not isinstance(key, str | bytes) and len(key) == 2
+    check_argument(good, "key", key, "two whole numbers")
+    key = (check_whole("key", key[0], 0, (1 << 64) - 1), check_whole("key", key[1], 0, (1 << 64) - 1))
     numbers = uniforms(list(key), size * DEGRADATION_NUMBERS, DEGRADATION_NUMBERS)[None]
     drawn = parameters(preset, numbers, np.array([size]), np.array([False]))
     values = {name: torch.from_numpy(value) for name, value in drawn.items()}

@@ -19,6 +19,7 @@ from pipeline.demo.render import IdentityJob, ImageSpec, render_identity
 from pipeline.executors import Executor, unordered_map
 from pipeline.images.lookup import GENERATED_MARKER
 from pipeline.progress import Progress
+from shards.arguments import check_argument, check_path
 from shards.errors import LrfrError
 from shards.files import StrPath, naming, remove_temporaries, temporary_path
 from shards.locks import locked, sync_folder
@@ -45,9 +46,10 @@ def write_demo_data(
     Raises:
         DemoDataError: there is no such layout, or a folder with the name of a data set exists and contains other data.
         LockedError: another process is generating data under ``out``.
-        ValueError: fewer than two ``identities`` or ``images``.
+        TypeError, ValueError: an argument of a wrong type, or fewer than two ``identities`` or ``images``.
     """
-    out = Path(out)
+    out = check_path("out", out)
+    check_argument(not isinstance(layouts, str), "layouts", layouts, "a list of names, such as ['LFW'], or None")
     options = DemoOptions(identities=identities, images=images, seed=seed)
     unknown = [name for name in layouts or () if name not in LAYOUTS]
     if unknown:

@@ -16,6 +16,7 @@ import scipy.io
 from pipeline.demo.pairs import pairs_text
 from pipeline.demo.render import FIRST_TEST_PERSON, Camera, ImageSpec
 from pipeline.tables.landmark_table import HEADER
+from shards.arguments import check_whole
 
 Landmarks = dict[str, np.ndarray]  # path -> (5, 2), px
 
@@ -40,8 +41,8 @@ class DemoOptions:
     seed: int
 
     def __post_init__(self) -> None:
-        if min(self.identities, self.images) < 2:
-            raise ValueError(f"identities {self.identities}, images {self.images}: expected at least 2 of each")
+        for name, least in (("identities", 2), ("images", 2), ("seed", 0)):
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), least))
 
     @property
     def test_people(self) -> int:
