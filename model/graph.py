@@ -25,6 +25,7 @@ class Graph(nn.Module):
         super().__init__()
         self.register_buffer("content", torch.frombuffer(bytearray(content), dtype=torch.uint8))
         self.batch = batch
+        self.training = False
 
     def run(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) float pixels of a batch that the graph takes -> (B, D) float, on the same device."""
