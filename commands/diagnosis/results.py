@@ -54,7 +54,7 @@ def run_findings(folders: Sequence[Path]) -> Iterator[Finding]:
     newest = _newest(folders, "metrics.jsonl")
     yield from _others(folders, newest, "run")
     steps, step = _steps(newest), _last_step(newest)
-    checkpoints = sorted((newest / "checkpoints").glob("[0-9]*.pt"))
+    checkpoints = _checkpoints(newest)
     state = f"{newest}: step {step:,}" + (f" of {steps:,}" if steps else "")
     if not checkpoints:
         yield warn(f"{state}, no checkpoint", f"{command('train', '--out', newest)} continues or begins")
@@ -71,6 +71,12 @@ def run_findings(folders: Sequence[Path]) -> Iterator[Finding]:
         if empty:
             yield fail(f"{empty[0]}: an empty file", "delete it; train continues from the one before")
         yield ok(f"newest checkpoint: {checkpoints[-1].name}")
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """As ``model.formats.checkpoint.checkpoints``, without PyTorch, which may not work."""
+    found = [path for path in (run / "checkpoints").glob("[0-9]*.pt") if path.stem.isdecimal()]
+    return sorted(found, key=lambda path: int(path.stem))
 
 
 def _newest(folders: Sequence[Path], *names: str) -> Path:

@@ -60,6 +60,12 @@ def test_a_finished_run(finished, tmp_path):
     ]
 
 
+def test_the_newest_checkpoint_is_that_of_the_last_step(finished):
+    for name in ("10000000.pt", "9999999.pt"):
+        (finished / "checkpoints" / name).write_bytes(b"x")
+    assert "newest checkpoint: 10000000.pt" in of(run_findings([finished]), "ok")
+
+
 def test_an_unfinished_run(finished):
     (finished / "config.json").write_text(json.dumps({"steps": 9}))
     assert of(run_findings([finished]), "note") == [f"{finished}: step 7 of 9, not finished or still running"]
