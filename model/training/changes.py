@@ -24,8 +24,9 @@ def check_resumes(config: TrainConfig, saved: Mapping[str, object], *, branch: b
                 remedy = "repeat the settings of that run, or start a new one with --from"
             elif changes == "branch":
                 remedy = "to change it, branch off into a new folder: --resume CHECKPOINT --out NEW"
+            option = config.declared()[name].flag or name
             difference = (
-                _difference(config, name, before) or f"{name} was {before} when this run started, now it is {now}"
+                _difference(config, name, before) or f"{option} was {before} when this run started, now it is {now}"
             )
             raise TrainingError(f"{difference}; {remedy}")
 

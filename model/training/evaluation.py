@@ -128,7 +128,7 @@ class Evaluations:
     def _line(self, step: int, metrics: dict[str, float], is_best: bool, seconds: float) -> str:
         names = [name for name in metrics if not self.shown or name in self.shown or name == self.config.best]
         parts = "  ".join(f"{name} {metrics[name]:.4f}" for name in names)
-        return f"eval at step {step}: {parts}{'  best so far' * is_best}  ({seconds:.1f} s)"
+        return f"eval at step {step}: {parts}{'  best checkpoint so far' * is_best}  ({seconds:.1f} s)"
 
     def _keep_if_best(self, step: int, metric: str, metrics: dict[str, float]) -> bool:
         """Keeps the checkpoint if its metric is above all earlier ones; returns whether it is."""

@@ -178,7 +178,7 @@ class TrainState:
         steps = content["config"].get("steps")
         if not isinstance(steps, int):
             raise CheckpointError(f"{path}: steps of its config is {steps!r}, expected an integer")
-        if steps != config.steps and self.ranks.first:
+        if steps != config.steps and content["step"] < config.steps and self.ranks.first:
             print_stderr(f"--steps was {steps}, now {config.steps}: the learning rate schedule changes too")
         saved = content["trained_on" if "trained_on" in content else "preprocessing"]
         names = ", ".join(name for name, value in self.trained_on.to_dict().items() if saved.get(name) != value)

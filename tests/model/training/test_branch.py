@@ -150,6 +150,7 @@ def test_a_branch_that_is_the_first_to_average_starts_with_the_weights_of_the_ch
         ({"head": "arcface"}, "head was amsoftmax:scale=30.0,margin=0.35"),
         ({"ema": 0.9}, "ema was 0.0"),
         ({"backbone": "spherenet10"}, "backbone was spherenet4"),
+        ({"pretrained": "net.pt"}, "--from was None when this run started, now it is net.pt; choose another --out"),
     ],
 )
 def test_resuming_a_run_with_another_configuration_is_an_error(first, changes, message):
@@ -162,6 +163,11 @@ def test_a_branch_keeps_what_determines_weights_and_data(first, tmp_path, change
     with pytest.raises(TrainingError, match="repeat the settings of that run, or start a new one with --from"):
         go_on(tmp_path / "branch", config(**changes), checkpoint_path(first, 2))
     assert not (tmp_path / "branch").exists()
+
+
+def test_a_finished_run_with_fewer_steps_does_not_claim_another_schedule(first, capsys):
+    assert go_on(first, config(steps=3)).step == 4
+    assert capsys.readouterr().err == ""
 
 
 def test_a_branch_without_steps_left_is_an_error(first, tmp_path):
