@@ -6,7 +6,7 @@ import dataclasses
 import numbers
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shards.arguments import check_argument
@@ -219,12 +219,18 @@ def _are_numbers(value: Any, count: int) -> bool:
 
 
 def _are_points(value: Any) -> bool:
-    """Whether ``value`` holds five points in their order: the left eye left of the right one, the mouth below."""
+    """Whether ``value`` holds five points of a face, in their order."""
     good = isinstance(value, list | tuple) and len(value) == 5 and all(_are_numbers(point, 2) for point in value)
-    if not good:
-        return False
-    left, right, _, left_mouth, right_mouth = value
-    return left[0] < right[0] and max(left[1], right[1]) < min(left_mouth[1], right_mouth[1])
+    return good and are_in_order(value)
+
+
+def are_in_order(points: Sequence[Sequence[float]]) -> bool:
+    """Whether the left eye of five points is left of the right one, and the mouth below them, not on one line with them."""
+    left, right, _, *mouth = points
+    across, down = right[0] - left[0], right[1] - left[1]
+    x, y = ((one + other) / 2 for one, other in zip(*mouth, strict=True))
+    below = across * (y - left[1]) > down * (x - left[0])
+    return across > 0 and below and max(left[1], right[1]) < min(point[1] for point in mouth)
 
 
 def _text(value: Any) -> str:

@@ -48,7 +48,9 @@ def read_regular(path: Path | str, max_bytes: int | None = None) -> bytes:
         if len(data) == size:
             return data
         with open(handle, "rb", closefd=False) as stream:  # larger than one call reads, or growing
-            return data + stream.read()
+            data += stream.read(-1 if max_bytes is None else max_bytes + 1 - len(data))
+        check_bytes(len(data), max_bytes)
+        return data
     except OSError as error:
         error.filename = str(path)  # `read` does not know it
         raise

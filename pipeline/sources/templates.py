@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.align import TEMPLATES, crop_points, template_points
 from pipeline.sources.source import SourceError
-from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing
+from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE, Preprocessing, are_in_order
 from pipeline.tables.landmark_scale import NORMALISED
 from pipeline.tables.toml_file import read_toml
 from shards.files import StrPath
@@ -125,8 +125,7 @@ def _parsed(fields: dict[str, Any]) -> CropTemplate:
         raise ValueError(f"size is not 1 to {MAX_SIZE_PX} px, or two such numbers")
     if not (isinstance(points, list) and len(points) == 5 and all(map(_is_point, points))):
         raise ValueError("points are not five pairs of numbers")
-    (left, right, _, left_mouth, right_mouth) = points
-    if not (left[0] < right[0] and max(left[1], right[1]) < min(left_mouth[1], right_mouth[1])):
+    if not are_in_order(points):
         raise ValueError("the points are not in order, with the left eye left of the right one, and the mouth below")
     check_not_normalised(points)
     return CropTemplate(

@@ -24,7 +24,7 @@ def head_lines(stream: BinaryIO) -> list[str]:
     """The first lines of a file; bytes that are not UTF-8 become lone surrogates."""
     stream.seek(0)
     data = unix_lines(stream.read(HEAD_BYTES)).removeprefix(UTF8_MARK)
-    whole = data if len(data) < HEAD_BYTES // 2 else data[: data.rfind(b"\n") + 1]
+    whole = data if len(data) < HEAD_BYTES // 2 or b"\n" not in data else data[: data.rfind(b"\n") + 1]
     return whole.decode("utf-8", "surrogateescape").split("\n")
 
 

@@ -234,6 +234,7 @@ def test_a_file_with_the_points_of_a_built_in_template_is_that_template(crops, t
         ({"points": [["1", 2]] * 5}, "points are not five pairs"),
         ({"points": [[10**400, 2]] * 5}, "points are not five pairs"),
         ({"points": [[1, 2]] * 5}, "the points are not in order"),
+        ({"points": [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]]}, "the points are not in order"),
         (
             {"points": [[0.3, 0.4], [0.6, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]},
             "so they are normalised; multiply",

@@ -135,6 +135,19 @@ def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
         decode(path)
 
 
+def test_a_file_that_grows_is_not_read_beyond_the_limit(tmp_path, monkeypatch):
+    path, read = tmp_path / "growing.jpg", os.read
+    path.write_bytes(b"x" * 10)
+
+    def read_later(handle, count):
+        path.write_bytes(b"x" * 1000)
+        return read(handle, count)
+
+    monkeypatch.setattr(os, "read", read_later)
+    with pytest.raises(ImageError, match=r"^the file has 101 bytes; at most 100 are read"):
+        read_regular(path, 100)
+
+
 def test_a_file_is_read_however_few_pixels_are_allowed(tmp_path):
     path = tmp_path / "comments.jpg"
     path.write_bytes(after_start(PLAIN, segment(0xFE, b"x" * 65_000) * 3))

@@ -32,7 +32,7 @@ def test_a_huge_file_that_is_no_table_is_refused_by_its_start(tmp_path, monkeypa
     with open(tmp_path / "a.csv", "wb") as stream:
         stream.truncate(1 << 40)  # zeros, which take no disk
     monkeypatch.setattr("pipeline.tables.landmark_reader.scan", lambda stream: pytest.fail("the file is read"))
-    with pytest.raises(LandmarkError, match=r"a\.csv: line 1: found .*, expected the header"):
+    with pytest.raises(LandmarkError, match=r"a\.csv: line 1: not UTF-8 text"):
         read_landmarks(tmp_path / "a.csv")
 
 
