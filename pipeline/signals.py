@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -16,7 +17,7 @@ WAIT_S = 0.5
 REPEAT_S = 0.3
 Handler = Callable[[int, FrameType | None], Any]
 _handlers: list[Handler] = []  # of the blocks that the main thread is in, outermost first
-_times: dict[int, float] = {}  # of the last signals of each kind that were handled, in seconds
+_last = [-math.inf]  # when a signal was handled, in seconds; -inf: the next one is not a repetition of it
 
 
 @contextlib.contextmanager
@@ -35,7 +36,7 @@ def handle_signals(handler: Handler) -> Iterator[None]:
     outer = len(_handlers)
     before: dict[signal.Signals, Any] = {}
     if not outer:
-        _times.clear()
+        _last[0] = -math.inf
     try:
         _handlers.append(handler)
         before |= {
@@ -53,15 +54,15 @@ def handle_signals(handler: Handler) -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Calls the handler of the innermost block, once for all signals of a kind within ``REPEAT_S``.
+    """Calls the handler of the innermost block, once for all signals within ``REPEAT_S``.
 
-    One request may arrive twice: a shell whose terminal is closed passes SIGHUP on, and so does ``torchrun`` with the
-    SIGTERM that a batch system sends to every process of a job.
+    One request may arrive twice: a shell whose terminal is closed passes SIGHUP on; ``torchrun`` passes on the SIGTERM
+    that a batch system sends to every process of a job, and sends SIGTERM when it is interrupted itself.
     """
     now = time.monotonic()
-    if now - _times.get(number, -REPEAT_S) < REPEAT_S:
+    if now - _last[0] < REPEAT_S:
         return
-    _times[number] = now
+    _last[0] = now
     # without a block: whoever changed our handler within one has put it back too late
     handler = _handlers[-1] if _handlers else signal.default_int_handler
     handler(number, frame)
@@ -111,7 +112,7 @@ class StopFlag:
         main = threading.main_thread().ident
         if self._waits and main:
             self._is_late = True
-            _times.pop(number, None)
+            _last[0] = -math.inf
             signal.pthread_kill(main, number)  # ends what it waits for, and calls ``handle``
 
 
@@ -138,5 +139,5 @@ def delayed_interruption() -> Iterator[None]:
             yield
     finally:  # only now: a signal may arrive while the block is left
         if arrived:
-            _times.pop(arrived[0], None)
+            _last[0] = -math.inf
             signal.raise_signal(arrived[0])

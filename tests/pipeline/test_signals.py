@@ -60,6 +60,7 @@ def test_a_request_that_arrives_twice_is_one(number, clock):
         os.kill(os.getpid(), number)
         clock.append(0.2)
         os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
         clock.append(0.4)
         with pytest.raises(KeyboardInterrupt):
@@ -178,7 +179,9 @@ def test_no_signal_is_lost_while_a_block_is_entered_or_left(block, outer, handle
     assert found.count(False) == 0
 
 
-def test_a_second_signal_ends_the_delay():
+def test_a_second_signal_ends_the_delay(monkeypatch):
+    monkeypatch.setattr(signals, "REPEAT_S", 0.0)
+
     def work():
         with delayed_interruption():
             os.kill(os.getpid(), signal.SIGTERM)

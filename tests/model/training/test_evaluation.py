@@ -18,6 +18,7 @@ from model.training.evaluation import eval_mode
 from model.training.loop import train
 from model.training.runlog import RunLog
 from model.training.state import new_run
+from pipeline import signals
 from tests.model.training.evaluated import FACES, evaluations, resume, spread, step_of, table
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
 
@@ -232,7 +233,9 @@ def test_a_signal_during_an_evaluation_stops_it_at_the_next_batch(tmp_path, step
     assert_ends_as_if_uninterrupted(run, settings)
 
 
-def test_a_second_signal_during_an_evaluation_interrupts_immediately(tmp_path):
+def test_a_second_signal_during_an_evaluation_interrupts_immediately(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "REPEAT_S", 0.0)
+
     def evaluate(backbone):
         if step_of(tmp_path) == 0:
             return {}

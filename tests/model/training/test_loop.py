@@ -92,7 +92,9 @@ def test_a_signal_saves_a_checkpoint_when_nobody_reads_the_messages_any_more(tmp
     assert [path.name for path in checkpoints(tmp_path)] == ["0000002.pt"]
 
 
-def test_a_second_signal_interrupts_immediately(tmp_path):
+def test_a_second_signal_interrupts_immediately(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "REPEAT_S", 0.0)
+
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
