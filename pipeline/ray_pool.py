@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -80,7 +79,7 @@ class RayPool:
 
     def __enter__(self) -> RayPool:
         with contextlib.ExitStack() as stack:
-            self._ray = imported(self._address)
+            self._ray = stack.enter_context(imported(self._address))
             address = self._address or stack.enter_context(local_cluster(self._count or len(os.sched_getaffinity(0))))
             stack.enter_context(_connected(self._ray, address))
             self._count = self._count or max(int(self._ray.cluster_resources().get("CPU", 0)), 1)
@@ -215,29 +214,40 @@ class _Waiting:
             print_stderr(f"waiting for a free CPU of the Ray cluster, which has {cpus:.0f}")
 
 
-def imported(address: str | None) -> Any:
-    """Imports Ray, without usage statistics and messages.
+@contextlib.contextmanager
+def imported(address: str | None) -> Iterator[Any]:
+    """Imports Ray, and gives it an environment of its own: without usage statistics and messages.
 
     Raises:
         WorkerError: it is not installed.
     """
-    is_new = "ray" not in sys.modules
     # dashboards show what workers report of tasks; the reports of this process would delay its end by 0.3 s
-    defaults = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_events_report_interval_ms": "0"}
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_events_report_interval_ms": "0"}
     if address is None:  # its processes take orders from this one only
-        defaults |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    added = variables.keys() - os.environ.keys()
+    os.environ.update({name: variables[name] for name in added})
+    ray = None
     try:
-        ray = importlib.import_module("ray")
-    except ModuleNotFoundError:
-        remedy = install_command("ray")
-        raise WorkerError(f"--executor ray: Ray is not installed; run: {remedy}") from None
-    if address is None and not (is_new or ray.is_initialized()):  # it has read the environment when it was imported
-        raylet = importlib.import_module("ray._raylet")
-        raylet.Config.initialize("")
-        raylet.AuthenticationTokenLoader.instance().reset_cache()
-    return ray
+        try:
+            ray = importlib.import_module("ray")
+        except ModuleNotFoundError:
+            remedy = install_command("ray")
+            raise WorkerError(f"--executor ray: Ray is not installed; run: {remedy}") from None
+        _read_environment(ray)
+        yield ray
+    finally:
+        for name in added:  # programs that are started later may use another cluster
+            os.environ.pop(name, None)
+        if ray:
+            _read_environment(ray)
+
+
+def _read_environment(ray: Any) -> None:
+    """Lets Ray read its environment again, as it does when it is imported."""
+    if not ray.is_initialized():
+        ray._raylet.Config.initialize("")
+        ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -128,8 +128,7 @@ def run_nothing(tree: Path, out: Path, workers: int, executor: Any, address: str
 @contextlib.contextmanager
 def running_cluster(workers: int) -> Iterator[str]:
     """A cluster of this machine; yields its address."""
-    imported(None)  # its token, which the builds inherit
-    with local_cluster(workers) as address:
+    with imported(None), local_cluster(workers) as address:  # its token, which the builds inherit
         yield address
 
 

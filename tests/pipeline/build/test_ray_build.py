@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import signal
@@ -142,18 +143,22 @@ def test_ray_prints_no_page_when_its_processes_are_killed(capfd, monkeypatch):
 
 
 @pytest.mark.heavy
-def test_the_handlers_of_this_process_stay_as_they_were():
-    """Ray resets that of SIGTERM behind Python's back when it ends."""
+def test_the_handlers_and_the_environment_of_this_process_stay_as_they_were():
+    """Ray resets the handler of SIGTERM behind Python's back. The token of our cluster is refused by others."""
 
     def caught():
         mask = re.search(r"SigCgt:\t(\w+)", Path("/proc/self/status").read_text())[1]
         return [number for number in SIGNALS if int(mask, 16) >> number - 1 & 1], [*map(signal.getsignal, SIGNALS)]
 
+    def variables():
+        return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+
+    importlib.import_module("ray")  # sets one of its own
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        before = caught()
+        before = caught(), variables()
         assert list(unordered_map(abs, [-1], executor="ray", workers=1)) == [1]
-        assert caught() == before
+        assert (caught(), variables()) == before
     finally:
         signal.signal(signal.SIGTERM, old)
 
