@@ -114,9 +114,9 @@ class WorkerPool:
     def __exit__(self, *error: object) -> None:
         for process in self._workers.values():
             process.kill()
-        for connection, process in self._workers.items():
-            connection.close()
+        for process in self._workers.values():
             process.join()
+        self._workers.clear()  # closes the pipes, if the garbage collector has not been there first
 
     @property
     def process_ids(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -82,6 +83,29 @@ def test_busy_workers_are_killed_at_the_end_of_the_block():
         began = time.monotonic()
     assert time.monotonic() - began < PATIENCE_S
     assert not any(process.is_alive() for process in processes)
+
+
+def test_a_pool_whose_pipes_the_garbage_collector_has_closed_ends(monkeypatch):
+    """The end of an interrupted command showed a traceback, on Python 3.13."""
+
+    def suspended(pool):
+        try:
+            yield
+        finally:
+            pool.__exit__()
+            done.append(pool.process_ids)
+
+    ignored, done = [], []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    pool = WorkerPool(1).__enter__()
+    process_id = pool.process_ids[0]
+    pool.cycle = suspended(pool)  # younger than the pipes, which are finalised before it
+    next(pool.cycle)
+    del pool
+    gc.collect()
+    assert (ignored, done) == ([], [[]])
+    with pytest.raises(ProcessLookupError):
+        os.kill(process_id, 0)
 
 
 def test_workers_are_killed_if_one_cannot_be_started(monkeypatch):
