@@ -35,22 +35,22 @@ def handle_signals(handler: Handler) -> Iterator[None]:
         return
     outer = len(_handlers)
     before: dict[signal.Signals, Any] = {}
-    if not outer:
-        _last[0] = -math.inf
     try:
-        _handlers.append(handler)
-        before |= {
-            number: old for number in SIGNALS if (old := signal.getsignal(number)) not in (_handle, signal.SIG_IGN)
-        }
-        for number in before:
-            signal.signal(number, _handle)
-        yield
-    finally:
         try:
+            _handlers.append(handler)
+            before |= {
+                number: old for number in SIGNALS if (old := signal.getsignal(number)) not in (_handle, signal.SIG_IGN)
+            }
+            if before:
+                _last[0] = -math.inf
+            for number in before:
+                signal.signal(number, _handle)
+            yield
+        finally:
             for number, old in reversed(before.items()):  # SIGINT last: its old handler may raise
                 signal.signal(number, old)
-        finally:
-            del _handlers[outer:]
+    finally:
+        del _handlers[outer:]
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

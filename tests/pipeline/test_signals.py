@@ -20,8 +20,9 @@ from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
-def handler():
+def handler(monkeypatch):
     """The handler of all SIGNALS: it raises KeyboardInterrupt."""
+    monkeypatch.setattr(signals, "_handlers", [])  # some signals here come so late that one is left
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     yield signal.default_int_handler
     for number, restored in before.items():
@@ -65,6 +66,17 @@ def test_a_request_that_arrives_twice_is_one(number, clock):
         clock.append(0.4)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
+
+
+def test_the_next_command_of_a_process_counts_its_own_signals(clock, monkeypatch):
+    """Also if an interruption at the very end of a block has left a handler of it."""
+    monkeypatch.setattr(signals, "_handlers", [pytest.fail])
+    for _ in range(2):
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
