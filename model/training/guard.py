@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from model.training.config import TrainConfig
+from shards.messages import counted
 
 FIRST_SCALE, MAX_SCALE = 2.0**16, 2.0**24
 GROWTH_STEPS = 2000  # finite steps in a row after which the scale doubles
@@ -20,6 +21,7 @@ class Guard:
     Attributes:
         scale: what the loss is multiplied by; 1 unless the precision is fp16.
         skipped: steps that were skipped because they were not finite.
+        made, missed: steps of this process with and without an update.
 
     Source: Micikevicius et al., Mixed precision training, ICLR 2018; first value and growth as ``torch.amp.GradScaler``.
     """
@@ -27,7 +29,7 @@ class Guard:
     def __init__(self, config: TrainConfig) -> None:
         self._limit, self._scales = config.max_skipped, config.precision == "fp16"
         self.scale = FIRST_SCALE if self._scales else 1.0
-        self.skipped = self._good_steps = 0
+        self.skipped = self.made = self.missed = self._good_steps = 0
 
     @property
     def active(self) -> bool:
@@ -36,6 +38,7 @@ class Guard:
 
     def accept(self) -> None:
         """Counts a finite step; after enough of them the loss scale doubles."""
+        self.made += 1
         if self._scales:
             self._good_steps += 1
             if self._good_steps == GROWTH_STEPS:
@@ -44,6 +47,7 @@ class Guard:
     def forgive(self, *, loss_finite: bool) -> str | None:
         """Returns what happens after a step that is not finite; None if it ends the run."""
         self._good_steps = 0
+        self.missed += 1
         if loss_finite and self._scales and self.scale > 1:
             self.scale /= 2
             return f"loss scale {self.scale:g}"
@@ -51,6 +55,19 @@ class Guard:
             return None
         self.skipped += 1
         return f"skipped, {self.skipped} of {self._limit}"
+
+    def remark(self) -> str | None:
+        """How many steps of this process made no update, and what to do; None if it was less than a tenth of them."""
+        steps = self.made + self.missed
+        if not self.missed or 10 * self.missed < steps:
+            return None
+        remedy = "use --precision bf16 or a lower --lr" if self._scales else "use a lower --lr"
+        if self.scale > 1 and not self.made:
+            remedy = (
+                f"train more --steps, as the loss scale still falls (it is {self.scale:,.0f}), or use --precision bf16"
+            )
+        found = f"{self.missed:,} of {counted(steps, 'step')} made no update"
+        return f"{found}: their loss or a gradient was not finite; {remedy}"
 
     def metrics(self) -> dict[str, float]:
         """What to log."""

@@ -85,8 +85,8 @@ def train(
 
     Raises:
         TrainingError: a loss or gradient is not finite and no more steps may be skipped (the state before this step is
-            saved if it is finite), ``config.best`` is not evaluated, there are no more batches, or ``run`` has a
-            checkpoint of a later step than ``start``.
+            saved if it is finite), no step of the whole run made an update, ``config.best`` is not evaluated, there are
+            no more batches, or ``run`` has a checkpoint of a later step than ``start``.
         LockedError: another process is training in ``run``.
         OutOfMemoryError: memory does not suffice for a step.
         TypeError, ValueError: an argument has a wrong type, or the batches are for another network or head.
@@ -131,6 +131,7 @@ def train(
                 evaluations.score(step)
         if step > saved:
             state.save(run, step, loader_state)
+    _check_updates(state, start, step)
     return step
 
 
@@ -176,6 +177,15 @@ def _forgiven(done: Outcome, state: TrainState) -> bool:
     return consequence is not None
 
 
+def _check_updates(state: TrainState, start: int, step: int) -> None:
+    """Reports whether many steps made no update. Raises: TrainingError: none of a whole run made one."""
+    remark = state.guard.remark()
+    if remark and start == 0 and step == state.learner.config.steps and not state.guard.made:
+        raise TrainingError(f"nothing was learnt: {remark}")
+    if remark and state.ranks.first:
+        print_stderr(remark)
+
+
 def _inputs(batch: TrainBatch, config: TrainConfig, targets: Callable[[np.ndarray], torch.Tensor] | None) -> StepInputs:
     taught = None if targets is None else targets(batch.rows)
     return StepInputs(batch.images, batch.labels, taught, batch.originals if config.losses.attention else None)
@@ -214,6 +224,17 @@ def _check_batch(batch: object, state: TrainState) -> None:
         raise ValueError(
             f"labels of a batch are {found}, expected 0 to {state.learner.classes - 1}: classes of the run"
         )
+    _check_drawn(batch, state.learner.config)
+
+
+def _check_drawn(batch: Any, config: TrainConfig) -> None:
+    """Raises: ValueError: a ``Loader`` drew the batch with other settings than the configuration states."""
+    drawn = batch.state.to_dict()
+    for name, expected in {"seed": config.seed, "window": config.shard_window}.items():
+        if "seed" in drawn and drawn.get(name) != expected:  # batches of another class need not state it
+            raise ValueError(
+                f"batches are of a Loader with {name}={drawn.get(name)}, expected {name}={expected}, as the config says"
+            )
 
 
 def _check_is_run(run: Path, start: int) -> None:

@@ -208,6 +208,31 @@ def test_fp16_has_nearly_the_gradients_of_fp32_and_halves_a_scale_that_is_too_hi
     }
 
 
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"precision": "fp16"}, "train more --steps, as the loss scale still falls (it is 8), or use --precision bf16"),
+        ({"max_skipped": 9}, "use a lower --lr"),
+    ],
+)
+def test_a_run_without_an_update_ends_with_an_error_and_one_with_few_says_so(changes, remedy, tmp_path, capsys):
+    def trained(run, finite_from):
+        state, batches = new_run(config(steps=3, **changes), classes=CLASSES, preprocessing=SPEC), Stream()
+        state.guard.scale = 64.0 if "precision" in changes else 1.0
+        weight = next(state.learner.backbone.parameters())
+        weight.register_hook(lambda gradient: gradient * (1 if batches.number >= finite_from else float("inf")))
+        return train(batches, state, run)
+
+    why = "made no update: their loss or a gradient was not finite"
+    with pytest.raises(TrainingError) as error:
+        trained(tmp_path / "none", 9)
+    assert str(error.value) == f"nothing was learnt: 3 of 3 steps {why}; {remedy}"
+    assert trained(tmp_path / "one", 3) == 3
+    assert f"\n2 of 3 steps {why}; use " in capsys.readouterr().err
+    assert trained(tmp_path / "all", 0) == 3
+    assert why not in capsys.readouterr().err
+
+
 def test_the_scale_doubles_after_many_finite_steps_and_has_bounds():
     guard = Guard(config(precision="fp16"))
     for _ in range(GROWTH_STEPS):
