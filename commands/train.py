@@ -268,6 +268,7 @@ def start_line(start: Start, index: ShardIndex, device: str) -> str:
 def evaluation(protocols: list[Protocol], spec: Preprocessing, device: str, allow_missing: bool) -> Evaluate:
     """The evaluation callback of the training loop."""
     from benchmarks.engine.runner import Engine, run
+    from benchmarks.scoring.samples import lower_is_better
     from model.embedder import Embedder
     from pipeline.prepare import check_supported
 
@@ -283,7 +284,7 @@ def evaluation(protocols: list[Protocol], spec: Preprocessing, device: str, allo
             f"{result.benchmark}/{name}": value
             for result in results
             for name, value in result.metrics.items()
-            if "eer" not in name  # the best checkpoint has the highest value
+            if not lower_is_better(name)  # the best checkpoint has the highest value
         }
 
     return evaluate

@@ -14,7 +14,7 @@ from benchmarks.datasets.identify import read_identification
 from benchmarks.datasets.own_benchmark import read_own_benchmark
 from benchmarks.datasets.pair_set import read_pair_set
 from benchmarks.errors import ProtocolError
-from tests.processes import error_of
+from tests.conftest import error_of
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_file_that_describes_no_benchmark_is_one_line(tmp_path, text, message)
 
 @pytest.mark.usefixtures("narrow")
 def test_training_evaluates_own_benchmarks_and_keeps_the_best(run, folder, shard_set, tmp_path):
-    (folder / "mine.toml").write_text(f"{PAIRS}sizes = [8]\n")
+    (folder / "peer.toml").write_text(f"{PAIRS}sizes = [8]\n")
     (folder / "id.toml").write_text(f"{IDENTIFY}sizes = []\n")
     words = [
         "train",
@@ -103,15 +103,15 @@ def test_training_evaluates_own_benchmarks_and_keeps_the_best(run, folder, shard
         "--views",
         "16",
     ]
-    words += ["--eval", "own/mine.toml,own/id.toml", "--eval-every", 1]
+    words += ["--eval", "own/peer.toml,own/id.toml", "--eval-every", 1]
     done = run(*words, "--steps", 1)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["best"] == "mine/accuracy@8"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["best"] == "peer/accuracy@8"
     assert run(*words, "--steps", 2, "--best", "hall/rank1@full").returncode == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "eval.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2]
     for row in rows:
-        assert {"mine/accuracy@8", "mine/auc@full", "mine/lr-lr/auc@8", "hall/rank1@full", "hall/map@full"} <= set(row)
+        assert {"peer/accuracy@8", "peer/auc@full", "peer/lr-lr/auc@8", "hall/rank1@full", "hall/map@full"} <= set(row)
         assert "hall/open/tpir1@fpir=0.2@full" in row
     assert json.loads((tmp_path / "run" / "best.json").read_text())["metric"] == "hall/rank1@full"
 
