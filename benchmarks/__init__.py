@@ -25,12 +25,14 @@ class Benchmark:
         summary: one-line help text.
         reader: ``module:function`` in ``benchmarks.datasets`` that reads the protocol.
         aligned: whether faces are aligned, so that the reader accepts landmark tables.
+        degrades: whether images are degraded to sizes; those of the others are small already.
     """
 
     folder: str
     summary: str
     reader: str
     aligned: bool = False
+    degrades: bool = False
 
     def read(self, root: StrPath, landmarks: Sequence[StrPath] | Callable[[Sequence[Path]], Path] = ()) -> Protocol:
         """Reads the protocol of the data set in ``root``.
@@ -54,6 +56,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         summary="LFW at low resolution: 10-fold accuracy and AUC at 8, 12, 16, 20 px and full size, HR to LR and LR to LR.",
         reader="lfw:read_lfw",
         aligned=True,
+        degrades=True,
     ),
     "xqlfw": Benchmark(
         folder="XQLFW",

@@ -69,7 +69,6 @@ def add_benchmark(name: str, benchmark: Benchmark) -> None:
     """Adds the command ``bench NAME``."""
 
     @scoring_options
-    @degrade_option
     @folder("--root", benchmark.folder, help="Folder of the data set.")
     def command(root: Path, landmarks: tuple[Path, ...] = (), **options: Any) -> None:
         finder = landmark_finder([root], no_cache=options["no_cache"], max_pixels=options["max_pixels"])
@@ -80,6 +79,8 @@ def add_benchmark(name: str, benchmark: Benchmark) -> None:
         if failures:
             raise failures[name]
 
+    if benchmark.degrades:
+        command = degrade_option(command)
     if benchmark.aligned:
         command = landmarks_option("Landmark table; may be repeated. [default: found under --root]")(command)
     bench.command(name, help=benchmark.summary, short_help=benchmark.summary.partition(":")[0])(command)

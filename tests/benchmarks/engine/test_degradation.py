@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import cli
 from benchmarks import BENCHMARKS
 from benchmarks.engine.cache import EmbeddingCache
 from benchmarks.engine.runner import Engine, run
@@ -16,7 +17,7 @@ from benchmarks.scoring.comparison import Comparison, Network, compare_networks,
 from pipeline.degradation.presets import find_degradation
 from pipeline.prepare import cache_key, prepare
 from pipeline.spec import Preprocessing
-from tests.benchmarks.runs import FACTS, Recorder
+from tests.benchmarks.conftest import FACTS, Recorder
 
 SURVEILLANCE = find_degradation("surveillance")
 
@@ -95,7 +96,15 @@ def test_clean_and_realistic_results_are_paired_and_distinguished(lfw):
     assert labels == ["spherenet4, step 7", "spherenet4, step 7, surveillance"]
 
 
-def test_a_benchmark_that_degrades_nothing_says_so(demo):
-    protocol = BENCHMARKS["qmul"].read(demo("QMUL-SurvFace"))
-    with pytest.raises(ProtocolError, match="bench qmul: degrades no images, it compares them at the size"):
-        protocol.degraded(SURVEILLANCE)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_benchmarks_that_degrade_images_are_those_with_the_option(demo, name):
+    benchmark = BENCHMARKS[name]
+    demo("LFW")  # whose landmarks are those of XQLFW
+    protocol = benchmark.read(demo(benchmark.folder))
+    options = [option.name for option in cli.main.commands["bench"].commands[name].params]
+    assert ("degrade" in options) == benchmark.degrades
+    if benchmark.degrades:
+        assert protocol.degraded(SURVEILLANCE)
+    else:
+        with pytest.raises(ProtocolError, match=f"bench {name}: degrades no images, it compares them at the size"):
+            protocol.degraded(SURVEILLANCE)
