@@ -34,6 +34,7 @@ SYSTEM_NAMES = (
     *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"),
     *("network trash folder", "temporary items", "recycler", "recycled", "~snapshot"),
 )
+_STEM_BYTES = 255 - len(".lrfr-01234567.partial")  # of a temporary name; file systems take names of 255 bytes
 _TEMPORARY = re.compile(r"(.*)\.lrfr-[0-9a-f]{8}\.partial", re.DOTALL)
 
 
@@ -44,7 +45,13 @@ def is_system_name(name: str) -> bool:
 
 def temporary_path(path: Path) -> Path:
     """Returns a new name beside ``path``, which shows that this tool chose it."""
-    return path.with_name(f"{path.name}.lrfr-{secrets.token_hex(4)}.partial")
+    return path.with_name(f"{_stem(path.name)}.lrfr-{secrets.token_hex(4)}.partial")
+
+
+def _stem(name: str) -> str:
+    """The start of the temporary names of a file: its name, cut if that is too long."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= _STEM_BYTES else encoded[:_STEM_BYTES].decode(errors="ignore")
 
 
 @contextlib.contextmanager
@@ -160,9 +167,9 @@ def _restore(old: Path, folder: Path) -> None:
         os.replace(old, folder)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes ``data`` to ``path`` atomically."""
-    with whole_file(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """Writes ``data`` to ``path`` atomically; see ``whole_file``."""
+    with whole_file(path, replace=replace) as temporary:
         temporary.write_bytes(data)
 
 
@@ -179,15 +186,16 @@ def remove_temporaries(folder: Path, of: str | Collection[str] | None = None) ->
 def is_temporary_of(name: str, of: str) -> bool:
     """Returns True if ``temporary_path`` chose ``name`` for a file called ``of``."""
     match = _TEMPORARY.fullmatch(name)
-    return match is not None and match[1] == of
+    return match is not None and match[1] == _stem(of)
 
 
 def _stale(folder: Path, of: Collection[str] | None) -> Iterator[Path]:
     """Yields temporary files and folders of this tool that no running process has locked."""
+    stems = of and set(map(_stem, of))
     for name in os.listdir(folder) if folder.is_dir() else ():
         match = _TEMPORARY.fullmatch(name)
         path = folder / name
-        if match and (of is None or match[1] in of) and not path.is_symlink() and not _in_use(path):
+        if match and (stems is None or match[1] in stems) and not path.is_symlink() and not _in_use(path):
             yield path
 
 
@@ -251,8 +259,7 @@ def write_record(path: Path, record: dict[str, Any], *, replace: bool = True) ->
         replace: False keeps a file that is there already, even if another process has just written it.
     """
     text = json.dumps({**record, "digest": digest(record)}, indent=1, sort_keys=True)
-    with whole_file(path, replace=replace) as temporary:
-        temporary.write_bytes((text + "\n").encode())
+    write_bytes(path, (text + "\n").encode(), replace=replace)
 
 
 def read_record(path: Path) -> dict[str, Any]:

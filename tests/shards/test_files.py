@@ -184,6 +184,22 @@ def test_temporary_files_of_killed_processes_are_removed_and_no_others(tmp_path)
     remove_temporaries(tmp_path / "none")
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\u00e9" * 127, "x" + "\u00e9" * 127], ids=["ascii", "even", "odd"])
+def test_a_name_may_be_as_long_as_the_file_system_takes_it(name, tmp_path):
+    """The temporary name is longer by a suffix."""
+    killed = temporary_path(tmp_path / name)
+    killed.write_bytes(b"half")
+    assert len(os.fsencode(killed.name)) <= 255
+    killed.name.encode()  # no part of a character
+    remove_temporaries(tmp_path, name)
+    write_bytes(tmp_path / name, b"data")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).unlink()
+    with whole_folder(tmp_path / name):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 def test_an_error_of_writing_names_the_file(number, tmp_path, monkeypatch):
     """``write`` and ``fsync`` do not know the name of their file."""
