@@ -87,7 +87,11 @@ def embed_images(
         whole_file(out) as temporary,
         open(temporary, "wb") as stream,
         pq.ParquetWriter(
-            stream, rows.schema.with_metadata(metadata), compression="zstd", use_dictionary=["status"]
+            stream,
+            rows.schema.with_metadata(metadata),
+            compression="zstd",
+            use_dictionary=["status"],
+            write_page_checksum=True,  # a vector with a flipped bit may still have a length of nearly 1
         ) as file,
         Progress("embed", len(paths)) as progress,
     ):

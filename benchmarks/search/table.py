@@ -73,7 +73,9 @@ class EmbeddingTable:
             with self._reading():
                 # PyArrow would take a path with a colon for a URI; a small buffer instead of whole column chunks
                 stream = self._files.enter_context(open_regular(self.path))
-                self._file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+                self._file = pq.ParquetFile(
+                    stream, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+                )
                 self._files.callback(self._file.close)
                 schema = self._file.schema_arrow
             self.rows = self._file.metadata.num_rows

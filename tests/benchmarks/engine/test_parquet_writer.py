@@ -14,14 +14,24 @@ import benchmarks.engine.parquet_writer
 from benchmarks.engine.cache import EmbeddingCache
 from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine
-from benchmarks.errors import ProtocolError
+from benchmarks.errors import ProtocolError, SearchError
+from benchmarks.search.table import EmbeddingTable
 from pipeline.prepare import Request, prepare
 from pipeline.sources.folders import find_images
 from pipeline.sources.templates import crop_template
 from pipeline.spec import Preprocessing
 from pipeline.tables.landmark_table import HEADER, LandmarkError
-from tests.benchmarks.engine.tables import faces, rows
-from tests.benchmarks.runs import Recorder
+from tests.benchmarks.conftest import Recorder
+from tests.conftest import flip_bit
+
+
+def faces(folder, painted, names):
+    """Writes generated faces; returns their paths and landmarks."""
+    shots = [shot for shots in painted.values() for shot in shots]
+    for name, (pixels, _) in zip(names, shots, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), pixels[..., ::-1])
+    return [str(folder / name) for name in names], [points for _, points in shots[: len(names)]]
 
 
 def table(path, names, points):
@@ -30,6 +40,10 @@ def table(path, names, points):
     ]
     path.write_text("\n".join([",".join(HEADER), *rows]) + "\n")
     return path
+
+
+def rows(path):
+    return pq.read_table(path).to_pylist()
 
 
 def expected(path, **how):
@@ -54,6 +68,30 @@ def test_rows_are_in_order_with_unit_vectors_and_norms(tmp_path, painted, down):
     assert pq.read_schema(out).metadata[b"digest"] == b"d"
     assert len(pd.read_parquet(out)["embedding"][3]) == len(vector)
     assert [entry.name for entry in out.parent.iterdir()] == ["x.parquet"]
+
+
+def test_a_flipped_bit_among_the_vectors_is_noticed_or_changes_nothing(tmp_path, painted):
+    paths, _ = faces(tmp_path / "in", painted, ["1.png", "2.png"])
+    out = tmp_path / "x.parquet"
+    embed_images(Engine(embed=Recorder()), paths, out, metadata={"digest": "d"})
+
+    def read():
+        with EmbeddingTable(out) as opened:
+            (block,) = opened.blocks()
+        return block.vectors.tobytes()
+
+    column = pq.read_metadata(out).row_group(0).column(1)
+    assert column.path_in_schema == "embedding.list.element"
+    pages = range(column.data_page_offset, column.data_page_offset + column.total_compressed_size, 17)
+    whole, vectors, refused = out.read_bytes(), read(), 0
+    for position in pages:
+        flip_bit(out, position)
+        try:
+            assert read() == vectors
+        except SearchError:
+            refused += 1
+        out.write_bytes(whole)
+    assert refused > 0.9 * len(pages)
 
 
 def test_points_for_larger_images_are_reported(tmp_path, painted, capsys):
