@@ -25,6 +25,8 @@ _REMEDIES = {
     errno.EDQUOT: "your quota is used up: delete files, or ask for more",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose a file system that holds larger files",
     errno.EROFS: "it is mounted read-only: make it writable, or choose another folder",
+    errno.EACCES: "change the permissions of it or of a folder above (namei -l shows them)",
+    errno.EPERM: "make it changeable (lsattr shows what is immutable)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "the whole system has too many open files: end other programs",
     errno.EAGAIN: "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers",

@@ -18,12 +18,13 @@ import cli
 from commands.group import CommandError, Commands, expected, line_of
 from model.backbones import build_backbone
 from shards.errors import LrfrError
-from tests.processes import PATIENCE_S, REPOSITORY, error_of
+from tests.conftest import PATIENCE_S, REPOSITORY, error_of
 
 NO_THREAD = "Resource temporarily unavailable"
 NO_SEGMENT = "failed to map segment from shared object"
 AGAIN = "then run the same command again"
 MEMORY = "out of memory: lower --workers, --batch-size or --max-pixels, or end other programs"
+RIGHTS = "change the permissions of it or of a folder above (namei -l shows them)"
 PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers"
 
 
@@ -39,7 +40,7 @@ PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u
         (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), "the current folder has been deleted; change to another one"),
         (OSError(errno.ENOENT, "Failed to open local file 'a'"), "Failed to open local file 'a'"),
         (ImportError(f"libx.so: {NO_SEGMENT}"), f"libx.so: {NO_SEGMENT}; {MEMORY}, {AGAIN}"),
-        (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), f"/a/b: Permission denied; {RIGHTS}, {AGAIN}"),
         (OSError(errno.ENOTDIR, "Not a directory", 3), "Not a directory"),
         (OSError("no error number"), "no error number"),
         (CommandError("a\n\x1b[31m.csv: wrong"), r"a\n\x1b[31m.csv: wrong"),
@@ -51,7 +52,20 @@ def test_the_line_of_an_expected_error(error, line):
     assert line_of(error) == line
 
 
-SHORTAGES = ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EMFILE", "ENFILE", "EAGAIN", "ENOMEM", "EIO", "ESTALE"]
+SHORTAGES = [
+    "ENOSPC",
+    "EDQUOT",
+    "EFBIG",
+    "EROFS",
+    "EMFILE",
+    "ENFILE",
+    "EAGAIN",
+    "ENOMEM",
+    "EIO",
+    "ESTALE",
+    "EACCES",
+    "EPERM",
+]
 
 
 def test_each_shortage_has_a_remedy_of_its_own():

@@ -34,20 +34,30 @@ _MARKERS = {
 
 
 def find_layouts(root: Path, depth: int = DEPTH) -> Iterator[tuple[str, Path]]:
-    """Yields kind and folder of what ``root`` is or contains. Folders that cannot be listed are left out.
+    """Yields kind and folder of what ``root`` is or contains, each once. Folders that cannot be listed are left out.
 
     Args:
         depth: levels of folders below ``root`` to look into.
     """
+    found: set[str] = set()
+    for kind, folder in _layouts(root, depth):
+        place = os.path.realpath(folder)
+        if place not in found:
+            found.add(place)
+            yield kind, folder
+
+
+def _layouts(root: Path, depth: int) -> Iterator[tuple[str, Path]]:
+    """As ``find_layouts``; a folder that links lead to is yielded for each of them."""
     kind = layout_of(root)
     if kind:
         yield kind, root
     if depth and kind in (None, "lfw"):
         for folder in _folders(root):
             if kind is None:
-                yield from find_layouts(folder, depth - 1)
+                yield from _layouts(folder, depth - 1)
             elif folder.name.lower() != "lfw":  # LFW's images may lie beside other data sets
-                yield from (found for found in find_layouts(folder, depth - 1) if found[0] != "folder")
+                yield from (found for found in _layouts(folder, depth - 1) if found[0] != "folder")
 
 
 def layout_of(folder: Path) -> str | None:
@@ -92,9 +102,10 @@ def _holds_people(folder: Path) -> bool:
 
 
 def _folders(root: Path, most: int = MAX_FOLDERS) -> list[Path]:
-    """The sub-folders, sorted; none if there are more than ``most``."""
+    """The sub-folders, sorted, links last; none if there are more than ``most``."""
     try:
-        names = sorted(entry.name for entry in scan(root) if entry.is_folder and not is_system_name(entry.name))
+        folders = [entry for entry in scan(root) if entry.is_folder and not is_system_name(entry.name)]
     except OSError:
         return []
-    return [root / name for name in names] if len(names) <= most else []
+    folders.sort(key=lambda entry: (entry.is_link, entry.name))
+    return [root / entry.name for entry in folders] if len(folders) <= most else []

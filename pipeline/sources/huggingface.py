@@ -81,10 +81,12 @@ def _listed(folder: Path) -> ImageList:
 
 
 def _metadata(folder: Path) -> Path | None:
-    """The metadata file of a folder. Raises: SourceError: there are several."""
-    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    """The metadata file of a folder. Raises: SourceError: there are several, or it is no file."""
+    found = [folder / name for name in METADATA if os.path.lexists(folder / name)]
     if len(found) > 1:
         raise SourceError(f"{folder}: {' and '.join(path.name for path in found)}; keep one of them")
+    if found and not found[0].is_file():
+        raise SourceError(f"{found[0]}: a pipe, a folder or a link to nothing; replace it by a file, or delete it")
     return found[0] if found else None
 
 

@@ -13,7 +13,7 @@ import pytest
 from commands.diagnosis.data_sets import data_set_findings
 from commands.diagnosis.layouts import find_layouts
 from pipeline.tables.landmark_reader import read_landmarks
-from tests.commands.diagnosis.probes import of
+from tests.commands.diagnosis.conftest import of
 
 KINDS = {
     "LFW": "lfw",
@@ -36,6 +36,19 @@ def bad(demo, name):
 
 def test_every_data_set_is_found_by_its_layout(demo):
     assert dict(find_layouts(demo)) == {kind: demo / name for name, kind in KINDS.items()}
+
+
+def test_links_lead_to_no_data_set_twice(demo):
+    (demo / "LFW" / "self").symlink_to(".")
+    (demo / "A").symlink_to("VGGFace2")
+    (demo / "all").symlink_to(demo)
+    assert sorted(find_layouts(demo)) == sorted((kind, demo / name) for name, kind in KINDS.items())
+
+
+def test_a_link_to_a_data_set_elsewhere_is_followed(demo, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "A").symlink_to(demo / "VGGFace2")
+    assert list(find_layouts(tmp_path / "links")) == [("vggface2", tmp_path / "links" / "A")]
 
 
 def test_data_sets_in_a_folder_of_theirs(demo, tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.demo.generate import write_demo_data
-from tests.pipeline.demo.sizes import SIZES
+
+IDENTITIES, IMAGES, TEST_PEOPLE = 9, 3, 4
+SIZES = {"identities": IDENTITIES, "images": IMAGES, "seed": 1}
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.source import SourceError
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.processes import REPOSITORY
+from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "guide" / "sources.md"
 
