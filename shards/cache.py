@@ -29,7 +29,7 @@ from shards.schema import DONE_SUFFIX, INDEX, MANIFEST, Manifest, shard_file
 from shards.store import Store, naming_store
 from shards.stored_set import not_a_set
 
-LEAST_TARS = 4  # that the cache must hold
+MIN_TARS = 4  # that the cache must hold
 TOUCH_S = 60.0  # between two looks at whether a tar is there, which also note its use
 _BLOCK = 512  # of a tar
 
@@ -117,11 +117,11 @@ class CachedSet:
 
     def _check_size(self) -> None:
         """Raises: ShardError: the cache holds only few tars."""
-        needed = LEAST_TARS * int(self.tar_bytes.max()) + self.other_bytes
+        needed = MIN_TARS * int(self.tar_bytes.max()) + self.other_bytes
         if self.folder.size < needed:
             raise ShardError(
                 f"{self.folder.path}: the cache has room for {size_text(self.folder.size)}, but needs"
-                f" {size_text(needed)} for {LEAST_TARS} tars of {self.store} and its index; raise --cache-size, or choose"
+                f" {size_text(needed)} for {MIN_TARS} tars of {self.store} and its index; raise --cache-size, or choose"
                 " a --cache-folder on a larger disk"
             )
 

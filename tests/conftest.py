@@ -98,7 +98,7 @@ def _no_wait_for_the_disk():
 def _few_resamples():
     """Intervals of this process are of 40 resamples: few tests look at their bounds, see ``all_resamples``."""
     with pytest.MonkeyPatch.context() as patch:
-        _set_resamples(patch, 40)
+        patch.setattr(intervals.resamples, "__defaults__", (40, 0))
         yield
 
 
@@ -125,12 +125,7 @@ def all_painted(monkeypatch):
 @pytest.fixture
 def all_resamples(monkeypatch):
     """Intervals have as many resamples as outside of tests."""
-    _set_resamples(monkeypatch, intervals.ROUNDS)
-
-
-def _set_resamples(patch, rounds):
-    patch.setattr(intervals.resamples, "__defaults__", (rounds, 0))
-    patch.setitem(intervals.bootstrap.__kwdefaults__, "rounds", rounds)
+    monkeypatch.setattr(intervals.resamples, "__defaults__", (intervals.ROUNDS, 0))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ sys.path.insert(0, str(REPOSITORY))
 from tools.gpu.parts import PARTS, Settings  # noqa: E402 (needs the path)
 from tools.gpu.report import FAILED, LEFT_OUT, NO_GPU, OK, Report, last_line, read_rows, shortened, table_of  # noqa: E402
 
-_LEAST_S = 15.0  # a part that has less is left out
+_MIN_PART_S = 15.0  # a part that has less is left out
 _PATIENCE_S = 5.0  # of a process that is asked to end
 _CPU_LIMIT = 5  # times as long on a CPU
 
@@ -46,7 +46,7 @@ def check(names: Sequence[str], settings: Settings, log: Path) -> None:
             report.write("whole part", "there is no GPU, see machine", LEFT_OUT)
         elif name == "networks" and not settings.networks_s:
             report.write("whole part", "--networks-seconds is 0", LEFT_OUT)
-        elif left < _LEAST_S:
+        elif left < _MIN_PART_S:
             report.write("whole part", f"{max(left, 0):.0f} s of the budget are left", LEFT_OUT)
         else:
             limit: float = part.seconds * (_CPU_LIMIT if settings.device == "cpu" else 1)

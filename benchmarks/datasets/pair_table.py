@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.errors import ProtocolError
 from pipeline.images.lookup import names_image
-from pipeline.sources.image_text import ListLayout, list_blocks, stated_row
+from pipeline.sources.image_text import ListLayout, list_blocks, named_columns, stated_row
 from pipeline.tables.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
 from pipeline.tables.text_lines import split_fields
 from shards.messages import first_line
@@ -143,13 +143,10 @@ def _columns(names: Sequence[str]) -> list[str]:
         ValueError: a column is missing.
     """
     plain = [re.sub("[^a-z0-9]", "", name.lower()) for name in names]
-    columns = [str(number) for number in range(len(plain))]
     paths = next((pair for pair in _PAIRED if set(pair) <= set(plain)), None)
     if paths is None:
         raise ValueError("no columns path1 and path2")
-    for meaning, accepted in ((FIRST, paths[:1]), (SECOND, paths[1:]), (SAME, _SAME), (FOLD, _FOLD)):
-        if found := next((name for name in accepted if name in plain), None):
-            columns[plain.index(found)] = meaning
+    columns = named_columns(plain, {FIRST: paths[:1], SECOND: paths[1:], SAME: _SAME, FOLD: _FOLD})
     if SAME not in columns:
         raise ValueError(f"no column {SAME}")
     return columns

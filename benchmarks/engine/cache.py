@@ -18,6 +18,7 @@ from shards.messages import print_stderr
 FILE_EMBEDDINGS = 4096  # in a full file
 FLUSH_S = 30.0  # between writes of a file that is not full: the most work that a killed run loses
 # A file is the width of its rows as uint32, and the rows: checksum, key, float32 vector.
+HEADER_BYTES = 4
 CHECKSUM_BYTES, PREFIX_BYTES = 8, 24  # of the checksum; of checksum and key
 
 
@@ -83,7 +84,7 @@ class EmbeddingCache:
         """Writes the pending embeddings; replaces the earlier version of the file."""
         rows = [stored_row(key + vector.astype("<f4").tobytes()) for key, vector in self._pending.items()]
         with self._disabled_on_error():
-            write_bytes(self._path, b"".join([np.array(len(rows[0]), "<u4").tobytes(), *rows]))
+            write_bytes(self._path, b"".join([file_header(len(rows[0])), *rows]))
         self._flush_at = time.monotonic() + FLUSH_S
 
     @contextlib.contextmanager
@@ -101,8 +102,7 @@ class EmbeddingCache:
     def _open(self, path: Path) -> None:
         """Indexes a file. Deletes it if it is damaged; ignores it if it cannot be opened."""
         try:
-            content = np.asarray(np.memmap(path, np.uint8, "r"))
-            rows = content[4:].reshape(-1, *content[:4].view("<u4"))
+            rows = mapped_rows(path)
         except OSError:
             return
         except ValueError:
@@ -112,6 +112,25 @@ class EmbeddingCache:
                 path.unlink()
         for row, key in enumerate(rows[:, CHECKSUM_BYTES:PREFIX_BYTES]):
             self._stored.setdefault(key.tobytes(), []).append((rows, row))
+
+
+def file_header(width: int) -> bytes:
+    """The start of a file whose rows have ``width`` bytes."""
+    return np.array(width, "<u4").tobytes()
+
+
+def mapped_rows(path: Path) -> np.ndarray:
+    """The (N, width) uint8 rows of a file, mapped.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it does not consist of a width and such rows.
+    """
+    content = np.asarray(np.memmap(path, np.uint8, "r"))
+    width = int(content[:HEADER_BYTES].view("<u4")[0])
+    if width <= PREFIX_BYTES or width % 4:
+        raise ValueError(f"rows of {width} bytes")
+    return content[HEADER_BYTES:].reshape(-1, width)
 
 
 def stored_row(content: bytes) -> bytes:

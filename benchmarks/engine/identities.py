@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -102,7 +101,7 @@ class ImageRows:
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
-        self.rule = rule
+        self._rule = rule
         self.schema = IMAGE_SCHEMA.append(IDENTITY) if rule else IMAGE_SCHEMA
         self.metadata: dict[str, str] = {}
 
@@ -112,9 +111,9 @@ class ImageRows:
 
     def add(self, rows: pa.Table) -> pa.Table:
         """Takes rows of ``IMAGE_SCHEMA``; returns the rows to write, perhaps none."""
-        if self.rule is None:
+        if self._rule is None:
             return rows
-        names = [identity_of(path, self.rule) for path in rows["path"].to_pylist()]
+        names = [identity_of(path, self._rule) for path in rows["path"].to_pylist()]
         return rows.append_column(IDENTITY, pa.array(names))
 
     def finish(self) -> pa.Table:
@@ -136,16 +135,15 @@ class Templates(ImageRows):
     """
 
     def __init__(self, rule: Rule, weights: Weights = "equal") -> None:
-        super().__init__(rule)
+        super().__init__()
         self.schema, self.metadata = TEMPLATE_SCHEMA, {"group": rule, "weights": weights}
-        self._identity_of = functools.partial(identity_of, rule=rule)
-        self.weights = weights
+        self._named_by, self._weights = rule, weights
         self.count = self.usable = 0
         self._open: _Template | None = None
 
     def ordered(self, paths: Sequence[str]) -> list[str]:
         """Sorts by identity; prints which identities lie in several folders."""
-        identities = {path: self._identity_of(utf8(path)) for path in paths}
+        identities = {path: identity_of(utf8(path), self._named_by) for path in paths}
         folders: dict[str, set[str]] = {}
         for path, identity in identities.items():
             folders.setdefault(identity, set()).add(os.path.dirname(path))
@@ -165,12 +163,12 @@ class Templates(ImageRows):
         done, start = [], 0
         columns = [rows[name].to_pylist() for name in ("path", "norm", "status", "error_message")]
         for path, norm, status, reason in zip(*columns, strict=True):
-            identity = self._identity_of(path)
+            identity = identity_of(path, self._named_by)
             if self._open is None or self._open.identity != identity:
                 done += self._close()
-                self._open = _Template(identity, template_path(path, self.metadata["group"]))
+                self._open = _Template(identity, template_path(path, self._named_by))
             if status == STATUS_OK:
-                self._open.add(flat[start : start + length], norm if self.weights == "norm" else 1.0)
+                self._open.add(flat[start : start + length], norm if self._weights == "norm" else 1.0)
                 start += length
             else:
                 self._open.unusable.append(f"{path}: {reason}")

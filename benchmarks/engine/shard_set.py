@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import xxhash
 
-from benchmarks.engine.cache import CHECKSUM_BYTES, PREFIX_BYTES, stored_row
+from benchmarks.engine.cache import CHECKSUM_BYTES, HEADER_BYTES, PREFIX_BYTES, file_header, mapped_rows, stored_row
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
@@ -32,7 +32,6 @@ GROUP_ROWS = 1024  # embedded by each process before they are stored: the most w
 PROBES = 16  # images that are embedded again if a network's digest does not cover all that it does
 SAME_COSINE = 0.999
 POLL_S = 1.0
-_HEADER_BYTES = 4  # width of the rows as uint32
 
 
 def set_requests(index: ShardIndex, rows: np.ndarray, network: Preprocessing) -> list[Request]:
@@ -192,10 +191,9 @@ class SetEmbeddings:
         if not self.path.is_file():  # a pipe would block
             return
         with contextlib.suppress(OSError, ValueError):
-            content = np.asarray(np.memmap(self.path, np.uint8, "r"))
-            width = int(content[:_HEADER_BYTES].view("<u4")[0])
-            if width > PREFIX_BYTES and width % 4 == 0 and len(content) == _HEADER_BYTES + width * len(self):
-                self._rows = content[_HEADER_BYTES:].reshape(len(self), width)
+            rows = mapped_rows(self.path)
+            if len(rows) == len(self):
+                self._rows = rows
 
     def _is_stored(self, row: int) -> bool:
         content = self._mapped()[row].tobytes()
@@ -227,15 +225,15 @@ class SetEmbeddings:
         with self._writable(width) as handle:
             for row, vector in zip(rows.tolist(), vectors, strict=True):
                 content = stored_row(self._key(row) + vector.astype("<f4").tobytes())
-                os.pwrite(handle, content, _HEADER_BYTES + row * width)
+                os.pwrite(handle, content, HEADER_BYTES + row * width)
             os.fsync(handle)
 
     @contextlib.contextmanager
     def _writable(self, width: int) -> Iterator[int]:
         """Opens the file for writing; creates it if there is none."""
         if self._rows is None:
-            write_bytes(self.path, np.array(width, "<u4").tobytes())
-            os.truncate(self.path, _HEADER_BYTES + width * len(self))
+            write_bytes(self.path, file_header(width))
+            os.truncate(self.path, HEADER_BYTES + width * len(self))
             self._map()
         elif self._rows.shape[1] != width:
             self._discard()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ProtocolError
-from benchmarks.scoring.intervals import Interval, percentiles, resamples
+from benchmarks.scoring.intervals import Interval, percentile_interval, resamples
 from benchmarks.scoring.results import Scores
 from benchmarks.scoring.samples import lower_is_better
 from benchmarks.scoring.saved import SavedResult, read_results
@@ -39,8 +39,7 @@ class Comparison:
 
     def own_intervals(self, number: int) -> dict[str, Interval]:
         """The 95 % bootstrap interval of each metric and threshold of a network."""
-        bounds = {name: percentiles(values) for name, values in self._resamples[number].items()}
-        return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+        return {name: percentile_interval(values) for name, values in self._resamples[number].items()}
 
     def best(self, metric: str) -> int | None:
         """The network whose metric is better than that of every other one, by paired 95 % intervals; None if none is."""
@@ -53,8 +52,7 @@ class Comparison:
         return best if all(sign * low > 0 and sign * high > 0 for low, high in gains) else None
 
     def _paired(self, metric: str, first: int, other: int) -> Interval:
-        low, high = percentiles(self._resamples[other][metric] - self._resamples[first][metric])
-        return float(low), float(high)
+        return percentile_interval(self._resamples[other][metric] - self._resamples[first][metric])
 
     @functools.cached_property
     def _resamples(self) -> list[dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from benchmarks.scoring.arrays import check_array
-from benchmarks.scoring.intervals import Interval, bootstrap, deviation_interval
+from benchmarks.scoring.intervals import Interval, deviation_interval, percentiles, resamples
 from benchmarks.scoring.metrics import Roc, RocSamples, fold_decisions
 from benchmarks.scoring.samples import HISTOGRAM_EDGES, MAX_REPORTED, Samples
 
@@ -82,7 +82,7 @@ class CurveSamples(Samples):
             curve = self._sorted.curve(weights)
             return {} if curve is None else {"band": curve.tar_at(self.grid())}
 
-        return bootstrap(true_rates, self.identities)["band"]
+        return percentiles(resamples(true_rates, self.identities)["band"])
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, float]:
         curve = self._curve(weights)

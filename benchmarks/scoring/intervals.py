@@ -37,20 +37,15 @@ def deviation_interval(deviation: float, count: int) -> Interval:
     return deviation * math.sqrt(count / low), deviation * math.sqrt(count / high)
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], Mapping[str, np.ndarray | float]],
-    identities: np.ndarray,
-    *,
-    rounds: int = ROUNDS,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Percentile intervals by bootstrap over identities: (2,) or (2, K) lower and upper bounds by name; see ``resamples``."""
-    return {name: percentiles(values) for name, values in resamples(statistic, identities, rounds, seed).items()}
-
-
 def percentiles(values: np.ndarray) -> np.ndarray:
     """(2,) or (2, K) bounds of the middle 95 % of (R,) or (R, K) values."""
     return np.asarray(np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0))
+
+
+def percentile_interval(values: np.ndarray) -> Interval:
+    """``percentiles`` of (R,) values, as numbers."""
+    low, high = percentiles(values).tolist()
+    return low, high
 
 
 def resamples(

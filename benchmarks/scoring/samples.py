@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.scoring.arrays import check_array, encode_array
 from benchmarks.scoring.digests import DIGEST_BYTES
-from benchmarks.scoring.intervals import Interval, bootstrap, wilson
+from benchmarks.scoring.intervals import Interval, percentile_interval, resamples, wilson
 
 MAX_IDENTITIES = 1 << 20  # a bootstrap draws as many in each round
 MAX_REPORTED = 100  # rates or ranks
@@ -90,8 +90,8 @@ class Samples:
 
     @functools.cached_property
     def _bootstrapped(self) -> dict[str, Interval]:
-        bounds = bootstrap(self.statistics, self.identities)
-        return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+        found = resamples(self.statistics, self.identities)
+        return {name: percentile_interval(values) for name, values in found.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The samples as JSON-serialisable fields."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
-from benchmarks.scoring.intervals import Interval, bootstrap
+from benchmarks.scoring.intervals import Interval, percentile_interval, percentiles, resamples
 from benchmarks.scoring.metrics import check_values
 
 CURVE_POINTS = 201
@@ -239,15 +239,15 @@ def fit(scores: np.ndarray, genuine: np.ndarray, identities: np.ndarray) -> Fitt
         again = fit_line(np.tile(centres, 2)[used], kinds[used], counts[used])
         return {"curve": np.clip(again.unbounded(curve), *line.bounds), "cllr": mean_cost(bits, genuine, weights)}
 
-    found = bootstrap(resampled, identities)
-    low, high = found["curve"]
+    found = resamples(resampled, identities)
+    low, high = percentiles(found["curve"])
     return Fitted(
         line=line,
         curve_scores=curve.tolist(),
         curve_low=low.tolist(),
         curve_high=high.tolist(),
         cllr=cllr(unseen, genuine),
-        cllr_interval=(float(found["cllr"][0]), float(found["cllr"][1])),
+        cllr_interval=percentile_interval(found["cllr"]),
         min_cllr=min_cllr(scores, genuine),
         misleading=(float((unseen[genuine] < 0).mean()), float((unseen[~genuine] > 0).mean())),
     )

@@ -2,8 +2,8 @@
 
 Collectives wait for hours, because rank 0 evaluates meanwhile. Gloo notices the end of a process, but nothing notices
 that a machine has lost power or network, and ``torchrun`` does not notify the processes. Therefore every rank keeps a
-connection to rank 0, whose other end the kernel probes regularly. A process whose ``torchrun``
-was killed would go on, on a GPU that the next run needs: it gets SIGTERM, upon which training saves a checkpoint.
+connection to rank 0, whose other end the kernel probes regularly. A process whose ``torchrun`` was killed would go on,
+on a GPU that the next run needs: it gets SIGTERM, upon which training saves a checkpoint.
 """
 
 from __future__ import annotations
@@ -182,9 +182,8 @@ def _addresses() -> list[str]:
     master = os.environ["MASTER_ADDR"]
     found = [master, socket.gethostname()]
     with contextlib.suppress(OSError):
-        family, kind, *_, address = socket.getaddrinfo(master, int(os.environ["MASTER_PORT"]), type=socket.SOCK_DGRAM)[
-            0
-        ]
+        port = int(os.environ["MASTER_PORT"])
+        family, kind, *_, address = socket.getaddrinfo(master, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(address)  # sends nothing: finds the interface
             found.append(probe.getsockname()[0])

@@ -143,18 +143,13 @@ def find_resume(run: StrPath, resume: str) -> Path | None:
     path = {"auto": newest, "never": None}.get(resume, Path(resume))
     if path and path.is_dir() and (own := checkpoints(path)):
         raise TrainingError(f"{path}: is a run folder; name one of its checkpoints, such as {own[-1]}")
-    if (
-        newest
-        and path
-        and (
-            os.path.realpath(path) == os.path.realpath(newest) or str(path.absolute()) == _stated(run, "branched_from")
-        )
-    ):
+    if newest is None:
+        return path
+    is_newest = path and os.path.realpath(path) == os.path.realpath(newest)
+    if is_newest or (path and str(path.absolute()) == _stated(run, "branched_from")):
         return newest
-    if newest:
-        remedy = f" to continue from {path}" if path else ", or delete it"
-        raise TrainingError(f"{run}: has a run up to step {int(newest.stem)}; choose another --out{remedy}")
-    return path
+    remedy = f" to continue from {path}" if path else ", or delete it"
+    raise TrainingError(f"{run}: has a run up to step {int(newest.stem)}; choose another --out{remedy}")
 
 
 def _agree_on_resume(run: Path, resume: str, ranks: Ranks) -> Path | None:

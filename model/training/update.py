@@ -136,11 +136,11 @@ def _restore(module: nn.Module, buffers: list[torch.Tensor]) -> None:
 def gradient_norm(learner: Learner, ranks: Ranks) -> torch.Tensor:
     """The L2 norm of the gradient of all weights, shape (), the same on all ranks. A collective if the head is sharded."""
     shared: list[torch.Tensor] = []
-    own: list[torch.Tensor] = []
+    local: list[torch.Tensor] = []
     for name, weight in learner.named_parameters():
         if weight.grad is not None:
-            (own if name.startswith(learner.rank_local_prefixes) else shared).append(weight.grad)
+            (local if name.startswith(learner.rank_local_prefixes) else shared).append(weight.grad)
     norm = torch.nn.utils.get_total_norm(shared)
-    if not own:  # the head is not sharded, or no loss trains it
+    if not local:  # the head is not sharded, or no loss trains it
         return norm
-    return (norm.square() + ranks.mean(torch.nn.utils.get_total_norm(own).square()) * ranks.size).sqrt()
+    return (norm.square() + ranks.mean(torch.nn.utils.get_total_norm(local).square()) * ranks.size).sqrt()

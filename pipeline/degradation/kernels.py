@@ -139,22 +139,21 @@ def _whole(kernels: np.ndarray) -> np.ndarray:
     return found.reshape(kernels.shape)
 
 
-def _grid() -> tuple[np.ndarray, np.ndarray]:
+def _grid(angle: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """(..., 7, 7) distances from the centre along and across ``angle``, px and radians."""
     y, x = np.mgrid[:BLUR_SIZE, :BLUR_SIZE] - (BLUR_SIZE - 1) / 2
-    return x, y
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 
 def gaussian(along: np.ndarray | float, across: np.ndarray | float, angle: np.ndarray | float) -> np.ndarray:
     """(..., 7, 7) Gaussians with standard deviations ``along`` and ``across`` an ``angle``, px and radians."""
-    x, y = _grid()
-    first, second = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    first, second = _grid(angle)
     return np.exp(-((first / along) ** 2 + (second / across) ** 2) / 2)
 
 
 def motion(length: np.ndarray, angle: np.ndarray, width: float = 0.4) -> np.ndarray:
     """(..., 7, 7) motion blurs along a line of ``length`` px, drawn by a Gaussian of standard deviation ``width`` px."""
-    x, y = _grid()
-    first, second = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    first, second = _grid(angle)
     ends = [erf((first + side * length / 2) / (width * np.sqrt(2))) for side in (1, -1)]
     return (ends[0] - ends[1]) * np.exp(-((second / width) ** 2) / 2)
 

@@ -39,7 +39,7 @@ from shards.process_setting import ProcessSetting
 _COLOUR = 1 << 13  # weights of the colour transforms are integers in units of 1/8192
 # On its way down and up, an image is resized to this multiple of the canvas, but at least to these px, as all others are;
 # and from there by its own kernel. So one fast resize handles the large images, which cost most.
-_BETWEEN, _LEAST_DOWN, _LEAST_UP = 1.5, 24, 32
+_BETWEEN, _MIN_DOWN_PX, _MIN_UP_PX = 1.5, 24, 32
 # RGB -> Y, Cb, Cr and back, in these units. Source: JFIF 1.02
 _TO_YCC = ((2449, 4809, 934), (-1382, -2714, 4096), (4096, -3430, -666))
 _FROM_YCC = ((_COLOUR, 0, 11485), (_COLOUR, -2819, -5850), (_COLOUR, 14516, 0))
@@ -80,7 +80,7 @@ def degrade_as(
         mode: of the resizes before and after, as for ``pipeline.load.degrade.resize``.
     """
     side, device, canvas = images.shape[1], images.device, canvas_of(sizes[-1])
-    small, middle = (min(side, max(int(_BETWEEN * canvas), least)) for least in (_LEAST_DOWN, _LEAST_UP))
+    small, middle = (min(side, max(int(_BETWEEN * canvas), least)) for least in (_MIN_DOWN_PX, _MIN_UP_PX))
     size, twice = values["size"], values.get("twice")
     before = images if small == side else resize(images, small, mode)
     if twice is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,10 +70,7 @@ def known_columns(names: Sequence[str]) -> list[str]:
         ValueError: there is no path, no identity, or some of the ten numbers only.
     """
     plain = [name.strip().strip('"').lower() for name in names]
-    columns = [str(number) for number in range(len(plain))]
-    for meaning, accepted in ((PATH, PATH_NAMES), (IDENTITY, IDENTITY_NAMES), (SPLIT, (SPLIT,))):
-        if found := next((name for name in accepted if name in plain), None):
-            columns[plain.index(found)] = meaning
+    columns = named_columns(plain, {PATH: PATH_NAMES, IDENTITY: IDENTITY_NAMES, SPLIT: (SPLIT,)})
     points = {name.lower(): name for name in POINT_NAMES}
     columns = [points.get(name, column) for name, column in zip(plain, columns, strict=True)]
     found_points = [column for column in columns if column in POINT_NAMES]
@@ -81,6 +78,19 @@ def known_columns(names: Sequence[str]) -> list[str]:
         raise ValueError(f"no column {PATH if PATH not in columns else IDENTITY}")
     if found_points and sorted(found_points) != sorted(POINT_NAMES):
         raise ValueError(f"{len(found_points)} of the ten columns {POINT_NAMES[0]}, ..., {POINT_NAMES[-1]}")
+    return columns
+
+
+def named_columns(names: Sequence[str], meanings: Mapping[str, Sequence[str]]) -> list[str]:
+    """What columns are called here; the others become their numbers.
+
+    Args:
+        meanings: for each name here, those that files may have, the likeliest first.
+    """
+    columns = [str(number) for number in range(len(names))]
+    for meaning, accepted in meanings.items():
+        if found := next((name for name in accepted if name in names), None):
+            columns[names.index(found)] = meaning
     return columns
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.align import FILTERS, TEMPLATES
 from pipeline.named_specs import NAMED_SPECS
-from pipeline.sources.templates import check_not_normalised
+from pipeline.sources.templates import check_not_normalised, checked_name
 from pipeline.spec import COLORS, FITS, MAX_SIZE_PX, NO_TEMPLATE, Preprocessing, SpecError
 from pipeline.tables.toml_file import read_toml
 from shards.files import StrPath
@@ -93,9 +93,7 @@ def _name(fields: dict[str, Any]) -> str:
     """The name of the template. Raises: ValueError: that of the points is not text, or is taken."""
     if "template" in fields:
         return str(fields["template"])
-    name = fields.get("name", "own")
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
-        raise ValueError("name is not a short text")
+    name = checked_name(fields.get("name", "own"))
     if name in (*TEMPLATES, NO_TEMPLATE):
         raise ValueError(f"name is {name!a}, that of another template; choose another one")
     return name

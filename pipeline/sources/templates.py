@@ -54,7 +54,7 @@ class CropTemplate:
     @property
     def built_in(self) -> str | None:
         """Name of the built-in template with the same points, if there is one."""
-        return next((name for name in TEMPLATES if self._equals(name)), None)
+        return next((name for name in TEMPLATES if self.is_of(Preprocessing(template=name))), None)
 
     def spec(self, size: int) -> Preprocessing:
         """Returns the spec of these crops, with points of its own, at ``size`` px.
@@ -77,10 +77,6 @@ class CropTemplate:
         """Returns True if crops of this template are those of ``spec``, at any size."""
         side = self.size[0]
         return self.size[1] == side and bool(np.allclose(self.points, crop_points(spec, side), rtol=0, atol=1e-3))
-
-    def _equals(self, name: str) -> bool:
-        side = self.size[0]
-        return self.size[1] == side and bool(np.allclose(self.points, template_points(name, side), rtol=0, atol=1e-3))
 
 
 def template_of(spec: Preprocessing) -> CropTemplate:
@@ -117,9 +113,7 @@ def _parsed(fields: dict[str, Any]) -> CropTemplate:
     """Raises: ValueError: a field is missing, unknown, or cannot be."""
     if odd := sorted({"name", "size", "points"} ^ set(fields)):
         raise ValueError(f"{', '.join(odd)}: missing or unknown")
-    name, size, points = fields["name"], fields["size"], fields["points"]
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
-        raise ValueError("name is not a short text")
+    name, size, points = checked_name(fields["name"]), fields["size"], fields["points"]
     sides = [size, size] if isinstance(size, int) else size
     if not (isinstance(sides, list) and len(sides) == 2 and all(_is_side(side) for side in sides)):
         raise ValueError(f"size is not 1 to {MAX_SIZE_PX} px, or two such numbers")
@@ -131,6 +125,13 @@ def _parsed(fields: dict[str, Any]) -> CropTemplate:
     return CropTemplate(
         name=name, size=(sides[0], sides[1]), points=tuple((float(point[0]), float(point[1])) for point in points)
     )
+
+
+def checked_name(value: Any) -> str:
+    """The name of a template. Raises: ValueError: it is not a short text."""
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 80:
+        raise ValueError("name is not a short text")
+    return value
 
 
 def check_not_normalised(points: Sequence[Sequence[float]]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chi2
 
-from benchmarks.scoring.intervals import bootstrap, deviation_interval, wilson
+from benchmarks.scoring.intervals import deviation_interval, percentiles, resamples, wilson
 from benchmarks.scoring.metrics import RocSamples
 
 pytestmark = pytest.mark.usefixtures("all_resamples")
@@ -31,6 +31,10 @@ def test_the_interval_of_a_standard_deviation_covers_95_percent():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
+def bounds(statistic, identities, **options):
+    return {name: percentiles(values) for name, values in resamples(statistic, identities, **options).items()}
+
+
 def test_bootstrap_contains_the_value_and_is_deterministic():
     rng = np.random.default_rng(0)
     identities = rng.integers(0, 40, (400, 2))
@@ -41,10 +45,10 @@ def test_bootstrap_contains_the_value_and_is_deterministic():
     def auc(weights):
         return {"auc": samples.curve(weights).auc, "pair": np.array([1.0, samples.curve(weights).auc])}
 
-    found = bootstrap(auc, identities, rounds=200)
+    found = bounds(auc, identities, rounds=200)
     low, high = found["auc"]
-    assert found["auc"].tolist() == bootstrap(auc, identities, rounds=200)["auc"].tolist()
-    assert found["auc"].tolist() != bootstrap(auc, identities, rounds=200, seed=1)["auc"].tolist()
+    assert found["auc"].tolist() == bounds(auc, identities, rounds=200)["auc"].tolist()
+    assert found["auc"].tolist() != bounds(auc, identities, rounds=200, seed=1)["auc"].tolist()
     assert low < samples.curve().auc < high
     assert found["pair"].tolist() == [[1.0, low], [1.0, high]]
 
@@ -59,7 +63,7 @@ def test_intervals_of_few_people_are_wider_than_those_of_many():
         return {"share": float(np.average(right, weights=weights))} if weights.sum() else {}
 
     few, many = np.repeat(np.arange(20), 40), np.arange(800)
-    widths = [np.ptp(bootstrap(share, np.stack([people, people], 1))["share"]) for people in (few, many)]
+    widths = [np.ptp(bounds(share, np.stack([people, people], 1))["share"]) for people in (few, many)]
     assert widths[0] > 3 * widths[1]
 
 
@@ -67,7 +71,7 @@ def test_bootstrap_weights_follow_the_identities():
     """A pair of two people has weight 0 unless both are drawn."""
     identities = np.array([[0, 0], [0, 1], [2, 2]])
     seen = []
-    bootstrap(lambda weights: (seen.append(weights), {"x": 0.0})[1], identities, rounds=50)
+    resamples(lambda weights: (seen.append(weights), {"x": 0.0})[1], identities, rounds=50)
     assert len(seen) == 50
     for genuine, impostor, _ in seen:
         assert impostor == 0 or genuine > 0
@@ -76,5 +80,5 @@ def test_bootstrap_weights_follow_the_identities():
 
 def test_rounds_with_an_undefined_statistic_are_skipped():
     calls = iter(range(100))
-    found = bootstrap(lambda _: {} if next(calls) % 2 else {"x": 1.0}, np.array([[0, 0], [1, 1]]), rounds=10)
+    found = bounds(lambda _: {} if next(calls) % 2 else {"x": 1.0}, np.array([[0, 0], [1, 1]]), rounds=10)
     assert found["x"].tolist() == [1.0, 1.0]
