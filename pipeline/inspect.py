@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,31 @@ BAR_CHARACTERS = 40
 BINS_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceSizes:
+    """Sizes of the N source faces: eye distances if they are known, else shorter sides.
+
+    Attributes:
+        measure: which of them.
+        faces: (N,) px.
+        shorter: (N,) px, shorter side of the source image.
+    """
+
+    measure: str
+    faces: np.ndarray
+    shorter: np.ndarray
+
+    @classmethod
+    def read(cls, root: Path) -> FaceSizes:
+        """Reads the index of a shard set. Raises: ShardError: it cannot be read."""
+        names = ("eye_distance", "width", "height")
+        eyes, width, height = read_table(root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
+        shorter = np.minimum(width.to_numpy(), height.to_numpy())
+        if eyes.null_count:
+            return cls(measure="shorter side of the source", faces=shorter, shorter=shorter)
+        return cls(measure="eye distance in the source", faces=eyes.to_numpy(), shorter=shorter)
+
+
 def statistics(root: Path) -> str:
     """Formats the counts of a shard set, its rejected rows and a histogram of the face sizes. Raises: ShardError: not finished."""
     index = ShardIndex(root)
@@ -45,18 +71,9 @@ def statistics(root: Path) -> str:
         f"rejected: {manifest.rows - manifest.images:,} of {counted(manifest.rows, 'row')} ({describe(manifest.statuses)})",
         "",
     ]
-    title, sizes = _face_sizes(root)
-    lines += [f"{title} the source, px:", *_histogram(sizes)]
+    sizes = FaceSizes.read(root)
+    lines += [f"{sizes.measure}, px:", *_histogram(sizes.faces)]
     return "\n".join(map(printable, lines))
-
-
-def _face_sizes(root: Path) -> tuple[str, np.ndarray]:
-    """What is measured, and the (N,) sizes of the source faces, px: eye distances if they are known."""
-    names = ("eye_distance", "width", "height")
-    eyes, width, height = read_table(root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
-    if eyes.null_count:
-        return "shorter side of", np.minimum(width.to_numpy(), height.to_numpy())
-    return "eye distance in", eyes.to_numpy()
 
 
 def _histogram(values: np.ndarray) -> list[str]:

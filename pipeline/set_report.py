@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.images.decode import ImageError, bytes_limit, decode_bytes
-from pipeline.inspect import BINS_PX
+from pipeline.inspect import BINS_PX, FaceSizes
 from pipeline.opencv import quiet
 from pipeline.pages.pictures import Histogram, Tile, thumbnail
 from pipeline.pages.render import environment
@@ -23,8 +23,8 @@ from shards.errors import ShardError
 from shards.files import write_bytes
 from shards.index import ShardIndex, ShardReader
 from shards.messages import counted
-from shards.schema import INDEX, INDEX_SCHEMA, ROW_SCHEMA, STATUS_OK, read_plan, shard_file
-from shards.tables import open_table, read_table
+from shards.schema import ROW_SCHEMA, STATUS_OK, read_plan, shard_file
+from shards.tables import open_table
 
 PER_BAND, PER_STATUS = 8, 12  # pictures
 MAX_PIXELS = 1 << 25  # of a rejected image; a larger one is shown as a gap
@@ -44,7 +44,7 @@ def write_set_report(root: Path, path: Path) -> None:
     """
     with quiet:
         index = ShardIndex(root)
-        sizes = _Sizes.read(index)
+        sizes = FaceSizes.read(index.root)
         page = (
             environment()
             .get_template("shard_set.html")
@@ -59,24 +59,6 @@ def write_set_report(root: Path, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, page.encode())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Sizes:
-    """Sizes of the N source faces: eye distances if they are known, else shorter sides."""
-
-    measure: str
-    faces: np.ndarray  # (N,) px
-    shorter: np.ndarray  # (N,) px, shorter side of the source image
-
-    @classmethod
-    def read(cls, index: ShardIndex) -> _Sizes:
-        names = ("eye_distance", "width", "height")
-        eyes, width, height = read_table(index.root / INDEX, pa.schema(map(INDEX_SCHEMA.field, names))).columns
-        shorter = np.minimum(width.to_numpy(), height.to_numpy())
-        if eyes.null_count:
-            return cls(measure="shorter side of the source", faces=shorter, shorter=shorter)
-        return cls(measure="eye distance in the source", faces=eyes.to_numpy(), shorter=shorter)
 
 
 def _about(index: ShardIndex) -> Iterator[tuple[str, str]]:
@@ -107,7 +89,7 @@ def _source_root(index: ShardIndex) -> str:
         return ""
 
 
-def _examples(index: ShardIndex, sizes: _Sizes) -> Iterator[tuple[str, list[Tile]]]:
+def _examples(index: ShardIndex, sizes: FaceSizes) -> Iterator[tuple[str, list[Tile]]]:
     """Yields the bands that have images, each with some of them."""
     rng = np.random.default_rng(0)
     histogram = Histogram.of("", sizes.faces, BINS_PX)
@@ -133,7 +115,7 @@ def _stored_thumbnail(reader: ShardReader, row: int) -> bytes:
     return thumbnail(decode_bytes(reader.image(row)))
 
 
-def _histograms(index: ShardIndex, sizes: _Sizes) -> Iterator[Histogram]:
+def _histograms(index: ShardIndex, sizes: FaceSizes) -> Iterator[Histogram]:
     if sizes.faces is not sizes.shorter:
         yield Histogram.of(f"Images by {sizes.measure}, px", sizes.faces, BINS_PX)
     yield Histogram.of("Images by shorter side of the source, px", sizes.shorter, SIZE_EDGES_PX)
@@ -143,7 +125,7 @@ def _histograms(index: ShardIndex, sizes: _Sizes) -> Iterator[Histogram]:
 def _rejected(index: ShardIndex) -> list[tuple[str, int, list[Tile]]]:
     """Status, count and first rows of each kind of rejected rows, the most frequent first."""
     statuses = {status: count for status, count in index.manifest.statuses.items() if status != STATUS_OK and count}
-    rows: dict[str, list[dict]] = defaultdict(list)
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in _rejected_rows(index) if statuses else ():
         if len(rows[row["status"]]) < PER_STATUS:
             rows[row["status"]].append(row)
@@ -156,7 +138,7 @@ def _rejected(index: ShardIndex) -> list[tuple[str, int, list[Tile]]]:
     ]
 
 
-def _rejected_rows(index: ShardIndex) -> Iterator[dict]:
+def _rejected_rows(index: ShardIndex) -> Iterator[dict[str, Any]]:
     for shard in range(index.manifest.shards):
         with open_table(index.root / shard_file(shard, "parquet"), _REJECTED_SCHEMA) as reader:
             table = reader.read(_REJECTED_SCHEMA.names, use_threads=False)
@@ -164,7 +146,7 @@ def _rejected_rows(index: ShardIndex) -> Iterator[dict]:
         yield from found
 
 
-def _rejected_tile(row: dict, pictures: _SourcePictures) -> Tile:
+def _rejected_tile(row: dict[str, Any], pictures: _SourcePictures) -> Tile:
     return Tile(
         caption=_shortened(row["key"]),
         detail=_shortened(row["error_message"] or ""),

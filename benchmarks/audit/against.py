@@ -19,7 +19,7 @@ from benchmarks.audit.stored import Embeddings, StoredImages
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.protocols import PairProtocol, Protocol
-from benchmarks.scoring.searches import ClosedSetProtocol, OpenSetProtocol
+from benchmarks.scoring.searches import ClosedSetProtocol, OpenSetProtocol, Search
 from benchmarks.scoring.vectors import unit_length
 from pipeline.images.decode import ImageError
 from pipeline.prepare import Request, prepare
@@ -64,7 +64,7 @@ def people_of(protocol: Protocol) -> np.ndarray:
     return codes
 
 
-def _searches(protocol: Protocol) -> Iterator:
+def _searches(protocol: Protocol) -> Iterator[Search]:
     if isinstance(protocol, ClosedSetProtocol):
         yield from protocol.searches.values()
     elif isinstance(protocol, OpenSetProtocol):

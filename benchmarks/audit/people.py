@@ -37,7 +37,9 @@ class Matches:
 NOTHING = Matches(pairs=np.empty((0, 2), int), similarity=np.empty(0), threshold=float("nan"))
 
 
-def nearest_centres(probes: np.ndarray, centres: np.ndarray, own: np.ndarray, progress: Progress) -> tuple:
+def nearest_centres(
+    probes: np.ndarray, centres: np.ndarray, own: np.ndarray, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
     """The most similar centre of each of P probes.
 
     Args:

@@ -97,11 +97,7 @@ def _size(match: re.Match[str]) -> str:
 
 def metric_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
     """The title of each metric, in the order of the tables: ``accuracy@8`` -> ``HR to LR, accuracy, 8 px``."""
-    full = {
-        setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
-        for setting, samples in settings.items()
-        for name in samples.metrics()
-    }
+    full = _labels(benchmark, {setting: samples.metrics() for setting, samples in settings.items()})
     tables = tables_of(benchmark, full)
     known = {name: table.label(name) for table in tables for name in table.columns if name in full}
     labels = {**known, **{name: label for name, label in full.items() if name not in known}}
@@ -110,8 +106,13 @@ def metric_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, 
 
 def threshold_labels(benchmark: str, settings: Mapping[str, Samples]) -> dict[str, str]:
     """The title of each threshold: ``threshold@far=0.01@8`` -> ``threshold at FAR 1 %, 8 px``."""
+    return _labels(benchmark, {setting: samples.thresholds() for setting, samples in settings.items()})
+
+
+def _labels(benchmark: str, names: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """The titles of the statistics called ``names`` of each setting, by full name."""
     return {
         setting.format(name): ", ".join(filter(None, [statistic_label(name), setting_label(setting, benchmark)]))
-        for setting, samples in settings.items()
-        for name in samples.thresholds()
+        for setting, of_setting in names.items()
+        for name in of_setting
     }

@@ -21,7 +21,7 @@ from benchmarks.search.run import check_one_network
 from benchmarks.search.table import EmbeddingTable
 from shards.files import open_regular
 
-LEAST = {"genuine": 50, "people": 20, "impostors": 200}
+MIN_COUNTS = {"genuine": 50, "people": 20, "impostors": 200}
 MAX_PAIRS = 100_000  # of each kind; more are sampled at random
 CHUNK_PAIRS = 4096  # scored at a time
 DIGEST_DIGITS = 8  # tell networks of one file apart
@@ -53,9 +53,9 @@ class ScoredPairs:
             "people": len(np.unique(self.identities[self.genuine])),
         }
         name = self.source["pairs"]
-        if any(counts[kind] < number for kind, number in LEAST.items()):
+        if any(counts[kind] < number for kind, number in MIN_COUNTS.items()):
             raise SearchError(
-                f"{name}: {counted_pairs(counts)}; a calibration needs {counted_pairs(LEAST)}, or more of each"
+                f"{name}: {counted_pairs(counts)}; a calibration needs {counted_pairs(MIN_COUNTS)}, or more of each"
             )
         if not self.scores[self.genuine].mean() > self.scores[~self.genuine].mean():
             raise SearchError(f"{name}: genuine pairs do not score higher than impostors: these scores say nothing")

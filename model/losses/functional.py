@@ -68,7 +68,7 @@ def hardest_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float 
     check_batch(features, labels)
     check_number("margin", margin)
     same = labels[:, None] == labels[None, :]
-    return _hardest(1.0 - cosines(features, features), same, _others(labels), margin).mean()
+    return _hardest(_cosine_distances(features), same, _others(labels), margin).mean()
 
 
 def octuplet(
@@ -91,8 +91,8 @@ def octuplet(
     - ``lrfr``: across views, the image at the anchor's place is a positive, because here it is another image of the
       identity. Anchors without a positive or a negative add 0; with one image per identity and view, these are all
       anchors of HR-HR and LR-LR.
-    - ``authors``: the image at the anchor's place is not a positive, because in the paper both views are of one image. An anchor
-      without a positive has one at distance 0; without a negative, it takes the nearest image of any identity.
+    - ``authors``: the image at the anchor's place is not a positive, because in the paper both views are of one image.
+      An anchor without a positive has one at distance 0; without a negative, it takes the nearest image of any identity.
 
     Args:
         features: (N, D), view after view, HR first.

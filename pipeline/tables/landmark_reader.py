@@ -53,8 +53,8 @@ def read_landmarks(
     Accepts text tables whose lines hold a path and ten numbers, separated by commas, tabs, semicolons or blanks, with or
     without a header (``NAME_ID,P1X,...,P5Y`` in VGGFace2), and Parquet with columns ``key`` and ``landmarks`` (ten
     numbers each), or with those that ``landmarks`` writes. Text may be in UTF-8, UTF-16 or UTF-32; lines that begin with
-    ``#`` are comments, unless they are rows whose names begin so. Names may be in quotes, may have an extension, and may have any
-    folders in front. Numbers that are missing or not finite, and empty names, are recorded in ``problems``.
+    ``#`` are comments, unless they are rows whose names begin so. Names may be in quotes, may have an extension, and may
+    have any folders in front. Numbers that are missing or not finite, and empty names, are recorded in ``problems``.
 
     Args:
         paths: one file or several.

@@ -40,6 +40,7 @@ _WORDS = (
 _EXPRESSION = re.compile(rf"(?:{_SYMBOL}|\b(?:{'|'.join(_WORDS)}|[su]\d+)\b|\b\d+(?:\.\d+)?|\*\*|//|[-+*/(),=<> ])*")
 _WORD = re.compile(r"[\w.:-]{0,400}", re.ASCII)  # all other strings: names of nodes, layers and options
 _DROPPED: dict[str, Any] = {"metadata": {}, "guards_code": [], "torch_version": ""}  # comments and guards
+_CONTEXT = re.compile(r'(?:null|\[[\w", .-]*\])?')  # keys of a dict
 _TREE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
@@ -163,9 +164,8 @@ def _is_tree(text: str) -> bool:
         node = left.pop()
         if not isinstance(node, dict) or node.get("type") not in _TREE_TYPES:
             return False
-        if not isinstance(context := node.get("context"), str | None) or not re.fullmatch(
-            r'(?:null|\[[\w", .-]*\])?', context or ""
-        ):
+        context = node.get("context")
+        if not isinstance(context, str | None) or not _CONTEXT.fullmatch(context or ""):
             return False
         left += node.get("children_spec") or []
     return True
