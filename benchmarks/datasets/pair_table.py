@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from benchmarks.errors import ProtocolError
 from pipeline.images.lookup import names_image
 from pipeline.sources.image_text import ListLayout, list_blocks, named_columns, stated_row
-from pipeline.tables.landmark_reader import PARQUET_BLOCK_ROWS, parquet_rows
+from pipeline.tables.landmark_reader import parquet_batches, parquet_rows
 from pipeline.tables.text_lines import split_fields
 from shards.messages import first_line
 from shards.tables import PARQUET_ERRORS
@@ -153,19 +153,14 @@ def _columns(names: Sequence[str]) -> list[str]:
 
 
 def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[dict[str, pa.StringArray]]:
-    rows = parquet_rows(path, stream)
+    parquet_rows(path, stream)  # refuses more than the file can hold
     stream.seek(0)
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             names = file.schema_arrow.names
             wanted = dict(zip(_columns(names), names, strict=True))
             wanted = {meaning: name for meaning, name in wanted.items() if not meaning.isdecimal()}
-            found = 0
-            for batch in file.iter_batches(PARQUET_BLOCK_ROWS, columns=list(wanted.values()), use_threads=False):
-                batch.validate(full=True)
-                found += batch.num_rows
-                if found > rows:
-                    raise ValueError(f"more than the {rows} rows that it states")
+            for batch in parquet_batches(file, list(wanted.values())):
                 yield {meaning: _text(batch.column(name)) for meaning, name in wanted.items()}
     except PARQUET_ERRORS as error:
         raise ProtocolError(

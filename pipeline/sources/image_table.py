@@ -18,12 +18,7 @@ from pipeline.sources.image_text import EXPECTED, IDENTITY, PATH, SPLIT, known_c
 from pipeline.sources.labels import row_points
 from pipeline.sources.source import SourceError
 from pipeline.sources.tar_members import MAX_LABEL_BYTES, POINT_FIELDS, identity_text
-from pipeline.tables.landmark_reader import (
-    PARQUET_BLOCK_ROWS,
-    PARQUET_START,
-    parquet_rows,
-    scan,
-)
+from pipeline.tables.landmark_reader import PARQUET_START, parquet_batches, parquet_rows, scan
 from pipeline.tables.landmark_table import FIVE_POINT_NUMBERS, POINT_NAMES, LandmarkError, float32
 from pipeline.tables.streams import open_stream
 from pipeline.tables.text_lines import line_blocks
@@ -163,7 +158,7 @@ def _clean(value: Any) -> Any:
 
 
 def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:
-    rows = parquet_rows(path, stream)
+    parquet_rows(path, stream)  # refuses more than the file can hold
     stream.seek(0)
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
@@ -174,12 +169,7 @@ def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[ImageTable]:
                     " their paths"
                 )
             wanted = [name for meaning, name in columns.items() if not meaning.isdecimal() or name in POINT_FIELDS]
-            found = 0
-            for batch in file.iter_batches(PARQUET_BLOCK_ROWS, columns=wanted, use_threads=False):
-                batch.validate(full=True)
-                found += batch.num_rows
-                if found > rows:
-                    raise ValueError(f"more than the {rows} rows that it states")
+            for batch in parquet_batches(file, wanted):
                 yield _records_block(batch.to_pylist(), columns)
     except PARQUET_ERRORS as error:
         raise SourceError(f"{path}: damaged ({first_line(error)}); expected a Parquet table of images") from None

@@ -168,19 +168,26 @@ def parquet_rows(path: Path, stream: BinaryIO) -> int:
     return rows
 
 
+def parquet_batches(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of some columns, validated. Raises: PARQUET_ERRORS: damaged, or more rows than the file states."""
+    found = 0
+    for batch in file.iter_batches(PARQUET_BLOCK_ROWS, columns=columns, use_threads=False):
+        batch.validate(full=True)
+        found += batch.num_rows
+        if found > file.metadata.num_rows:
+            raise ValueError(f"more than the {file.metadata.num_rows} rows that it states")
+        yield batch
+
+
 def _parquet_blocks(path: Path, stream: BinaryIO) -> Iterator[Block]:
     row = 0
     stream.seek(0)
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             columns, read = _parquet_form(set(file.schema_arrow.names))
-            for batch in file.iter_batches(PARQUET_BLOCK_ROWS, columns=columns, use_threads=False):
-                batch.validate(full=True)
-                block = read(batch, row)
+            for batch in parquet_batches(file, columns):
+                yield read(batch, row)
                 row += batch.num_rows
-                if row > file.metadata.num_rows:
-                    raise ValueError(f"more than the {file.metadata.num_rows} rows that it states")
-                yield block
     except PARQUET_ERRORS as error:
         raise LandmarkError(f"{path}: not a table with columns key and landmarks ({first_line(error)})") from None
 
