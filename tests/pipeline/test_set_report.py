@@ -14,8 +14,9 @@ import pytest
 
 from pipeline.build import build, options_for
 from pipeline.demo.generate import write_demo_data
+from pipeline.inspect import FaceSizes
 from pipeline.pages.pictures import TILE_PX, Histogram, thumbnail
-from pipeline.set_report import PER_STATUS, _examples, _Sizes, _SourcePictures, write_set_report
+from pipeline.set_report import PER_STATUS, _examples, _SourcePictures, write_set_report
 from shards.index import ShardIndex
 from tests.conftest import CHROMIUM, PATIENCE_S, build_options, error_of
 
@@ -90,7 +91,7 @@ def test_the_page_says_what_the_set_is(shard_set, tmp_path):
 def test_a_size_is_not_rounded_out_of_its_band(shard_set):
     index = ShardIndex(shard_set)
     faces = np.full(len(index), 31.6, np.float32)
-    [(title, tiles)] = _examples(index, _Sizes(measure="", faces=faces, shorter=faces))
+    [(title, tiles)] = _examples(index, FaceSizes(measure="", faces=faces, shorter=faces))
     assert title == "24-32 px: 45 images"
     assert {tile.detail for tile in tiles} == {"31 px"}
 
