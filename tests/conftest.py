@@ -1,4 +1,4 @@
-"""Generated faces for all tests; tests on real data are collected only if its folder is given."""
+"""Settings of the test run, and the generated faces, shard sets and stores that several packages test with."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import click
 import cv2
 import hypothesis
 import numpy as np
@@ -24,37 +22,22 @@ from click.testing import CliRunner
 import cli
 from benchmarks.scoring import intervals
 from model.backbones import spherenet
-from pipeline.build import BuildOptions, build
+from pipeline.build import build
 from pipeline.demo import render
 from pipeline.demo.faces import Conditions, Identity
 from pipeline.demo.painter import paint
-from pipeline.landmarks.model import FILE_NAME
-from pipeline.spec import Preprocessing
 from pipeline.tables.landmark_table import HEADER
+from tests.networks import NARROW
+from tests.pages import CHROMIUM
+from tests.shard_sets import build_options
 
-REPOSITORY = Path(__file__).parent.parent
 IDENTITIES, IMAGES = 9, 5
 paint_photo = render._render_photo
-NARROW = tuple(width // 8 for width in spherenet.WIDTHS)
-PATIENCE_S = 900  # only something that hangs takes so long, on any machine and under any load
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
-
-collect_ignore_glob = []
-if "LRFR_REAL_DATA" not in os.environ:
-    collect_ignore_glob.append("real/test_real_data.py")
-LANDMARKER = Path(os.environ.get("LRFR_LANDMARKER", Path(os.environ.get("LRFR_REAL_DATA", "."), "models", FILE_NAME)))
-if "LRFR_REAL_DATA" not in os.environ or not LANDMARKER.is_file():
-    collect_ignore_glob.append("real/test_landmarks.py")
-if "LRFR_GOLDEN" not in os.environ:
-    collect_ignore_glob.append("real/test_golden.py")
-if not {"LRFR_REAL_DATA", "LRFR_GOLDEN"} <= set(os.environ):
-    collect_ignore_glob.append("real/test_end_to_end.py")
-
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+torch.set_num_threads(1)  # the tensors of tests are small, and two workers share the machine
 
 
 def pytest_configure():
@@ -173,20 +156,6 @@ def run(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run_process(tmp_path):
-    """As ``run``, in an interpreter of its own: for tests of what only a process shows."""
-
-    def runner(*words):
-        environment = {**os.environ, "LRFR_DATA": str(tmp_path)}
-        command = [sys.executable, str(REPOSITORY / "cli.py"), *map(str, words)]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
-        )
-
-    return runner
-
-
-@pytest.fixture
 def stop_reading(monkeypatch):
     """A function after whose call nobody reads stderr any more, as when Ctrl-C has ended the ``tee`` behind a pipe."""
 
@@ -202,78 +171,6 @@ def stop_reading(monkeypatch):
         yield stop
     os.dup2(stderr, 2)
     os.close(stderr)
-
-
-@pytest.fixture
-def interrupted(run, monkeypatch):
-    """Runs a command that is interrupted by the given call of a function; returns its last line."""
-
-    def runner(module, name, call, words):
-        function, calls = getattr(module, name), []
-
-        def interrupting(*arguments, **options):
-            calls.append(arguments)
-            if len(calls) == call:
-                os.kill(os.getpid(), signal.SIGINT)
-            return function(*arguments, **options)
-
-        monkeypatch.setattr(module, name, interrupting)
-        result = run(*words)
-        assert result.returncode == 130
-        return result.stderr.splitlines()[-1]
-
-    return runner
-
-
-def torchrun(ranks, script, *words):
-    """Runs a script in several processes, in the repository's folder."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        script,
-        *words,
-    ]
-    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    words, streams = list(map(str, command)), {"capture_output": True, "text": True}
-    return subprocess.run(words, cwd=REPOSITORY, env=environment, timeout=PATIENCE_S, **streams)
-
-
-def wait_until(condition):
-    """Waits for ``condition()``; fails after ``PATIENCE_S``."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def error_of(process, code=1):
-    """The line that a failed command ends with, instead of a traceback."""
-    assert process.returncode == code, process.stderr
-    assert "Traceback" not in process.stderr
-    return process.stderr.splitlines()[-1]
-
-
-torch.set_num_threads(1)  # the tensors of tests are small, and two workers share the machine
-
-
-def commands(group=cli.main, prefix=()):
-    """Name and command of everything on the command line, such as ``bench lfw``."""
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from commands(command, (*prefix, name))
-        else:
-            yield " ".join((*prefix, name)), command
-
-
-def flip_bit(path: Path, position: int) -> None:
-    """Changes one bit of the byte at ``position``."""
-    data = bytearray(path.read_bytes())
-    data[position] ^= 0x10
-    path.write_bytes(data)
 
 
 @pytest.fixture(scope="session")
@@ -315,19 +212,6 @@ def _vggface2(tmp_path_factory, painted):
 def vggface2(_vggface2, tmp_path):
     """A VGGFace2 folder of generated faces, a copy that a test may damage."""
     return Path(shutil.copytree(_vggface2, tmp_path / "VGGFace2"))
-
-
-def build_options(root: Path, out: Path, **changes) -> BuildOptions:
-    """Options for a small build in this process."""
-    defaults = {
-        "root": root,
-        "landmarks": (root / "bb_landmark" / "loose_landmark_train.csv",),
-        "out": out,
-        "preprocessing": Preprocessing(),
-        "images_per_shard": 12,
-        "executor": "serial",
-    }
-    return BuildOptions(**{**defaults, **changes})
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 
 _NAMESPACES = ("--net", "--mount", "--uts", "--pid")
 _UNSHARE = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc"]

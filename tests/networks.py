@@ -12,6 +12,8 @@ from torch import nn
 
 from model.backbones import BACKBONES, build_backbone, spherenet
 from model.formats.checkpoint import save_checkpoint
+from model.formats.export_huggingface import write_folder
+from model.formats.network import LoadedNetwork
 from model.training.init import initialise_from_data
 from pipeline.spec import Preprocessing
 
@@ -54,3 +56,20 @@ def save_small(path: Path, **changes) -> nn.Module:
     }
     save_checkpoint(path, {**content, **changes})
     return backbone
+
+
+NARROW = tuple(width // 8 for width in spherenet.WIDTHS)
+
+
+def write_small_folder(folder, backbone=None, *, step=7, spec=SMALL, training=TRAINING, name="spherenet4"):
+    network = LoadedNetwork(
+        backbone=backbone or small_backbone(),
+        spec=spec,
+        name=name,
+        path=Path("x.pt"),
+        step=step,
+        digest="of the checkpoint",
+        training=training,
+        spec_stated=True,
+    )
+    return write_folder(network, folder)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conftest import PATIENCE_S, REPOSITORY, wait_until
+from tests.processes import PATIENCE_S, REPOSITORY, wait_until
 
 SMALL_BUILD = "--images-per-shard 12"
 SMALL_RUN = "--backbone spherenet4 --batch-size 4 --steps 2 --loader-threads 1"

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from tests.conftest import commands
+from tests.command_line import commands
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")
@@ -203,6 +203,15 @@ def test_every_layer_exists():
     assert {layer for layer in LAYERS if not (ROOT / layer.replace(".", "/")).with_suffix(".py").exists()} <= {
         ".".join(folder.relative_to(ROOT).parts) for folder in ROOT.glob("*/**/") if (folder / "__init__.py").exists()
     } | set(PACKAGES)
+
+
+def test_what_tests_share_is_in_no_test_file():
+    files = [
+        path for path in (ROOT / "tests").rglob("*.py") if any(name.startswith("tests.") for name in imports(path))
+    ]
+    assert len(files) > 100
+    names = {(path.name, name) for path in files for name in imports(path) if name.startswith("tests.")}
+    assert [pair for pair in names if re.match(r"test_|conftest$", pair[1].rpartition(".")[2])] == []
 
 
 def test_only_the_loader_imports_dali():

@@ -16,7 +16,7 @@ import pytest
 from pipeline.landmarks.model import FILE_NAME, FOLDER
 from pipeline.sources.catalog import SOURCES
 from pipeline.tables.landmark_reader import read_landmarks
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "data.md"
 LANDMARKER = os.environ.get("LRFR_LANDMARKER")  # the model; without it, landmarks that come with the faces stand in

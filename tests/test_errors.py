@@ -18,7 +18,7 @@ import cli
 from commands.group import CommandError, Commands, expected, line_of
 from model.backbones import build_backbone
 from shards.errors import LrfrError
-from tests.conftest import PATIENCE_S, REPOSITORY, error_of
+from tests.processes import PATIENCE_S, REPOSITORY, error_of
 
 NO_THREAD = "Resource temporarily unavailable"
 NO_SEGMENT = "failed to map segment from shared object"

@@ -15,7 +15,7 @@ import pytest
 from model.embedder import Embedder
 from model.formats.network import load_network
 from pipeline.named_specs import NAMED_SPECS
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 
 
 def test_help_of_the_python_api_makes_no_folder(tmp_path, monkeypatch, capsys):

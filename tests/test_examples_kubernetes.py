@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from pipeline.build import build, options_for
-from tests.conftest import PATIENCE_S, REPOSITORY
 from tests.kubernetes_schemas import SCHEMAS
 from tests.pipeline.build.made import contents
+from tests.processes import PATIENCE_S, REPOSITORY
 from tests.shared_checkout import Checkout, free_port, ray_cluster
 
 FOLDER = REPOSITORY / "examples" / "kubernetes"

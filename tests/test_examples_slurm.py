@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import build, options_for
-from tests.conftest import REPOSITORY
 from tests.pipeline.build.made import contents
+from tests.processes import REPOSITORY
 from tests.shared_checkout import Checkout
 
 SCRIPTS = sorted((REPOSITORY / "examples" / "slurm").glob("*.sh"))

@@ -8,7 +8,7 @@ import pytest
 
 from shards.files import file_facts
 from shards.schema import Manifest
-from tests.conftest import error_of
+from tests.processes import error_of
 from tests.shards.sealed import edit_record
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m\n"

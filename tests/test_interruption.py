@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,12 +18,11 @@ from model.backbones import build_backbone
 from pipeline.build.builder import build
 from pipeline.demo.generate import write_demo_data
 from pipeline.signals import REPEAT_S
-from tests.benchmarks.search.conftest import table_of, units
-from tests.conftest import PATIENCE_S, REPOSITORY, build_options, wait_until
+from tests.benchmarks.search.vectors import table_of, units
+from tests.processes import PATIENCE_S, REPOSITORY, in_time, members, wait_until
+from tests.shard_sets import build_options
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-LIMIT_S = 3  # or, on a slow or busy machine, four times the time of IMPORTS
-IMPORTS = "import cli, benchmarks.engine.runner, pipeline.build, pipeline.load.loader, model.training.loop"
 COMMAND = """
 import os, signal, time
 import click
@@ -298,21 +295,3 @@ def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(
         path for path in (tmp_path / "tmp").iterdir() if not path.name.startswith("torchinductor_")
     ] == []  # PyTorch's
     assert list(tmp_path.rglob("*.partial*")) == []
-
-
-def in_time(seconds):
-    """True if a command that ended after so many seconds was fast enough for how busy the machine is."""
-    if seconds < LIMIT_S:
-        return True
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", IMPORTS], cwd=REPOSITORY, check=True, timeout=PATIENCE_S)
-    return seconds < 4 * (time.monotonic() - began)
-
-
-def members(session):
-    """Running processes of a session."""
-    stats = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            stats.append(path.read_text().rpartition(") ")[2].split())
-    return [stat for stat in stats if int(stat[3]) == session and stat[0] != "Z"]

@@ -15,7 +15,7 @@ import pytest
 from commands.diagnosis import libraries
 from shards import messages
 from shards.messages import install_command
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "cli.py")
 PACKAGES = ("shards", "pipeline", "model", "benchmarks", "commands")

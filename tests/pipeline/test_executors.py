@@ -17,8 +17,8 @@ import pytest
 import pipeline.executors
 from pipeline.executors import WorkerError, WorkerPool, unordered_map
 from shards.errors import ShardError
-from tests.conftest import PATIENCE_S, REPOSITORY
 from tests.pipeline.worker_tasks import double, fail, fail_for_good, hang_first, kill, stop, stop_first, wait
+from tests.processes import PATIENCE_S, REPOSITORY
 
 
 @pytest.mark.parametrize("executor", ["serial", "process"])

@@ -16,7 +16,8 @@ from pipeline.inspect import contact_sheet, statistics
 from pipeline.load.degrade import degrade
 from shards.files import write_bytes
 from shards.index import ShardIndex, ShardReader
-from tests.conftest import build_options, error_of
+from tests.processes import error_of
+from tests.shard_sets import build_options
 
 
 @pytest.fixture

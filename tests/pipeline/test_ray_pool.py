@@ -15,7 +15,7 @@ import pytest
 from pipeline.executors import WorkerError, unordered_map
 from pipeline.ray_pool import RayPool
 from shards.errors import ShardError
-from tests.conftest import PATIENCE_S, wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.heavy

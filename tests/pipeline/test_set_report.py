@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import os
 import re
 import shutil
@@ -18,38 +17,12 @@ from pipeline.inspect import FaceSizes
 from pipeline.pages.pictures import TILE_PX, Histogram, thumbnail
 from pipeline.set_report import PER_STATUS, _examples, _SourcePictures, write_set_report
 from shards.index import ShardIndex
-from tests.conftest import CHROMIUM, PATIENCE_S, build_options, error_of
+from tests.pages import CHROMIUM, Page
+from tests.processes import PATIENCE_S, error_of
+from tests.shard_sets import build_options
 
 NAMES = ["<script>alert(1)<", "Zo\u00eb & \u202eco", "a\"b'c"]
 MAX_BYTES = 2_000_000
-
-
-class Page(html.parser.HTMLParser):
-    """What a page shows: tags are balanced, texts, and the sources of pictures."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.stack, self.pictures, self.texts, self.tags = [], [], [], set()
-        self.feed(path.read_text())
-        assert self.stack == []
-        self.text = " ".join(" ".join(self.texts).split())
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        if tag not in ("meta", "img", "br"):
-            self.stack.append(tag)
-        for name, value in attributes:
-            assert name != "src" or value.startswith("data:image/jpeg;base64,")
-            assert name != "href" or value.startswith("#")
-        if tag == "img":
-            self.pictures.append(dict(attributes)["alt"])
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        if self.stack and self.stack[-1] != "style":
-            self.texts.append(data)
 
 
 @pytest.fixture

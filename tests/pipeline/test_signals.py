@@ -16,7 +16,7 @@ import pytest
 from pipeline import signals
 from pipeline.executors import starting_workers
 from pipeline.signals import SIGNALS, delayed_interruption, handle_signals, stop_signals
-from tests.conftest import PATIENCE_S
+from tests.processes import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from pipeline.landmarks.networks import LiteRTNetworks
 from pipeline.landmarks.run import find_landmarks
 from pipeline.tables.landmark_table import POINT_NAMES
 from shards.verify import verify
-from tests.conftest import LANDMARKER
+from tests.real.landmarker import LANDMARKER
 from tools.landmark_accuracy import accuracy, given_faces, in_photograph, reduced
 
 DATA = Path(os.environ["LRFR_REAL_DATA"])

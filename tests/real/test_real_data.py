@@ -33,7 +33,7 @@ from pipeline.sources.vggface2 import VGGFace2
 from pipeline.spec import Preprocessing
 from shards.index import ShardIndex, ShardReader
 from shards.verify import verify
-from tests.benchmarks.conftest import Recorder
+from tests.benchmarks.runs import Recorder
 
 DATA = Path(os.environ["LRFR_REAL_DATA"])
 

@@ -19,8 +19,9 @@ from shards.errors import ShardError
 from shards.files import file_facts, read_record
 from shards.index import ShardIndex, ShardReader
 from shards.store import Store, StoreError
-from tests.conftest import REPOSITORY, flip_bit, wait_until
 from tests.object_store import Fault
+from tests.processes import REPOSITORY, wait_until
+from tests.shard_sets import flip_bit
 from tests.shards.sealed import edit_record
 
 URL = "s3://faces/sets/small"

@@ -24,7 +24,8 @@ from shards.errors import ShardError
 from shards.files import digest
 from shards.index import ShardIndex, ShardReader
 from shards.schema import INDEX
-from tests.conftest import PATIENCE_S, REPOSITORY, flip_bit
+from tests.processes import PATIENCE_S, REPOSITORY
+from tests.shard_sets import flip_bit
 from tests.shards.sealed import edit_column, edit_record, reseal
 
 NAMES = ["label", "shard", "offset", "size", "xxh3", "labels", "first", "count"]

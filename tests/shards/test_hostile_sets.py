@@ -20,7 +20,7 @@ from shards.index import ShardIndex
 from shards.schema import Manifest
 from shards.verify import verify
 from shards.writer import done_record
-from tests.conftest import build_options
+from tests.shard_sets import build_options
 from tests.shards.sealed import edit_column, edit_record, reseal
 
 DEEP = b"[" * 100_000

@@ -16,7 +16,7 @@ from shards.errors import ShardError
 from shards.index import RESERVED_FILES, ShardIndex, ShardReader
 from shards.schema import INDEX
 from shards.verify import verify
-from tests.conftest import flip_bit
+from tests.shard_sets import flip_bit
 from tests.shards.opening import memory_of_opening
 from tools.costs import in_fresh_process
 from tools.made_set import make_set

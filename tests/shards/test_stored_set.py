@@ -7,7 +7,8 @@ import pytest
 from shards.attempts import in_flight
 from shards.schema import INDEX, MANIFEST, PLAN
 from shards.store import Store
-from tests.conftest import error_of, flip_bit
+from tests.processes import error_of
+from tests.shard_sets import flip_bit
 
 URL = "s3://faces/sets/one"
 

@@ -8,7 +8,7 @@ import pytest
 
 from shards.errors import ShardError
 from shards.verify import verify
-from tests.conftest import flip_bit
+from tests.shard_sets import flip_bit
 from tests.shards.sealed import reseal
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from shards.index import ShardIndex
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 from tools.cost_model import Work, line, main
 from tools.limits import SIZES, Size, facts, row_bytes
 

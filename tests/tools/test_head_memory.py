@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.conftest import torchrun
+from tests.processes import torchrun
 from tools.head_memory import calculate, main
 
 

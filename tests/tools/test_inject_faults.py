@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 from tools.inject_faults import KINDS_OF_FILE
 
 

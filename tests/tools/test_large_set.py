@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from shards.index import ShardIndex
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 from tools.large_set import main
 
 

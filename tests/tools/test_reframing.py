@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.build import build
 from pipeline.spec import Preprocessing
-from tests.conftest import build_options
+from tests.shard_sets import build_options
 from tools.reframing import compare
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards.index import ShardIndex, ShardReader
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 from tools import cold_cache, made_set
 from tools.costs import in_fresh_process, peak_mb, resident_mb
 from tools.scale import Scaling, jittered_faces, measure_cold, write_chart

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 
 
 @pytest.mark.heavy

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.build.exclusions import read_exclusions
 from pipeline.demo.generate import write_demo_data
-from tests.conftest import error_of
 from tests.networks import save_small
-from tests.pipeline.test_set_report import Page
+from tests.pages import Page
+from tests.processes import error_of
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from pipeline.build.exclusions import read_exclusions
 from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.index import ShardIndex
-from tests.benchmarks.audit.conftest import Faulty, benchmark, changed, picture
-from tests.conftest import flip_bit
-from tests.pipeline.test_set_report import Page
+from tests.benchmarks.audit.faulty import Faulty, benchmark, changed, picture
+from tests.pages import Page
+from tests.shard_sets import flip_bit
 
 
 def audit(faulty, shards, against=(), requests=None, **changes):

@@ -5,14 +5,6 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.datasets.lfw import read_lfw
-from benchmarks.datasets.pair_set import read_pair_set
-from benchmarks.engine.runner import Engine, run
-from pipeline.spec import Preprocessing
-from tests.benchmarks.conftest import FACTS, Recorder
-
-
-def score_pairs(protocol, embed=None, spec=None, **options):
-    return run(protocol, Engine(embed=embed or Recorder(), spec=spec or Preprocessing()), checkpoint=FACTS, **options)
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +22,3 @@ def rows(lfw):
         (names[first], names[second], int(same), int(fold))
         for (first, second), same, fold in zip(pairs, found.genuine, found.folds, strict=True)
     ]
-
-
-def read_list(path, lfw, **options):
-    return read_pair_set(path, root=lfw / "lfw", landmarks=[lfw / "LFW.csv"], **options)
-
-
-def written(path, rows, form="{0},{1},{2}\n", header=""):
-    path.write_text(header + "".join(form.format(*row) for row in rows))
-    return path

@@ -22,10 +22,10 @@ from pipeline.prepare import prepare
 from pipeline.sources.source import SourceError
 from pipeline.spec import Preprocessing
 from pipeline.tables.landmark_table import LandmarkError
-from tests.benchmarks.conftest import FACTS, Noisy, Recorder, write_result
 from tests.benchmarks.oracles import naive_ranking
-from tests.conftest import error_of
+from tests.benchmarks.runs import FACTS, Noisy, Recorder, write_result
 from tests.networks import save_small
+from tests.processes import error_of
 
 
 def score(protocol, embed=None, **options):

@@ -19,7 +19,7 @@ from pipeline.align import fit_similarity, template_points, warp
 from pipeline.images.lookup import is_generated
 from pipeline.spec import Preprocessing
 from pipeline.tables.landmark_table import LandmarkError
-from tests.benchmarks.conftest import Recorder, bomb, cosine, score
+from tests.benchmarks.runs import Recorder, bomb, cosine, score
 
 XQLFW_IMAGES = "lfw_original_imgs_min_qual0.85variant11"
 

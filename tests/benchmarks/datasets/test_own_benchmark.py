@@ -14,7 +14,7 @@ from benchmarks.datasets.identify import read_identification
 from benchmarks.datasets.own_benchmark import read_own_benchmark
 from benchmarks.datasets.pair_set import read_pair_set
 from benchmarks.errors import ProtocolError
-from tests.conftest import error_of
+from tests.processes import error_of
 
 
 @pytest.fixture

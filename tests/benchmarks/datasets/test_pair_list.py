@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.datasets.pair_list import read_pair_list
 from benchmarks.errors import ProtocolError
-from tests.benchmarks.datasets.conftest import written
+from tests.benchmarks.datasets.lists import written
 
 WORDS = [("1", "0"), ("same", "different"), ("True", "False"), ("genuine", "impostor"), ("1", "-1"), ("1.0", "0.0")]
 

@@ -20,10 +20,10 @@ from benchmarks.scoring.comparison import compare_networks, read_networks
 from pipeline.sources.source import SourceError
 from pipeline.spec import Preprocessing
 from pipeline.tables.landmark_table import LandmarkError
-from tests.benchmarks.conftest import Noisy, Recorder, cosine, write_result
-from tests.benchmarks.datasets.conftest import read_list, score_pairs, written
-from tests.conftest import error_of
+from tests.benchmarks.datasets.lists import read_list, score_pairs, written
+from tests.benchmarks.runs import Noisy, Recorder, cosine, write_result
 from tests.networks import save_small
+from tests.processes import error_of
 
 
 def test_lists_score_as_lfw_with_its_intervals(lfw, rows, tmp_path):

@@ -20,9 +20,9 @@ from benchmarks.scoring.comparison import compare_networks, read_networks
 from pipeline.prepare import NoCropError, Request, prepare
 from pipeline.sources.templates import crop_template
 from pipeline.spec import Preprocessing
-from tests.benchmarks.conftest import FACTS, Noisy, Recorder, write_result
-from tests.conftest import error_of
+from tests.benchmarks.runs import FACTS, Noisy, Recorder, write_result
 from tests.networks import save_small
+from tests.processes import error_of
 
 ARCFACE = Preprocessing(template="arcface", size=128)
 

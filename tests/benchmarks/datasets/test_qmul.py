@@ -14,8 +14,8 @@ from benchmarks.datasets.qmul import IDENTIFICATION, VERIFICATION, read_qmul, re
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.images.lookup import is_generated
 from pipeline.sources.file_readers import ImageFolder
-from tests.benchmarks.conftest import Recorder, cosine, score
 from tests.benchmarks.oracles import file_names, resized_whole
+from tests.benchmarks.runs import Recorder, cosine, score
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.images.lookup import is_generated
 from pipeline.tables.landmark_table import LandmarkError
-from tests.benchmarks.conftest import Recorder, bomb, cosine, score
+from tests.benchmarks.runs import Recorder, bomb, cosine, score
 
 DATABASE = "SCface_database"
 

@@ -9,8 +9,8 @@ import scipy.io
 from benchmarks.datasets.tinyface import read_tinyface
 from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.images.lookup import is_generated
-from tests.benchmarks.conftest import Recorder, cosine, score
 from tests.benchmarks.oracles import file_names, naive_ranking, resized_whole
+from tests.benchmarks.runs import Recorder, cosine, score
 
 
 @pytest.fixture

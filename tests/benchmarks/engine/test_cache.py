@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.engine.cache import EmbeddingCache
-from tests.benchmarks.conftest import Recorder, score
+from tests.benchmarks.runs import Recorder, score
 
 
 def fill(folder, count=5, dimensions=8):

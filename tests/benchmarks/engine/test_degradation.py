@@ -17,7 +17,7 @@ from benchmarks.scoring.comparison import Comparison, Network, compare_networks,
 from pipeline.degradation.presets import find_degradation
 from pipeline.prepare import cache_key, prepare
 from pipeline.spec import Preprocessing
-from tests.benchmarks.conftest import FACTS, Recorder
+from tests.benchmarks.runs import FACTS, Recorder
 
 SURVEILLANCE = find_degradation("surveillance")
 

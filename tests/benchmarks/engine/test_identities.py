@@ -12,8 +12,8 @@ import benchmarks.engine.parquet_writer
 from benchmarks.engine.identities import ImageRows, Templates, identity_of, template_path
 from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine
-from tests.benchmarks.conftest import Recorder
-from tests.benchmarks.engine.test_parquet_writer import faces, rows
+from tests.benchmarks.engine.tables import faces, rows
+from tests.benchmarks.runs import Recorder
 
 
 @pytest.mark.parametrize(

@@ -21,17 +21,9 @@ from pipeline.sources.folders import find_images
 from pipeline.sources.templates import crop_template
 from pipeline.spec import Preprocessing
 from pipeline.tables.landmark_table import HEADER, LandmarkError
-from tests.benchmarks.conftest import Recorder
-from tests.conftest import flip_bit
-
-
-def faces(folder, painted, names):
-    """Writes generated faces; returns their paths and landmarks."""
-    shots = [shot for shots in painted.values() for shot in shots]
-    for name, (pixels, _) in zip(names, shots, strict=False):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), pixels[..., ::-1])
-    return [str(folder / name) for name in names], [points for _, points in shots[: len(names)]]
+from tests.benchmarks.engine.tables import faces, rows
+from tests.benchmarks.runs import Recorder
+from tests.shard_sets import flip_bit
 
 
 def table(path, names, points):
@@ -40,10 +32,6 @@ def table(path, names, points):
     ]
     path.write_text("\n".join([",".join(HEADER), *rows]) + "\n")
     return path
-
-
-def rows(path):
-    return pq.read_table(path).to_pylist()
 
 
 def expected(path, **how):

@@ -15,7 +15,7 @@ from benchmarks.errors import ProtocolError
 from pipeline.prepare import Request, prepare
 from pipeline.progress import Progress
 from pipeline.spec import Preprocessing
-from tests.benchmarks.conftest import Recorder, score
+from tests.benchmarks.runs import Recorder, score
 
 
 @pytest.fixture

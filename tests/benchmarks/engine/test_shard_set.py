@@ -18,7 +18,7 @@ from pipeline.spec import Preprocessing
 from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 from shards.locks import locked
-from tests.conftest import PATIENCE_S
+from tests.processes import PATIENCE_S
 
 
 class Network:

@@ -13,7 +13,7 @@ from benchmarks.engine.team import BLOCK_BATCHES, Team, blocks_of
 from pipeline.prepare import Request
 from pipeline.progress import Progress
 from shards.errors import LrfrError
-from tests.benchmarks.conftest import Recorder
+from tests.benchmarks.runs import Recorder
 
 SIZES = (None, 8, 12, 16, 20)
 

@@ -10,7 +10,7 @@ from benchmarks.errors import ProtocolError
 from benchmarks.report.comparison_table import comparison_tables, named
 from benchmarks.scoring.comparison import read_networks
 from benchmarks.scoring.results import write_json
-from tests.benchmarks.conftest import FACTS, Noisy, clearer, score, write_result
+from tests.benchmarks.runs import FACTS, Noisy, clearer, score, write_result
 
 
 def test_a_network_compared_with_itself(demo, tmp_path):

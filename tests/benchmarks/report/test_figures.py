@@ -20,7 +20,7 @@ from benchmarks.report.faces import face_pictures
 from benchmarks.report.figures import figure_pictures
 from benchmarks.report.published import PUBLISHED
 from pipeline.images.decode import ImageError
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 
 
 @pytest.fixture

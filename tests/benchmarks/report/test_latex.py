@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.report.document import Grid, Section
 from benchmarks.report.latex import as_latex, latex_text
-from tests.conftest import PATIENCE_S
+from tests.processes import PATIENCE_S
 
 HOSTILE = '\\input{/etc/passwd} 100 % $x_1^2$ & #~{}<b>|"\x1b[31m\n'
 

@@ -10,7 +10,7 @@ import scipy.io
 
 from benchmarks.report import figures
 from benchmarks.report.page import write_report
-from tests.benchmarks.conftest import FACTS, score, write_result
+from tests.benchmarks.runs import FACTS, score, write_result
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m\n"
 SHOWN = r"\x1b]0;owned\x07\x1b[31m\n"

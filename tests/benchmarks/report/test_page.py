@@ -16,8 +16,9 @@ from PIL import Image
 from benchmarks.errors import ReportError
 from benchmarks.report import figures, networks, style
 from benchmarks.report.page import Report, is_report_file, write_report
-from tests.benchmarks.conftest import clearer
-from tests.conftest import CHROMIUM, PATIENCE_S
+from tests.benchmarks.runs import clearer
+from tests.pages import CHROMIUM
+from tests.processes import PATIENCE_S
 
 DRAWINGS = {
     "lfw": ["lfw-roc", "lfw-det", "lfw-scores", "lfw-resolution", "lfw-resolution-lr-lr"],

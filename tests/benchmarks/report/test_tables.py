@@ -7,7 +7,7 @@ import re
 
 from benchmarks.report.tables import facts, result_grids, result_text, threshold_grids, warnings
 from benchmarks.scoring.samples import unresolved_metrics
-from tests.benchmarks.conftest import score
+from tests.benchmarks.runs import score
 
 
 def test_the_printed_table(results):

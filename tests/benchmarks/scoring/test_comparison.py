@@ -11,7 +11,7 @@ from benchmarks import BENCHMARKS
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.comparison import Comparison, compare_networks, read_networks
 from benchmarks.scoring.saved import read_results
-from tests.benchmarks.conftest import Noisy, clearer, score, write_result
+from tests.benchmarks.runs import Noisy, clearer, score, write_result
 
 
 def test_paired_intervals_of_a_network_with_itself_are_zero(demo, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import BENCHMARKS
 from benchmarks.scoring.examples import EXAMPLES, HARDEST_PAIRS, hardest_pairs, spread_images
 from pipeline.prepare import Request
-from tests.benchmarks.conftest import score
+from tests.benchmarks.runs import score
 
 
 def requests(count):

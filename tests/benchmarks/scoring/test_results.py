@@ -12,7 +12,7 @@ import pytest
 from benchmarks.scoring.results import Scores, write_json
 from benchmarks.scoring.saved import read_results
 from pipeline.spec import Preprocessing
-from tests.benchmarks.conftest import FACTS, score
+from tests.benchmarks.runs import FACTS, score
 
 
 @pytest.mark.parametrize("name", ["lfw", "scface", "qmul", "qmul-id", "tinyface", "xqlfw"])

@@ -17,7 +17,7 @@ from benchmarks.scoring.arrays import decode_array, encode_array
 from benchmarks.scoring.comparison import compare_networks, read_networks
 from benchmarks.scoring.curves import MAX_FOLDS
 from benchmarks.scoring.saved import read_results
-from tests.benchmarks.conftest import score
+from tests.benchmarks.runs import score
 
 
 @pytest.mark.parametrize(

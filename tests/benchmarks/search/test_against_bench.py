@@ -10,7 +10,7 @@ from benchmarks.engine.parquet_writer import embed_images
 from benchmarks.engine.runner import Engine
 from benchmarks.search.run import search_tables
 from pipeline.sources.folders import find_images
-from tests.benchmarks.conftest import Noisy, score
+from tests.benchmarks.runs import Noisy, score
 
 METADATA = {"digest": "d", "preprocessing": "{}"}
 

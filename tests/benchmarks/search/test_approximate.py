@@ -14,8 +14,8 @@ from benchmarks.errors import SearchError
 from benchmarks.search.approximate import CompressedGallery
 from benchmarks.search.run import search_tables
 from benchmarks.search.table import EmbeddingTable
-from tests.benchmarks.search.conftest import people_vectors
-from tests.conftest import REPOSITORY
+from tests.benchmarks.search.vectors import people_vectors
+from tests.processes import REPOSITORY
 
 
 @pytest.fixture

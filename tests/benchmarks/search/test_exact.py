@@ -7,23 +7,9 @@ import pytest
 
 import benchmarks.search.exact
 from benchmarks.search.exact import TopMatches, pair_scores, rounding_error
-from tests.benchmarks.search.conftest import units
+from tests.benchmarks.search.vectors import naive, units
 
 NOBODY = np.empty(0, np.int64)
-
-
-def naive(probes, gallery, top, barred=()):
-    """Scores and rows by sorting all pairs one by one."""
-    scores, rows = [], []
-    for number, probe in enumerate(probes):
-        ranked = sorted(
-            (-np.float32(np.float64(probe) @ np.float64(vector)), row)
-            for row, vector in enumerate(gallery)
-            if (number, row) not in barred
-        )[:top]
-        scores.append([-score for score, _ in ranked])
-        rows.append([row for _, row in ranked])
-    return np.array(scores), np.array(rows)
 
 
 def blockwise(probes, gallery, top, size, barred=()):

@@ -15,8 +15,7 @@ from benchmarks.errors import SearchError
 from benchmarks.search.calibration import read_calibration
 from benchmarks.search.run import Summary, search_tables
 from benchmarks.search.scored_pairs import pairs_of_tables
-from tests.benchmarks.search.conftest import METADATA, units
-from tests.benchmarks.search.test_exact import naive
+from tests.benchmarks.search.vectors import METADATA, naive, units
 
 
 def rows(path):

@@ -12,8 +12,8 @@ import benchmarks.search.scored_pairs
 from benchmarks.errors import ProtocolError, SearchError
 from benchmarks.scoring.results import write_json
 from benchmarks.search.scored_pairs import ScoredPairs, pairs_of_result, pairs_of_tables
-from tests.benchmarks.conftest import FACTS, Noisy, score, write_result
-from tests.benchmarks.search.conftest import METADATA, people_vectors, units
+from tests.benchmarks.runs import FACTS, Noisy, score, write_result
+from tests.benchmarks.search.vectors import METADATA, people_vectors, units
 
 
 def as_set(pairs):

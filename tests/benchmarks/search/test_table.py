@@ -11,7 +11,7 @@ import pytest
 import benchmarks.search.table
 from benchmarks.errors import SearchError
 from benchmarks.search.table import EmbeddingTable
-from tests.benchmarks.search.conftest import METADATA, table_of, units
+from tests.benchmarks.search.vectors import METADATA, table_of, units
 
 
 def read(path):

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.speed.results import as_rate, as_table, machine, write_chart, write_json
 from benchmarks.speed.timing import Contender, compare_times
 from tests.benchmarks.speed.timings import timing_of
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 
 
 def lines_of(timing, quick=False):

@@ -9,29 +9,8 @@ from pathlib import Path
 import pytest
 
 from commands.diagnosis import findings, libraries
-from commands.diagnosis.libraries import ProbeError
 from pipeline.demo.generate import write_demo_data
-
-HEALTHY = {
-    "torch": {"version": "2.13.0", "cuda": None, "threads": 2, "gpus": []},
-    "dali": {"version": "2.4.0", "cuda": "12986", "cpu": [16, 16, 3]},
-    "cv2": {"version": "5.0.0", "decodes": True, "file": "cv2.py"},
-    "others": {},
-    "litert": {},
-}
-
-
-class FakeProbes:
-    """Facts of ``HEALTHY``, changed by keyword; an exception is raised."""
-
-    def __init__(self, **changes):
-        self._facts = {**HEALTHY, **changes}
-
-    def facts(self, name):
-        found = self._facts[name]
-        if isinstance(found, str):
-            raise ProbeError(found)
-        return found
+from tests.commands.diagnosis.probes import FakeProbes
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +43,3 @@ def _demo(tmp_path_factory):
 def demo(_demo, tmp_path):
     """Every data set of generated faces in ``tmp_path``, a copy that a test may damage."""
     return Path(shutil.copytree(_demo, tmp_path, dirs_exist_ok=True))
-
-
-def of(findings, level):
-    """The texts of the findings of a level."""
-    return [finding.text for finding in findings if finding.level.value == level]

@@ -13,7 +13,7 @@ import pytest
 from commands.diagnosis.data_sets import data_set_findings
 from commands.diagnosis.layouts import find_layouts
 from pipeline.tables.landmark_reader import read_landmarks
-from tests.commands.diagnosis.conftest import of
+from tests.commands.diagnosis.probes import of
 
 KINDS = {
     "LFW": "lfw",

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from commands.diagnosis import findings
-from tests.conftest import PATIENCE_S, REPOSITORY, error_of
+from tests.processes import PATIENCE_S, REPOSITORY, error_of
 
 DATA_SETS = ("LFW", "QMUL-SurvFace", "SCface", "TinyFace", "VGGFace2", "XQLFW")
 

@@ -21,7 +21,7 @@ from commands.diagnosis.libraries import (
     torch_findings,
 )
 from shards.messages import command
-from tests.commands.diagnosis.conftest import HEALTHY, FakeProbes, of
+from tests.commands.diagnosis.probes import HEALTHY, FakeProbes, of
 
 DALI_ERROR = """Critical error in pipeline:
 Error in MIXED operator `nvidia.dali.fn.decoders.image`,

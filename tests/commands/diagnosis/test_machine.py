@@ -13,7 +13,7 @@ import pytest
 from commands.diagnosis import machine
 from commands.diagnosis.machine import disk_findings, machine_findings
 from shards.locks import locked
-from tests.commands.diagnosis.conftest import of
+from tests.commands.diagnosis.probes import of
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -15,7 +15,7 @@ from pipeline.demo.generate import write_demo_data
 from pipeline.named_specs import NAMED_SPECS
 from pipeline.sources.spec_file import read_spec
 from pipeline.spec import Preprocessing
-from tests.conftest import error_of
+from tests.processes import error_of
 
 
 class Coarse(nn.Module):

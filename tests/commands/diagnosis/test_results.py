@@ -10,8 +10,8 @@ import pytest
 
 from commands.diagnosis.layouts import find_layouts
 from commands.diagnosis.results import run_findings, shard_findings
-from tests.commands.diagnosis.conftest import of
-from tests.conftest import flip_bit
+from tests.commands.diagnosis.probes import of
+from tests.shard_sets import flip_bit
 
 
 def test_a_finished_set(shard_set):

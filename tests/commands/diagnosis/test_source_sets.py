@@ -13,7 +13,7 @@ import pytest
 from commands.diagnosis.data_sets import data_set_findings
 from commands.diagnosis.layouts import find_layouts
 from pipeline.sources.source import SourceError
-from tests.commands.diagnosis.conftest import of
+from tests.commands.diagnosis.probes import of
 from tools.made_recordio import insightface_payloads, packed, write_records
 
 IMAGE = cv2.imencode(".jpg", np.full((112, 112, 3), 128, np.uint8))[1].tobytes()

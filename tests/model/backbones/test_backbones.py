@@ -21,8 +21,8 @@ from model.training.config import TrainConfig
 from model.training.init import initialise_from_data
 from model.training.learner import Learner
 from pipeline.spec import Preprocessing
-from tests.conftest import REPOSITORY
 from tests.networks import FIRST, by_family
+from tests.processes import REPOSITORY
 from tests.transfers import transfers
 
 KEYS = json.loads((REPOSITORY / "tests" / "golden" / "spherenet20_state_dict.json").read_text())

@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
-from model.formats.export_huggingface import write_folder
-from model.formats.network import LoadedNetwork
-from tests.networks import SMALL, TRAINING, small_backbone
-
-
-def write_small_folder(folder, backbone=None, *, step=7, spec=SMALL, training=TRAINING, name="spherenet4"):
-    network = LoadedNetwork(
-        backbone=backbone or small_backbone(),
-        spec=spec,
-        name=name,
-        path=Path("x.pt"),
-        step=step,
-        digest="of the checkpoint",
-        training=training,
-        spec_stated=True,
-    )
-    return write_folder(network, folder)
+from tests.networks import write_small_folder
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from model.formats.export_huggingface import write_folder
 from model.formats.network import load_network
 from pipeline.spec import Preprocessing
 from shards.files import temporary_path
-from tests.conftest import REPOSITORY
-from tests.model.formats.conftest import write_small_folder
-from tests.networks import SMALL, TRAINING, save_small, small_backbone
+from tests.networks import SMALL, TRAINING, save_small, small_backbone, write_small_folder
+from tests.processes import REPOSITORY
 
 FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
 

@@ -19,8 +19,8 @@ from model.formats.export_onnx import Parity, export_onnx
 from model.formats.network import LoadedNetwork
 from model.inputs import normalise
 from pipeline.spec import Preprocessing
-from tests.conftest import REPOSITORY
 from tests.networks import small_backbone
+from tests.processes import REPOSITORY
 
 SPEC = Preprocessing(size=32, mean=0.4, std=0.25)
 DIGEST = "0123456789abcdef" * 2

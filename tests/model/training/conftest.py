@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.backbones import spherenet
-from tests.conftest import NARROW
+from tests.networks import NARROW
 
 
 @pytest.fixture(autouse=True, scope="module")

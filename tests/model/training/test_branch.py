@@ -15,8 +15,8 @@ from model.training.ranks import Ranks
 from model.training.recipes import compose
 from model.training.start import start_run
 from pipeline.spec import Preprocessing
-from tests.conftest import REPOSITORY
 from tests.model.training.runs import CLASSES, SPEC, Stream, config, losses, run_training
+from tests.processes import REPOSITORY
 
 BRANCH = {"triplets", "degrade", "lr", "weight_decay", "schedule", "ema", "clip_norm", "precision"}
 ALWAYS = {

@@ -17,7 +17,7 @@ from model.training.state import new_run
 from pipeline.load.loader import Loader
 from pipeline.spec import spec_of
 from shards.index import ShardIndex
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "golden" / "curve.json"
 STEPS, FIRST_STEPS, BATCH, LR = 20, 5, 4, 0.002

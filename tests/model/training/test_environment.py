@@ -16,7 +16,7 @@ from torch import distributed
 from model.training import connect
 from model.training.launch import RankError, local_device
 from model.training.ranks import Ranks, open_ranks
-from tests.conftest import error_of
+from tests.processes import error_of
 from tests.shared_checkout import free_port
 
 COMPLETE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}

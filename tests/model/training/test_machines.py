@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from model.formats.checkpoint import checkpoints
-from tests.conftest import REPOSITORY, wait_until
+from tests.documents import shell_lines
 from tests.hosts import finished, torchrun, two_hosts
-from tests.test_docs import shell_lines
+from tests.processes import REPOSITORY, wait_until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.namespaces]
 RECORDED = "tests/model/training/recorded.py"

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from model.training import peers
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 
 
 class Ranks:

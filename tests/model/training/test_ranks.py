@@ -14,8 +14,8 @@ from model.formats.checkpoint import checkpoints, read_checkpoint, save_checkpoi
 from model.training.config import TrainConfig
 from model.training.ranks import Ranks
 from model.training.state import new_run
-from tests.conftest import REPOSITORY, torchrun
 from tests.model.training.train_ranks import CLASSES, SPEC, run
+from tests.processes import REPOSITORY, torchrun
 
 COMMON = {"backbone": "spherenet4", "batch_size": 4, "steps": 4, "lr": 0.05, "views": "128,8", "save_every": 2}
 CONFIGS = {

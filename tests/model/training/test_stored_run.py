@@ -13,8 +13,8 @@ from model.training.config import TrainingError
 from model.training.ranks import Ranks
 from model.training.stored_run import StoredRun
 from shards.store import Store, StoreError
-from tests.conftest import error_of, wait_until
 from tests.object_store import Fault
+from tests.processes import error_of, wait_until
 
 URL = "s3://faces/runs/one"
 

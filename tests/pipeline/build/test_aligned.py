@@ -24,7 +24,7 @@ from shards.errors import LrfrError
 from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.conftest import error_of
+from tests.processes import error_of
 
 SIDE = 112
 

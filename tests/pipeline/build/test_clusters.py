@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from pipeline.build import build, options_for
-from tests.conftest import PATIENCE_S, REPOSITORY
 from tests.pipeline.build.made import contents
+from tests.processes import PATIENCE_S, REPOSITORY
 from tests.shared_checkout import ray_cluster
 
 PAGE = (REPOSITORY / "docs" / "guide" / "distributed.md").read_text()

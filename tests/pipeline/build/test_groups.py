@@ -20,8 +20,8 @@ from shards.errors import ShardError
 from shards.index import ShardIndex
 from shards.store import Store
 from shards.verify import verify
-from tests.conftest import build_options
 from tests.pipeline.build.made import contents, image
+from tests.shard_sets import build_options
 
 FROZEN_SPREAD = [[0, 2, 11, 9], [1, 8, 5, 4], [3, 10, 6, 7]]
 FROZEN_GROUPS = [[2, 8, 1, 7], [9, 3, 11, 5], [0, 6, 4, 10]]

@@ -11,9 +11,10 @@ from pipeline.build import build
 from shards.errors import ShardError
 from shards.files import read_record
 from shards.schema import PLAN
-from tests.conftest import build_options, error_of
 from tests.networks import save_small
 from tests.pipeline.images.image_files import jpeg, restated
+from tests.processes import error_of
+from tests.shard_sets import build_options
 
 
 def reasons(out):

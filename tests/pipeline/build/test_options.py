@@ -13,8 +13,8 @@ from pipeline.spec import Preprocessing
 from shards.errors import LrfrError, ShardError
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.conftest import build_options
 from tests.pipeline.build.made import CSV, contents, csv_lines, write_csv
+from tests.shard_sets import build_options
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from shards.files import temporary_path
 from shards.locks import locked
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.conftest import PATIENCE_S, REPOSITORY, build_options, error_of, wait_until
 from tests.pipeline.build.made import CSV, contents, csv_lines, image, write_csv
+from tests.processes import PATIENCE_S, REPOSITORY, error_of, wait_until
+from tests.shard_sets import build_options
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from pipeline.ray_local import local_cluster
 from pipeline.signals import SIGNALS
 from shards.errors import ShardError
 from shards.schema import Manifest
-from tests.conftest import PATIENCE_S, REPOSITORY, build_options, error_of, wait_until
 from tests.pipeline.build.made import CSV, contents, csv_lines, image, write_csv
-from tests.test_interruption import in_time, members
+from tests.processes import PATIENCE_S, REPOSITORY, error_of, in_time, members, wait_until
+from tests.shard_sets import build_options
 
 COPIES = 8
 AGENTS_S = 60  # that Ray's agents survive if they are not killed

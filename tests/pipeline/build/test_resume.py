@@ -12,8 +12,8 @@ from shards.errors import LockedError
 from shards.locks import locked
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.conftest import build_options
 from tests.pipeline.build.made import contents, image
+from tests.shard_sets import build_options
 
 
 def test_processes_build_the_same_bytes(vggface2, tmp_path):

@@ -15,8 +15,9 @@ from shards.errors import LockedError, ShardError
 from shards.locks import locked
 from shards.schema import INDEX, LANDMARKS, MANIFEST, PLAN, Manifest
 from shards.store import PART_BYTES, Store, StoreError
-from tests.conftest import build_options, error_of
 from tests.object_store import Fault
+from tests.processes import error_of
+from tests.shard_sets import build_options
 
 URL = "s3://faces/sets/one"
 FILES = 4 * 4 + 4  # of four shards, with plan, index, card and manifest

@@ -21,8 +21,9 @@ from pipeline.sources.listing import SourceError
 from pipeline.tables.landmark_table import LandmarkError
 from shards.errors import ShardError
 from shards.verify import verify
-from tests.conftest import PATIENCE_S, REPOSITORY, build_options
 from tests.pipeline.build.made import CSV, contents, image
+from tests.processes import PATIENCE_S, REPOSITORY
+from tests.shard_sets import build_options
 
 
 def test_a_serial_build_restores_opencv_settings(vggface2, tmp_path):

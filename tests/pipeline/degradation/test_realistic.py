@@ -18,7 +18,7 @@ from pipeline.degradation.realistic import _add_noise_, degrade_as
 from pipeline.degradation.settings import Preset, Round
 from pipeline.load.degrade import degrade, resize
 from pipeline.philox import DEGRADATION_NUMBERS, degradation_numbers
-from tests.conftest import PATIENCE_S
+from tests.processes import PATIENCE_S
 
 SIDE, COUNT = 128, 12
 CUBIC = (0.0, 0.0, 1.0, 0.0, 0.0)

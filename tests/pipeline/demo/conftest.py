@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.demo.generate import write_demo_data
-
-IDENTITIES, IMAGES, TEST_PEOPLE = 9, 3, 4
-SIZES = {"identities": IDENTITIES, "images": IMAGES, "seed": 1}
+from tests.pipeline.demo.sizes import SIZES
 
 
 @pytest.fixture(scope="session")

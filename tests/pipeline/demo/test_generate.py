@@ -16,7 +16,7 @@ from pipeline.demo.render import FIRST_TEST_PERSON, render_identity
 from shards.errors import LockedError
 from shards.files import temporary_path
 from shards.locks import locked
-from tests.pipeline.demo.conftest import SIZES
+from tests.pipeline.demo.sizes import SIZES
 
 
 def tree(folder):

@@ -15,7 +15,7 @@ from pipeline.demo.generate import write_demo_data
 from pipeline.demo.layouts import LAYOUTS, DemoOptions
 from pipeline.demo.render import FIRST_TEST_PERSON
 from pipeline.tables.landmark_reader import read_landmarks
-from tests.pipeline.demo.conftest import IDENTITIES, IMAGES, SIZES, TEST_PEOPLE
+from tests.pipeline.demo.sizes import IDENTITIES, IMAGES, SIZES, TEST_PEOPLE
 
 TRAINING_SETS = ("VGGFace2", "QMUL-SurvFace/training_set", "TinyFace/Training_Set")
 XQLFW = "lfw_original_imgs_min_qual0.85variant11"

@@ -14,7 +14,7 @@ from pipeline.fetch import download
 from pipeline.fetch.assets import FetchError
 from pipeline.fetch.download import ATTEMPTS, Sources, require_file
 from pipeline.fetch.http_request import RequestError, _Redirects, is_web_address, request_error
-from tests.pipeline.fetch.conftest import CONTENT, cut, ranged, remote, stalled, status, whole
+from tests.pipeline.fetch.faulty_server import CONTENT, cut, ranged, remote, stalled, status, whole
 
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 

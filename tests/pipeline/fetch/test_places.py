@@ -17,9 +17,9 @@ from pipeline.demo.pairs import pairs_text
 from pipeline.fetch import assets, places
 from pipeline.landmarks import model
 from shards.locks import locked
-from tests.conftest import PATIENCE_S, REPOSITORY, error_of, wait_until
-from tests.pipeline.fetch.conftest import cut, remote, stalled, status, whole
-from tests.pipeline.fetch.test_unpack import FACES, tar
+from tests.pipeline.fetch.archives import FACES, tar
+from tests.pipeline.fetch.faulty_server import cut, remote, stalled, status, whole
+from tests.processes import PATIENCE_S, REPOSITORY, error_of, wait_until
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 import zipfile
 
@@ -11,19 +10,7 @@ import pytest
 from pipeline.fetch import unpack
 from pipeline.fetch.assets import FetchError
 from pipeline.fetch.unpack import unpack_images
-
-FACES = {"lfw/A_B/A_B_0001.jpg": b"one", "lfw/A_B/A_B_0002.jpg": b"two", "lfw/C/C_0001.JPG": b"three"}
-
-
-def tar(path, files, **changes):
-    with tarfile.open(path, "w:gz") as pack:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            for key, value in changes.items():
-                setattr(member, key, value)
-            pack.addfile(member, io.BytesIO(content))
-    return path
+from tests.pipeline.fetch.archives import FACES, tar
 
 
 def pack(path, files, mode=0):

@@ -17,9 +17,9 @@ import pytest
 from pipeline.load.ahead import AHEAD_BATCHES, ReadAhead
 from pipeline.load.loader import Loader
 from pipeline.load.sampler import IdentitySampler, LoaderState
-from shards.index import ShardIndex, ShardReader
-from tests.conftest import PATIENCE_S, wait_until
+from shards.index import ShardReader
 from tests.pipeline.load.batches import BATCH, STEPS, assert_same, batches_of, global_batches
+from tests.processes import PATIENCE_S, wait_until
 
 VIEWS = 3
 
@@ -49,11 +49,6 @@ class WaitingReader(ShardReader):
         self.reading.set()
         assert self.go_on.wait(PATIENCE_S)
         return super().padded(*arguments)
-
-
-@pytest.fixture
-def index(shard_set):
-    return ShardIndex(shard_set)
 
 
 def sampler_of(index):

@@ -13,8 +13,8 @@ from pipeline.load.prefetch import ShardPrefetch
 from pipeline.load.sampler import Draw, IdentitySampler, LoaderState
 from shards.cache import CachedSet
 from shards.index import ShardIndex
-from tests.conftest import wait_until
 from tests.pipeline.load.batches import BATCH, STEPS, assert_same, batches_of
+from tests.processes import wait_until
 
 URL, SHARDS = "s3://faces/sets/small", 12
 

@@ -10,15 +10,9 @@ import torch
 
 from pipeline.degradation.settings import PresetError
 from pipeline.load.loader import Loader
-from shards.index import ShardIndex
 from tests.pipeline.load.batches import BATCH, STEPS, assert_same, batches_of, global_batches, jpeg_of, write_set
 
 REALISTIC = ((128, 128), (8, 32, "surveillance"), (16, 16, "blind-sr"), (100, 128, "webcam"))
-
-
-@pytest.fixture
-def index(shard_set):
-    return ShardIndex(shard_set)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

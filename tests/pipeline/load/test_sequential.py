@@ -20,8 +20,8 @@ from pipeline.load.sampler import LoaderState, SamplerError
 from pipeline.load.sequential import SequentialSampler
 from shards.cache import CachedSet
 from shards.index import ShardIndex
-from tests.conftest import build_options
 from tests.pipeline.load.batches import BATCH, assert_same, batches_of, global_batches
+from tests.shard_sets import build_options
 
 FROZEN = [[7, 1, 6, 2], [[14, 3, 13, 5], [15, 2, 12, 4]]]
 

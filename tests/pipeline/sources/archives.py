@@ -1,11 +1,13 @@
-"""What tests of sources share: a small build, and what it stored."""
+"""What tests of sources share: tables, a small build, and what it stored."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import tracemalloc
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.build import build, options_for
@@ -39,3 +41,19 @@ def peak_memory():
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+
+
+def as_csv(header, rows, delimiter=","):
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=delimiter, lineterminator="\n").writerows([*([header] if header else []), *rows])
+    return stream.getvalue()
+
+
+def parquet(file, /, **columns):
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -18,7 +18,7 @@ from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.source import SourceError
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "guide" / "sources.md"
 

@@ -10,8 +10,8 @@ from shards.attempts import in_flight
 from shards.files import read_record
 from shards.schema import PLAN
 from shards.store import Store, StoreError
-from tests.conftest import error_of
 from tests.object_store import Fault
+from tests.processes import error_of
 
 URL = "s3://faces/VGGFace2"
 

@@ -15,9 +15,9 @@ from pipeline.images.decode import ImageError
 from pipeline.sources.source import SourceError
 from pipeline.sources.tar_members import tar_images
 from pipeline.sources.webdataset import TarReader, WebDataset
-from tests.conftest import flip_bit
 from tests.pipeline.sources.archives import peak_memory
 from tests.pipeline.sources.tars import JPEG, keys, rows_of, write_tar
+from tests.shard_sets import flip_bit
 
 
 def test_many_long_names_in_a_row_are_refused(tmp_path):

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import torch
 
-from tests.conftest import REPOSITORY
+from tests.processes import REPOSITORY
 
 FOLDER = REPOSITORY / "tests" / "golden" / "networks"
 NAMES = sorted(path.name.removesuffix(".npz") for path in FOLDER.glob("*.npz"))

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.conftest import error_of
 from tests.model.formats.foreign.golden import golden
+from tests.processes import error_of
 
 
 @pytest.mark.heavy

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from pipeline.demo.generate import write_demo_data
-from tests.conftest import torchrun
 from tests.networks import save_small, small_backbone
+from tests.processes import torchrun
 
 pytestmark = pytest.mark.heavy
 

@@ -21,9 +21,9 @@ from commands import scoring
 from model.formats import network
 from pipeline.demo.generate import write_demo_data
 from pipeline.images.decode import ImageError
-from tests.benchmarks.conftest import score
-from tests.conftest import PATIENCE_S, REPOSITORY, error_of
+from tests.benchmarks.runs import score
 from tests.networks import save_small, small_backbone
+from tests.processes import PATIENCE_S, REPOSITORY, error_of
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 
 from commands.options import staging
 from shards.store import Store
-from tests.conftest import error_of, torchrun, wait_until
 from tests.object_store import Fault
+from tests.processes import error_of, torchrun, wait_until
 
 URL = "s3://faces/out"
 

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.demo.generate import write_demo_data
 from pipeline.landmarks.chunk import LandmarkOptions
-from tests.conftest import error_of
 from tests.networks import save_small
 from tests.pipeline.landmarks.stand_in import StandIn, scene
+from tests.processes import error_of
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_what_is_refused(run, photographs, tmp_path):
 def test_litert_that_is_not_installed_is_named(monkeypatch):
     from pipeline.landmarks.model import LandmarkerError
     from pipeline.landmarks.networks import import_litert
-    from tests.conftest import REPOSITORY
+    from tests.processes import REPOSITORY
 
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.delitem(sys.modules, "ai_edge_litert.interpreter", raising=False)

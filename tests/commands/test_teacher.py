@@ -12,7 +12,7 @@ import torch
 from model.backbones import build_backbone
 from model.formats.checkpoint import read_checkpoint
 from model.formats.network import load_network
-from tests.conftest import error_of, torchrun
+from tests.processes import error_of, torchrun
 
 STUDENT = ["--backbone", "mobilefacenet", "--batch-size", 2, "--steps", 2, "--views", "128,8", "--log-every", 1]
 LOSSES = ["--losses", "cross-entropy+distill:weight=10+distill:form=relational+distill:form=attention"]

@@ -13,8 +13,8 @@ import pytest
 
 from model.formats.network import load_network
 from pipeline.demo.generate import write_demo_data
-from tests.conftest import error_of
 from tests.networks import save_small
+from tests.processes import error_of
 
 PARITY = r"ONNX Runtime against PyTorch, batch (\d+): largest difference \d\.\de-\d\d, lowest cosine 1\.000000\d"
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.search.calibration import read_calibration
-from tests.benchmarks.search.conftest import people_vectors, table_of, units
-from tests.conftest import error_of
+from tests.benchmarks.search.vectors import people_vectors, table_of, units
 from tests.networks import save_small
+from tests.processes import error_of
 
 
 @pytest.fixture

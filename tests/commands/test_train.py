@@ -24,7 +24,8 @@ from model.training.schedule import SCHEDULES
 from pipeline import signals
 from pipeline.build import build
 from pipeline.load.loader import Loader
-from tests.conftest import PATIENCE_S, build_options, error_of, torchrun
+from tests.processes import PATIENCE_S, error_of, torchrun
+from tests.shard_sets import build_options
 
 SMALL = ["--backbone", "spherenet4", "--batch-size", 4, "--steps", 1]
 

@@ -12,8 +12,9 @@ import pytest
 from commands.options import LocalPath, StorePath, data
 from commands.outputs import OutputPath
 from shards.files import temporary_path
-from tests.conftest import commands, error_of
+from tests.command_line import commands
 from tests.networks import save_small
+from tests.processes import error_of
 
 PATHS = [
     (name, parameter)
