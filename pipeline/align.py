@@ -186,7 +186,8 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, filter: str = "opencv
     padded = (image.shape[1] + left + right) * (image.shape[0] + top + bottom)
     if left + top + right + bottom and padded <= MAX_PADDED_PX:
         image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
-        matrix = np.column_stack([matrix[:, :2], matrix[:, 2] - matrix[:, :2] @ (left, top)])
+        (a, b, x), (c, d, y) = matrix.tolist()  # a product by NumPy takes longer, and its last bits depend on the CPU
+        matrix = np.array([[a, b, x - (a * left + b * top)], [c, d, y - (c * left + d * top)]])
     return cv2.warpAffine(
         image, matrix, (size, size), flags=FILTERS[filter], borderMode=cv2.BORDER_CONSTANT, borderValue=0
     )
