@@ -35,10 +35,10 @@ def order_warning(points: np.ndarray) -> str | None:
     rows = _sample(points)
     if len(rows) < MIN_ROWS:
         return None
-    found = {reading: _residuals(read(rows)) for reading, read in _READINGS.items()}
-    expected, upright = (float(residuals[0]) for residuals in found[""])
+    expected, upright = (float(residuals[0]) for residuals in _residuals(_READINGS[""](rows), _PERMUTATIONS[:1]))
     if expected < GOOD_RESIDUAL and upright < BAD_RESIDUAL:
         return None
+    found = {reading: _residuals(read(rows), _PERMUTATIONS) for reading, read in _READINGS.items()}
     reading, permutation = min(
         ((reading, place) for reading in found for place in range(len(_PERMUTATIONS))),
         key=lambda one: found[one[0]][1][one[1]],
@@ -73,12 +73,12 @@ def _sample(points: np.ndarray) -> np.ndarray:
     return points[np.ptp(points.reshape(-1, 5, 2), axis=1).min(1) > 0]
 
 
-def _residuals(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median residuals of the similarity fit, which does not mirror, for each permutation of (n, 5, 2) points.
+def _residuals(points: np.ndarray, permutations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median residuals of the similarity fit, which does not mirror, for each of (K, 5) permutations of (n, 5, 2) points.
 
     Returns:
-        (120,) of the best fit at any angle.
-        (120,) of upright faces; larger for faces that are turned.
+        (K,) of the best fit at any angle.
+        (K,) of upright faces; larger for faces that are turned.
     """
     template = TEMPLATES["arcface"] @ (1, 1j)
     template = template - template.mean()
@@ -86,8 +86,8 @@ def _residuals(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     source = source - source.mean(1, keepdims=True)
     energy = (np.abs(template) ** 2).sum() * (np.abs(source) ** 2).sum(1, keepdims=True)
     # product[n, k] = sum_i conj(template[i]) * source[n, permutation[k, i]]
-    weights = np.zeros((5, len(_PERMUTATIONS)), complex)
-    np.put_along_axis(weights, _PERMUTATIONS.T, np.broadcast_to(template.conj()[:, None], weights.shape), axis=0)
+    weights = np.zeros((5, len(permutations)), complex)
+    np.put_along_axis(weights, permutations.T, np.broadcast_to(template.conj()[:, None], weights.shape), axis=0)
     product = source @ weights
     angled = 1 - np.abs(product) ** 2 / energy
     upright = 1 - np.maximum(product.real, 0) ** 2 / energy
