@@ -138,7 +138,7 @@ def _decode_unended(data: bytes) -> np.ndarray:
 
 
 def _jpeg_pixels(data: bytes, header: jpeg.Header, grey: bool) -> np.ndarray:
-    if header.components == 4 or header.has_exif:
+    if header.components == 4 or header.may_turn:
         simplejpeg.decode_jpeg(data, "CMYK" if header.components == 4 else "GRAY")
         return _decode_opencv(data)  # converts the colours and applies the rotation
     if grey and header.components == 1:

@@ -20,6 +20,8 @@ _SEQUENTIAL = frozenset((BASELINE, EXTENDED, _FIRST_ARITHMETIC))
 _JFIF_1_1 = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 # FF 00 is a byte of data, FF FF filler; TEM (01) and RST (D0 to D7) have no segment
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+# the EXIF entry of orientation 1 in both byte orders: tag, type, count, value
+_UPRIGHT = (b"\x01\x12\0\x03\0\0\0\x01\0\x01", b"\x12\x01\x03\0\x01\0\0\0\x01\0")
 CUT = "Premature end of JPEG file"  # libjpeg's words
 
 
@@ -29,7 +31,7 @@ class Header:
 
     Attributes:
         frame: the SOF marker, which tells the coding process.
-        has_exif: there is an EXIF segment, which may state a rotation.
+        may_turn: there is an EXIF segment that may state a rotation.
         scan: offset of the first SOS marker.
     """
 
@@ -37,7 +39,7 @@ class Header:
     width: int
     components: int
     frame: int
-    has_exif: bool
+    may_turn: bool
     scan: int
 
     @property
@@ -53,7 +55,7 @@ def read_header(data: bytes) -> Header:
         ValueError: there is no scan, or no frame header before it.
     """
     height = width = components = frame = 0
-    has_exif, at = False, len(START)
+    may_turn, at = False, len(START)
     try:
         while True:
             at = next_marker(data, at)
@@ -63,9 +65,9 @@ def read_header(data: bytes) -> Header:
                 height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
                 components = data[at + 9]
             elif marker == _APP1:
-                has_exif = has_exif or data.startswith(b"Exif", at + 4)
+                may_turn |= _may_turn(data[at + 4 : at + 2 + (data[at + 2] << 8 | data[at + 3])])
             elif marker == SOS and components:
-                return Header(height, width, components, frame, has_exif, at)
+                return Header(height, width, components, frame, may_turn, at)
             elif marker in (SOI, EOI, SOS):
                 raise ValueError("no image data")
             at += 2 + (data[at + 2] << 8 | data[at + 3])
@@ -73,9 +75,14 @@ def read_header(data: bytes) -> Header:
         raise ValueError(CUT) from None
 
 
+def _may_turn(content: bytes) -> bool:
+    """Returns False for an APP1 segment that is not EXIF, or in which every orientation is that of an upright image."""
+    return content.startswith(b"Exif") and any(content.count(entry[:2]) > content.count(entry) for entry in _UPRIGHT)
+
+
 def has_end(data: bytes, header: Header) -> bool:
     """Returns True if there is an EOI marker after the header."""
-    return data.find(END, header.scan) >= 0
+    return data.rfind(END, header.scan) >= 0  # from the back: it is near the end
 
 
 def next_marker(data: bytes, at: int) -> int:

@@ -34,7 +34,7 @@ def is_storable(data: bytes, side: int) -> bool:
         if jpeg_damage.passed_text_mode(data, header.scan):
             return False
         pixels = simplejpeg.decode_jpeg(data, "GRAY")
-        return not header.has_exif or _equals_upright(data, pixels[..., 0])
+        return not header.may_turn or _equals_upright(data, pixels[..., 0])
     except (ValueError, cv2.error):  # damaged, or odd: `decode_bytes` tells
         return False
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.images import huffman
 from pipeline.images.decode import ImageError, decode_bytes
+from pipeline.images.jpeg import read_header
 from tests.pipeline.images.image_files import (
     HEIGHT,
     WIDTH,
@@ -132,6 +133,18 @@ def test_filler_is_harmless_in_every_kind_of_jpeg(kind):
     for filler in (b"\0" * 3, b"\0" * 200, b"\x37" * 33):
         data = before_end(SOUND[kind], filler)
         assert np.array_equal(decode_bytes(data), read_by_opencv(SOUND[kind]))
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_the_rotation_that_exif_states_is_applied(orientation, byte_order):
+    """An upright image needs no second decoder."""
+    exif = Image.Exif()
+    exif.endian = byte_order
+    exif[0x010F], exif[0x0112] = "camera", orientation
+    data = jpeg(exif=exif)
+    assert np.array_equal(decode_bytes(data), read_by_opencv(data))
+    assert read_header(data).may_turn == (orientation != 1)
 
 
 def test_a_rotation_is_found_behind_any_number_of_segments():
