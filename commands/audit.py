@@ -10,7 +10,7 @@ import click
 from benchmarks import BENCHMARKS, read_benchmark
 from commands.group import CommandError
 from commands.network import open_engine
-from commands.options import PATH, check_benchmark, data, engine_options, folder
+from commands.options import PATH, check_benchmark, data, engine_options, folder, is_given
 from commands.outputs import FOLDER, PAGE, PARQUET_FILE, OutputPath
 from shards.messages import printable
 
@@ -38,6 +38,8 @@ def audit(shards: Path, out: Path, against: tuple[str, ...], root: Path, **optio
     from benchmarks.audit.exclusions import is_as_written
     from benchmarks.audit.run import EXCLUDE, SHEET, TABLE, audit_set
 
+    if is_given("root") and not against:
+        raise click.UsageError("--root is for the data sets of --against; name benchmarks, or leave it out")
     context = click.get_current_context()
     PARQUET_FILE.convert(out / TABLE, None, context)
     PAGE.convert(out / SHEET, None, context)

@@ -152,6 +152,8 @@ def build_shards(
         raise click.UsageError(f"--finish builds nothing; leave out {'--part' if part else '--retry-failed'}")
     if options["ray_address"] and options["executor"] != "ray":
         raise click.UsageError("--ray-address is for --executor ray")
+    if (options["workers"] or 1) > 1 and options["executor"] == "serial":
+        raise click.UsageError("--executor serial builds in one process; leave out --workers, or --executor")
     if options["executor"] == "ray":
         options["ray_address"] = options["ray_address"] or os.environ.get("RAY_ADDRESS")
     layout = find_source(source)

@@ -32,6 +32,8 @@ def doctor(root: Path, network: Path | None, preprocessing: str | None, json_fil
     With --network, other ranges, colour orders and templates are tried on 80 pairs of a benchmark in ROOT, or on generated
     faces, to find the preprocessing that separates people best.
     """
+    if preprocessing and network is None:
+        raise click.UsageError("--preprocessing is for --network; name a network, or leave it out")
     from commands.diagnosis.findings import Level, lines, summary, to_dict
     from commands.diagnosis.page import sections
 

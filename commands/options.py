@@ -156,6 +156,12 @@ def _check_auto(context: click.Context, option: click.Parameter, landmarks: tupl
     return landmarks
 
 
+def is_given(name: str) -> bool:
+    """Returns True if the user gave an option of the running command, perhaps with the value that it has by default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def check_alignment(landmarks: tuple[Path, ...], aligned: str | None) -> None:
     """Raises: UsageError: images are to be aligned, and are aligned crops."""
     if landmarks and aligned:

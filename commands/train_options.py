@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import BENCHMARKS, is_own_benchmark
-from commands.options import check_benchmark
+from commands.options import check_benchmark, is_given
 from model.options import Option
 from model.training.config import TrainConfig
 
@@ -81,23 +81,21 @@ def benchmark_names(ctx: click.Context, parameter: click.Parameter, value: str |
 
 def check_cache(shards: Path | Store) -> None:
     """Raises: UsageError: options of the cache, but the set is on this machine."""
-    source = click.get_current_context().get_parameter_source
     for name in ("cache_folder", "cache_size"):
-        if isinstance(shards, Path) and source(name) == click.core.ParameterSource.COMMANDLINE:
+        if isinstance(shards, Path) and is_given(name):
             flag = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{flag} is for a set in an object store, but {shards} is a path; leave it out")
 
 
 def check_evaluation(benchmarks: list[str], best: str | None) -> None:
     """Raises: UsageError: evaluation options without ``--eval``, or ``--best`` of a benchmark that is not evaluated."""
-    source = click.get_current_context().get_parameter_source
     names = [name_of(benchmark) for benchmark in benchmarks]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise click.UsageError(
             f"--eval: two benchmarks are called {twice}; give one of them another name = ... in its file"
         )
     for name in ("eval_every", "eval_root", "allow_missing"):
-        if not benchmarks and source(name) == click.core.ParameterSource.COMMANDLINE:
+        if not benchmarks and is_given(name):
             flag = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{flag} is for evaluation; name benchmarks with --eval, or leave it out")
     if best is not None and best.partition("/")[0] not in names:

@@ -112,6 +112,8 @@ class Learner(nn.Module):
                     "octuplet: its authors' form has positives only among several images of an identity in a view:"
                     " take two, such as --views 128x2,8x2"
                 )
+        if self.config.triplets == "rank" and not metric:
+            found.append("triplets rank: is the scope of a metric loss, and there is none")
         if not self.config.losses.criterion:
             found.append("no criterion: the head learns nothing")
         elif not self.config.head.cosine and self.config.class_rows != "reference":

@@ -77,6 +77,25 @@ def test_usage_errors_exit_2(run):
     assert run("build-shards", "--template", "mine").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["doctor", "--preprocessing", "seed"], "--preprocessing is for --network; name a network, or leave it out"),
+        (
+            ["audit", "--root", ".", "--out", "x"],
+            "--root is for the data sets of --against; name benchmarks, or leave it out",
+        ),
+        (
+            ["build-shards", "--executor", "serial", "--workers", 2],
+            "--executor serial builds in one process; leave out --workers, or --executor",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run, words, says):
+    assert error_of(run(*words), code=2) == f"Error: {says}"
+
+
+
 def test_demo_data_never_overwrites_a_user_s_files(run, tmp_path):
     (tmp_path / "VGGFace2").mkdir()
     (tmp_path / "VGGFace2" / "mine.jpg").write_text("precious")

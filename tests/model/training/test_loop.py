@@ -197,11 +197,18 @@ def test_training_on_one_identity_is_reported(tmp_path, capsys):
         ),
         ("cross-entropy+octuplet", "32", ["one image of each identity: octuplet adds nothing to the loss"]),
         ("cross-entropy+hardest-triplet", "8,32", []),
-        ("cross-entropy", "32", ["class_rows adaface is for heads of cosines; softmax starts like a linear layer"]),
+        (
+            "cross-entropy",
+            "32",
+            [
+                "triplets rank: is the scope of a metric loss, and there is none",
+                "class_rows adaface is for heads of cosines; softmax starts like a linear layer",
+            ],
+        ),
     ],
 )
 def test_surprising_settings_are_reported(losses, views, remarks):
-    head = {"head": "softmax", "class_rows": "adaface"} if losses == "cross-entropy" else {}
+    head = {"head": "softmax", "class_rows": "adaface", "triplets": "rank"} if losses == "cross-entropy" else {}
     found = new_run(config(losses=losses, views=views, **head), classes=CLASSES, preprocessing=SPEC).learner.remarks
     assert len(found) == len(remarks)
     assert all(ours.startswith(expected) for ours, expected in zip(found, remarks, strict=True))
