@@ -29,8 +29,9 @@ _REMEDIES = {
     errno.EPERM: "make it changeable (lsattr shows what is immutable)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "the whole system has too many open files: end other programs",
-    errno.EAGAIN: "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers",
-    errno.ENOMEM: "out of memory: lower --workers, --batch-size or --max-pixels, or end other programs",
+    errno.EAGAIN: "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers if the command has it",
+    errno.ENOMEM: "out of memory: lower --workers, --batch-size or --max-pixels if the command has them, or end other"
+    " programs",
     errno.EIO: "the disk or its connection fails (dmesg says more): repair it",
     errno.ESTALE: _MOUNT,
     errno.ENOTCONN: _MOUNT,

@@ -23,9 +23,11 @@ from tests.processes import PATIENCE_S, REPOSITORY, error_of
 NO_THREAD = "Resource temporarily unavailable"
 NO_SEGMENT = "failed to map segment from shared object"
 AGAIN = "then run the same command again"
-MEMORY = "out of memory: lower --workers, --batch-size or --max-pixels, or end other programs"
+MEMORY = "out of memory: lower --workers, --batch-size or --max-pixels if the command has them, or end other programs"
 RIGHTS = "change the permissions of it or of a folder above (namei -l shows them)"
-PROCESSES = "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers"
+PROCESSES = (
+    "too many processes or threads: end some, raise the limit (ulimit -u), or lower --workers if the command has it"
+)
 
 
 @pytest.mark.parametrize(

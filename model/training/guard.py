@@ -62,10 +62,8 @@ class Guard:
         if not self.missed or 10 * self.missed < steps:
             return None
         remedy = "use --precision bf16 or a lower --lr" if self._scales else "use a lower --lr"
-        if self.scale > 1 and not self.made:
-            remedy = (
-                f"train more --steps, as the loss scale still falls (it is {self.scale:,.0f}), or use --precision bf16"
-            )
+        if not self.skipped:  # the scale was too high each time
+            remedy = f"choose a higher --steps, as fp16 first looks for its loss scale ({self.scale:,.0f}), or --precision bf16"
         found = f"{self.missed:,} of {counted(steps, 'step')} made no update"
         return f"{found}: their loss or a gradient was not finite; {remedy}"
 

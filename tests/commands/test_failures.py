@@ -95,7 +95,6 @@ def test_options_that_would_do_nothing_are_refused(run, words, says):
     assert error_of(run(*words), code=2) == f"Error: {says}"
 
 
-
 def test_demo_data_never_overwrites_a_user_s_files(run, tmp_path):
     (tmp_path / "VGGFace2").mkdir()
     (tmp_path / "VGGFace2" / "mine.jpg").write_text("precious")
