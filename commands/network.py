@@ -133,7 +133,7 @@ def open_alone(
     no_cache = no_cache or not loaded.cached
     kept = "" if no_cache else "embeddings so far are cached: run the same command to continue"
     less_memory = f"lower --batch-size (it is {batch_size})" + (
-        "" if precision == "bf16" else ", or use --precision bf16"
+        "" if precision == "bf16" or not loaded.trainable else ", or use --precision bf16"
     )
     opened = (
         contextlib.nullcontext() if no_cache else EmbeddingCache(cache_folder(loaded.digest, precision, device, flip))

@@ -136,18 +136,19 @@ def train(
                 config, index, folder, ranks, resume, device, loader_threads, protocols, allow_missing
             )
         if ranks.first:
-            print_stderr(end_line(run, start, steps, config.steps))
+            print_stderr(end_line(run, start, steps, config.steps, resume))
         if steps < config.steps:
             sys.exit(130)
 
 
-def end_line(run: Path | Store, start: int, steps: int, wanted: int) -> str:
-    """How a run ended that began after ``start`` updates and has had ``steps`` of those ``wanted``."""
+def end_line(run: Path | Store, start: int, steps: int, wanted: int, resume: str) -> str:
+    """How a run ended that began after ``start`` updates and has had ``steps`` of those ``wanted``; ``resume``: the option."""
     if start >= wanted:
         return f"nothing to do: {run} has finished, with {counted(steps, 'step')}; a higher --steps continues it"
     if steps >= wanted:
         return f"finished: trained {counted(steps, 'step')}: {run}"
-    kept = f"saved in {run}: run the same command to continue" if steps else "nothing is lost"
+    command = "the same command without --resume never" if resume == "never" else "the same command"
+    kept = f"saved in {run}: run {command} to continue" if steps else "nothing is lost"
     return f"interrupted after step {steps}; {kept}"
 
 

@@ -136,6 +136,9 @@ def test_an_embedding_out_of_memory_says_what_to_lower(run, tmp_path, monkeypatc
     line = "Error: out of GPU memory (for 20.00 GiB): lower --batch-size (it is 64)"
     assert error_of(run(*words)) == f"{line}, or use --precision bf16"
     assert error_of(run(*words, "--precision", "bf16")) == line
+    (tmp_path / "without_bf16.py").write_text("def network(images):\n    return images[:, 0, 0]\n")
+    words[words.index("--network") + 1] = "without_bf16:network"
+    assert error_of(run(*words)) == line  # it is run as it is: bf16 would be refused
 
 
 @pytest.mark.parametrize(("words", "environment"), [(["--debug"], {}), ([], {"LRFR_DEBUG": "1"})])

@@ -16,6 +16,7 @@ from shards.schema import MANIFEST, PLAN, Manifest
 from shards.verify import verify
 
 _SHOWN = 3  # problems of a shard set
+_RESTORE = "restore the file, or delete the folder and build again"
 
 
 def shard_findings(folders: Sequence[Path]) -> Iterator[Finding]:
@@ -33,7 +34,7 @@ def shard_findings(folders: Sequence[Path]) -> Iterator[Finding]:
         with Waiting("verify", manifest.shards, "shards") as progress:
             problems = list(verify(newest, on_shard=progress.update))
     except LrfrError as error:
-        yield fail(str(error), "delete the folder and build again")
+        yield fail(str(error), _RESTORE)
         return
     people = counted(manifest.identities - manifest.empty_identities, "person")
     images = f"{counted(manifest.images, 'image')} of {people} in {counted(manifest.shards, 'shard')}"
@@ -44,7 +45,7 @@ def shard_findings(folders: Sequence[Path]) -> Iterator[Finding]:
             "see the columns status and error_message of its shard-*.parquet",
         )
     for problem in problems[:_SHOWN]:
-        yield fail(problem, "restore the file, or delete the folder and build again")
+        yield fail(problem, _RESTORE)
     if len(problems) > _SHOWN:
         yield fail(f"and {counted(len(problems) - _SHOWN, 'other problem')}", command("verify", newest))
 
@@ -57,7 +58,7 @@ def run_findings(folders: Sequence[Path]) -> Iterator[Finding]:
     checkpoints = _checkpoints(newest)
     state = f"{newest}: step {step:,}" + (f" of {steps:,}" if steps else "")
     if not checkpoints:
-        yield warn(f"{state}, no checkpoint", f"{command('train', '--out', newest)} continues or begins")
+        yield warn(f"{state}, no checkpoint", "run the same train command again: it begins")
     elif steps is None:
         yield warn(
             f"{state}; its config.json is missing or damaged", "checkpoints work without it: name one with --network"

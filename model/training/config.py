@@ -286,8 +286,9 @@ class TrainConfig(Options):
         remedies = [f"lower --batch-size ({counted(self.batch_size, 'identity')} with {images} each)"]
         if len(self.all_views) > 1:
             remedies.append("use fewer --views")
-        remedies.append(f"raise --accumulate (it is {self.accumulate})")
-        if not self.activation_checkpointing:
+        if self.accumulate < self.batch_size:
+            remedies.append(f"raise --accumulate (it is {self.accumulate})")
+        if not (self.activation_checkpointing or self.compile):
             remedies.append("use --activation-checkpointing")
         if self.precision == "fp32":
             remedies.append("use --precision bf16")

@@ -122,7 +122,7 @@ class Evaluations:
             return None
         except Exception:
             if step:
-                print_stderr(f"evaluation at step {step} failed; the same command continues from there")
+                print_stderr(f"evaluation at step {step} failed; the run will start with it when it continues")
             raise
 
     def _line(self, step: int, metrics: dict[str, float], is_best: bool, seconds: float) -> str:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import BENCHMARKS, read_benchmark
-from commands.train import headline_metric
+from commands.train import end_line, headline_metric
 from model.backbones import BACKBONES, build_backbone
 from model.heads import HEADS
 from model.losses.terms import TERMS
@@ -158,6 +158,13 @@ def test_the_help_names_metrics_that_exist(run):
     protocols = [read_benchmark(name, Path()) for name in BENCHMARKS]
     assert named == {headline_metric(protocol) for protocol in protocols}
     assert "such as 0.9995" in text
+
+
+@pytest.mark.parametrize(("resume", "command"), [("auto", "the same command"), ("never", "without --resume never")])
+def test_an_interrupted_run_says_which_command_continues_it(resume, command):
+    line = end_line(Path("run"), 0, 3, 5, resume)
+    assert line.startswith("interrupted after step 3; saved in run: run the same command")
+    assert line.endswith(f"{command} to continue")
 
 
 @pytest.mark.usefixtures("narrow")

@@ -106,6 +106,8 @@ def test_training_says_what_to_lower(tmp_path):
     assert TrainConfig(
         views="128", precision="bf16", shard_head=True, accumulate=4, activation_checkpointing=True
     ).less_memory == ("lower --batch-size (128 identities with 1 image each); raise --accumulate (it is 4)")
+    compiled = TrainConfig(views="128", precision="bf16", shard_head=True, batch_size=4, accumulate=4, compile=True)
+    assert compiled.less_memory == "lower --batch-size (4 identities with 1 image each)"
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
