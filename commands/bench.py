@@ -172,12 +172,12 @@ def bench_all(root: Path, **options: Any) -> None:
     for name, error in failures.items():
         status = "not found" if isinstance(error, AbsentError) else "not scored"
         print_stderr(f"{name}: {status}: {line_of(error).removeprefix(f'bench {name}: ')}")
-    if len(failures) == len(BENCHMARKS):
-        raise CommandError(
-            f"{root}: no benchmark was scored; --root names the folder with LFW, SCface, QMUL-SurvFace, ..."
-        )
     if failed := sum(not isinstance(error, AbsentError) for error in failures.values()):
         raise CommandError(f"{failed} of {len(BENCHMARKS)} benchmarks could not be scored, see above")
+    if failures.keys() == BENCHMARKS.keys():
+        raise CommandError(
+            f"{root}: no data set is there; --root names the folder with LFW, SCface, QMUL-SurvFace, ..."
+        )
 
 
 bench.add_command(speed)

@@ -130,6 +130,7 @@ def test_an_embedding_out_of_memory_says_what_to_lower(run, tmp_path, monkeypatc
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr("model.embedder.Embedder._embed", too_much)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     torch.save(build_backbone("spherenet4").state_dict(), tmp_path / "net.pth")
     Image.new("RGB", (128, 128)).save(tmp_path / "face.png")
     words = ["embed", tmp_path / "face.png", "--network", tmp_path / "net.pth", "--out", tmp_path / "x.parquet"]

@@ -183,6 +183,19 @@ def test_a_failed_benchmark_does_not_stop_the_others(monkeypatch, error):
             scoring.score(["a"], read, json_file=None, report=None, allow_missing=False)
 
 
+def test_data_sets_that_are_not_there_are_told_from_those_that_cannot_be_scored(run, few_words, tmp_path):
+    (tmp_path / "none").mkdir()
+    absent = run("bench", "all", *few_words, "--root", tmp_path / "none")
+    assert error_of(absent).startswith(
+        f"Error: {tmp_path}/none: no data set is there; --root names the folder with LFW"
+    )
+    (tmp_path / "TinyFace").rename(tmp_path / "none" / "TinyFace")
+    for path in (tmp_path / "none" / "TinyFace").rglob("*.mat"):
+        path.write_bytes(b"")
+    damaged = run("bench", "all", *few_words, "--root", tmp_path / "none")
+    assert error_of(damaged) == "Error: 1 of 6 benchmarks could not be scored, see above"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_drawings")
 def test_an_oserror_in_one_data_set_does_not_stop_the_others(run, words, tmp_path):
