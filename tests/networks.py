@@ -6,6 +6,7 @@ import copy
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from model.training.init import initialise_from_data
 from pipeline.spec import Preprocessing
 
 SMALL = Preprocessing(size=32)
+NARROW = tuple(width // 8 for width in spherenet.WIDTHS)
 TRAINING = {"backbone": "spherenet4", "steps": 7, "lr": 0.02, "views": [128, 8, 12, 16], "best": None}
 FIRST = {backbone.family: name for name, backbone in reversed(BACKBONES.items())}  # of each family, with fewest layers
 
@@ -58,7 +60,9 @@ def save_small(path: Path, **changes) -> nn.Module:
     return backbone
 
 
-NARROW = tuple(width // 8 for width in spherenet.WIDTHS)
+def noise(size: int, count: int = 5) -> np.ndarray:
+    """Images of random pixels, uint8 (count, size, size, 3)."""
+    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def write_small_folder(folder, backbone=None, *, step=7, spec=SMALL, training=TRAINING, name="spherenet4"):

@@ -1,8 +1,10 @@
-"""Small shard sets, and damage to their files."""
+"""Small shard sets: their rows, and damage to their files."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from pipeline.build import BuildOptions
 from pipeline.spec import Preprocessing
@@ -26,3 +28,13 @@ def build_options(root: Path, out: Path, **changes) -> BuildOptions:
         "executor": "serial",
     }
     return BuildOptions(**{**defaults, **changes})
+
+
+def rows_of(out: Path) -> list[dict]:
+    """The metadata of all images, also of those that are not stored."""
+    return [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def rejected(out: Path) -> dict[str, tuple[str, str]]:
+    """Key -> (status, reason) of the rows that were not stored."""
+    return {row["key"]: (row["status"], row["error_message"]) for row in rows_of(out) if row["status"] != "ok"}

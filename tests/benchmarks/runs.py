@@ -28,6 +28,14 @@ def bomb():
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
+def add_system_files(root):
+    """Adds what macOS, network drives and Windows leave beside every file of a folder."""
+    for path in sorted(root.rglob("*.*")):
+        path.with_name(f"._{path.name}").write_bytes(bytes(4096))
+        (path.parent / "@eaDir").mkdir(exist_ok=True)
+        (path.parent / "Thumbs.db").touch()
+
+
 class Recorder:
     """Embeds images as 8x8 thumbnails, and records them."""
 

@@ -154,9 +154,8 @@ def test_at_last_a_lost_machine_costs_nothing_but_time(pool, cluster, tmp_path, 
     """Its raylet and its worker are killed; the other machine has one CPU, and does all tasks."""
     drawn = next_in_thread(pool.map(held, [(tmp_path, number) for number in range(6)]))
     wait_until(lambda: len(pids(tmp_path)) == 2)
-    raylet = raylet_of(cluster.second)
-    (worker,) = [pid for pid in pids(tmp_path) if parent_of(pid) == raylet]
-    os.kill(raylet, signal.SIGKILL)
+    (worker,) = [pid for pid in pids(tmp_path) if parent_of(pid) == cluster.second_raylet]
+    os.kill(cluster.second_raylet, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     (tmp_path / "go").touch()
     assert sorted(number for number, _ in drawn()) == list(range(6))
@@ -166,7 +165,3 @@ def test_at_last_a_lost_machine_costs_nothing_but_time(pool, cluster, tmp_path, 
 
 def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
-
-
-def raylet_of(node):
-    return node.all_processes["raylet"][0].process.pid

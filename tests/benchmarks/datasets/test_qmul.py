@@ -15,7 +15,7 @@ from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.images.lookup import is_generated
 from pipeline.sources.file_readers import ImageFolder
 from tests.benchmarks.oracles import file_names, resized_whole
-from tests.benchmarks.runs import Recorder, cosine, score
+from tests.benchmarks.runs import Recorder, add_system_files, cosine, score
 
 
 @pytest.fixture
@@ -60,10 +60,7 @@ def test_verification_equals_a_naive_evaluation(root):
 
 def test_files_that_systems_add_change_nothing(root, capsys):
     expected = score("qmul-id", root)
-    for path in sorted(root.rglob("*.*")):
-        path.with_name(f"._{path.name}").write_bytes(bytes(4096))
-        (path.parent / "@eaDir").mkdir(exist_ok=True)
-        (path.parent / "Thumbs.db").touch()
+    add_system_files(root)
     capsys.readouterr()
     found = score("qmul-id", root)
     assert (found.metrics, found.counts["images"]) == (expected.metrics, expected.counts["images"])

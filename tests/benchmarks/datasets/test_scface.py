@@ -15,7 +15,7 @@ from benchmarks.errors import AbsentError, ProtocolError
 from pipeline.align import fit_similarity, template_points, warp
 from pipeline.images.lookup import is_generated
 from pipeline.tables.landmark_table import LandmarkError
-from tests.benchmarks.runs import Recorder, bomb, cosine, score
+from tests.benchmarks.runs import Recorder, add_system_files, bomb, cosine, score
 
 DATABASE = "SCface_database"
 
@@ -179,10 +179,7 @@ def test_tables_of_five_points_cut_to_four_are_an_error(root):
 
 def test_files_that_systems_add_change_nothing(root, capsys):
     expected = score("scface", root)
-    for path in sorted(root.rglob("*.*")):
-        path.with_name(f"._{path.name}").write_bytes(bytes(4096))
-        (path.parent / "@eaDir").mkdir(exist_ok=True)
-        (path.parent / "Thumbs.db").touch()
+    add_system_files(root)
     capsys.readouterr()
     found = score("scface", root)
     assert (found.metrics, found.counts["images"]) == (expected.metrics, expected.counts["images"])

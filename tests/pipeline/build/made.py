@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import pyarrow.parquet as pq
-
 CSV = "bb_landmark/loose_landmark_train.csv"
-
-
-def rows_of(out):
-    return [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def contents(folder):

@@ -8,7 +8,6 @@ import json
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -25,6 +24,7 @@ from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest
 from shards.verify import verify
 from tests.processes import error_of
+from tests.shard_sets import rows_of
 
 SIDE = 112
 
@@ -56,7 +56,7 @@ def built(root, out, aligned="arcface", **options):
 
 def stored(out):
     """Key -> (row, JPEG)."""
-    rows = {row["key"]: row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()}
+    rows = {row["key"]: row for row in rows_of(out)}
     index = ShardIndex(out)
     with ShardReader(index) as reader:
         images = {index.key(number): reader.image(number) for number in range(len(index))}

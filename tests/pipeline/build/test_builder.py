@@ -21,8 +21,8 @@ from pipeline.tables.landmark_table import LandmarkError
 from shards.errors import ShardError
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.pipeline.build.made import CSV, csv_lines, image, rows_of, write_csv
-from tests.shard_sets import build_options
+from tests.pipeline.build.made import CSV, csv_lines, image, write_csv
+from tests.shard_sets import build_options, rows_of
 
 CUT = "Corrupt JPEG data: premature end of data segment"
 

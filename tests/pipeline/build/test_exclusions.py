@@ -12,9 +12,9 @@ import pytest
 from pipeline.build import build
 from pipeline.build.exclusions import read_exclusions
 from pipeline.tables.landmark_table import LandmarkError
-from tests.pipeline.build.made import CSV, contents, csv_lines, rows_of, write_csv
+from tests.pipeline.build.made import CSV, contents, csv_lines, write_csv
 from tests.processes import PATIENCE_S
-from tests.shard_sets import build_options
+from tests.shard_sets import build_options, rows_of
 
 
 def test_exclusion_and_min_images(vggface2, tmp_path, capsys):

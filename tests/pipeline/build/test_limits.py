@@ -14,13 +14,7 @@ from shards.schema import PLAN
 from tests.networks import save_small
 from tests.pipeline.images.image_files import jpeg, restated
 from tests.processes import error_of
-from tests.shard_sets import build_options
-
-
-def reasons(out):
-    """Reasons of the rows that are not stored, by key."""
-    rows = [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
-    return {row["key"]: (row["status"], row["error_message"]) for row in rows if row["status"] != "ok"}
+from tests.shard_sets import build_options, rejected
 
 
 def image(root, key):
@@ -32,7 +26,7 @@ def test_an_image_or_file_that_is_too_large_is_a_row(vggface2, tmp_path):
     with open(image(vggface2, "n000001/0002_01"), "r+b") as stream:
         stream.truncate(20 << 30)
     assert build(build_options(vggface2, tmp_path / "out")).images == 43
-    assert reasons(tmp_path / "out") == {
+    assert rejected(tmp_path / "out") == {
         "n000001/0001_01": ("unreadable-image", "the image states 65500x65500 px, --max-pixels is 268435456"),
         "n000001/0002_01": (
             "unreadable-image",
@@ -46,7 +40,7 @@ def test_the_limit_is_an_option(vggface2, run, tmp_path):
     cv2.imwrite(str(image(vggface2, "n000001/0001_01")), pixels)
     done = run("build-shards", "--out", "set", "--executor", "serial", "--max-pixels", 120 * 150)
     assert done.returncode == 0, done.stderr
-    assert reasons(tmp_path / "set") == {
+    assert rejected(tmp_path / "set") == {
         "n000001/0001_01": ("unreadable-image", "the image states 120x200 px, --max-pixels is 18000")
     }
 

@@ -77,20 +77,16 @@ def workers_of(raylet):
     return [pid for pid, words in children(raylet).items() if words.startswith("ray::_Worker")]
 
 
-def raylet_of(node):
-    return node.all_processes["raylet"][0].process.pid
-
-
 @pytest.mark.heavy
 def test_a_build_survives_the_loss_of_a_worker_and_of_a_machine(many, tmp_path, cluster):
     """And its files are those of a build without one; a bad image is a row."""
     out = tmp_path / "out"
     process = started(many, out, "--ray-address", cluster.address)
     wait_until(lambda: done(out) > 10 or process.poll() is not None)
-    os.kill(workers_of(raylet_of(cluster.second))[0], signal.SIGKILL)
+    os.kill(workers_of(cluster.second_raylet)[0], signal.SIGKILL)
     count = done(out)
     wait_until(lambda: done(out) > count + 60 or process.poll() is not None)
-    os.kill(raylet_of(cluster.second), signal.SIGKILL)
+    os.kill(cluster.second_raylet, signal.SIGKILL)
     stdout, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, stdout) == (0, ""), err
     assert 1 <= err.count("was lost") <= 2, err

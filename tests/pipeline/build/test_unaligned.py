@@ -24,9 +24,10 @@ from shards.errors import ShardError
 from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.pipeline.build.made import contents, rows_of
+from tests.pipeline.build.made import contents
 from tests.pipeline.build.unaligned import FIRST, IMAGES, PEOPLE, SETS, options, picture
 from tests.processes import error_of
+from tests.shard_sets import rows_of
 
 CUT = "Corrupt JPEG data: premature end of data segment"
 

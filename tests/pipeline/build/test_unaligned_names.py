@@ -23,8 +23,9 @@ from pipeline.sources.file_readers import ImageTree
 from shards.index import ShardIndex, ShardReader
 from shards.schema import Manifest
 from shards.verify import verify
-from tests.pipeline.build.made import contents, rows_of
+from tests.pipeline.build.made import contents
 from tests.pipeline.build.unaligned import FIRST, IMAGES, PEOPLE, options, picture
+from tests.shard_sets import rows_of
 
 
 def test_file_names_in_any_case_and_arbitrary_identity_names(training, tmp_path):

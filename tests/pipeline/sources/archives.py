@@ -19,12 +19,6 @@ def stored(source, root, out, **options):
     return sorted(pq.read_table(out / "index.parquet").to_pylist(), key=lambda row: row["key"])
 
 
-def rejected(out):
-    """Key -> (status, reason) of the rows that were not stored."""
-    rows = [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
-    return {row["key"]: (row["status"], row["error_message"]) for row in rows if row["status"] != "ok"}
-
-
 def face_table(root):
     """(path, ten numbers) of the images of the generated VGGFace2."""
     with open(root / "bb_landmark" / "loose_landmark_train.csv", newline="") as stream:

@@ -18,8 +18,9 @@ from pipeline.sources.image_table import read_image_table
 from pipeline.sources.labels import image_keys
 from pipeline.sources.source import SourceError
 from pipeline.tables.landmark_table import POINT_NAMES
-from tests.pipeline.sources.archives import as_csv, face_table, parquet, rejected, stored, written
+from tests.pipeline.sources.archives import as_csv, face_table, parquet, stored, written
 from tests.processes import error_of
+from tests.shard_sets import rejected
 
 PATHS, LABELS = ["n1/a.jpg", "n1/b c.png", "n2/c.jpg"], ["0", "0", "1"]
 POINTS = [[float(10 * row + column) for column in range(10)] for row in range(3)]

@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 
 import cv2
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline.build import build, options_for
@@ -19,6 +18,7 @@ from pipeline.sources.source import SourceError
 from shards.schema import Manifest
 from shards.verify import verify
 from tests.processes import REPOSITORY
+from tests.shard_sets import rows_of
 
 PAGE = REPOSITORY / "docs" / "guide" / "sources.md"
 
@@ -69,7 +69,7 @@ def test_the_source_of_the_page_builds(zip_source, vggface2, tmp_path):
     build(options_for("zip", root=archive, out=out, executor="serial", images_per_shard=20))
     manifest = Manifest.read(out)
     assert (manifest.source, manifest.statuses) == ("zip", {"ok": 44, "unreadable-image": 1})
-    rows = [row for path in sorted(out.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
+    rows = rows_of(out)
     (bad,) = (row for row in rows if row["status"] != "ok")
     assert bad["key"] == f"{paths[7].parent.name}/{paths[7].stem}"
     assert "damaged in the zip file: Bad CRC-32" in bad["error_message"]

@@ -15,9 +15,9 @@ from pipeline.sources.source import SourceError
 from pipeline.sources.tar_members import parse_label
 from pipeline.sources.webdataset import WebDataset
 from pipeline.tables.landmark_table import LandmarkError
-from tests.pipeline.sources.archives import face_table, rejected, stored
+from tests.pipeline.sources.archives import face_table, stored
 from tests.pipeline.sources.tars import JPEG, faces, keys, rows_of, write_tar
-from tests.shard_sets import build_options
+from tests.shard_sets import build_options, rejected
 
 
 def test_what_the_webdataset_library_writes_gives_the_images_of_the_same_faces(vggface2, tmp_path):

@@ -12,15 +12,7 @@ import pytest
 from pipeline.tables.landmark_lookup import NameLookup, PathLookup
 from pipeline.tables.landmark_reader import read_landmarks
 from pipeline.tables.landmark_table import LandmarkError
-
-FIVE = [
-    f"a/{name}.jpg," + ",".join(str(10 * number + value) for value in range(10)) for number, name in enumerate("xyz")
-]
-
-
-def write(path, lines):
-    path.write_text("\n".join(lines) + "\n")
-    return path
+from tests.pipeline.tables.landmark_tables import FIVE, write
 
 
 def parquet(path, keys, first=0.0):

@@ -13,6 +13,7 @@ from model.errors import CheckpointError
 from model.formats.network import load_network
 from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
+from tests.networks import noise
 
 SOURCE = """
 import os, numpy as np, torch
@@ -97,16 +98,12 @@ def nets(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def faces(size, count=20):
-    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-
-
 @pytest.mark.parametrize("name", ["embed", "tensors"])
 def test_a_function_gets_the_images_in_one_batch(nets, name):
     network = load_network(f"my_nets:{name}")
     assert (network.spec, network.spec_stated) == (NAMED_SPECS["insightface"], False)
     assert (network.name, network.trainable, network.cached) == (f"my_nets:{name}", False, False)
-    spec, images = network.spec, faces(112)
+    spec, images = network.spec, noise(112, count=20)
     found = Embedder(network.backbone, mean=spec.mean, std=spec.std, color=spec.color)(images)
     assert np.array_equal(found, images.reshape(20, -1)[:, :9])
     assert np.array_equal(sys.modules["my_nets"].seen[-1], images)
@@ -115,7 +112,7 @@ def test_a_function_gets_the_images_in_one_batch(nets, name):
 def test_its_attribute_states_the_preprocessing(nets):
     network = load_network("my_nets:small")
     assert (network.spec.size, network.spec_stated, network.note) == (32, True, "")
-    images = faces(32)
+    images = noise(32, count=20)
     spec = network.spec
     found = Embedder(network.backbone, mean=spec.mean, std=spec.std, color=spec.color)(images)
     assert np.array_equal(found, images[:, 0, 0])

@@ -19,7 +19,7 @@ from model.formats.graphs.onnx_graph import open_session
 from model.formats.network import load_network
 from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
-from tests.networks import save_small
+from tests.networks import noise, save_small
 
 CELLS, NUMBERS = 4, 6
 CUDA = "CUDAExecutionProvider"
@@ -82,10 +82,6 @@ def embedded(network, images):
     return Embedder(network.backbone, mean=spec.mean, std=spec.std, color=spec.color)(images)
 
 
-def faces(size, count=5):
-    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-
-
 @pytest.mark.heavy
 @pytest.mark.parametrize("preprocess", [True, False])
 def test_our_own_export_is_its_checkpoint(tmp_path, preprocess):
@@ -98,14 +94,14 @@ def test_our_own_export_is_its_checkpoint(tmp_path, preprocess):
     assert (found.trainable, found.cached, found.embedding_size()) == (False, True, 512)
     assert found.digest != network.digest
     assert found.digest == load_network(tmp_path / "x.onnx").digest
-    one, other = embedded(network, faces(32)), embedded(found, faces(32))
+    one, other = embedded(network, noise(32)), embedded(found, noise(32))
     if preprocess:
         one = one / np.linalg.norm(one, axis=1, keepdims=True)
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(one).max())
     if preprocess:  # whatever the user says, the graph gets the pixels that it expects
         inside = load_network(tmp_path / "x.onnx", Preprocessing(size=32, mean=0.1))
         assert "mean 0.1, not [0.3, 0.4, 0.5]" in inside.note
-        np.testing.assert_allclose(embedded(inside, faces(32)), other, atol=1e-6)
+        np.testing.assert_allclose(embedded(inside, noise(32)), other, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [("N", 3, 32, 32), ("N", 32, 32, 3), (2, 3, 32, 32), (1, 32, 32, 3), (64, 3, 32, 32)])
@@ -116,7 +112,7 @@ def test_layout_type_and_batch_are_read_from_the_graph(tmp_path, shape, dtype):
     assert (network.name, network.step, network.embedding_size()) == ("onnx", None, NUMBERS)
     rough = dtype == TensorProto.FLOAT16
     np.testing.assert_allclose(
-        embedded(network, faces(32)), expected(faces(32), network.spec), atol=5e-3 if rough else 1e-5
+        embedded(network, noise(32)), expected(noise(32), network.spec), atol=5e-3 if rough else 1e-5
     )
 
 
@@ -125,14 +121,14 @@ def test_a_graph_of_uint8_gets_the_pixels_as_they_are(tmp_path, color):
     given = Preprocessing(template="arcface", size=32, color=color, mean=(0.1, 0.2, 0.3), std=0.7)
     network = load_network(build(tmp_path / "x.onnx", ("N", 32, 32, 3), TensorProto.UINT8), given)
     raw = Preprocessing(color=color, mean=0.0, std=1 / 255)
-    np.testing.assert_allclose(embedded(network, faces(32)), expected(faces(32), raw), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(embedded(network, noise(32)), expected(noise(32), raw), rtol=1e-4, atol=1e-2)
 
 
 def test_a_preprocessing_is_given_by_name_at_the_size_of_the_graph(tmp_path):
     path = build(tmp_path / "x.onnx")
     network = load_network(path, NAMED_SPECS["adaface"])
     assert (network.spec, network.spec_stated, network.note) == (NAMED_SPECS["adaface"].resized(32), True, "")
-    np.testing.assert_allclose(embedded(network, faces(32)), expected(faces(32), network.spec), atol=1e-5)
+    np.testing.assert_allclose(embedded(network, noise(32)), expected(noise(32), network.spec), atol=1e-5)
     assert network.digest != load_network(path).digest
     with pytest.raises(CheckpointError) as error:
         load_network(path, Preprocessing(size=64))
@@ -275,7 +271,7 @@ def test_weights_are_read_from_the_same_folder_only(tmp_path, location, says):
 
 def test_weights_beside_the_file_are_read(tmp_path):
     path = build(tmp_path / "x.onnx")
-    images = faces(32)
+    images = noise(32)
     plain = embedded(load_network(path), images)
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="x.data", size_threshold=0)
     network = load_network(path)

@@ -18,6 +18,7 @@ from model.errors import CheckpointError
 from model.formats.network import load_network
 from pipeline.named_specs import NAMED_SPECS
 from pipeline.spec import Preprocessing
+from tests.networks import noise
 
 REFUSED = "which may reach files or other processes; trace the network alone: torch.jit.trace(network, images)"
 
@@ -67,10 +68,6 @@ def export(path, net, size=112, batch=None):
     return path
 
 
-def faces(size, count=5):
-    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-
-
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
@@ -93,11 +90,11 @@ def test_a_traced_network_is_the_network(net, tmp_path):
     network = load_network(path)
     assert (network.spec, network.spec_stated, network.name) == (NAMED_SPECS["insightface"], False, "torchscript")
     assert (network.trainable, network.cached, network.embedding_size()) == (False, True, 6)
-    assert same(network, net, faces(112))
+    assert same(network, net, noise(112))
     assert load_network(path).digest == network.digest
     given = load_network(path, Preprocessing.unaligned(size=64, color="BGR"))
     assert given.spec.size == 64
-    assert same(given, net, faces(64))
+    assert same(given, net, noise(64))
 
 
 @pytest.mark.parametrize("save", [trace, export])
@@ -118,7 +115,7 @@ def test_the_size_of_a_script_is_found_by_trying(tmp_path, size):
     path = trace(tmp_path / "x.pt", net, size)
     network = load_network(path)
     assert network.spec == NAMED_SPECS["insightface"].resized(size)
-    assert same(network, net, faces(size))
+    assert same(network, net, noise(size))
     assert load_network(path, NAMED_SPECS["adaface"]).spec == NAMED_SPECS["adaface"].resized(size)
     with pytest.raises(
         CheckpointError, match=r"x\.pt: cannot be run on pixels \(2, 3, 64, 64\) \(.*mat1 and mat2 shapes"
@@ -168,7 +165,7 @@ def test_an_exported_network_is_the_network(net, tmp_path, exported, batch):
     network = load_network(path)
     assert (network.spec, network.spec_stated, network.name) == (NAMED_SPECS["insightface"], False, "torch.export")
     assert network.backbone.batch == batch
-    assert same(network, net, faces(112))
+    assert same(network, net, noise(112))
     with pytest.raises(CheckpointError, match=r"takes \((N|2), 3, 112, 112\), but --preprocessing has size = 64"):
         load_network(path, Preprocessing(size=64))
 
@@ -251,7 +248,7 @@ def test_pickled_sample_inputs_and_guards_are_left_out(tmp_path, monkeypatch, ex
         return json.dumps(record).encode()
 
     path = changed(exported, tmp_path / "x.pt2", model__pt=lambda data: pickle.dumps(Evil()), model__json=guarded)
-    assert same(load_network(path), net, faces(112))
+    assert same(load_network(path), net, noise(112))
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt2"]
 
 
