@@ -27,20 +27,8 @@ StrPath = str | os.PathLike[str]
 BLOCK_BYTES = 1 << 20
 MAX_RECORD_BYTES = 1 << 28  # of a JSON record, which is read at once
 MAX_FLUSHES = 1000
-# Folders and files that systems add: Synology, QNAP, NetApp, macOS, Windows, ext4. They hold thumbnails, deleted files and
-# fragments, so their images do not belong to a data set. In lower case.
-SYSTEM_NAMES = (
-    *("@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "icon\r"),
-    *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"),
-    *("network trash folder", "temporary items", "recycler", "recycled", "~snapshot"),
-)
 _STEM_BYTES = 255 - len(".lrfr-01234567.partial")  # of a temporary name; file systems take names of 255 bytes
 _TEMPORARY = re.compile(r"(.*)\.lrfr-[0-9a-f]{8}\.partial", re.DOTALL)
-
-
-def is_system_name(name: str) -> bool:
-    """Returns True if a name begins with a dot, or belongs to a file system, an archive or a network drive."""
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def temporary_path(path: Path) -> Path:

@@ -29,6 +29,7 @@ GROUND = {
         "shards.messages",
         "shards.process_setting",
         "shards.store",
+        "shards.system_names",
     ),
     *("pipeline.spec", "pipeline.named_specs", "pipeline.signals", "pipeline.torch_threads"),
     *("pipeline.degradation.presets", "pipeline.degradation.settings"),

@@ -19,8 +19,9 @@ from benchmarks.scoring.searches import Search
 from pipeline.images.lookup import composed, folded, scan
 from pipeline.sources.folders import find_images, report_left_out
 from pipeline.sources.listing import shortened
-from shards.files import StrPath, is_system_name, quick_digest
+from shards.files import StrPath, quick_digest
 from shards.messages import counted, print_stderr, printable
+from shards.system_names import is_system_name
 
 RANKS = (1, 5, 10, 20)
 FALSE_IDENTIFICATION_RATES = (0.3, 0.2, 0.1, 0.01)

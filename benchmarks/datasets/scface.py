@@ -22,8 +22,8 @@ from pipeline.sources.file_readers import ImageFolder
 from pipeline.tables.landmark_lookup import NameLookup
 from pipeline.tables.landmark_reader import is_four_point_table, read_landmarks
 from pipeline.tables.landmark_table import LandmarkTable
-from shards.files import is_system_name
 from shards.messages import counted
+from shards.system_names import is_system_name
 
 DISTANCES, CAMERAS = (1, 2, 3), (1, 2, 3, 4, 5)
 LAST_TUNING_SUBJECT = 50  # part of the literature tunes on subjects 1-50 and scores 51-130

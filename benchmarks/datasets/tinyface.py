@@ -14,7 +14,7 @@ from benchmarks.datasets.matlab import read_image_list
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.searches import ClosedSetProtocol, Search
 from pipeline.prepare import Request
-from shards.files import is_system_name
+from shards.system_names import is_system_name
 
 REPORTED_RANKS = (1, 5, 10, 20)
 _TEST_SET = "Testing_Set"

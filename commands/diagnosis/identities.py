@@ -18,8 +18,8 @@ from pipeline.images.lookup import is_image, scan
 from pipeline.tables.landmark_order import order_warning
 from pipeline.tables.landmark_reader import read_landmarks
 from pipeline.tables.landmark_table import composed_column
-from shards.files import is_system_name
 from shards.messages import counted
+from shards.system_names import is_system_name
 
 _TABLE = re.compile(r"landmarks\.(csv|parquet)", re.I)
 TRIED_IMAGES = 200  # images that are opened, to read their headers

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.images.lookup import Entry, is_image, scan
 from pipeline.sources.huggingface import METADATA
-from shards.files import is_system_name
 from shards.schema import MANIFEST, PLAN
+from shards.system_names import is_system_name
 
 MAX_FOLDERS = 500  # sub-folders to look into; a folder with more holds no data sets
 DEPTH = 2

@@ -15,7 +15,8 @@ from model.formats import huggingface as layout
 from model.formats.network import LoadedNetwork, backbone_digest, load_network
 from model.options import parse_choice
 from pipeline.spec import Preprocessing, channels
-from shards.files import SYSTEM_NAMES, StrPath, whole_folder, write_bytes
+from shards.files import StrPath, whole_folder, write_bytes
+from shards.system_names import SYSTEM_NAMES
 
 _PILLOW_BICUBIC = 3  # value of PIL.Image.Resampling.BICUBIC
 

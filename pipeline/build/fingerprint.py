@@ -13,8 +13,9 @@ from pipeline.build.options import BuildOptions
 from pipeline.images.decode import MAX_PIXELS
 from pipeline.sources.source import Rows
 from shards.errors import ShardError
-from shards.files import is_system_name, is_temporary_of, remove_temporaries
+from shards.files import is_temporary_of, remove_temporaries
 from shards.schema import FORMAT_VERSION, LANDMARKS, PLAN, read_plan
+from shards.system_names import is_system_name
 
 
 def library_versions(by_landmarks: bool) -> dict[str, str]:

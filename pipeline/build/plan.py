@@ -17,8 +17,8 @@ from pipeline.images.lookup import IMAGE_SUFFIXES
 from pipeline.philox import permutation
 from pipeline.sources.source import Rows
 from pipeline.tables.landmark_table import clean_keys, composed_column, last_two_parts
-from shards.files import SYSTEM_NAMES
 from shards.messages import counted
+from shards.system_names import SYSTEM_NAMES
 
 _SHARD_SEED = 0
 CHUNK_ROWS = 200_000  # rows whose names are compared at a time

@@ -15,7 +15,7 @@ from typing import Any
 from shards.attempts import in_flight
 from shards.card import CARD
 from shards.errors import ShardError
-from shards.files import is_system_name, quick_digest
+from shards.files import quick_digest
 from shards.schema import (
     DATA_SUFFIXES,
     DONE_SUFFIX,
@@ -28,6 +28,7 @@ from shards.schema import (
     shard_file,
 )
 from shards.store import Entry, Store
+from shards.system_names import is_system_name
 
 _INDEX_TAG = "index-tag"  # a note of the manifest
 

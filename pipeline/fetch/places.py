@@ -11,9 +11,9 @@ from pipeline.fetch.download import Sources, require_file
 from pipeline.fetch.unpack import unpack_images
 from pipeline.images.lookup import is_generated, is_image, scan
 from shards.errors import LockedError
-from shards.files import is_system_name
 from shards.locks import locked
 from shards.messages import command, counted
+from shards.system_names import is_system_name
 
 
 def fetch(name: str, data: Path, sources: Sources) -> Iterator[str]:

@@ -15,8 +15,9 @@ from typing import IO
 from pipeline.fetch.assets import FetchError
 from pipeline.images.lookup import is_image
 from pipeline.progress import Progress
-from shards.files import is_system_name, whole_folder
+from shards.files import whole_folder
 from shards.messages import counted
+from shards.system_names import is_system_name
 
 MAX_FILES = 100_000
 MAX_FILE_BYTES = 1 << 24

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from shards.files import is_system_name
+from shards.system_names import is_system_name
 
 # what OpenCV reads by default; it looks at the content only, so .jfif is read, too
 IMAGE_SUFFIXES = (

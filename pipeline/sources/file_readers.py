@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.images.decode import read_regular
 from pipeline.images.lookup import by_preference, composed, folded, is_image, scan, valid_text
 from pipeline.sources.source import Reader
-from shards.files import is_system_name
+from shards.system_names import is_system_name
 
 CACHED_FOLDERS = 64
 # errors of a path that leads to no file: EINVAL stands for pipes and devices, ENXIO for sockets

@@ -10,8 +10,8 @@ from pathlib import Path
 from pipeline.images.lookup import is_image
 from pipeline.sources.listing import shortened
 from pipeline.sources.source import SourceError
-from shards.files import is_system_name
 from shards.messages import counted, print_stderr
+from shards.system_names import is_system_name
 
 
 @dataclasses.dataclass

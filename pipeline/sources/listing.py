@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pipeline.images.lookup import Entry, by_preference, is_image, same_folders, scan, valid_text
 from pipeline.sources.file_readers import ListedImages
 from pipeline.sources.source import Rows, SourceError
-from shards.files import is_system_name
 from shards.messages import counted
+from shards.system_names import is_system_name
 
 NAMED = 3  # entries named in a message
 

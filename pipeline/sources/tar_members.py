@@ -14,8 +14,9 @@ from pipeline.images.lookup import is_image
 from pipeline.sources.labels import MAX_IDENTITY_BYTES, row_points
 from pipeline.sources.source import SourceError
 from pipeline.tables.streams import packed
-from shards.files import is_system_name, naming, open_regular
+from shards.files import naming, open_regular
 from shards.messages import counted
+from shards.system_names import is_system_name
 
 MAX_HEADER_BYTES = 1 << 20  # of one read of the tar module; long names are kilobytes
 MAX_LABEL_BYTES = 1 << 20  # of a .cls, .json or .txt member that is read

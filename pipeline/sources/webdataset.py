@@ -25,8 +25,9 @@ from pipeline.sources.source import Reader, Rows, Source, SourceError
 from pipeline.sources.tar_members import Label, tar_images
 from pipeline.spec import NO_TEMPLATE
 from pipeline.tables.landmark_table import FIVE_POINT_NUMBERS, float32
-from shards.files import is_system_name, open_regular
+from shards.files import open_regular
 from shards.messages import counted, print_stderr
+from shards.system_names import is_system_name
 
 MIN_PARALLEL_BYTES = 1 << 28  # of all tars; listing so much takes seconds
 MAX_OPEN = 32  # tars at a time
