@@ -14,9 +14,8 @@ from benchmarks.datasets.locate import tables_of
 from benchmarks.datasets.resolutions import RESOLUTIONS
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.samples import MAX_IDENTITIES
-from pipeline.images.lookup import composed
+from pipeline.images.lookup import composed, valid_text
 from pipeline.prepare import Request
-from pipeline.sources.folders import utf8
 from pipeline.sources.templates import CropTemplate, crop_template
 from pipeline.spec import MAX_SIZE_PX, NO_TEMPLATE
 from pipeline.tables.landmark_lookup import NameLookup, PathLookup
@@ -82,7 +81,7 @@ def own_requests(paths: Sequence[Path], preparation: Preparation) -> list[Reques
     table = read_landmarks(tables_of(preparation.landmarks, paths))
     names = ", ".join(file.path.name for file in table.files)
     report_order(table.points, names)
-    lookup = PathLookup(table, [utf8(str(path)) for path in paths])
+    lookup = PathLookup(table, [valid_text(str(path)) for path in paths])
     problems = [lookup.problem(image) for image in range(len(paths))]
     if all(problems):
         return _by_name(table, names, paths)

@@ -14,6 +14,7 @@ from benchmarks.engine.identities import IMAGE_SCHEMA, STATUS_NO_LANDMARKS, STAT
 from benchmarks.engine.runner import Engine
 from benchmarks.errors import ProtocolError
 from benchmarks.scoring.vectors import unit_length, vector_norms
+from pipeline.images.lookup import valid_text
 from pipeline.images.sizes import image_size
 from pipeline.prepare import Request
 from pipeline.progress import Progress
@@ -110,7 +111,7 @@ def _lookup(landmarks: Sequence[Path], paths: Sequence[str]) -> PathLookup:
     """Reads landmark tables; prints if their points are in another order or for images of another size."""
     rows, names = read_landmarks(landmarks), ", ".join(path.name for path in landmarks)
     report_order(rows.points, names)
-    table = PathLookup(rows, [utf8(path) for path in paths])
+    table = PathLookup(rows, [valid_text(path) for path in paths])
     tried = [image for image in spread(len(paths)) if table.problem(image) is None]
     faces = [(paths[image], table.find(image).points, image_size(Path(paths[image]))) for image in tried]
     if warning := scale_warning(faces):

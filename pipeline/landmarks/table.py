@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.images.lookup import composed
 from pipeline.landmarks.faces import FacePoints
-from pipeline.tables.landmark_table import HEADER, POINT_NAMES, clean_keys, composed_column
+from pipeline.tables.landmark_table import HEADER, POINT_NAMES, clean_keys, composed_column, valid_keys
 from shards.files import naming, open_regular, whole_file
 from shards.schema import STATUS_OK
 
@@ -83,7 +83,9 @@ def write_csv(out: Path, table: Path) -> int:
             for batch in file.iter_batches(columns=["path", *POINT_NAMES], use_threads=False):
                 rows = batch.filter(batch.column("P1X").is_valid())
                 columns = [rows.column(name).to_pylist() for name in POINT_NAMES]
-                for key, *numbers in zip(clean_keys(rows.column("path")).to_pylist(), *columns, strict=True):
+                for key, *numbers in zip(
+                    clean_keys(valid_keys(rows.column("path"))).to_pylist(), *columns, strict=True
+                ):
                     if "\n" in key or "\r" in key or composed(key) in shared:
                         left_out += 1
                     else:
@@ -94,7 +96,7 @@ def write_csv(out: Path, table: Path) -> int:
 
 def _shared_names(paths: pa.ChunkedArray) -> set[str]:
     """The names that several images have in the CSV."""
-    counts = pc.value_counts(composed_column(clean_keys(paths.combine_chunks())))
+    counts = pc.value_counts(composed_column(clean_keys(valid_keys(paths.combine_chunks()))))
     return set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
 
 

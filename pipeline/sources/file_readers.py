@@ -60,7 +60,7 @@ class ImageFolder:
         return self.path / found if found else None
 
 
-_SPELLINGS: tuple[Callable[[str], str], ...] = (str, composed, folded)  # from exact to tolerant
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, valid_text, composed, folded)  # from exact to tolerant
 
 
 def _by_spelling(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -126,7 +126,7 @@ class ImageTree(Reader):
 
     def _identity_folder(self, base: str, identity: str) -> str:
         path = os.path.join(base, identity)
-        if identity.isascii() or os.path.isdir(path):
+        if (identity.isascii() and "\\udc" not in identity) or os.path.isdir(path):
             return path
         return os.path.join(base, self._identities(base).get(composed(identity), identity))
 
@@ -166,5 +166,8 @@ def _normal_forms(key: str) -> tuple[str, ...]:
 
 
 def _composed_names(folder: str) -> dict[str, str]:
-    """Maps names in normal form C to the entries of a folder. Their case counts: two identities may differ by it alone."""
-    return {composed(name): name for name in sorted(os.listdir(folder))}
+    """Maps names of keys, in normal form C, to the entries of a folder.
+
+    Their case counts: two identities may differ by it alone.
+    """
+    return {composed(valid_text(name)): name for name in sorted(os.listdir(folder))}

@@ -11,7 +11,14 @@ import pyarrow.compute as pc
 
 from pipeline.images.lookup import composed
 from pipeline.tables.landmark_order import report_order
-from pipeline.tables.landmark_table import LandmarkError, Landmarks, LandmarkTable, clean_keys, composed_column
+from pipeline.tables.landmark_table import (
+    LandmarkError,
+    Landmarks,
+    LandmarkTable,
+    clean_keys,
+    composed_column,
+    suffix_codes,
+)
 
 
 class NameLookup:
@@ -61,7 +68,8 @@ class PathLookup:
     """Finds landmarks by the table key that shares the longest end with the image's path.
 
     For example ``n000001/0001_01`` matches ``VGGFace2/train/n000001/0001_01.jpg``, and so does ``0001_01``. Longer keys,
-    such as absolute paths, need not match as a whole, but in their last two parts at least.
+    such as absolute paths, need not match as a whole, but in their last two parts at least. Extensions count only where
+    names differ by them alone.
     """
 
     def __init__(self, table: LandmarkTable, paths: Sequence[str]) -> None:
@@ -70,25 +78,17 @@ class PathLookup:
             paths: (N,) image paths, with slashes.
         """
         self._table, self._source = table, ", ".join(str(file.path) for file in table.files)
-        self._rows = np.full(len(paths), -1)
-        self._repeated = np.zeros(len(paths), bool)
-        keys, images = composed_column(table.keys), composed_column(clean_keys(pa.array(paths, pa.string())))
-        parts = pc.add(pc.count_substring(keys, "/"), 1).to_numpy(zero_copy_only=False)
-        for depth in range(1, int(parts.max()) + 1):
-            ends = _last_parts(images, depth)
-            longer, whole = np.flatnonzero((parts > depth) & (depth > 1)), np.flatnonzero(parts == depth)
-            for rows in (longer, whole):  # a key that matches as a whole has precedence
-                if len(rows):
-                    self._match(ends, _last_parts(keys.take(pa.array(rows)), depth), rows)
-        self._shared = np.bincount(self._rows[self._rows >= 0], minlength=len(keys)) > 1
-
-    def _match(self, ends: pa.Array, keys: pa.Array, rows: np.ndarray) -> None:
-        """Assigns ``rows`` of the table, which have ``keys``, to the images with the same ``ends``."""
-        found = pc.index_in(ends, value_set=keys).fill_null(-1).to_numpy(zero_copy_only=False)
-        codes = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-        repeated = (np.bincount(codes) > 1)[codes]
-        self._rows = np.where(found >= 0, rows[found], self._rows)
-        self._repeated = np.where(found >= 0, repeated[found], self._repeated)
+        names = pa.array(paths, pa.string())
+        keys, images = composed_column(table.keys), composed_column(clean_keys(names))
+        self._rows, self._repeated = _longest_matches(keys, images)
+        self._shared = _are_repeated(self._rows)
+        unclear = np.flatnonzero(self._repeated | self._shared)
+        if len(unclear) and len(table.suffixes):  # 1.jpg beside 1.png
+            some = _with_suffixes(images.take(pa.array(unclear)), suffix_codes(names.take(pa.array(unclear))))
+            rows, repeated = _longest_matches(_with_suffixes(keys, table.suffixes), some)
+            clear = (rows >= 0) & ~repeated & ~_are_repeated(rows)
+            self._rows[unclear[clear]] = rows[clear]
+            self._repeated[unclear[clear]] = self._shared[unclear[clear]] = False
 
     def problem(self, image: int) -> str | None:
         """Returns why image number ``image`` has no unambiguous landmarks; None if it has."""
@@ -97,7 +97,7 @@ class PathLookup:
             return f"no landmarks in {self._source}"
         if self._repeated[image]:
             return f"duplicate landmarks in {self._source}"
-        if self._shared[row]:
+        if self._shared[image]:
             return f"several images match these landmarks in {self._source}"
         return None
 
@@ -113,14 +113,40 @@ class PathLookup:
         points = np.full((len(self._rows), self._table.points.shape[1]), np.nan, np.float32)
         found = self._rows >= 0
         points[found] = self._table.points[self._rows[found]]
-        bad = ~found | self._repeated
-        bad[found] |= self._shared[self._rows[found]]
+        bad = ~found | self._repeated | self._shared
         points[bad] = np.nan
         reasons = {image: str(self.problem(image)) for image in np.flatnonzero(bad).tolist()}
         unusable = ~bad & np.isin(self._rows, np.fromiter(self._table.problems, np.int64))
         for image in np.flatnonzero(unusable).tolist():
             reasons[image] = self._table.problems[int(self._rows[image])]
         return points, reasons
+
+
+def _longest_matches(keys: pa.Array, images: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each image the row whose key shares its longest end, or -1, and whether other rows match as well."""
+    matched, repeated = np.full(len(images), -1), np.zeros(len(images), bool)
+    parts = pc.add(pc.count_substring(keys, "/"), 1).to_numpy(zero_copy_only=False)
+    for depth in range(1, int(parts.max()) + 1):
+        ends = _last_parts(images, depth)
+        longer, whole = np.flatnonzero((parts > depth) & (depth > 1)), np.flatnonzero(parts == depth)
+        for rows in (longer, whole):  # a key that matches as a whole has precedence
+            if len(rows):
+                values = _last_parts(keys.take(pa.array(rows)), depth)
+                found = pc.index_in(ends, value_set=values).fill_null(-1).to_numpy(zero_copy_only=False)
+                several = _are_repeated(values.dictionary_encode().indices.to_numpy(zero_copy_only=False))
+                matched = np.where(found >= 0, rows[found], matched)
+                repeated = np.where(found >= 0, several[found], repeated)
+    return matched, repeated
+
+
+def _are_repeated(codes: np.ndarray) -> np.ndarray:
+    """Whether each number occurs several times; negative ones do not count."""
+    counts = np.bincount(codes[codes >= 0], minlength=1)
+    return (codes >= 0) & (counts[codes] > 1)
+
+
+def _with_suffixes(keys: pa.Array, codes: np.ndarray) -> pa.Array:
+    return pc.binary_join_element_wise(keys, pc.cast(pa.array(codes), pa.string()), ".")
 
 
 def _last_parts(names: pa.Array, depth: int) -> pa.Array:

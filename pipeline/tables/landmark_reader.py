@@ -29,6 +29,8 @@ from pipeline.tables.landmark_table import (
     float32,
     last_two_parts,
     not_finite,
+    suffix_codes,
+    valid_keys,
 )
 from pipeline.tables.landmark_text import text_blocks
 from pipeline.tables.row_values import RowValues
@@ -70,7 +72,7 @@ def read_landmarks(
         tables = [_look(path, stack, four_points) for path in check_paths("paths", paths)]
         # Unused rows of np.empty cost no memory; joining blocks would double it.
         points = np.empty((sum(table.max_rows for table in tables), FIVE_POINT_NUMBERS), np.float32)
-        keys = TextColumn(len(points))
+        keys, suffixes = TextColumn(len(points)), [np.empty(0, np.int8)]
         problems: RowValues[str] = RowValues()
         files: list[TableFile] = []
         for table in tables:
@@ -79,6 +81,7 @@ def read_landmarks(
                 for names, block, block_problems in table.blocks():
                     first = len(keys)
                     cleaned = last_two_parts(clean_keys(names)) if identities else clean_keys(names)
+                    suffixes += [] if identities else [suffix_codes(names)]
                     if not keys.append(cleaned):
                         raise LandmarkError(
                             f"{table.path}: the names have more than 2 GiB; build from parts of the table"
@@ -95,7 +98,13 @@ def read_landmarks(
         raise LandmarkError(f"{', '.join(str(file.path) for file in files)}: no landmark rows")
     del names, cleaned
     pa.default_memory_pool().release_unused()
-    return LandmarkTable(keys=keys.array(), points=points[: len(keys)], problems=problems, files=files)
+    return LandmarkTable(
+        keys=keys.array(),
+        suffixes=np.concatenate(suffixes),
+        points=points[: len(keys)],
+        problems=problems,
+        files=files,
+    )
 
 
 def is_four_point_table(path: Path) -> bool:
@@ -229,6 +238,7 @@ def _column_block(batch: pa.RecordBatch, start: int) -> Block:
     if "reason" in batch.schema.names:
         texts = pc.cast(batch.column("reason"), pa.string())
         problems |= {row: text for row in empty if (text := texts[row].as_py())}
+        return valid_keys(_names(batch.column(0))), points, not_finite(points) | problems
     return _names(batch.column(0)), points, not_finite(points) | problems
 
 

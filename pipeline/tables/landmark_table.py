@@ -19,6 +19,7 @@ POINT_NAMES = [f"P{point}{axis}" for point in range(1, 6) for axis in "XY"]
 HEADER = ["NAME_ID", *POINT_NAMES]
 
 _COUNTED_ROWS = 1 << 20  # of keys whose slashes are counted at a time
+_BYTE = "([89a-f][0-9a-f])"  # that is not UTF-8, in hexadecimal
 _LAST_TWO = r"(?s)^(?:.*/)?(?:[^/.]|\.[^/.]|\.\.[^/])[^/]*/([^/]+/[^/]+)$"  # below a folder other than ..
 
 Point = tuple[float, float]
@@ -59,6 +60,7 @@ class LandmarkTable:
 
     Attributes:
         keys: (N,) paths that end in ``identity/image``, see ``clean_keys``.
+        suffixes: (N,) int8 extensions of the names, see ``suffix_codes``; (0,) if only identities were asked for.
         points: (N, 10) float32, x and y of left eye, right eye, nose, left and right mouth corner (as seen by
             the viewer), px. NaN or infinite where the file has no finite number. Rows of a four-point file hold
             the mouth centre in place of the left corner, and NaN in the last two columns.
@@ -67,6 +69,7 @@ class LandmarkTable:
     """
 
     keys: pa.StringArray
+    suffixes: np.ndarray
     points: np.ndarray
     problems: RowValues[str]
     files: list[TableFile]
@@ -94,19 +97,33 @@ class LandmarkTable:
 
 
 def clean_keys(column: pa.Array) -> pa.Array:
-    """Turns file names into keys.
+    r"""Turns file names into keys.
 
     Strips white space, the image extension, leading ``/`` and ``./``, and a ``train/`` or ``test/`` prefix; backslashes
-    become slashes.
+    become slashes, except those of bytes that are not UTF-8 (``\udcff``).
     """
     suffixes = "|".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
     keys = pc.utf8_trim_whitespace(column)
     if pc.any(pc.match_substring_regex(keys, r"\\|/[./]|^[./]")).as_py():  # seldom, and each pass takes time
+        keys = pc.replace_substring_regex(keys, rf"\\udc{_BYTE}", "\0\\1")
         keys = pc.replace_substring(keys, "\\", "/")
+        keys = pc.replace_substring_regex(keys, rf"\x00{_BYTE}", r"\\udc\1")
         keys = pc.replace_substring_regex(keys, r"/(?:\.?/)+", "/")
         keys = pc.replace_substring_regex(keys, r"^\.?/", "")
     keys = pc.replace_substring_regex(keys, rf"(?i)\.({suffixes})$", "")
     return pc.replace_substring_regex(keys, r"^(?:train|test)/([^/]+/)", r"\1")
+
+
+def suffix_codes(names: pa.Array) -> np.ndarray:
+    """Returns the (N,) int8 numbers of the names' extensions in ``IMAGE_SUFFIXES``; -1 for names without one."""
+    ends = pc.replace_substring_regex(pc.utf8_trim_whitespace(names), r"(?s)^.*(\.[^.]*)$", r"\1")
+    codes = pc.index_in(pc.utf8_lower(ends), value_set=pa.array(IMAGE_SUFFIXES)).fill_null(-1)
+    return codes.to_numpy(zero_copy_only=False).astype(np.int8)
+
+
+def valid_keys(paths: pa.Array) -> pa.Array:
+    r"""Writes the bytes that are not UTF-8 in the paths of a ``landmarks`` table, ``\xff``, as in keys: ``\udcff``."""
+    return pc.replace_substring_regex(paths, rf"\\x{_BYTE}", r"\\udc\1")
 
 
 def last_two_parts(keys: pa.StringArray) -> pa.StringArray:

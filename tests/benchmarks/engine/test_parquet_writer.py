@@ -239,7 +239,7 @@ def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, painted):
     paths, points = faces(tmp_path, painted, ["a.png"])
     name = os.fsencode(tmp_path) + b"/\xff.png"
     os.rename(paths[0], name)
-    csv = table(tmp_path / "x.csv", [r"\xff"], points)
+    csv = table(tmp_path / "x.csv", [r"\udcff"], points)
     found = find_images([tmp_path]).paths
     assert embed_images(Engine(embed=Recorder()), found, tmp_path / "x.parquet", landmarks=[csv]) == 1
     assert rows(tmp_path / "x.parquet")[0]["path"] == rf"{tmp_path}/\xff.png"

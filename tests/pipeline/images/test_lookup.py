@@ -50,6 +50,13 @@ def test_images_of_a_folder(folder):
     assert ImageFolder(root / "none").find("a.jpg") == root / "none" / "a.jpg"
 
 
+def test_a_key_names_files_whose_names_are_not_utf8(folder):
+    root = folder("Jos\udce9/\udcff.jpg", "Ana/\udcff.jpg")
+    tree = ImageTree(root)
+    for key, name in (("Jos\\udce9/\\udcff", "Jos\udce9/\udcff.jpg"), ("Ana/\\udcff", "Ana/\udcff.jpg")):
+        assert tree.find(key) == root / name
+
+
 def test_an_identity_is_found_in_any_normal_form_and_in_its_case_alone(folder):
     tree = ImageTree(folder("Bob/1.jpg", "bob/2.jpg", "Ren\u00e9e/1.jpg"))
     found = {

@@ -258,3 +258,14 @@ def test_the_csv_gives_no_points_to_another_image_of_its_name(photographs, tmp_p
     find_landmarks(names_in(root), tmp_path / "x.parquet", options(), root=root)
     assert write_csv(tmp_path / "x.csv", tmp_path / "x.parquet") == 1
     assert read_landmarks([tmp_path / "x.csv"]).keys.to_pylist() == ["n1/2"]
+
+
+def test_names_that_are_not_utf8_are_the_keys_of_a_build(photographs, tmp_path):
+    (tmp_path / "odd" / "Jos\udce9").mkdir(parents=True)
+    shutil.copy(photographs / "n00/0.png", tmp_path / "odd" / "Jos\udce9" / "\udcff.png")
+    find_landmarks(names_in(tmp_path / "odd"), tmp_path / "x.parquet", options(), root=tmp_path / "odd")
+    assert write_csv(tmp_path / "x.csv", tmp_path / "x.parquet") == 0
+    for table in ("x.parquet", "x.csv"):
+        assert read_landmarks([tmp_path / table]).keys.to_pylist() == [r"Jos\udce9/\udcff"]
+    (tmp_path / "windows.csv").write_text((tmp_path / "x.csv").read_text().replace(r"Jos\udce9/", r"faces\n1\xfe"))
+    assert read_landmarks([tmp_path / "windows.csv"]).keys.to_pylist() == [r"faces/n1/xfe\udcff"]

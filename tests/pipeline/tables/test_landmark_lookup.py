@@ -101,6 +101,19 @@ def test_the_longest_path_suffix_wins(tmp_path):
     assert shared.problem(0) == f"several images match these landmarks in {tmp_path / 'a.parquet'}"
 
 
+def test_extensions_tell_images_of_one_name_apart(tmp_path):
+    table = read_landmarks([parquet(tmp_path / "a.parquet", ["n1/1.jpg", "n1/1.PNG", "n1/2.jpg", "n2/1.gif", "n1/3"])])
+    names = ["n1/1.png", "n1/1.jpg", "n1/1.gif", "n1/2.jpg", "n1/2.png", "n2/1.webp", "n1/3.jpg", "n1/3.png"]
+    found = PathLookup(table, [f"d/{name}" for name in names])
+    problems = [found.problem(image) for image in range(len(names))]
+    assert [problem and problem.split()[0] for problem in problems] == [
+        *(None, None, "duplicate", None, "several", None, "several", "several")
+    ]
+    points, reasons = found.points()
+    assert points[[0, 1, 3, 5], 0].tolist() == [1, 0, 2, 3]
+    assert reasons == {image: problem for image, problem in enumerate(problems) if problem}
+
+
 def test_a_row_without_numbers_gives_its_own_reason(tmp_path):
     numbers = {f"P{point}{axis}": pa.array([1.0, None, None]) for point in range(1, 6) for axis in "XY"}
     reasons = {"reason": [None, "no face found in the 9x9 image", None]}
