@@ -6,9 +6,8 @@ defaults.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -139,8 +138,7 @@ def ir(
 
     Source: Deng et al., ArcFace, CVPR 2019; the unit: Han et al., Deep pyramidal residual networks, CVPR 2017.
     """
-    unit = functools.partial(ImprovedUnit, origin=origin)
-    stages = _stages(unit, IR_UNITS[depth], expansion=ImprovedUnit.expansion, strides=(2, 2, 2, 2), squeeze=squeeze)
+    stages = _stages(ImprovedUnit, IR_UNITS[depth], strides=(2, 2, 2, 2), squeeze=squeeze, origin=origin)
     cells = (image_size // STRIDE) ** 2
     return nn.Sequential(*_ir_stem(), *stages, embedding_layers(_WIDTHS[-1], cells, pooling=pooling, dropout=dropout))
 
@@ -157,9 +155,9 @@ def irb(
 
     Source: Kim et al., AdaFace, CVPR 2022.
     """
-    expansion, cells = BottleneckUnit.expansion, (image_size // STRIDE) ** 2
-    stages = _stages(BottleneckUnit, IRB_UNITS[depth], expansion=expansion, strides=(2, 2, 2, 2), squeeze=squeeze)
-    last = embedding_layers(expansion * _WIDTHS[-1], cells, pooling=pooling, dropout=dropout)
+    stages = _stages(BottleneckUnit, IRB_UNITS[depth], strides=(2, 2, 2, 2), squeeze=squeeze)
+    channels, cells = BottleneckUnit.expansion * _WIDTHS[-1], (image_size // STRIDE) ** 2
+    last = embedding_layers(channels, cells, pooling=pooling, dropout=dropout)
     return nn.Sequential(*_ir_stem(), *stages, last)
 
 
@@ -194,22 +192,25 @@ def resnet(
     """
     stride = 1 if stem == 3 else 2
     first = [*convolution(3, _WIDTHS[0], stem, stride=stride), nn.ReLU(inplace=True)]
-    expansion = Bottleneck.expansion
-    stages = _stages(Bottleneck, RESNET_BLOCKS[depth], expansion=expansion, strides=(1, 2, 2, 2), squeeze=squeeze)
-    cells = math.ceil(image_size / (STRIDE * stride)) ** 2
-    last = embedding_layers(expansion * _WIDTHS[-1], cells, pooling=pooling, dropout=dropout)
+    stages = _stages(Bottleneck, RESNET_BLOCKS[depth], strides=(1, 2, 2, 2), squeeze=squeeze)
+    channels, cells = Bottleneck.expansion * _WIDTHS[-1], math.ceil(image_size / (STRIDE * stride)) ** 2
+    last = embedding_layers(channels, cells, pooling=pooling, dropout=dropout)
     return nn.Sequential(*first, nn.MaxPool2d(3, stride=2, padding=1), *stages, last)
 
 
 def _stages(
-    block: Callable[..., nn.Module], counts: tuple[int, ...], *, expansion: int, strides: tuple[int, ...], squeeze: bool
+    block: type[ImprovedUnit | BottleneckUnit | Bottleneck],
+    counts: tuple[int, ...],
+    *,
+    strides: tuple[int, ...],
+    **options: Any,
 ) -> list[nn.Module]:
-    """The stages; ``strides`` are those of their first blocks."""
+    """The stages; ``strides`` are those of their first blocks, ``options`` other arguments of every block."""
     channels, stages = _WIDTHS[0], list[nn.Module]()
     for width, count, stride in zip(_WIDTHS, counts, strides, strict=True):
         blocks = []
         for number in range(count):
-            blocks.append(block(channels, width, stride=1 if number else stride, squeeze=squeeze))
-            channels = expansion * width
+            blocks.append(block(channels, width, stride=1 if number else stride, **options))
+            channels = block.expansion * width
         stages.append(nn.Sequential(*blocks))
     return stages

@@ -74,20 +74,8 @@ ONE_OF_EACH = (
     "insightface_vit_t",
     "cvlface_vit_small",
 )
-
-
-_LARGE = (
-    "resnet50",
-    "seresnet50",
-    "densenet121",
-    "irb152",
-    "irbse152",
-    "resnet50_stem7",
-    "inception_resnet_v1",
-    "insightface_vit_t",
-    "cvlface_vit_small",
-)
-RUN = [pytest.param(name, marks=pytest.mark.heavy if name in _LARGE else ()) for name in ONE_OF_EACH]
+_FAST = ("spherenet4", "ir18", "irse18", "mobilefacenet", "vit_small")
+RUN = [pytest.param(name, marks=() if name in _FAST else pytest.mark.heavy) for name in ONE_OF_EACH]
 
 
 def test_one_of_each_family_is_run():
