@@ -56,6 +56,22 @@ def template_path(path: str, rule: str) -> str:
     return folder if rule == "folder" else os.path.join(folder, identity_of(path, rule))
 
 
+def _identities(paths: Sequence[str], rule: str) -> dict[str, str]:
+    """Path -> identity; prints which identities lie in several folders, because these may be several people."""
+    identities = {path: identity_of(utf8(path), rule) for path in paths}
+    folders: dict[str, set[str]] = {}
+    for path, identity in identities.items():
+        folders.setdefault(identity, set()).add(os.path.dirname(path))
+    several = sorted(identity for identity, found in folders.items() if len(found) > 1)
+    if several:
+        example = ", ".join(sorted(folders[several[0]])[:2])
+        print_stderr(
+            f"{counted(len(several), 'identity')} in several folders, taken for one person each, such as {several[0]}:"
+            f" {example}"
+        )
+    return identities
+
+
 @dataclasses.dataclass
 class _Template:
     """An identity whose images are being added."""
@@ -106,7 +122,9 @@ class ImageRows:
         self.metadata: dict[str, str] = {}
 
     def ordered(self, paths: Sequence[str]) -> Sequence[str]:
-        """The paths in the order in which ``add`` shall get their rows."""
+        """The paths in the order in which ``add`` shall get their rows; prints which identities lie in several folders."""
+        if self._rule:
+            _identities(paths, self._rule)
         return paths
 
     def add(self, rows: pa.Table) -> pa.Table:
@@ -143,17 +161,7 @@ class Templates(ImageRows):
 
     def ordered(self, paths: Sequence[str]) -> list[str]:
         """Sorts by identity; prints which identities lie in several folders."""
-        identities = {path: identity_of(utf8(path), self._named_by) for path in paths}
-        folders: dict[str, set[str]] = {}
-        for path, identity in identities.items():
-            folders.setdefault(identity, set()).add(os.path.dirname(path))
-        several = sorted(identity for identity, found in folders.items() if len(found) > 1)
-        if several:
-            example = ", ".join(sorted(folders[several[0]])[:2])
-            print_stderr(
-                f"{counted(len(several), 'identity')} in several folders, taken for one person each, such as {several[0]}:"
-                f" {example}"
-            )
+        identities = _identities(paths, self._named_by)
         return sorted(paths, key=lambda path: (identities[path], path))
 
     def add(self, rows: pa.Table) -> pa.Table:
