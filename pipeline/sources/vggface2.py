@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.align import TEMPLATES
-from pipeline.images.lookup import same_folders, scan
+from pipeline.images.lookup import composed, same_folders, scan, valid_text
 from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.source import Rows, Source
-from pipeline.tables.landmark_reader import read_landmarks
-from pipeline.tables.landmark_table import LandmarkError
+from pipeline.tables.landmark_reader import image_paths, read_landmarks
+from pipeline.tables.landmark_table import LandmarkError, LandmarkTable, composed_column
 from shards.messages import command
 
 _IDENTITY = (r"(?s)^(?:.*/)?([^/]+)/[^/]*$", r"\1")  # of a key: pattern and replacement
@@ -75,9 +75,12 @@ class LandmarkSource(Source):
             rows = np.flatnonzero(pc.is_in(identities, pa.array(same, pa.string()))).tolist()
             reasons = {row: f"its folder is the same as {same[identities[row].as_py()]}" for row in rows}
             problems = {row: ("duplicate-key", reason) for row, reason in reasons.items()} | dict(problems)
+        tree = ImageTree(root, self.splits)
+        if others := _rows_of_other_files(table, tree, root):
+            problems = others | dict(problems)
         return Rows(
             keys=table.keys,
-            reader=ImageTree(root, self.splits),
+            reader=tree,
             parts={
                 "--landmarks": [file.sha256 for file in table.files],
                 **({"links under --root": dict(sorted(same.items()))} if same else {}),
@@ -99,6 +102,31 @@ class LandmarkSource(Source):
         for base, found in entries.items():
             same |= same_folders(base, [entry for entry in found if entry.name in identities])
         return same
+
+
+def _rows_of_other_files(table: LandmarkTable, tree: ImageTree, root: Path) -> dict[int, tuple[str, str]]:
+    """Finds rows of a key that ``landmarks`` wrote for another file than the one that is read.
+
+    A key has neither split nor extension: ``1.jpg`` must not be aligned by the points of ``1.bmp``.
+    """
+    columns = [image_paths(file.path) for file in table.files]
+    if any(column is None for column in columns):
+        return {}
+    paths, codes = pa.concat_arrays(columns), composed_column(table.keys).dictionary_encode().indices.to_numpy()
+    groups: dict[int, list[int]] = {}
+    for row in np.flatnonzero(np.bincount(codes, minlength=1)[codes] > 1).tolist():
+        groups.setdefault(codes[row], []).append(row)
+    problems: dict[int, tuple[str, str]] = {}
+    for rows in groups.values():
+        if found := tree.find(table.keys[rows[0]].as_py()):
+            name = f"/{composed(valid_text(found.relative_to(root).as_posix()))}"
+            own = [f"/{composed(paths[row].as_py())}" for row in rows]
+            others = [
+                row for row, path in zip(rows, own, strict=True) if not (path.endswith(name) or name.endswith(path))
+            ]
+            if len(others) < len(rows):
+                problems |= dict.fromkeys(others, ("duplicate-key", f"the image of this name is {name[1:]}"))
+    return problems
 
 
 class VGGFace2(LandmarkSource):

@@ -107,6 +107,16 @@ def read_landmarks(
     )
 
 
+def image_paths(path: Path) -> pa.Array | None:
+    """Returns the paths in a Parquet table that ``landmarks`` wrote, with split and extension; None for any other table."""
+    if path.suffix.lower() != ".parquet" or not path.is_file():  # a pipe cannot be read twice
+        return None
+    with _checked(path), open_stream(path) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+        if not {"path", "reason"} <= set(file.schema_arrow.names):
+            return None
+        return valid_keys(_names(file.read(columns=["path"], use_threads=False)["path"].combine_chunks()))
+
+
 def is_four_point_table(path: Path) -> bool:
     """Returns True if most lines with numbers have eight. Raises: LandmarkError: the file cannot be read."""
     with _checked(path), open_stream(path) as stream:

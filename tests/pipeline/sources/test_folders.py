@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.sources.folders import FoundImages, find_images
+from pipeline.sources.folder import Folder
+from pipeline.sources.folders import FoundImages, find_images, utf8
 from pipeline.sources.source import SourceError
+from pipeline.tables.landmark_table import POINT_NAMES
 
 
 def test_each_folder_is_searched_once_in_order(tmp_path):
@@ -51,3 +55,27 @@ def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(SourceError) as error:
         find_images([tmp_path])
     assert str(error.value) == f"{tmp_path}: contains no images; expected .jpg, .png, .tif, ..."
+
+
+def test_a_file_is_not_aligned_by_the_landmarks_of_another_one_of_its_key(tmp_path):
+    names = [
+        "test/n1/1.jpg",
+        "train/n1/1.jpg",
+        "n2/1.bmp",
+        "n2/1.jpg",
+        "Jos\udce9/1.gif",
+        "Jos\udce9/1.jpg",
+        "n3/1.png",
+    ]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    numbers = {name: pa.array(range(len(names)), pa.float32()) for name in POINT_NAMES}
+    paths = pa.array([utf8(name) for name in names])
+    found = {}
+    for column in ("else", "reason"):  # another table, and what `landmarks` writes
+        pq.write_table(pa.table({"path": paths, **numbers, column: pa.nulls(len(names))}), tmp_path / "x.parquet")
+        found[column] = dict(Folder().rows(tmp_path / "in", [tmp_path / "x.parquet"], aligning=True).problems)
+    assert found["else"] == {}
+    assert found["reason"].keys() == {0, 2, 4}
+    assert found["reason"][0] == ("duplicate-key", "the image of this name is train/n1/1.jpg")
