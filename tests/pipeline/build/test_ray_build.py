@@ -77,12 +77,25 @@ def workers_of(raylet):
     return [pid for pid, words in children(raylet).items() if words.startswith("ray::_Worker")]
 
 
+@contextlib.contextmanager
+def stopped(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 @pytest.mark.heavy
 def test_a_build_survives_the_loss_of_a_worker_and_of_a_machine(many, tmp_path, cluster):
     """And its files are those of a build without one; a bad image is a row."""
     out = tmp_path / "out"
     process = started(many, out, "--ray-address", cluster.address)
     wait_until(lambda: done(out) > 10 or process.poll() is not None)
+    with stopped(workers_of(cluster.first_raylet)):  # it could do all the work before the other machine is ready
+        wait_until(lambda: workers_of(cluster.second_raylet) or process.poll() is not None)
     os.kill(workers_of(cluster.second_raylet)[0], signal.SIGKILL)
     count = done(out)
     wait_until(lambda: done(out) > count + 60 or process.poll() is not None)
