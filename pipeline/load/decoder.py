@@ -5,6 +5,7 @@ No other file imports DALI, apart from the one with which ``doctor`` looks wheth
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.utils.dlpack
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import Pipeline, fn, pipeline_def, types
 
 from pipeline.load.local_processes import local_processes
 from shards.arguments import shown
@@ -31,6 +32,18 @@ KEPT_OUTPUTS = 4  # that a GPU has not read yet: the host is at most so many bat
 def default_threads() -> int:
     """CPU threads of DALI: the cores that this process may use, shared by those that torchrun started on this machine."""
     return min(max(len(os.sched_getaffinity(0)) // local_processes(), 1), MAX_THREADS)
+
+
+def _leave_pipelines_to_the_parent() -> None:
+    """In a forked child, the destructor of a pipeline would wait for threads that only the parent has."""
+    for reference in tuple(Pipeline._pipes):
+        pipeline = reference()
+        if pipeline is not None and pipeline._pipe is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))  # so that it is never destroyed
+            pipeline._pipe = None
+
+
+os.register_at_fork(after_in_child=_leave_pipelines_to_the_parent)
 
 
 class Decoder:

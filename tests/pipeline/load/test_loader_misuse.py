@@ -76,6 +76,7 @@ def test_a_loader_that_was_opened_before_a_fork_says_so(index):
         try:
             next(loader)
         except RuntimeError as error:
+            loader.__exit__()  # and DALI would wait for its own
             end.send(str(error))
 
     ours, theirs = multiprocessing.Pipe()
@@ -84,7 +85,9 @@ def test_a_loader_that_was_opened_before_a_fork_says_so(index):
         child.start()
         assert ours.poll(PATIENCE_S)
         assert ours.recv().startswith("the loader was opened in another process")
-        child.join()
+        child.join(PATIENCE_S)
+        assert child.exitcode == 0
+        next(loader)
 
 
 @pytest.mark.parametrize(
