@@ -95,7 +95,6 @@ EFFECTS = [
     {"schedule": "step:at=0.9"},
     {"schedule": "step:warmup=0.5"},
     {"precision": "bf16"},
-    {"precision": "fp16"},
     {"clip_norm": 0.1},
     {"seed": 1},
     {"steps": 2},
