@@ -155,6 +155,8 @@ def _bad_rows(rows: Rows, keys: pa.StringArray, identities: np.ndarray) -> Rejec
         identities: (N,) identity code of each row.
     """
     rejected = Rejected(len(keys))
+    if rows.of_other_files and (shared := list(_repeated(keys, identities, rejected.stored))):
+        rejected.update(rows.of_other_files(np.unique(np.concatenate(sum(shared, ())))))
     rejected.update(rows.problems)
     no_name = pc.or_(pc.invert(pc.match_substring_regex(keys, _ONE_SLASH)), pc.match_substring_regex(keys, _NO_NAME))
     system = pc.and_not(pc.match_substring_regex(keys, _SYSTEM_NAME), no_name)

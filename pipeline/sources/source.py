@@ -80,6 +80,8 @@ class Rows:
         problems: row -> (status, reason) of entries that cannot be stored, see ``docs/format.md``.
         others: entries that are not images, which are counted in a line.
         duplicate_of: describes a row, for the message of a later row with the same key.
+        of_other_files: given the rows that share their key with another one, returns those that describe another file
+            than the one that is read, as ``problems``. None if a row cannot do that.
     """
 
     keys: pa.StringArray
@@ -90,6 +92,7 @@ class Rows:
     problems: Mapping[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
     others: Sequence[str] = ()
     duplicate_of: Callable[[int], str] = _given_before
+    of_other_files: Callable[[np.ndarray], Mapping[int, tuple[str, str]]] | None = None
 
 
 class Source(abc.ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,7 @@ from pipeline.images.lookup import composed, same_folders, scan, valid_text
 from pipeline.sources.file_readers import ImageTree
 from pipeline.sources.source import Rows, Source
 from pipeline.tables.landmark_reader import image_paths, read_landmarks
-from pipeline.tables.landmark_table import LandmarkError, LandmarkTable, composed_column
+from pipeline.tables.landmark_table import LandmarkError, LandmarkTable
 from shards.messages import command
 
 _IDENTITY = (r"(?s)^(?:.*/)?([^/]+)/[^/]*$", r"\1")  # of a key: pattern and replacement
@@ -76,8 +77,6 @@ class LandmarkSource(Source):
             reasons = {row: f"its folder is the same as {same[identities[row].as_py()]}" for row in rows}
             problems = {row: ("duplicate-key", reason) for row, reason in reasons.items()} | dict(problems)
         tree = ImageTree(root, self.splits)
-        if others := _rows_of_other_files(table, tree, root):
-            problems = others | dict(problems)
         return Rows(
             keys=table.keys,
             reader=tree,
@@ -89,6 +88,9 @@ class LandmarkSource(Source):
             problems=problems,
             others=[f"{link} (the same folder as {folder})" for link, folder in same.items()],
             duplicate_of=table.duplicate_of,
+            of_other_files=functools.partial(_of_other_files, table, tree, root)
+            if all(file.path.suffix.lower() == ".parquet" for file in table.files)
+            else None,
         )
 
     def _same_identities(self, root: Path, keys: pa.StringArray) -> dict[str, str]:
@@ -104,27 +106,27 @@ class LandmarkSource(Source):
         return same
 
 
-def _rows_of_other_files(table: LandmarkTable, tree: ImageTree, root: Path) -> dict[int, tuple[str, str]]:
-    """Finds rows of a key that ``landmarks`` wrote for another file than the one that is read.
+def _of_other_files(table: LandmarkTable, tree: ImageTree, root: Path, rows: np.ndarray) -> dict[int, tuple[str, str]]:
+    """Finds those of ``rows``, which share keys, that ``landmarks`` wrote for another file than the one that is read.
 
     A key has neither split nor extension: ``1.jpg`` must not be aligned by the points of ``1.bmp``.
     """
     columns = [image_paths(file.path) for file in table.files]
     if any(column is None for column in columns):
         return {}
-    paths, codes = pa.concat_arrays(columns), composed_column(table.keys).dictionary_encode().indices.to_numpy()
-    groups: dict[int, list[int]] = {}
-    for row in np.flatnonzero(np.bincount(codes, minlength=1)[codes] > 1).tolist():
-        groups.setdefault(codes[row], []).append(row)
+    paths = pa.concat_arrays(columns)
+    groups: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        groups.setdefault(composed(table.keys[row].as_py()), []).append(row)
     problems: dict[int, tuple[str, str]] = {}
-    for rows in groups.values():
-        if found := tree.find(table.keys[rows[0]].as_py()):
+    for same in groups.values():
+        if found := tree.find(table.keys[same[0]].as_py()):
             name = f"/{composed(valid_text(found.relative_to(root).as_posix()))}"
-            own = [f"/{composed(paths[row].as_py())}" for row in rows]
+            own = [f"/{composed(paths[row].as_py())}" for row in same]
             others = [
-                row for row, path in zip(rows, own, strict=True) if not (path.endswith(name) or name.endswith(path))
+                row for row, path in zip(same, own, strict=True) if not (path.endswith(name) or name.endswith(path))
             ]
-            if len(others) < len(rows):
+            if len(others) < len(same):
                 problems |= dict.fromkeys(others, ("duplicate-key", f"the image of this name is {name[1:]}"))
     return problems
 

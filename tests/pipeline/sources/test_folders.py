@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.build.plan import make_plan
 from pipeline.sources.folder import Folder
 from pipeline.sources.folders import FoundImages, find_images, utf8
 from pipeline.sources.source import SourceError
@@ -72,10 +73,21 @@ def test_a_file_is_not_aligned_by_the_landmarks_of_another_one_of_its_key(tmp_pa
         (tmp_path / "in" / name).touch()
     numbers = {name: pa.array(range(len(names)), pa.float32()) for name in POINT_NAMES}
     paths = pa.array([utf8(name) for name in names])
+    numbers["P1X"] = pa.array([0, 0, 0, None, 0, 0, 0], pa.float32())  # no face was found in n2/1.jpg
     found = {}
     for column in ("else", "reason"):  # another table, and what `landmarks` writes
         pq.write_table(pa.table({"path": paths, **numbers, column: pa.nulls(len(names))}), tmp_path / "x.parquet")
-        found[column] = dict(Folder().rows(tmp_path / "in", [tmp_path / "x.parquet"], aligning=True).problems)
-    assert found["else"] == {}
-    assert found["reason"].keys() == {0, 2, 4}
+        plan = make_plan(Folder().rows(tmp_path / "in", [tmp_path / "x.parquet"], aligning=True))
+        found[column] = {row: plan.rejected[row] for row in range(len(names)) if row in plan.rejected}
+    assert {row: status for row, (status, _) in found["else"].items()} == {
+        1: "duplicate-key",
+        3: "bad-landmarks",
+        5: "duplicate-key",
+    }
+    assert {row: status for row, (status, _) in found["reason"].items()} == {
+        0: "duplicate-key",
+        2: "duplicate-key",
+        3: "bad-landmarks",
+        4: "duplicate-key",
+    }
     assert found["reason"][0] == ("duplicate-key", "the image of this name is train/n1/1.jpg")
